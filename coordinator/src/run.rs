@@ -4,6 +4,7 @@ mod archive_run;
 mod batch_service;
 mod dispatcher;
 mod executor;
+mod follow_ups;
 pub mod forecast;
 mod given;
 mod image_preparation;
@@ -23,6 +24,7 @@ pub use batch_service::{
     BatchError, BatchService, BatchServiceSettings, BatchStatus, BatchView, NewBatch, OpenArchive,
     RESULT_FILES,
 };
+pub use follow_ups::{AskOn, FinishedRun, FollowUps};
 pub use given::GivenOutputs;
 pub(crate) use image_preparation::finish_preparation;
 pub use plan::{RunPlan, StagePlan, plan_run};

@@ -194,6 +194,9 @@ pub struct TurnRequest {
     /// The time after which it is not worth answering, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Texts at which the answer ends; the first of them and what follows is no part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
 }
 
 /// The state of a turn.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Ask, ConversationId, FindingsReport, TurnRequest, TurnStatus};
 
+mod fields;
 pub mod openai;
 mod problem;
 pub mod responses;

@@ -2,7 +2,9 @@
 
 pub mod bundle;
 pub mod chat;
+pub mod consistency;
 pub mod correction;
+pub mod dialog;
 pub mod error;
 pub mod findings;
 pub mod http;
@@ -26,7 +28,9 @@ pub use chat::{
     Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, OptionalTask, Region,
     TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
+pub use consistency::{Consistency, ReportSampling, SentenceAgreement};
 pub use correction::Correction;
+pub use dialog::{AnsweredAsk, DialogPrompt};
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};

@@ -53,7 +53,8 @@ impl ObjectKey {
         owner(&self.0).map(ConversationId::from)
     }
 
-    /// A text that a study begins with: a [`crate::GeneratedReport`] to label, or a [`crate::TextPrompt`] to answer.
+    /// A text that a study begins with: a [`crate::GeneratedReport`] to label, a [`crate::TextPrompt`] to answer, or a
+    /// [`crate::DialogPrompt`] to go on with.
     pub fn text(content: &ContentHash) -> Self {
         Self(format!("texts/{content}.json"))
     }

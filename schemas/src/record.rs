@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, Failure, Finding, Labels, ObjectKey, PredictedFinding, Stage, StageTimings,
-    StudyId,
+    Consistency, ContentHash, Failure, Finding, Generation, Labels, ObjectKey, PredictedFinding,
+    Stage, StageTimings, StudyId,
 };
 
 /// A file that stands in for a stage of a run.
@@ -79,12 +79,18 @@ pub struct StudyRecord {
     /// Number of generated tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_tokens: Option<u32>,
+    /// How far further reports that were sampled agree with it, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
     /// CheXbert labels of the generated report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_labels: Option<Labels>,
     /// CheXbert labels of the reference report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_labels: Option<Labels>,
+    /// The stored reference report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ObjectKey>,
     /// Findings that the classifier sees and our own report does not state, or the other way round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disagreement: Option<Vec<Finding>>,
@@ -99,6 +105,9 @@ pub struct StudyRecord {
     pub split: Option<String>,
     /// Hash of the bundle.
     pub bundle: ContentHash,
+    /// The settings with which the report was decoded, the seed among them; none where the run has no reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
     /// The times of each stage: the only part that may differ between runs.
     #[serde(default)]
     pub timings: BTreeMap<Stage, StageTimings>,

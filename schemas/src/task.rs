@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{GivenFile, GivenOutput};
 use crate::{
-    AdapterName, ContentHash, ConversationId, Labels, ObjectKey, PerStage, QueueGroup, RunId,
-    SCHEMA_VERSION, Stage, StageSet, StudyId,
+    AdapterName, Consistency, ContentHash, ConversationId, Labels, ObjectKey, PerStage, QueueGroup,
+    ReportSampling, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId,
 };
 
 /// One message to one stage.
@@ -62,6 +62,13 @@ pub enum Work {
         /// The settings with which the answer is decoded.
         generation: Generation,
     },
+    /// The next answer of a dialog about an image.
+    Dialog {
+        /// A [`crate::DialogPrompt`].
+        prompt: ObjectKey,
+        /// The settings with which the answer is decoded.
+        generation: Generation,
+    },
     /// CheXbert labels.
     Scoring {
         /// A [`GeneratedReport`].
@@ -77,7 +84,7 @@ impl Work {
         match self {
             Work::Embedding { .. } => Stage::Embedding,
             Work::Findings { .. } => Stage::Findings,
-            Work::Report { .. } | Work::Answer { .. } => Stage::Language,
+            Work::Report { .. } | Work::Answer { .. } | Work::Dialog { .. } => Stage::Language,
             Work::Scoring { .. } => Stage::Scoring,
         }
     }
@@ -91,7 +98,7 @@ impl Work {
                 findings,
                 ..
             } => vec![embedding, findings],
-            Work::Answer { prompt, .. } => vec![prompt],
+            Work::Answer { prompt, .. } | Work::Dialog { prompt, .. } => vec![prompt],
             Work::Scoring { report, reference } => {
                 std::iter::once(report).chain(reference).collect()
             }
@@ -138,6 +145,9 @@ pub struct Generation {
     /// The adapter that writes the text, of a bundle that has several; none is the bundle's own for the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterName>,
+    /// Further reports that are sampled of a study, to see how far they agree with its report; of reports alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<ReportSampling>,
 }
 
 impl Default for Generation {
@@ -148,6 +158,7 @@ impl Default for Generation {
             top_p: None,
             seed: 0,
             adapter: None,
+            samples: None,
         }
     }
 }
@@ -157,9 +168,15 @@ impl Generation {
     /// has by default follows from the component.
     pub fn fingerprint(&self) -> String {
         let decoding = self.decoding();
-        match &self.adapter {
+        let decoding = match &self.adapter {
             None => decoding,
             Some(adapter) => format!("{decoding}/adapter/{adapter}"),
+        };
+        match &self.samples {
+            None => decoding,
+            Some(ReportSampling { count, temperature }) => {
+                format!("{decoding}/samples/{count}/{temperature}/{}", self.seed)
+            }
         }
     }
 
@@ -194,6 +211,9 @@ pub struct GeneratedReport {
     pub tokens: u32,
     /// True when the end token stopped it, false when the limit did.
     pub complete: bool,
+    /// What further reports say that were sampled of the study, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
 }
 
 /// The output object of the scoring stage.
@@ -217,6 +237,8 @@ pub enum Source {
     Report,
     /// A text to answer: a [`TextPrompt`].
     Prompt,
+    /// A dialog about an image to go on with: a [`crate::DialogPrompt`].
+    Dialog,
 }
 
 impl Source {
@@ -224,14 +246,15 @@ impl Source {
     pub fn key(self, content: &ContentHash) -> ObjectKey {
         match self {
             Source::Image => ObjectKey::image(content),
-            Source::Report | Source::Prompt => ObjectKey::text(content),
+            Source::Report | Source::Prompt | Source::Dialog => ObjectKey::text(content),
         }
     }
 
     /// The stages that a stage waits for in such a run: none where it reads what the study begins with.
     pub fn needs(self, stage: Stage) -> &'static [Stage] {
         match (self, stage) {
-            (Source::Report, Stage::Scoring) | (Source::Prompt, Stage::Language) => &[],
+            (Source::Report, Stage::Scoring)
+            | (Source::Prompt | Source::Dialog, Stage::Language) => &[],
             _ => stage.needs(),
         }
     }

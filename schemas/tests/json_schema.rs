@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use radialog_schemas::{
-    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels,
-    RunSpec, Stage, StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent, TurnRequest,
-    queues,
+    ChatTask, Conversation, Correction, DialogPrompt, FindingsReport, GeneratedReport, Manifest,
+    ReportLabels, RunSpec, Stage, StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent,
+    TurnRequest, queues,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
@@ -24,6 +24,7 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("findings-report", schema_for!(FindingsReport)),
         ("generated-report", schema_for!(GeneratedReport)),
         ("text-prompt", schema_for!(TextPrompt)),
+        ("dialog-prompt", schema_for!(DialogPrompt)),
         ("report-labels", schema_for!(ReportLabels)),
         ("study-record", schema_for!(StudyRecord)),
         ("bundle-manifest", schema_for!(Manifest)),

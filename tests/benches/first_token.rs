@@ -218,6 +218,7 @@ impl Setting {
             generation,
             asked_ms: 0,
             deadline_ms: None,
+            stop: Vec::new(),
         };
         conversations.create(&conversation, &[turn]).await?;
         let ready = conversations

@@ -286,6 +286,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         generation: Generation::default(),
         asked_ms: 1,
         deadline_ms: None,
+        stop: Vec::new(),
     };
     let conversations: &Arc<dyn Conversations> = &backends.conversations;
     conversations.create(&conversation, &[turn]).await?;

@@ -3,7 +3,7 @@
 //! `cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]`: Vicuna-7B's geometry, of random blocks that are made in
 //! memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are.
 //!
-//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS]`: a model in a file, beside llama.cpp on the same file, two threads
+//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [speed|quick|memory]]`: a model in a file, beside llama.cpp on the same file, two threads
 //! each, in turns; where others use the processors, too, the processor time of a token says more than the clock. pip builds
 //! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS` writes a file of Vicuna-7B's geometry in the mix
 //! Q4_K_M, of random blocks (4.1 GB with 32 layers).
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device};
 use radialog_models::bundle::components::LanguagePipeline;
@@ -52,19 +52,24 @@ const STEP: usize = 64;
 const BATCHES: [usize; 4] = [1, 8, 16, 32];
 /// Steps that are timed.
 const STEPS: usize = 8;
+/// What is measured: all, or only speed, a quick part of that, or memory.
+const ALL: &str = "all";
+const QUICK: &str = "quick";
+const MEMORY: &str = "memory";
 /// Tokens of each of eight sequences when memory is measured.
 const FULL: usize = 512;
 
 fn main() -> Result<()> {
     let arguments = arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["against", file] => against(file.as_ref(), 3),
-        ["against", file, rounds] => against(file.as_ref(), rounds.parse()?),
+        ["against", file] => against(file.as_ref(), 3, ALL),
+        ["against", file, rounds] => against(file.as_ref(), rounds.parse()?, ALL),
+        ["against", file, rounds, part] => against(file.as_ref(), rounds.parse()?, part),
         ["make", file, layers] => {
             let script = tempfile::NamedTempFile::new()?;
             run(&mut peer(script.path(), &["make", file, layers])?).map(|_| ())
         }
-        ["measure", bundle] => measure(&load(bundle.as_ref())?.model),
+        ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part),
         ["drafts", bundle] => drafts::measure(&load(bundle.as_ref())?),
         ["soak", bundle, minutes] => soak::run(&load(bundle.as_ref())?.model, minutes.parse()?),
         [] => random("q4_k_m", 32),
@@ -139,7 +144,7 @@ fn random(types: &str, layers: usize) -> Result<()> {
         quantized: Some(&blocks),
     };
     println!("# {types}, {layers} layers");
-    measure(&LanguageModel::load(&config, base, None)?)
+    measure(&LanguageModel::load(&config, base, None)?, ALL)
 }
 
 /// A program of llama.cpp's.
@@ -150,7 +155,11 @@ fn peer(script: &Path, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn against(file: &Path, rounds: usize) -> Result<()> {
+fn against(file: &Path, rounds: usize, part: &str) -> Result<()> {
+    ensure!(
+        [ALL, "speed", QUICK, MEMORY].contains(&part),
+        "'{part}': give speed, quick, memory or all"
+    );
     let dir = tempfile::tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
     let bundle = dir.path().join("bundle");
     import(file, &bundle)?;
@@ -159,13 +168,13 @@ fn against(file: &Path, rounds: usize) -> Result<()> {
     let mut figures: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();
     let mut way = "measure";
     for round in 0..rounds {
-        let ours = run(Command::new(&program).arg("measure").arg(&bundle))?;
-        let theirs = match run(&mut peer(&script, &[way, model])?) {
+        let ours = run(Command::new(&program).arg("measure").arg(&bundle).arg(part))?;
+        let theirs = match run(&mut peer(&script, &[way, model, part])?) {
             // Its kernels for AMX end the process on some machines.
             Err(_) if round == 0 => {
                 println!("# llama.cpp failed and is measured without its layouts of weights");
                 way = "plain";
-                run(&mut peer(&script, &[way, model])?)
+                run(&mut peer(&script, &[way, model, part])?)
             }
             said => said,
         }?;
@@ -258,15 +267,33 @@ fn processor_time() -> f64 {
     times.sum::<f64>() / 1e9
 }
 
-/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory.
-fn measure(model: &LanguageModel) -> Result<()> {
+/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory; or a part of that.
+fn measure(model: &LanguageModel, part: &str) -> Result<()> {
     println!(
         "# ours, loaded: {:.2} GB at most",
         peak_memory() as f64 / 1e9
     );
+    if part != MEMORY {
+        measure_speed(model, part == QUICK)?;
+    }
+    if [ALL, MEMORY].contains(&part) {
+        let mut caches = Vec::new();
+        for _ in 0..8 {
+            let mut cache = model.cache(FULL)?;
+            for _ in 0..FULL / STEP {
+                pass(model, &mut [&mut cache], STEP)?;
+            }
+            caches.push(cache);
+        }
+        println!("peak {}", peak_memory());
+    }
+    Ok(())
+}
+
+fn measure_speed(model: &LanguageModel, quick: bool) -> Result<()> {
     let mut prefix = model.cache(PREFIX)?;
     pass(model, &mut [&mut prefix], PREFIX)?;
-    for tokens in PROMPTS {
+    for &tokens in &PROMPTS[..if quick { 1 } else { PROMPTS.len() }] {
         for (name, step) in [("", tokens), ("-in-steps", STEP)] {
             for _ in 0..3 {
                 let mut cache = model.cache(tokens)?;
@@ -278,7 +305,7 @@ fn measure(model: &LanguageModel) -> Result<()> {
             }
         }
     }
-    for batch in BATCHES {
+    for &batch in &BATCHES[..BATCHES.len() - usize::from(quick)] {
         let mut caches = Vec::new();
         for _ in 0..batch {
             let mut cache = model.cache(PREFIX + STEPS + 1)?;
@@ -293,15 +320,6 @@ fn measure(model: &LanguageModel) -> Result<()> {
             println!("decode-{batch} {batch} {}", watch.stop());
         }
     }
-    let mut caches = Vec::new();
-    for _ in 0..8 {
-        let mut cache = model.cache(FULL)?;
-        for _ in 0..FULL / STEP {
-            pass(model, &mut [&mut cache], STEP)?;
-        }
-        caches.push(cache);
-    }
-    println!("peak {}", peak_memory());
     Ok(())
 }
 

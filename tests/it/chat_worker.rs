@@ -319,6 +319,7 @@ fn request(ask: Ask) -> TurnRequest {
         generation: Generation::default(),
         asked_ms: 1,
         deadline_ms: None,
+        stop: Vec::new(),
     }
 }
 

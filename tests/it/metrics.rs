@@ -1,6 +1,5 @@
 //! Text scores against those that the caption toolkit gave (golden cases "metrics", found by listing): Stanford's words, BLEU,
-//! ROUGE-L, CIDEr and METEOR with synonyms and paraphrases, whose data comes with pycocoevalcap from PyPI. Scores of labels:
-//! `clinical`.
+//! ROUGE-L, CIDEr and METEOR with its own data, which comes with pycocoevalcap from PyPI. Scores of labels are those of `clinical`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,9 +10,11 @@ use radialog_tests::golden::{self, Case};
 use radialog_tests::install;
 use radialog_training::evaluation::text_scores::cider::Cider;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorCounts, MeteorData};
-use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
+use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
 use radialog_training::evaluation::words::ptb::ptb_words;
 use serde_json::Value;
+
+use crate::clinical;
 
 const CASE: &str = "metrics";
 const PACKAGES: [&str; 2] = ["nltk==3.8.1", "pycocoevalcap==1.2"];
@@ -86,10 +87,19 @@ fn check(case: &Case, file: &str, protocol: TextProtocol, meteor: &Meteor) -> Re
         close(&what, score, recorded, tolerance)?;
     }
     // The texts as they were, split by us.
-    let mut scorer = TextScorer::new(protocol, meteor.clone());
-    for pair in raw["pairs"].as_array().context("pairs")? {
-        let text = |side: &str| pair[side].as_str().unwrap_or_default().to_owned();
-        scorer.add(&text("hypothesis"), &text("reference"));
+    let scorer = TextScorer::new(protocol, meteor.clone());
+    let pairs = raw["pairs"]
+        .as_array()
+        .context("pairs")?
+        .iter()
+        .map(|pair| {
+            let text = |side: &str| pair[side].as_str().unwrap_or_default().to_owned();
+            (text("hypothesis"), text("reference"))
+        });
+    let pairs: Vec<(String, String)> = pairs.collect();
+    let mut counts = TextCounts::default();
+    for text in scorer.counts_of_all(&pairs) {
+        counts.add(&text);
     }
     let names = [
         ("BLEU-1", "bleu1"),
@@ -100,7 +110,7 @@ fn check(case: &Case, file: &str, protocol: TextProtocol, meteor: &Meteor) -> Re
         ("ROUGE-L", "rouge_l"),
         ("CIDEr", "cider"),
     ];
-    for score in scorer.scores() {
+    for score in scorer.scores(&counts) {
         let (_, recorded) = names
             .iter()
             .find(|(name, _)| *name == score.name)
@@ -140,7 +150,7 @@ fn check_words(case: &Case) -> Result<()> {
 )]
 fn metrics_equal_the_recorded_ones() -> Result<()> {
     let meteor = Meteor::new(Some(Arc::new(MeteorData::read(&meteor_folder()?)?)));
-    let (mut cases, mut pairs) = (0, 0);
+    let (mut cases, mut pairs, mut matrices) = (0, 0, 0);
     for root in golden::roots()? {
         for entry in std::fs::read_dir(&root)? {
             let dir = entry?.path();
@@ -155,10 +165,13 @@ fn metrics_equal_the_recorded_ones() -> Result<()> {
             for (file, protocol) in RECORDED {
                 pairs += check(&case, file, protocol, &meteor)?;
             }
+            matrices += clinical::check(&case.json("labels.json")?)?;
             cases += 1;
         }
     }
     ensure!(cases > 0, "no case of {CASE} was found");
-    println!("metrics: {cases} cases passed ({pairs} pairs of texts)");
+    println!(
+        "metrics: {cases} cases passed ({pairs} pairs of texts, {matrices} matrices of labels)"
+    );
     Ok(())
 }

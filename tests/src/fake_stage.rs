@@ -233,15 +233,17 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
                 prompt_tokens: 100,
                 tokens: 20,
                 complete: true,
+                consistency: None,
             })
         }
-        Work::Answer { .. } => {
+        Work::Answer { .. } | Work::Dialog { .. } => {
             let text = format!("Answer {}.", digest.short());
             json(&GeneratedReport {
                 text,
                 prompt_tokens: 50,
                 tokens: 10,
                 complete: true,
+                consistency: None,
             })
         }
         Work::Scoring { reference, .. } => {
@@ -272,7 +274,7 @@ fn inputs(work: &Work) -> Vec<&ObjectKey> {
             findings,
             ..
         } => vec![embedding, findings],
-        Work::Answer { prompt, .. } => vec![prompt],
+        Work::Answer { prompt, .. } | Work::Dialog { prompt, .. } => vec![prompt],
         Work::Scoring { report, reference } => std::iter::once(report).chain(reference).collect(),
     }
 }

@@ -146,6 +146,50 @@ pub fn kubectl(python: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(own)
 }
 
+/// Gets the source archive of a package of PyPI into `folder`, where it is not there yet, with the `python` of a virtual
+/// environment. Nothing of it is installed.
+///
+/// # Errors
+/// Where it cannot or may not be had.
+pub fn source_archive(
+    python: &Path,
+    folder: &Path,
+    package: &str,
+    purpose: &str,
+) -> Result<PathBuf> {
+    let _turn = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let archive = folder.join(package.replace("==", "-") + ".tar.gz");
+    if archive.is_file() {
+        return Ok(archive);
+    }
+    let requirement = Requirement {
+        name: &format!("the source of {package}"),
+        purpose,
+        source: "PyPI",
+        variable: PYTHON_VARIABLE,
+        value: "a virtual environment whose pip can get it",
+    };
+    permit(&requirement, &install_setting())?;
+    announce(&requirement);
+    let mut download = Command::new(python);
+    download.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]);
+    download.args(["--no-deps", "--no-binary", ":all:", "--dest"]);
+    run(download.arg(folder).arg(package))
+        .with_context(|| missing(&requirement, "pip did not get it"))?;
+    ensure!(
+        archive.is_file(),
+        "pip has not written {}",
+        archive.display()
+    );
+    Ok(archive)
+}
+
 /// Refuses to install where the setting is `0`.
 fn permit(requirement: &Requirement<'_>, setting: &str) -> Result<()> {
     if setting == "0" {

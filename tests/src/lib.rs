@@ -11,6 +11,7 @@ pub mod install;
 pub mod module_circles;
 pub mod processes;
 pub mod release;
+pub mod report_pairs;
 pub mod services;
 pub mod task_harness;
 pub mod torch_file;

@@ -1,7 +1,6 @@
 //! Image tokens and findings to a report, and conversations about it, with one model. Sequences join and leave it between
 //! decode steps, turns of conversations first.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,14 +18,16 @@ use radialog_runtime::stage::{
     ChatWork, Feed, OpenTurn, PreparedTurn, StageOutput, StageWork, WorkItem,
 };
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
-use tokio::sync::oneshot::Sender;
 
 use crate::{StageOptions, input};
 use chat::AnswerStream;
+use running::{Running, RunningItem};
 
 mod answer;
 mod chat;
+mod dialog;
 mod report;
+mod running;
 
 /// The language stage: reports of a batch, answers to texts, and turns of conversations.
 pub struct LanguageStage {
@@ -35,31 +36,23 @@ pub struct LanguageStage {
     limits: EngineLimits,
 }
 
-/// What the language stage computes for a task or a turn: the request to the engine, and what becomes of its text.
+/// What the language stage computes for a task or a turn: the requests to the engine, of the same prompt, and what becomes of
+/// their texts.
 pub struct LanguageInput {
-    request: GenerationRequest,
+    requests: Vec<GenerationRequest>,
     purpose: Purpose,
 }
 
 /// What a generated text is for.
 enum Purpose {
-    /// The report of a study.
+    /// The report of a study, and the samples behind it.
     Report,
     /// The answer to a text, without an image.
     Answer,
+    /// The next answer of a dialog about an image.
+    Dialog,
     /// The answer of a turn, which is read while it is written.
     Turn(AnswerStream),
-}
-
-/// A sequence in the engine, and who waits for it.
-struct RunningSequence {
-    purpose: Purpose,
-    answer: Sender<Result<StageOutput, Failure>>,
-    prompt_tokens: usize,
-    /// The model's time for this sequence so far.
-    time: Duration,
-    /// The largest number of sequences that shared a step with it.
-    batch: u32,
 }
 
 impl LanguageStage {
@@ -102,100 +95,120 @@ impl LanguageStage {
         Engine::new(self.language.model.clone(), self.limits)
     }
 
-    fn admit(
-        &self,
-        engine: &mut Engine,
-        running: &mut HashMap<SequenceId, RunningSequence>,
-        item: WorkItem<LanguageInput>,
-    ) {
+    fn admit(&self, engine: &mut Engine, running: &mut Running, item: WorkItem<LanguageInput>) {
         let WorkItem {
-            input: LanguageInput { request, purpose },
+            input: LanguageInput { requests, purpose },
             answer,
             ..
         } = item;
-        let prompt_tokens = request.prompt.len();
-        match engine.admit(request) {
-            Ok(id) => {
-                running.insert(
-                    id,
-                    RunningSequence {
-                        purpose,
-                        answer,
-                        prompt_tokens,
-                        time: Duration::ZERO,
-                        batch: 0,
-                    },
-                );
-            }
-            // Nobody listens any more after a shutdown.
-            Err(error) => drop(answer.send(Err(failure(error)))),
-        }
-    }
-
-    /// Applies the events of a decode step, which took `time`, and answers the sequences that have left.
-    fn apply_events(
-        &self,
-        running: &mut HashMap<SequenceId, RunningSequence>,
-        events: Vec<EngineEvent>,
-        starting: Option<SequenceId>,
-        time: Duration,
-    ) {
-        // One whose prompt is still being read has had its share of the step, too.
-        let sequences = events.iter().map(sequence_of).chain(starting);
-        let sequences: BTreeSet<SequenceId> = sequences.collect();
-        let batch = sequences.len() as u32;
-        for sequence in sequences {
-            if let Some(running) = running.get_mut(&sequence) {
-                running.time += time / batch;
-                running.batch = running.batch.max(batch);
-            }
-        }
-        for event in events {
-            match event {
-                EngineEvent::Token { sequence, token } => {
-                    if let Some(RunningSequence {
-                        purpose: Purpose::Turn(stream),
-                        ..
-                    }) = running.get_mut(&sequence)
-                    {
-                        stream.push_token(&self.language.tokenizer, token);
-                    }
-                }
-                EngineEvent::Finished { sequence, result } => {
-                    if let Some(running) = running.remove(&sequence) {
-                        self.finish(running, result);
-                    }
+        let prompt_tokens = requests.first().map_or(0, |request| request.prompt.len());
+        let mut sequences = Vec::new();
+        for request in requests {
+            match engine.admit(request) {
+                Ok(id) => sequences.push(id),
+                Err(error) => {
+                    sequences.into_iter().for_each(|id| engine.cancel(id));
+                    // Nobody listens any more after a shutdown.
+                    drop(answer.send(Err(failure(error))));
+                    return;
                 }
             }
         }
-    }
-
-    fn finish(&self, running: RunningSequence, result: Result<Completion, LanguageError>) {
-        let RunningSequence {
+        let item = RunningItem {
             purpose,
             answer,
             prompt_tokens,
+            completions: vec![None; sequences.len()],
+            time: Duration::ZERO,
+            batch: 0,
+        };
+        running.add(sequences, item);
+    }
+
+    /// Applies the events of a decode step, which took `time`, and answers the items that have left.
+    fn apply_events(
+        &self,
+        engine: &mut Engine,
+        running: &mut Running,
+        events: Vec<EngineEvent>,
+        time: Duration,
+    ) {
+        // One whose prompt is still being read has had its share of the step, too.
+        let sequences = events.iter().map(sequence_of).chain(engine.starting());
+        running.add_time(&sequences.collect(), time);
+        for event in events {
+            match event {
+                EngineEvent::Token { sequence, token } => {
+                    if let Some(RunningItem {
+                        purpose: Purpose::Turn(stream),
+                        ..
+                    }) = running.of(sequence)
+                    {
+                        stream.push_token(&self.language.tokenizer, token);
+                        // The answer has come to its end, though the model has not.
+                        if stream.is_stopped()
+                            && let Some(completion) = engine.stop(sequence)
+                            && let Some(item) = running.complete(sequence, completion)
+                        {
+                            self.finish(item);
+                        }
+                    }
+                }
+                EngineEvent::Finished {
+                    sequence,
+                    result: Ok(completion),
+                } => {
+                    if let Some(item) = running.complete(sequence, completion) {
+                        self.finish(item);
+                    }
+                }
+                EngineEvent::Finished {
+                    sequence,
+                    result: Err(error),
+                } => {
+                    if let Some(item) = running.fail(sequence, engine) {
+                        // Nobody listens any more after a shutdown.
+                        drop(item.answer.send(Err(failure(error))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&self, item: RunningItem) {
+        let RunningItem {
+            purpose,
+            answer,
+            prompt_tokens,
+            completions,
             time,
             batch,
-        } = running;
-        let output = result.map_err(failure).map(|completion| {
-            let tokens = completion.tokens.len() as u32;
-            let content = match purpose {
-                Purpose::Report => report::content(&self.language, prompt_tokens, &completion),
-                Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
-                Purpose::Turn(stream) => {
-                    stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
-                }
-            };
-            StageOutput {
-                content,
-                tokens,
-                model_time: time,
-                batch,
+        } = item;
+        let mut completions = completions.into_iter().flatten();
+        let Some(completion) = completions.next() else {
+            return;
+        };
+        let samples: Vec<Completion> = completions.collect();
+        let all = std::iter::once(&completion).chain(&samples);
+        let tokens = all.map(|completion| completion.tokens.len() as u32).sum();
+        let content = match purpose {
+            Purpose::Report => {
+                report::content(&self.language, prompt_tokens, &completion, &samples)
             }
-        });
+            Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
+            Purpose::Dialog => dialog::content(&self.language, prompt_tokens, &completion),
+            Purpose::Turn(stream) => {
+                stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
+            }
+        };
+        let output = StageOutput {
+            content,
+            tokens,
+            model_time: time,
+            batch,
+        };
         // Nobody listens any more after a shutdown.
-        let _ = answer.send(output);
+        drop(answer.send(Ok(output)));
     }
 }
 
@@ -216,25 +229,31 @@ impl StageWork for LanguageStage {
     }
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<LanguageInput, Failure> {
-        let (request, purpose) = match &task.work {
-            Work::Answer { prompt, generation } => (
-                answer::request(&self.language, prompt, generation, &task.output, objects).await?,
-                Purpose::Answer,
-            ),
+        let (requests, purpose) = match &task.work {
+            Work::Answer { prompt, generation } => {
+                let (language, output) = (&self.language, &task.output);
+                let request = answer::request(language, prompt, generation, output, objects);
+                (vec![request.await?], Purpose::Answer)
+            }
+            Work::Dialog { prompt, generation } => {
+                let (language, output) = (&self.language, &task.output);
+                let request = dialog::request(language, prompt, generation, output, objects);
+                (vec![request.await?], Purpose::Dialog)
+            }
             Work::Report { .. } => (
-                report::request(&self.language, task, objects).await?,
+                report::requests(&self.language, task, objects).await?,
                 Purpose::Report,
             ),
             Work::Embedding { .. } | Work::Findings { .. } | Work::Scoring { .. } => {
                 return Err(input::wrong_stage(Stage::Language));
             }
         };
-        Ok(LanguageInput { request, purpose })
+        Ok(LanguageInput { requests, purpose })
     }
 
     fn run(&self, feed: &mut dyn Feed<LanguageInput>) {
         let mut engine = self.engine();
-        let mut running: HashMap<SequenceId, RunningSequence> = HashMap::new();
+        let mut running = Running::default();
         loop {
             let items = match engine.is_idle() {
                 true => feed.wait(self.batch_limit()),
@@ -246,19 +265,19 @@ impl StageWork for LanguageStage {
             for item in items {
                 self.admit(&mut engine, &mut running, item);
             }
-            cancel_unwanted(&mut engine, &mut running);
+            running.cancel_unwanted(&mut engine);
             let started = Instant::now();
             match engine.step() {
                 Ok(events) => {
                     let drafts = engine.take_drafts();
                     metrics().drafted(Stage::Language, drafts.drafted, drafts.accepted);
-                    let (starting, time) = (engine.starting(), started.elapsed());
-                    self.apply_events(&mut running, events, starting, time);
+                    let time = started.elapsed();
+                    self.apply_events(&mut engine, &mut running, events, time);
                 }
                 Err(error) => {
                     let failure = failure(error);
-                    for (_, lost) in running.drain() {
-                        let _ = lost.answer.send(Err(failure.clone()));
+                    for lost in running.drain() {
+                        drop(lost.answer.send(Err(failure.clone())));
                     }
                     engine = self.engine();
                 }
@@ -289,22 +308,12 @@ impl ChatWork for LanguageStage {
         let (request, stream, asked) = chat::request(&self.language, window, turn, objects).await?;
         Ok(PreparedTurn {
             input: LanguageInput {
-                request,
+                requests: vec![request],
                 purpose: Purpose::Turn(stream),
             },
             asked,
         })
     }
-}
-
-fn cancel_unwanted(engine: &mut Engine, running: &mut HashMap<SequenceId, RunningSequence>) {
-    running.retain(|&id, running| {
-        let unwanted = running.answer.is_closed();
-        if unwanted {
-            engine.cancel(id);
-        }
-        !unwanted
-    });
 }
 
 fn sequence_of(event: &EngineEvent) -> SequenceId {

@@ -19,9 +19,11 @@ mod gateway;
 mod plan;
 mod prepare;
 mod purge;
+mod rexrank;
 mod serve;
 mod status;
 mod train;
+mod verify;
 mod worker;
 
 /// The whole command line.
@@ -60,9 +62,11 @@ pub(crate) enum Command {
     Chaos(chaos::ChaosArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Rexrank(rexrank::RexrankArgs),
     Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
     Train(train::TrainArgs),
+    Verify(verify::VerifyArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -88,9 +92,11 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(args) => chaos::run(args).await,
         Command::Bundle(args) => ended_by_signals(bundle::run(args)).await,
         Command::Evaluate(args) => ended_by_signals(evaluate::run(args)).await,
+        Command::Rexrank(args) => rexrank::run(args).await,
         Command::Export(args) => ended_by_signals(export::run(args)).await,
         Command::Prepare(args) => ended_by_signals(prepare::run(args)).await,
         Command::Train(args) => train::run(args).await,
+        Command::Verify(args) => ended_by_signals(verify::run(args)).await,
         Command::Completions { shell } => {
             // It gives up on an output that cannot be written.
             let mut script = Vec::new();

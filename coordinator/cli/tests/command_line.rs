@@ -47,6 +47,8 @@ fn every_role_explains_itself_with_an_example() {
         &["evaluate", "report"],
         &["evaluate", "text"],
         &["evaluate", "bundle"],
+        &["evaluate", "text"],
+        &["rexrank"],
         &["prepare", "answers"],
         &["prepare", "embeddings"],
         &["prepare", "findings"],

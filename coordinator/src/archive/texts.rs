@@ -167,6 +167,7 @@ impl ReportEntries {
             prompt_tokens: 0,
             tokens: 0,
             complete: true,
+            consistency: None,
         };
         Some(Ok(StudyEntry {
             place: self.rows.place(row.line),

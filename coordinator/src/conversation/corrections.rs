@@ -144,6 +144,7 @@ mod tests {
                 generation: Generation::default(),
                 asked_ms: 0,
                 deadline_ms: None,
+                stop: Vec::new(),
             },
             status: TurnStatus::Done,
             cancelling: false,

@@ -19,6 +19,8 @@ use super::problem::{ApiError, ApiResult};
 /// What is read of a refused body so that its sender gets to see the refusal, which a reset connection would swallow.
 const DISCARDED: u64 = 64 << 20;
 const DISCARDING: Duration = Duration::from_secs(5);
+/// In characters; what is longer quotes a value.
+const LONGEST_ERROR: usize = 400;
 /// Up to so many bytes parsing takes less than handing it to another thread.
 const INLINE: usize = 16 << 10;
 
@@ -177,13 +179,45 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
     ApiError::new(ProblemCode::UnsupportedMediaType, detail)
 }
 
-/// Parses a JSON object of this type.
+/// Parses a JSON object of this type; an error names the field where the path to it is known.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
-    let text = object(content)?;
-    serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ApiError::new(ProblemCode::InvalidRequest, error),
-        _ => ApiError::new(ProblemCode::InvalidJson, error),
-    })
+    let mut reader = serde_json::Deserializer::from_str(object(content)?);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
+        if error.classify() != serde_json::error::Category::Data {
+            return ApiError::new(ProblemCode::InvalidJson, error);
+        }
+        let text = shortened(&error.to_string());
+        // What is not there, or there again, has no path of its own.
+        let named = ["missing field `", "duplicate field `"];
+        let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
+        let named = named.and_then(|rest| rest.split('`').next());
+        let param = match (path.as_str(), named) {
+            (".", Some(field)) => field.to_owned(),
+            (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
+            (path, Some(field)) => format!("{path}.{field}"),
+            (path, None) => path.to_owned(),
+        };
+        ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
+    })?;
+    let ended = reader.end();
+    ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
+    Ok(parsed)
+}
+
+/// An error's text without the middle of a long value that it quotes, e.g. of an image.
+fn shortened(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    match chars.len() {
+        ..=LONGEST_ERROR => text.to_owned(),
+        length => {
+            let (start, end) = (
+                &chars[..LONGEST_ERROR / 2],
+                &chars[length - LONGEST_ERROR / 2..],
+            );
+            start.iter().chain(&['\u{2026}']).chain(end).collect()
+        }
+    }
 }
 
 /// Reads the text of a JSON object. A list is refused: it would be taken for the object's values in the order of our types.

@@ -249,6 +249,7 @@ pub(super) fn turn_request(
         generation: generation.clone(),
         asked_ms: now,
         deadline_ms,
+        stop: Vec::new(),
     }
 }
 
@@ -299,6 +300,7 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
         top_p: options.top_p.filter(|_| temperature.is_some()),
         seed: options.seed.unwrap_or(default.seed),
         adapter: None,
+        samples: None,
     })
 }
 

@@ -2,13 +2,16 @@
 //! and removed, also where the client has gone away.
 
 use axum::Json;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::Response;
 use radialog_runtime::clock;
 use radialog_runtime::conversations::ConversationSnapshot;
-use radialog_schemas::Generation;
-use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelLimits, ModelList};
+use radialog_schemas::http::openai::{
+    ChatCompletionRequest, Model, ModelLimits, ModelList, StopTexts,
+};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
+use radialog_schemas::{Generation, TurnRequest};
 
 use tracing::Instrument;
 
@@ -32,6 +35,10 @@ mod messages;
 pub(super) mod responses;
 mod stream;
 
+/// The most texts at which an answer ends, and the characters of each.
+const MOST_STOPS: usize = 4;
+const LONGEST_STOP: usize = 256;
+
 /// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
 /// it was queued or begun, which is longer than both take.
 const LIFETIME_SECONDS: u32 = 6 * 3600;
@@ -50,18 +57,56 @@ impl FromRequest<AppState> for CompletionRequest {
         }
         let limit = app.config.body_limit();
         let ReadBody { content, memory } = body::read(request, app, limit).await?;
-        body::beside(move || Ok(Self(body::parse(&content)?, memory))).await
+        body::beside(move || {
+            let asked = body::parse(&content).map_err(describe_parts)?;
+            Ok(Self(asked, memory))
+        })
+        .await
     }
 }
 
+/// Says what a message may hold where that is what is wrong.
+fn describe_parts(mut error: ApiError) -> ApiError {
+    let is_content = |param: &String| param.starts_with("messages[") && param.contains(".content");
+    if error.param.as_ref().is_some_and(is_content) {
+        error.problem.detail += ". Content is a text or a list of {\"type\": \"text\", \"text\": \"...\"} and \
+             {\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/png;base64,...\"}}";
+    }
+    error
+}
+
 pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
-    let limits = ModelLimits {
-        max_new_tokens: MAX_NEW_TOKENS,
-        max_image_bytes: app.config.max_image_bytes,
-        max_image_pixels: app.config.max_image_pixels,
-        max_turns: app.config.max_turns,
-    };
-    let model = |(model, bundle): (&ServedModel, &ServedBundle)| Model {
+    let models = app.bundles.models();
+    Json(ModelList {
+        object: "list".into(),
+        data: models
+            .map(|(model, bundle)| described(&app, model, bundle))
+            .collect(),
+    })
+}
+
+/// One of the list, by the name that it has there or by its alias.
+pub(super) async fn model(
+    State(app): State<AppState>,
+    path: Result<Path<String>, PathRejection>,
+) -> ApiResult<Json<Model>> {
+    let name = path.map(|Path(name)| name).unwrap_or_default();
+    let chosen = ChosenModel::find(&app, Some(&name))?;
+    let mut models = app.bundles.models();
+    let found = models.find(|(model, bundle)| {
+        bundle.hashes.bundle == chosen.bundle.hashes.bundle && model.adapter == chosen.adapter
+    });
+    let found = found.map(|(model, bundle)| described(&app, model, bundle));
+    found.map(Json).ok_or_else(|| {
+        ApiError::new(
+            ProblemCode::ModelNotFound,
+            "there is no such model; GET /v1/models lists them",
+        )
+    })
+}
+
+fn described(app: &AppState, model: &ServedModel, bundle: &ServedBundle) -> Model {
+    Model {
         id: model.id.clone(),
         object: "model".to_owned(),
         created: 0,
@@ -74,12 +119,13 @@ pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
         random_weights: bundle.random_weights,
         context_tokens: bundle.context_tokens,
         tasks: bundle.tasks.clone(),
-        limits: limits.clone(),
-    };
-    Json(ModelList {
-        object: "list".into(),
-        data: app.bundles.models().map(model).collect(),
-    })
+        limits: ModelLimits {
+            max_new_tokens: MAX_NEW_TOKENS,
+            max_image_bytes: app.config.max_image_bytes,
+            max_image_pixels: app.config.max_image_pixels,
+            max_turns: app.config.max_turns,
+        },
+    }
 }
 
 pub(super) async fn complete(
@@ -95,6 +141,7 @@ pub(super) async fn complete(
         .and_then(|options| options.include_usage)
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
+    let stop = stop_texts(asked.stop)?;
     let (model, messages) = (asked.model, asked.messages);
     let most = app.config.max_opening_chars;
     let dialog = body::beside(move || ParsedMessages::new(messages, most)).await?;
@@ -106,7 +153,10 @@ pub(super) async fn complete(
         adapter: chosen.adapter.clone(),
         ..create::generation(&options)?
     };
-    let turn = create::turn_request(&app, dialog.ask, &generation, &options);
+    let turn = TurnRequest {
+        stop,
+        ..create::turn_request(&app, dialog.ask, &generation, &options)
+    };
     let open = OpenStream::new(caller.quota.stream()?);
     let draft = ConversationDraft {
         id: create::new_id(),
@@ -171,17 +221,69 @@ async fn begin<Guard: Send + 'static>(
         })?
 }
 
+/// How the answer is decoded. What a client sends and cannot be done is refused with the field's name.
 fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
-    let unsupported = [
-        ("n", asked.n.is_some_and(|n| n != 1)),
-        ("stop", asked.stop.is_some()),
-        ("tools", asked.tools.is_some()),
-        ("response_format", asked.response_format.is_some()),
-        ("logprobs", asked.logprobs == Some(true)),
+    let neutral = "is not supported with this value; leave it out";
+    let is_filled =
+        |list: &Option<Vec<serde_json::Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let is_set = |number: Option<f64>| number.is_some_and(|number| number != 0.0);
+    let stream_options = asked.stream_options.as_ref();
+    let refusals = [
+        ("n", asked.n.is_some_and(|n| n != 1), neutral),
+        ("tools", is_filled(&asked.tools), neutral),
+        ("functions", is_filled(&asked.functions), neutral),
+        ("logprobs", asked.logprobs == Some(true), neutral),
+        (
+            "top_logprobs",
+            asked.top_logprobs.is_some_and(|count| count > 0),
+            neutral,
+        ),
+        (
+            "frequency_penalty",
+            is_set(asked.frequency_penalty),
+            neutral,
+        ),
+        ("presence_penalty", is_set(asked.presence_penalty), neutral),
+        (
+            "logit_bias",
+            asked
+                .logit_bias
+                .as_ref()
+                .is_some_and(|bias| !bias.is_empty()),
+            neutral,
+        ),
+        (
+            "priority",
+            asked.priority.is_some_and(|priority| priority != 0),
+            neutral,
+        ),
+        (
+            "store",
+            asked.store == Some(true),
+            "is not supported: POST /v1/responses keeps answers; leave it out",
+        ),
+        (
+            "metadata",
+            asked
+                .metadata
+                .as_ref()
+                .is_some_and(|notes| !notes.is_empty()),
+            "is not supported: POST /v1/responses keeps it; leave it out",
+        ),
+        (
+            "stream_options",
+            stream_options.is_some() && asked.stream != Some(true),
+            "is only for 'stream': true",
+        ),
+        (
+            "stream_options.include_obfuscation",
+            stream_options.and_then(|options| options.include_obfuscation) == Some(true),
+            neutral,
+        ),
     ];
-    if let Some((field, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
-        let detail = format!("'{field}' is not supported with this value; leave it out");
-        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    if let Some((param, _, detail)) = refusals.into_iter().find(|(_, is_wrong, _)| *is_wrong) {
+        let error = ApiError::new(ProblemCode::InvalidRequest, format!("'{param}' {detail}"));
+        return Err(error.at(param));
     }
     Ok(TurnOptions {
         max_new_tokens: asked
@@ -191,6 +293,18 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         temperature: asked.temperature,
         top_p: asked.top_p,
         seed: asked.seed.map(|seed| seed.unsigned_abs() & MAX_SEED),
-        deadline_seconds: None,
+        deadline_seconds: asked.deadline_seconds,
     })
+}
+
+/// The texts at which the answer ends.
+fn stop_texts(asked: Option<StopTexts>) -> ApiResult<Vec<String>> {
+    let texts = asked.map(StopTexts::into_list).unwrap_or_default();
+    let is_usable = |text: &String| (1..=LONGEST_STOP).contains(&text.chars().count());
+    if texts.len() > MOST_STOPS || !texts.iter().all(is_usable) {
+        let detail =
+            format!("'stop' has up to {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters");
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("stop"));
+    }
+    Ok(texts)
 }

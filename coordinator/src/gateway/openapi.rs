@@ -151,6 +151,7 @@ fn parameters() -> Value {
         "Batch": path("batch", "The batch.", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
         "ResultFile": path("file", "One of the batch's results.", json!({"type": "string", "enum": RESULT_FILES})),
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
+        "Model": path("model", "The name of a model.", json!({"type": "string", "minLength": 1})),
         "Response": path("response", "The response.", json!({"type": "string", "pattern": "^resp_[0-9a-f]{32}$"})),
         "ResponseStream": query("stream", "Send the events.", json!({"type": "boolean"})),
         "StartingAfter": query("starting_after", "Go on after the event with this `sequence_number`, which must have been sent; only with `stream=true`.", event.clone()),

@@ -3,7 +3,7 @@
 
 use axum::http::Method;
 use axum::routing::{delete, get, post, put};
-use radialog_schemas::http::openai::{ChatCompletion, ChatCompletionRequest, ModelList};
+use radialog_schemas::http::openai::{ChatCompletion, ChatCompletionRequest, Model, ModelList};
 use radialog_schemas::http::responses::{
     DeletedResponse, InputItemList, ModelResponse, NewResponse,
 };
@@ -198,7 +198,8 @@ fn openai_operations() -> Vec<Operation> {
                 "Chat completions, as OpenAI's clients speak them",
                 "You keep the conversation and send all of it each time. At most one image, as a data URI. A last message \
                  without words asks for the image's report; one with words asks about it. System messages are taken and \
-                 not used: the model was trained with one system text, which its bundle holds. Nothing is kept.",
+                 not used: the model was trained with one system text, which its bundle holds; nor is a greeting before the user's \
+                 first words. What a field says is done or refused with its name in `param`. Nothing is kept.",
             )
             .tag(OPENAI_TAG)
             .access(Access::Unhurried)
@@ -210,6 +211,12 @@ fn openai_operations() -> Vec<Operation> {
             .describe("Models", "The bundles that this gateway's workers hold, and their adapters. `radialog` names the first, too, and `radialog-ADAPTER` its adapters.")
             .tag(OPENAI_TAG)
             .responds::<ModelList>(200, "The list."),
+        Operation::new(Method::GET, "/v1/models/{model}", "retrieveModel", get(openai::model))
+            .describe("One model", "As it stands in the list.")
+            .tag(OPENAI_TAG)
+            .parameters(&["Model"])
+            .responds::<Model>(200, "The model.")
+            .fails_with(&[404]),
     ]
 }
 

@@ -7,7 +7,7 @@ use axum::routing::MethodRouter;
 use radialog_schemas::http::ProblemCode;
 
 use super::app_state::AppState;
-use super::operation::{Access, OPENAI_TAG, Operation};
+use super::operation::{Access, Operation};
 use super::operations::operations;
 use super::problem::ApiError;
 use super::{files, guard, openai};
@@ -22,6 +22,7 @@ pub(super) fn router(app: &AppState) -> Router {
     let router = router
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
+        .layer(middleware::from_fn(openai::rewrite_errors))
         // Bodies have limits of their own, each with its words.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(guard::security_headers));
@@ -45,11 +46,7 @@ fn guarded(operation: Operation, app: &AppState) -> MethodRouter<AppState> {
             guard::admit_unhurried,
         )),
     };
-    let spoken = match operation.tag {
-        OPENAI_TAG => admitted.layer(middleware::from_fn(openai::rewrite_errors)),
-        _ => admitted,
-    };
-    guard::observed(spoken, operation.path)
+    guard::observed(admitted, operation.path)
 }
 
 async fn unknown() -> ApiError {

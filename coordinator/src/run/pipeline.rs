@@ -112,7 +112,7 @@ impl OutputKeys {
         let language = run.component(Stage::Language);
         let report = match run.source {
             Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
-            Source::Prompt => ObjectKey::answer(language, input, &run.generation),
+            Source::Prompt | Source::Dialog => ObjectKey::answer(language, input, &run.generation),
             Source::Report => input.clone(),
         };
         let labels = ObjectKey::labels(run.component(Stage::Scoring), &report, reference);
@@ -165,6 +165,10 @@ fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> T
         Stage::Embedding => Work::Embedding { image: input },
         Stage::Findings => Work::Findings { image: input },
         Stage::Language if run.source == Source::Prompt => Work::Answer {
+            prompt: input,
+            generation: run.generation.clone(),
+        },
+        Stage::Language if run.source == Source::Dialog => Work::Dialog {
             prompt: input,
             generation: run.generation.clone(),
         },

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures::future::join3;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, Labels,
-    PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
+    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Generation, Label,
+    Labels, PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
 };
 use serde::de::DeserializeOwned;
 
@@ -48,6 +48,8 @@ pub(crate) async fn finished(
     let mut record = StudyRecord {
         input: Some(spec.input),
         given: spec.given,
+        reference: spec.reference,
+        generation: generation_of(run),
         other_files: spec.other_files,
         indication: spec.indication,
         split: spec.split,
@@ -64,9 +66,18 @@ pub(crate) async fn finished(
         record.error = Some(failure);
     }
     if let Some(report) = report {
+        if run.generation.samples.is_some()
+            && report.consistency.is_none()
+            && record.error.is_none()
+        {
+            record.status = StudyStatus::Failed;
+            record.failed_stage = Some(Stage::Language);
+            record.error = Some(unsampled());
+        }
         record.report = Some(report.text);
         record.report_complete = Some(report.complete);
         record.report_tokens = Some(report.tokens);
+        record.consistency = report.consistency;
     }
     if let (Some(findings), Some(labels)) = (&findings, &labels) {
         record.disagreement = Some(disagreement(&findings.findings, &labels.report));
@@ -81,6 +92,19 @@ pub(crate) async fn finished(
         record.reference_labels = labels.reference;
     }
     Ok(record)
+}
+
+/// The failure of a study whose report has no samples though they were asked for.
+fn unsampled() -> Failure {
+    let message = "the report has no samples: a worker of a release without --consistency wrote it. Use workers of one release, \
+                   delete the report's object and run with --retry-failed";
+    Failure::new(ErrorCode::SchemaVersion, message)
+}
+
+/// The settings of decoding, of a run that decodes.
+fn generation_of(run: &RunSpec) -> Option<Generation> {
+    let decodes = run.stages.iter().any(|stage| stage == Stage::Language);
+    decodes.then(|| run.generation.clone())
 }
 
 /// Makes the record of a study whose image never reached a stage.
@@ -172,13 +196,16 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         report: None,
         report_complete: None,
         report_tokens: None,
+        consistency: None,
         report_labels: None,
         reference_labels: None,
+        reference: None,
         disagreement: None,
         other_files: Vec::new(),
         indication: None,
         split: None,
         bundle,
+        generation: None,
         timings: BTreeMap::new(),
     }
 }

@@ -1,12 +1,19 @@
 //! The part of OpenAI's chat completions API that the gateway speaks, so that its clients work unchanged.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::fields::{TextOrItems, Unsupported};
+use super::responses::{ImageDetail, ServiceTier, TextFormat, ToolChoice};
 use crate::{AdapterName, ContentHash, OptionalTask};
 
-/// A request for one answer. The client keeps the conversation and sends all of it each time.
+/// A request for one answer. The client keeps the conversation and sends all of it each time. What is not listed here is
+/// refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ChatCompletionRequest {
     /// One of `/v1/models`.
     pub model: String,
@@ -38,42 +45,213 @@ pub struct ChatCompletionRequest {
     /// The same seed gives the same answer.
     #[serde(default)]
     pub seed: Option<i64>,
+    /// End the answer before the first of these texts: one, or a list of up to 4.
+    #[serde(default)]
+    pub stop: Option<StopTexts>,
+    /// Fail with `deadline_exceeded` when no worker has begun the answer after so many seconds. This field is ours.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub deadline_seconds: Option<u32>,
+    /// What the caller calls its user. Taken and not used.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What the caller calls its user. Taken and not used.
+    #[serde(default)]
+    pub safety_identifier: Option<String>,
+    /// What the caller calls its cache. Taken and not used: prompts with a common beginning share it anyway.
+    #[serde(default)]
+    pub prompt_cache_key: Option<String>,
     /// The number of answers: only 1 is given.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1))]
     pub n: Option<u32>,
-    /// This field is not supported and must be left out.
+    /// Only plain text.
     #[serde(default)]
-    #[schemars(with = "Option<()>")]
-    pub stop: Option<serde_json::Value>,
-    /// This field is not supported and must be left out.
+    pub response_format: Option<TextFormat>,
+    /// Only an empty list.
     #[serde(default)]
-    #[schemars(with = "Option<()>")]
-    pub tools: Option<serde_json::Value>,
-    /// This field is not supported and must be left out.
+    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
+    pub tools: Option<Vec<Value>>,
+    /// Only `auto` or `none`: there are no tools.
     #[serde(default)]
-    #[schemars(with = "Option<()>")]
-    pub response_format: Option<serde_json::Value>,
-    /// This field is not supported and must be left out or false.
+    pub tool_choice: Option<ToolChoice>,
+    /// There are no tools, so that either value is kept to.
     #[serde(default)]
+    pub parallel_tool_calls: Option<bool>,
+    /// Only an empty list.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
+    pub functions: Option<Vec<Value>>,
+    /// Only `auto` or `none`: there are no functions.
+    #[serde(default)]
+    pub function_call: Option<ToolChoice>,
+    /// Only false.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("enum" = [false, null]))]
     pub logprobs: Option<bool>,
+    /// Only 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 0))]
+    pub top_logprobs: Option<u32>,
+    /// Only 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.0))]
+    pub frequency_penalty: Option<f64>,
+    /// Only 0.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.0))]
+    pub presence_penalty: Option<f64>,
+    /// Only 0: turns are answered in the order in which they are asked.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 0))]
+    pub priority: Option<i64>,
+    /// Only an empty object.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 0))]
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// Only an empty object: nothing is kept.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 0))]
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// Only false: nothing is kept.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("enum" = [false, null]))]
+    pub store: Option<bool>,
+    /// Only `text`.
+    #[serde(default)]
+    pub modalities: Option<Vec<Modality>>,
+    /// Only `auto` or `default`.
+    #[serde(default)]
+    pub service_tier: Option<ServiceTier>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub audio: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub moderation: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub prediction: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub prompt_cache_options: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub prompt_cache_retention: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub reasoning_effort: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub verbosity: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub web_search_options: Option<Unsupported>,
+}
+
+/// What an answer may be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// Words.
+    Text,
+}
+
+/// Texts at which an answer ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StopTexts {
+    /// One text.
+    One(#[schemars(length(min = 1, max = 256))] String),
+    /// Several texts.
+    Several(#[schemars(length(max = 4), inner(length(min = 1, max = 256)))] Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for StopTexts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrItems(Self::One, Self::Several))
+    }
+}
+
+impl StopTexts {
+    /// All of them.
+    pub fn into_list(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Several(texts) => texts,
+        }
+    }
 }
 
 /// Options of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct StreamOptions {
     /// End with a chunk that has the usage and no choice.
     #[serde(default)]
     pub include_usage: Option<bool>,
+    /// Only false: nothing is added that hides the lengths of pieces.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("enum" = [false, null]))]
+    pub include_obfuscation: Option<bool>,
 }
 
-/// One message.
+/// One message. Those of the assistant may come back as clients keep them, with fields that say nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ChatMessage {
     /// The role of whoever says it.
     pub role: Role,
-    /// The words, and for a user perhaps an image.
-    pub content: Content,
+    /// The words, and for a user perhaps an image; null says nothing.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// The name of whoever says it. Taken and not used: the model knows two sides.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Only an empty list.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
+    pub annotations: Option<Vec<Value>>,
+    /// Only an empty list: there are no tools.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
+    pub tool_calls: Option<Vec<Value>>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub audio: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub function_call: Option<Unsupported>,
+    /// Not supported.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub refusal: Option<Unsupported>,
+}
+
+impl ChatMessage {
+    /// A message that has nothing but its content.
+    pub fn new(role: Role, content: Content) -> Self {
+        Self {
+            role,
+            content: Some(content),
+            name: None,
+            annotations: None,
+            tool_calls: None,
+            audio: None,
+            function_call: None,
+            refusal: None,
+        }
+    }
 }
 
 /// The role of whoever says it. The words of `system` and `developer` are taken and not used: the model was trained with
@@ -89,7 +267,7 @@ pub enum Role {
 }
 
 /// What a message holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Content {
     /// A text of words only.
@@ -98,9 +276,15 @@ pub enum Content {
     Parts(Vec<Part>),
 }
 
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrItems(Self::Text, Self::Parts))
+    }
+}
+
 /// A part of a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Part {
     /// A part that is words.
     Text {
@@ -116,10 +300,14 @@ pub enum Part {
 
 /// An image in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ImageUrl {
     /// A PNG or JPEG file as a data URI. Nothing is ever fetched from an address.
     #[schemars(regex(pattern = r"^data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*$"))]
     pub url: String,
+    /// How closely it is looked at: always in the one way that the model knows.
+    #[serde(default)]
+    pub detail: Option<ImageDetail>,
 }
 
 /// A whole answer.

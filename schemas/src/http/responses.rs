@@ -13,6 +13,6 @@ pub use object::{
 pub use request::{
     ImageDetail, InputContent, InputItem, ItemKind, ItemStatus, NewPart, NewResponse,
     ResponseInput, ResponseStreamOptions, ServiceTier, TextFormat, TextOptions, ToolChoice,
-    Truncation, Unsupported,
+    Truncation,
 };
 pub use steps::{ResponseEvent, ResponseStep};

@@ -1,8 +1,10 @@
 """llama.cpp's part of `benches/quantised.rs`: through its libraries as `llama-cpp-python` builds them.
 
     llama_cpp.py make OUT.gguf LAYERS      a file of the geometry of Vicuna-7B in the mix Q4_K_M, of random blocks
-    llama_cpp.py measure MODEL.gguf        a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then `peak BYTES`
-    llama_cpp.py plain MODEL.gguf          the same without weights in layouts for AMX and wide registers
+    llama_cpp.py measure MODEL.gguf [PART] a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then `peak BYTES`
+    llama_cpp.py plain MODEL.gguf [PART]   the same without weights in layouts for AMX and wide registers
+
+PART is speed, quick (of prompts only the shorter, of batches not the largest) or memory; all of it unless given.
 """
 
 import resource
@@ -87,7 +89,7 @@ def make(out, layers):
     file.close()
 
 
-def measure(path, extra):
+def measure(path, extra, part):
     import llama_cpp as lib
 
     lib.llama_backend_init()
@@ -95,7 +97,10 @@ def measure(path, extra):
     model_params.use_extra_bufts = extra
     model = lib.llama_model_load_from_file(path.encode(), model_params)
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = 32 * (PREFIX + STEPS + 8), 512, 512
+    # As many positions as what follows takes.
+    speed, full = 32 * (PREFIX + STEPS + 8), 8 * FULL
+    params.n_ctx = {"memory": full, "all": max(speed, full)}.get(part, speed)
+    params.n_batch, params.n_ubatch = 512, 512
     params.n_threads = params.n_threads_batch = 2
     params.n_seq_max = 32
     # One cache for all sequences, so that a prefix is shared, as in the program that is measured.
@@ -124,12 +129,22 @@ def measure(path, extra):
     def prefill(count, sequence=0, first=0):
         return run([(first + at, sequence, at == count - 1) for at in range(count)])
 
-    prefill(128)
-    for count in (128, 512):
+    if part != "memory":
+        prefill(128)
+        measure_speed(lib, memory, run, prefill, part == "quick")
+    if part in ("memory", "all"):
+        lib.llama_memory_clear(memory, True)
+        for sequence in range(8):
+            prefill(FULL, sequence)
+        print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+
+
+def measure_speed(lib, memory, run, prefill, quick):
+    for count in (128,) if quick else (128, 512):
         for _ in range(3):
             lib.llama_memory_clear(memory, True)
             print(f"prefill-{count} {count} {prefill(count)}", flush=True)
-    for batch in (1, 8, 16, 32):
+    for batch in (1, 8, 16) if quick else (1, 8, 16, 32):
         lib.llama_memory_clear(memory, True)
         prefill(PREFIX)
         for sequence in range(1, batch):
@@ -138,13 +153,10 @@ def measure(path, extra):
             seconds = run([(PREFIX + step, sequence, True) for sequence in range(batch)])
             if step > 0:
                 print(f"decode-{batch} {batch} {seconds}", flush=True)
-    lib.llama_memory_clear(memory, True)
-    for sequence in range(8):
-        prefill(FULL, sequence)
-    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
 
 
 if sys.argv[1] == "make":
     make(sys.argv[2], int(sys.argv[3]))
 else:
-    measure(sys.argv[2], sys.argv[1] == "measure")
+    part = sys.argv[3] if len(sys.argv) > 3 else "all"
+    measure(sys.argv[2], sys.argv[1] == "measure", part)

@@ -164,6 +164,32 @@ async fn the_first_report_of_a_conversation_is_the_batch_report_of_its_image() {
 }
 
 #[tokio::test]
+async fn an_answer_ends_at_its_stop_text_and_its_slot_is_free_for_the_next() {
+    let harness = harness().await;
+    let worker = harness.start(&stage(&StageOptions::default()), settings());
+    let question = || {
+        ask(Ask::Question {
+            text: "Is the heart enlarged?".into(),
+        })
+    };
+    let whole = answer(&harness, &harness.begin("whole", &[question()]).await, 1).await;
+    let chars: Vec<(usize, char)> = whole.text.char_indices().collect();
+    let (from, to) = (chars[chars.len() / 2].0, chars[chars.len() / 2 + 3].0);
+    let stop = vec![whole.text[from..to].to_owned(), "never said".to_owned()];
+    let end = whole.text.find(&stop[0]).unwrap();
+    let stopped = TurnRequest { stop, ..question() };
+    let id = harness.begin("stopped", &[stopped, question()]).await;
+    let answers = answers(&harness, &id, 2).await;
+    assert_eq!(answers[0].text, whole.text[..end]);
+    assert!(
+        answers[0].complete && answers[0].tokens < whole.tokens,
+        "{answers:?}"
+    );
+    assert_eq!(answers[1].tokens, ANSWER);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn follow_ups_use_what_the_worker_knows_and_say_the_same_where_it_knows_nothing() {
     let mut said = Vec::new();
     for options in [StageOptions::default(), no_cache()] {

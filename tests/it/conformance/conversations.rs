@@ -163,6 +163,7 @@ fn ask(text: &str) -> TurnRequest {
         generation: Generation::default(),
         asked_ms: 1,
         deadline_ms: None,
+        stop: Vec::new(),
     }
 }
 

@@ -41,6 +41,7 @@ fn summary() -> TurnRequest {
         generation: Generation::default(),
         asked_ms: u64::try_from(now.as_millis()).unwrap(),
         deadline_ms: None,
+        stop: Vec::new(),
     }
 }
 

@@ -68,6 +68,25 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_is_dropped_half_made_keeps_no_message() {
+    let url = Services::shared().await.unwrap().amqp().unwrap();
+    let harness = TaskHarness::new(rabbitmq_at(&url).await).await.unwrap();
+    // However far each one came.
+    for step in 0..60 {
+        let making = harness.queue.consume(WORK, 2);
+        drop(tokio::time::timeout(Duration::from_micros(step * 100), making).await);
+    }
+    let mut consumer = harness.queue.consume(WORK, 20).await.unwrap();
+    for number in 0..20_u32 {
+        let message = message(&number.to_string());
+        harness.queue.publish(WORK, message).await.unwrap();
+    }
+    for _ in 0..20 {
+        next(&mut consumer).await.receipt.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn publishes_wait_for_the_link_and_lose_nothing() {
     let (harness, proxy, behind) = harness_behind_proxy().await;
     let publishers = (0..600).map(|number: u32| {

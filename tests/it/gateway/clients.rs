@@ -33,6 +33,14 @@ print("report:", report)
 messages += [{"role": "assistant", "content": report}, {"role": "user", "content": "Is there edema?"}]
 answer = client.chat.completions.create(model=model, messages=messages, temperature=0)
 print("answer:", answer.choices[0].message.content, "|", answer.usage.total_tokens)
+again = client.chat.completions.create(model=model, messages=messages, stop=["?"], n=1, response_format={"type": "text"},
+                                       tools=openai.NOT_GIVEN, user="ward", frequency_penalty=0)
+assert client.models.retrieve(model).id == model
+try:
+    client.chat.completions.create(model=model, messages=messages, presence_penalty=1)
+    raise SystemExit("a penalty was taken")
+except openai.BadRequestError as error:
+    assert error.param == "presence_penalty", error
 try:
     client.chat.completions.create(model="gpt-4o", messages=messages)
     raise SystemExit("an unknown model was answered")

@@ -192,6 +192,12 @@ async fn errors_have_openais_format() -> Result<()> {
             "invalid_request",
         ),
         (with("messages", json!([])), 400, "invalid_request"),
+        (with("top_k", json!(5)), 400, "invalid_request"),
+        (
+            with("functions", json!([{"name": "f"}])),
+            400,
+            "invalid_request",
+        ),
         (
             with("messages", json!([{"role": "wizard", "content": "x"}])),
             400,
@@ -223,5 +229,105 @@ async fn errors_have_openais_format() -> Result<()> {
         .rest()
         .await?;
     assert_eq!(events.last().unwrap().data["error"]["code"], "model");
+    Ok(())
+}
+
+/// What clients send that their users did not ask for, and what they keep of an answer.
+#[tokio::test]
+async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let mut request = asked(json!("one two"));
+    let defaults = json!({
+        "response_format": {"type": "text"}, "stop": [], "n": 1, "tools": [], "tool_choice": "auto", "functions": null,
+        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": false, "top_logprobs": null,
+        "metadata": {}, "modalities": ["text"], "parallel_tool_calls": true, "priority": 0, "service_tier": "auto",
+        "store": false, "user": "ward", "max_completion_tokens": 50, "deadline_seconds": 600, "verbosity": null,
+    });
+    for (field, value) in defaults.as_object().context("an object")? {
+        request[field] = value.clone();
+    }
+    request["messages"] = json!([
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "content": "How can I help?"},
+        {"role": "user", "content": "First.", "name": "ann"},
+        {"role": "assistant", "content": null, "refusal": null, "annotations": [], "audio": null, "tool_calls": null,
+         "function_call": null},
+        {"role": "user", "content": [{"type": "text", "text": "one two"}]},
+    ]);
+    let response = fixture.gateway.post(PATH, &request).await?;
+    let body: Value = response.json().await?;
+    assert_eq!(
+        body["choices"][0]["message"]["content"], "You asked: one two",
+        "{body}"
+    );
+    let one: Value = fixture.gateway.get("/v1/models/fake").await?.json().await?;
+    let list: Value = fixture.gateway.get("/v1/models").await?.json().await?;
+    assert_eq!(one, list["data"][0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let long = format!("data:image/png;base64,{}", "A".repeat(5000));
+    for (param, value) in [
+        ("stop", json!(["a", "b", "c", "d", "e"])),
+        ("stop", json!("")),
+        ("presence_penalty", json!(0.5)),
+        ("logit_bias", json!({"50256": -100})),
+        ("response_format.type", json!({"type": "json_object"})),
+        ("tool_choice", json!("required")),
+        ("reasoning_effort", json!("low")),
+        ("top_k", json!(40)),
+        ("priority", json!(1)),
+        ("store", json!(true)),
+        ("stream_options", json!({"include_usage": true})),
+        (
+            "messages[0].content[0]",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": long}]}]),
+        ),
+        (
+            "messages[0].content",
+            json!([{"role": "user", "content": 7}]),
+        ),
+        (
+            "messages[1].tool_calls",
+            json!([{"role": "user", "content": "x"},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}, {"role": "user", "content": "y"}]),
+        ),
+        (
+            "messages[0].weight",
+            json!([{"role": "user", "content": "x", "weight": 1}]),
+        ),
+    ] {
+        let mut request = asked(json!("x"));
+        let field = if param.starts_with("messages") {
+            "messages"
+        } else {
+            param.split('.').next().unwrap_or(param)
+        };
+        request[field] = value;
+        let response = fixture.gateway.post(PATH, &request).await?;
+        assert_eq!(response.status(), 400, "{param}");
+        let error = response.json::<Value>().await?["error"].take();
+        assert_eq!(error["param"], param, "{error}");
+        let message = error["message"].as_str().context("a text")?;
+        assert!(
+            message.contains(param.split('.').next_back().unwrap_or(param)) && message.len() < 1000,
+            "{message}"
+        );
+        if param.contains(".content") {
+            assert!(message.contains("data:image/png;base64,..."), "{message}");
+        }
+    }
+    for path in ["/v1/chat/nothing", "/v1/models/gpt-4o", "/v1/models/a/b"] {
+        let response = fixture.gateway.get(path).await?;
+        assert_eq!(response.status(), 404);
+        let body: Value = response.json().await?;
+        assert!(body["error"]["message"].is_string(), "{body}");
+    }
+    let response = fixture.gateway.get(PATH).await?;
+    assert_eq!(response.status(), 405);
+    assert!(response.json::<Value>().await?["error"]["message"].is_string());
     Ok(())
 }

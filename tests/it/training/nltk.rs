@@ -1,4 +1,4 @@
-//! Words, BLEU and ROUGE-L beside the original's own libraries, NLTK 3.8.1 and pycocoevalcap 1.2, on thousands of texts:
+//! Words, BLEU, ROUGE-L and CIDEr beside the original's own libraries, NLTK 3.8.1 and pycocoevalcap 1.2, on thousands of texts:
 //! reports, and reports with random changes. Both come from PyPI into a folder beside the build.
 
 use std::fs;
@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use radialog_tests::draw::{self, Draw};
 use radialog_tests::{fixtures, golden, install};
+use radialog_training::evaluation::text_scores::cider::Cider;
 use radialog_training::evaluation::text_scores::{BleuCounts, rouge_l};
 use radialog_training::evaluation::words::words;
 use serde::Deserialize;
@@ -17,6 +18,8 @@ use serde_json::Value;
 const PACKAGES: [&str; 2] = ["nltk==3.8.1", "pycocoevalcap==1.2"];
 /// Texts with random changes.
 const MUTATED: usize = 10_000;
+/// Of these, the texts whose CIDEr and smoothed BLEU-2 are compared, too: Python takes longer for them.
+const LAST: usize = 2_000;
 /// Furthest that a score may be off: the order of summation.
 const TOLERANCE: f64 = 1e-12;
 /// What is put into texts: all that the rules look at, and what real reports have.
@@ -91,6 +94,9 @@ struct Theirs {
     bleu: Vec<[f64; 4]>,
     corpus: [f64; 4],
     rouge: Vec<f64>,
+    /// Of the last texts.
+    cider: Vec<f64>,
+    bleu_2: Vec<f64>,
 }
 
 /// Reports of the fixtures, and of the open data where they lie beside the project.
@@ -157,6 +163,7 @@ fn theirs(python: &Path, texts: &[String]) -> Result<Theirs> {
     let run = Command::new(python)
         .args(["-c", NLTK])
         .args([&punkt, &input, &output])
+        .arg(LAST.to_string())
         .output()?;
     ensure!(
         run.status.success(),
@@ -164,6 +171,35 @@ fn theirs(python: &Path, texts: &[String]) -> Result<Theirs> {
         String::from_utf8_lossy(&run.stderr)
     );
     golden::read_json(&output)
+}
+
+/// CIDEr of the last texts, a corpus of their own, and the BLEU-2 that ReXrank takes, which is NLTK's.
+fn check_last(ours: &[Vec<String>], theirs: &Theirs, texts: &[String]) -> Result<()> {
+    let first = ours.len() - LAST;
+    let pair = |place: usize| {
+        let at = first + place;
+        (&ours[at], &ours[(at + 1) % ours.len()])
+    };
+    let mut cider = Cider::default();
+    for place in 0..LAST {
+        let (candidate, reference) = pair(place);
+        cider.add(candidate, reference);
+    }
+    for (place, score) in cider.scores().into_iter().enumerate() {
+        let (candidate, reference) = pair(place);
+        let bleu_2 = BleuCounts::of(candidate, reference).smoothed_2();
+        let off = (score - theirs.cider[place])
+            .abs()
+            .max((bleu_2 - theirs.bleu_2[place]).abs());
+        ensure!(
+            off < TOLERANCE,
+            "CIDEr or BLEU-2 of {:?}: {score}, {bleu_2} and {}, {}",
+            texts[first + place],
+            theirs.cider[place],
+            theirs.bleu_2[place]
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -218,6 +254,7 @@ fn words_bleu_and_rouge_are_those_of_nltk_and_the_caption_toolkit() -> Result<()
         }
         all.add(&counts);
     }
+    check_last(&ours, &theirs, &texts)?;
     for (ours, theirs) in all.scores().into_iter().zip(theirs.corpus) {
         ensure!(
             (ours - theirs).abs() < TOLERANCE,

@@ -2,6 +2,7 @@
 //! The published weights were trained on these exact strings, so every blank and full stop of them counts.
 
 mod chat;
+mod dialog;
 mod questions;
 
 pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
@@ -182,6 +183,13 @@ impl Prompts {
             .next()
             .unwrap_or(answer);
         self.answer_text(report)
+    }
+
+    /// The answer in what was written to a follow-up question: what stands behind the assistant's last name, without white space
+    /// around it.
+    pub fn last_answer<'a>(&self, written: &'a str) -> &'a str {
+        let name = format!("{}:", self.roles[1]);
+        written.rsplit(&name).next().unwrap_or(written).trim()
     }
 
     /// An answer as it is shown and stored.

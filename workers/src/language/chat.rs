@@ -12,7 +12,7 @@ use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{
-    Answer, Ask, ContentHash, ErrorCode, Failure, Generation, TurnEvent, TurnOutcome,
+    Answer, Ask, ContentHash, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -25,7 +25,42 @@ pub(super) struct AnswerStream {
     /// The number of tokens that the answer may still have.
     left: usize,
     dropped_turns: Vec<u32>,
+    stop: StopTexts,
     edges: Edges,
+    /// The tokens that are part of the answer so far.
+    taken: usize,
+}
+
+/// Texts at which an answer ends. What may be the start of one is held until that shows.
+#[derive(Default)]
+struct StopTexts {
+    texts: Vec<String>,
+    held: String,
+    is_met: bool,
+}
+
+impl StopTexts {
+    /// What of the answer is known not to be part of such a text, with this much more of it.
+    fn pass(&mut self, text: String) -> String {
+        if self.texts.is_empty() || self.is_met {
+            return if self.is_met { String::new() } else { text };
+        }
+        let mut text = std::mem::take(&mut self.held) + &text;
+        if let Some(end) = self.first(&text) {
+            self.is_met = true;
+            text.truncate(end);
+            return text;
+        }
+        let starts_one = |rest: &str| self.texts.iter().any(|stop| stop.starts_with(rest));
+        let held = text.char_indices().find(|&(at, _)| starts_one(&text[at..]));
+        self.held = text.split_off(held.map_or(text.len(), |(at, _)| at));
+        text
+    }
+
+    /// Where the first of the texts begins.
+    fn first(&self, text: &str) -> Option<usize> {
+        self.texts.iter().filter_map(|stop| text.find(stop)).min()
+    }
 }
 
 /// White space around an answer: as it is, or dropped as [`trim_answers`](radialog_models::prompt::Prompts::trim_answers) wants it.
@@ -54,11 +89,12 @@ impl Edges {
 }
 
 impl AnswerStream {
-    /// An answer of at most `most` tokens behind those that are written already.
+    /// An answer of at most `most` tokens behind those that are written already, which ends at one of the texts of `stop`.
     fn new(
         sender: UnboundedSender<TurnEvent>,
         tokenizer: &LlamaTokenizer,
         trims: bool,
+        stop: &[String],
         written: &[u32],
         most: usize,
     ) -> Self {
@@ -67,32 +103,52 @@ impl AnswerStream {
             trims,
             ..Edges::default()
         };
+        let mut stop = StopTexts {
+            texts: stop.to_vec(),
+            ..StopTexts::default()
+        };
         for &id in written {
-            edges.pass(text.push(tokenizer, id));
+            edges.pass(stop.pass(text.push(tokenizer, id)));
         }
         let left = most.saturating_sub(written.len());
         if left == 0 || written.last() == Some(&tokenizer.eos_id()) {
             // The text ended with the last of them.
             text.finish();
+            stop.held.clear();
         }
         Self {
             events: sender,
             text,
             left,
             dropped_turns: Vec::new(),
+            stop,
             edges,
+            taken: written.len(),
         }
     }
 
     /// Sends a token, with the characters that it completes.
     pub(super) fn push_token(&mut self, tokenizer: &LlamaTokenizer, id: u32) {
+        if self.is_stopped() {
+            return;
+        }
         let mut text = self.text.push(tokenizer, id);
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
             text += &self.text.finish();
         }
+        self.taken += 1;
+        let mut text = self.stop.pass(text);
+        if self.left == 0 {
+            text += &std::mem::take(&mut self.stop.held);
+        }
         let text = self.edges.pass(text);
         self.send(id, text);
+    }
+
+    /// Whether a text was met at which the answer ends.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_met
     }
 
     /// Returns the whole answer, an [`Answer`] in JSON. The end token is sent only where it ends an unfinished character.
@@ -103,11 +159,20 @@ impl AnswerStream {
         completion: &Completion,
     ) -> Bytes {
         let rest = self.text.finish();
+        let mut rest = self.stop.pass(rest);
+        rest += &std::mem::take(&mut self.stop.held);
         let rest = self.edges.pass(rest);
         if let Some(&id) = completion.tokens.last().filter(|_| !rest.is_empty()) {
             self.send(id, rest);
         }
-        let mut text = tokenizer.decode_continuation(&completion.tokens);
+        let tokens = match self.is_stopped() {
+            true => &completion.tokens[..self.taken.min(completion.tokens.len())],
+            false => &completion.tokens[..],
+        };
+        let mut text = tokenizer.decode_continuation(tokens);
+        if let Some(end) = self.stop.first(&text) {
+            text.truncate(end);
+        }
         if self.edges.trims {
             text = text.trim().to_owned();
         }
@@ -115,8 +180,8 @@ impl AnswerStream {
             text,
             prompt_tokens: prompt_tokens as u32,
             cached_tokens: completion.cached as u32,
-            tokens: completion.tokens.len() as u32,
-            complete: completion.complete,
+            tokens: tokens.len() as u32,
+            complete: completion.complete || self.stop.is_met,
             dropped_turns: self.dropped_turns,
         })
     }
@@ -145,7 +210,8 @@ pub(super) async fn request(
     let (language, snapshot) = (language.clone(), turn.snapshot.clone());
     let (number, written, sender) = (turn.number, turn.written.to_vec(), turn.events);
     input::compute(move || {
-        let (fitted, asked, generation) = fitted(&language, &snapshot, number, window)?;
+        let (fitted, asked, turn) = fitted(&language, &snapshot, number, window)?;
+        let generation = &turn.generation;
         let (images_key, images) = match image {
             Some((embedding, content)) => {
                 let tokens = image_tokens::decode(&content)
@@ -158,7 +224,14 @@ pub(super) async fn request(
         let (most, trims) = (fitted.max_new_tokens, language.prompts.trim_answers);
         let stream = AnswerStream {
             dropped_turns: fitted.dropped,
-            ..AnswerStream::new(sender, &language.tokenizer, trims, &written, most)
+            ..AnswerStream::new(
+                sender,
+                &language.tokenizer,
+                trims,
+                &turn.stop,
+                &written,
+                most,
+            )
         };
         let request = GenerationRequest {
             adapter: input::adapter(&language, generation, LanguageTask::Chat)?,
@@ -166,6 +239,7 @@ pub(super) async fn request(
             images,
             sampling: Sampling::from(generation),
             max_new_tokens: most,
+            prompt_key: None,
             chat: Some(ChatOptions {
                 images_key,
                 generated: written,
@@ -176,22 +250,21 @@ pub(super) async fn request(
     .await
 }
 
-/// The prompt that a turn is answered to, its question as the model reads it, and how to decode the answer.
+/// The prompt that a turn is answered to, its question as the model reads it, and what was asked for.
 fn fitted<'a>(
     language: &LanguagePipeline,
     snapshot: &'a ConversationSnapshot,
     number: u32,
     window: usize,
-) -> Result<(FittedPrompt, String, &'a Generation), Failure> {
+) -> Result<(FittedPrompt, String, &'a TurnRequest), Failure> {
     let (dialog, open) = dialog(language, snapshot, number)?;
-    let generation = &open.request.generation;
     let fitted = dialog.fit(
         &language.prompts,
         &language.tokenizer,
         window,
-        generation.max_new_tokens as usize,
+        open.request.generation.max_new_tokens as usize,
     )?;
-    Ok((fitted, dialog.question.readable(), generation))
+    Ok((fitted, dialog.question.readable(), &open.request))
 }
 
 /// The conversation up to this turn, without the turns that have no answer, and the turn.
@@ -282,8 +355,21 @@ mod tests {
         written: usize,
         most: usize,
     ) -> (Vec<u32>, String, Answer) {
+        write_until(&[], tokenizer, tokens, trims, written, most)
+    }
+
+    /// The same, where the answer ends at one of these texts.
+    fn write_until(
+        stop: &[String],
+        tokenizer: &LlamaTokenizer,
+        tokens: &[u32],
+        trims: bool,
+        written: usize,
+        most: usize,
+    ) -> (Vec<u32>, String, Answer) {
         let (sender, mut said) = unbounded_channel();
-        let mut stream = AnswerStream::new(sender, tokenizer, trims, &tokens[..written], most);
+        let mut stream =
+            AnswerStream::new(sender, tokenizer, trims, stop, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
         tokens[..ends]
@@ -319,6 +405,40 @@ mod tests {
             for cut in 0..=written.len() {
                 let (rest, more, again) = write(&tokenizer, &tokens, false, cut, most);
                 assert_eq!([&written[..cut], &rest].concat(), written);
+                assert!(text.ends_with(&more));
+                assert_eq!(again, answer);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_before_the_first_stop_text_wherever_a_worker_left_it() {
+        let tokenizer = LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap();
+        let mut tokens = tokenizer
+            .encode_plain("The lungs are clear. No effusion.")
+            .unwrap();
+        tokens.push(tokenizer.eos_id());
+        let whole = write(&tokenizer, &tokens, false, 0, 100).2.text;
+        for stop in [
+            &["ar. N", "lungs of"][..],
+            &[". ", "effusion"],
+            &["effusion."],
+            &["nowhere", "effusion. "],
+        ] {
+            let stop: Vec<String> = stop.iter().map(|&text| text.to_owned()).collect();
+            let end = stop.iter().filter_map(|stop| whole.find(stop)).min();
+            let wanted = &whole[..end.unwrap_or(whole.len())];
+            let (ids, text, answer) = write_until(&stop, &tokenizer, &tokens, false, 0, 100);
+            assert!(
+                wanted.starts_with(&answer.text) && text == answer.text,
+                "{text:?} of {wanted:?}"
+            );
+            assert!(answer.complete);
+            assert_eq!(ids, tokens[..ids.len()]);
+            assert!(end.is_none() || ids.len() == answer.tokens as usize);
+            for cut in 0..=ids.len() {
+                let (rest, more, again) = write_until(&stop, &tokenizer, &tokens, false, cut, 100);
+                assert_eq!([&ids[..cut], &rest].concat(), ids);
                 assert!(text.ends_with(&more));
                 assert_eq!(again, answer);
             }

@@ -1,13 +1,13 @@
-//! Reports of a batch: one prompt, one text.
+//! Reports of a batch: one prompt, one text, and where a run asks for them further texts that are sampled for it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use candle_core::Tensor;
 use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
-use radialog_models::image_tokens;
 use radialog_models::language::{Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::Prompt;
+use radialog_models::{agreement, image_tokens};
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{
     ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage,
@@ -16,12 +16,12 @@ use radialog_schemas::{
 
 use crate::input;
 
-/// Fetches what a report is written from.
-pub(super) async fn request(
+/// Fetches what a report is written from. The first request is the report's, and those of its samples follow.
+pub(super) async fn requests(
     language: &Arc<LanguagePipeline>,
     task: &Task,
     objects: &dyn Objects,
-) -> Result<GenerationRequest, Failure> {
+) -> Result<Vec<GenerationRequest>, Failure> {
     let Work::Report {
         embedding,
         findings,
@@ -40,9 +40,34 @@ pub(super) async fn request(
         let image_tokens =
             image_tokens::decode(&content).map_err(|error| input::corrupt(&embedding, error))?;
         let prompt = language.prompts.report(&findings.text);
-        let images = vec![image_tokens];
         let task = LanguageTask::Report;
-        asked(&language, task, &prompt, images, &generation, &output)
+        let asked = |generation: &Generation| {
+            let images = vec![image_tokens.clone()];
+            asked(&language, task, &prompt, images, generation, &output)
+        };
+        let report = asked(&generation)?;
+        let Some(sampling) = generation.samples else {
+            return Ok(vec![report]);
+        };
+        let key = Some(ContentHash::of(&content).to_string());
+        let report = GenerationRequest {
+            prompt_key: key.clone(),
+            ..report
+        };
+        let sample = |number: u32| {
+            let mut request = asked(&Generation {
+                temperature: Some(sampling.temperature),
+                top_p: None,
+                ..generation.clone()
+            })?;
+            // Each sample draws from a stream of its own, none of them from the report's.
+            request.sampling.seed = stream(request.sampling.seed, number);
+            request.prompt_key = key.clone();
+            Ok(request)
+        };
+        std::iter::once(Ok(report))
+            .chain((1..=sampling.count).map(sample))
+            .collect()
     })
     .await
 }
@@ -68,6 +93,7 @@ pub(super) fn asked(
             ..Sampling::from(generation)
         },
         max_new_tokens: generation.max_new_tokens as usize,
+        prompt_key: None,
         chat: None,
     })
 }
@@ -77,30 +103,55 @@ pub(super) fn content(
     language: &LanguagePipeline,
     prompt_tokens: usize,
     completion: &Completion,
+    samples: &[Completion],
 ) -> Bytes {
-    let answer = language.tokenizer.decode_continuation(&completion.tokens);
-    written(
-        language.prompts.report_text(&answer),
-        prompt_tokens,
-        completion,
-    )
+    let text = |completion: &Completion| {
+        let answer = language.tokenizer.decode_continuation(&completion.tokens);
+        language.prompts.report_text(&answer).to_owned()
+    };
+    let report = text(completion);
+    if samples.is_empty() {
+        return written(&report, prompt_tokens, completion);
+    }
+    let samples = samples.iter().map(text).collect();
+    let consistency = Some(agreement::consistency(&report, samples));
+    input::to_json(&GeneratedReport {
+        consistency,
+        ..generated(&report, prompt_tokens, completion)
+    })
 }
 
 /// A text with its counts.
 pub(super) fn written(text: &str, prompt_tokens: usize, completion: &Completion) -> Bytes {
-    input::to_json(&GeneratedReport {
+    input::to_json(&generated(text, prompt_tokens, completion))
+}
+
+fn generated(text: &str, prompt_tokens: usize, completion: &Completion) -> GeneratedReport {
+    GeneratedReport {
         text: text.to_owned(),
         prompt_tokens: prompt_tokens as u32,
         tokens: completion.tokens.len() as u32,
         complete: completion.complete,
-    })
+        consistency: None,
+    }
 }
 
 /// Each study draws from a stream of its own, so that a sampled report does not depend on what else is in the batch.
 fn seed_of(generation: &Generation, output: &ObjectKey) -> u64 {
-    let hash = ContentHash::of_parts([
+    first_bits(&ContentHash::of_parts([
         &generation.seed.to_le_bytes()[..],
         output.as_str().as_bytes(),
-    ]);
+    ]))
+}
+
+/// The seed of one sample of a study.
+fn stream(seed: u64, number: u32) -> u64 {
+    first_bits(&ContentHash::of_parts([
+        &seed.to_le_bytes()[..],
+        &number.to_le_bytes()[..],
+    ]))
+}
+
+fn first_bits(hash: &ContentHash) -> u64 {
     u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
 }

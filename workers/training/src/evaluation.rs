@@ -2,10 +2,15 @@
 
 pub mod classification;
 pub mod clinical;
+pub mod comparisons;
+pub mod consistency;
 pub mod corpus;
+pub mod follow_ups;
 pub mod quality;
+pub mod radgraph;
 pub mod report_files;
 pub mod report_scores;
+pub mod severity;
 pub mod text_rows;
 pub mod text_scores;
 pub mod words;

@@ -12,7 +12,7 @@ use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
-use radialog_schemas::{Generation, Source, Stage, StageSet};
+use radialog_schemas::{Generation, ReportSampling, Source, Stage, StageSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
@@ -86,6 +86,8 @@ pub(crate) struct BatchArgs {
     #[command(flatten)]
     generation: GenerationArgs,
     #[command(flatten)]
+    consistency: ConsistencyArgs,
+    #[command(flatten)]
     models: ModelArgs,
     /// Progress as bars, as lines, or not at all
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -116,6 +118,39 @@ pub(super) struct GenerationArgs {
     /// Seed of the sampler: the same seed gives the same reports
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+}
+
+/// Reports that are sampled to see how sure a report is.
+#[derive(Args)]
+#[command(next_help_heading = "Review flag")]
+struct ConsistencyArgs {
+    /// Sample N more reports of each study, and say how far its report agrees with them: as a whole, and by sentence (ROUGE-L
+    /// of words, 0 to 1; low is a flag for review). They are in results.jsonl, the agreement in results.csv, too. The
+    /// prompt is read once for all of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    consistency: Option<u32>,
+    /// Temperature of these samples; --seed is theirs, too
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.7,
+        requires = "consistency"
+    )]
+    consistency_temperature: f64,
+}
+
+impl ConsistencyArgs {
+    fn sampling(&self) -> Result<Option<ReportSampling>, UsageError> {
+        let temperature = self.consistency_temperature;
+        if !(temperature > 0.0 && temperature <= 10.0) {
+            return Err(UsageError(format!(
+                "--consistency-temperature {temperature} is not over 0 and up to 10"
+            )));
+        }
+        Ok(self
+            .consistency
+            .map(|count| ReportSampling { count, temperature }))
+    }
 }
 
 impl GenerationArgs {
@@ -220,6 +255,7 @@ async fn prepare(
     readiness: &Readiness,
 ) -> anyhow::Result<Option<PreparedBatch>> {
     let mut generation = args.generation.generation()?;
+    generation.samples = args.consistency.sampling()?;
     // Before the default is filled in, which workers do not know.
     require_state_beside_broker(&config)?;
     if let Some(folder) = args.out.folder() {
@@ -230,6 +266,10 @@ async fn prepare(
     }
     args.out.check(&config, args.dry_run)?;
     let stages = StageSet::closure(&args.stages);
+    if generation.samples.is_some() && stages.iter().all(|stage| stage != Stage::Language) {
+        let message = "--consistency samples reports, and --stages has none: add language";
+        return Err(UsageError(message.into()).into());
+    }
     let outside = archive_source::outside(args.allow_outside, &args.input)?;
     let input = archive_source::input(&args.input, &config).await?;
     let archive = archive::open_with(&input, outside).await?;

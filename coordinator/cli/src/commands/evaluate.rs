@@ -6,8 +6,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
+mod correction;
+mod findings_qa;
+mod follow_up;
+mod impression;
 mod report;
 mod text;
+mod view;
 
 /// Score a finished run, a bundle, or texts in files
 #[derive(Args)]
@@ -21,6 +26,10 @@ enum EvaluateCommand {
     #[command(alias = "run")]
     Report(report::ReportArgs),
     Bundle(bundle::BundleArgs),
+    Correction(correction::CorrectionArgs),
+    FindingsQa(findings_qa::FindingsQaArgs),
+    View(view::ViewArgs),
+    Impression(impression::ImpressionArgs),
     Text(text::TextArgs),
 }
 
@@ -31,6 +40,8 @@ enum ProtocolName {
     Radialog2023,
     #[value(name = "coco-caption")]
     CocoCaption,
+    #[value(name = "rexrank")]
+    Rexrank,
 }
 
 impl ProtocolName {
@@ -38,6 +49,7 @@ impl ProtocolName {
         match self {
             Self::Radialog2023 => TextProtocol::Radialog2023,
             Self::CocoCaption => TextProtocol::CocoCaption,
+            Self::Rexrank => TextProtocol::Rexrank,
         }
     }
 }
@@ -46,6 +58,12 @@ pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         EvaluateCommand::Report(args) => report::run(args).await,
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
-        EvaluateCommand::Text(args) => text::run(&args),
+        EvaluateCommand::Text(args) => {
+            tokio::task::spawn_blocking(move || text::run(&args)).await?
+        }
+        EvaluateCommand::Correction(args) => correction::run(args).await,
+        EvaluateCommand::FindingsQa(args) => findings_qa::run(args).await,
+        EvaluateCommand::View(args) => view::run(args).await,
+        EvaluateCommand::Impression(args) => impression::run(args).await,
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn completion(head: CompletionHead, answer: Answer) -> ChatCompletion
     let (usage, finish_reason) = (usage(&answer), finish_reason(&answer));
     let message = AnswerMessage {
         role: Role::Assistant,
-        content: answer.text,
+        content: answer.text.trim_start().to_owned(),
     };
     ChatCompletion {
         id: head.id,

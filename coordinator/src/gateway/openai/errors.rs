@@ -19,9 +19,21 @@ pub(super) fn stopped() -> ApiError {
     .after(1)
 }
 
-/// Puts errors into OpenAI's format, whoever made them.
+/// Where OpenAI's clients ask.
+const PATHS: [&str; 3] = ["/v1/chat", "/v1/models", "/v1/responses"];
+
+/// Puts errors at and below OpenAI's paths into its format, whoever made them.
 pub(in crate::gateway) async fn rewrite_errors(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_below = |start: &&str| {
+        let rest = path.strip_prefix(*start);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let speaks = PATHS.iter().any(is_below);
     let response = next.run(request).await;
+    if !speaks {
+        return response;
+    }
     let Some(api_error) = response.extensions().get::<ApiError>() else {
         return response;
     };

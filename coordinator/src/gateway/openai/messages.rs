@@ -4,6 +4,8 @@
 //! - At most one image, in any message of the user. It belongs to the first turn, as the model was trained.
 //! - A last message without words asks for the report of the image; one with words is a question about it.
 //! - Several messages of one side in a row count as one.
+//! - What an assistant says before the user's first words, a greeting, is not used: the model was trained on dialogs that
+//!   a user begins.
 
 use axum::body::Bytes;
 use radialog_schemas::http::openai::{ChatMessage, Content, Part, Role};
@@ -36,19 +38,28 @@ impl ParsedMessages {
         let (mut image, mut chars) = (None, 0);
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
-        for ChatMessage { role, content } in messages {
-            let (text, found) = read(content)?;
+        for (place, message) in messages.into_iter().enumerate() {
+            let param = format!("messages[{place}]");
+            let ChatMessage { role, content, .. } = checked(&param, message)?;
+            let text_and_image = content.map(read).transpose();
+            let text_and_image =
+                text_and_image.map_err(|error| error.at(&format!("{param}.content")))?;
+            let (text, found) = text_and_image.unwrap_or_default();
             if let Some(uri) = found {
                 if role != Role::User {
-                    return Err(invalid("only the user's messages may have an image"));
+                    let error = invalid("only the user's messages may have an image");
+                    return Err(error.at(&format!("{param}.content")));
                 }
-                if image.replace(data_uri("image_url", &uri)?).is_some() {
-                    return Err(invalid(
-                        "the messages have more than one image; the model reads one",
-                    ));
+                let content = data_uri("image_url", &uri);
+                let content = content.map_err(|error| error.at(&format!("{param}.content")))?;
+                if image.replace(content).is_some() {
+                    let error =
+                        invalid("the messages have more than one image; the model reads one");
+                    return Err(error.at(&format!("{param}.content")));
                 }
             }
-            if matches!(role, Role::System | Role::Developer) {
+            let is_greeting = role == Role::Assistant && said.is_empty();
+            if matches!(role, Role::System | Role::Developer) || is_greeting {
                 continue;
             }
             chars += text.chars().count() as u64;
@@ -99,6 +110,21 @@ fn opening(said: Vec<(Role, String)>) -> ApiResult<Vec<Exchange>> {
         });
     }
     Ok(opening)
+}
+
+/// Refuses what a message says and cannot be done.
+fn checked(param: &str, message: ChatMessage) -> ApiResult<ChatMessage> {
+    for (field, list) in [
+        ("annotations", &message.annotations),
+        ("tool_calls", &message.tool_calls),
+    ] {
+        if list.as_ref().is_some_and(|list| !list.is_empty()) {
+            let param = format!("{param}.{field}");
+            let detail = format!("'{param}' is not supported; leave it out");
+            return Err(invalid(&detail).at(&param));
+        }
+    }
+    Ok(message)
 }
 
 /// The words of a message and the address of its image.
@@ -200,10 +226,6 @@ mod tests {
         );
         assert_eq!(
             code(json!([{"role": "assistant", "content": "x"}])),
-            ProblemCode::InvalidRequest
-        );
-        assert_eq!(
-            code(json!([{"role": "assistant", "content": "x"}, user(json!("y"))])),
             ProblemCode::InvalidRequest
         );
         let remote = json!({"type": "image_url", "image_url": {"url": "http://host/x.png"}});

@@ -23,6 +23,8 @@ struct CompletionStream {
     head: CompletionHead,
     following: PendingCompletion,
     include_usage: bool,
+    /// Whether a word was sent: white space before it is the tokenizer's.
+    begun: bool,
     ready: VecDeque<Event>,
     over: bool,
 }
@@ -36,6 +38,7 @@ pub(super) fn answer(
         head,
         following,
         include_usage,
+        begun: false,
         ready: VecDeque::new(),
         over: false,
     };
@@ -59,23 +62,28 @@ impl CompletionStream {
                 Some(TurnUpdate::Alive | TurnUpdate::Queued(_)) => {
                     return Some(Event::default().comment(""));
                 }
-                Some(TurnUpdate::Event(_, TurnEvent::Token { text, .. })) if !text.is_empty() => {
-                    self.push(
-                        Some((
-                            Delta {
-                                role: None,
-                                content: Some(text),
-                            },
-                            None,
-                        )),
-                        None,
-                    );
-                }
+                Some(TurnUpdate::Event(_, TurnEvent::Token { text, .. })) => self.write(text),
                 Some(TurnUpdate::Event(_, TurnEvent::Ended(outcome))) => self.end(outcome),
                 Some(TurnUpdate::Event(..)) => {}
             }
         }
         self.ready.pop_front()
+    }
+
+    fn write(&mut self, text: String) {
+        let text = match self.begun {
+            true => text,
+            false => text.trim_start().to_owned(),
+        };
+        if text.is_empty() {
+            return;
+        }
+        self.begun = true;
+        let delta = Delta {
+            role: None,
+            content: Some(text),
+        };
+        self.push(Some((delta, None)), None);
     }
 
     fn end(&mut self, outcome: TurnOutcome) {

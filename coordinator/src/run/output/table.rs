@@ -2,8 +2,8 @@
 //!
 //! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
-//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report` and `warnings` (about the image file, joined
-//! by `;`). Cells that a spreadsheet would run
+//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report`, `warnings` (about the image file, joined
+//! by `;`), and where reports were sampled `agreement` (0 to 1) and `sentence_agreement` (of each sentence, joined by `;`). Cells that a spreadsheet would run
 //! are escaped where they are written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
@@ -18,6 +18,7 @@ pub(super) fn header() -> Vec<String> {
         columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
     }
     columns.extend(["disagreement", "findings", "report", "warnings"].map(str::to_owned));
+    columns.extend(["agreement", "sentence_agreement"].map(str::to_owned));
     columns
 }
 
@@ -64,6 +65,14 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
     cells.push(disputed.join(";"));
     cells.extend([text(&record.findings_text), text(&record.report)]);
     cells.push(record.warnings.join(";"));
+    let consistency = record.consistency.as_ref();
+    cells.push(consistency.map_or_else(String::new, |of| of.agreement.to_string()));
+    let sentences = consistency.map_or(&[][..], |of| &of.sentences);
+    let sentences: Vec<String> = sentences
+        .iter()
+        .map(|sentence| sentence.agreement.to_string())
+        .collect();
+    cells.push(sentences.join(";"));
     cells
 }
 
@@ -78,7 +87,9 @@ fn labels(labels: Option<&Labels>) -> [String; 14] {
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::{ContentHash, ErrorCode, Failure, Label};
+    use radialog_schemas::{
+        Consistency, ContentHash, ErrorCode, Failure, Label, SentenceAgreement,
+    };
 
     use super::*;
     use crate::archive::StudyEntry;
@@ -90,12 +101,26 @@ mod tests {
         let entry = StudyEntry::new("s1", "s1.png", Err(failure.clone()));
         let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
         record.report_labels = Some(Labels::from([(Finding::Edema, Label::Uncertain)]));
+        record.consistency = Some(Consistency {
+            agreement: 0.75,
+            sentences: [("A.", 1.0), ("B.", 0.5)]
+                .map(|(text, agreement)| SentenceAgreement {
+                    text: text.into(),
+                    agreement,
+                })
+                .into(),
+            samples: vec!["A.".into()],
+        });
         let (header, row) = (header(), row(&record));
         assert_eq!(header.len(), row.len());
         let cell =
             |name: &str| row[header.iter().position(|column| column == name).unwrap()].as_str();
         assert_eq!(cell("error"), "image_empty");
         assert_eq!(cell("report_edema"), "-1.0");
+        assert_eq!(
+            (cell("agreement"), cell("sentence_agreement")),
+            ("0.75", "1;0.5")
+        );
         assert_eq!(cell("probability_pleural_effusion"), "");
     }
 }

@@ -1,26 +1,13 @@
 //! A request for a response.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::http::fields::{TextOrItems, Unsupported};
 use crate::response::InputRole;
-
-/// A field that is not supported: null is the same as leaving it out, anything else is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub enum Unsupported {}
-
-impl<'de> Deserialize<'de> for Unsupported {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        de::IgnoredAny::deserialize(deserializer)?;
-        Err(de::Error::custom("this is not supported; leave it out"))
-    }
-}
 
 /// A request for a response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -322,27 +309,4 @@ pub enum ToolChoice {
 pub enum ServiceTier {
     Auto,
     Default,
-}
-
-/// Reads a text or a list, so that what is wrong inside the list keeps its path.
-struct TextOrItems<Whole, Item>(fn(String) -> Whole, fn(Vec<Item>) -> Whole);
-
-impl<'de, Whole, Item: Deserialize<'de>> Visitor<'de> for TextOrItems<Whole, Item> {
-    type Value = Whole;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a text or a list")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Whole, E> {
-        Ok(self.0(text.to_owned()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Whole, E> {
-        Ok(self.0(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Whole, A::Error> {
-        Vec::<Item>::deserialize(SeqAccessDeserializer::new(items)).map(self.1)
-    }
 }

@@ -17,7 +17,7 @@ use super::sampler::{Sampler, Sampling};
 use super::speculation::{self, Drafts, Speculation};
 use sequence::ActiveSequence;
 use starting::StartingSequence;
-use turn_caches::TurnCaches;
+use turn_caches::{CachedTurn, TurnCaches};
 
 mod sequence;
 mod starting;
@@ -25,6 +25,8 @@ mod turn_caches;
 
 /// Beginnings of prompts that are kept: one for each wording and adapter in use.
 const MAX_SHARED_PREFIXES: usize = 4;
+/// Prompts of batch work that are kept for those that begin alike, as shares of the cache of all running sequences.
+const KEPT_PROMPTS: usize = 8;
 /// A longer beginning belongs to one conversation and is not worth keeping.
 const MAX_PREFIX_LENGTH: usize = 256;
 
@@ -41,6 +43,9 @@ pub struct GenerationRequest {
     pub sampling: Sampling,
     /// Stop after this many tokens, or where the context ends.
     pub max_new_tokens: usize,
+    /// A name of what [`GenerationRequest::images`] hold, for batch work whose prompts begin alike: what is known of the prompt
+    /// of an earlier request with this name is not computed again.
+    pub prompt_key: Option<String>,
     /// The options of a turn of a conversation, which somebody waits for; none for batch work.
     pub chat: Option<ChatOptions>,
 }
@@ -62,7 +67,7 @@ pub struct EngineLimits {
     pub sequences: usize,
     /// The largest number of cache tokens of all running sequences; each one counts with its prompt and its longest
     /// possible answer. One token takes [`LanguageModel::cache_bytes_per_token`]. Shared beginnings of prompts come
-    /// on top, at most 1024 tokens.
+    /// on top, at most 1024 tokens, and whole prompts with a [`GenerationRequest::prompt_key`], at most an eighth.
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
     pub chat: ChatLimits,
@@ -128,6 +133,8 @@ pub struct Engine {
     /// The most recently used first.
     shared_prefixes: Vec<SharedPrefix>,
     turn_caches: TurnCaches,
+    /// Prompts of batch work with a key.
+    prompt_caches: TurnCaches,
     drafts: Drafts,
     next: u64,
 }
@@ -149,6 +156,7 @@ impl Engine {
             limits.speculate = 0;
         }
         let turn_caches = TurnCaches::new(limits.chat.kept_tokens);
+        let prompt_caches = TurnCaches::new(limits.cache_tokens / KEPT_PROMPTS);
         Self {
             model,
             limits,
@@ -157,6 +165,7 @@ impl Engine {
             starting: None,
             shared_prefixes: Vec::new(),
             turn_caches,
+            prompt_caches,
             drafts: Drafts::default(),
             next: 0,
         }
@@ -231,6 +240,19 @@ impl Engine {
         self.running.len()
     }
 
+    /// Ends a running sequence with the tokens that it has; nothing more is reported of it. None where it does not run, or has
+    /// ended.
+    pub fn stop(&mut self, id: SequenceId) -> Option<Completion> {
+        let running = self.running.iter().find(|running| running.id == id)?;
+        let completion = Completion {
+            tokens: running.ids[running.prompt..].to_vec(),
+            complete: true,
+            cached: running.cached,
+        };
+        self.cancel(id);
+        Some(completion)
+    }
+
     /// What was drafted since the last call.
     pub fn take_drafts(&mut self) -> Drafts {
         std::mem::take(&mut self.drafts)
@@ -271,7 +293,13 @@ impl Engine {
         if let Some(mut starting) = self.starting.take() {
             match starting.read_on(&self.model) {
                 Ok(None) => self.starting = Some(starting),
-                Ok(Some(logits)) => self.join(starting.into_sequence(), &logits, &mut events),
+                Ok(Some(logits)) => {
+                    let mut sequence = starting.into_sequence();
+                    match self.keep_prompt(&mut sequence) {
+                        Ok(()) => self.join(sequence, &logits, &mut events),
+                        Err(error) => events.push(failed(sequence.id, error)),
+                    }
+                }
                 Err(error) => events.push(failed(starting.id(), error)),
             }
         }
@@ -352,6 +380,23 @@ impl Engine {
         self.running.insert(place, new);
     }
 
+    /// Keeps what was read of a prompt that others may begin like.
+    fn keep_prompt(&mut self, sequence: &mut ActiveSequence) -> Result<(), LanguageError> {
+        let Some(images) = sequence.kept_prompt.take() else {
+            return Ok(());
+        };
+        let ids = sequence.ids[..sequence.prompt].to_vec();
+        let mut cache = self.model.cache_of(sequence.cache.adapter(), ids.len())?;
+        cache.copy_from(&sequence.cache, ids.len())?;
+        self.prompt_caches.extend([CachedTurn {
+            images,
+            prompt: ids.len(),
+            ids,
+            cache,
+        }]);
+        Ok(())
+    }
+
     fn next_admissible(&mut self) -> Option<QueuedRequest> {
         let kind = usize::from(self.waiting[0].is_empty());
         let is_turn = kind == 0;
@@ -422,6 +467,7 @@ impl Engine {
             prompt,
             images,
             sampling,
+            prompt_key,
             chat,
             ..
         } = request;
@@ -449,7 +495,12 @@ impl Engine {
         if let Some(name) = &images_key {
             cached = self.turn_caches.recall(name, &ids, image, &mut cache)?;
         }
-        if cached == 0 {
+        let mut kept_prompt = None;
+        if let Some(key) = prompt_key {
+            let known = self.prompt_caches.recall(&key, &ids, image, &mut cache)?;
+            kept_prompt = (known == 0).then_some(key);
+        }
+        if cache.is_empty() {
             // The same cut for every prompt, whether its beginning is known or not.
             let cut = ids.iter().position(|&id| id == image).unwrap_or(0);
             if cut <= MAX_PREFIX_LENGTH {
@@ -475,6 +526,7 @@ impl Engine {
             turn: images_key,
             ids,
             speculation: Speculation::default(),
+            kept_prompt,
         };
         Ok(Some(StartingSequence::new(sequence, input)))
     }

@@ -84,6 +84,7 @@ mod tests {
             generation: Generation::default(),
             asked_ms,
             deadline_ms: Some(asked_ms + 1000),
+            stop: Vec::new(),
         }
     }
 

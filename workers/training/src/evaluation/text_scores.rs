@@ -2,18 +2,19 @@
 //! them (pycocoevalcap 1.2, one reference a text), and in files of their own CIDEr, METEOR 1.5 and all of them by the name of a
 //! protocol.
 
-use std::collections::HashMap;
+use grams::{Grams, ORDERS, numbered, order};
 
 pub mod cider;
+mod grams;
 pub mod meteor;
 pub mod protocol;
 
-/// Longest n-gram that counts.
-const ORDERS: usize = 4;
 /// Keeps a product of precisions from becoming 0, as the toolkit does.
 const TINY: f64 = 1e-15;
 /// Keeps a quotient from dividing by 0, as the toolkit does.
 const SMALL: f64 = 1e-9;
+/// The matches that none count as in a smoothed precision.
+const SMOOTHED: f64 = 0.1;
 /// The weight of recall against precision in ROUGE-L.
 const BETA: f64 = 1.2;
 
@@ -36,13 +37,14 @@ impl BleuCounts {
             reference_length: reference.len() as u64,
             ..Self::default()
         };
-        for order in 0..ORDERS {
-            let there = grams(reference, order + 1);
-            for (gram, count) in grams(candidate, order + 1) {
-                counts.candidates[order] += count;
-                counts.matches[order] += count.min(there.get(&gram).copied().unwrap_or(0));
-            }
+        let [candidate, reference] = numbered(candidate, reference).map(|words| Grams::of(&words));
+        for (gram, count) in &candidate.0 {
+            counts.candidates[order(*gram)] += u64::from(*count);
         }
+        candidate.each_common(&reference, |own, their| {
+            let (gram, count) = candidate.0[own];
+            counts.matches[order(gram)] += u64::from(count.min(reference.0[their].1));
+        });
         counts
     }
 
@@ -71,21 +73,34 @@ impl BleuCounts {
             product.powf(1.0 / (order + 1) as f64) * brevity
         })
     }
-}
 
-/// The number of times that each run of `order` words occurs.
-fn grams<S: AsRef<str>>(words: &[S], order: usize) -> HashMap<Vec<&str>, u64> {
-    let mut grams = HashMap::new();
-    for window in words.windows(order) {
-        *grams
-            .entry(window.iter().map(AsRef::as_ref).collect())
-            .or_insert(0) += 1;
+    /// Computes BLEU-2 of one text, 0 to 1, as CXR-Report-Metric and ReXrank do (fast-bleu's, which is NLTK's sentence score with
+    /// its first smoothing): a precision of nothing counts a tenth of a match, but no word in common is 0.
+    pub fn smoothed_2(&self) -> f64 {
+        if self.matches[0] == 0 {
+            return 0.0;
+        }
+        let precision = |order: usize| {
+            let matches = match self.matches[order] {
+                0 => SMOOTHED,
+                matches => matches as f64,
+            };
+            matches / self.candidates[order].max(1) as f64
+        };
+        let ratio = self.reference_length as f64 / self.length as f64;
+        let brevity = (1.0 - ratio.max(1.0)).exp();
+        (precision(0) * precision(1)).sqrt() * brevity
     }
-    grams
 }
 
-/// Computes ROUGE-L of one text, 0 to 1: the weighted mean of precision and recall of the longest common subsequence of words.
+/// Computes ROUGE-L of one text, 0 to 1, as the caption toolkit does: the weighted mean of precision and recall of the longest
+/// common subsequence of words.
 pub fn rouge_l<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> f64 {
+    rouge_l_with(BETA, candidate, reference)
+}
+
+/// Computes ROUGE-L with another weight of recall against precision; 1, with which both count alike, is Google's.
+pub fn rouge_l_with<S: AsRef<str>>(beta: f64, candidate: &[S], reference: &[S]) -> f64 {
     let common = longest_common(candidate, reference) as f64;
     if common == 0.0 {
         return 0.0;
@@ -94,17 +109,18 @@ pub fn rouge_l<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> f64 {
         common / candidate.len() as f64,
         common / reference.len() as f64,
     );
-    (1.0 + BETA * BETA) * precision * recall / (recall + BETA * BETA * precision)
+    (1.0 + beta * beta) * precision * recall / (recall + beta * beta * precision)
 }
 
 /// Length of the longest common subsequence.
 fn longest_common<S: AsRef<str>>(a: &[S], b: &[S]) -> usize {
+    let [a, b] = numbered(a, b);
     let mut row = vec![0; b.len() + 1];
-    for word in a {
+    for word in &a {
         let mut diagonal = 0;
         for (at, other) in b.iter().enumerate() {
             let above = row[at + 1];
-            row[at + 1] = if word.as_ref() == other.as_ref() {
+            row[at + 1] = if word == other {
                 diagonal + 1
             } else {
                 above.max(row[at])

@@ -2,6 +2,8 @@
 //! and each sentence into words with the rules of the Penn Treebank. Every rule is a replacement over the whole sentence, in
 //! the order below; a full stop is a word of its own at the end of a sentence only.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -77,6 +79,18 @@ pub fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Where the sentences of a text stand in it, in bytes, without the white space between them.
+pub fn sentence_ranges(text: &str) -> Vec<Range<usize>> {
+    let range = |sentence: &str| {
+        let start = (sentence.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+        (!sentence.is_empty()).then(|| start..start + sentence.len())
+    };
+    sentences::sentences(text)
+        .into_iter()
+        .filter_map(range)
+        .collect()
+}
+
 fn sentence_words(sentence: &str) -> Vec<String> {
     let spaced = replaced(sentence.to_owned(), &RULES);
     let whole = replaced(format!(" {spaced} "), &ENDINGS);
@@ -87,10 +101,14 @@ fn sentence_words(sentence: &str) -> Vec<String> {
         .collect()
 }
 
-fn replaced(text: String, rules: &[(Regex, &str)]) -> String {
-    rules.iter().fold(text, |text, (regex, replacement)| {
-        regex.replace_all(&text, *replacement).into_owned()
-    })
+fn replaced(mut text: String, rules: &[(Regex, &str)]) -> String {
+    for (regex, replacement) in rules {
+        // Most rules find nothing.
+        if let Cow::Owned(changed) = regex.replace_all(&text, *replacement) {
+            text = changed;
+        }
+    }
+    text
 }
 
 fn is_space(c: char) -> bool {

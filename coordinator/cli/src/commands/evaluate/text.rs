@@ -3,16 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use radialog_training::evaluation::text_rows;
+use radialog_training::evaluation::text_rows::TextRows;
+use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
-use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScore, TextScorer};
+use radialog_training::evaluation::text_scores::protocol::{
+    TextCounts, TextProtocol, TextScore, TextScorer,
+};
 use serde::Serialize;
 
+use self::annotations::{AnnotationArgs, Annotations, NotComputed};
 use super::ProtocolName;
 use crate::exit::UsageError;
+
+mod annotations;
+
+/// Texts that are in memory at a time.
+const CHUNK: usize = 2048;
+/// Remarks that are printed; `--json` has all.
+const PRINTED: usize = 20;
 
 /// Score texts beside reference texts: BLEU, METEOR, ROUGE-L and CIDEr as papers report them
 ///
@@ -20,12 +32,18 @@ use crate::exit::UsageError;
 /// reference is empty or `nan` is skipped. What was scored and skipped is counted, and named with its line.
 ///
 /// Protocols: radialog-2023 splits texts as RaDialog's own test program does (NLTK, lower case). coco-caption splits them as the
-/// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. Scores of different protocols
-/// cannot be compared.
+/// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. rexrank has ReXrank's BLEU-2, the
+/// mean of that of each text. Scores of different protocols cannot be compared.
 ///
 /// With --meteor, METEOR 1.5 is computed as papers do: name meteor-1.5.jar or its folder, which hold its function words,
 /// abbreviations, synonyms and paraphrases; `pip install pycocoevalcap` brings both. Java is not needed. Without it, words match
 /// by exact form and stem and all weigh alike, and the printed name says so.
+///
+/// ReXrank's other scores need models of others. RadGraph F1 and RadCliQ-v1 are computed from what such models have written; the rest
+/// is named as not computed.
+///
+/// Files are read row by row, so that their size does not matter; CIDEr alone keeps a number for each different run of words of
+/// the references.
 ///
 /// Examples:
 ///
@@ -50,6 +68,8 @@ pub(super) struct TextArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    annotations: AnnotationArgs,
 }
 
 /// What is printed.
@@ -59,89 +79,226 @@ struct Scores {
     scored: u64,
     /// Scored, as texts without a word.
     empty_hypotheses: u64,
-    skipped: Vec<Skipped>,
+    skipped: u64,
+    /// Rows that were skipped or have an empty hypothesis.
+    remarks: Vec<Remark>,
     scores: Vec<TextScore>,
+    /// What the protocol has on top.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_computed: Vec<NotComputed>,
 }
 
-/// A row that was not scored.
+/// A row that is not as the others.
 #[derive(Serialize)]
-struct Skipped {
-    line: u64,
-    reason: &'static str,
+struct Remark {
+    hypothesis_line: u64,
+    reference_line: u64,
+    remark: &'static str,
 }
+
+/// Rows of both files, side by side.
+struct Pairs<'a> {
+    args: &'a TextArgs,
+    hypotheses: TextRows,
+    references: TextRows,
+    read: u64,
+}
+
+/// A hypothesis and its reference, each with its line.
+type Pair = [(u64, String); 2];
 
 pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
-    let meteor = match &args.meteor {
-        Some(place) => Meteor::new(Some(Arc::new(MeteorData::read(place)?))),
-        None => Meteor::new(None),
-    };
-    let (hypotheses, references) = (rows(&args.hypotheses)?, rows(&args.references)?);
-    if hypotheses.len() != references.len() {
-        return Err(UsageError(format!(
-            "{} has {} rows and {} has {}: give one text a row, without a header, in the same order",
-            args.hypotheses.display(),
-            hypotheses.len(),
-            args.references.display(),
-            references.len()
-        ))
-        .into());
-    }
     let protocol = args.protocol.protocol();
-    let mut scorer = TextScorer::new(protocol, meteor);
+    let is_rexrank = protocol == TextProtocol::Rexrank;
+    if is_rexrank && args.meteor.is_some() {
+        let message = "--protocol rexrank has no METEOR: leave --meteor out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let mut annotations = Annotations::open(&args.annotations, is_rexrank)?;
+    // METEOR's data takes a second or two, in which CIDEr can look at the references.
+    let place = args.meteor.clone();
+    let data = place.map(|place| thread::spawn(move || MeteorData::read(&place)));
+    let mut frequencies = DocumentFrequencies::default();
+    if protocol.has_cider() {
+        look_at_references(args, protocol, &mut frequencies)?;
+    }
+    let data = match data {
+        Some(data) => {
+            let read = data.join();
+            let read = read.map_err(|_| anyhow!("the thread that reads METEOR's data has died"))?;
+            Some(Arc::new(read?))
+        }
+        None => None,
+    };
+    let scorer = TextScorer::new(protocol, Meteor::new(data));
     let mut found = Scores {
         protocol,
         scored: 0,
         empty_hypotheses: 0,
-        skipped: Vec::new(),
+        skipped: 0,
+        remarks: Vec::new(),
         scores: Vec::new(),
+        not_computed: Vec::new(),
     };
-    for ((_, hypothesis), (line, reference)) in hypotheses.iter().zip(&references) {
-        if is_missing(reference) {
-            found.skipped.push(Skipped {
-                line: *line,
-                reason: "the reference is empty",
-            });
-            continue;
+    let mut counts = TextCounts::default();
+    let mut pairs = Pairs::open(args)?;
+    let mut chunk: Vec<(String, String)> = Vec::with_capacity(CHUNK);
+    // The rows of a chunk, by which annotations are found.
+    let mut numbers: Vec<u64> = Vec::with_capacity(CHUNK);
+    loop {
+        let number = pairs.read;
+        let pair = pairs.next()?;
+        if let Some(pair) = pair.as_ref().and_then(|pair| found.examined(pair)) {
+            chunk.push(pair);
+            numbers.push(number);
         }
-        let hypothesis = if is_missing(hypothesis) {
-            found.empty_hypotheses += 1;
-            ""
-        } else {
-            hypothesis
-        };
-        scorer.add(hypothesis, reference);
-        found.scored += 1;
+        if chunk.len() == CHUNK || pair.is_none() {
+            let texts = scorer.counts_with(&chunk, &frequencies);
+            for (number, text) in numbers.drain(..).zip(texts) {
+                counts.add(&text);
+                annotations.add(number, text.smoothed_bleu_2)?;
+            }
+            chunk.clear();
+        }
+        if pair.is_none() {
+            break;
+        }
     }
     if found.scored == 0 {
         bail!(
             "{}: none of the {} rows has a reference",
             args.references.display(),
-            references.len()
+            pairs.read
         );
     }
-    found.scores = scorer.scores();
-    print(&found, args.json)?;
+    found.scores = scorer.scores(&counts);
+    found.scores.extend(annotations.scores());
+    if is_rexrank {
+        found.not_computed = annotations.not_computed();
+    }
+    found.print(args.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(found: &Scores, json: bool) -> anyhow::Result<()> {
-    if json {
-        outln!("{}", serde_json::to_string_pretty(found)?);
-        return Ok(());
+/// Counts in how many references each run of words is. References that are not scored do not count.
+fn look_at_references(
+    args: &TextArgs,
+    protocol: TextProtocol,
+    frequencies: &mut DocumentFrequencies,
+) -> anyhow::Result<()> {
+    let mut references = rows(&args.references)?;
+    loop {
+        let chunk: csv::Result<Vec<(u64, String)>> = references.by_ref().take(CHUNK).collect();
+        let chunk = chunk.with_context(|| cannot_use(&args.references))?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let texts = chunk.into_iter().map(|(_, text)| text);
+        let texts: Vec<String> = texts.filter(|text| !is_missing(text)).collect();
+        protocol.add_references(&texts, frequencies);
     }
-    outln!(
-        "{} texts scored ({} of them empty), {} skipped",
-        found.scored,
-        found.empty_hypotheses,
-        found.skipped.len()
-    );
-    for skipped in &found.skipped {
-        outln!("  line {}: {}", skipped.line, skipped.reason);
+}
+
+impl<'a> Pairs<'a> {
+    fn open(args: &'a TextArgs) -> anyhow::Result<Self> {
+        Ok(Self {
+            args,
+            hypotheses: rows(&args.hypotheses)?,
+            references: rows(&args.references)?,
+            read: 0,
+        })
     }
-    for score in &found.scores {
-        outln!("  {:<26} {:.4}  higher is better", score.name, score.value);
+
+    /// The next pair; none where both files are over.
+    fn next(&mut self) -> anyhow::Result<Option<Pair>> {
+        let hypothesis = self.hypotheses.next().transpose();
+        let hypothesis = hypothesis.with_context(|| cannot_use(&self.args.hypotheses))?;
+        let reference = self.references.next().transpose();
+        let reference = reference.with_context(|| cannot_use(&self.args.references))?;
+        match (hypothesis, reference) {
+            (None, None) => Ok(None),
+            (Some(hypothesis), Some(reference)) => {
+                self.read += 1;
+                Ok(Some([hypothesis, reference]))
+            }
+            (hypothesis, reference) => {
+                let rest = |rows: &mut TextRows, row: Option<_>| {
+                    self.read + u64::from(row.is_some()) + rows.count() as u64
+                };
+                let counts = [
+                    rest(&mut self.hypotheses, hypothesis),
+                    rest(&mut self.references, reference),
+                ];
+                let message = format!(
+                    "{} has {} rows and {} has {}: give one text a row, without a header, in the same order",
+                    self.args.hypotheses.display(),
+                    counts[0],
+                    self.args.references.display(),
+                    counts[1]
+                );
+                Err(UsageError(message).into())
+            }
+        }
     }
-    Ok(())
+}
+
+impl Scores {
+    /// The pair to score; none where it has no reference.
+    fn examined(&mut self, [hypothesis, reference]: &Pair) -> Option<(String, String)> {
+        let mut remark = |remark| {
+            self.remarks.push(Remark {
+                hypothesis_line: hypothesis.0,
+                reference_line: reference.0,
+                remark,
+            });
+        };
+        if is_missing(&reference.1) {
+            remark("skipped: the reference is empty");
+            self.skipped += 1;
+            return None;
+        }
+        self.scored += 1;
+        if is_missing(&hypothesis.1) {
+            remark("scored as an empty text: the hypothesis is empty");
+            self.empty_hypotheses += 1;
+            return Some((String::new(), reference.1.clone()));
+        }
+        Some((hypothesis.1.clone(), reference.1.clone()))
+    }
+
+    fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            outln!("{}", serde_json::to_string_pretty(self)?);
+            return Ok(());
+        }
+        outln!(
+            "{} texts scored ({} of them empty), {} skipped; protocol {}",
+            self.scored,
+            self.empty_hypotheses,
+            self.skipped,
+            self.protocol.name()
+        );
+        for Remark {
+            hypothesis_line,
+            reference_line,
+            remark,
+        } in self.remarks.iter().take(PRINTED)
+        {
+            outln!("  line {hypothesis_line} (reference: line {reference_line}): {remark}");
+        }
+        if self.remarks.len() > PRINTED {
+            let more = self.remarks.len() - PRINTED;
+            outln!("  and {more} more, which --json names");
+        }
+        for score in &self.scores {
+            let (name, value) = (score.name, score.value);
+            outln!("  {name:<40} {value:.4}  {} is better", score.better.word());
+        }
+        for NotComputed { name, reason } in &self.not_computed {
+            outln!("  {name:<40} not computed: {reason}");
+        }
+        Ok(())
+    }
 }
 
 /// Whether a cell holds no text: pandas writes a missing one as `nan`.
@@ -150,6 +307,10 @@ fn is_missing(text: &str) -> bool {
     text.is_empty() || text.eq_ignore_ascii_case("nan")
 }
 
-fn rows(file: &Path) -> anyhow::Result<Vec<(u64, String)>> {
-    text_rows::read(file).with_context(|| format!("cannot use {}", file.display()))
+fn rows(file: &Path) -> anyhow::Result<TextRows> {
+    TextRows::open(file).with_context(|| cannot_use(file))
+}
+
+fn cannot_use(file: &Path) -> String {
+    format!("cannot use {}", file.display())
 }

@@ -1,6 +1,5 @@
 //! A request for a response as it comes in: what it may say is done or refused, with the name of the field.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::openai::{ChatMessage, Content, ImageUrl, Part, Role};
@@ -55,37 +54,11 @@ impl FromRequest<AppState> for ResponseBody {
             body::read(request, app, app.config.body_limit()).await?;
         let most = app.config.max_opening_chars;
         body::beside(move || {
-            let asked = parse(&content)?;
+            let asked = body::parse(&content)?;
             Ok(Self(AskedResponse::new(asked, most)?, memory))
         })
         .await
     }
-}
-
-/// Parses a request; an error names the field where the path to it is known.
-fn parse(content: &Bytes) -> ApiResult<NewResponse> {
-    let mut reader = serde_json::Deserializer::from_str(body::object(content)?);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let (path, error) = (error.path().to_string(), error.into_inner());
-        if error.classify() != serde_json::error::Category::Data {
-            return ApiError::new(ProblemCode::InvalidJson, error);
-        }
-        let text = error.to_string();
-        // What is not there, or there again, has no path of its own.
-        let named = ["missing field `", "duplicate field `"];
-        let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
-        let named = named.and_then(|rest| rest.split('`').next());
-        let param = match (path.as_str(), named) {
-            (".", Some(field)) => field.to_owned(),
-            (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
-            (path, Some(field)) => format!("{path}.{field}"),
-            (path, None) => path.to_owned(),
-        };
-        ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
-    })?;
-    let ended = reader.end();
-    ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
-    Ok(parsed)
 }
 
 impl AskedResponse {
@@ -99,10 +72,7 @@ impl AskedResponse {
                     role: InputRole::User,
                     content: vec![InputPart::InputText { text: text.clone() }],
                 });
-                messages.push(ChatMessage {
-                    role: Role::User,
-                    content: Content::Text(text.clone()),
-                });
+                messages.push(ChatMessage::new(Role::User, Content::Text(text.clone())));
             }
             ResponseInput::Items(items) => {
                 if items.is_empty() || items.len() > MOST_MESSAGES {
@@ -116,7 +86,11 @@ impl AskedResponse {
                 }
             }
         }
-        let dialog = ParsedMessages::new(messages, max_chars).map_err(|error| error.at("input"))?;
+        let dialog = ParsedMessages::new(messages, max_chars).map_err(|error| ApiError {
+            // The place in the messages is none in this request.
+            param: Some("input".into()),
+            ..error
+        })?;
         // Without its image, whose bytes count however they were written.
         let written = serde_json::to_vec(&asked)
             .map_err(|error| ApiError::new(ProblemCode::Internal, error))?;
@@ -304,7 +278,7 @@ fn read(param: &str, item: &mut InputItem) -> ApiResult<(ChatMessage, InputMessa
                         });
                         let url = std::mem::take(image_url);
                         parts.push(Part::ImageUrl {
-                            image_url: ImageUrl { url },
+                            image_url: ImageUrl { url, detail: None },
                         });
                     }
                     _ => {
@@ -322,10 +296,7 @@ fn read(param: &str, item: &mut InputItem) -> ApiResult<(ChatMessage, InputMessa
         InputRole::User => Role::User,
         InputRole::Assistant => Role::Assistant,
     };
-    let message = ChatMessage {
-        role,
-        content: Content::Parts(parts),
-    };
+    let message = ChatMessage::new(role, Content::Parts(parts));
     let kept = InputMessage {
         role: item.role,
         content: kept,
@@ -345,8 +316,8 @@ mod tests {
     use super::*;
 
     fn asked(body: &Value) -> ApiResult<AskedResponse> {
-        let body = Bytes::from(body.to_string());
-        AskedResponse::new(parse(&body)?, 40_000)
+        let body = body.to_string();
+        AskedResponse::new(body::parse(body.as_bytes())?, 40_000)
     }
 
     fn image(bytes: &str) -> Value {
@@ -475,7 +446,7 @@ mod tests {
             ("[]", None),
             ("7", None),
         ] {
-            let error = parse(&Bytes::from(body)).unwrap_err();
+            let error = body::parse::<NewResponse>(body.as_bytes()).unwrap_err();
             assert_eq!(error.problem.code, ProblemCode::InvalidRequest, "{body}");
             assert_eq!(error.param.as_deref(), param, "{body}");
         }

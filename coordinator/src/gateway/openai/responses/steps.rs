@@ -65,7 +65,11 @@ impl Steps {
         match event {
             TurnEvent::Findings(_) => {}
             TurnEvent::Started { .. } => self.begin(),
-            TurnEvent::Token { text, .. } => {
+            TurnEvent::Token { mut text, .. } => {
+                // White space before the first word is the tokenizer's.
+                if self.text.is_empty() {
+                    text = text.trim_start().to_owned();
+                }
                 if !text.is_empty() {
                     self.begin();
                     self.text.push_str(&text);
@@ -107,7 +111,7 @@ impl Steps {
         let status = match outcome {
             TurnOutcome::Done(answer) => {
                 self.begin();
-                self.text.clone_from(&answer.text);
+                self.text = answer.text.trim_start().to_owned();
                 view::answer_status(answer)
             }
             TurnOutcome::Failed(_) | TurnOutcome::Cancelled => ItemStatus::Incomplete,

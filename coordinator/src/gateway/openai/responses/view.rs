@@ -98,7 +98,7 @@ pub(super) fn ended(
             output: vec![message(
                 id,
                 answer_status(answer),
-                Some(answer.text.clone()),
+                Some(answer.text.trim_start().to_owned()),
             )],
             usage: Some(usage(answer)),
             ..response

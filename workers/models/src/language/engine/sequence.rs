@@ -20,6 +20,8 @@ pub(super) struct ActiveSequence {
     pub(super) cached: usize,
     /// Name of the images, of a turn whose cache is kept.
     pub(super) turn: Option<String>,
+    /// Key of the prompt, of batch work whose prompt is kept once it is read.
+    pub(super) kept_prompt: Option<String>,
     pub(super) speculation: Speculation,
 }
 

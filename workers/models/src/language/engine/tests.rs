@@ -467,5 +467,6 @@ fn a_faulty_sequence_fails_alone() {
 }
 
 mod adapters;
+mod prompts;
 mod speculation;
 mod turns;

@@ -1,4 +1,4 @@
-//! Caches of turns that have ended. The next turn of the conversation begins with the same prompt, so that only what is
+//! Caches of turns that have ended, and of prompts that others begin like. The next turn of the conversation begins with the same prompt, so that only what is
 //! new has to be computed. Prompts are compared by their ids: whatever changed in between, an edited answer or dropped
 //! turns, the part that did not change is used and the rest is computed.
 
@@ -67,6 +67,12 @@ impl TurnCaches {
             self.caches[..=index].rotate_right(1);
         }
         Ok(len)
+    }
+
+    /// The number of caches that are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.caches.len()
     }
 
     /// Keeps a turn's cache. It takes the place of those whose prompt it begins with.

@@ -66,12 +66,17 @@ impl RabbitConsumer {
         queue: ShortString,
         prefetch: u16,
     ) -> Result<Self, QueueError> {
-        let subscription = Some(open(connection.clone(), queue.clone(), prefetch).await?);
+        // On a task of its own: a run that ends at once drops whoever subscribes, and one half made would keep messages that
+        // nobody reads.
+        let opening = tokio::spawn(open(connection.clone(), queue.clone(), prefetch));
+        let opened = opening
+            .await
+            .unwrap_or_else(|panic| Err(QueueError::Unreachable(panic.to_string())));
         Ok(Self {
             connection,
             queue,
             prefetch,
-            subscription,
+            subscription: Some(opened?),
             opening: None,
             backoff: BACKOFF,
             next_attempt: Instant::now(),

@@ -1,8 +1,10 @@
-//! The text scores of a corpus by the name of the protocol that papers use, each with its direction.
+//! The text scores of a corpus by the name of the protocol that papers use, each with its direction. What a corpus' scores are
+//! computed from is kept a text ([`TextCounts`]), so that the scores of any selection of texts, a resample, say, are a sum away.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
-use super::cider::Cider;
+use super::cider::DocumentFrequencies;
 use super::meteor::{Meteor, MeteorCounts};
 use super::{BleuCounts, rouge_l};
 use crate::evaluation::words::ptb::ptb_words;
@@ -17,6 +19,9 @@ pub enum TextProtocol {
     Radialog2023,
     /// The caption toolkit with its own tokenizer (Stanford's, punctuation dropped); CIDEr on top.
     CocoCaption,
+    /// ReXrank's, which is that of CXR-Report-Metric (Yu et al. 2023): lower case, split at blanks, full stops apart; the mean
+    /// of the texts' own BLEU-2.
+    Rexrank,
 }
 
 /// Which values of a score are good.
@@ -50,70 +55,120 @@ pub struct TextScore {
     pub better: Better,
 }
 
-/// The scores of texts beside one reference each. What is kept of a text does not grow with it but for CIDEr.
+/// What scores are computed from, of one text or of many together. Its size does not depend on their number. [`TextScorer::scores`]
+/// turns it into scores: of one text that of the text alone, of a sum that of the corpus.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextCounts {
+    /// The number of texts.
+    pub texts: u64,
+    /// BLEU's counts.
+    pub bleu: BleuCounts,
+    /// METEOR's counts.
+    pub meteor: MeteorCounts,
+    /// The sum of the texts' ROUGE-L.
+    pub rouge_l: f64,
+    /// The sum of the texts' CIDEr, with the document frequencies of all references whatever texts are selected; 0 where the
+    /// protocol has none.
+    pub cider: f64,
+    /// The sum of the texts' smoothed BLEU-2.
+    pub smoothed_bleu_2: f64,
+}
+
+impl TextCounts {
+    /// Adds the counts of another text, or of others.
+    pub fn add(&mut self, other: &Self) {
+        self.texts += other.texts;
+        self.bleu.add(&other.bleu);
+        self.meteor.add(&other.meteor);
+        self.rouge_l += other.rouge_l;
+        self.cider += other.cider;
+        self.smoothed_bleu_2 += other.smoothed_bleu_2;
+    }
+}
+
+/// Scores texts beside one reference each.
+#[derive(Clone)]
 pub struct TextScorer {
     protocol: TextProtocol,
     meteor: Meteor,
-    bleu: BleuCounts,
-    meteor_counts: MeteorCounts,
-    rouge: f64,
-    cider: Cider,
-    texts: u64,
 }
 
 impl TextScorer {
-    /// A scorer of nothing so far.
+    /// A scorer by a protocol. `meteor` is not used where the protocol has no METEOR.
     pub fn new(protocol: TextProtocol, meteor: Meteor) -> Self {
-        Self {
-            protocol,
-            meteor,
-            bleu: BleuCounts::default(),
-            meteor_counts: MeteorCounts::default(),
-            rouge: 0.0,
-            cider: Cider::default(),
-            texts: 0,
-        }
+        Self { protocol, meteor }
     }
 
-    /// Adds a text and its reference. An empty text counts with its score, which is 0.
-    pub fn add(&mut self, hypothesis: &str, reference: &str) {
+    /// Counts one text beside its reference, which is among those of `frequencies`. An empty text counts with its score, which
+    /// is 0.
+    pub fn counts(
+        &self,
+        hypothesis: &str,
+        reference: &str,
+        frequencies: &DocumentFrequencies,
+    ) -> TextCounts {
         let [hypothesis, reference] = [hypothesis, reference].map(|text| self.protocol.split(text));
-        // ROUGE-L of the toolkit splits at blanks only, so that an empty text is one empty word; the others split at all white
-        // space.
-        let blanks = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let white = |text: &str| {
-            text.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+        let mut counts = TextCounts {
+            texts: 1,
+            ..TextCounts::default()
         };
-        self.rouge += rouge_l(&blanks(&hypothesis), &blanks(&reference));
-        self.meteor_counts
-            .add(&self.meteor.counts(&hypothesis, &reference));
-        let (hypothesis, reference) = (white(&hypothesis), white(&reference));
-        self.bleu.add(&BleuCounts::of(&hypothesis, &reference));
-        if self.protocol == TextProtocol::CocoCaption {
-            self.cider.add(&hypothesis, &reference);
+        if self.protocol.is_caption_toolkit() {
+            // ROUGE-L of the toolkit splits at blanks only, so that an empty text is one empty word; the others split at all
+            // white space.
+            let [ours, theirs] =
+                [&hypothesis, &reference].map(|text| text.split(' ').collect::<Vec<_>>());
+            counts.rouge_l = rouge_l(&ours, &theirs);
+            counts.meteor = self.meteor.counts(&hypothesis, &reference);
         }
-        self.texts += 1;
+        let (hypothesis, reference) = (white(&hypothesis), white(&reference));
+        counts.bleu = BleuCounts::of(&hypothesis, &reference);
+        counts.smoothed_bleu_2 = counts.bleu.smoothed_2();
+        if self.protocol.has_cider() {
+            counts.cider = frequencies.score(&hypothesis, &reference);
+        }
+        counts
     }
 
-    /// Computes the scores of all texts that were added; none where there is no text.
-    pub fn scores(&self) -> Vec<TextScore> {
-        if self.texts == 0 {
+    /// Counts texts beside their references, in their order and on all cores. The references are the whole corpus.
+    pub fn counts_of_all<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Vec<TextCounts> {
+        let mut frequencies = DocumentFrequencies::default();
+        let references: Vec<&str> = pairs.iter().map(|(_, text)| text.as_ref()).collect();
+        self.protocol.add_references(&references, &mut frequencies);
+        self.counts_with(pairs, &frequencies)
+    }
+
+    /// Counts some texts of a corpus beside their references, in their order and on all cores.
+    pub fn counts_with<S: AsRef<str> + Sync>(
+        &self,
+        pairs: &[(S, S)],
+        frequencies: &DocumentFrequencies,
+    ) -> Vec<TextCounts> {
+        let count = |(hypothesis, reference): &(S, S)| {
+            self.counts(hypothesis.as_ref(), reference.as_ref(), frequencies)
+        };
+        pairs.par_iter().map(count).collect()
+    }
+
+    /// Computes the scores of all texts that were counted; none where there is no text.
+    pub fn scores(&self, counts: &TextCounts) -> Vec<TextScore> {
+        if counts.texts == 0 {
             return Vec::new();
         }
-        let [bleu_1, bleu_2, bleu_3, bleu_4] = self.bleu.scores();
-        let mut values = vec![
-            ("BLEU-1", bleu_1),
-            ("BLEU-2", bleu_2),
-            ("BLEU-3", bleu_3),
-            ("BLEU-4", bleu_4),
-            (self.meteor.name(), self.meteor_counts.score()),
-            ("ROUGE-L", self.rouge / self.texts as f64),
-        ];
-        if self.protocol == TextProtocol::CocoCaption {
-            let scores = self.cider.scores();
-            values.push(("CIDEr", scores.iter().sum::<f64>() / self.texts as f64));
+        let mean = |sum: f64| sum / counts.texts as f64;
+        let [bleu_1, bleu_2, bleu_3, bleu_4] = counts.bleu.scores();
+        let mut values = match self.protocol {
+            TextProtocol::Rexrank => vec![("BLEU-2 (mean of texts)", mean(counts.smoothed_bleu_2))],
+            _ => vec![
+                ("BLEU-1", bleu_1),
+                ("BLEU-2", bleu_2),
+                ("BLEU-3", bleu_3),
+                ("BLEU-4", bleu_4),
+                (self.meteor.name(), counts.meteor.score()),
+                ("ROUGE-L", mean(counts.rouge_l)),
+            ],
+        };
+        if self.protocol.has_cider() {
+            values.push(("CIDEr", mean(counts.cider)));
         }
         let score = |(name, value)| TextScore {
             name,
@@ -124,13 +179,43 @@ impl TextScorer {
     }
 }
 
+fn white(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 impl TextProtocol {
     /// The name by which the protocol is chosen and printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Radialog2023 => "radialog-2023",
             Self::CocoCaption => "coco-caption",
+            Self::Rexrank => "rexrank",
         }
+    }
+
+    /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
+    pub fn has_cider(self) -> bool {
+        self == Self::CocoCaption
+    }
+
+    /// Adds references to what CIDEr has to know before it scores, on all cores; nothing where the protocol has no CIDEr.
+    pub fn add_references<S: AsRef<str> + Sync>(
+        self,
+        references: &[S],
+        frequencies: &mut DocumentFrequencies,
+    ) {
+        if self.has_cider() {
+            let split = |text: &S| white(&self.split(text.as_ref()));
+            let references: Vec<Vec<String>> = references.par_iter().map(split).collect();
+            for reference in &references {
+                frequencies.add(reference);
+            }
+        }
+    }
+
+    /// Whether the scores are those of the caption toolkit.
+    fn is_caption_toolkit(self) -> bool {
+        self != Self::Rexrank
     }
 
     /// A text's words with single blanks between them.
@@ -145,6 +230,53 @@ impl TextProtocol {
                 words(&text).join(" ")
             }
             Self::CocoCaption => ptb_words(text).join(" "),
+            Self::Rexrank => {
+                let text = text.to_lowercase().replace('.', " .");
+                let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+                words.join(" ")
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIRS: [(&str, &str); 3] = [
+        ("No pleural effusion.", "There is no pleural effusion."),
+        ("Heart size is normal", "The heart is normal in size."),
+        ("", "Clear lungs."),
+    ];
+
+    #[test]
+    fn a_selection_of_texts_scores_as_a_corpus_of_them_but_for_document_frequencies() {
+        let scorer = TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None));
+        let each = scorer.counts_of_all(&PAIRS);
+        let mut resample = TextCounts::default();
+        for text in [2, 0, 0] {
+            resample.add(&each[text]);
+        }
+        let drawn = scorer.counts_of_all(&[PAIRS[2], PAIRS[0], PAIRS[0]]);
+        let mut together = TextCounts::default();
+        drawn.iter().for_each(|text| together.add(text));
+        assert_eq!(scorer.scores(&resample), scorer.scores(&together));
+        assert_eq!(scorer.scores(&TextCounts::default()), []);
+    }
+
+    #[test]
+    fn rexrank_means_the_smoothed_bleu_2_of_each_text() {
+        let scorer = TextScorer::new(TextProtocol::Rexrank, Meteor::new(None));
+        let each = scorer.counts_of_all(&PAIRS);
+        let scores: Vec<f64> = each
+            .iter()
+            .map(|text| scorer.scores(text)[0].value)
+            .collect();
+        // "no pleural effusion ." beside "there is no pleural effusion ."
+        assert!((scores[0] - (-0.5_f64).exp()).abs() < 1e-12, "{scores:?}");
+        // All 4 words, "is normal" of 3 pairs; 4 words beside 7.
+        let expected = (1.0 / 3.0_f64).sqrt() * (1.0 - 7.0 / 4.0_f64).exp();
+        assert!((scores[1] - expected).abs() < 1e-12, "{scores:?}");
+        assert_eq!(scores[2], 0.0);
     }
 }

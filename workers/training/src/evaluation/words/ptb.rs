@@ -18,6 +18,9 @@ const GOING_ON: &str = r"(?:Mrs?|Ms|Miss|Drs?|Profs?|Sens?|Reps?|Attys?|Lt|Col|G
 /// Words that begin a sentence, after which an initial is no initial.
 const OPENING: &str = r"(?:About|According|Additionally|After|An|A|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr\.|Ms\.|Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|While|What|Yet|You)";
 
+/// Words that are two.
+const GROWN_TOGETHER: [&str; 6] = ["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"];
+
 /// What a rule's match becomes.
 #[derive(Clone, Copy)]
 enum Makes {
@@ -177,10 +180,31 @@ pub fn ptb_words(text: &str) -> Vec<String> {
             rest = &rest[first.len_utf8()..];
             continue;
         }
+        if let Some(word) = plain(rest) {
+            tokens.push(word.to_ascii_lowercase());
+            rest = &rest[word.len()..];
+            continue;
+        }
         rest = &rest[next(rest, first, &mut tokens)..];
     }
     tokens.retain(|token| !DROPPED.contains(&token.as_str()));
     tokens
+}
+
+/// The word at the beginning if it is one of letters before white space or before a comma and white space, which all rules but
+/// those of [`GROWN_TOGETHER`] agree about.
+fn plain(rest: &str) -> Option<&str> {
+    let is_letter = |byte: &u8| byte.is_ascii_alphabetic();
+    let length = rest.bytes().take_while(is_letter).count();
+    let (word, after) = rest.split_at(length);
+    let after = after.strip_prefix(',').unwrap_or(after);
+    let ends = after.is_empty() || after.starts_with([' ', '\n']);
+    let is_grown = || {
+        GROWN_TOGETHER
+            .iter()
+            .any(|grown| grown.eq_ignore_ascii_case(word))
+    };
+    (length > 0 && ends && !is_grown()).then_some(word)
 }
 
 /// Adds the token at the beginning; returns how many bytes it took.

@@ -1,7 +1,6 @@
 //! METEOR's alignment of two texts: all matches of all stages, and among those that do not overlap the set that a beam search
 //! over the reference's words likes best. Ties are broken as METEOR 1.5 breaks them, or scores would differ from the jar's.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -10,9 +9,10 @@ use rust_stemmers::{Algorithm, Stemmer};
 use super::data::MeteorData;
 use super::paraphrases::Paraphrases;
 use super::{STAGE_WEIGHTS, STAGES};
+use search::{FewPlaces, Partial, Places, search};
 
-/// Partial alignments that are carried from one word to the next.
-const BEAM: usize = 40;
+mod search;
+
 /// "No match": the end of a chain of matches, and no open chunk.
 const NONE: usize = usize::MAX;
 
@@ -30,6 +30,13 @@ impl Match {
     /// How far the two sides' places are apart.
     fn distance(&self) -> usize {
         self.start.abs_diff(self.hypothesis_start)
+    }
+
+    /// Matched words of both sides; those of a stage that counts less than 1 are rounded down, as METEOR does.
+    fn counted(&self) -> u64 {
+        let weight = STAGE_WEIGHTS[self.stage];
+        let counted = |length: usize| (length as f64 * weight) as u64;
+        counted(self.hypothesis_length) + counted(self.length)
     }
 
     pub(super) fn hypothesis(&self) -> Range<usize> {
@@ -82,67 +89,6 @@ impl Candidates {
     }
 }
 
-/// A set of words of a text.
-#[derive(Clone, PartialEq)]
-struct Words(Vec<u64>);
-
-impl Words {
-    fn new(count: usize) -> Self {
-        Self(vec![0; count.div_ceil(64)])
-    }
-
-    fn has(&self, at: usize) -> bool {
-        self.0[at / 64] >> (at % 64) & 1 == 1
-    }
-
-    fn set(&mut self, range: Range<usize>) {
-        for at in range {
-            self.0[at / 64] |= 1 << (at % 64);
-        }
-    }
-}
-
-/// An alignment of the reference's first words.
-#[derive(Clone)]
-struct Partial {
-    hypothesis_used: Words,
-    reference_used: Words,
-    /// Matched words; those of a stage that counts less than 1 are rounded down after each, as METEOR does.
-    matched: u64,
-    chunks: u64,
-    distance: usize,
-    next: usize,
-    /// Where the hypothesis goes on if the last chunk does, or [`NONE`].
-    open: usize,
-    /// The last chosen match, in a list where each knows the one before.
-    last: usize,
-}
-
-impl Partial {
-    fn take(&mut self, found: &Match) {
-        let weight = STAGE_WEIGHTS[found.stage];
-        let counted = |length: usize| (length as f64 * weight) as u64;
-        self.matched += counted(found.hypothesis_length) + counted(found.length);
-        if self.open != NONE && self.open != found.hypothesis_start {
-            self.chunks += 1;
-        }
-        self.next = found.reference().end;
-        self.open = found.hypothesis().end;
-    }
-
-    fn is_free(&self, found: &Match) -> bool {
-        !found.reference().any(|at| self.reference_used.has(at))
-            && !found.hypothesis().any(|at| self.hypothesis_used.has(at))
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        let matched = other.matched.cmp(&self.matched);
-        matched
-            .then(self.chunks.cmp(&other.chunks))
-            .then(self.distance.cmp(&other.distance))
-    }
-}
-
 /// Aligns two texts by the stages for which there is data.
 pub(super) fn aligned(
     hypothesis: &[&str],
@@ -150,9 +96,23 @@ pub(super) fn aligned(
     data: Option<&MeteorData>,
 ) -> Alignment {
     let candidates = candidates(hypothesis, reference, data);
+    let words = hypothesis.len().max(reference.len());
+    if words <= FewPlaces::none(words).len() * 64 {
+        chosen::<FewPlaces>(&candidates)
+    } else {
+        chosen::<Vec<u64>>(&candidates)
+    }
+}
+
+/// Chooses among the matches.
+fn chosen<P: Places>(candidates: &Candidates) -> Alignment {
+    let (hypothesis, reference) = (
+        candidates.hypothesis_covered.len(),
+        candidates.reference_covered.len(),
+    );
     let mut start = Partial {
-        hypothesis_used: Words::new(hypothesis.len()),
-        reference_used: Words::new(reference.len()),
+        hypothesis_used: P::none(hypothesis),
+        reference_used: P::none(reference),
         matched: 0,
         chunks: 0,
         distance: 0,
@@ -161,7 +121,7 @@ pub(super) fn aligned(
         last: NONE,
     };
     // Matches that nothing competes with are certain.
-    let mut certain: Vec<Option<Match>> = vec![None; reference.len()];
+    let mut certain: Vec<Option<Match>> = vec![None; reference];
     for (at, matches) in candidates.matches.iter().enumerate() {
         if let [only] = matches.as_slice()
             && only
@@ -292,66 +252,6 @@ fn add_paraphrases(
 /// A bit for a word's length in bytes.
 fn length_bit(word: &[u8]) -> u32 {
     1 << word.len().min(31)
-}
-
-/// Goes through the reference's words and keeps the best partial alignments. Sorting is stable: of equal ones the earlier stays
-/// ahead.
-fn search(
-    start: Partial,
-    matches: &[Vec<Match>],
-    certain: &[Option<Match>],
-    chosen: &mut Vec<(Match, usize)>,
-) -> Partial {
-    let mut next = vec![start];
-    for (current, here) in matches.iter().enumerate() {
-        let mut paths = std::mem::take(&mut next);
-        paths.sort_by(Partial::order);
-        paths.truncate(BEAM);
-        let fallback = paths[0].clone();
-        for mut path in paths {
-            if path.reference_used.has(current) {
-                if current < path.next {
-                    next.push(path);
-                } else if let Some(found) = &certain[path.next] {
-                    path.take(found);
-                    path.distance += found.distance();
-                    next.push(path);
-                }
-                continue;
-            }
-            for found in here {
-                if path.is_free(found) {
-                    let mut longer = path.clone();
-                    longer.reference_used.set(found.reference());
-                    longer.hypothesis_used.set(found.hypothesis());
-                    longer.take(found);
-                    chosen.push((*found, path.last));
-                    longer.last = chosen.len() - 1;
-                    next.push(longer);
-                    // METEOR 1.5 counts the distance here against the path that goes without the match, and the later ones.
-                    path.distance += found.distance();
-                }
-            }
-            if path.open != NONE {
-                path.chunks += 1;
-                path.open = NONE;
-            }
-            path.next += 1;
-            next.push(path);
-        }
-        if next.is_empty() {
-            next.push(fallback);
-        }
-    }
-    next.sort_by(Partial::order);
-    next.truncate(BEAM);
-    for path in &mut next {
-        if path.open != NONE {
-            path.chunks += 1;
-        }
-    }
-    next.sort_by(Partial::order);
-    next.swap_remove(0)
 }
 
 fn chunks(matches: &[Option<Match>]) -> u64 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::{DeflateDecoder, GzDecoder};
 
 use super::normalize::Abbreviations;
-use super::paraphrases::Paraphrases;
+use super::paraphrases::{Paraphrases, TableError};
 use super::synonyms::Synonyms;
 
 const FUNCTION_WORDS: &str = "function/english.words";
@@ -49,12 +49,6 @@ pub enum MeteorDataError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// What is wrong with a table, before it is known which file it is.
-pub(super) enum TableError {
-    Read(std::io::Error),
-    Content(String),
 }
 
 impl TableError {

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 
-use super::data::TableError;
-
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -65,6 +63,12 @@ impl Paraphrases {
     }
 }
 
+/// What is wrong with a table, before it is known which file it is.
+pub(super) enum TableError {
+    Read(std::io::Error),
+    Content(String),
+}
+
 /// Reads the table line by line.
 #[derive(Default)]
 struct TableReader {
@@ -111,7 +115,7 @@ impl TableReader {
     }
 
     fn finished(mut self) -> Result<Paraphrases, TableError> {
-        if self.line % 3 != 0 {
+        if !self.line.is_multiple_of(3) {
             let reason = "the last entry is cut off".to_owned();
             return Err(TableError::Content(reason));
         }

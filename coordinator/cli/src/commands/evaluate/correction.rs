@@ -1,0 +1,236 @@
+//! `radialog evaluate correction`: reports, what is wrong with them, and the same reports corrected.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use radialog_coordinator::run::FinishedRun;
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
+use radialog_training::evaluation::follow_ups::{
+    FindingScores, PairedAnswers, PairedEstimate, correction, said,
+};
+use radialog_training::evaluation::text_scores::protocol::TextScore;
+use serde::Serialize;
+
+use super::follow_up::text_totals::TextTotals;
+use super::follow_up::{
+    CorrectionsTable, Coverage, FollowUpArgs, Following, Session, TruthArgs, Truths,
+    original_files, print_intervals, print_scores, print_texts,
+};
+use crate::exit::EXIT_INTERRUPTED;
+
+/// The folder of the corrections' run.
+const RUN: &str = "corrections";
+/// The most tokens of a corrected report, in v1.
+const TOKENS: u32 = 256;
+/// The file with the scores.
+const SCORES_FILE: &str = "correction.json";
+
+/// Reports, corrected by what is wrong with their labels: scores before and after
+///
+/// Generates the report of every study, labels it with CheXbert, asks for what it missed and against what it has wrongly, lets
+/// the model rewrite it, labels that, and scores both. A report without a fault stays as it is. The same labels choose the
+/// corrections and score them, as in the original: this is how well the model does what it is told, and no measure of
+/// how good its reports are.
+///
+/// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's request and both texts), and
+/// the runs. Run the same command again to resume.
+///
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+///
+/// Examples:
+///   radialog evaluate correction studies.csv --out eval --split test
+///   radialog evaluate correction nih/labels.csv --labels nih/labels.csv --split test --out eval
+///   radialog evaluate correction mimic-cxr-jpg --out eval --bundle /bundles/radialog-v1 --amqp amqp://host --s3 http://host:9000/b
+///       --redis redis://host
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct CorrectionArgs {
+    #[command(flatten)]
+    shared: FollowUpArgs,
+    #[command(flatten)]
+    truth: TruthArgs,
+}
+
+/// What is written to [`SCORES_FILE`].
+#[derive(Serialize)]
+struct Scores {
+    protocol: &'static str,
+    truth: String,
+    studies: Coverage,
+    corrected: u64,
+    kept: u64,
+    before: SideScores,
+    after: SideScores,
+    /// Before, after, and what is gained.
+    intervals: Vec<PairedEstimate>,
+}
+
+#[derive(Serialize)]
+struct SideScores {
+    labels: FindingScores,
+    /// None where the archive has no reference reports.
+    texts: Vec<TextScore>,
+}
+
+pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
+    let truths = Arc::new(args.truth.read()?);
+    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let Some(reports) = session.first(&[Stage::Scoring]).await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let ask = {
+        let (truths, reports) = (truths.clone(), reports.clone());
+        move |record: &StudyRecord| requests(&reports, record, &truths)
+    };
+    let what = format!("corrections by {}", truths.name());
+    let how = (&[Stage::Scoring][..], session.answer_tokens(TOKENS));
+    let corrected = session.ask_on(RUN, &what, &reports, Arc::new(ask), how);
+    let Some(corrected) = corrected.await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let scores = score(&session, &args, &truths, &reports, &corrected).await?;
+    scores.studies.check()?;
+    print(&scores);
+    session.finish(SCORES_FILE, &scores, &scores.studies)
+}
+
+/// What is asked of a study's report; none where there is nothing to correct, or nothing known.
+fn requests(
+    reports: &FinishedRun,
+    record: &StudyRecord,
+    truths: &Truths,
+) -> Vec<(String, DialogPrompt)> {
+    let request = || {
+        let ask = correction(&truths.of(record)?, &said(record.report_labels.as_ref()?))?;
+        let dialog = DialogPrompt {
+            embedding: reports.embedding(record)?,
+            findings: record.findings_text.clone()?,
+            history: vec![AnsweredAsk {
+                ask: Ask::Report,
+                answer: record.report.clone()?,
+            }],
+            ask,
+            answer_blanks: 1,
+        };
+        Some((record.study.to_string(), dialog))
+    };
+    match record.error {
+        Some(_) => Vec::new(),
+        None => request().into_iter().collect(),
+    }
+}
+
+async fn score(
+    session: &Session<'_>,
+    args: &CorrectionArgs,
+    truths: &Truths,
+    reports: &FinishedRun,
+    corrected: &FinishedRun,
+) -> anyhow::Result<Scores> {
+    let (mut before, mut after) = (TextTotals::default(), TextTotals::default());
+    let mut answers = PairedAnswers::default();
+    let (mut generated, mut prompt) = (0_u64, String::new());
+    let mut studies = Coverage::default();
+    let (mut changed, mut kept) = (0, 0);
+    let mut records = reports.records().await?;
+    let mut corrections = Following::open(corrected).await?;
+    let mut table = CorrectionsTable::create(&session.file("corrections.csv"))?;
+    while let Some(record) = records.next().await? {
+        let Some(truth) = studies.truth(&record, truths) else {
+            continue;
+        };
+        let (Some(labels), Some(report)) = (&record.report_labels, &record.report) else {
+            studies.fail(&record, "its line has no labelled report");
+            continue;
+        };
+        if generated.is_multiple_of(original_files::BATCH) {
+            let findings = record.findings_text.as_deref().unwrap_or_default();
+            prompt = session.prompts.written(&session.prompts.report(findings));
+        }
+        generated += 1;
+        let first = said(labels);
+        let ask = correction(&truth, &first);
+        let (second, text) = match &ask {
+            None => (first, report.clone()),
+            Some(_) => match corrections.take(record.study.as_str()).await? {
+                Some(StudyRecord {
+                    error: None,
+                    report_labels: Some(labels),
+                    report: Some(text),
+                    ..
+                }) => (said(&labels), text),
+                Some(StudyRecord {
+                    error: Some(error), ..
+                }) => {
+                    studies.fail(&record, &format!("its correction failed: {error}"));
+                    continue;
+                }
+                _ => {
+                    studies.fail(&record, "its correction has no line");
+                    continue;
+                }
+            },
+        };
+        *(if ask.is_some() {
+            &mut changed
+        } else {
+            &mut kept
+        }) += 1;
+        studies.scored += 1;
+        answers.add(truth, first, second);
+        if let Some(key) = &record.reference {
+            let reference = session.text(key).await?;
+            before.add(report, &reference);
+            after.add(&text, &reference);
+        }
+        let written = ask
+            .as_ref()
+            .and_then(|ask| session.prompts.message(ask, None));
+        let asked = written.map_or_else(String::new, |ask| ask.readable());
+        table.add(record.study.as_str(), &asked, report, &text)?;
+    }
+    table.finish()?;
+    let scores = |side: usize, texts: TextTotals| SideScores {
+        labels: answers.scores(side),
+        texts: texts.scores(),
+    };
+    let (before, after) = (scores(0, before), scores(1, after));
+    for (suffix, side) in [
+        ("_before_corr", &before),
+        ("_before_corr_after_corrections", &after),
+    ] {
+        let lines = original_files::report_lines(&prompt, &side.texts, &side.labels);
+        session.write_as_original(suffix, &lines)?;
+    }
+    Ok(Scores {
+        protocol: args.shared.protocol.name(),
+        truth: truths.name().to_owned(),
+        studies,
+        corrected: changed,
+        kept,
+        before,
+        after,
+        intervals: answers.estimates(),
+    })
+}
+
+fn print(scores: &Scores) {
+    let Scores {
+        protocol,
+        truth,
+        studies,
+        corrected,
+        kept,
+        before,
+        after,
+        intervals,
+    } = scores;
+    outln!("correction, protocol {protocol}, truth: {truth}");
+    studies.print();
+    outln!("{corrected} reports corrected, {kept} had no fault and stay");
+    outln!("{:<28} {:>8} {:>8}", "", "before", "after");
+    print_scores(&[&before.labels, &after.labels]);
+    print_texts(&[&before.texts, &after.texts]);
+    print_intervals(["before", "after"], intervals);
+}

@@ -1,0 +1,303 @@
+//! `radialog evaluate findings-qa`: what a model says about its report's findings when it is asked.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use radialog_coordinator::run::FinishedRun;
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Stage, StudyRecord};
+use radialog_training::evaluation::follow_ups::{
+    FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, said, says_yes,
+};
+use serde::Serialize;
+
+use super::follow_up::{
+    AnswersTable, Coverage, FollowUpArgs, FollowUpProtocol, Following, Session, TruthArgs, Truths,
+    original_files, print_intervals, print_scores,
+};
+use crate::exit::EXIT_INTERRUPTED;
+
+/// The most tokens of a yes or no, in v1.
+const BINARY_TOKENS: u32 = 10;
+/// The most tokens of a list, in v1.
+const ALL_TOKENS: u32 = 30;
+
+/// Ask a model for the findings of its own reports, and score its answers
+///
+/// Generates the report of every study, goes on with a question about it, and compares the answer with what is true.
+/// --mode binary asks for each of the 14 findings whether it is there; an answer with `yes` in it is one, and No Finding is
+/// what no other answer denies. --mode all asks for a list; a finding is in it if its name is.
+///
+/// As in the original, the k-th of the 14 questions has k blanks behind every earlier ASSISTANT:, and the list of a v2 bundle is
+/// searched for names in lower case only; --protocol without-quirks has one blank, and ignores case.
+///
+/// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv (every answer), and the runs. Both
+/// modes may share one --out: the reports are generated once. Run the same command again to resume.
+///
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+///
+/// Examples:
+///   radialog evaluate findings-qa studies.csv --mode binary --out eval --split test
+///   radialog evaluate findings-qa nih/labels.csv --labels nih/labels.csv --mode all --split test --out eval
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct FindingsQaArgs {
+    /// What is asked
+    #[arg(long, value_enum)]
+    mode: Mode,
+    #[command(flatten)]
+    shared: FollowUpArgs,
+    #[command(flatten)]
+    truth: TruthArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// For a list of all findings
+    All,
+    /// For each finding, whether it is there
+    Binary,
+}
+
+/// What is written.
+#[derive(Serialize)]
+struct Scores {
+    protocol: &'static str,
+    mode: &'static str,
+    truth: String,
+    studies: Coverage,
+    /// What the answers say.
+    answers: FindingScores,
+    /// What the reports say that were asked about, by CheXbert.
+    reports: FindingScores,
+    /// Reports, answers, and what answers are better by.
+    intervals: Vec<PairedEstimate>,
+}
+
+/// How to ask, and how to read answers.
+#[derive(Clone, Copy)]
+struct Questions {
+    mode: Mode,
+    quirks: bool,
+    is_v2: bool,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Binary => "binary",
+        }
+    }
+}
+
+impl Questions {
+    /// The questions about a report, in the order in which they are asked, each with its id.
+    fn of(self, study: &str) -> Vec<(String, Ask, u32)> {
+        match self.mode {
+            Mode::All => vec![(study.to_owned(), Ask::AllFindings, 1)],
+            Mode::Binary => (1..)
+                .zip(Finding::ALL)
+                .map(|(number, finding)| {
+                    let blanks = if self.quirks { number } else { 1 };
+                    let id = format!("{study}#{number}");
+                    (id, Ask::Presence { finding }, blanks)
+                })
+                .collect(),
+        }
+    }
+
+    /// What the answers to all of them say.
+    fn read(self, answers: &[String]) -> Option<Said> {
+        match self.mode {
+            Mode::All => {
+                let lowered = !(self.is_v2 && self.quirks);
+                answers.first().map(|answer| listed(answer, lowered))
+            }
+            Mode::Binary => {
+                let yes: Vec<bool> = answers.iter().map(|answer| says_yes(answer)).collect();
+                yes.try_into().ok().map(from_answers)
+            }
+        }
+    }
+}
+
+pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
+    let truths = args.truth.read()?;
+    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let Some(reports) = session.first(&[Stage::Scoring]).await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let questions = Questions {
+        mode: args.mode,
+        quirks: args.shared.protocol == FollowUpProtocol::Radialog2023,
+        is_v2: session.is_v2(),
+    };
+    let ask = {
+        let reports = reports.clone();
+        move |record: &StudyRecord| dialogs(&reports, record, questions)
+    };
+    let tokens = match args.mode {
+        Mode::All => ALL_TOKENS,
+        Mode::Binary => BINARY_TOKENS,
+    };
+    let (mode, protocol) = (args.mode.name(), args.shared.protocol);
+    // How it is asked for a list does not depend on quirks.
+    let folder = match (args.mode, protocol) {
+        (Mode::Binary, FollowUpProtocol::WithoutQuirks) => "binary-questions-without-quirks",
+        (Mode::Binary, _) => "binary-questions",
+        (Mode::All, _) => "all-findings-questions",
+    };
+    let how = (&[Stage::Language][..], session.answer_tokens(tokens));
+    let answered = session.ask_on(folder, folder, &reports, Arc::new(ask), how);
+    let Some(answered) = answered.await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let name = format!("findings-qa-{mode}");
+    let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
+    let scores = score(&truths, questions, (&reports, &answered), &mut table).await?;
+    table.finish()?;
+    let scores = Scores {
+        protocol: protocol.name(),
+        mode,
+        ..scores
+    };
+    scores.studies.check()?;
+    let suffix = match args.mode {
+        Mode::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
+        Mode::All => "_before_cp_all_qa_after_cp_all_qa",
+    };
+    session.write_as_original(suffix, &original_files::answer_lines(&scores.answers))?;
+    outln!(
+        "findings questions, mode {mode}, protocol {}, truth: {}",
+        scores.protocol,
+        scores.truth
+    );
+    scores.studies.print();
+    outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
+    print_scores(&[&scores.answers, &scores.reports]);
+    print_intervals(["reports", "answers"], &scores.intervals);
+    session.finish(&format!("{name}.json"), &scores, &scores.studies)
+}
+
+/// The questions about a study's report; none where there is no report.
+fn dialogs(
+    reports: &FinishedRun,
+    record: &StudyRecord,
+    questions: Questions,
+) -> Vec<(String, DialogPrompt)> {
+    let (Some(embedding), Some(findings), Some(report), None) = (
+        reports.embedding(record),
+        &record.findings_text,
+        &record.report,
+        &record.error,
+    ) else {
+        return Vec::new();
+    };
+    let dialog = |(id, ask, answer_blanks)| {
+        let dialog = DialogPrompt {
+            embedding: embedding.clone(),
+            findings: findings.clone(),
+            history: vec![AnsweredAsk {
+                ask: Ask::Report,
+                answer: report.clone(),
+            }],
+            ask,
+            answer_blanks,
+        };
+        (id, dialog)
+    };
+    questions
+        .of(record.study.as_str())
+        .into_iter()
+        .map(dialog)
+        .collect()
+}
+
+async fn score(
+    truths: &Truths,
+    questions: Questions,
+    (reports, answered): (&FinishedRun, &FinishedRun),
+    table: &mut AnswersTable,
+) -> anyhow::Result<Scores> {
+    let mut counts = PairedAnswers::default();
+    let mut studies = Coverage::default();
+    let mut records = reports.records().await?;
+    let mut following = Following::open(answered).await?;
+    while let Some(record) = records.next().await? {
+        let (mut answers, mut failed) = (Vec::new(), None);
+        if record.error.is_none() {
+            for (id, ask, _) in questions.of(record.study.as_str()) {
+                let found = following.take(&id).await?;
+                let error = found.as_ref().and_then(|found| found.error.as_ref());
+                match (found.as_ref().and_then(|found| found.report.clone()), error) {
+                    (Some(answer), None) => {
+                        let asked = match ask {
+                            Ask::Presence { finding } => finding.name(),
+                            _ => "all",
+                        };
+                        table.add(record.study.as_str(), asked, &answer)?;
+                        answers.push(answer);
+                    }
+                    (_, Some(error)) => failed = Some(format!("a question failed: {error}")),
+                    (None, None) => failed = Some("a question has no line".to_owned()),
+                }
+            }
+        }
+        let Some(truth) = studies.truth(&record, truths) else {
+            continue;
+        };
+        let labels = record.report_labels.as_ref();
+        match (questions.read(&answers), failed, labels) {
+            (Some(answered), None, Some(labels)) => {
+                studies.scored += 1;
+                counts.add(truth, said(labels), answered);
+            }
+            (_, failed, _) => {
+                let reason = failed.unwrap_or_else(|| "it has no labelled report".to_owned());
+                studies.fail(&record, &reason);
+            }
+        }
+    }
+    Ok(Scores {
+        protocol: "",
+        mode: "",
+        truth: truths.name().to_owned(),
+        studies,
+        answers: counts.scores(1),
+        reports: counts.scores(0),
+        intervals: counts.estimates(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kth_question_of_the_original_has_k_blanks_and_without_quirks_one() {
+        let questions = |quirks| Questions {
+            mode: Mode::Binary,
+            quirks,
+            is_v2: false,
+        };
+        let blanks = |quirks| -> Vec<u32> {
+            let asked = questions(quirks).of("s").into_iter();
+            asked.map(|(_, _, blanks)| blanks).collect()
+        };
+        assert_eq!(blanks(true), (1..=14).collect::<Vec<u32>>());
+        assert_eq!(blanks(false), [1; 14]);
+    }
+
+    #[test]
+    fn thirteen_answers_say_nothing_of_a_study() {
+        let questions = Questions {
+            mode: Mode::Binary,
+            quirks: true,
+            is_v2: false,
+        };
+        assert!(questions.read(&vec![String::from("Yes"); 13]).is_none());
+        let said = questions.read(&vec![String::from("No"); 14]).unwrap();
+        assert_eq!(said.iter().filter(|said| **said).count(), 1, "no finding");
+    }
+}

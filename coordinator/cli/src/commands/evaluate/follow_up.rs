@@ -1,0 +1,347 @@
+//! What all evaluations share that ask on after reports: a run over an archive, and one over the dialogs that follow from it, each
+//! through the queue and the workers, in folders below the evaluation's own. Both are resumed by the same command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use radialog_coordinator::archive::{self, Archive, OneSplit};
+use radialog_coordinator::run::output::RunFile;
+use radialog_coordinator::run::{
+    AskOn, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, FinishedRun, FollowUps,
+};
+use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary};
+use radialog_models::bundle::Bundle;
+use radialog_models::bundle::components::LanguageComponent;
+use radialog_models::durable;
+use radialog_models::prompt::{ImageRule, Prompts};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_schemas::{Generation, ObjectKey, Source, Stage, StageSet};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+mod following;
+pub(super) mod original_files;
+mod output;
+pub(super) mod text_totals;
+mod truth;
+
+pub(super) use following::Following;
+pub(super) use output::{
+    AnswersTable, CorrectionsTable, print_intervals, print_scores, print_texts,
+};
+pub(super) use truth::{Coverage, TruthArgs, Truths};
+
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::batch_run::{self, require_state_beside_broker};
+use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
+use crate::progress::ProgressStyle;
+use crate::{archive_source, bundle_source, interruption, served_bundle};
+
+/// The folder of a run over the archive that ends with labelled reports.
+const REPORTS_RUN: &str = "reports";
+/// Problems of an archive that are named.
+const LISTED: usize = 5;
+
+/// What is evaluated, and where.
+#[derive(Args)]
+pub(super) struct FollowUpArgs {
+    /// Archive as `radialog batch` reads it: a folder, a MIMIC-CXR-JPG tree, a CSV manifest with study_id and image, or
+    /// s3://bucket/prefix
+    input: String,
+    /// Folder of the evaluation: scores, tables, and the runs, from which the same command resumes
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Only studies of this split, as the archive says, e.g. test
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<String>,
+    /// Only the first N studies
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Also read images outside of the archive's folder, which a manifest can name
+    #[arg(long)]
+    allow_outside: bool,
+    /// Try again what failed in an earlier session
+    #[arg(long)]
+    retry_failed: bool,
+    /// Studies in flight at a time; bounds memory
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Longest report, in tokens; 300 in the original
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
+    /// Model that writes, of a bundle with several adapters. Default: the one that the bundle names for reports, and for answers
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// How exactly the original is repeated
+    #[arg(long, value_enum, default_value_t = FollowUpProtocol::Radialog2023)]
+    pub(super) protocol: FollowUpProtocol,
+    /// Progress as bars, as lines, or not at all
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: ProgressStyle,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// The published protocol, or the same without what only its program's code explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FollowUpProtocol {
+    /// As the original's test program does it, quirks included
+    #[value(name = "radialog-2023")]
+    Radialog2023,
+    /// One blank behind every ASSISTANT:, and names of findings found in answers whatever their case
+    #[value(name = "without-quirks")]
+    WithoutQuirks,
+}
+
+impl FollowUpProtocol {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Radialog2023 => "radialog-2023",
+            Self::WithoutQuirks => "radialog-2023 without quirks",
+        }
+    }
+}
+
+/// An evaluation that is configured.
+pub(super) struct Session<'a> {
+    args: &'a FollowUpArgs,
+    config: Config,
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) prompts: Prompts,
+    pub(super) backends: Backends,
+    archive: Arc<dyn Archive>,
+    shutdown: CancellationToken,
+}
+
+/// What one of its runs is.
+struct Job {
+    folder: PathBuf,
+    archive: Arc<dyn Archive>,
+    source: Source,
+    stages: StageSet,
+    generation: Generation,
+    limit: Option<u64>,
+}
+
+impl<'a> Session<'a> {
+    /// Opens everything that the evaluation needs. `stages` are those that its runs end with.
+    pub(super) async fn open(args: &'a FollowUpArgs, stages: &[Stage]) -> anyhow::Result<Self> {
+        let mut config = args.services.load_quiet(&[])?;
+        require_state_beside_broker(&config)?;
+        config
+            .objects
+            .directory
+            .get_or_insert_with(|| args.out.join("objects"));
+        let outside = archive_source::outside(args.allow_outside, &args.input)?;
+        let input = archive_source::input(&args.input, &config).await?;
+        let mut archive = archive::open_with(&input, outside).await?;
+        if let Some(split) = &args.split {
+            archive = Arc::new(OneSplit::of(archive, split));
+        }
+        let wanted: Vec<Stage> = StageSet::closure(stages).iter().collect();
+        // Workers behind a broker have the weights.
+        let here: &[Stage] = match &config.amqp {
+            Some(_) => &[],
+            None => &wanted,
+        };
+        let source = &args.models.source;
+        let bundle = bundle_source::open(source, here, &config).await?;
+        let manifest = bundle.manifest();
+        let has = |stage: &&Stage| manifest.components.contains_key(stage);
+        if let Some(missing) = wanted.iter().find(|stage| !has(stage)) {
+            let message = format!(
+                "bundle '{}' has no {missing} component, which this evaluation needs: name one that has with --bundle",
+                manifest.name
+            );
+            return Err(UsageError(message).into());
+        }
+        let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
+        Ok(Self {
+            shutdown: interruption::take_over()?,
+            backends: Backends::connect(&config).await?,
+            bundle: Arc::new(bundle),
+            args,
+            config,
+            prompts,
+            archive,
+        })
+    }
+
+    /// Whether the bundle is of RaDialog v2, whose test program differs.
+    pub(super) fn is_v2(&self) -> bool {
+        self.prompts.image_rule == ImageRule::Marker
+    }
+
+    /// The most tokens of an answer: as many as v1 has for this task, or as v2 has for all of them.
+    pub(super) fn answer_tokens(&self, v1: u32) -> u32 {
+        match self.is_v2() {
+            true => 300,
+            false => v1,
+        }
+    }
+
+    /// Runs the archive through these stages and what they need; none where it was interrupted, which is told.
+    pub(super) async fn first(&self, stages: &[Stage]) -> anyhow::Result<Option<FinishedRun>> {
+        // Evaluations that begin alike share a run.
+        let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+        let folder = match stages {
+            [Stage::Scoring] => REPORTS_RUN.to_owned(),
+            _ => names.join("-"),
+        };
+        let job = Job {
+            folder: self.args.out.join(folder),
+            archive: self.archive.clone(),
+            source: Source::Image,
+            stages: StageSet::closure(stages),
+            generation: self.generation(self.args.max_new_tokens)?,
+            limit: self.args.limit,
+        };
+        let finished = self.run(job).await?;
+        if let Some((_, summary)) = &finished
+            && summary.studies == 0
+        {
+            let of = self.args.split.as_deref();
+            let of = of.map_or_else(String::new, |split| format!(" of split '{split}'"));
+            let message = format!(
+                "there is no study{of} in '{}': check the archive's name and --split",
+                self.args.input
+            );
+            return Err(UsageError(message).into());
+        }
+        Ok(finished.map(|(run, _)| run))
+    }
+
+    /// Runs the dialogs that follow from a run, in a folder of this name; none where it was interrupted.
+    pub(super) async fn ask_on(
+        &self,
+        name: &str,
+        what: &str,
+        run: &FinishedRun,
+        ask: Arc<AskOn>,
+        (stages, tokens): (&[Stage], u32),
+    ) -> anyhow::Result<Option<FinishedRun>> {
+        let job = Job {
+            folder: self.args.out.join(name),
+            archive: Arc::new(FollowUps::new(what, run.clone(), ask)),
+            source: Source::Dialog,
+            stages: StageSet::closure_from(Source::Dialog, stages),
+            generation: self.generation(tokens)?,
+            limit: None,
+        };
+        Ok(self.run(job).await?.map(|(run, _)| run))
+    }
+
+    fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {
+        Ok(Generation {
+            max_new_tokens,
+            adapter: served_bundle::adapter(&self.bundle, self.args.model.as_deref())?,
+            ..Generation::default()
+        })
+    }
+
+    async fn run(&self, job: Job) -> anyhow::Result<Option<(FinishedRun, RunSummary)>> {
+        let args = self.args;
+        let options = RunOptions {
+            archive: job.archive.clone(),
+            out: job.folder.clone(),
+            source: job.source,
+            stages: job.stages,
+            generation: job.generation,
+            bundle: self.bundle.manifest().hash(),
+            components: self.bundle.manifest().component_hashes(),
+            group: self.config.worker.group.clone(),
+            given: None,
+            window: args.window as usize,
+            limit: job.limit,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: args.retry_failed,
+        };
+        let summary = batch_run::run(
+            options,
+            &self.backends,
+            &self.bundle,
+            &args.models,
+            &self.config,
+            args.progress,
+            &self.shutdown,
+        )
+        .await
+        .map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { .. }) => {
+                error.context("delete the evaluation's folder, or name another with --out")
+            }
+            _ => error,
+        })?;
+        if summary.interrupted {
+            let done = summary.done + summary.failed;
+            outln!("interrupted after {done}; run the same command again to go on");
+            return Ok(None);
+        }
+        for problem in summary.problems.iter().take(LISTED) {
+            errln!("left out: {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            errln!("left out: {} entries in all", summary.problem_count);
+        }
+        let spec = RunFile::read(&job.folder)?
+            .context("the run's folder has lost its run.json")?
+            .spec;
+        let run = FinishedRun {
+            archive: job.archive,
+            folder: job.folder,
+            spec,
+        };
+        Ok(Some((run, summary)))
+    }
+
+    /// A stored text.
+    pub(super) async fn text(&self, key: &ObjectKey) -> anyhow::Result<String> {
+        let content = self.backends.objects.get(key).await.with_context(|| {
+            format!("the reference {key} is gone from the store: run again into another --out")
+        })?;
+        String::from_utf8(content.into()).with_context(|| format!("{key} is no text"))
+    }
+
+    /// Says that the bundle cannot do a task.
+    pub(super) fn skip(&self, task: &str, reason: &str) {
+        outln!(
+            "{task} is skipped: bundle '{}' was not trained for it ({reason}). Name a bundle of RaDialog v2 with --bundle",
+            self.bundle.manifest().name
+        );
+    }
+
+    /// Writes the scores, and ends the command.
+    pub(super) fn finish(
+        &self,
+        name: &str,
+        scores: &impl Serialize,
+        studies: &Coverage,
+    ) -> anyhow::Result<ExitCode> {
+        let path = self.file(name);
+        let text = serde_json::to_string_pretty(scores)? + "\n";
+        durable::replace(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        outln!("written to {}", self.args.out.display());
+        Ok(match studies.failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(EXIT_FAILED_STUDIES),
+        })
+    }
+
+    /// Writes scores into a file of the original's name.
+    pub(super) fn write_as_original(&self, suffix: &str, lines: &str) -> anyhow::Result<()> {
+        original_files::write(&self.args.out, &self.bundle.manifest().name, suffix, lines)
+    }
+
+    /// A file of the evaluation.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.args.out.join(name)
+    }
+}

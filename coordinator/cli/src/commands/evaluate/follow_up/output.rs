@@ -1,0 +1,157 @@
+//! What these evaluations print and write.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use radialog_models::durable::Replacement;
+use radialog_schemas::table::escaped;
+use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
+use radialog_training::evaluation::quality::bootstrap::Estimate;
+use radialog_training::evaluation::text_scores::protocol::TextScore;
+
+/// Prints scores of findings side by side.
+pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
+    let Some(first) = columns.first() else { return };
+    let row = |name: &str, of: &dyn Fn(&FindingScores) -> f64| {
+        let cells: String = columns
+            .iter()
+            .map(|scores| format!(" {:>8.4}", of(scores)))
+            .collect();
+        outln!("  {name:<26}{cells}");
+    };
+    let means = match first.findings {
+        14 => "macro".to_owned(),
+        findings => format!("macro of {findings}"),
+    };
+    row(&format!("{means} F1"), &|scores| scores.macro_f1);
+    row(&format!("{means} precision"), &|scores| {
+        scores.macro_precision
+    });
+    row(&format!("{means} recall"), &|scores| scores.macro_recall);
+    row("sample F1", &|scores| scores.sample_f1);
+    row("accuracy", &|scores| scores.accuracy);
+    row("AUC of yes and no", &|scores| scores.auc);
+    outln!("  higher is better; an AUC of -1 is not defined. F1 by finding:");
+    for (place, (finding, _)) in first.labels.iter().enumerate() {
+        row(&format!("  {}", finding.name()), &|scores| {
+            scores.labels.get(place).map_or(0.0, |(_, rates)| rates.f1)
+        });
+    }
+}
+
+/// Prints scores of both sides with their intervals.
+pub(in crate::commands::evaluate) fn print_intervals(
+    [first, second]: [&str; 2],
+    estimates: &[PairedEstimate],
+) {
+    let cell = |of: &Estimate| format!("{:.4} [{:.4}, {:.4}]", of.value, of.low, of.high);
+    outln!("  95 % intervals, bootstrap of 1,000 resamples over studies, seed 42:");
+    outln!("  {:<18}{first:<26}{second:<26}difference", "");
+    for of in estimates {
+        let (name, difference) = (of.name, cell(&of.difference));
+        outln!(
+            "  {name:<18}{:<26}{:<26}{difference}",
+            cell(&of.first),
+            cell(&of.second)
+        );
+    }
+}
+
+/// Prints scores of texts side by side.
+pub(in crate::commands::evaluate) fn print_texts(columns: &[&Vec<TextScore>]) {
+    let Some(first) = columns.first().filter(|scores| !scores.is_empty()) else {
+        outln!("  no reference reports: texts are not scored");
+        return;
+    };
+    for (place, score) in first.iter().enumerate() {
+        let cells: String = columns
+            .iter()
+            .map(|scores| {
+                format!(
+                    " {:>8.4}",
+                    scores.get(place).map_or(0.0, |score| score.value)
+                )
+            })
+            .collect();
+        outln!("  {:<26}{cells}  higher is better", score.name);
+    }
+}
+
+/// A CSV of texts in the making; it appears under its name when it is whole.
+struct TextsTable {
+    path: PathBuf,
+    file: Replacement,
+}
+
+impl TextsTable {
+    fn create<const N: usize>(path: &Path, names: [&str; N]) -> anyhow::Result<Self> {
+        let file = Replacement::create(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let mut table = Self {
+            path: path.to_owned(),
+            file,
+        };
+        table.row(names)?;
+        Ok(table)
+    }
+
+    fn row<const N: usize>(&mut self, cells: [&str; N]) -> anyhow::Result<()> {
+        let quoted = cells.map(|cell| format!("\"{}\"", escaped(cell).replace('"', "\"\"")));
+        let line = quoted.join(",") + "\n";
+        self.file
+            .write_all(line.as_bytes())
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        let Self { path, file } = self;
+        file.commit()
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// `corrections.csv` in the making: `study`, `asked` (empty where nothing was), `report`, `corrected`.
+pub(in crate::commands::evaluate) struct CorrectionsTable(TextsTable);
+
+impl CorrectionsTable {
+    pub(in crate::commands::evaluate) fn create(path: &Path) -> anyhow::Result<Self> {
+        TextsTable::create(path, ["study", "asked", "report", "corrected"]).map(Self)
+    }
+
+    pub(in crate::commands::evaluate) fn add(
+        &mut self,
+        study: &str,
+        asked: &str,
+        report: &str,
+        corrected: &str,
+    ) -> anyhow::Result<()> {
+        self.0.row([study, asked, report, corrected])
+    }
+
+    pub(in crate::commands::evaluate) fn finish(self) -> anyhow::Result<()> {
+        self.0.finish()
+    }
+}
+
+/// A table of answers in the making: `study`, what was asked or is true, `answer`.
+pub(in crate::commands::evaluate) struct AnswersTable(TextsTable);
+
+impl AnswersTable {
+    pub(in crate::commands::evaluate) fn create(path: &Path, second: &str) -> anyhow::Result<Self> {
+        TextsTable::create(path, ["study", second, "answer"]).map(Self)
+    }
+
+    pub(in crate::commands::evaluate) fn add(
+        &mut self,
+        study: &str,
+        second: &str,
+        answer: &str,
+    ) -> anyhow::Result<()> {
+        self.0.row([study, second, answer])
+    }
+
+    pub(in crate::commands::evaluate) fn finish(self) -> anyhow::Result<()> {
+        self.0.finish()
+    }
+}

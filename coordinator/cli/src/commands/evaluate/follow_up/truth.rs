@@ -1,0 +1,175 @@
+//! What studies are compared with: the labels of their references, or a table of labels.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use radialog_schemas::{ContentHash, StudyRecord};
+use radialog_training::evaluation::follow_ups::{self, Truth, TruthTable};
+use serde::Serialize;
+
+use crate::exit::UsageError;
+
+/// What is true.
+#[derive(Args)]
+pub(in crate::commands::evaluate) struct TruthArgs {
+    /// CSV with dicom_id or study_id and columns named after findings (labels.csv of NIH or Open-i images, MIMIC's CheXpert table):
+    /// what is true is there. Without it, it is what CheXbert says of the archive's reference reports, as in the original. A
+    /// finding without any label in the table is left out of the means
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+}
+
+/// Where it is known what is true.
+pub(in crate::commands::evaluate) enum Truths {
+    /// The labels of the reference.
+    References,
+    /// A table, by study, and how it is called.
+    Table(TruthTable, String),
+}
+
+/// Studies, by what became of them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(in crate::commands::evaluate) struct Coverage {
+    /// Studies that were scored.
+    pub(in crate::commands::evaluate) scored: u64,
+    /// Studies of which it is not known what is true.
+    pub(in crate::commands::evaluate) without_truth: u64,
+    /// Studies that failed before there was anything to score.
+    pub(in crate::commands::evaluate) failed: u64,
+    /// The first of those that were not scored, each with its reason.
+    pub(in crate::commands::evaluate) skipped: Vec<String>,
+}
+
+/// Studies that are named.
+const LISTED: usize = 10;
+
+impl TruthArgs {
+    pub(in crate::commands::evaluate) fn read(&self) -> anyhow::Result<Truths> {
+        let Some(path) = &self.labels else {
+            return Ok(Truths::References);
+        };
+        let table = TruthTable::read(path)?;
+        let unknown: Vec<&str> = table.unknown().iter().map(|of| of.name()).collect();
+        if !unknown.is_empty() {
+            errln!(
+                "note: {} has no label of {}: left out of the means",
+                path.display(),
+                unknown.join(", ")
+            );
+        }
+        Ok(Truths::Table(table, name(path)?))
+    }
+}
+
+/// What a table is called in a run that is resumed with the same one alone.
+fn name(path: &Path) -> anyhow::Result<String> {
+    let content = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let hash = ContentHash::of(&content);
+    Ok(format!("labels {}", hash.short()))
+}
+
+impl Truths {
+    /// What is true of a study, where that is known.
+    pub(in crate::commands::evaluate) fn of(&self, record: &StudyRecord) -> Option<Truth> {
+        match self {
+            Self::References => record.reference_labels.as_ref().map(follow_ups::truth),
+            Self::Table(table, _) => table.get(record.study.as_str()),
+        }
+    }
+
+    /// How it is called.
+    pub(in crate::commands::evaluate) fn name(&self) -> &str {
+        match self {
+            Self::References => "references",
+            Self::Table(_, name) => name,
+        }
+    }
+
+    /// Why it is not known.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::References => {
+                "it has no reference report: give --labels, or a manifest with a reference column"
+            }
+            Self::Table(..) => "the table of --labels has no label of it",
+        }
+    }
+}
+
+impl Coverage {
+    /// What is true of a study that was scored; one that cannot be is counted.
+    pub(in crate::commands::evaluate) fn truth(
+        &mut self,
+        record: &StudyRecord,
+        truths: &Truths,
+    ) -> Option<Truth> {
+        if let Some(error) = &record.error {
+            self.fail(record, &error.to_string());
+            return None;
+        }
+        let truth = truths.of(record);
+        if truth.is_none() {
+            self.without_truth += 1;
+            self.skip(record, truths.advice());
+        }
+        truth
+    }
+
+    /// What a table (the flag that names it) has of a study that was scored; one that cannot be is counted.
+    pub(in crate::commands::evaluate) fn found<'a, T>(
+        &mut self,
+        record: &StudyRecord,
+        found: Option<&'a T>,
+        table: &str,
+    ) -> Option<&'a T> {
+        if let Some(error) = &record.error {
+            self.fail(record, &error.to_string());
+            return None;
+        }
+        if found.is_none() {
+            self.without_truth += 1;
+            self.skip(record, &format!("the table of {table} has nothing for it"));
+        }
+        found
+    }
+
+    /// Counts a study that failed.
+    pub(in crate::commands::evaluate) fn fail(&mut self, record: &StudyRecord, reason: &str) {
+        self.failed += 1;
+        self.skip(record, reason);
+    }
+
+    fn skip(&mut self, record: &StudyRecord, reason: &str) {
+        if self.skipped.len() < LISTED {
+            self.skipped.push(format!("{}: {reason}", record.study));
+        }
+    }
+
+    /// Refuses an evaluation in which nothing can be scored.
+    pub(in crate::commands::evaluate) fn check(&self) -> Result<(), UsageError> {
+        if self.scored > 0 {
+            return Ok(());
+        }
+        let first = self.skipped.first();
+        let reason = first.map_or_else(String::new, |first| format!("; {first}"));
+        Err(UsageError(format!("nothing can be scored{reason}")))
+    }
+
+    /// Tells what was scored and what was not.
+    pub(in crate::commands::evaluate) fn print(&self) {
+        let Self {
+            scored,
+            without_truth,
+            failed,
+            skipped,
+        } = self;
+        outln!("{scored} studies scored, {without_truth} without a truth, {failed} failed");
+        skipped
+            .iter()
+            .for_each(|skipped| outln!("  not scored: {skipped}"));
+        if without_truth + failed > skipped.len() as u64 {
+            outln!("  not scored: ... and more");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Annotations of texts that models of others have made, and the scores that follow from them: RadGraph F1 and RadCliQ-v1.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use radialog_training::evaluation::radgraph::{RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1};
+use radialog_training::evaluation::text_scores::protocol::{Better, TextScore};
+use serde::Serialize;
+
+use crate::exit::UsageError;
+
+/// The columns of `--report-scores`, by the names that CXR-Report-Metric gives them.
+const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
+/// What ReXrank shows that no annotation is read for, and whose weights it needs.
+const OTHERS: [(&str, &str); 5] = [
+    ("BERTScore", "needs distilroberta-base"),
+    ("SembScore", "needs the original CheXbert's embeddings"),
+    ("RaTEScore", "needs the weights of RaTE-NER and RaTE-Eval"),
+    ("GREEN", "needs the weights of GREEN-RadLlama2"),
+    ("FineRadScore", "needs a commercial language model"),
+];
+
+/// Where annotations lie.
+#[derive(Args)]
+#[command(next_help_heading = "Annotations, for --protocol rexrank")]
+pub(super) struct AnnotationArgs {
+    /// RadGraph's annotations of the hypotheses: an object by row, "0" being the first, as RadGraph writes it
+    #[arg(long, value_name = "JSON", requires = "radgraph_references")]
+    radgraph_hypotheses: Option<PathBuf>,
+    /// RadGraph's annotations of the references
+    #[arg(long, value_name = "JSON", requires = "radgraph_hypotheses")]
+    radgraph_references: Option<PathBuf>,
+    /// Scores of each row from elsewhere, for RadCliQ-v1: a table with columns bertscore and semb_score, as CXR-Report-Metric
+    /// writes it, in the order of the texts
+    #[arg(long, value_name = "CSV", requires = "radgraph_hypotheses")]
+    report_scores: Option<PathBuf>,
+}
+
+/// A score that is not computed, and what it would need.
+#[derive(Serialize)]
+pub(super) struct NotComputed {
+    pub(super) name: &'static str,
+    pub(super) reason: &'static str,
+}
+
+/// The annotations of all rows, and the sums of the scores so far.
+pub(super) struct Annotations {
+    graphs: Option<[Graphs; 2]>,
+    scores: Option<Vec<[f64; 2]>>,
+    scored: u64,
+    radgraph_f1: f64,
+    radcliq_v1: f64,
+}
+
+/// RadGraph's annotations of a file.
+struct Graphs {
+    file: PathBuf,
+    rows: HashMap<String, ReportGraph>,
+}
+
+impl Annotations {
+    pub(super) fn open(args: &AnnotationArgs, is_rexrank: bool) -> anyhow::Result<Self> {
+        let files = args
+            .radgraph_hypotheses
+            .as_deref()
+            .zip(args.radgraph_references.as_deref());
+        if files.is_some() && !is_rexrank {
+            let message = "annotations are scored under --protocol rexrank";
+            return Err(UsageError(message.to_owned()).into());
+        }
+        let graphs = match files {
+            Some((hypotheses, references)) => Some([graphs(hypotheses)?, graphs(references)?]),
+            None => None,
+        };
+        let scores = args.report_scores.as_deref().map(report_scores);
+        Ok(Self {
+            graphs,
+            scores: scores.transpose()?,
+            scored: 0,
+            radgraph_f1: 0.0,
+            radcliq_v1: 0.0,
+        })
+    }
+
+    /// Adds a row, counted from 0, whose BLEU-2 is known.
+    pub(super) fn add(&mut self, row: u64, bleu_2: f64) -> anyhow::Result<()> {
+        let Some([hypotheses, references]) = &self.graphs else {
+            return Ok(());
+        };
+        let radgraph_f1 = radgraph_f1(hypotheses.row(row)?, references.row(row)?);
+        self.scored += 1;
+        self.radgraph_f1 += radgraph_f1;
+        if let Some(scores) = &self.scores {
+            let scores = scores.get(row as usize);
+            let [bertscore, chexbert_similarity] = *scores.with_context(|| {
+                format!("--report-scores has no row {}: give one a text", row + 1)
+            })?;
+            self.radcliq_v1 += radcliq_v1(&RadcliqParts {
+                radgraph_f1,
+                bertscore,
+                chexbert_similarity,
+                bleu_2,
+            });
+        }
+        Ok(())
+    }
+
+    /// The scores of all rows that were added.
+    pub(super) fn scores(&self) -> Vec<TextScore> {
+        let mean = |sum: f64| sum / self.scored.max(1) as f64;
+        let score = |name, value, better| TextScore {
+            name,
+            value,
+            better,
+        };
+        let mut scores = Vec::new();
+        if self.graphs.is_some() {
+            let value = mean(self.radgraph_f1);
+            scores.push(score("RadGraph F1", value, Better::Higher));
+        }
+        if self.scores.is_some() {
+            let value = mean(self.radcliq_v1);
+            scores.push(score("RadCliQ-v1", value, Better::Lower));
+            scores.push(score("1/RadCliQ-v1", 1.0 / value, Better::Higher));
+        }
+        scores
+    }
+
+    /// What ReXrank shows and is not among the scores.
+    pub(super) fn not_computed(&self) -> Vec<NotComputed> {
+        let radgraph = (
+            "RadGraph F1",
+            "give --radgraph-hypotheses and --radgraph-references",
+        );
+        let radcliq = (
+            "RadCliQ-v1",
+            "give --report-scores beside RadGraph's annotations",
+        );
+        let missing = [
+            (self.graphs.is_none()).then_some(radgraph),
+            (self.scores.is_none()).then_some(radcliq),
+        ];
+        let missing = missing.into_iter().flatten().chain(OTHERS);
+        missing
+            .map(|(name, reason)| NotComputed { name, reason })
+            .collect()
+    }
+}
+
+impl Graphs {
+    fn row(&self, row: u64) -> anyhow::Result<&ReportGraph> {
+        let graph = self.rows.get(&row.to_string());
+        graph.with_context(|| {
+            format!(
+                "{} has no entry \"{row}\", the annotation of row {}",
+                self.file.display(),
+                row + 1
+            )
+        })
+    }
+}
+
+fn graphs(file: &Path) -> anyhow::Result<Graphs> {
+    let shown = file.display();
+    let open = File::open(file).with_context(|| format!("cannot open {shown}"))?;
+    let rows = serde_json::from_reader(BufReader::new(open))
+        .with_context(|| format!("{shown} is no RadGraph JSON, an object of annotations by row"))?;
+    Ok(Graphs {
+        file: file.to_owned(),
+        rows,
+    })
+}
+
+fn report_scores(file: &Path) -> anyhow::Result<Vec<[f64; 2]>> {
+    let shown = file.display();
+    let mut reader = csv::Reader::from_path(file).with_context(|| format!("cannot use {shown}"))?;
+    let header = reader.headers()?.clone();
+    let places = COLUMNS.map(|column| header.iter().position(|name| name == column));
+    let [Some(bertscore), Some(semb_score)] = places else {
+        bail!("{shown} has not both columns {COLUMNS:?}");
+    };
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.with_context(|| format!("cannot use {shown}"))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let number = |place: usize| -> anyhow::Result<f64> {
+            let cell = record.get(place).unwrap_or_default();
+            let number = cell.trim().parse().ok().filter(|n: &f64| n.is_finite());
+            number.with_context(|| format!("{shown} line {line}: {cell:?} is no number"))
+        };
+        rows.push([number(bertscore)?, number(semb_score)?]);
+    }
+    Ok(rows)
+}

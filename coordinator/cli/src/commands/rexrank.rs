@@ -1,0 +1,267 @@
+//! `radialog rexrank`: the command line that ReXrank asks of a submission. It makes a manifest of ReXrank's JSON, runs `radialog
+//! batch` over it, and writes the JSON again with the reports.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Parser};
+use radialog_coordinator::run::output::RESULTS_FILE;
+use radialog_models::durable;
+use radialog_schemas::StudyRecord;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::batch;
+use crate::exit::{EXIT_INTERRUPTED, UsageError};
+
+/// The member of a study that a submission adds.
+const PREDICTION: &str = "model_prediction";
+/// The member that names the image of a study to read, and the one that names all of them.
+const KEY_IMAGE: &str = "key_image_path";
+const IMAGES: &str = "image_path";
+
+/// Write a report for every study of ReXrank's JSON: the command line of a submission
+///
+/// The JSON is an object of studies by id. Of a study, the image `key_image_path` is read, else the first of `image_path`, below
+/// --img_root_dir; the model reads one image. The result is the same JSON with `model_prediction` in every study; that of a study
+/// that failed is an empty text, and its id is named. This is the format as its authors describe it, not checked against their
+/// hidden test set.
+///
+/// What follows are options of `radialog batch`, e.g. --bundle, --amqp or --max-new-tokens. The run keeps its state in a folder
+/// beside the result (--work), from where the same command resumes.
+///
+/// Examples:
+///
+/// radialog rexrank --input_json_file test.json --save_json_file predictions.json --img_root_dir images --bundle radialog-v1
+#[derive(Args)]
+pub(crate) struct RexrankArgs {
+    /// ReXrank's JSON
+    #[arg(long = "input_json_file", value_name = "JSON")]
+    input: PathBuf,
+    /// Where the JSON with reports is written
+    #[arg(long = "save_json_file", value_name = "JSON")]
+    save: PathBuf,
+    /// The folder that image paths begin in
+    #[arg(long = "img_root_dir", value_name = "DIR")]
+    images: PathBuf,
+    /// The folder of the run [default: the result's name with .run behind it]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Options of `radialog batch`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS OF BATCH"
+    )]
+    batch: Vec<OsString>,
+}
+
+/// The line that `radialog batch` is called with.
+#[derive(Parser)]
+#[command(name = "radialog batch")]
+struct BatchLine {
+    #[command(flatten)]
+    args: batch::BatchArgs,
+}
+
+/// The studies in the order of the file.
+struct Studies(Vec<(String, Map<String, Value>)>);
+
+pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
+    let work = args.work.clone().unwrap_or_else(|| {
+        let mut name = args.save.clone().into_os_string();
+        name.push(".run");
+        name.into()
+    });
+    let (input, images, folder) = (args.input.clone(), args.images.clone(), work.clone());
+    let prepare = move || prepare(&input, &images, &folder);
+    let (studies, manifest) = tokio::task::spawn_blocking(prepare).await??;
+    let mut line: Vec<OsString> = vec!["radialog batch".into(), manifest.into()];
+    line.extend(["--allow-outside", "--stages", "language", "--out"].map(OsString::from));
+    line.push(work.clone().into());
+    line.extend(args.batch);
+    let line = BatchLine::try_parse_from(line).map_err(|error| {
+        let message = format!("what follows the four options goes to `radialog batch`: {error}");
+        UsageError(message)
+    })?;
+    let code = batch::run(line.args).await?;
+    if code == ExitCode::from(EXIT_INTERRUPTED) {
+        return Ok(code);
+    }
+    let save = args.save;
+    let finish = move || finish(studies, &work, &save);
+    let is_complete = tokio::task::spawn_blocking(finish).await??;
+    Ok(match is_complete {
+        true => ExitCode::SUCCESS,
+        false => code,
+    })
+}
+
+/// Reads the studies and writes their manifest.
+fn prepare(input: &Path, images: &Path, work: &Path) -> anyhow::Result<(Studies, PathBuf)> {
+    let shown = input.display();
+    let file = File::open(input).with_context(|| format!("cannot open {shown}"))?;
+    let studies: Studies = serde_json::from_reader(BufReader::new(file))
+        .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))?;
+    ensure!(!studies.0.is_empty(), "{shown} has no study");
+    let images = fs::canonicalize(images)
+        .with_context(|| format!("cannot use --img_root_dir {}", images.display()))?;
+    let mut manifest = csv::Writer::from_writer(Vec::new());
+    manifest.write_record(["study_id", "image"])?;
+    let mut seen = HashMap::new();
+    for (place, (id, study)) in studies.0.iter().enumerate() {
+        if let Some(before) = seen.insert(id.as_str(), place) {
+            bail!(
+                "{shown}: study {id:?} stands there twice (as number {} and {}): give each an id of its own",
+                before + 1,
+                place + 1
+            );
+        }
+        let image =
+            image(study).map_err(|reason| anyhow::anyhow!("{shown}: study {id:?} {reason}"))?;
+        let image = images.join(image);
+        let image = image.to_str().with_context(|| {
+            format!(
+                "{}: a name that is no UTF-8 cannot be in a manifest",
+                image.display()
+            )
+        })?;
+        manifest.write_record([id, image])?;
+    }
+    fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
+    let path = work.join("rexrank.csv");
+    durable::replace(&path, &manifest.into_inner()?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((studies, path))
+}
+
+/// The image of a study to read, a path below the root.
+fn image(study: &Map<String, Value>) -> Result<&Path, String> {
+    let image = match (study.get(KEY_IMAGE), study.get(IMAGES)) {
+        (Some(Value::String(image)), _) if !image.is_empty() => image,
+        (_, Some(Value::String(image))) => image,
+        (_, Some(Value::Array(images))) => images
+            .first()
+            .and_then(Value::as_str)
+            .ok_or(format!("has an empty {IMAGES}"))?,
+        _ => return Err(format!("names no image: give {KEY_IMAGE} or {IMAGES}")),
+    };
+    let image = Path::new(image);
+    let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if image.components().all(is_below) {
+        Ok(image)
+    } else {
+        Err(format!(
+            "has the image {}, which is not below --img_root_dir: give a path within it",
+            image.display()
+        ))
+    }
+}
+
+/// Writes the studies with their reports; false where some study has not got one.
+fn finish(mut studies: Studies, work: &Path, save: &Path) -> anyhow::Result<bool> {
+    let mut reports = reports(&work.join(RESULTS_FILE))?;
+    let (mut written, mut without) = (0_u64, Vec::new());
+    for (id, study) in &mut studies.0 {
+        let report = reports.remove(id.as_str());
+        if report.is_none() {
+            without.push(id.clone());
+        }
+        written += u64::from(report.is_some());
+        study.insert(PREDICTION.to_owned(), report.unwrap_or_default().into());
+    }
+    let json = serde_json::to_vec_pretty(&studies)?;
+    durable::replace(save, &json).with_context(|| format!("cannot write {}", save.display()))?;
+    outln!("{written} reports written to {}", save.display());
+    if !without.is_empty() {
+        outln!(
+            "{} of {} studies have no report, and an empty {PREDICTION}: {}",
+            without.len(),
+            studies.0.len(),
+            without.join(", ")
+        );
+    }
+    Ok(without.is_empty())
+}
+
+/// The reports of a run by study. An interrupted run has those that were finished.
+fn reports(results: &Path) -> anyhow::Result<HashMap<String, String>> {
+    let shown = results.display();
+    let file = File::open(results).with_context(|| format!("cannot open {shown}"))?;
+    let mut reports = HashMap::new();
+    for (number, line) in BufReader::new(file).lines().enumerate() {
+        let record: StudyRecord = serde_json::from_str(&line?)
+            .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
+        if let Some(report) = record.report {
+            reports.insert(record.study.to_string(), report);
+        }
+    }
+    Ok(reports)
+}
+
+impl<'de> Deserialize<'de> for Studies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Studies;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of studies by id")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Studies, M::Error> {
+                let mut studies = Vec::new();
+                while let Some(study) = map.next_entry()? {
+                    studies.push(study);
+                }
+                Ok(Studies(studies))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl Serialize for Studies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, study)| (id, study)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn study(json: &str) -> Map<String, Value> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_key_image_is_read_else_the_first_and_never_one_outside_of_the_root() {
+        let key = study(r#"{"key_image_path": "b.jpg", "image_path": ["a.jpg", "b.jpg"]}"#);
+        assert_eq!(image(&key), Ok(Path::new("b.jpg")));
+        let first = study(r#"{"image_path": ["p/a.jpg", "b.jpg"]}"#);
+        assert_eq!(image(&first), Ok(Path::new("p/a.jpg")));
+        for wrong in [
+            r#"{"image_path": []}"#,
+            r#"{"image_path": ["../a.jpg"]}"#,
+            r#"{"image_path": ["/etc/a.jpg"]}"#,
+            "{}",
+        ] {
+            assert!(image(&study(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn studies_keep_their_order_and_members() {
+        let json = r#"{"b":{"image_path":["x.png"],"report":"r"},"a":{}}"#;
+        let studies: Studies = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&studies).unwrap(), json);
+    }
+}

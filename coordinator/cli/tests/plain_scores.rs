@@ -1,0 +1,232 @@
+//! `radialog evaluate text` and `radialog rexrank` on files: what is printed, what is refused and how.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, content: &str) -> String {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+
+    fn read(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+fn radialog(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    for service in ["AMQP_URL", "S3_URL", "REDIS_URL", "CONFIG"] {
+        command.env_remove(format!("RADIALOG_{service}"));
+    }
+    command.args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn score(hypotheses: &str, references: &str, more: &[&str]) -> Output {
+    let files = ["--hypotheses", hypotheses, "--references", references];
+    radialog(&[&["evaluate", "text"][..], &files, more].concat())
+}
+
+fn value(scores: &Value, name: &str) -> f64 {
+    let scores = scores["scores"].as_array().unwrap();
+    let score = scores.iter().find(|score| score["name"] == name);
+    score.unwrap()["value"].as_f64().unwrap()
+}
+
+#[test]
+fn texts_are_scored_into_one_json_object_that_names_empty_rows_by_their_lines() {
+    let folder = Folder::new();
+    let hypotheses = folder.write("h.csv", "\"No effusion.\nClear.\"\nnan\nx\nNo edema.\n");
+    let references = folder.write(
+        "r.csv",
+        "\"No effusion.\nClear.\"\nClear.\n\"\"\nNo edema.\n",
+    );
+    let output = score(&hypotheses, &references, &["--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["scored", "empty_hypotheses", "skipped"].map(|name| scores[name].as_u64());
+    assert_eq!(counts, [Some(3), Some(1), Some(1)]);
+    let lines: Vec<(u64, u64)> = scores["remarks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| ["hypothesis_line", "reference_line"].map(|line| r[line].as_u64().unwrap()))
+        .map(|[hypothesis, reference]| (hypothesis, reference))
+        .collect();
+    assert_eq!(lines, [(3, 3), (4, 4)]);
+    assert!(
+        (value(&scores, "ROUGE-L") - 2.0 / 3.0).abs() < 1e-9,
+        "{scores}"
+    );
+    // The words of the reference whose hypothesis is empty are not found.
+    let meteor = value(&scores, "METEOR (exact, stem; no function words)");
+    assert!(meteor > 0.5 && meteor < 1.0, "{meteor}");
+    let all_better = scores["scores"].as_array().unwrap();
+    assert!(all_better.iter().all(|score| score["better"] == "higher"));
+}
+
+#[test]
+fn files_that_do_not_fit_each_other_or_no_rows_are_refused_with_what_to_do() {
+    let folder = Folder::new();
+    let (two, three) = (
+        folder.write("2.csv", "a\nb\n"),
+        folder.write("3.csv", "a\nb\nc\n"),
+    );
+    let (blank, cells) = (
+        folder.write("b.csv", "a\n\nb\n"),
+        folder.write("c.csv", "a\nb, c\n"),
+    );
+    let nothing = folder.write("n.csv", "nan\n\"\"\n");
+    for (hypotheses, references, code, expected) in [
+        (&two, &three, 64, "2 rows and"),
+        (&three, &two, 64, "has 2"),
+        (&blank, &two, 1, "line 2 is blank"),
+        (&two, &cells, 1, "line 2 has more than one cell"),
+        (&two, &nothing, 1, "none of the 2 rows has a reference"),
+    ] {
+        for protocol in ["radialog-2023", "coco-caption"] {
+            let output = score(hypotheses, references, &["--protocol", protocol]);
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{error}");
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+    let output = score(&two, &two, &["--protocol", "rexrank", "--meteor", "x"]);
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
+    let folder = Folder::new();
+    let texts = folder.write("t.csv", "Small effusion.\nClear.\n");
+    let graph = r#"{"entities": {"1": {"tokens": "effusion", "label": "OBS-DP", "relations": [["modify", "2"]]},
+        "2": {"tokens": "small", "label": "OBS-DP", "relations": []}}}"#;
+    let graphs = folder.write("g.json", &format!(r#"{{"0": {graph}, "1": {graph}}}"#));
+    let parts = folder.write("s.csv", "bertscore,semb_score\n1,1\n1,1\n");
+    let protocol = ["--protocol", "rexrank", "--json"];
+    let plain = score(&texts, &texts, &protocol);
+    let plain: Value = serde_json::from_slice(&plain.stdout).unwrap();
+    assert_eq!(value(&plain, "BLEU-2 (mean of texts)"), 1.0);
+    let missing = plain["not_computed"].to_string();
+    for name in ["RadGraph F1", "RadCliQ-v1", "BERTScore", "GREEN"] {
+        assert!(missing.contains(name), "{name}: {missing}");
+    }
+    let files = [
+        "--radgraph-hypotheses",
+        &graphs,
+        "--radgraph-references",
+        &graphs,
+    ];
+    let parts = ["--report-scores", &parts];
+    let scored = score(&texts, &texts, &[&protocol[..], &files, &parts].concat());
+    let scored: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    assert_eq!(value(&scored, "RadGraph F1"), 1.0);
+    assert!(
+        (value(&scored, "RadCliQ-v1") + 1.440_69).abs() < 1e-4,
+        "{scored}"
+    );
+    assert!(scored["scores"].to_string().contains("lower"), "{scored}");
+
+    let few = folder.write("f.json", &format!(r#"{{"0": {graph}}}"#));
+    let files = [
+        "--radgraph-hypotheses",
+        &few,
+        "--radgraph-references",
+        &graphs,
+    ];
+    let output = score(&texts, &texts, &[&protocol[..], &files].concat());
+    let error = text(&output.stderr);
+    assert!(error.contains("the annotation of row 2"), "{error}");
+}
+
+#[test]
+fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_without_a_report() {
+    let folder = Folder::new();
+    let bundle = folder.path("bundle");
+    assert!(
+        radialog(&["bundle", "random", &bundle, "--seed", "7"])
+            .status
+            .success()
+    );
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let input = folder.write(
+        "in.json",
+        r#"{"p1_s1": {"image_path": ["00001300_000.jpg"], "report": "Clear."},
+            "a_s2": {"key_image_path": "00001680_000.jpg", "image_path": ["none.jpg"], "split": "test"},
+            "b_s3": {"image_path": ["none.jpg"]}}"#,
+    );
+    let out = folder.path("out.json");
+    let line = [
+        "rexrank",
+        "--input_json_file",
+        &input,
+        "--save_json_file",
+        &out,
+        "--img_root_dir",
+        images,
+    ];
+    let batch = [
+        "--bundle",
+        &bundle,
+        "--max-new-tokens",
+        "4",
+        "--progress",
+        "off",
+    ];
+    let output = radialog(&[&line[..], &batch].concat());
+    let (printed, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(65), "{printed}{error}");
+    assert!(
+        printed.contains("1 of 3 studies have no report") && printed.contains("b_s3"),
+        "{printed}"
+    );
+    let written = folder.read("out.json");
+    assert_eq!(written["p1_s1"]["report"], "Clear.");
+    assert_eq!(written["a_s2"]["split"], "test");
+    for (study, has_report) in [("p1_s1", true), ("a_s2", true), ("b_s3", false)] {
+        let report = written[study]["model_prediction"].as_str().unwrap();
+        assert_eq!(!report.is_empty(), has_report, "{study}");
+    }
+
+    for (json, expected) in [
+        (
+            r#"{"a": {"image_path": ["../x.jpg"]}}"#,
+            "not below --img_root_dir",
+        ),
+        (r#"{"a": {}}"#, "names no image"),
+        (
+            r#"{"a": {"image_path": ["x"]}, "a": {"image_path": ["x"]}}"#,
+            "twice",
+        ),
+        ("[]", "no JSON of ReXrank"),
+    ] {
+        folder.write("in.json", json);
+        let output = radialog(&[&line[..], &batch].concat());
+        let error = text(&output.stderr);
+        assert!(
+            !output.status.success() && error.contains(expected),
+            "{expected}: {error}"
+        );
+    }
+    folder.write("in.json", r#"{"a": {"image_path": ["x"]}}"#);
+    let output = radialog(&[&line[..], &["--no-such-option"]].concat());
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+}

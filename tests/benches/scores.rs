@@ -1,0 +1,153 @@
+//! BLEU, ROUGE-L, CIDEr and METEOR of generated reports beside the caption toolkit's (pycocoevalcap 1.2 with Java), on the same
+//! pairs in one run: the same values, and how many times as fast.
+//!
+//! `cargo benchmark scores -- [PAIRS]`: 3,858 where no number is given, the size of MIMIC-CXR's test set. Both read METEOR's data,
+//! split the texts and score them; the toolkit's time is without the start of Python and the import of its modules. Where Java
+//! is missing, it is installed with apt. Then 1,000 bootstrap resamples of all scores.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds, run};
+use radialog_tests::golden;
+use radialog_tests::install::{self, Requirement};
+use radialog_tests::report_pairs::report_pairs;
+use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
+use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
+use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
+use radialog_training::random::Random;
+use serde::Deserialize;
+
+const PEER: &str = include_str!("peers/pycocoevalcap.py");
+const PACKAGES: [&str; 1] = ["pycocoevalcap==1.2"];
+/// Texts of MIMIC-CXR's test set.
+const PAIRS: usize = 3858;
+/// Our runs.
+const ROUNDS: usize = 3;
+/// Furthest that a score may be off: the order of summation, and the digits that METEOR's program prints.
+const TOLERANCE: f64 = 1e-9;
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 1000;
+
+#[derive(Deserialize)]
+struct Theirs {
+    corpus: BTreeMap<String, f64>,
+    seconds: BTreeMap<String, f64>,
+}
+
+fn main() -> Result<()> {
+    let count = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
+    let count = count.map_or(Ok(PAIRS), |count| count.parse())?;
+    let pairs = report_pairs(count, 1)?;
+    let python = peer_python("pycocoevalcap", &PACKAGES)?;
+    java()?;
+    let meteor = run(Command::new(&python).args([
+        "-c",
+        "import pycocoevalcap; print(list(pycocoevalcap.__path__)[0] + '/meteor', end='')",
+    ]))?;
+    let (mut times, mut processor, mut ours) = (Vec::new(), Vec::new(), None);
+    for _ in 0..ROUNDS {
+        let (start, used) = (Instant::now(), processor_seconds());
+        ours = Some(score(&pairs, meteor.as_ref())?);
+        times.push(start.elapsed().as_secs_f64());
+        processor.push(processor_seconds() - used);
+    }
+    let (scorer, counts) = ours.context("no round")?;
+    let theirs = theirs(&python, &pairs)?;
+    let mut all = TextCounts::default();
+    counts.iter().for_each(|text| all.add(text));
+    for score in scorer.scores(&all) {
+        let name = score.name.strip_suffix(" 1.5").unwrap_or(score.name);
+        let their = theirs.corpus.get(name).copied().unwrap_or(f64::NAN);
+        println!("{name:<10} {:.12} {their:.12}", score.value);
+        ensure!(
+            (score.value - their).abs() < TOLERANCE,
+            "{name}: {} and not {their}",
+            score.value
+        );
+    }
+    let their_time: f64 = theirs.seconds.values().sum();
+    println!("pycocoevalcap: {their_time:.2} s ({:.2?})", theirs.seconds);
+    println!(
+        "ours: {:.2} s, {:.2} s of processors, median of {ROUNDS}; memory at most {} MiB",
+        median(&times),
+        median(&processor),
+        peak_memory() >> 20
+    );
+    println!(
+        "{count} pairs: {:.1} times as fast",
+        their_time / median(&times)
+    );
+    resample(&scorer, &counts);
+    Ok(())
+}
+
+/// Reads METEOR's data while the references are looked at, and scores all pairs, as `radialog evaluate text` does.
+fn score(pairs: &[(String, String)], meteor: &Path) -> Result<(TextScorer, Vec<TextCounts>)> {
+    let protocol = TextProtocol::CocoCaption;
+    let mut frequencies = DocumentFrequencies::default();
+    let data = thread::scope(|scope| {
+        let data = scope.spawn(|| MeteorData::read(meteor));
+        let references: Vec<&str> = pairs.iter().map(|(_, text)| text.as_str()).collect();
+        protocol.add_references(&references, &mut frequencies);
+        data.join()
+    });
+    let data = data.map_err(|_| anyhow!("the thread that reads METEOR's data has died"))??;
+    let scorer = TextScorer::new(protocol, Meteor::new(Some(Arc::new(data))));
+    let counts = scorer.counts_with(pairs, &frequencies);
+    Ok((scorer, counts))
+}
+
+fn theirs(python: &Path, pairs: &[(String, String)]) -> Result<Theirs> {
+    let folder = tempfile::tempdir()?;
+    let (input, output) = (folder.path().join("pairs"), folder.path().join("scores"));
+    std::fs::write(&input, serde_json::to_vec(pairs)?)?;
+    run(Command::new(python)
+        .args(["-c", PEER])
+        .args([&input, &output]))?;
+    golden::read_json(&output)
+}
+
+fn resample(scorer: &TextScorer, counts: &[TextCounts]) {
+    let start = Instant::now();
+    let mut sum = 0.0;
+    for resample in 0..RESAMPLES {
+        let mut random = Random::stream(1, &format!("resample {resample}"));
+        let mut all = TextCounts::default();
+        for _ in counts {
+            all.add(random.pick(counts));
+        }
+        sum += scorer
+            .scores(&all)
+            .iter()
+            .map(|score| score.value)
+            .sum::<f64>();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{RESAMPLES} resamples of all text scores: {seconds:.2} s on one core (mean of all values {:.4})",
+        sum / RESAMPLES as f64
+    );
+}
+
+fn java() -> Result<PathBuf> {
+    install::program(
+        &["java"],
+        "default-jre-headless",
+        &Requirement {
+            name: "Java",
+            purpose: "the comparison with the caption toolkit",
+            source: "the Debian package default-jre-headless",
+            variable: "PATH",
+            value: "a folder list that has java",
+        },
+    )
+}

@@ -1,0 +1,147 @@
+//! Reports beside samples of the same study, and studies that are made again from their records.
+
+use anyhow::{Context, Result, ensure};
+use radialog_models::bundle::RandomBundle;
+
+use super::{EvaluationFixture, TOKENS, records};
+
+/// `radialog batch` with samples.
+fn batch(fixture: &EvaluationFixture, out: &str, more: &[&str]) -> Result<String> {
+    let run = [
+        "batch",
+        "studies.csv",
+        "--out",
+        out,
+        "--bundle",
+        "bundle",
+        "--limit",
+        "3",
+    ];
+    let tokens = ["--max-new-tokens", TOKENS, "--progress", "off"];
+    fixture.says(0, &[&run[..], &tokens, more].concat())
+}
+
+#[test]
+fn sampled_reports_are_seeded_and_leave_the_report_as_it_is() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    batch(&fixture, "plain", &[])?;
+    let sampled = ["--consistency", "3", "--consistency-temperature", "1.5"];
+    batch(&fixture, "one", &sampled)?;
+    batch(&fixture, "again", &sampled)?;
+    batch(
+        &fixture,
+        "other",
+        &[&sampled[..], &["--seed", "1"]].concat(),
+    )?;
+    let read = |out: &str| -> Result<_> {
+        let mut records = records(&fixture.path(out).join("results.jsonl"))?;
+        records.sort_by(|one, other| one.study.as_str().cmp(other.study.as_str()));
+        Ok(records)
+    };
+    let (plain, one, again, other) = (read("plain")?, read("one")?, read("again")?, read("other")?);
+    for place in 0..3 {
+        ensure!(plain[place].report == one[place].report && plain[place].consistency.is_none());
+        let consistency = one[place].consistency.as_ref().context("samples")?;
+        ensure!(consistency.samples.len() == 3);
+        ensure!(
+            (0.0..=1.0).contains(&consistency.agreement),
+            "{consistency:?}"
+        );
+        ensure!(
+            consistency.samples[0] != consistency.samples[1],
+            "a stream each"
+        );
+        ensure!(one[place].consistency == again[place].consistency);
+        ensure!(one[place].consistency != other[place].consistency);
+    }
+    let table = std::fs::read_to_string(fixture.path("one/results.csv"))?;
+    let agreement = one[0]
+        .consistency
+        .as_ref()
+        .map(|of| of.agreement.to_string());
+    ensure!(table.contains(&agreement.context("samples")?), "{table}");
+    // The run's folder is of these samples, and of no others.
+    let more = [
+        "batch",
+        "studies.csv",
+        "--out",
+        "one",
+        "--bundle",
+        "bundle",
+        "--limit",
+        "3",
+    ];
+    let text = fixture.says(1, &[&more[..], &["--max-new-tokens", TOKENS]].concat())?;
+    ensure!(text.contains("way of decoding"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    batch(
+        &fixture,
+        "out",
+        &["--temperature", "0.9", "--seed", "5", "--consistency", "2"],
+    )?;
+    let verify = |code: i32, study: &str, more: &[&str]| {
+        let run = ["verify", study, "--run", "out", "--bundle", "bundle"];
+        fixture.says(code, &[&run[..], more].concat())
+    };
+    let text = verify(0, "s1", &[])?;
+    ensure!(
+        text.contains("the same bytes") && text.contains("consistency"),
+        "{text}"
+    );
+
+    // Without the store, the image can be given; the reference cannot.
+    let record = records(&fixture.path("out/results.jsonl"))?
+        .into_iter()
+        .find(|record| record.study.as_str() == "s1")
+        .context("s1")?;
+    let image = fixture.path(&record.file).display().to_string();
+    verify(0, "s1", &["--image", &image])?;
+    let text = verify(64, "s1", &["--image", "studies.csv"])?;
+    ensure!(
+        text.contains("this is another file, or it was changed"),
+        "{text}"
+    );
+    let text = verify(64, "s1", &["--objects", "nowhere"])?;
+    ensure!(text.contains("--image"), "{text}");
+    let text = verify(64, "s9", &[])?;
+    ensure!(
+        text.contains("no study 's9'; its 3 studies are s"),
+        "{text}"
+    );
+    RandomBundle::tiny(8).write(&fixture.path("other"))?;
+    let other = ["verify", "s1", "--run", "out", "--bundle", "other"];
+    let text = fixture.says(64, &other)?;
+    ensure!(text.contains("the study was made with"), "{text}");
+
+    let path = fixture.path("out/results.jsonl");
+    let text = std::fs::read_to_string(&path)?;
+    let changed = text.replace("\"seed\":5", "\"seed\":6");
+    ensure!(changed != text);
+    std::fs::write(&path, changed)?;
+    let text = verify(65, "s1", &[])?;
+    ensure!(
+        text.contains("NOT the same") && text.contains("  report\n"),
+        "{text}"
+    );
+    std::fs::write(&path, text_without(&record)?)?;
+    let text = verify(65, "s1", &[])?;
+    ensure!(
+        text.contains("does not say how the report was decoded"),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// The line of a release that did not write how reports are decoded.
+fn text_without(record: &radialog_schemas::StudyRecord) -> Result<String> {
+    let mut line = serde_json::to_value(record)?;
+    line.as_object_mut()
+        .context("a record")?
+        .remove("generation");
+    Ok(line.to_string() + "\n")
+}

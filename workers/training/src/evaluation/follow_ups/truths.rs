@@ -1,0 +1,134 @@
+//! What is true of studies, from a table of labels: `labels.csv` of the NIH or Open-i images, MIMIC's CheXpert table, or any CSV
+//! with an id and columns that are named after findings.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use radialog_schemas::{Finding, Label};
+
+use super::Truth;
+use super::study_cells::IDS;
+use crate::error::TrainingError;
+use crate::prepare::TableFile;
+
+/// Labels by study; about a hundred bytes each.
+#[derive(Clone, Debug, Default)]
+pub struct TruthTable {
+    studies: HashMap<String, Truth>,
+    /// The findings of which any row has a label.
+    known: [bool; super::CLASSES],
+}
+
+impl TruthTable {
+    /// Reads a CSV with `dicom_id` or `study_id` and at least one column named after a finding: 1, 0, -1 (uncertain, which counts as
+    /// not there), or empty. An empty cell says that a finding is not mentioned, as in the tables of CheXpert and CheXbert, and
+    /// counts as not there; but of a finding that no row has a label of nothing is known, and of a study without any label
+    /// neither. Other columns are ignored.
+    ///
+    /// # Errors
+    /// No id or no finding among the columns; with its line, a row without an id, an id that stands twice, or another value.
+    pub fn read(path: &Path) -> Result<Self, TrainingError> {
+        let mut table = TableFile::open(path)?
+            .with_hint("it needs dicom_id or study_id, and columns named after findings");
+        let id = match IDS.iter().find_map(|name| table.optional(name)) {
+            Some(id) => id,
+            None => table.column(IDS[1])?,
+        };
+        let columns: Vec<(Finding, usize)> = Finding::ALL
+            .into_iter()
+            .filter_map(|finding| Some((finding, table.optional(finding.name())?)))
+            .collect();
+        if columns.is_empty() {
+            table.column(Finding::ALL[0].name())?;
+        }
+        let mut known = [false; super::CLASSES];
+        let mut studies = HashMap::new();
+        while let Some(row) = table.next_row()? {
+            let id = row
+                .cell(id)
+                .ok_or_else(|| table.fault(&row, "the row has no id"))?;
+            let mut truth: Truth = [None; super::CLASSES];
+            for (finding, column) in &columns {
+                let cell = row.text(*column);
+                let label: Label = cell.parse().map_err(|_| {
+                    let name = finding.name();
+                    table.fault(
+                        &row,
+                        format!("'{cell}' under {name} is none of 1, 0, -1 and empty"),
+                    )
+                })?;
+                if label != Label::Blank {
+                    known[*finding as usize] = true;
+                    truth[*finding as usize] = Some(label == Label::Positive);
+                }
+            }
+            if studies.insert(id.to_owned(), truth).is_some() {
+                return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
+            }
+        }
+        Ok(Self { studies, known })
+    }
+
+    /// What is true of a study: its id, or the last part of it behind a slash; none where the table does not have it, or knows
+    /// nothing of it.
+    pub fn get(&self, study: &str) -> Option<Truth> {
+        let last = || study.rsplit('/').next().unwrap_or(study);
+        let truth = self
+            .studies
+            .get(study)
+            .or_else(|| self.studies.get(last()))?;
+        let is_labelled = truth.iter().any(Option::is_some);
+        is_labelled.then(|| {
+            std::array::from_fn(|class| self.known[class].then(|| truth[class] == Some(true)))
+        })
+    }
+
+    /// The findings of which no row has a label.
+    pub fn unknown(&self) -> Vec<Finding> {
+        let all = Finding::ALL.into_iter();
+        all.filter(|finding| !self.known[*finding as usize])
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> Result<TruthTable, TrainingError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.csv");
+        std::fs::write(&path, content).unwrap();
+        TruthTable::read(&path)
+    }
+
+    #[test]
+    fn a_finding_that_is_not_mentioned_is_not_there_and_one_that_nobody_labelled_is_unknown() {
+        let text = "study_id,age,Edema,Fracture,Pneumonia\na,50,1.0,,\nb,,-1,0,\nc,,,,\n";
+        let table = read(text).unwrap();
+        let cells = |study: &str| {
+            let truth = table.get(study)?;
+            let findings = [Finding::Edema, Finding::Fracture, Finding::Pneumonia];
+            Some(findings.map(|finding| truth[finding as usize]))
+        };
+        assert_eq!(cells("x/a"), Some([Some(true), Some(false), None]));
+        assert_eq!(cells("b"), Some([Some(false), Some(false), None]));
+        assert_eq!((cells("c"), cells("d")), (None, None));
+        assert_eq!(table.unknown().len(), 12);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_table_is_named_with_its_line() {
+        let fault = |content| read(content).unwrap_err().to_string();
+        assert!(fault("id,Edema\na,1\n").contains("no column 'study_id'"));
+        assert!(fault("study_id,edemas\na,1\n").contains("No Finding"));
+        let error = fault("study_id,Edema\na,1\nb,7\n");
+        assert!(
+            error.contains("line 3") && error.contains("'7' under Edema"),
+            "{error}"
+        );
+        let error = fault("study_id,Edema\na,1\na,0\n");
+        assert!(error.contains("line 3") && error.contains("'a'"), "{error}");
+        assert!(fault("study_id,Edema\n,1\n").contains("line 2"));
+    }
+}
