@@ -128,13 +128,16 @@ fn line(
         report: Some(report.to_owned()),
         report_complete: Some(true),
         report_tokens: None,
+        consistency: None,
         report_labels: labels.map(|all| Finding::ALL.into_iter().zip(all).collect()),
         reference_labels: None,
+        reference: None,
         disagreement: None,
         other_files: Vec::new(),
         indication: None,
         split: None,
         bundle: ContentHash::of(b"bundle"),
+        generation: None,
         timings: Default::default(),
     };
     Ok(serde_json::to_string(&record)? + "\n")

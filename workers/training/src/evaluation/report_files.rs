@@ -18,6 +18,7 @@ pub use original_files::write_original_files;
 use super::clinical::LabelCounts;
 use super::corpus::{Corpus, StoredTexts};
 use super::report_scores::{BlankAs, Comparison, MetricGroup, ReportScores, ScoreOptions};
+use super::text_scores::protocol::TextProtocol;
 use crate::error::TrainingError;
 
 /// The file with every score.
@@ -86,6 +87,15 @@ impl EvaluatedReports<'_> {
                 ),
             });
         }
+        if self.options.protocol() == TextProtocol::Rexrank {
+            notes.push(
+                "RadGraph F1 and RadCliQ-v1 are not computed here: `radialog evaluate text --protocol rexrank` does, from annotations"
+                    .to_owned(),
+            );
+        }
+        let others = self.options.protocol().not_computed();
+        let others = others.iter();
+        notes.extend(others.map(|(name, reason)| format!("{name} is not computed: {reason}")));
         notes
     }
 }

@@ -9,18 +9,20 @@ mod comparison;
 mod metrics;
 mod ranking;
 mod resampling;
+mod set_asides;
 mod study;
 
 pub use comparison::{Comparison, compare};
 pub use metrics::{Metric, MetricGroup, MetricSet};
 pub use ranking::{Calibration, CalibrationBin};
+pub use set_asides::{SetAside, SetAsides};
 pub use study::{StudyScores, Totals};
 
 use super::clinical::UncertainAs;
-use super::corpus::{Corpus, StoredTexts};
+use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
 use super::quality::bootstrap::Estimate;
-use super::text_scores::meteor::Meteor;
-use super::text_scores::protocol::{Better, TextProtocol};
+use super::text_scores::cider::DocumentFrequencies;
+use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
 use crate::error::TrainingError;
 use crate::prepare::FindingLabels;
 
@@ -46,9 +48,7 @@ pub enum BlankAs {
 #[derive(Clone)]
 pub struct ScoreOptions {
     /// How texts are split, and which text scores are computed.
-    pub protocol: TextProtocol,
-    /// METEOR, with its data or without.
-    pub meteor: Meteor,
+    pub scorer: TextScorer,
     /// What an uncertain label counts as, on both sides.
     pub uncertain: UncertainAs,
     /// What a missing label counts as.
@@ -57,6 +57,13 @@ pub struct ScoreOptions {
     pub seed: u64,
     /// The number of resamples, and of exchanges of a comparison.
     pub repeats: usize,
+}
+
+impl ScoreOptions {
+    /// The protocol of the text scores.
+    pub fn protocol(&self) -> TextProtocol {
+        self.scorer.protocol()
+    }
 }
 
 /// The scores of a corpus: of each study, and of all with intervals.
@@ -69,6 +76,8 @@ pub struct ReportScores {
     pub metrics: Vec<Metric>,
     /// What the classifier's probabilities are worth.
     pub calibration: Calibration,
+    /// Scores without the least consistent studies; none where the run has sampled no reports.
+    pub set_asides: Option<SetAsides>,
 }
 
 /// Scores a corpus. `progress` hears how many studies are done.
@@ -89,6 +98,7 @@ pub fn score(
     let metrics = set.metrics(estimates);
     Ok(ReportScores {
         calibration: Calibration::of(&studies),
+        set_asides: SetAsides::of(&studies, options),
         studies,
         totals,
         metrics,
@@ -102,43 +112,57 @@ fn study_scores(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<StudyScores>, TrainingError> {
     let truths = Truths::of(corpus, options);
-    let mut cider = super::text_scores::cider::Cider::default();
+    let read = |span: Option<Span>| {
+        let text = span.map(|span| texts.read(span)).transpose();
+        text.map_err(TrainingError::io(
+            "read texts of",
+            "a temporary file".as_ref(),
+        ))
+    };
+    let frequencies = frequencies(corpus, options, &read)?;
     let mut scores = Vec::with_capacity(corpus.studies.len());
     for studies in corpus.studies.chunks(CHUNK) {
-        let scored: Result<Vec<_>, TrainingError> = studies
-            .par_iter()
-            .map(|study| {
-                let read = |span| {
-                    texts.read(span).map_err(TrainingError::io(
-                        "read texts of",
-                        "a temporary file".as_ref(),
-                    ))
-                };
-                let prediction = study.prediction.map(read).transpose()?;
-                let reference = study.reference.map(read).transpose()?;
-                Ok(StudyScores::of(
-                    study,
-                    prediction.as_deref(),
-                    reference.as_deref(),
-                    &truths,
-                    options,
-                ))
-            })
-            .collect();
-        for (mut scored, words) in scored? {
-            if let Some((hypothesis, reference)) = words {
-                cider.add(&hypothesis, &reference);
-                scored.has_cider = true;
-            }
-            scores.push(scored);
-        }
+        let score = |study: &MatchedStudy| {
+            let (prediction, reference) = (read(study.prediction)?, read(study.reference)?);
+            Ok(StudyScores::of(
+                study,
+                prediction.as_deref(),
+                reference.as_deref(),
+                &frequencies,
+                &truths,
+                options,
+            ))
+        };
+        let scored: Result<Vec<_>, TrainingError> = studies.par_iter().map(score).collect();
+        scores.extend(scored?);
         progress(scores.len() as u64);
     }
-    let mut values = cider.scores().into_iter();
-    for study in scores.iter_mut().filter(|study| study.has_cider) {
-        study.cider = values.next().unwrap_or_default();
-    }
     Ok(scores)
+}
+
+/// What CIDEr has to know of all references that are scored, before the first text is.
+fn frequencies(
+    corpus: &Corpus,
+    options: &ScoreOptions,
+    read: &(impl Fn(Option<Span>) -> Result<Option<String>, TrainingError> + Sync),
+) -> Result<DocumentFrequencies, TrainingError> {
+    let mut frequencies = DocumentFrequencies::default();
+    if !options.protocol().has_cider() {
+        return Ok(frequencies);
+    }
+    for studies in corpus.studies.chunks(CHUNK) {
+        let both = |study: &&MatchedStudy| study.prediction.is_some();
+        let references: Result<Vec<Option<String>>, TrainingError> = studies
+            .iter()
+            .filter(both)
+            .map(|study| read(study.reference))
+            .collect();
+        let references: Vec<String> = references?.into_iter().flatten().collect();
+        options
+            .protocol()
+            .add_references(&references, &mut frequencies);
+    }
+    Ok(frequencies)
 }
 
 /// How labels become true or not.

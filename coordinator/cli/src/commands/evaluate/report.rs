@@ -18,6 +18,7 @@ use radialog_training::evaluation::corpus::{
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
 use radialog_training::evaluation::report_scores::{self, BlankAs, ReportScores, ScoreOptions};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
+use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 
 use super::ProtocolName;
 use crate::commands::prepare::run::RunArgs;
@@ -135,9 +136,12 @@ struct Read {
 
 pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let args = Arc::new(args);
+    let of = args.clone();
+    let options = tokio::task::spawn_blocking(move || options(&of))
+        .await
+        .context("the evaluation ended unexpectedly")??;
     let out = out(&args);
     fs::create_dir_all(&out).with_context(|| format!("cannot create '{}'", out.display()))?;
-    let options = options(&args)?;
     let Some(ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
@@ -222,13 +226,22 @@ fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
 }
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
+    let protocol = args.protocol.protocol();
+    if protocol == TextProtocol::Rexrank && args.meteor.is_some() {
+        let message = "--protocol rexrank has no METEOR: leave --meteor out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    if protocol != TextProtocol::Radialog2023 && args.original_files.is_some() {
+        let message =
+            "--original-files are those of --protocol radialog-2023: leave one of the two out";
+        return Err(UsageError(message.to_owned()).into());
+    }
     let meteor = match &args.meteor {
         Some(place) => Meteor::new(Some(Arc::new(MeteorData::read(place)?))),
         None => Meteor::new(None),
     };
     Ok(ScoreOptions {
-        protocol: args.protocol.protocol(),
-        meteor,
+        scorer: TextScorer::new(protocol, meteor),
         uncertain: match args.uncertain {
             Uncertain::Negative => UncertainAs::Negative,
             Uncertain::Positive => UncertainAs::Positive,
@@ -283,7 +296,12 @@ impl Read {
             true => None,
             false => {
                 let wanted: HashSet<String> = predictions.names().collect();
-                let section = ReferenceSection::Findings;
+                let section = match args.protocol.protocol() {
+                    TextProtocol::Rexrank => ReferenceSection::Whole,
+                    TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
+                        ReferenceSection::Findings
+                    }
+                };
                 Some(References::read(&files, section, &wanted, &mut store)?)
             }
         };

@@ -35,6 +35,8 @@ pub struct MatchedStudy {
     pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
+    pub agreement: Option<f64>,
 }
 
 /// What is scored, in the order of the references, and what is not.
@@ -177,6 +179,7 @@ impl Corpus {
                     reference_labels,
                     is_of_table: of_table.is_some(),
                     probabilities: prediction.probabilities,
+                    agreement: prediction.agreement,
                 },
             });
         }

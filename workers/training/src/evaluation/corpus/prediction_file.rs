@@ -11,7 +11,7 @@ use super::rexrank_file;
 use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, InputFault, comparable, stem};
 use crate::error::TrainingError;
-use crate::evaluation::text_rows;
+use crate::evaluation::text_rows::TextRows;
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
 /// Names of the columns that have a study's id, the best first.
@@ -49,6 +49,8 @@ pub struct Prediction {
     pub reference_labels: Option<FindingLabels>,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
+    pub agreement: Option<f64>,
     /// The side of the data, where the file says.
     pub split: Option<String>,
 }
@@ -159,6 +161,7 @@ impl PredictionFile {
                     }
                     all
                 }),
+                agreement: record.consistency.map(|consistency| consistency.agreement),
                 split: record.split,
                 image: record.file,
             });
@@ -244,9 +247,11 @@ impl PredictionFile {
 
     /// Texts alone, as the original's `predictions_*.csv`.
     fn read_rows(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
-        let rows = text_rows::read(&self.path).map_err(TrainingError::content(&self.path))?;
+        let path = self.path.clone();
+        let rows = TextRows::open(&path).map_err(TrainingError::content(&path))?;
         self.by_order = true;
-        for (place, (line, text)) in rows.into_iter().enumerate() {
+        for (place, row) in rows.enumerate() {
+            let (line, text) = row.map_err(TrainingError::content(&path))?;
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let id = format!("row {}", place + 1);
             let text = self.text(store, line, &id, text)?;

@@ -11,7 +11,7 @@ use super::prediction_file::is_table;
 use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
 use crate::error::TrainingError;
-use crate::evaluation::text_rows;
+use crate::evaluation::text_rows::TextRows;
 use crate::prepare::FindingLabels;
 use crate::prepare::sections::Report;
 
@@ -166,8 +166,10 @@ impl References {
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         (file.has_texts, file.by_order) = (true, true);
-        let rows = text_rows::read(&file.path).map_err(TrainingError::content(&file.path))?;
-        for (place, (line, text)) in rows.into_iter().enumerate() {
+        let path = file.path.clone();
+        let rows = TextRows::open(&path).map_err(TrainingError::content(&path))?;
+        for (place, row) in rows.enumerate() {
+            let (line, text) = row.map_err(TrainingError::content(&path))?;
             let id = format!("row {}", place + 1);
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let entry = ReferenceEntry {

@@ -8,11 +8,12 @@ use super::EvaluatedReports;
 use super::published::{self, Ours};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::FaultKind;
-use crate::evaluation::report_scores::{Comparison, Metric, MetricGroup};
-use charts::{Mark, MarkRow};
+use crate::evaluation::report_scores::{Comparison, MetricGroup};
 
 mod charts;
 mod examples;
+mod review;
+mod scores;
 
 /// So many faults are listed; all of them are in the table beside the page.
 const LISTED: usize = 20;
@@ -29,16 +30,15 @@ pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingE
         style = include_str!("page/style.css"),
     );
     head(&mut page, evaluated);
-    for group in [
-        MetricGroup::Text,
-        MetricGroup::Labels,
-        MetricGroup::Findings,
-    ] {
-        scores(&mut page, evaluated, group);
+    for group in MetricGroup::ALL {
+        scores::write(&mut page, evaluated, group);
     }
     lengths(&mut page, evaluated);
     calibration(&mut page, evaluated);
     disagreement(&mut page, evaluated);
+    if let Some(set_asides) = &evaluated.scores.set_asides {
+        review::write(&mut page, set_asides);
+    }
     if let Some(comparison) = evaluated.comparison {
         compared(&mut page, comparison);
     }
@@ -73,7 +73,7 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
         "<p>{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images.",
         corpus.predictions,
         corpus.studies.len(),
-        totals.texts,
+        totals.text.texts,
         totals.labelled,
         totals.classified
     );
@@ -120,130 +120,14 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     *page += "</ul></details>\n";
 }
 
-fn scores(page: &mut String, evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
-    let metrics: Vec<&Metric> = evaluated
-        .scores
-        .metrics
-        .iter()
-        .filter(|metric| metric.group == group)
-        .collect();
-    if metrics.is_empty() {
-        return;
-    }
-    let _ = write!(
-        page,
-        "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">value</th><th class=\"number\">95 % \
-         interval</th><th>better</th><th>protocol</th></tr>\n",
-        group.title()
-    );
-    for metric in metrics.iter().filter(|metric| metric.finding.is_none()) {
-        let (value, interval) = cells(metric);
-        let _ = writeln!(
-            page,
-            "<tr><td>{}</td><td class=\"number\">{value}</td><td class=\"number\">{interval}</td><td>{}</td><td>{}</td></tr>",
-            escaped(&metric.name),
-            metric.better.word(),
-            escaped(&metric.protocol)
-        );
-    }
-    *page += "</table></div>\n";
-    if group != MetricGroup::Text {
-        findings(page, evaluated, group, &metrics);
-    }
-}
-
-fn cells(metric: &Metric) -> (String, String) {
-    match metric.estimate {
-        Some(estimate) => (
-            format!("{:.4}", estimate.value),
-            format!("{:.4} to {:.4}", estimate.low, estimate.high),
-        ),
-        None => ("-".to_owned(), "-".to_owned()),
-    }
-}
-
-fn findings(
-    page: &mut String,
-    evaluated: &EvaluatedReports<'_>,
-    group: MetricGroup,
-    metrics: &[&Metric],
-) {
-    let counts = evaluated.counts(group);
-    let colours = [
-        ("F1", "first"),
-        ("precision", "second"),
-        ("recall", "third"),
-    ];
-    let mut rows = Vec::new();
-    let mut unknown = Vec::new();
-    for finding in Finding::ALL {
-        if counts.known(finding) == 0 {
-            unknown.push(finding.name());
-            continue;
-        }
-        let mark = |(name, colour): (&str, &'static str)| {
-            let metric = metrics
-                .iter()
-                .find(|metric| metric.finding == Some(finding) && metric.name == name)?;
-            Some(Mark {
-                colour,
-                estimate: metric.estimate?,
-            })
-        };
-        rows.push(MarkRow {
-            name: format!("{} ({})", finding.name(), counts.positives(finding)),
-            marks: colours.into_iter().filter_map(mark).collect(),
-        });
-    }
-    let title = format!(
-        "{}: F1, precision and recall of each finding",
-        group.title()
-    );
-    let _ = write!(
-        page,
-        "<figure><figcaption>Each finding (studies that have it); higher is better. <span class=\"key first\"></span>F1 <span class=\"key \
-         second\"></span>precision <span class=\"key third\"></span>recall, lines: 95 % interval</figcaption>\n{}\n",
-        charts::rows(&title, &rows)
-    );
-    if !unknown.is_empty() {
-        let _ = write!(
-            page,
-            "<figcaption>Not scored, since no study has a label: {}</figcaption>",
-            unknown.join(", ")
-        );
-    }
-    *page += "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th \
-         class=\"number\">positive</th><th class=\"number\">precision</th><th class=\"number\">recall</th><th \
-         class=\"number\">F1</th></tr>\n";
-    for finding in Finding::ALL
-        .into_iter()
-        .filter(|finding| counts.known(*finding) > 0)
-    {
-        let _ = write!(
-            page,
-            "<tr><td>{}</td><td class=\"number\">{}</td>",
-            finding.name(),
-            counts.positives(finding)
-        );
-        for name in ["precision", "recall", "F1"] {
-            let metric = metrics
-                .iter()
-                .find(|metric| metric.finding == Some(finding) && metric.name == name);
-            let (value, interval) = metric.map(|metric| cells(metric)).unwrap_or_default();
-            let _ = write!(page, "<td class=\"number\">{value} ({interval})</td>");
-        }
-        *page += "</tr>\n";
-    }
-    *page += "</table></div></details>\n";
-}
-
 fn lengths(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     let (generated, references): (Vec<u32>, Vec<u32>) = evaluated
         .scores
         .studies
         .iter()
-        .filter(|study| study.has_text)
-        .map(|study| study.words)
+        .filter_map(|study| study.text.as_ref())
+        .map(|text| text.bleu.lengths())
+        .map(|(words, reference_words)| (words as u32, reference_words as u32))
         .unzip();
     if generated.is_empty() {
         return;

@@ -13,27 +13,21 @@ use crate::prepare::CsvOutput;
 
 /// Writes a row for each study: its own scores (BLEU of one text is not BLEU of many), and findings by name.
 pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
-    let has_cider = evaluated.options.protocol == TextProtocol::CocoCaption;
-    let mut names = vec![
-        "study_id",
-        "patient",
-        "words",
-        "reference_words",
-        "bleu_1",
-        "bleu_2",
-        "bleu_3",
-        "bleu_4",
-        "meteor",
-        "rouge_l",
-    ];
-    names.extend(has_cider.then_some("cider"));
+    let scorer = &evaluated.options.scorer;
+    let texts = text_names(scorer.protocol());
+    let mut names = vec!["study_id", "patient", "words", "reference_words"];
+    names.extend(texts);
     names.extend([
         "label_f1",
+        "severity",
         "true_positive",
         "false_positive",
         "false_negative",
         "seen_not_stated",
         "stated_not_seen",
+        "sentences",
+        "comparing_sentences",
+        "agreement",
     ]);
     let mut table = CsvOutput::create(path, names)?;
     for (study, scores) in evaluated
@@ -43,25 +37,42 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
         .zip(&evaluated.scores.studies)
     {
         let mut cells = vec![study.id.clone(), study.patient.to_string()];
-        text_cells(scores, has_cider, &mut cells);
+        match &scores.text {
+            Some(text) => {
+                let (words, reference_words) = text.bleu.lengths();
+                cells.extend([words.to_string(), reference_words.to_string()]);
+                cells.extend(scorer.scores(text).iter().map(|score| decimal(score.value)));
+            }
+            None => cells.resize(cells.len() + 2 + texts.len(), String::new()),
+        }
         label_cells(scores, &mut cells);
+        let comparisons = scores.comparisons;
+        let or_empty = |count: Option<u64>| count.map_or_else(String::new, |n| n.to_string());
+        cells.extend([
+            or_empty(comparisons.map(|counts| counts.sentences)),
+            or_empty(comparisons.map(|counts| counts.comparing_sentences)),
+            scores.agreement.map_or_else(String::new, decimal),
+        ]);
         table.row(cells.iter().map(String::as_str))?;
     }
     table.finish()?;
     Ok(())
 }
 
-fn text_cells(scores: &StudyScores, has_cider: bool, cells: &mut Vec<String>) {
-    if !scores.has_text {
-        cells.resize(cells.len() + 8 + usize::from(has_cider), String::new());
-        return;
+/// The columns of the text scores, in the order of [`TextScorer::scores`](crate::evaluation::text_scores::protocol::TextScorer::scores).
+fn text_names(protocol: TextProtocol) -> &'static [&'static str] {
+    const ALL: [&str; 7] = [
+        "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider",
+    ];
+    match protocol {
+        TextProtocol::Radialog2023 => &ALL[..6],
+        TextProtocol::CocoCaption => &ALL,
+        TextProtocol::Rexrank => &ALL[1..2],
     }
-    cells.push(scores.words.0.to_string());
-    cells.push(scores.words.1.to_string());
-    let mut values = scores.bleu.scores().to_vec();
-    values.extend([scores.meteor.score(), scores.rouge]);
-    values.extend(has_cider.then_some(scores.cider));
-    cells.extend(values.iter().map(|value| format!("{value:.6}")));
+}
+
+fn decimal(value: f64) -> String {
+    format!("{value:.6}")
 }
 
 fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
@@ -73,16 +84,14 @@ fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
     };
     match &scores.report {
         Some((truth, said)) => {
-            cells.push(
-                scores
-                    .label_f1()
-                    .map_or_else(String::new, |f1| format!("{f1:.6}")),
-            );
+            let severity = scores.severity.map(|errors| errors.weight);
+            cells.push(scores.label_f1().map_or_else(String::new, decimal));
+            cells.push(severity.map_or_else(String::new, |weight| weight.to_string()));
             cells.push(names(&|class| truth[class] == Some(true) && said[class]));
             cells.push(names(&|class| truth[class] == Some(false) && said[class]));
             cells.push(names(&|class| truth[class] == Some(true) && !said[class]));
         }
-        None => cells.resize(cells.len() + 4, String::new()),
+        None => cells.resize(cells.len() + 5, String::new()),
     }
     match &scores.disagreement {
         Some((seen, stated)) => {

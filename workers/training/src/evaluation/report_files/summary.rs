@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::EvaluatedReports;
 use crate::evaluation::clinical::UncertainAs;
 use crate::evaluation::corpus::FaultKind;
-use crate::evaluation::report_scores::{BlankAs, Comparison, Metric};
+use crate::evaluation::report_scores::{BlankAs, Calibration, Comparison, Metric, SetAsides};
+use crate::evaluation::severity::{ErrorWeight, WEIGHTS};
 use crate::evaluation::text_scores::protocol::TextProtocol;
 
 /// The content of `scores.json`.
@@ -24,6 +25,12 @@ pub(super) struct Summary<'a> {
     faults: BTreeMap<FaultKind, u64>,
     notes: Vec<String>,
     metrics: &'a [Metric],
+    /// What the errors of labels weigh.
+    severity_weights: &'static [ErrorWeight],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<&'a Calibration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_asides: Option<&'a SetAsides>,
     #[serde(skip_serializing_if = "Option::is_none")]
     comparison: Option<&'a Comparison>,
 }
@@ -52,7 +59,7 @@ impl<'a> Summary<'a> {
         notes.push(evaluated.resampled());
         Self {
             name: &evaluated.name,
-            protocol: evaluated.options.protocol,
+            protocol: evaluated.options.protocol(),
             uncertain: evaluated.options.uncertain,
             blank: evaluated.options.blank,
             seed: evaluated.options.seed,
@@ -60,7 +67,7 @@ impl<'a> Summary<'a> {
             counts: Counts {
                 predictions: corpus.predictions,
                 studies: corpus.studies.len() as u64,
-                texts: totals.texts,
+                texts: totals.text.texts,
                 labelled_reports: totals.labelled,
                 classified_images: totals.classified,
                 named_patients: corpus.patients,
@@ -70,6 +77,9 @@ impl<'a> Summary<'a> {
             faults,
             notes,
             metrics: &evaluated.scores.metrics,
+            severity_weights: &WEIGHTS,
+            calibration: Some(&evaluated.scores.calibration).filter(|bins| !bins.is_empty()),
+            set_asides: evaluated.scores.set_asides.as_ref(),
             comparison: evaluated.comparison,
         }
     }

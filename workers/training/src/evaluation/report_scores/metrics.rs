@@ -3,9 +3,9 @@
 use radialog_schemas::Finding;
 use serde::Serialize;
 
-use super::{Better, Estimate, ScoreOptions, Totals};
+use super::{Better, Estimate, ScoreOptions, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
-use crate::evaluation::text_scores::protocol::TextProtocol;
+use crate::evaluation::text_scores::protocol::TextScore;
 
 /// What a score is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -17,16 +17,27 @@ pub enum MetricGroup {
     Labels,
     /// Findings of the image's classifier beside labels of the reference.
     Findings,
+    /// What the report says of earlier images.
+    Comparisons,
 }
 
 impl MetricGroup {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Labels, Self::Findings, Self::Comparisons];
+
     /// What the scores are of, in words.
     pub fn title(self) -> &'static str {
         match self {
             Self::Text => "Words of the reports",
             Self::Labels => "Labels of the reports",
             Self::Findings => "Findings of the images",
+            Self::Comparisons => "Comparisons with earlier images",
         }
+    }
+
+    /// Whether each finding is scored, too.
+    pub fn has_findings(self) -> bool {
+        matches!(self, Self::Labels | Self::Findings)
     }
 }
 
@@ -51,9 +62,12 @@ pub struct Metric {
 
 /// The scores that a corpus has.
 pub struct MetricSet {
-    has: [bool; 3],
-    meteor: &'static str,
-    protocol: TextProtocol,
+    has_labels: bool,
+    has_findings: bool,
+    has_comparisons: bool,
+    /// Text scores by name, as far as there are any.
+    text: Vec<TextScore>,
+    scorer: TextScorer,
     clinical: String,
 }
 
@@ -65,9 +79,11 @@ impl MetricSet {
             UncertainAs::Positive => "positive",
         };
         Self {
-            has: [totals.texts > 0, totals.labelled > 0, totals.classified > 0],
-            meteor: options.meteor.name(),
-            protocol: options.protocol,
+            has_labels: totals.labelled > 0,
+            has_findings: totals.classified > 0,
+            has_comparisons: totals.comparisons.reports > 0,
+            text: options.scorer.scores(&totals.text),
+            scorer: options.scorer.clone(),
             clinical: format!("CheXbert labels, uncertain as {uncertain}"),
         }
     }
@@ -75,31 +91,37 @@ impl MetricSet {
     /// The scores that two systems both have.
     pub(super) fn of_both(first: &Totals, second: &Totals, options: &ScoreOptions) -> Self {
         let (mut set, other) = (Self::of(first, options), Self::of(second, options));
-        for (has, other) in set.has.iter_mut().zip(other.has) {
-            *has &= other;
+        set.has_labels &= other.has_labels;
+        set.has_findings &= other.has_findings;
+        set.has_comparisons &= other.has_comparisons;
+        if other.text.is_empty() {
+            set.text.clear();
         }
         set
     }
 
-    /// Every score of these studies that is a sum over them, in the order of [`MetricSet::names`].
+    /// Every score of these studies that is a sum over them, in the order of [`MetricSet::names`]; NaN where a selection has
+    /// nothing that a score is of.
     pub(super) fn values(&self, totals: &Totals) -> Vec<f64> {
         let mut values = Vec::new();
-        if self.has[0] {
-            let texts = totals.texts.max(1) as f64;
-            values.extend(totals.bleu.scores());
-            values.push(totals.meteor.score());
-            values.push(totals.rouge / texts);
-            if self.protocol == TextProtocol::CocoCaption {
-                values.push(totals.cider / texts);
-            }
+        if !self.text.is_empty() {
+            let scores = self.scorer.scores(&totals.text);
+            values.extend(scores.iter().map(|score| score.value));
+            values.resize(self.text.len(), f64::NAN);
         }
-        for (has, counts) in [
-            (self.has[1], &totals.reports),
-            (self.has[2], &totals.findings),
-        ] {
-            if has {
-                clinical_values(counts, &mut values);
-            }
+        let or_nan = |value: f64, of: u64| if of == 0 { f64::NAN } else { value };
+        if self.has_labels {
+            clinical_values(&totals.reports, totals.labelled, &mut values);
+            let severity = &totals.severity;
+            values.push(or_nan(severity.mean(), severity.reports));
+        }
+        if self.has_findings {
+            clinical_values(&totals.findings, totals.classified, &mut values);
+        }
+        if self.has_comparisons {
+            let comparisons = &totals.comparisons;
+            values.push(or_nan(comparisons.reports_share(), comparisons.reports));
+            values.push(or_nan(comparisons.sentences_share(), comparisons.sentences));
         }
         values
     }
@@ -119,47 +141,40 @@ impl MetricSet {
     /// The scores that are sums over studies, without values.
     pub(super) fn names(&self) -> Vec<Metric> {
         let mut metrics = Vec::new();
-        let mut add = |group, protocol: &str, name: &str, finding| {
+        let mut add = |group, protocol: &str, name: &str, better, finding| {
             metrics.push(Metric {
                 group,
                 name: name.to_owned(),
                 finding,
                 protocol: protocol.to_owned(),
-                better: Better::Higher,
+                better,
                 estimate: None,
             });
         };
-        if self.has[0] {
-            let protocol = self.protocol.name();
-            let cider = (self.protocol == TextProtocol::CocoCaption).then_some("CIDEr");
-            let names = [
-                "BLEU-1",
-                "BLEU-2",
-                "BLEU-3",
-                "BLEU-4",
-                self.meteor,
-                "ROUGE-L",
-            ];
-            for name in names.into_iter().chain(cider) {
-                add(MetricGroup::Text, protocol, name, None);
-            }
+        for score in &self.text {
+            let protocol = self.scorer.protocol().name();
+            add(MetricGroup::Text, protocol, score.name, score.better, None);
         }
-        let groups = [
-            (self.has[1], MetricGroup::Labels, self.clinical.as_str()),
-            (
-                self.has[2],
-                MetricGroup::Findings,
-                "classifier, probability over 0.5",
-            ),
-        ];
-        for (_, group, protocol) in groups.into_iter().filter(|(has, _, _)| *has) {
-            for name in CLINICAL {
-                add(group, protocol, name, None);
-            }
-            for finding in Finding::ALL {
-                for name in ["precision", "recall", "F1"] {
-                    add(group, protocol, name, Some(finding));
-                }
+        if self.has_labels {
+            clinical_names(MetricGroup::Labels, &self.clinical, &mut add);
+            let name = "severity-weighted errors of a report";
+            let protocol = "weights of this project, not validated";
+            add(MetricGroup::Labels, protocol, name, Better::Lower, None);
+        }
+        if self.has_findings {
+            let protocol = "classifier, probability over 0.5";
+            clinical_names(MetricGroup::Findings, protocol, &mut add);
+        }
+        if self.has_comparisons {
+            for name in ["reports that compare", "sentences that compare"] {
+                let protocol = "phrases of this project, not validated";
+                add(
+                    MetricGroup::Comparisons,
+                    protocol,
+                    name,
+                    Better::Lower,
+                    None,
+                );
             }
         }
         metrics
@@ -167,7 +182,7 @@ impl MetricSet {
 
     /// Whether findings of images are scored, too.
     pub(super) fn has_findings(&self) -> bool {
-        self.has[2]
+        self.has_findings
     }
 
     /// The scores of the classifier's probabilities.
@@ -207,8 +222,30 @@ const CLINICAL: [&str; 14] = [
     "micro recall of 5",
     "micro F1 of 5",
 ];
+/// Scores of each finding.
+const RATES: [&str; 3] = ["precision", "recall", "F1"];
 
-fn clinical_values(counts: &LabelCounts, values: &mut Vec<f64>) {
+fn clinical_names(
+    group: MetricGroup,
+    protocol: &str,
+    add: &mut impl FnMut(MetricGroup, &str, &str, Better, Option<Finding>),
+) {
+    for name in CLINICAL {
+        add(group, protocol, name, Better::Higher, None);
+    }
+    for finding in Finding::ALL {
+        for name in RATES {
+            add(group, protocol, name, Better::Higher, Some(finding));
+        }
+    }
+}
+
+fn clinical_values(counts: &LabelCounts, studies: u64, values: &mut Vec<f64>) {
+    if studies == 0 {
+        let scores = CLINICAL.len() + RATES.len() * Finding::ALL.len();
+        values.extend(std::iter::repeat_n(f64::NAN, scores));
+        return;
+    }
     let scores: ClinicalScores = counts.scores();
     values.extend([
         scores.macro_f1,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use radialog_schemas::Finding;
 use radialog_training::evaluation::corpus::{Corpus, FaultKind, InputFault};
 use radialog_training::evaluation::report_files::EvaluatedReports;
-use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup};
+use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup, SetAsides};
 
 /// So many faults of a kind are named; all of them are in faults.csv.
 const NAMED: usize = 5;
@@ -17,7 +17,7 @@ pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
         "{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images",
         corpus.predictions,
         corpus.studies.len(),
-        totals.texts,
+        totals.text.texts,
         totals.labelled,
         totals.classified
     );
@@ -34,12 +34,11 @@ pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
     for note in corpus.notes.iter().chain(&evaluated.notes()) {
         outln!("  {note}");
     }
-    for group in [
-        MetricGroup::Text,
-        MetricGroup::Labels,
-        MetricGroup::Findings,
-    ] {
+    for group in MetricGroup::ALL {
         print_group(evaluated, group);
+    }
+    if let Some(set_asides) = &evaluated.scores.set_asides {
+        print_set_asides(set_asides);
     }
     if let Some(comparison) = evaluated.comparison {
         print_comparison(comparison);
@@ -69,17 +68,26 @@ fn print_group(evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
     let Some(first) = metrics.first() else {
         return;
     };
-    outln!("\n{}: {} (higher is better)", group.title(), first.protocol);
+    outln!("\n{}: {}", group.title(), first.protocol);
     let whole = metrics.iter().filter(|metric| metric.finding.is_none());
     for metric in whole {
-        outln!("  {:<28} {}", metric.name, estimate(metric));
+        let other = match metric.protocol == first.protocol {
+            true => String::new(),
+            false => format!("; {}", metric.protocol),
+        };
+        outln!(
+            "  {:<36} {:<24}  {} is better{other}",
+            metric.name,
+            estimate(metric),
+            metric.better.word()
+        );
     }
-    if group == MetricGroup::Text {
+    if !group.has_findings() {
         return;
     }
     outln!(
         "  {:<28} {:>8}  {:<24} {:<24} {}",
-        "",
+        "higher is better",
         "positive",
         "precision",
         "recall",
@@ -117,6 +125,35 @@ fn estimate(metric: &Metric) -> String {
     )
 }
 
+fn print_set_asides(set_asides: &SetAsides) {
+    outln!(
+        "\nWithout the least consistent of {} studies with sampled reports: share set aside",
+        set_asides.sampled
+    );
+    let cell = |value: &f64| match value.is_nan() {
+        true => "-".to_owned(),
+        false => format!("{value:.4}"),
+    };
+    let shares = set_asides.rows.iter();
+    let shares = shares.map(|row| format!("{:>8}", format!("{:.0} %", row.share * 100.0)));
+    outln!("  {:<36} {}", "", shares.collect::<String>());
+    for (place, metric) in set_asides.metrics.iter().enumerate() {
+        let values = set_asides.rows.iter();
+        let values = values.map(|row| {
+            format!(
+                "{:>8}",
+                row.values.get(place).map_or_else(String::new, cell)
+            )
+        });
+        outln!(
+            "  {:<36} {}  {} is better",
+            metric.name,
+            values.collect::<String>(),
+            metric.better.word()
+        );
+    }
+}
+
 fn print_comparison(comparison: &Comparison) {
     outln!(
         "\nCompared on the {} studies that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
@@ -125,12 +162,12 @@ fn print_comparison(comparison: &Comparison) {
         comparison.only.1,
         comparison.exchanges
     );
-    outln!("  {:<28} {:>8} {:>8} {:>8}", "", "here", "there", "p");
+    outln!("  {:<36} {:>8} {:>8} {:>8}", "", "here", "there", "p");
     for compared in &comparison.metrics {
         if compared.metric.finding.is_none() {
             let (metric, p) = (&compared.metric, compared.p);
             outln!(
-                "  {:<28} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
+                "  {:<36} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
                 metric.name,
                 compared.ours,
                 compared.other,

@@ -1,6 +1,7 @@
 //! The best and the worst studies, with image, reference and generated text side by side.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +9,10 @@ use radialog_schemas::Finding;
 
 use super::{EvaluatedReports, escaped};
 use crate::error::TrainingError;
+use crate::evaluation::comparisons::comparison_marks;
 use crate::evaluation::corpus::Span;
 use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::text_scores::protocol::TextProtocol;
 
 /// So many studies of each kind.
 const SHOWN: usize = 5;
@@ -18,12 +21,13 @@ pub(super) fn write(
     page: &mut String,
     evaluated: &EvaluatedReports<'_>,
 ) -> Result<(), TrainingError> {
+    let protocol = evaluated.options.protocol();
     let mut ranked: Vec<(f64, usize)> = evaluated
         .scores
         .studies
         .iter()
         .enumerate()
-        .filter_map(|(place, study)| Some((merit(study)?, place)))
+        .filter_map(|(place, study)| Some((merit(study, protocol)?, place)))
         .collect();
     if ranked.is_empty() {
         return Ok(());
@@ -31,8 +35,16 @@ pub(super) fn write(
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let best = ranked.len().min(SHOWN);
     let worst = (ranked.len() - best).min(SHOWN);
-    *page += "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of ROUGE-L and the F1 of the report's labels, as far as both \
-         are there; higher is better.</p>\n<h3>The best</h3>\n";
+    let wording = if protocol.is_caption_toolkit() {
+        "ROUGE-L"
+    } else {
+        "BLEU-2"
+    };
+    let _ = write!(
+        page,
+        "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of {wording} and the F1 of the report's labels, as far as both are \
+         there; higher is better. Marked: words of the report that compare with an earlier image.</p>\n<h3>The best</h3>\n"
+    );
     for (merit, place) in &ranked[..best] {
         study(page, evaluated, *place, *merit)?;
     }
@@ -46,13 +58,9 @@ pub(super) fn write(
 }
 
 /// What a study is ranked by; none where nothing of its report was scored.
-fn merit(study: &StudyScores) -> Option<f64> {
-    let parts: Vec<f64> = study
-        .has_text
-        .then_some(study.rouge)
-        .into_iter()
-        .chain(study.label_f1())
-        .collect();
+fn merit(study: &StudyScores, protocol: TextProtocol) -> Option<f64> {
+    let wording = study.wording(protocol).into_iter();
+    let parts: Vec<f64> = wording.chain(study.label_f1()).collect();
     (!parts.is_empty()).then(|| parts.iter().sum::<f64>() / parts.len() as f64)
 }
 
@@ -111,13 +119,30 @@ fn study(
         ),
         ("Generated", read(study.prediction)?, "No report."),
     ] {
-        let text = text.as_deref().map(str::trim).unwrap_or(missing);
-        let text = if text.is_empty() { "(empty)" } else { text };
-        let _ = writeln!(page, "<div><h4>{title}</h4><p>{}</p></div>", escaped(text));
+        let shown = match text.as_deref().map(str::trim) {
+            None => format!("<span class=\"muted\">{missing}</span>"),
+            Some("") => "<span class=\"muted\">(empty)</span>".to_owned(),
+            Some(text) if title == "Generated" => marked(text),
+            Some(text) => escaped(text),
+        };
+        let _ = writeln!(page, "<div><h5>{title}</h5><p>{shown}</p></div>");
     }
     labels(page, scores);
     *page += "</div>\n";
     Ok(())
+}
+
+/// A report with its comparisons marked.
+fn marked(text: &str) -> String {
+    let mut shown = String::new();
+    let mut end = 0;
+    for mark in comparison_marks(text) {
+        let Range { start, end: next } = mark.phrase;
+        let (before, phrase) = (&text[end..start], &text[start..next]);
+        let _ = write!(shown, "{}<mark>{}</mark>", escaped(before), escaped(phrase));
+        end = next;
+    }
+    shown + &escaped(&text[end..])
 }
 
 fn labels(page: &mut String, scores: &StudyScores) {
