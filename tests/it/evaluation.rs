@@ -16,6 +16,7 @@ mod bad_input;
 mod files;
 mod labelled;
 mod recorded;
+mod review;
 
 /// A folder in which reports are evaluated.
 struct EvaluationFixture {

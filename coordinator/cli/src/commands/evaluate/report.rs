@@ -48,9 +48,11 @@ const FOLDER: &str = "evaluation";
 /// Writes to --out: report.html (scores, plots, best and worst studies), report.md (scores, and the published ones), scores.json,
 /// studies.csv (scores of each study), faults.csv (what is wrong with the files, with line and id).
 ///
-/// radialog-2023 splits texts as RaDialog's own test program does, coco-caption as the caption
-/// toolkit does, with CIDEr on top. Clinical scores are over CheXbert's labels: macro is the mean of findings, micro counts all
-/// cells together; over 14 findings, and over the five of CheXpert's competition.
+/// radialog-2023 splits texts as RaDialog's own test program does, coco-caption as the caption toolkit does, with CIDEr on top.
+/// rexrank has ReXrank's BLEU-2, and compares with findings and impression where the references are its JSON. Clinical scores
+/// are over CheXbert's labels: macro is the mean of findings, micro counts all cells together; over 14 findings, and over the five
+/// of CheXpert's competition. Wrong labels are also weighed by what they could do to a patient, and sentences counted that compare
+/// with an earlier image; a run with --consistency is scored without its least consistent studies, too.
 ///
 /// Examples:
 ///
