@@ -127,6 +127,22 @@ fn texts_without_ids_must_be_as_many_on_both_sides() -> Result<()> {
 }
 
 #[test]
+fn a_row_whose_image_is_called_as_its_id_is_one_row() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\n")?;
+    folder.write(
+        "references.csv",
+        "study_id,image,findings\na,a.png,Clear.\n",
+    )?;
+    let scores = folder.scores(&["predictions.csv", "--references", "references.csv"])?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(1.0),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     folder.write("predictions.csv", "id,report\na,Clear.\nb,Edema.\n")?;

@@ -283,19 +283,6 @@ mod tests {
     use super::ptb_words;
 
     #[test]
-    fn tmpcorpus() {
-        let Ok(path) = std::env::var("PTB_IN") else {
-            return;
-        };
-        let out: Vec<String> = std::fs::read_to_string(path)
-            .unwrap()
-            .lines()
-            .map(|l| ptb_words(l).join(" "))
-            .collect();
-        std::fs::write(std::env::var("PTB_OUT").unwrap(), out.join("\n") + "\n").unwrap();
-    }
-
-    #[test]
     fn words_are_split_as_by_stanfords_lexer_and_punctuation_is_dropped() {
         for (text, words) in [
             (
