@@ -67,14 +67,18 @@ impl EvaluatedReports<'_> {
             0 => "studies, since no patient is named".to_owned(),
             patients => format!("patients ({patients} are named; others count as one each)"),
         };
-        format!(
-            "95 % intervals in brackets: bootstrap of {repeats} resamples over {drawn}, seed {seed}"
-        )
+        format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
     }
 
     /// What to know about the scores.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.scores.totals.text.texts == 0 {
+            notes.push(
+                "no text scores: no study has a reference text (an image without a report of its own has none)"
+                    .to_owned(),
+            );
+        }
         let unlabelled: Vec<&str> = self.corpus.unlabelled.iter().map(|f| f.name()).collect();
         if !unlabelled.is_empty() {
             let names = unlabelled.join(", ");

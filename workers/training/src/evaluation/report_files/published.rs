@@ -127,14 +127,15 @@ pub(super) fn caution(evaluated: &EvaluatedReports<'_>) -> String {
         evaluated.corpus.studies.len(),
         evaluated.name
     );
-    if evaluated.options.protocol() != TextProtocol::Radialog2023 {
+    let has_texts = evaluated.scores.totals.text.texts > 0;
+    if has_texts && evaluated.options.protocol() != TextProtocol::Radialog2023 {
         let _ = write!(
             caution,
             " Text scores here are by {}, the published ones by radialog-2023: they cannot be compared.",
             evaluated.options.protocol().name()
         );
     }
-    if !evaluated.options.scorer.meteor().is_complete() {
+    if has_texts && !evaluated.options.scorer.meteor().is_complete() {
         caution += " METEOR here matches by form and stem only (--meteor names its data), the published one by synonyms and paraphrases, too.";
     }
     caution

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Metric, MetricSet, ScoreOptions, StudyScores, Totals};
+use super::{Metric, MetricGroup, MetricSet, ScoreOptions, StudyScores, Totals};
 use crate::evaluation::consistency::{SHARES, kept};
 
 /// Scores of the studies that stay.
@@ -22,7 +22,7 @@ pub struct SetAside {
 pub struct SetAsides {
     /// The number of studies of which reports were sampled.
     pub sampled: u64,
-    /// The scores, of all findings together.
+    /// The scores of reports, of all findings together.
     pub metrics: Vec<Metric>,
     /// None set aside, then the shares of [`SHARES`].
     pub rows: Vec<SetAside>,
@@ -50,7 +50,7 @@ impl SetAsides {
         let rows = std::iter::once(0.0).chain(SHARES).map(|share| {
             let (studies, totals) = totals(share);
             let values = names.iter().zip(set.values(&totals));
-            let whole = values.filter(|(metric, _)| metric.finding.is_none());
+            let whole = values.filter(|(metric, _)| is_shown(metric));
             SetAside {
                 share,
                 studies,
@@ -58,11 +58,15 @@ impl SetAsides {
             }
         });
         let rows = rows.collect();
-        let whole = |metric: &Metric| metric.finding.is_none();
         Some(Self {
             sampled: sampled.len() as u64,
-            metrics: names.into_iter().filter(whole).collect(),
+            metrics: names.into_iter().filter(is_shown).collect(),
             rows,
         })
     }
+}
+
+/// Whether a score is of whole reports: samples say nothing about the classifier.
+fn is_shown(metric: &Metric) -> bool {
+    metric.finding.is_none() && metric.group != MetricGroup::Findings
 }

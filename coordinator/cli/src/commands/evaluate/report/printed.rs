@@ -85,30 +85,43 @@ fn print_group(evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
     if !group.has_findings() {
         return;
     }
+    print_findings(evaluated, group, &metrics);
+}
+
+/// Prints the scores of each finding, a row a finding and a column a score.
+fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics: &[&Metric]) {
+    let mut names: Vec<&str> = Vec::new();
+    for metric in metrics.iter().filter(|metric| metric.finding.is_some()) {
+        if !names.contains(&metric.name.as_str()) {
+            names.push(&metric.name);
+        }
+    }
+    let columns = names.iter().map(|name| format!("  {name:<24}"));
     outln!(
-        "  {:<28} {:>8}  {:<24} {:<24} {}",
-        "higher is better",
+        "  {:<28} {:>8}{}",
+        "each finding",
         "positive",
-        "precision",
-        "recall",
-        "F1"
+        columns.collect::<String>().trim_end()
     );
+    let counts = evaluated.counts(group);
     for finding in Finding::ALL {
-        let cells: Vec<String> = metrics
-            .iter()
-            .filter(|metric| metric.finding == Some(finding))
-            .map(|metric| estimate(metric))
-            .collect();
-        let counts = evaluated.counts(group);
-        let line = match (counts.known(finding), &cells[..]) {
-            (0, _) => "not scored: no label".to_owned(),
-            (_, [precision, recall, f1]) => format!("{precision:<24} {recall:<24} {f1}"),
-            _ => String::new(),
+        let cell = |name: &&str| {
+            let of = |metric: &&&Metric| metric.finding == Some(finding) && metric.name == **name;
+            let found = metrics.iter().find(of);
+            format!(
+                "  {:<24}",
+                found.map(|metric| estimate(metric)).unwrap_or_default()
+            )
+        };
+        let line = match counts.known(finding) {
+            0 => "  not scored: no label".to_owned(),
+            _ => names.iter().map(cell).collect::<String>(),
         };
         outln!(
-            "  {:<28} {:>8}  {line}",
+            "  {:<28} {:>8}{}",
             finding.name(),
-            counts.positives(finding)
+            counts.positives(finding),
+            line.trim_end()
         );
     }
 }

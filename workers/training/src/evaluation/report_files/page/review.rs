@@ -21,13 +21,17 @@ pub(super) fn write(page: &mut String, set_asides: &SetAsides) {
         );
     }
     *page += "<th>better</th></tr>\n";
+    let mut group = None;
     for (place, metric) in set_asides.metrics.iter().enumerate() {
-        let _ = write!(
-            page,
-            "<tr><td>{}: {}</td>",
-            metric.group.title(),
-            escaped(&metric.name)
-        );
+        if group.replace(metric.group) != Some(metric.group) {
+            let _ = writeln!(
+                page,
+                "<tr><th colspan=\"{}\">{}</th></tr>",
+                set_asides.rows.len() + 2,
+                metric.group.title()
+            );
+        }
+        let _ = write!(page, "<tr><td>{}</td>", escaped(&metric.name));
         for row in &set_asides.rows {
             let value = row.values.get(place).filter(|value| !value.is_nan());
             let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));

@@ -3,8 +3,8 @@
 //! Measured, not taken from its source: candidates were the abbreviations that the United States Government's Style Manual names
 //! (titles, ranks, months, days, states, companies, streets, scholarly words), words before a full stop in Indiana
 //! University's reports, and English function words. Each was put before "The", "the", a number and the end of a text (a first
-//! word behind "p.m."), the toolkit's program was run, and those are here that it does not split as it splits other words. With them, all 6,774 different texts
-//! of those reports and of the recorded pairs are split as the toolkit splits them.
+//! word behind "p.m."), the toolkit's program was run, and those are here that it does not split as it splits other words. With
+//! them, all 6,768 different texts of those reports and of the recorded pairs are split as the toolkit splits them.
 
 /// Abbreviations in any case whose full stop ends a sentence, too, if a capital follows: two tokens are made of it.
 pub(super) const ENDING: &[&str] = &[
