@@ -143,6 +143,28 @@ fn a_row_whose_image_is_called_as_its_id_is_one_row() -> Result<()> {
 }
 
 #[test]
+fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\n")?;
+    folder.write("others.csv", "id,report\na,Edema.\na,Twice.\n")?;
+    folder.write("references.csv", "id,findings\na,Clear.\n")?;
+    let files = ["predictions.csv", "--references", "references.csv"];
+    let against = [&files[..], &["--against", "others.csv"]].concat();
+    let printed = folder.evaluate(&against)?;
+    ensure!(
+        printed.contains("1 predictions whose id stands earlier\n    others.csv line 3 (a)"),
+        "{printed}"
+    );
+    ensure!(
+        printed.contains("Compared with others.csv on the 1 studies"),
+        "{printed}"
+    );
+    let fault = folder.fault(&[&against[..], &["--run", "labels"]].concat(), 64)?;
+    ensure!(fault.contains("leave --run out"), "{fault}");
+    Ok(())
+}
+
+#[test]
 fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     folder.write("predictions.csv", "id,report\na,Clear.\nb,Edema.\n")?;

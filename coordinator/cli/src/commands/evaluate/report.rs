@@ -64,6 +64,12 @@ const FOLDER: &str = "evaluation";
 ///
 /// radialog evaluate report predictions.csv --references reports.csv --bundle /bundles/radialog-v1 --against other.csv
 #[derive(Args)]
+#[command(mut_arg("bundle", |bundle| bundle
+    .help("Bundle whose scoring component labels what has no labels: a folder, or s3://bucket/prefix. Without it, nothing is labelled")
+    .long_help(None)))]
+#[command(mut_arg("run", |run| run
+    .help("Folder of the run that labels; holds the state to resume from. Default: in --out, by the texts' hash")
+    .long_help(None)))]
 pub(super) struct ReportArgs {
     /// Generated reports
     #[arg(value_name = "RUN|FILE")]
@@ -144,12 +150,15 @@ pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         .context("the evaluation ended unexpectedly")??;
     let out = out(&args);
     fs::create_dir_all(&out).with_context(|| format!("cannot create '{}'", out.display()))?;
-    let Some(ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
+    let Some(mut ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let other = match &args.against {
         Some(path) => match Read::labelled(&args, path, &out, "against").await? {
-            Some(other) => Some(other),
+            Some(other) => {
+                ours.corpus.add_faults_of(&other.corpus);
+                Some(other)
+            }
             None => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         },
         None => None,
@@ -171,8 +180,12 @@ fn evaluate(
     let comparison = match (&args.against, other) {
         (Some(path), Some(other)) => {
             let others = score(other, options, path)?;
-            let compared =
-                report_scores::compare((&ours.corpus, &scores), (&other.corpus, &others), options);
+            let compared = report_scores::compare(
+                &path.display().to_string(),
+                (&ours.corpus, &scores),
+                (&other.corpus, &others),
+                options,
+            );
             let Some(compared) = compared else {
                 bail!(
                     "{} and {} have no study in common: they must be reports of the same archive",
@@ -228,6 +241,10 @@ fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
 }
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
+    if args.against.is_some() && args.labelling.names_run() {
+        let message = "--run names one folder, and the labels of --against need another: leave --run out, and both lie in --out";
+        return Err(UsageError(message.to_owned()).into());
+    }
     let protocol = args.protocol.protocol();
     if protocol == TextProtocol::Rexrank && args.meteor.is_some() {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";

@@ -46,6 +46,11 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Whether the folder of the run is named.
+    pub(crate) fn names_run(&self) -> bool {
+        self.run.is_some()
+    }
+
     /// Whether a bundle is named, by the flag or the environment.
     pub(crate) fn names_bundle(&self) -> bool {
         self.models.source.bundle.is_some()

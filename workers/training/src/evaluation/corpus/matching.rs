@@ -217,6 +217,12 @@ impl Corpus {
         self.patients = known.len() as u64;
     }
 
+    /// Takes over what is wrong with the predictions of another system, so that it is told beside ours.
+    pub fn add_faults_of(&mut self, other: &Self) {
+        let of_predictions = other.faults.iter().filter(|fault| fault.file == other.file);
+        self.faults.extend(of_predictions.cloned());
+    }
+
     fn name_unused(&mut self, files: &[ReferenceFile], wanted: Option<&str>) {
         for file in files {
             let shown: Arc<str> = file.path.to_string_lossy().into();

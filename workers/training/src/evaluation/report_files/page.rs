@@ -205,10 +205,14 @@ fn disagreement(page: &mut String, evaluated: &EvaluatedReports<'_>) {
 fn compared(page: &mut String, comparison: &Comparison) {
     let _ = write!(
         page,
-        "<h2>Beside the other system</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
+        "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
          {} exchanges, two-sided.</p>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
          class=\"number\">there</th><th class=\"number\">p</th><th>better</th><th>protocol</th></tr>\n",
-        comparison.studies, comparison.only.0, comparison.only.1, comparison.exchanges
+        escaped(&comparison.name),
+        comparison.studies,
+        comparison.only.0,
+        comparison.only.1,
+        comparison.exchanges
     );
     for compared in comparison
         .metrics

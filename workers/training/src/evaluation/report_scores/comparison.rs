@@ -26,6 +26,8 @@ pub struct ComparedMetric {
 /// Two systems on the studies that both have.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
+    /// The other system.
+    pub name: String,
     /// The number of studies that both have.
     pub studies: u64,
     /// Studies that only the first has, and only the other.
@@ -36,8 +38,9 @@ pub struct Comparison {
     pub metrics: Vec<ComparedMetric>,
 }
 
-/// Compares two systems; none where they have no study in common.
+/// Compares two systems, of which the other one has this name; none where they have no study in common.
 pub fn compare(
+    name: &str,
     ours: (&Corpus, &ReportScores),
     other: (&Corpus, &ReportScores),
     options: &ScoreOptions,
@@ -118,6 +121,7 @@ pub fn compare(
         })
         .collect();
     Some(Comparison {
+        name: name.to_owned(),
         studies: common,
         only: (
             ours.0.studies.len() as u64 - common,

@@ -76,7 +76,7 @@ fn print_group(evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
             false => format!("; {}", metric.protocol),
         };
         outln!(
-            "  {:<36} {:<24}  {} is better{other}",
+            "  {:<40} {:<24}  {} is better{other}",
             metric.name,
             estimate(metric),
             metric.better.word()
@@ -149,7 +149,7 @@ fn print_set_asides(set_asides: &SetAsides) {
     };
     let shares = set_asides.rows.iter();
     let shares = shares.map(|row| format!("{:>8}", format!("{:.0} %", row.share * 100.0)));
-    outln!("  {:<36} {}", "", shares.collect::<String>());
+    outln!("  {:<40} {}", "", shares.collect::<String>());
     for (place, metric) in set_asides.metrics.iter().enumerate() {
         let values = set_asides.rows.iter();
         let values = values.map(|row| {
@@ -159,7 +159,7 @@ fn print_set_asides(set_asides: &SetAsides) {
             )
         });
         outln!(
-            "  {:<36} {}  {} is better",
+            "  {:<40} {}  {} is better",
             metric.name,
             values.collect::<String>(),
             metric.better.word()
@@ -169,18 +169,19 @@ fn print_set_asides(set_asides: &SetAsides) {
 
 fn print_comparison(comparison: &Comparison) {
     outln!(
-        "\nCompared on the {} studies that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
+        "\nCompared with {} on the {} studies that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
+        comparison.name,
         comparison.studies,
         comparison.only.0,
         comparison.only.1,
         comparison.exchanges
     );
-    outln!("  {:<36} {:>8} {:>8} {:>8}", "", "here", "there", "p");
+    outln!("  {:<40} {:>8} {:>8} {:>8}", "", "here", "there", "p");
     for compared in &comparison.metrics {
         if compared.metric.finding.is_none() {
             let (metric, p) = (&compared.metric, compared.p);
             outln!(
-                "  {:<36} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
+                "  {:<40} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
                 metric.name,
                 compared.ours,
                 compared.other,

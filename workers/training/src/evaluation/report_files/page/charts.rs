@@ -9,7 +9,7 @@ use crate::evaluation::report_scores::Calibration;
 /// Width of a drawing, in its own units.
 const WIDTH: f64 = 640.0;
 /// Room for names at the left.
-const NAMES: f64 = 190.0;
+const NAMES: f64 = 230.0;
 /// Bars of a histogram.
 const BARS: usize = 24;
 
