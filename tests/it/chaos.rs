@@ -27,7 +27,15 @@ async fn an_installation_that_is_broken_in_a_seeded_order_loses_nothing() -> Res
     let results = dir.path().join("chaos.json");
     let mut command = radialog(&["chaos", "--faults", FAULTS, "--seed", "4", "--studies", "4"])?;
     command
-        .args(["--workers", "1", "--conversations", "1", "--json"])
+        .args([
+            "--workers",
+            "1",
+            "--conversations",
+            "1",
+            "--patience",
+            "4m",
+            "--json",
+        ])
         .arg(&results);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let page = String::from_utf8_lossy(&output.stdout).into_owned();

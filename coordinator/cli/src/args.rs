@@ -40,11 +40,6 @@ impl SystemArg {
     }
 }
 
-/// Whether it is said where objects are. Where it is not, they are in a folder of the process's own, which no other one reads.
-pub(crate) fn has_shared_store(config: &Config) -> bool {
-    config.s3.is_some() || config.objects.directory.is_some()
-}
-
 /// Where broker, store and state are.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Services (none of them: everything runs in this process)")]

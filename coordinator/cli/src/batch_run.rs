@@ -10,27 +10,9 @@ use radialog_schemas::Stage;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{ModelArgs, has_shared_store};
+use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
-use crate::exit::UsageError;
 use crate::progress::{self, ProgressStyle};
-
-/// Refuses a broker without a state and a store that are shared, and a state without a broker.
-pub(crate) fn require_state_beside_broker(config: &Config) -> Result<(), UsageError> {
-    if config.amqp.is_some() != config.redis.is_some() {
-        return Err(UsageError(
-            "--amqp and --redis go together: give both, or none to run everything in this process"
-                .into(),
-        ));
-    }
-    if config.amqp.is_some() && !has_shared_store(config) {
-        return Err(UsageError(
-            "with --amqp, workers fetch images from a store: give --s3 URL (RADIALOG_S3_URL), or --objects DIR on a shared disk"
-                .into(),
-        ));
-    }
-    Ok(())
-}
 
 /// Runs a batch to its end or interruption, showing progress. Where no broker is configured, its workers are in this
 /// process.

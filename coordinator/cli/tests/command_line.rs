@@ -233,6 +233,31 @@ fn a_wrong_flag_is_usage_and_exits_with_64() {
 }
 
 #[test]
+fn what_is_named_and_not_there_is_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, table) = (dir.path().join("file"), dir.path().join("table.csv"));
+    std::fs::write(&file, "text").unwrap();
+    std::fs::write(&table, "study_id,picture\n").unwrap();
+    let [file, table] = [&file, &table].map(|path| path.to_str().unwrap());
+    let out = dir.path().join("out");
+    let out = out.to_str().unwrap();
+    let batch = |more: &[&str]| radialog(&[&["batch", "--out", out], more].concat());
+    for (output, says) in [
+        (batch(&["/no/such/archive"]), "there is no archive"),
+        (batch(&[table]), "no column 'image'"),
+        (batch(&[table, "--bundle", file]), "is not a bundle"),
+        (
+            radialog(&["serve", "--bundle", "/no/such"]),
+            "is not a bundle",
+        ),
+    ] {
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{errors}");
+        assert!(errors.contains(says), "{errors}");
+    }
+}
+
+#[test]
 fn a_worker_without_a_broker_says_what_to_give() {
     let output = radialog(&["worker", "scoring"]);
     assert_eq!(output.status.code(), Some(64));

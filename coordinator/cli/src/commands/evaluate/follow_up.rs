@@ -36,9 +36,10 @@ pub(super) use output::{
 pub(super) use truth::{Coverage, TruthArgs, Truths};
 
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{self, require_state_beside_broker};
+use crate::batch_run;
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
+use crate::shared_services;
 use crate::{archive_source, bundle_source, interruption, served_bundle};
 
 /// The folder of a run over the archive that ends with labelled reports.
@@ -133,7 +134,7 @@ impl<'a> Session<'a> {
     /// Opens everything that the evaluation needs. `stages` are those that its runs end with.
     pub(super) async fn open(args: &'a FollowUpArgs, stages: &[Stage]) -> anyhow::Result<Self> {
         let mut config = args.services.load_quiet(&[])?;
-        require_state_beside_broker(&config)?;
+        shared_services::require_all_or_own(&config)?;
         config
             .objects
             .directory

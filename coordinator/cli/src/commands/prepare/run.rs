@@ -19,8 +19,9 @@ use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord
 
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{self, require_state_beside_broker};
+use crate::batch_run;
 use crate::progress::ProgressStyle;
+use crate::shared_services;
 use crate::{bundle_source, interruption};
 
 /// The settings with which a preparation runs.
@@ -103,7 +104,7 @@ impl<'a> Session<'a> {
             .objects
             .directory
             .get_or_insert_with(|| folder.join("objects"));
-        require_state_beside_broker(&config)?;
+        shared_services::require_all_or_own(&config)?;
         Ok(Self {
             args,
             folder,
