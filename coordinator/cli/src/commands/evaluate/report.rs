@@ -144,12 +144,17 @@ struct Read {
 
 pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let args = Arc::new(args);
-    let of = args.clone();
-    let options = tokio::task::spawn_blocking(move || options(&of))
+    let (of, out) = (args.clone(), out(&args));
+    let folder = out.clone();
+    let options = tokio::task::spawn_blocking(move || {
+        let options = options(&of)?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create '{}'", folder.display()))?;
+        anyhow::Ok(options)
+    });
+    let options = options
         .await
         .context("the evaluation ended unexpectedly")??;
-    let out = out(&args);
-    fs::create_dir_all(&out).with_context(|| format!("cannot create '{}'", out.display()))?;
     let Some(mut ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };

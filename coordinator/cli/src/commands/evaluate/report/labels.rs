@@ -11,6 +11,7 @@ use radialog_coordinator::archive::{ArchiveLocation, ReportTable};
 use radialog_schemas::{ContentHash, Finding, Generation, Label, Source, Stage};
 use radialog_training::evaluation::corpus::{Corpus, Span, StoredTexts};
 use radialog_training::prepare::{CsvOutput, FindingLabels};
+use tokio::task::block_in_place;
 
 use super::Read;
 use crate::commands::prepare::run::{Job, RunArgs, Session};
@@ -37,12 +38,12 @@ pub(super) async fn complete(
         return Ok(true);
     }
     // Other texts are another run.
-    let texts = texts_to_label(&read.corpus, &read.texts)?;
+    let texts = block_in_place(|| texts_to_label(&read.corpus, &read.texts))?;
     let hash = ContentHash::of_parts(texts.keys().map(|key| key.as_bytes()));
     let place = out.join(format!("{RUN}-{name}-{}", hash.short()));
     let table = place.with_extension("csv");
     let session = Session::configure(args, &place)?;
-    write_texts(&table, &texts, &read.texts)?;
+    block_in_place(|| write_texts(&table, &texts, &read.texts))?;
     let archive = ReportTable::open(&ArchiveLocation::Path(table.clone()), TEXT, None).await?;
     let bundle = session.bundle(&[Stage::Scoring]).await?;
     let job = Job {
@@ -66,8 +67,7 @@ pub(super) async fn complete(
     }
     results.tell_failures();
     let stored = &read.texts;
-    read.corpus
-        .take_labels(|span| label(stored, span, &labels))?;
+    block_in_place(|| read.corpus.take_labels(|span| label(stored, span, &labels)))?;
     let manifest = bundle.manifest();
     read.corpus.notes.push(format!(
         "labels of {} different texts by the scoring component of bundle '{}' ({})",
