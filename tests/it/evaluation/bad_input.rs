@@ -184,6 +184,11 @@ fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
         "references.csv",
         "id,split,findings\na,test,Clear.\nb,train,Edema.\n",
     )?;
+    let fault = folder.fault(&[&files[..], &["--split", "validate"]].concat(), 64)?;
+    ensure!(
+        fault.contains("no study of the split 'validate' that can be scored, but 2 of others"),
+        "{fault}"
+    );
     let scores = folder.scores(&[&files[..], &["--split", "test"]].concat())?;
     ensure!(
         scores["counts"]["studies"] == 1 && scores["counts"]["other_splits"] == 1,
@@ -207,6 +212,10 @@ fn nothing_to_compare_with_says_what_is_missing() -> Result<()> {
         fault.contains("1 predictions without a reference") && fault.contains("--references"),
         "{fault}"
     );
+    // What is printed names the file that has all of them.
+    ensure!(folder.read("evaluation/faults.csv")?.contains(",2,a,"));
+    let fault = folder.fault(&["nowhere.csv"], 64)?;
+    ensure!(fault.contains("there is no 'nowhere.csv'"), "{fault}");
     folder.write("predictions.csv", "name,words\na,Clear.\n")?;
     let fault = folder.fault(&["predictions.csv"], 1)?;
     ensure!(

@@ -14,6 +14,7 @@ mod summary;
 
 pub use image_folder::ImageFolder;
 pub use original_files::write_original_files;
+pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;
 use super::corpus::{Corpus, StoredTexts};
@@ -110,7 +111,7 @@ impl EvaluatedReports<'_> {
 /// A file cannot be written, or a text not be read.
 pub fn write(folder: &Path, evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingError> {
     studies_table::write(&folder.join(STUDIES_FILE), evaluated)?;
-    studies_table::write_faults(&folder.join(FAULTS_FILE), evaluated.corpus)?;
+    write_faults(folder, evaluated.corpus)?;
     let summary = json(&summary::Summary::of(evaluated));
     for (name, content) in [
         (PAGE_FILE, &page::page(evaluated)?),

@@ -1,6 +1,5 @@
 //! `radialog evaluate report`: generated reports beside references, by the protocol that papers use.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -12,18 +11,17 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::RunFile;
 use radialog_training::evaluation::clinical::UncertainAs;
-use radialog_training::evaluation::corpus::{
-    Corpus, MatchOptions, PredictionFile, ReferenceSection, References, StoredTexts, TextStore,
-};
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
 use radialog_training::evaluation::report_scores::{self, BlankAs, ReportScores, ScoreOptions};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 
+use self::input::Read;
 use super::ProtocolName;
 use crate::commands::prepare::run::RunArgs;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 
+mod input;
 mod labels;
 mod printed;
 
@@ -93,8 +91,8 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
     /// Only the first so many studies, in the order of the references
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// All studies with a finding, and a thirteenth as many without, as RaDialog's --strat_eval
     #[arg(long)]
     stratified: bool,
@@ -136,12 +134,6 @@ enum Blank {
     Unknown,
 }
 
-/// What is scored, and its texts.
-struct Read {
-    corpus: Corpus,
-    texts: StoredTexts,
-}
-
 pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let args = Arc::new(args);
     let (of, out) = (args.clone(), out(&args));
@@ -181,10 +173,10 @@ fn evaluate(
     options: &ScoreOptions,
     out: &Path,
 ) -> anyhow::Result<()> {
-    let scores = score(ours, options, &args.reports)?;
+    let scores = score(ours, options, &args.reports, args, out)?;
     let comparison = match (&args.against, other) {
         (Some(path), Some(other)) => {
-            let others = score(other, options, path)?;
+            let others = score(other, options, path, args, out)?;
             let compared = report_scores::compare(
                 &path.display().to_string(),
                 (&ours.corpus, &scores),
@@ -246,6 +238,7 @@ fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
 }
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
+    input::require_files(args)?;
     if args.against.is_some() && args.labelling.names_run() {
         let message = "--run names one folder, and the labels of --against need another: leave --run out, and both lie in --out";
         return Err(UsageError(message.to_owned()).into());
@@ -280,74 +273,29 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
     })
 }
 
-impl Read {
-    /// Reads one system's reports and what they are compared with, and labels what has no labels; none where that was
-    /// interrupted.
-    async fn labelled(
-        args: &Arc<ReportArgs>,
-        reports: &Path,
-        out: &Path,
-        name: &str,
-    ) -> anyhow::Result<Option<Self>> {
-        let (of, path) = (args.clone(), reports.to_owned());
-        let mut read = tokio::task::spawn_blocking(move || Self::of(&of, &path))
-            .await
-            .context("the evaluation ended unexpectedly")??;
-        // A stratified selection follows from the labels; any other one saves labelling.
-        if let Some(limit) = args.limit.filter(|_| !args.stratified) {
-            read.corpus.limit(limit);
-        }
-        if !labels::complete(&mut read, &args.labelling, out, name).await? {
-            return Ok(None);
-        }
-        if args.stratified {
-            read.corpus.stratify()?;
-            if let Some(limit) = args.limit {
-                read.corpus.limit(limit);
-            }
-        }
-        Ok(Some(read))
-    }
-
-    fn of(args: &ReportArgs, reports: &Path) -> anyhow::Result<Self> {
-        let mut store = TextStore::new().context("cannot keep texts in a temporary file")?;
-        let predictions = PredictionFile::read(reports, &mut store)?;
-        let mut files = args.references.clone();
-        if files.is_empty() && predictions.has_references {
-            files.push(predictions.path.clone());
-        }
-        let references = match files.is_empty() {
-            true => None,
-            false => {
-                let wanted: HashSet<String> = predictions.names().collect();
-                let section = match args.protocol.protocol() {
-                    TextProtocol::Rexrank => ReferenceSection::Whole,
-                    TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
-                        ReferenceSection::Findings
-                    }
-                };
-                Some(References::read(&files, section, &wanted, &mut store)?)
-            }
+fn score(
+    read: &Read,
+    options: &ScoreOptions,
+    run: &Path,
+    args: &ReportArgs,
+    out: &Path,
+) -> anyhow::Result<ReportScores> {
+    let corpus = &read.corpus;
+    if corpus.studies.is_empty() {
+        printed::print_faults(corpus);
+        report_files::write_faults(out, corpus)?;
+        let run = run.display();
+        let reason = match (&args.split, corpus.predictions) {
+            (_, 0) => format!("{run} has no prediction"),
+            (Some(split), _) if corpus.other_splits > 0 => format!(
+                "{run} has no study of the split '{split}' that can be scored, but {} of others",
+                corpus.other_splits
+            ),
+            _ => format!(
+                "nothing of {run} can be scored: name what its studies are compared with by --references (report texts, or a table of \
+                 labels), with the same ids"
+            ),
         };
-        let texts = store
-            .finish()
-            .context("cannot keep texts in a temporary file")?;
-        let wanted = MatchOptions {
-            split: args.split.clone(),
-            blank_is_absent: matches!(args.blank, Blank::Negative),
-        };
-        let corpus = Corpus::of(predictions, references, &wanted)?;
-        Ok(Self { corpus, texts })
-    }
-}
-
-fn score(read: &Read, options: &ScoreOptions, run: &Path) -> anyhow::Result<ReportScores> {
-    if read.corpus.studies.is_empty() {
-        printed::print_faults(&read.corpus);
-        let mut reason = format!("nothing of {} can be scored", run.display());
-        if read.corpus.predictions > 0 {
-            reason += ": name what its studies are compared with by --references (report texts, or a table of labels), with the same ids";
-        }
         return Err(UsageError(reason).into());
     }
     let bar = progress_bar(read.corpus.studies.len() as u64)?;

@@ -14,6 +14,7 @@ use crate::error::TrainingError;
 
 /// One study of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(expecting = "an object with the sections of a report")]
 pub(super) struct RexrankStudy {
     /// The findings section; older files call it `findings`.
     #[serde(default, alias = "findings")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use radialog_schemas::Finding;
 
-use super::EvaluatedReports;
+use super::{EvaluatedReports, FAULTS_FILE};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Corpus;
 use crate::evaluation::report_scores::StudyScores;
@@ -102,9 +102,13 @@ fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
     }
 }
 
-/// Writes a row for everything that is wrong with the files.
-pub(super) fn write_faults(path: &Path, corpus: &Corpus) -> Result<(), TrainingError> {
-    let mut table = CsvOutput::create(path, ["file", "line", "id", "fault", "scored", "detail"])?;
+/// Writes a row for everything that is wrong with the files into [`FAULTS_FILE`] of a folder.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_faults(folder: &Path, corpus: &Corpus) -> Result<(), TrainingError> {
+    let names = ["file", "line", "id", "fault", "scored", "detail"];
+    let mut table = CsvOutput::create(&folder.join(FAULTS_FILE), names)?;
     for fault in &corpus.faults {
         let line = fault.line.to_string();
         let scored = if fault.kind.is_scored() { "yes" } else { "no" };

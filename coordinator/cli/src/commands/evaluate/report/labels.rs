@@ -13,7 +13,6 @@ use radialog_training::evaluation::corpus::{Corpus, Span, StoredTexts};
 use radialog_training::prepare::{CsvOutput, FindingLabels};
 use tokio::task::block_in_place;
 
-use super::Read;
 use crate::commands::prepare::run::{Job, RunArgs, Session};
 
 /// The folder of the run, in the folder of results.
@@ -23,29 +22,30 @@ const TEXT: &str = "findings";
 
 /// Labels what has none; false where that was interrupted.
 pub(super) async fn complete(
-    read: &mut Read,
+    corpus: &mut Corpus,
+    stored: &StoredTexts,
     args: &RunArgs,
     out: &Path,
     name: &str,
 ) -> anyhow::Result<bool> {
-    if read.corpus.texts_to_label().next().is_none() {
+    if corpus.texts_to_label().next().is_none() {
         return Ok(true);
     }
     if !args.names_bundle() {
-        read.corpus.notes.push(
+        corpus.notes.push(
             "reports without labels are not scored by findings: name a bundle that labels them by --bundle".to_owned(),
         );
         return Ok(true);
     }
     // Other texts are another run.
-    let texts = block_in_place(|| texts_to_label(&read.corpus, &read.texts))?;
+    let texts = block_in_place(|| texts_to_label(corpus, stored))?;
     let hash = ContentHash::of_parts(texts.keys().map(|key| key.as_bytes()));
     let place = out.join(format!("{RUN}-{name}-{}", hash.short()));
     let table = place.with_extension("csv");
     let session = Session::configure(args, &place)?;
-    block_in_place(|| write_texts(&table, &texts, &read.texts))?;
-    let archive = ReportTable::open(&ArchiveLocation::Path(table.clone()), TEXT, None).await?;
     let bundle = session.bundle(&[Stage::Scoring]).await?;
+    block_in_place(|| write_texts(&table, &texts, stored))?;
+    let archive = ReportTable::open(&ArchiveLocation::Path(table.clone()), TEXT, None).await?;
     let job = Job {
         archive: Arc::new(archive),
         source: Source::Report,
@@ -66,10 +66,9 @@ pub(super) async fn complete(
         labels.insert(record.study.to_string(), all);
     }
     results.tell_failures();
-    let stored = &read.texts;
     block_in_place(|| read.corpus.take_labels(|span| label(stored, span, &labels)))?;
     let manifest = bundle.manifest();
-    read.corpus.notes.push(format!(
+    corpus.notes.push(format!(
         "labels of {} different texts by the scoring component of bundle '{}' ({})",
         texts.len(),
         manifest.name,
