@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use radialog_tests::processes::radialog;
 
-use super::{EvaluationFixture, value};
+use super::{EvaluationFixture, label_table, value};
 
 #[test]
 fn texts_without_labels_are_labelled_once_and_a_changed_text_is_labelled_again() -> Result<()> {
@@ -38,6 +38,17 @@ fn texts_without_labels_are_labelled_once_and_a_changed_text_is_labelled_again()
         scores == folder.scores(&bundled)?,
         "a second time is another result"
     );
+    // Nothing to ask a labeler about.
+    folder.write("empty.csv", "id,report\na,\n")?;
+    folder.write("labels.csv", &label_table([("a", ["1"; 14])]))?;
+    let empty = [
+        "empty.csv",
+        "--references",
+        "labels.csv",
+        "--bundle",
+        "bundle",
+    ];
+    ensure!(folder.scores(&empty)?["counts"]["labelled_reports"] == 1);
     folder.write(
         "predictions.csv",
         "id,report\na,Pneumothorax.\nb,Edema.\nc,\n",

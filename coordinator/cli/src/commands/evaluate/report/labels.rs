@@ -37,8 +37,13 @@ pub(super) async fn complete(
         );
         return Ok(true);
     }
-    // Other texts are another run.
     let texts = block_in_place(|| texts_to_label(corpus, stored))?;
+    if texts.is_empty() {
+        // All of them are empty, of which a labeler says nothing.
+        block_in_place(|| corpus.take_labels(|span| label(stored, span, &HashMap::new())))?;
+        return Ok(true);
+    }
+    // Other texts are another run.
     let hash = ContentHash::of_parts(texts.keys().map(|key| key.as_bytes()));
     let place = out.join(format!("{RUN}-{name}-{}", hash.short()));
     let table = place.with_extension("csv");
@@ -66,7 +71,7 @@ pub(super) async fn complete(
         labels.insert(record.study.to_string(), all);
     }
     results.tell_failures();
-    block_in_place(|| read.corpus.take_labels(|span| label(stored, span, &labels)))?;
+    block_in_place(|| corpus.take_labels(|span| label(stored, span, &labels)))?;
     let manifest = bundle.manifest();
     corpus.notes.push(format!(
         "labels of {} different texts by the scoring component of bundle '{}' ({})",
