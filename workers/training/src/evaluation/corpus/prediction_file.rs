@@ -343,9 +343,6 @@ pub(super) fn is_table(path: &Path) -> Result<bool, TrainingError> {
     };
     // A text may have semicolons.
     let is_named = |name: &&str| header.column(name).is_some();
-    let named = ID_COLUMNS
-        .iter()
-        .chain(&FILE_COLUMNS)
-        .any(|name| is_named(&name));
+    let named = ID_COLUMNS.iter().chain(&FILE_COLUMNS).any(is_named);
     Ok(named || (header.width() > 1 && header.separator() == ','))
 }

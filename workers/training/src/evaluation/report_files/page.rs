@@ -185,14 +185,9 @@ fn disagreement(page: &mut String, evaluated: &EvaluatedReports<'_>) {
         studies.len()
     );
     for finding in Finding::ALL {
-        let count = |of: fn(&&&([bool; 14], [bool; 14]), usize) -> bool| {
-            studies
-                .iter()
-                .filter(|study| of(study, finding as usize))
-                .count()
-        };
-        let seen = count(|study, class| study.0[class]);
-        let stated = count(|study, class| study.1[class]);
+        let class = finding as usize;
+        let seen = studies.iter().filter(|(seen, _)| seen[class]).count();
+        let stated = studies.iter().filter(|(_, stated)| stated[class]).count();
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td class=\"number\">{seen}</td><td class=\"number\">{stated}</td></tr>",

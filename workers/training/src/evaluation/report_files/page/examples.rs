@@ -160,10 +160,10 @@ fn labels(page: &mut String, scores: &StudyScores) {
             false => names.join(", "),
         }
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<div class=\"labels\"><span class=\"good\">right: {}</span> · <span class=\"bad\">wrong: {}</span> · <span class=\"bad\">missed: \
-         {}</span></div>\n",
+         {}</span></div>",
         names(&|class| truth[class] == Some(true) && said[class]),
         names(&|class| truth[class] == Some(false) && said[class]),
         names(&|class| truth[class] == Some(true) && !said[class])
