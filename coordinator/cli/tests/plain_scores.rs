@@ -145,6 +145,27 @@ fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
     );
     assert!(scored["scores"].to_string().contains("lower"), "{scored}");
 
+    // A row without a reference is not scored, and needs no number; a row too many is of other texts.
+    let (blank, rows) = (
+        folder.write("b.csv", "Small effusion.\nnan\n"),
+        folder.write("n.csv", "bertscore,semb_score\n1,1\nNaN,\n"),
+    );
+    let rows = ["--report-scores", &rows];
+    let output = score(&texts, &blank, &[&protocol[..], &files, &rows].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = score(&texts, &texts, &[&protocol[..], &files, &rows].concat());
+    let error = text(&output.stderr);
+    assert!(error.contains("line 3: \"NaN\" is no number"), "{error}");
+    let rows = folder.write("m.csv", "bertscore,semb_score\n1,1\n1,1\n1,1\n");
+    let more = ["--report-scores", &rows];
+    let output = score(&texts, &texts, &[&protocol[..], &files, &more].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(
+        error.contains("has 3 rows, and there are 2 texts"),
+        "{error}"
+    );
+
     let few = folder.write("f.json", &format!(r#"{{"0": {graph}}}"#));
     let files = [
         "--radgraph-hypotheses",
