@@ -11,7 +11,10 @@ use radialog_runtime::state::StateError;
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
     /// There is nothing where the input should be.
-    #[error("there is no archive at '{input}': check the path")]
+    #[error(
+        "there is no archive at '{input}'. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, one image, a CSV \
+         manifest (study_id,image) or s3://bucket/prefix of one of them"
+    )]
     NoArchive {
         /// The archive as it was given.
         input: String,

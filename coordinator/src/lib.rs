@@ -6,6 +6,7 @@ pub mod conversation;
 mod error;
 pub mod gateway;
 pub mod run;
+mod run_files;
 mod served_bundles;
 
 pub use bundle_hashes::BundleHashes;

@@ -255,15 +255,22 @@ impl StageWork for LanguageStage {
         let mut engine = self.engine();
         let mut running = Running::default();
         loop {
-            let items = match engine.is_idle() {
-                true => feed.wait(self.batch_limit()),
-                false => feed.ready(engine.free_slots(), engine.free_chat_slots()),
+            // One by one: an item may be many sequences, and what has no room here is left to other workers.
+            let next = |feed: &mut dyn Feed<_>, engine: &Engine| {
+                feed.ready(engine.free_slots().min(1), engine.free_chat_slots())
+            };
+            let mut items = match engine.is_idle() {
+                true => feed.wait(1),
+                false => next(feed, &engine),
             };
             if items.is_empty() && engine.is_idle() {
                 return;
             }
-            for item in items {
-                self.admit(&mut engine, &mut running, item);
+            while !items.is_empty() {
+                for item in items {
+                    self.admit(&mut engine, &mut running, item);
+                }
+                items = next(feed, &engine);
             }
             running.cancel_unwanted(&mut engine);
             let started = Instant::now();

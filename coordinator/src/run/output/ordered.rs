@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{StudyId, StudyRecord};
 
-use super::journal::{RESULTS_FILE, for_each_record};
+use super::journal::for_each_record;
 use super::study_set::StudySet;
 use crate::CoordinatorError;
 use crate::archive::{Archive, StudyEntries};
+use crate::run_files::RESULTS_FILE;
 
 /// The records of a run, in one pass in the order of its archive.
 pub struct OrderedRecords {
