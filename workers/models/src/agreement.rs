@@ -2,20 +2,28 @@
 //! sure than it reads. Agreement is the harmonic mean of precision and recall of the longest common subsequence of words
 //! (ROUGE-L with equal weights; Lin, 2004), in lower case and without punctuation.
 
+use std::collections::HashMap;
+
 use radialog_schemas::{Consistency, SentenceAgreement};
+
+/// The number of each word, in the order in which they came.
+#[derive(Default)]
+struct Words(HashMap<String, usize>);
 
 /// Says how far a report agrees with samples of the same study. Without a sample, everything agrees.
 pub fn consistency(report: &str, samples: Vec<String>) -> Consistency {
-    let sampled: Vec<Vec<Vec<String>>> = samples
+    // Numbers, which are compared many times.
+    let mut words = Words::default();
+    let sampled: Vec<Vec<Vec<usize>>> = samples
         .iter()
-        .map(|sample| sentences(sample).map(words).collect())
+        .map(|sample| sentences(sample).map(|text| words.of(text)).collect())
         .collect();
-    let whole = words(report);
+    let whole = words.of(report);
     let agreement = mean(sampled.iter().map(|sample| alike(&whole, &sample.concat())));
     let sentences = sentences(report)
         .map(|text| {
-            let own = words(text);
-            let most_alike = |sample: &Vec<Vec<String>>| {
+            let own = words.of(text);
+            let most_alike = |sample: &Vec<Vec<usize>>| {
                 let each = sample.iter().map(|sentence| alike(&own, sentence));
                 each.fold(0.0, f64::max)
             };
@@ -32,8 +40,9 @@ pub fn consistency(report: &str, samples: Vec<String>) -> Consistency {
     }
 }
 
-/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space.
-pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space. What training
+/// counts is split as the original's scores split it, by a trained model of sentences, which a worker does not need.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let ends = |pair: &(usize, char)| matches!(pair.1, '.' | '!' | '?');
     let mut rest = text.trim();
     std::iter::from_fn(move || {
@@ -52,24 +61,29 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Words in lower case: runs of letters and digits.
-fn words(text: &str) -> Vec<String> {
-    text.split(|letter: char| !letter.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect()
+impl Words {
+    /// The words of a text in lower case, runs of letters and digits, by their numbers.
+    fn of(&mut self, text: &str) -> Vec<usize> {
+        text.split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(|word| {
+                let next = self.0.len();
+                *self.0.entry(word.to_lowercase()).or_insert(next)
+            })
+            .collect()
+    }
 }
 
 /// Agreement of two texts, 0 to 1. Two texts without words agree.
-fn alike(one: &[String], other: &[String]) -> f64 {
+fn alike(one: &[usize], other: &[usize]) -> f64 {
     if one.is_empty() && other.is_empty() {
         return 1.0;
     }
     2.0 * longest_common(one, other) as f64 / (one.len() + other.len()) as f64
 }
 
-/// Length of the longest common subsequence.
-fn longest_common(one: &[String], other: &[String]) -> usize {
+/// Length of the longest common subsequence, in steps as many as both lengths multiplied. Words are compared faster as numbers.
+pub fn longest_common<T: PartialEq>(one: &[T], other: &[T]) -> usize {
     let mut row = vec![0; other.len() + 1];
     for word in one {
         let mut diagonal = 0;
