@@ -249,7 +249,7 @@ async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
     for empty in [json!(""), json!([])] {
         request["stop"] = empty;
         let response = fixture.gateway.post(PATH, &request).await?;
-        ensure!(response.status() == 200, "{}", response.text().await?);
+        anyhow::ensure!(response.status() == 200, "{}", response.text().await?);
     }
     request["messages"] = json!([
         {"role": "system", "content": "Be brief."},

@@ -2,28 +2,20 @@
 //! sure than it reads. Agreement is the harmonic mean of precision and recall of the longest common subsequence of words
 //! (ROUGE-L with equal weights; Lin, 2004), in lower case and without punctuation.
 
-use std::collections::HashMap;
-
 use radialog_schemas::{Consistency, SentenceAgreement};
-
-/// The number of each word, in the order in which they came.
-#[derive(Default)]
-struct Words(HashMap<String, usize>);
 
 /// Says how far a report agrees with samples of the same study. Without a sample, everything agrees.
 pub fn consistency(report: &str, samples: Vec<String>) -> Consistency {
-    // Numbers, which are compared many times.
-    let mut words = Words::default();
-    let sampled: Vec<Vec<Vec<usize>>> = samples
+    let sampled: Vec<Vec<Vec<String>>> = samples
         .iter()
-        .map(|sample| sentences(sample).map(|text| words.of(text)).collect())
+        .map(|sample| sentences(sample).map(words).collect())
         .collect();
-    let whole = words.of(report);
+    let whole = words(report);
     let agreement = mean(sampled.iter().map(|sample| alike(&whole, &sample.concat())));
     let sentences = sentences(report)
         .map(|text| {
-            let own = words.of(text);
-            let most_alike = |sample: &Vec<Vec<usize>>| {
+            let own = words(text);
+            let most_alike = |sample: &Vec<Vec<String>>| {
                 let each = sample.iter().map(|sentence| alike(&own, sentence));
                 each.fold(0.0, f64::max)
             };
@@ -61,28 +53,23 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-impl Words {
-    /// The words of a text in lower case, runs of letters and digits, by their numbers.
-    fn of(&mut self, text: &str) -> Vec<usize> {
-        text.split(|letter: char| !letter.is_alphanumeric())
-            .filter(|word| !word.is_empty())
-            .map(|word| {
-                let next = self.0.len();
-                *self.0.entry(word.to_lowercase()).or_insert(next)
-            })
-            .collect()
-    }
+/// Words in lower case: runs of letters and digits.
+fn words(text: &str) -> Vec<String> {
+    text.split(|letter: char| !letter.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
 }
 
 /// Agreement of two texts, 0 to 1. Two texts without words agree.
-fn alike(one: &[usize], other: &[usize]) -> f64 {
+fn alike(one: &[String], other: &[String]) -> f64 {
     if one.is_empty() && other.is_empty() {
         return 1.0;
     }
     2.0 * longest_common(one, other) as f64 / (one.len() + other.len()) as f64
 }
 
-/// Length of the longest common subsequence, in steps as many as both lengths multiplied. Words are compared faster as numbers.
+/// Length of the longest common subsequence, in as many steps as both lengths multiplied.
 pub fn longest_common<T: PartialEq>(one: &[T], other: &[T]) -> usize {
     let mut row = vec![0; other.len() + 1];
     for word in one {

@@ -1,13 +1,16 @@
 //! From projected image patches to 32 image tokens: the Q-Former of BLIP-2 (Li et al., 2023) as RaDialog trained it, in
 //! the part that inference uses (learned queries that attend to the image, no text).
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
-use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
+use crate::kernels::attention::Span;
+use crate::kernels::buffer::Buffer;
+use crate::layers::storage::with_floats;
+use crate::layers::{Dropout, LayerNorm, each_sample, in_pool, layer_norm};
 use crate::tensors::uniform;
 
 mod pretraining;
@@ -148,7 +151,10 @@ impl Alignment {
     /// Aligns projected patches `[B, encoder_width, h, w]` of images.
     pub fn forward_image(&self, patches: &Tensor) -> Result<AlignedImage, ModelError> {
         let image_embeds = self.image_embeds(patches)?;
-        let tokens = each_sample(&image_embeds, |image| self.query(image))?;
+        let tokens = match self.query_rows(&image_embeds)? {
+            Some(tokens) => tokens,
+            None => each_sample(&image_embeds, |image| self.query(image))?,
+        };
         Ok(AlignedImage {
             tokens,
             image_embeds,
@@ -169,6 +175,48 @@ impl Alignment {
         Ok(self
             .ln_vision
             .forward(&patches.reshape((batch, rows * columns, channels))?)?)
+    }
+
+    /// Does what `query` does, on a CPU, of all images together; None where it is trained or elsewhere.
+    fn query_rows(&self, images: &Tensor) -> Result<Option<Tensor>, ModelError> {
+        let is_ours = self.layers.iter().all(|layer| layer.attention.takes_rows());
+        if !is_ours || images.track_op() || !self.embeddings_norm.takes_rows() {
+            return Ok(None);
+        }
+        let (batch, strips, _) = images.dims3()?;
+        let (_, count, width) = self.query_tokens.dims3()?;
+        let mut queries = self
+            .query_tokens
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        self.embeddings_norm.rows(&mut queries);
+        let mut hidden = Buffer::take(batch * queries.len());
+        for rows in hidden.chunks_exact_mut(queries.len().max(1)) {
+            rows.copy_from_slice(&queries);
+        }
+        let spans = |keys: usize| -> Vec<Span> {
+            let span = |image: usize| Span {
+                queries: image * count..(image + 1) * count,
+                keys: image * keys..(image + 1) * keys,
+            };
+            (0..batch).map(span).collect()
+        };
+        let (own, crossing) = (spans(count), spans(strips));
+        let computed = with_floats([images], |[images]| {
+            in_pool(|| {
+                for layer in &self.layers {
+                    hidden = layer.attention.rows(&hidden, None, &own)?;
+                    if let Some(crossattention) = &layer.crossattention {
+                        hidden = crossattention.rows(&hidden, Some(images), &crossing)?;
+                    }
+                    hidden = layer.query_feed_forward.rows(&hidden)?;
+                }
+                Some(hidden.to_vec())
+            })
+        })?;
+        let tensor = |rows| Tensor::from_vec(rows, (batch, count, width), images.device());
+        Ok(computed.map(tensor).transpose()?)
     }
 
     fn query(&self, image: &Tensor) -> Result<Tensor, ModelError> {

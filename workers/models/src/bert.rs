@@ -4,6 +4,9 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
+use crate::kernels::attention::{Heads, Span, attend};
+use crate::kernels::buffer::Buffer;
+use crate::kernels::gemm::Activation;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm, softmax};
 
 /// This is added to the score of a position that must not be seen, as BERT does it.
@@ -107,7 +110,49 @@ impl BertAttention {
     }
 }
 
+impl BertAttention {
+    /// Whether [`BertAttention::rows`] computes it: on a CPU, where it is not trained.
+    pub(crate) fn takes_rows(&self) -> bool {
+        self.output.takes_rows()
+    }
+
+    /// Like [`BertAttention::forward`] without a mask, of the tokens of several sequences one behind the other. They attend to
+    /// themselves where there is no `context`. None where [`BertAttention::takes_rows`] says so.
+    pub(crate) fn rows(
+        &self,
+        hidden: &[f32],
+        context: Option<&[f32]>,
+        spans: &[Span],
+    ) -> Option<Buffer> {
+        let context = context.unwrap_or(hidden);
+        let project = |layer: &Linear, rows: &[f32]| {
+            Some(layer.projection()?.rows(rows, None, Activation::None))
+        };
+        let query = project(&self.query, hidden)?;
+        let (key, value) = (project(&self.key, context)?, project(&self.value, context)?);
+        let heads = Heads {
+            query: &query,
+            key: &key,
+            value: &value,
+            count: self.heads,
+            width: self.query.projection()?.width() / self.heads,
+        };
+        let mut attended = Buffer::take(query.len());
+        attend(heads, spans, &mut attended);
+        self.output.rows(&attended, hidden)
+    }
+}
+
 impl BertFeedForward {
+    /// Like [`BertFeedForward::forward`], of rows of tokens; see [`BertAttention::rows`].
+    pub(crate) fn rows(&self, hidden: &[f32]) -> Option<Buffer> {
+        let inner = self
+            .intermediate
+            .projection()?
+            .rows(hidden, None, Activation::Gelu);
+        self.output.rows(&inner, hidden)
+    }
+
     /// The layers `intermediate{suffix}` and `output{suffix}` of a block.
     pub(crate) fn new(
         shape: &BertShape,
@@ -141,5 +186,16 @@ impl BertOutput {
         Ok(self
             .norm
             .forward(&(self.dropout.forward(&self.dense.forward(inner)?)? + residual)?)?)
+    }
+
+    fn takes_rows(&self) -> bool {
+        self.dense.projection().is_some() && self.norm.takes_rows() && self.dropout.is_none()
+    }
+
+    fn rows(&self, inner: &[f32], residual: &[f32]) -> Option<Buffer> {
+        let dense = self.dense.projection()?;
+        let mut result = dense.rows(inner, Some(residual), Activation::None);
+        self.norm.rows(&mut result);
+        Some(result)
     }
 }

@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::bert::{BLOCKED, BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
-use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
+use crate::kernels::attention::Span;
+use crate::kernels::buffer::Buffer;
+use crate::layers::storage::with_floats;
+use crate::layers::{Dropout, LayerNorm, Linear, in_pool, layer_norm, with_precision};
 use crate::tensors::{embedding, unread_integers, unread_linear};
+
+/// Tokens that are computed together on a CPU: enough that weights are read seldom, while all between two layers stays small.
+const TOKENS_AT_ONCE: usize = 2048;
 
 /// Geometry of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,7 +101,7 @@ impl Chexbert {
             dropout: dropout.clone(),
         }
         .check()?;
-        let embeddings = vb.pp("bert.embeddings");
+        let embeddings = with_precision(&vb.pp("bert.embeddings")).0;
         let layer = |index: usize| {
             let vb = vb.pp("bert.encoder.layer").pp(index);
             Ok((
@@ -144,8 +150,7 @@ impl Chexbert {
 
     /// Computes all outputs for reports given as ids, each from `[CLS]` to `[SEP]`.
     ///
-    /// On a CPU each report runs at its own length, so that its bytes do not depend on the others; in training all run
-    /// together.
+    /// On a CPU each report has its own length, and its bytes do not depend on the others; in training they are padded.
     pub fn forward(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
         for ids in reports {
             if ids.is_empty() || ids.len() > self.max_length {
@@ -156,6 +161,9 @@ impl Chexbert {
                 );
                 return Err(ModelError::Input(message));
             }
+        }
+        if let Some(output) = self.forward_rows(reports)? {
+            return Ok(output);
         }
         let at_once = if self.device.is_cpu() && !self.token_type.track_op() {
             1
@@ -218,6 +226,84 @@ impl Chexbert {
             .map(|head| head.forward(&dropped))
             .collect::<Result<_, _>>()?;
         Ok(ChexbertOutput { cls_hidden, logits })
+    }
+
+    /// Reports on a CPU, a few thousand tokens at a time, without padding; None where it is trained or elsewhere.
+    fn forward_rows(&self, reports: &[Vec<u32>]) -> Result<Option<ChexbertOutput>, ModelError> {
+        let is_ours = self
+            .layers
+            .iter()
+            .all(|(attention, _)| attention.takes_rows());
+        if !is_ours || !self.embeddings_norm.takes_rows() || reports.is_empty() {
+            return Ok(None);
+        }
+        let mut first_rows = Vec::new();
+        let mut rest = reports;
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fitting = rest.iter().take_while(|ids| {
+                tokens += ids.len();
+                tokens <= TOKENS_AT_ONCE
+            });
+            let (group, later) = rest.split_at(fitting.count().max(1));
+            rest = later;
+            match self.first_rows(group)? {
+                Some(rows) => first_rows.extend(rows),
+                None => return Ok(None),
+            }
+        }
+        let cls_hidden = Tensor::from_vec(first_rows, (reports.len(), ()), &self.device)?;
+        let heads = self.linear_heads.iter();
+        Ok(Some(ChexbertOutput {
+            logits: heads
+                .map(|head| head.forward(&cls_hidden))
+                .collect::<Result<_, _>>()?,
+            cls_hidden,
+        }))
+    }
+
+    /// The last hidden states of each report's first token.
+    fn first_rows(&self, reports: &[Vec<u32>]) -> Result<Option<Vec<f32>>, ModelError> {
+        let (words, width) = self.word_embeddings.embeddings().dims2()?;
+        if let Some(id) = reports.iter().flatten().find(|id| **id as usize >= words) {
+            return Err(ModelError::Input(format!(
+                "id {id} in a report, but the labeler knows {words} word pieces"
+            )));
+        }
+        let mut spans = Vec::new();
+        let mut end = 0;
+        for ids in reports {
+            spans.push(Span {
+                queries: end..end + ids.len(),
+                keys: end..end + ids.len(),
+            });
+            end += ids.len();
+        }
+        let mut hidden = Buffer::take(end * width);
+        let tables = [
+            self.word_embeddings.embeddings(),
+            self.position_embeddings.embeddings(),
+            &self.token_type,
+        ];
+        with_floats(tables, |[words, positions, token_type]| {
+            let ids = reports.iter().flat_map(|ids| ids.iter().enumerate());
+            for (row, (position, id)) in hidden.chunks_exact_mut(width).zip(ids) {
+                let word = &words[*id as usize * width..][..width];
+                let position = &positions[position * width..][..width];
+                for (entry, value) in row.iter_mut().enumerate() {
+                    *value = word[entry] + position[entry] + token_type[entry];
+                }
+            }
+        })?;
+        self.embeddings_norm.rows(&mut hidden);
+        Ok(in_pool(|| {
+            for (attention, feed_forward) in &self.layers {
+                hidden = attention.rows(&hidden, None, &spans)?;
+                hidden = feed_forward.rows(&hidden)?;
+            }
+            let first = |span: &Span| &hidden[span.queries.start * width..][..width];
+            Some(spans.iter().flat_map(first).copied().collect())
+        }))
     }
 
     /// `[B, 1, 1, length]`, where any report is shorter than the batch.

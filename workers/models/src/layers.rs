@@ -1,18 +1,21 @@
 //! Layers that several networks share. Layers whose weights are variables are being trained: they compute the same with
 //! operations that the tensor library can differentiate, and on whole batches.
 
-use candle_core::{D, Result as CandleResult, Tensor};
+use candle_core::{D, DType, Result as CandleResult, Tensor};
 use candle_nn::{Module, VarBuilder};
 
 use crate::error::ModelError;
+use crate::kernels::convolution::{Convolution, Map};
+use crate::kernels::gemm::Precision;
 use crate::tensors;
 
 mod conv_tensors;
-mod cpu;
+pub(crate) mod cpu;
 mod dropout;
 mod norm;
 mod own_statistics;
 pub(crate) mod parallel;
+mod projection;
 mod rows;
 pub(crate) mod storage;
 mod trained;
@@ -22,6 +25,7 @@ pub(crate) use conv_tensors::{BatchNormShape, ConvShape};
 pub use dropout::Dropout;
 pub(crate) use norm::{LayerNorm, layer_norm};
 use own_statistics::OwnStatistics;
+pub(crate) use projection::Projection;
 
 /// A 2-D convolution with a square kernel and a bias. A batch norm behind it that reads its running statistics is folded
 /// into both.
@@ -38,7 +42,7 @@ pub(crate) struct Conv {
 
 #[derive(Clone, Debug)]
 enum ConvWeights {
-    Cpu(cpu::PackedWeights),
+    Cpu(Convolution),
     /// `[out, in, kernel, kernel]` and `[1, out, 1, 1]`.
     Device(Tensor, Tensor),
     /// Variables, and a batch norm that follows each batch.
@@ -48,6 +52,7 @@ enum ConvWeights {
 impl Conv {
     /// A convolution without bias.
     pub(crate) fn without_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        let (vb, precision) = &with_precision(vb);
         let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
         let weight = shape.weight(vb)?;
         if weight.track_op() {
@@ -56,11 +61,12 @@ impl Conv {
                 trained::TrainedConv::without_bias(weight),
             ));
         }
-        Self::new(shape, weight, bias)
+        Self::new(shape, weight, bias, *precision)
     }
 
     /// A convolution with bias.
     pub(crate) fn with_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        let (vb, precision) = &with_precision(vb);
         let (weight, bias) = (shape.weight(vb)?, tensors::bias(shape.output, vb)?);
         if weight.track_op() {
             return Ok(Self::trained(
@@ -68,7 +74,7 @@ impl Conv {
                 trained::TrainedConv::with_bias(weight, bias),
             ));
         }
-        Self::new(shape, weight, bias)
+        Self::new(shape, weight, bias, *precision)
     }
 
     /// A convolution without bias, `conv`, and the batch norm behind it, `norm`.
@@ -78,6 +84,7 @@ impl Conv {
         norm: &VarBuilder<'_>,
         batch_norm: BatchNormShape,
     ) -> Result<Self, ModelError> {
+        let ((conv, precision), (norm, _)) = (&with_precision(conv), &with_precision(norm));
         let weight = shape.weight(conv)?;
         let parameters = batch_norm.load(shape.output, norm)?;
         if weight.track_op() {
@@ -90,19 +97,24 @@ impl Conv {
             let bias = Tensor::zeros(shape.output, weight.dtype(), weight.device())?;
             return Ok(Self {
                 norm: Some(norm),
-                ..Self::new(shape, weight, bias)?
+                ..Self::new(shape, weight, bias, *precision)?
             });
         }
         let variance = (parameters.running_var + batch_norm.eps)?;
         let scale = (parameters.weight / variance.sqrt()?)?;
         let bias = (parameters.bias - (parameters.running_mean * &scale)?)?;
         let weight = weight.broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
-        Self::new(shape, weight, bias)
+        Self::new(shape, weight, bias, *precision)
     }
 
-    fn new(shape: ConvShape, weight: Tensor, bias: Tensor) -> Result<Self, ModelError> {
+    fn new(
+        shape: ConvShape,
+        weight: Tensor,
+        bias: Tensor,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         let weights = if weight.device().is_cpu() {
-            ConvWeights::Cpu(cpu::PackedWeights::new(&weight, &bias)?)
+            ConvWeights::Cpu(cpu::pack(shape, &weight, &bias, precision)?)
         } else {
             ConvWeights::Device(weight, bias.reshape((1, shape.output, 1, 1))?)
         };
@@ -133,6 +145,20 @@ impl Conv {
         self.forward_with(map, None)
     }
 
+    /// Like [`Conv::forward_with`], of maps in memory that is kept for the next layer. None where the convolution is no kernel
+    /// of ours.
+    pub(crate) fn forward_map(&self, map: &Map, residual: Option<&Map>) -> Option<Map> {
+        match (&self.weights, &self.norm) {
+            (ConvWeights::Cpu(weights), None) => Some(weights.forward(map, residual, self.relu)),
+            _ => None,
+        }
+    }
+
+    /// Whether [`Conv::forward_map`] computes it.
+    pub(crate) fn takes_maps(&self) -> bool {
+        matches!((&self.weights, &self.norm), (ConvWeights::Cpu(_), None))
+    }
+
     /// Like [`Conv::forward`], with `residual` (of the output's shape) added before the ReLU.
     pub(crate) fn forward_with(
         &self,
@@ -159,9 +185,8 @@ impl Conv {
                 return weights.forward(map, self.shape, residual, relu);
             }
             ConvWeights::Cpu(weights) => {
-                let convolution = cpu::Convolution {
-                    shape: self.shape,
-                    weights,
+                let convolution = cpu::ConvolutionOp {
+                    convolution: weights,
                     relu,
                 };
                 return Ok(match residual {
@@ -182,42 +207,39 @@ impl Conv {
     }
 }
 
-/// A linear layer with bias. On a CPU its weights are kept transposed, which spares the matrix product a slow rearrangement
-/// of them at every call: with the few rows of one sample, that costs more than the product itself.
+/// A linear layer with bias. On a CPU its weights are packed once, which spares the matrix product a slow rearrangement of
+/// them at every call: with the few rows of one sample, that costs more than the product itself.
 #[derive(Clone, Debug)]
 pub(crate) enum Linear {
-    Cpu(Conv),
+    Cpu(Projection),
     Device(candle_nn::Linear),
 }
 
 impl Linear {
     /// The layer's `weight [output, input]` and `bias [output]`.
     pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let (vb, precision) = with_precision(&vb);
         let weight = tensors::matrix(input, output, "weight", &vb)?;
         let bias = tensors::bias(output, &vb)?;
         if !vb.device().is_cpu() || weight.track_op() {
             return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(bias))));
         }
-        let weight = weight.reshape((output, input, 1, 1))?;
-        Ok(Linear::Cpu(Conv::new(
-            ConvShape::pointwise(input, output),
-            weight,
-            bias,
-        )?))
+        Ok(Linear::Cpu(Projection::new(&weight, &bias, precision)?))
+    }
+
+    /// The layer over rows in memory, where it has one.
+    pub(crate) fn projection(&self) -> Option<&Projection> {
+        match self {
+            Linear::Cpu(projection) => Some(projection),
+            Linear::Device(_) => None,
+        }
     }
 
     /// `[.., input]` to `[.., output]`.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         match self {
             Linear::Device(linear) => Ok(linear.forward(input)?),
-            Linear::Cpu(conv) => {
-                let mut dims = input.dims().to_vec();
-                let rows = input.contiguous()?.reshape((1, 1, (), conv.shape.input))?;
-                if let Some(last) = dims.last_mut() {
-                    *last = conv.shape.output;
-                }
-                Ok(conv.forward(&rows)?.reshape(dims)?)
-            }
+            Linear::Cpu(projection) => Ok(input.contiguous()?.apply_op1_no_bwd(projection)?),
         }
     }
 }
@@ -257,20 +279,44 @@ pub(crate) fn softmax(scores: &Tensor) -> CandleResult<Tensor> {
 /// `[B, C, h, w]` as a map: on a CPU `[B, h, w, C]`, where a convolution reads and writes whole pixels; elsewhere
 /// unchanged.
 pub(crate) fn to_map(features: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(if features.device().is_cpu() {
-        features.permute((0, 2, 3, 1))?.contiguous()?
-    } else {
-        features.clone()
-    })
+    if !features.device().is_cpu() {
+        return Ok(features.clone());
+    }
+    if features.track_op() {
+        return Ok(features.permute((0, 2, 3, 1))?.contiguous()?);
+    }
+    let (batch, channels, rows, columns) = features.dims4()?;
+    let turned = cpu::transposed(features, channels, rows * columns)?;
+    Ok(turned.reshape((batch, rows, columns, channels))?)
 }
 
 /// A map as `[B, C, h, w]`.
 pub(crate) fn from_map(map: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(if map.device().is_cpu() {
-        map.permute((0, 3, 1, 2))?.contiguous()?
+    if !map.device().is_cpu() {
+        return Ok(map.clone());
+    }
+    if map.track_op() {
+        return Ok(map.permute((0, 3, 1, 2))?.contiguous()?);
+    }
+    let (batch, rows, columns, channels) = map.dims4()?;
+    let turned = cpu::transposed(map, rows * columns, channels)?;
+    Ok(turned.reshape((batch, channels, rows, columns))?)
+}
+
+/// Runs a network of our own kernels on the threads that its layers are shared out to: called from elsewhere, each layer
+/// would wake them anew.
+pub(crate) fn in_pool<T: Send>(network: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| network())
+}
+
+/// On a CPU the tensors of a network that is asked for in bf16 are read in f32: only what is multiplied is rounded, when
+/// weights are packed.
+pub(crate) fn with_precision<'a>(vb: &VarBuilder<'a>) -> (VarBuilder<'a>, Precision) {
+    if vb.device().is_cpu() && vb.dtype() == DType::BF16 {
+        (vb.clone().set_dtype(DType::F32), Precision::Bf16)
     } else {
-        map.clone()
-    })
+        (vb.clone(), Precision::F32)
+    }
 }
 
 /// Runs `network` on a batch, outermost dimension first. On a CPU it sees one sample at a time, so that a sample's result

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 pub use crate::layers::BatchNormStatistics;
-use crate::layers::{BatchNormShape, Conv, ConvShape, each_sample, from_map, to_map};
+use crate::layers::{
+    BatchNormShape, Conv, ConvShape, each_sample, from_map, to_map, with_precision,
+};
 use crate::preprocess::{InputSize, SHORT_SIDE};
 use crate::tensors::{uniform, unread};
 
@@ -180,7 +182,7 @@ impl ImageEncoder {
         config.check()?;
         let (encoder, width) = (vb.pp("encoder"), config.vit_dim);
         let reduction = ConvShape::pointwise(32 * config.stem_width, width);
-        let missing_previous_emb = encoder.get_with_hints(
+        let missing_previous_emb = with_precision(&encoder).0.get_with_hints(
             (1, width, 1, 1),
             "missing_previous_emb",
             uniform(PARAMETER_SPREAD),

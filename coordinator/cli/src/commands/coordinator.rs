@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use radialog_coordinator::conversation::retention;
-use radialog_coordinator::{ResultConsumer, TurnSweeper};
+use radialog_coordinator::{ResultConsumer, TurnSweeper, watch_queues};
 use radialog_runtime::backends::Backends;
 
 use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
@@ -47,6 +47,11 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("coordinator ready");
     let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
     tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(watch_queues(backends.queue.clone())),
+    );
     let results = ResultConsumer::new(backends.clone(), config.worker.worker, shutdown.clone());
     tokio::select! {
         ended = results.run() => ended?,

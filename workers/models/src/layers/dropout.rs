@@ -32,6 +32,11 @@ impl Dropout {
         }
     }
 
+    /// Whether nothing is ever dropped.
+    pub(crate) fn is_none(&self) -> bool {
+        self.rate <= 0.0
+    }
+
     /// Whether nothing is dropped for now: a network that is too large to have twice is measured as it stands.
     pub fn rest(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);

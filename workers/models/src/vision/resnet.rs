@@ -4,7 +4,8 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
-use crate::layers::{BatchNormShape, Conv, ConvShape, max_pool, to_map};
+use crate::kernels::convolution::Map;
+use crate::layers::{BatchNormShape, Conv, ConvShape, cpu, in_pool, max_pool, to_map};
 use crate::tensors::unread_linear;
 
 /// Bottlenecks of the four stages.
@@ -67,10 +68,29 @@ impl ResNet {
 
     /// `[B, 3, H, W]` to a map of `32 stem` channels, its sides divided by 32, rounded up at each halving.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        let features = max_pool(&self.conv1.forward(&to_map(images)?)?)?;
+        if self.conv1.takes_maps() {
+            let features = in_pool(|| -> Result<_, ModelError> {
+                Ok(self.forward_map(&cpu::map_of(images)?))
+            });
+            return match features? {
+                Some(features) => Ok(cpu::tensor_of(&features)?),
+                None => unreachable!("convolutions of a trunk are all of one kind"),
+            };
+        }
+        let images = to_map(images)?;
+        let features = max_pool(&self.conv1.forward(&images)?)?;
         self.layers
             .iter()
             .try_fold(features, |features, block| block.forward(&features))
+    }
+}
+
+impl ResNet {
+    fn forward_map(&self, images: &Map) -> Option<Map> {
+        let features = cpu::max_pool(&self.conv1.forward_map(images, None)?);
+        self.layers
+            .iter()
+            .try_fold(features, |features, block| block.forward_map(features))
     }
 }
 
@@ -130,5 +150,15 @@ impl Bottleneck {
         };
         let features = self.conv2.forward(&self.conv1.forward(input)?)?;
         self.conv3.forward_with(&features, Some(&residual))
+    }
+
+    fn forward_map(&self, input: Map) -> Option<Map> {
+        let features = self.conv1.forward_map(&input, None)?;
+        let features = self.conv2.forward_map(&features, None)?;
+        let residual = match &self.downsample {
+            Some(downsample) => downsample.forward_map(&input, None)?,
+            None => input,
+        };
+        self.conv3.forward_map(&features, Some(&residual))
     }
 }

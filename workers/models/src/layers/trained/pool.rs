@@ -3,8 +3,9 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::super::cpu::{MaxPool, window};
+use super::super::cpu::MaxPool;
 use super::super::storage::with_floats;
+use crate::kernels::convolution::window;
 
 /// [`MaxPool`] with a gradient: the first largest pixel under each window gets it, as in torch.
 pub(super) struct TrainedMaxPool;

@@ -1,0 +1,127 @@
+//! Memory for activations and packed weights: aligned to pages, in huge pages where the system has them, and kept for the
+//! next layer. Fresh pages cost about as much as a convolution that fills them.
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use memmap2::MmapMut;
+
+/// Bytes that are kept for later at most; what is given back beyond it is freed.
+const KEPT: usize = 128 << 20;
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Numbers without a meaning until they are written.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// None only while it is dropped.
+    memory: Option<MmapMut>,
+    length: usize,
+}
+
+static SPARE: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
+
+impl Buffer {
+    /// Room for so many f32, with whatever was there before.
+    pub(crate) fn take(length: usize) -> Self {
+        let bytes = (length * size_of::<f32>()).max(1);
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = (0..spare.len())
+            .filter(|&index| {
+                (bytes..=bytes.saturating_mul(4).max(1 << 16)).contains(&spare[index].len())
+            })
+            .min_by_key(|&index| spare[index].len());
+        let memory = fitting.map(|index| spare.swap_remove(index));
+        drop(spare);
+        Self {
+            memory: Some(memory.unwrap_or_else(|| map(bytes))),
+            length,
+        }
+    }
+
+    /// The same for weights, which are never given back for something else: all zero.
+    pub(crate) fn zeroed(length: usize) -> Self {
+        Self {
+            memory: Some(map((length * size_of::<f32>()).max(1))),
+            length,
+        }
+    }
+
+    /// Its numbers, copied out.
+    pub(crate) fn to_vec(&self) -> Vec<f32> {
+        self[..].to_vec()
+    }
+}
+
+fn map(bytes: usize) -> MmapMut {
+    let failed = |_| match Layout::from_size_align(bytes, 4096) {
+        Ok(layout) => handle_alloc_error(layout),
+        Err(_) => unreachable!("a buffer of {bytes} bytes"),
+    };
+    if bytes < HUGE_PAGE {
+        return MmapMut::map_anon(bytes).unwrap_or_else(failed);
+    }
+    let memory = MmapMut::map_anon(bytes.next_multiple_of(HUGE_PAGE)).unwrap_or_else(failed);
+    #[cfg(target_os = "linux")]
+    // Only faster: a system without huge pages refuses.
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(memory) = self.memory.take() else {
+            return;
+        };
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: usize = spare.iter().map(|memory| memory.len()).sum();
+        if kept + memory.len() <= KEPT {
+            spare.push(memory);
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        let Some(memory) = &self.memory else {
+            return &[];
+        };
+        #[expect(unsafe_code, reason = "pages are bytes")]
+        // SAFETY: the mapping has at least `length` f32, is aligned to a page, and every bit pattern is an f32.
+        unsafe {
+            std::slice::from_raw_parts(memory.as_ptr().cast(), self.length)
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let Some(memory) = &mut self.memory else {
+            return &mut [];
+        };
+        #[expect(unsafe_code, reason = "pages are bytes")]
+        // SAFETY: as above, and the mapping is borrowed alone.
+        unsafe {
+            std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), self.length)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_has_the_length_that_was_asked_for_and_can_be_written() {
+        for length in [0, 1, 17, 1 << 20] {
+            let mut buffer = Buffer::take(length);
+            buffer.fill(1.5);
+            assert_eq!(buffer.len(), length);
+            assert!(buffer.iter().all(|value| *value == 1.5));
+            assert_eq!(buffer.as_ptr() as usize % 64, 0);
+        }
+        assert!(Buffer::zeroed(100).iter().all(|value| *value == 0.0));
+    }
+}

@@ -1,0 +1,247 @@
+//! Convolutions of maps `[B, h, w, in]` with square kernels, padding `kernel / 2`: patches of the map are rows of a
+//! product, made a panel at a time. Kernels of 3 x 3 with stride 1 go by Winograd's way where it saves work.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::buffer::Buffer;
+use super::cpu::Features;
+use super::gemm::{Activation, Finish, PackedMatrix, Precision, bf16, multiply, multiply_rows};
+
+mod patches;
+mod winograd;
+
+use patches::{Patches, RoundedPatches};
+use winograd::Winograd;
+
+/// Fewer channels than this make lines of patches so short that packing them would take as long as the products: they are
+/// read where they lie, in a copy of the map with a frame of zeros.
+const FEW_CHANNELS: usize = 16;
+
+/// Channels, side and stride of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+}
+
+/// A convolution's weights, packed. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Convolution {
+    window: Window,
+    weights: Weights,
+    bias: Arc<[f32]>,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    /// `[kernel * kernel * in, out]`.
+    Direct(PackedMatrix),
+    Winograd(Winograd),
+}
+
+/// Whole pixels of a batch of images, row by row.
+#[derive(Debug)]
+pub(crate) struct Map {
+    pub(crate) values: Buffer,
+    pub(crate) batch: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) channels: usize,
+}
+
+/// The sides of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) batch: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl Extent {
+    pub(crate) fn pixels(self) -> usize {
+        self.batch * self.rows * self.columns
+    }
+
+    fn halved_by(self, stride: usize) -> Self {
+        Self {
+            batch: self.batch,
+            rows: self.rows.div_ceil(stride),
+            columns: self.columns.div_ceil(stride),
+        }
+    }
+}
+
+impl Map {
+    /// A map without values yet.
+    pub(crate) fn new(extent: Extent, channels: usize) -> Self {
+        let Extent {
+            batch,
+            rows,
+            columns,
+        } = extent;
+        Self {
+            values: Buffer::take(extent.pixels() * channels),
+            batch,
+            rows,
+            columns,
+            channels,
+        }
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        Extent {
+            batch: self.batch,
+            rows: self.rows,
+            columns: self.columns,
+        }
+    }
+}
+
+impl Convolution {
+    /// A convolution with `weight [out, in, kernel, kernel]` and `bias [out]`.
+    ///
+    /// # Panics
+    /// Where slices have other lengths.
+    pub(crate) fn new(window: Window, weight: &[f32], bias: &[f32], precision: Precision) -> Self {
+        let Window {
+            input,
+            output,
+            kernel,
+            ..
+        } = window;
+        assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
+        let weights = match winograd::tile_side(window, precision) {
+            Some(side) => Weights::Winograd(Winograd::new(side, window, weight)),
+            None => Weights::Direct(PackedMatrix::new(
+                kernel * kernel * input,
+                output,
+                precision,
+                |row, column| {
+                    let (place, channel) = (row / input, row % input);
+                    weight[(column * input + channel) * kernel * kernel + place]
+                },
+            )),
+        };
+        Self {
+            window,
+            weights,
+            bias: bias.into(),
+        }
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        self.window
+    }
+
+    /// The sides of the result of a map.
+    pub(crate) fn extent(&self, map: Extent) -> Extent {
+        map.halved_by(self.window.stride)
+    }
+
+    /// A map to a new one, with `residual` added before the ReLU.
+    pub(crate) fn forward(&self, map: &Map, residual: Option<&Map>, relu: bool) -> Map {
+        let mut result = Map::new(self.extent(map.extent()), self.window.output);
+        let residual = residual.map(|residual| &*residual.values);
+        self.compute(
+            &map.values,
+            map.extent(),
+            residual,
+            relu,
+            &mut result.values,
+        );
+        result
+    }
+
+    /// The same of slices.
+    ///
+    /// # Panics
+    /// Where slices have other lengths than the sides say.
+    pub(crate) fn compute(
+        &self,
+        map: &[f32],
+        extent: Extent,
+        residual: Option<&[f32]>,
+        relu: bool,
+        result: &mut [f32],
+    ) {
+        let Window {
+            input,
+            output,
+            kernel,
+            stride,
+        } = self.window;
+        let target = self.extent(extent);
+        assert!(map.len() == extent.pixels() * input && result.len() == target.pixels() * output);
+        let finish = Finish {
+            bias: Some(&self.bias),
+            residual,
+            activation: if relu {
+                Activation::Relu
+            } else {
+                Activation::None
+            },
+        };
+        match &self.weights {
+            Weights::Winograd(winograd) => winograd.compute(map, extent, finish, result),
+            Weights::Direct(weights) if (kernel, stride) == (1, 1) => {
+                multiply_rows(map, weights, finish, result);
+            }
+            Weights::Direct(weights) => {
+                let features = Features::detected();
+                let patches = Patches {
+                    map,
+                    extent,
+                    target,
+                    window: self.window,
+                };
+                if weights.precision() == Precision::Bf16 {
+                    let rounded = RoundedPatches::new(features, &patches);
+                    bf16::multiply(features, &rounded, weights, finish, result);
+                } else if input < FEW_CHANNELS {
+                    multiply(features, &patches.framed(), weights, finish, result);
+                } else {
+                    multiply(features, &patches, weights, finish, result);
+                }
+            }
+        }
+    }
+}
+
+/// 3 x 3 maximum with stride 2 and padding 1 of maps without negative values.
+pub(crate) fn max_pool(map: &[f32], extent: Extent, result: &mut [f32]) {
+    let target = extent.halved_by(2);
+    let channels = map.len() / extent.pixels().max(1);
+    assert!(map.len() == extent.pixels() * channels && result.len() == target.pixels() * channels);
+    result
+        .par_chunks_exact_mut(target.columns * channels)
+        .enumerate()
+        .for_each(|(index, line)| {
+            let (image, row) = (index / target.rows, index % target.rows);
+            for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                pixel.fill(0.0);
+                for y in window(row, extent.rows) {
+                    for x in window(column, extent.columns) {
+                        let start = ((image * extent.rows + y) * extent.columns + x) * channels;
+                        for (largest, &value) in pixel.iter_mut().zip(&map[start..start + channels])
+                        {
+                            // What is not a number stays, so that broken weights show.
+                            *largest = if value < *largest { *largest } else { value };
+                        }
+                    }
+                }
+            }
+        });
+}
+
+/// The three positions around `2 * index` that exist.
+pub(crate) fn window(index: usize, size: usize) -> Range<usize> {
+    (2 * index).saturating_sub(1)..(2 * index + 2).min(size)
+}
+
+#[cfg(test)]
+mod tests;
