@@ -59,6 +59,11 @@ impl BleuCounts {
         self.reference_length += other.reference_length;
     }
 
+    /// The words of the texts, and of their references.
+    pub fn lengths(&self) -> (u64, u64) {
+        (self.length, self.reference_length)
+    }
+
     /// Computes BLEU-1 to BLEU-4, each 0 to 1, of all texts that were counted.
     pub fn scores(&self) -> [f64; ORDERS] {
         let ratio = (self.length as f64 + TINY) / (self.reference_length as f64 + SMALL);

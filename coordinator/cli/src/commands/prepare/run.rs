@@ -46,32 +46,44 @@ pub(crate) struct RunArgs {
     services: ServiceArgs,
 }
 
+impl RunArgs {
+    /// Whether the folder of the run is named.
+    pub(crate) fn names_run(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Whether a bundle is named, by the flag or the environment.
+    pub(crate) fn names_bundle(&self) -> bool {
+        self.models.source.bundle.is_some()
+    }
+}
+
 /// A run that is configured.
-pub(super) struct Session<'a> {
+pub(crate) struct Session<'a> {
     args: &'a RunArgs,
     folder: PathBuf,
-    pub(super) config: Config,
+    pub(crate) config: Config,
 }
 
 /// What goes through which stages.
-pub(super) struct Job {
-    pub(super) archive: Arc<dyn Archive>,
-    pub(super) source: Source,
+pub(crate) struct Job {
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) source: Source,
     /// The last stages.
-    pub(super) stages: &'static [Stage],
-    pub(super) generation: Generation,
+    pub(crate) stages: &'static [Stage],
+    pub(crate) generation: Generation,
 }
 
 /// A run that came to its end.
-pub(super) struct Finished {
+pub(crate) struct Finished {
     archive: Arc<dyn Archive>,
     folder: PathBuf,
-    pub(super) spec: RunSpec,
-    pub(super) backends: Backends,
+    pub(crate) spec: RunSpec,
+    pub(crate) backends: Backends,
 }
 
 /// What a run has for each item, in the order of the archive.
-pub(super) struct Results {
+pub(crate) struct Results {
     records: OrderedRecords,
     /// The number of items that failed, by the code of the error.
     failed: BTreeMap<String, u64>,
@@ -81,7 +93,7 @@ pub(super) struct Results {
 
 impl<'a> Session<'a> {
     /// Reads the configuration of a run whose results go to `out`.
-    pub(super) fn configure(args: &'a RunArgs, out: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn configure(args: &'a RunArgs, out: &Path) -> anyhow::Result<Self> {
         let folder = args.run.clone().unwrap_or_else(|| {
             let mut name = out.as_os_str().to_owned();
             name.push(".run");
@@ -101,7 +113,7 @@ impl<'a> Session<'a> {
     }
 
     /// Opens the bundle, which must have these stages.
-    pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
+    pub(crate) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
         let bundle = bundle_source::open(&self.args.models.source, stages, &self.config).await?;
         let manifest = bundle.manifest();
         if let Some(missing) = stages
@@ -117,7 +129,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs to the end; none where it was interrupted, which is told.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         bundle: &Arc<Bundle>,
         job: Job,
@@ -164,7 +176,7 @@ impl<'a> Session<'a> {
 
 impl Finished {
     /// One pass over the results.
-    pub(super) async fn results(&self) -> anyhow::Result<Results> {
+    pub(crate) async fn results(&self) -> anyhow::Result<Results> {
         let records = OrderedRecords::open(&*self.archive, &self.folder).await?;
         Ok(Results {
             records,
@@ -176,7 +188,7 @@ impl Finished {
 
 impl Results {
     /// The next item that did not fail.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
         while let Some(record) = self.records.next().await? {
             let Some(error) = &record.error else {
                 return Ok(Some(record));
@@ -190,7 +202,7 @@ impl Results {
     }
 
     /// Tells what failed, after a whole pass.
-    pub(super) fn tell_failures(&self) {
+    pub(crate) fn tell_failures(&self) {
         if self.failed.is_empty() {
             return;
         }

@@ -8,22 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use radialog_training::evaluation::radgraph::{RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1};
-use radialog_training::evaluation::text_scores::protocol::{Better, TextScore};
+use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
 
 use crate::exit::UsageError;
 
 /// The columns of `--report-scores`, by the names that CXR-Report-Metric gives them.
 const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
-/// What ReXrank shows that no annotation is read for, and whose weights it needs.
-const OTHERS: [(&str, &str); 5] = [
-    ("BERTScore", "needs distilroberta-base"),
-    ("SembScore", "needs the original CheXbert's embeddings"),
-    ("RaTEScore", "needs the weights of RaTE-NER and RaTE-Eval"),
-    ("GREEN", "needs the weights of GREEN-RadLlama2"),
-    ("FineRadScore", "needs a commercial language model"),
-];
-
 /// Where annotations lie.
 #[derive(Args)]
 #[command(next_help_heading = "Annotations, for --protocol rexrank")]
@@ -164,8 +155,10 @@ impl Annotations {
             (self.graphs.is_none()).then_some(radgraph),
             (self.scores.is_none()).then_some(radcliq),
         ];
-        let missing = missing.into_iter().flatten().chain(OTHERS);
+        let others = TextProtocol::Rexrank.not_computed();
+        let missing = missing.into_iter().flatten();
         missing
+            .chain(others.iter().copied())
             .map(|(name, reason)| NotComputed { name, reason })
             .collect()
     }
