@@ -127,11 +127,11 @@ fn an_option_that_a_workers_stage_cannot_honour_is_refused() {
     for (option, words) in [
         (
             ["--precision", "q8_0"],
-            "the findings stage computes in f32 only",
+            "the findings stage computes in f32 or bf16 only",
         ),
         (
-            ["--precision", "findings=bf16"],
-            "the findings stage computes in f32 only",
+            ["--precision", "findings=f16"],
+            "the findings stage computes in f32 or bf16 only",
         ),
         (["--precision", "fp16"], "is no precision"),
         (
