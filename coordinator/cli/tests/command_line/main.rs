@@ -158,7 +158,7 @@ fn an_archive_that_is_not_there_is_named() {
         "--out",
         out.path().to_str().unwrap(),
     ]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(64));
     assert!(
         text(&output.stderr).contains("no/such/folder"),
         "{}",
@@ -203,7 +203,7 @@ fn an_unknown_bundle_is_refused_before_any_work() {
         "--bundle",
         "no/such/bundle",
     ]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(64));
     assert!(
         text(&output.stderr).contains("no/such/bundle"),
         "{}",
