@@ -86,6 +86,14 @@ pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
 }
 
+/// The queue of ours, of a group or none, that this one is or whose retries or dead letters it has; none of another's.
+pub fn base(queue: &str) -> Option<&str> {
+    let retried = || queue.rsplit_once(".retry.").map_or(queue, |(base, _)| base);
+    let base = queue.strip_suffix(".dead").unwrap_or_else(retried);
+    let name = base.split_once('@').map_or(base, |(name, _)| name);
+    all().any(|own| own == name).then_some(base)
+}
+
 /// Every queue that holds work or results where there are no groups; each has retry and dead-letter queues.
 pub fn all() -> impl Iterator<Item = &'static str> {
     Stage::ALL.into_iter().map(work).chain([CHAT, RESULTS])
@@ -111,5 +119,10 @@ mod tests {
         }
         assert_eq!(queues.iter().collect::<BTreeSet<_>>().len(), queues.len());
         assert_eq!(in_group(CHAT, None), CHAT);
+        let base_of = "radialog.report@v2";
+        for queue in [base_of.to_owned(), retry(base_of, 3), dead(base_of)] {
+            assert_eq!(base(&queue), Some(base_of));
+        }
+        assert_eq!(base("radialog.nowhere"), None);
     }
 }

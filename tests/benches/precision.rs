@@ -7,6 +7,10 @@
 //!
 //! The reference writes four answers of 50 tokens in f32, always with the likeliest token. Each type reads the same prompts
 //! and answers, in a process of its own, 64 positions at a time as the engine does.
+//!
+//! `cargo benchmark precision -- networks IMAGES [BUNDLE REPORTS]`: the networks of an image, and CheXbert, in bf16 beside themselves
+//! in f32. IMAGES is a folder of X-rays. BUNDLE is a folder whose networks read them, REPORTS a table with a column `findings`;
+//! without these the networks have the published geometry and random weights, and read only images.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fs;
@@ -25,6 +29,9 @@ use radialog_models::tokenizers::synthetic;
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{arguments, peak_memory, run};
 
+#[path = "precision/networks.rs"]
+mod networks;
+
 /// What the answers answer.
 const PROMPTS: [&str; 4] = [
     "The chest X-ray shows a small left pleural effusion. In plain words, this means that",
@@ -42,6 +49,10 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["read", bundle, answers, logits] => {
             read(bundle.as_ref(), answers.as_ref(), logits.as_ref())
+        }
+        ["networks", images] => networks::compare_published(images.as_ref()),
+        ["networks", images, bundle, reports] => {
+            networks::compare(images.as_ref(), bundle.as_ref(), reports.as_ref())
         }
         [base] => compare(base.as_ref()),
         _ => {

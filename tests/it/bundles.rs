@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::ComponentConfigs;
+use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder, ReportLabeler};
 use radialog_models::bundle::{
     Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
 };
@@ -337,6 +338,45 @@ fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints()
         ("chexbert.tsv", configs.scoring.tensors()?),
     ] {
         assert_eq!(shapes(specs), published(table)?, "{table}");
+    }
+    Ok(())
+}
+
+#[test]
+fn networks_in_bf16_are_components_of_their_own_and_their_outputs_stay_near_those_in_f32()
+-> Result<()> {
+    let fixture = BundleFixture::new()?;
+    let outputs = |precision: &str| -> Result<(Bundle, [Vec<f32>; 2])> {
+        let bundle = fixture.open()?.with_precision(&[precision.parse()?])?;
+        let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
+        let side = embedder.input().side;
+        let pixels = (0..3 * side * side).map(|pixel| (pixel as f32 * 0.01).sin().abs());
+        let image = Tensor::from_iter(pixels, &Device::Cpu)?.reshape((1, 3, side, side))?;
+        let tokens = embedder.embed(&image)?.flatten_all()?.to_vec1()?;
+        let found = FindingsPredictor::load(&bundle, &Device::Cpu)?.predict(&image)?;
+        let findings = found.iter().flat_map(|report| &report.findings);
+        let findings = findings.map(|finding| finding.probability).collect();
+        let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
+        labeler.label(&[labeler.encode("No pneumothorax.")?])?;
+        Ok((bundle, [tokens, findings]))
+    };
+    let (plain, expected) = outputs("f32")?;
+    let (rounded, found) = outputs("bf16")?;
+    for stage in [Stage::Embedding, Stage::Findings, Stage::Scoring] {
+        let hash = |bundle: &Bundle| bundle.manifest().component_hash(stage);
+        assert_eq!(hash(&plain), hash(&fixture.open()?), "{stage}");
+        assert_ne!(hash(&plain), hash(&rounded), "{stage}");
+        let (own, _) = outputs(&format!("{stage}=bf16"))?;
+        assert_eq!(hash(&own), hash(&rounded), "{stage}");
+    }
+    for (expected, found) in expected.iter().zip(&found) {
+        let largest = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let pairs = expected.iter().zip(found);
+        let error = pairs.fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(
+            error > 0.0 && error < 0.05 * largest,
+            "{error} of {largest}"
+        );
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use candle_core::{DType, Tensor};
 use radialog_tests::golden::{self, Case};
 use serde::Deserialize;
 
+mod bf16;
 pub(crate) mod biovil;
 pub(crate) mod chexbert;
 mod end_to_end;

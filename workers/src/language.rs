@@ -191,24 +191,31 @@ impl LanguageStage {
         let samples: Vec<Completion> = completions.collect();
         let all = std::iter::once(&completion).chain(&samples);
         let tokens = all.map(|completion| completion.tokens.len() as u32).sum();
+        let output = move |content| StageOutput {
+            content,
+            tokens,
+            model_time: time,
+            batch,
+        };
         let content = match purpose {
-            Purpose::Report => {
-                report::content(&self.language, prompt_tokens, &completion, &samples)
+            Purpose::Report if !samples.is_empty() => {
+                // Samples are compared for some milliseconds, in which all other answers would wait.
+                let language = self.language.clone();
+                rayon::spawn(move || {
+                    let content = report::content(&language, prompt_tokens, &completion, &samples);
+                    drop(answer.send(Ok(output(content))));
+                });
+                return;
             }
+            Purpose::Report => report::content(&self.language, prompt_tokens, &completion, &[]),
             Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
             Purpose::Dialog => dialog::content(&self.language, prompt_tokens, &completion),
             Purpose::Turn(stream) => {
                 stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
             }
         };
-        let output = StageOutput {
-            content,
-            tokens,
-            model_time: time,
-            batch,
-        };
         // Nobody listens any more after a shutdown.
-        drop(answer.send(Ok(output)));
+        drop(answer.send(Ok(output(content))));
     }
 }
 

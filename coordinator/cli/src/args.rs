@@ -150,9 +150,10 @@ pub(crate) struct BundleSource {
     /// models that are often wrong
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     pub(crate) bundle: Option<String>,
-    /// Numbers of the language model's weights in memory: f32, f16, bf16, or the quantised types that the bundle has (q8_0, q6_k,
-    /// q4_k_m, q4_0), as KIND or language=KIND. Answers depend on it and outputs are named by it, so give it to all roles alike
-    /// [default: as the bundle has them]
+    /// Numbers that models compute from, as KIND for every stage that has it or STAGE=KIND. The language model's weights in
+    /// memory: f32, f16, bf16, or the quantised types that the bundle has (q8_0, q6_k, q4_k_m, q4_0). embedding, findings and
+    /// scoring: f32, or bf16 on a CPU. Outputs depend on it and are named by it, so give it to all roles alike, with STAGE= where
+    /// some stage has no such KIND [default: as the bundle has them; f32 for the other stages]
     #[arg(
         long,
         env = "RADIALOG_PRECISION",

@@ -4,7 +4,10 @@ use std::process::ExitStatus;
 
 use radialog_coordinator::CoordinatorError;
 use radialog_models::bundle::BundleError;
+use radialog_models::device::DeviceError;
 use radialog_runtime::config::ConfigError;
+use radialog_runtime::objects::ObjectError;
+use radialog_workers::bundle_cache::FetchError;
 
 /// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -23,10 +26,18 @@ pub(crate) fn is_run_ended(status: ExitStatus) -> bool {
 pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     let names_nothing = matches!(
         error.downcast_ref(),
-        Some(CoordinatorError::NoArchive { .. } | CoordinatorError::MissingColumn { .. })
-    );
-    let is_no_bundle = matches!(error.downcast_ref(), Some(BundleError::NotABundle(_)));
-    error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing || is_no_bundle
+        Some(
+            CoordinatorError::NoArchive { .. }
+                | CoordinatorError::MissingColumn { .. }
+                | CoordinatorError::OtherRun { .. }
+        )
+    ) || matches!(error.downcast_ref(), Some(BundleError::NotABundle(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(FetchError::Store(ObjectError::NotFound(_)))
+        )
+        || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
+    error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }
 
 /// An error of the command line: flags that parse but make no sense together.

@@ -52,7 +52,7 @@ pub(crate) fn require(
         return Ok(());
     }
     Err(UsageError(format!(
-        "{role} shares its work with the other roles: give {}{instead}",
+        "{role} works on what all roles share: give {}{instead}",
         missing.join("; ")
     )))
 }

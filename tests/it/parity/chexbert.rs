@@ -120,7 +120,7 @@ fn rows(path: &Path, header: bool) -> Result<Vec<csv::StringRecord>> {
 }
 
 /// Padded ids `[B, n]` with their mask, as one list a report.
-fn unpadded(ids: &Tensor, mask: &Tensor) -> Result<Vec<Vec<u32>>> {
+pub(super) fn unpadded(ids: &Tensor, mask: &Tensor) -> Result<Vec<Vec<u32>>> {
     let ids: Vec<Vec<u32>> = ids.to_dtype(DType::U32)?.to_vec2()?;
     let lengths: Vec<f32> = mask.sum(1)?.to_vec1()?;
     Ok(ids

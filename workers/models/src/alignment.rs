@@ -1,7 +1,7 @@
 //! From projected image patches to 32 image tokens: the Q-Former of BLIP-2 (Li et al., 2023) as RaDialog trained it, in
 //! the part that inference uses (learned queries that attend to the image, no text).
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::kernels::attention::Span;
 use crate::kernels::buffer::Buffer;
 use crate::layers::storage::with_floats;
-use crate::layers::{Dropout, LayerNorm, each_sample, in_pool, layer_norm};
+use crate::layers::{Dropout, LayerNorm, each_sample, in_pool, layer_norm, with_precision};
 use crate::tensors::uniform;
 
 mod pretraining;
@@ -137,7 +137,11 @@ impl Alignment {
         };
         let (queries, width) = (config.num_query_token, config.hidden_size);
         Ok(Self {
-            query_tokens: vb.get_with_hints((1, queries, width), "query_tokens", uniform(1.0))?,
+            query_tokens: with_precision(vb).0.get_with_hints(
+                (1, queries, width),
+                "query_tokens",
+                uniform(1.0),
+            )?,
             ln_vision: layer_norm(config.encoder_width, VISION_NORM_EPS, vb.pp("ln_vision"))?,
             embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers)
@@ -185,11 +189,7 @@ impl Alignment {
         }
         let (batch, strips, _) = images.dims3()?;
         let (_, count, width) = self.query_tokens.dims3()?;
-        let mut queries = self
-            .query_tokens
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
+        let mut queries = self.query_tokens.flatten_all()?.to_vec1::<f32>()?;
         self.embeddings_norm.rows(&mut queries);
         let mut hidden = Buffer::take(batch * queries.len());
         for rows in hidden.chunks_exact_mut(queries.len().max(1)) {

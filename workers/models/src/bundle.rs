@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use candle_core::{DType, Device};
 use radialog_schemas::bundle::{Component as ManifestComponent, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, PerStage, Stage};
 use serde::Serialize;
@@ -204,6 +205,26 @@ impl Bundle {
     pub fn config<T: DeserializeOwned>(&self, stage: Stage) -> Result<T, BundleError> {
         let config = self.manifest_component(stage)?.config.clone();
         serde_json::from_value(config).map_err(self.config_error(stage))
+    }
+
+    /// The type in which the networks of an image or of CheXbert are asked for: bf16 only rounds what is multiplied, on a CPU.
+    ///
+    /// # Errors
+    /// A precision that the stage or the device has not.
+    fn network_type(&self, stage: Stage, device: &Device) -> Result<DType, BundleError> {
+        let unusable = |reason: String| BundleError::Unusable {
+            file: self.dir.join(MANIFEST_FILE),
+            reason: format!("the configuration of {stage}: {reason}"),
+        };
+        let config = &self.manifest_component(stage)?.config;
+        match Precision::of_network(stage, config) {
+            Ok(Precision::Bf16) if device.is_cpu() => Ok(DType::BF16),
+            Ok(Precision::Bf16) => Err(unusable(
+                "in bf16 it computes on a CPU only: give f32, or --precision language=bf16 for the language model alone".to_owned(),
+            )),
+            Ok(_) => Ok(DType::F32),
+            Err(error) => Err(unusable(error.to_string())),
+        }
     }
 
     /// The error of a configuration, for `map_err`.

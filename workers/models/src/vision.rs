@@ -317,10 +317,8 @@ fn projector(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<[Conv; 2], Mo
     let (input, output) = (2 * config.vit_dim, config.joint_feature_size);
     let seeded =
         if !vb.contains_tensor("projector.model.0.weight") && projector_seed::fits(input, output) {
-            Some(projector_seed::weights(
-                projector_seed::TRAINING_SEED,
-                vb.device(),
-            )?)
+            let seeded = projector_seed::weights(projector_seed::TRAINING_SEED, vb.device())?;
+            Some(seeded.set_dtype(vb.dtype()))
         } else {
             None
         };

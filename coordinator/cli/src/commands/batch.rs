@@ -65,7 +65,7 @@ pub(crate) struct BatchArgs {
     limit: Option<u64>,
     /// Say what is already computed and what remains, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Run failed studies of an earlier session again
     #[arg(long)]
     retry_failed: bool,

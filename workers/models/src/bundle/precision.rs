@@ -47,8 +47,8 @@ pub enum PrecisionError {
         "'{0}' is no stage: give embedding, findings, language or scoring, as in language=bf16"
     )]
     UnknownStage(String),
-    /// A stage that only computes in f32.
-    #[error("the {stage} stage computes in f32 only, not in {precision}")]
+    /// A stage that computes in f32 and bf16 only.
+    #[error("the {stage} stage computes in f32 or bf16 only, not in {precision}")]
     Stage {
         /// The stage.
         stage: Stage,
@@ -75,7 +75,25 @@ impl Precision {
 
     /// Whether a stage has it.
     fn is_for(self, stage: Stage) -> bool {
-        stage == Stage::Language || self == Self::F32
+        stage == Stage::Language || matches!(self, Self::F32 | Self::Bf16)
+    }
+
+    /// What the configuration of a component says for the networks of an image or of CheXbert; f32 where it says nothing.
+    ///
+    /// # Errors
+    /// A word that is no precision, or one that these networks do not have.
+    pub(super) fn of_network(stage: Stage, config: &Value) -> Result<Self, PrecisionError> {
+        let Some(stored) = config.get(FIELD) else {
+            return Ok(Self::F32);
+        };
+        let name = stored
+            .as_str()
+            .map_or_else(|| stored.to_string(), str::to_owned);
+        let precision: Self = name.parse()?;
+        match precision.is_for(stage) {
+            true => Ok(precision),
+            false => Err(PrecisionError::Stage { stage, precision }),
+        }
     }
 
     fn all() -> impl Iterator<Item = Self> {
@@ -128,7 +146,7 @@ impl PrecisionChoice {
     /// Checks that a worker of this stage has a use for it. A choice that names its stage may be meant for others.
     ///
     /// # Errors
-    /// A stage that only computes in f32.
+    /// A stage that computes in others only.
     pub fn check(self, stage: Stage) -> Result<(), PrecisionError> {
         let precision = self.precision;
         match self.stage.is_some() || precision.is_for(stage) {
@@ -140,12 +158,13 @@ impl PrecisionChoice {
     /// Writes it into the configuration of a stage's component, and says whether it is for this stage.
     pub(super) fn apply(self, stage: Stage, config: &mut Value) -> bool {
         let is_for = self.stage.is_none_or(|own| own == stage) && self.precision.is_for(stage);
-        // The other stages have no choice, so that nothing is chosen for them.
-        if is_for
-            && stage == Stage::Language
-            && let Some(config) = config.as_object_mut()
-        {
-            config.insert(FIELD.to_owned(), self.precision.to_string().into());
+        if is_for && let Some(config) = config.as_object_mut() {
+            // What a configuration of these stages does not name is f32, and outputs keep the names that they have.
+            if stage != Stage::Language && self.precision == Precision::F32 {
+                config.remove(FIELD);
+            } else {
+                config.insert(FIELD.to_owned(), self.precision.to_string().into());
+            }
         }
         is_for
     }
@@ -192,7 +211,10 @@ mod tests {
         for (text, words) in [
             ("fp16", "f32, f16, bf16, q8_0, q6_k, q4_k_m, q4_0"),
             ("speech=f32", "'speech' is no stage"),
-            ("findings=q8_0", "findings stage computes in f32 only"),
+            (
+                "findings=q8_0",
+                "findings stage computes in f32 or bf16 only",
+            ),
             ("language=", "'' is no precision"),
         ] {
             let error = text.parse::<PrecisionChoice>().unwrap_err().to_string();
@@ -207,5 +229,25 @@ mod tests {
         assert!(check("q8_0", Stage::Findings).is_err());
         assert!(check("language=q8_0", Stage::Findings).is_ok());
         assert!(check("f32", Stage::Findings).is_ok());
+        assert!(check("bf16", Stage::Findings).is_ok());
+        assert!(check("f16", Stage::Scoring).is_err());
+    }
+
+    #[test]
+    fn an_image_stage_in_bf16_is_another_component_and_in_f32_the_same() {
+        let of = |config: &Value| Precision::of_network(Stage::Embedding, config);
+        let stored = serde_json::json!({"vision": {}});
+        let mut config = stored.clone();
+        let choice = |text: &str| text.parse::<PrecisionChoice>().unwrap();
+        assert!(choice("f32").apply(Stage::Embedding, &mut config));
+        assert!(!choice("findings=bf16").apply(Stage::Embedding, &mut config));
+        assert_eq!(config, stored);
+        assert_eq!(of(&config).unwrap(), Precision::F32);
+        assert!(choice("bf16").apply(Stage::Embedding, &mut config));
+        assert_ne!(config, stored);
+        assert_eq!(of(&config).unwrap(), Precision::Bf16);
+        assert!(choice("embedding=f32").apply(Stage::Embedding, &mut config));
+        assert_eq!(config, stored);
+        assert!(of(&serde_json::json!({"precision": "q8_0"})).is_err());
     }
 }

@@ -122,6 +122,12 @@ impl LabelCounts {
         self.known[finding as usize]
     }
 
+    /// The share of the reports without this finding, as far as it is known, that do not say it; 0 where there is none.
+    pub fn specificity(&self, finding: Finding) -> f64 {
+        let negatives = self.known(finding) - self.positives(finding);
+        ratio(negatives - self.false_positive[finding as usize], negatives)
+    }
+
     /// Computes the scores of all reports that were counted.
     pub fn scores(&self) -> ClinicalScores {
         // Without any report, all of them.

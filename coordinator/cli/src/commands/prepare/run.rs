@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
+use radialog_coordinator::RunOptions;
 use radialog_coordinator::archive::Archive;
-use radialog_coordinator::run::output::{OrderedRecords, RunFile};
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{CoordinatorError, RunOptions};
+use radialog_coordinator::run::DEFAULT_WINDOW;
+use radialog_coordinator::run::output::OrderedRecords;
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -19,7 +19,7 @@ use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord
 
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run;
+use crate::batch_run::{self, RunEnvironment};
 use crate::progress::ProgressStyle;
 use crate::shared_services;
 use crate::{bundle_source, interruption};
@@ -139,55 +139,32 @@ impl<'a> Session<'a> {
             folder,
             config,
         } = self;
-        let stages = StageSet::closure_from(job.source, job.stages);
-        let options = RunOptions {
-            archive: job.archive.clone(),
-            out: folder.clone(),
-            source: job.source,
-            stages,
-            generation: job.generation,
-            bundle: bundle.manifest().hash(),
-            components: bundle.manifest().component_hashes(),
-            group: config.worker.group.clone(),
-            given: None,
-            window: args.window as usize,
-            limit: None,
-            image_limit: DEFAULT_IMAGE_LIMIT,
-            stall: DEFAULT_STALL,
-            retry_failed: args.retry_failed,
-        };
         let shutdown = interruption::take_over()?;
         let backends = Backends::connect(&config).await?;
-        let summary = batch_run::run(
-            options,
-            &backends,
+        let environment = RunEnvironment {
+            backends: &backends,
             bundle,
-            &args.models,
-            &config,
-            args.progress,
-            &shutdown,
-        )
-        .await;
-        let summary = summary.map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { .. }) => {
-                error.context("delete the run's folder, or name another with --run")
-            }
-            _ => error,
-        })?;
-        if summary.interrupted {
-            let done = summary.done + summary.failed;
-            outln!("interrupted after {done}; run the same command again to go on");
+            models: &args.models,
+            config: &config,
+            progress: args.progress,
+            shutdown: &shutdown,
+        };
+        let options = environment.options(batch_run::Job {
+            archive: job.archive.clone(),
+            folder: folder.clone(),
+            source: job.source,
+            stages: StageSet::closure_from(job.source, job.stages),
+            generation: job.generation,
+        });
+        let options = RunOptions {
+            window: args.window as usize,
+            retry_failed: args.retry_failed,
+            ..options
+        };
+        let advice = "delete the run's folder, or name another with --run";
+        let Some((spec, _)) = environment.run_to_end(options, advice).await? else {
             return Ok(None);
-        }
-        for problem in summary.problems.iter().take(LISTED) {
-            errln!("left out: {problem}");
-        }
-        if summary.problem_count > LISTED as u64 {
-            errln!("left out: {} entries in all", summary.problem_count);
-        }
-        let spec = RunFile::read(&folder)?
-            .context("the run's folder has lost its run.json")?
-            .spec;
+        };
         Ok(Some(Finished {
             archive: job.archive,
             folder,

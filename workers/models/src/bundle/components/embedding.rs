@@ -1,7 +1,7 @@
 //! The embedding stage's component: image to image tokens, by the image encoder and a connector: the Q-Former of
 //! `checkpoint_4.pth`, or the encoder's grid itself as RaDialog v2 has it.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_schemas::Stage;
 use safetensors::tensor::Dtype;
@@ -266,7 +266,7 @@ impl ImageEmbedder {
         let config: EmbeddingComponent = bundle.config(stage)?;
         let weights = bundle
             .weights(stage, WEIGHTS)?
-            .var_builder(DType::F32, device);
+            .var_builder(bundle.network_type(stage, device)?, device);
         Self::new(&config, weights).map_err(bundle.model_error(stage))
     }
 

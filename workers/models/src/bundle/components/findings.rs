@@ -1,6 +1,6 @@
 //! The findings stage's component: image to CheXpert findings, from `ChexpertClassifier-*.ckpt`.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use radialog_schemas::{FindingsReport, Stage};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ impl FindingsPredictor {
         let config: FindingsComponent = bundle.config(stage)?;
         let weights = bundle
             .weights(stage, WEIGHTS)?
-            .var_builder(DType::F32, device);
+            .var_builder(bundle.network_type(stage, device)?, device);
         let classifier = FindingsClassifier::of_checkpoint(&config.classifier, weights);
         Ok(Self {
             classifier: classifier.map_err(bundle.model_error(stage))?,

@@ -1,6 +1,6 @@
 //! The scoring stage's component: report to labels, from `chexbert.pth`.
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use radialog_schemas::{Labels, Stage};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,7 @@ impl ReportLabeler {
         let config: ScoringComponent = bundle.config(stage)?;
         let weights = bundle
             .weights(stage, WEIGHTS)?
-            .var_builder(DType::F32, device);
+            .var_builder(bundle.network_type(stage, device)?, device);
         let chexbert = Chexbert::new(&config.chexbert, weights.pp(NETWORK))
             .map_err(bundle.model_error(stage))?;
         let path = bundle.file(stage, TOKENIZER)?;

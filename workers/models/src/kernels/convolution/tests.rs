@@ -11,6 +11,11 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
     (0..count).map(value).collect()
 }
 
+fn rounded(values: &[f32]) -> Vec<f32> {
+    let round = |value: &f32| half::bf16::from_f32(*value).to_f32();
+    values.iter().map(round).collect()
+}
+
 /// Sums in f64 over the definition.
 fn naive(window: Window, weight: &[f32], bias: &[f32], map: &[f32], extent: Extent) -> Vec<f64> {
     let Window {
@@ -90,25 +95,30 @@ fn convolutions_agree_with_the_naive_ones_over_odd_shapes() {
         let weight = noise(output * input * kernel * kernel, 1);
         let (bias, map) = (noise(output, 2), noise(extent.pixels() * input, 3));
         let residual = noise(extent.halved_by(stride).pixels() * output, 4);
-        let expected = naive(window, &weight, &bias, &map, extent);
-        let convolution = Convolution::new(window, &weight, &bias, Precision::F32);
-        let mut found = vec![f32::NAN; expected.len()];
-        convolution.compute(&map, extent, None, false, &mut found);
         // Sums of so many products of numbers up to 1; Winograd's transforms cost a digit.
         let tolerance = 1e-5 * ((input * kernel * kernel) as f64).sqrt();
-        for (found, expected) in found.iter().zip(&expected) {
-            assert!(
-                (f64::from(*found) - expected).abs() < tolerance,
-                "{window:?}: {found}, {expected}"
-            );
-        }
-        convolution.compute(&map, extent, Some(&residual), true, &mut found);
-        for ((found, expected), residual) in found.iter().zip(&expected).zip(&residual) {
-            let expected = (expected + f64::from(*residual)).max(0.0);
-            assert!(
-                (f64::from(*found) - expected).abs() < tolerance,
-                "{window:?}: {found}, {expected}"
-            );
+        for precision in [Precision::F32, Precision::Bf16] {
+            let expected = match precision {
+                Precision::F32 => naive(window, &weight, &bias, &map, extent),
+                Precision::Bf16 => naive(window, &rounded(&weight), &bias, &rounded(&map), extent),
+            };
+            let convolution = Convolution::new(window, &weight, &bias, precision);
+            let mut found = vec![f32::NAN; expected.len()];
+            convolution.compute(&map, extent, None, false, &mut found);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(
+                    (f64::from(*found) - expected).abs() < tolerance,
+                    "{window:?} {precision:?}: {found}, {expected}"
+                );
+            }
+            convolution.compute(&map, extent, Some(&residual), true, &mut found);
+            for ((found, expected), residual) in found.iter().zip(&expected).zip(&residual) {
+                let expected = (expected + f64::from(*residual)).max(0.0);
+                assert!(
+                    (f64::from(*found) - expected).abs() < tolerance,
+                    "{window:?} {precision:?}: {found}, {expected}"
+                );
+            }
         }
     }
 }
@@ -144,14 +154,16 @@ fn portable_and_vector_transforms_give_the_same_bytes() {
 
 #[test]
 fn an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads() {
-    for (window, extent) in windows() {
+    for (precision, (window, extent)) in [Precision::F32, Precision::Bf16]
+        .into_iter()
+        .flat_map(|precision| windows().map(move |shape| (precision, shape)))
+    {
         let weight = noise(
             window.output * window.input * window.kernel * window.kernel,
             1,
         );
         let map = noise(extent.pixels() * window.input, 3);
-        let convolution =
-            Convolution::new(window, &weight, &noise(window.output, 2), Precision::F32);
+        let convolution = Convolution::new(window, &weight, &noise(window.output, 2), precision);
         let run = |map: &[f32], extent: Extent, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -162,10 +174,10 @@ fn an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads() {
             result
         };
         let whole = run(&map, extent, 2);
-        assert_eq!(whole, run(&map, extent, 1), "{window:?}");
-        assert_eq!(whole, run(&map, extent, 3), "{window:?}");
+        assert_eq!(whole, run(&map, extent, 1), "{window:?} {precision:?}");
+        assert_eq!(whole, run(&map, extent, 3), "{window:?} {precision:?}");
         let single = Extent { batch: 1, ..extent };
         let first = run(&map[..map.len() / 2], single, 2);
-        assert_eq!(first, whole[..whole.len() / 2], "{window:?}");
+        assert_eq!(first, whole[..whole.len() / 2], "{window:?} {precision:?}");
     }
 }
