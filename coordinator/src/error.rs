@@ -10,6 +10,15 @@ use radialog_runtime::state::StateError;
 /// The reason why a run did not start or did not end.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
+    /// There is nothing where the input should be.
+    #[error(
+        "there is no archive at '{input}'. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, one image, a CSV \
+         manifest (study_id,image) or s3://bucket/prefix of one of them"
+    )]
+    NoArchive {
+        /// The archive as it was given.
+        input: String,
+    },
     /// The whole input is unusable.
     #[error(
         "cannot read the archive '{input}': {reason}. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, \

@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::queues::{RETRY_DELAYS, ROLL_OUT_RETRIES};
+
 /// What to do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -93,6 +95,20 @@ impl ErrorCode {
             | ErrorCode::BundleMismatch => ErrorClass::Transient,
             ErrorCode::Cancelled => ErrorClass::Cancelled,
             _ => ErrorClass::Permanent,
+        }
+    }
+}
+
+impl ErrorCode {
+    /// How often a task or turn that failed so is tried again. While an installation is upgraded, a worker of the new release
+    /// or bundle may come only when it has loaded its weights: a quarter of an hour, in steps of the last retry queue.
+    pub fn retries(self) -> usize {
+        match (self.class(), self) {
+            (ErrorClass::Transient, Self::SchemaVersion | Self::BundleMismatch) => {
+                RETRY_DELAYS.len() + ROLL_OUT_RETRIES
+            }
+            (ErrorClass::Transient, _) => RETRY_DELAYS.len(),
+            _ => 0,
         }
     }
 }

@@ -152,6 +152,19 @@ impl ObjectKey {
             .chain(Stage::ALL.map(Stage::name))
     }
 
+    /// Whether a path, of a store that lies in some folder, ends as [`ObjectKey::image`] and
+    /// [`ObjectKey::conversation_image`] do: `images/` and a hash.
+    pub fn is_stored_image(path: &str) -> bool {
+        let mut parts = path.rsplit('/');
+        let (Some(name), Some("images")) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        name.len() == 64
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
     fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
         let revision = Stage::REVISIONS.get(stage).to_string();
         let parts = [component.as_str(), &revision]

@@ -20,6 +20,10 @@ pub const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_secs(120),
 ];
 
+/// How many further times what only a worker of another release or bundle can do is tried again, after the last of
+/// [`RETRY_DELAYS`] each time: together a quarter of an hour, in which new workers load their weights.
+pub const ROLL_OUT_RETRIES: usize = 6;
+
 /// A backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
 pub const DELIVERY_LIMIT: u32 = 1000;
 
@@ -67,14 +71,27 @@ pub fn of_group(group: Option<&QueueGroup>) -> impl Iterator<Item = String> {
     work.map(move |queue| in_group(queue, group).into_owned())
 }
 
-/// The queue in which a failed message of `queue` waits for [`RETRY_DELAYS`]`[step]`.
+/// The delay before the next attempt, after so many that were retries. Beyond the last delay it stays the same.
+pub fn retry_delay(step: usize) -> Duration {
+    RETRY_DELAYS[step.min(RETRY_DELAYS.len() - 1)]
+}
+
+/// The queue in which a failed message of `queue` waits for [`retry_delay`]`(step)`.
 pub fn retry(queue: &str, step: usize) -> String {
-    format!("{queue}.retry.{}s", RETRY_DELAYS[step].as_secs())
+    format!("{queue}.retry.{}s", retry_delay(step).as_secs())
 }
 
 /// The queue to which messages of `queue` go when they cannot be done.
 pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
+}
+
+/// The queue of ours, of a group or none, that this one is or whose retries or dead letters it has; none of another's.
+pub fn base(queue: &str) -> Option<&str> {
+    let retried = || queue.rsplit_once(".retry.").map_or(queue, |(base, _)| base);
+    let base = queue.strip_suffix(".dead").unwrap_or_else(retried);
+    let name = base.split_once('@').map_or(base, |(name, _)| name);
+    all().any(|own| own == name).then_some(base)
 }
 
 /// Every queue that holds work or results where there are no groups; each has retry and dead-letter queues.
@@ -102,5 +119,10 @@ mod tests {
         }
         assert_eq!(queues.iter().collect::<BTreeSet<_>>().len(), queues.len());
         assert_eq!(in_group(CHAT, None), CHAT);
+        let base_of = "radialog.report@v2";
+        for queue in [base_of.to_owned(), retry(base_of, 3), dead(base_of)] {
+            assert_eq!(base(&queue), Some(base_of));
+        }
+        assert_eq!(base("radialog.nowhere"), None);
     }
 }

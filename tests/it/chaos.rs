@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use radialog_runtime::config::Config;
 use radialog_runtime::state::redis::stored_keys;
+use radialog_schemas::queues;
 use radialog_tests::fixtures;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Broker, Environment, Redis};
@@ -27,7 +28,15 @@ async fn an_installation_that_is_broken_in_a_seeded_order_loses_nothing() -> Res
     let results = dir.path().join("chaos.json");
     let mut command = radialog(&["chaos", "--faults", FAULTS, "--seed", "4", "--studies", "4"])?;
     command
-        .args(["--workers", "1", "--conversations", "1", "--json"])
+        .args([
+            "--workers",
+            "1",
+            "--conversations",
+            "1",
+            "--patience",
+            "4m",
+            "--json",
+        ])
         .arg(&results);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let page = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -134,6 +143,13 @@ async fn places_that_were_given_are_as_empty_after_a_run_as_they_had_to_be_befor
     ensure!(refused.status.code() == Some(64), "{errors}");
     ensure!(errors.contains("1 keys in Redis"), "{errors}");
     places.tell_redis("DEL somebody").await?;
+    let backends = places.environment.connect().await?;
+    let worker = backends.queue.consume(queues::CHAT, 1).await?;
+    let refused = output(places.command("2")?).await?;
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(64), "{errors}");
+    ensure!(errors.contains("consumers of other roles"), "{errors}");
+    drop((worker, backends));
 
     // The text that is called an image has its line in every run, under another name each time.
     let whole = output(places.command("2")?).await?;

@@ -88,8 +88,16 @@ impl EvaluationFixture {
     /// `radialog evaluate` of the test studies.
     fn evaluate(&self, code: i32, task: &[&str], out: &str) -> Result<String> {
         let shared = ["--out", out, "--bundle", "bundle", "--split", "test"];
-        let tokens = ["--max-new-tokens", TOKENS, "--progress", "off"];
-        self.says(code, &[&["evaluate"], task, &shared, &tokens].concat())
+        let tokens = ["--max-new-tokens", TOKENS];
+        let tokens = match task[0] {
+            "view" | "impression" => &[],
+            _ => &tokens[..],
+        };
+        let quiet = ["--progress", "off"];
+        self.says(
+            code,
+            &[&["evaluate"], task, &shared, tokens, &quiet].concat(),
+        )
     }
 
     /// The dialogs that a run asked, by study.
@@ -163,6 +171,10 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
     fixture.evaluate(0, &task, "eval")?;
     ensure!(read(&fixture)? == before);
 
+    // Fewer studies in the same folder are fewer that count.
+    let text = fixture.evaluate(0, &[&task[..], &["--limit", "1"]].concat(), "eval")?;
+    ensure!(text.contains("1 studies scored, 0 without"), "{text}");
+
     // Another truth is another evaluation.
     let other = ["correction", "studies.csv", "--labels", "labels.csv"];
     let text = fixture.evaluate(1, &other, "eval")?;
@@ -181,25 +193,56 @@ fn findings_are_asked_as_in_the_original_and_reports_are_generated_once() -> Res
     let binary = ["findings-qa", "studies.csv", "--mode", "binary"];
     let text = fixture.evaluate(0, &binary, "eval")?;
     ensure!(text.contains("3 studies scored, 1 without"), "{text}");
-    let asked = fixture.dialogs("eval", "binary-questions")?;
-    ensure!(asked.len() == 4 * 14, "{}", asked.len());
-    for (id, dialog) in &asked {
-        let (_, number) = id.split_once('#').context("a number")?;
-        ensure!(dialog.answer_blanks.to_string() == number, "{id}");
-    }
-    let first = std::fs::read(fixture.path("eval/reports/results.jsonl"))?;
-    let all = ["findings-qa", "studies.csv", "--mode", "all"];
-    fixture.evaluate(0, &all, "eval")?;
-    let plain = [&binary[..], &["--protocol", "without-quirks"]].concat();
-    fixture.evaluate(0, &plain, "eval")?;
-    ensure!(std::fs::read(fixture.path("eval/reports/results.jsonl"))? == first);
-    ensure!(fixture.dialogs("eval", "all-findings-questions")?.len() == 4);
     let plain = fixture.dialogs("eval", "binary-questions-without-quirks")?;
+    ensure!(plain.len() == 4 * 14, "{}", plain.len());
     ensure!(plain.iter().all(|(_, dialog)| dialog.answer_blanks == 1));
     let scores = fixture.json("eval/findings-qa-binary.json")?;
     ensure!(
         scores["protocol"] == "radialog-2023 without quirks" && scores["studies"]["scored"] == 3
     );
+    let first = std::fs::read(fixture.path("eval/reports/results.jsonl"))?;
+    let all = ["findings-qa", "studies.csv", "--mode", "all"];
+    fixture.evaluate(0, &all, "eval")?;
+    let quirks = [&binary[..], &["--protocol", "radialog-2023"]].concat();
+    fixture.evaluate(0, &quirks, "eval")?;
+    ensure!(std::fs::read(fixture.path("eval/reports/results.jsonl"))? == first);
+    ensure!(fixture.dialogs("eval", "all-findings-questions")?.len() == 4);
+    let asked = fixture.dialogs("eval", "binary-questions")?;
+    for (id, dialog) in &asked {
+        let (_, number) = id.split_once('#').context("a number")?;
+        ensure!(dialog.answer_blanks.to_string() == number, "{id}");
+    }
+    let scores = fixture.json("eval/findings-qa-binary.json")?;
+    ensure!(scores["protocol"] == "radialog-2023" && scores["studies"]["scored"] == 3);
+    Ok(())
+}
+
+#[test]
+fn studies_of_mimic_find_their_labels_in_its_table() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    let folder = "mimic/files/p10/p10000032/s50414267";
+    std::fs::create_dir_all(fixture.path(folder))?;
+    let image = xrays().join("00001300_000.jpg");
+    std::fs::copy(image, fixture.path(folder).join("02aa804e-bde0afdd.jpg"))?;
+    let chexpert = "subject_id,study_id,Edema\n10000032,50414267,1.0\n";
+    std::fs::write(fixture.path("chexpert.csv"), chexpert)?;
+    let correction = [
+        "evaluate",
+        "correction",
+        "mimic",
+        "--labels",
+        "chexpert.csv",
+        "--out",
+        "eval",
+        "--bundle",
+        "bundle",
+        "--max-new-tokens",
+        "4",
+        "--progress",
+        "off",
+    ];
+    let text = fixture.says(0, &correction)?;
+    ensure!(text.contains("1 studies scored, 0 without"), "{text}");
     Ok(())
 }
 
@@ -230,8 +273,23 @@ fn a_bundle_of_v1_skips_what_v2_was_trained_for_and_says_so() -> Result<()> {
     );
     let text = fixture.evaluate(0, &impression, "impressions")?;
     ensure!(text.contains("1 studies scored, 3 without"), "{text}");
+    ensure!(
+        text.contains("1 rows of sections.csv have an empty cell"),
+        "{text}"
+    );
     let asked = fixture.dialogs("impressions", "impressions")?;
     ensure!(asked[0].1.history[0].answer == "The heart is large.");
+
+    // Answers to other findings are of another evaluation.
+    std::fs::write(
+        fixture.path("sections.csv"),
+        sections.replace("large", "small"),
+    )?;
+    let text = fixture.evaluate(1, &impression, "impressions")?;
+    ensure!(text.contains("name another with --out"), "{text}");
+    // Nothing is written by a model whose length could be limited.
+    let limited = [&view[..], &["--max-new-tokens", "4"]].concat();
+    fixture.evaluate(64, &limited, "views")?;
     Ok(())
 }
 
@@ -276,6 +334,9 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
         text.contains("nothing can be scored; s0: the table of --labels"),
         "{text}"
     );
+    for file in ["corrections.csv", "correction.json", "vicuna_results"] {
+        ensure!(!fixture.path("others").join(file).exists(), "{file}");
+    }
     let bundle = fixture.path("nowhere").display().to_string();
     let text = fixture.says(
         1,

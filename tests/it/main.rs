@@ -17,6 +17,7 @@ mod clinical;
 mod conformance;
 mod delivery;
 mod distributed;
+mod evaluation;
 mod follow_ups;
 mod gateway;
 mod gguf;

@@ -253,7 +253,11 @@ async fn a_role_without_what_it_shares_names_the_settings_that_are_missing() {
     let amqp = ["--amqp", "amqp://127.0.0.1:1/%2f"];
     let archive = xrays().display().to_string();
     let redis = ["--redis", "redis://127.0.0.1:1"];
-    let cases: [(Vec<&str>, &[&str]); 4] = [
+    let all = &["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URL", "RADIALOG_S3_URL"];
+    let cases: [(Vec<&str>, &[&str]); 7] = [
+        (vec!["worker", "language"], all),
+        (vec!["coordinator"], all),
+        (vec!["gateway"], all),
         (
             [&["worker", "scoring"][..], &amqp].concat(),
             &["RADIALOG_S3_URL", "--objects"],

@@ -161,7 +161,7 @@ class Kubelet:
         pod.exit_code = code
         self.ends.append((pod.workload.name, reason, code, seconds))
         self.journal(f"{pod} {why}: ended with {code} after {seconds:.1f} s")
-        # A Job's pod that failed is tried again, as its own specification says; the Job's end counts.
+        # A Job's pod, too, may end only as it promises, although its own specification would try it again.
         if code not in PROMISED.get(reason, set()):
             self.faults.append(f"{pod} ({reason}) ended with {code}")
         pod.workload.pod_ended(reason, code)

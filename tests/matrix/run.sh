@@ -13,8 +13,8 @@ cd "$(dirname "$0")/../.."
 roots=${RADIALOG_MATRIX_ROOTS:-${HOME}/.cache/radialog-matrix}
 logs=${CARGO_TARGET_DIR:-target}/matrix
 wanted=${1:-}
-mirror=$(awk '/^(URIs:|deb )/ { print $2; exit }' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)
-broker_suites=(conformance::queue delivery distributed)
+mirror=$(awk '/^(URIs:|deb )/ { print $2; exit }' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true)
+broker_suites=(conformance::queue delivery distributed chat_worker chat_processes)
 state_suites=(conformance::state conformance::conversations chat_worker chat_processes)
 
 die() { echo "run.sh: $*" >&2; exit 1; }
@@ -78,6 +78,7 @@ row() {
         || state="FAILED, see $log"
     local counts
     counts=$(sed -n 's/^test result: [^.]*\. \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -1)
+    [ -n "$counts" ] || counts="0 0"
     printf '| %s %s (Debian %s) | %s | %s of %s | %s s |\n' "$name" "$(version "$suite" "$package")" "$suite" "$state" \
         "${counts% *}" "$((${counts% *} + ${counts#* }))" "$((SECONDS - began))" | tee -a "$logs/table.md"
 }

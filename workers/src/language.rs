@@ -191,24 +191,31 @@ impl LanguageStage {
         let samples: Vec<Completion> = completions.collect();
         let all = std::iter::once(&completion).chain(&samples);
         let tokens = all.map(|completion| completion.tokens.len() as u32).sum();
+        let output = move |content| StageOutput {
+            content,
+            tokens,
+            model_time: time,
+            batch,
+        };
         let content = match purpose {
-            Purpose::Report => {
-                report::content(&self.language, prompt_tokens, &completion, &samples)
+            Purpose::Report if !samples.is_empty() => {
+                // Samples are compared for some milliseconds, in which all other answers would wait.
+                let language = self.language.clone();
+                rayon::spawn(move || {
+                    let content = report::content(&language, prompt_tokens, &completion, &samples);
+                    drop(answer.send(Ok(output(content))));
+                });
+                return;
             }
+            Purpose::Report => report::content(&self.language, prompt_tokens, &completion, &[]),
             Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
             Purpose::Dialog => dialog::content(&self.language, prompt_tokens, &completion),
             Purpose::Turn(stream) => {
                 stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
             }
         };
-        let output = StageOutput {
-            content,
-            tokens,
-            model_time: time,
-            batch,
-        };
         // Nobody listens any more after a shutdown.
-        drop(answer.send(Ok(output)));
+        drop(answer.send(Ok(output(content))));
     }
 }
 
@@ -255,15 +262,22 @@ impl StageWork for LanguageStage {
         let mut engine = self.engine();
         let mut running = Running::default();
         loop {
-            let items = match engine.is_idle() {
-                true => feed.wait(self.batch_limit()),
-                false => feed.ready(engine.free_slots(), engine.free_chat_slots()),
+            // One by one: an item may be many sequences, and what has no room here is left to other workers.
+            let next = |feed: &mut dyn Feed<_>, engine: &Engine| {
+                feed.ready(engine.free_slots().min(1), engine.free_chat_slots())
+            };
+            let mut items = match engine.is_idle() {
+                true => feed.wait(1),
+                false => next(feed, &engine),
             };
             if items.is_empty() && engine.is_idle() {
                 return;
             }
-            for item in items {
-                self.admit(&mut engine, &mut running, item);
+            while !items.is_empty() {
+                for item in items {
+                    self.admit(&mut engine, &mut running, item);
+                }
+                items = next(feed, &engine);
             }
             running.cancel_unwanted(&mut engine);
             let started = Instant::now();

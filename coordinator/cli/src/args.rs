@@ -40,11 +40,6 @@ impl SystemArg {
     }
 }
 
-/// Whether it is said where objects are. Where it is not, they are in a folder of the process's own, which no other one reads.
-pub(crate) fn has_shared_store(config: &Config) -> bool {
-    config.s3.is_some() || config.objects.directory.is_some()
-}
-
 /// Where broker, store and state are.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Services (none of them: everything runs in this process)")]
@@ -157,8 +152,8 @@ pub(crate) struct BundleSource {
     pub(crate) bundle: Option<String>,
     /// Numbers that models compute from, as KIND for every stage that has it or STAGE=KIND. The language model's weights in
     /// memory: f32, f16, bf16, or the quantised types that the bundle has (q8_0, q6_k, q4_k_m, q4_0). embedding, findings and
-    /// scoring: f32, or bf16 on a CPU. Outputs depend on it and are named by it, so give it to all roles alike [default: as the
-    /// bundle has them; f32 for the other stages]
+    /// scoring: f32, or bf16 on a CPU. Outputs depend on it and are named by it, so give it to all roles alike, with STAGE= where
+    /// some stage has no such KIND [default: as the bundle has them; f32 for the other stages]
     #[arg(
         long,
         env = "RADIALOG_PRECISION",

@@ -1,35 +1,104 @@
-//! A batch run with its workers and its progress display, for `radialog batch` and for `radialog prepare`.
+//! A batch run with its workers and its progress display, for `radialog batch` and for all that goes on from a run's records.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary};
+use anyhow::Context;
+use radialog_coordinator::archive::Archive;
+use radialog_coordinator::run::output::RunFile;
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_schemas::Stage;
+use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{ModelArgs, has_shared_store};
+use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
-use crate::exit::UsageError;
 use crate::progress::{self, ProgressStyle};
 
-/// Refuses a broker without a state and a store that are shared, and a state without a broker.
-pub(crate) fn require_state_beside_broker(config: &Config) -> Result<(), UsageError> {
-    if config.amqp.is_some() != config.redis.is_some() {
-        return Err(UsageError(
-            "--amqp and --redis go together: give both, or none to run everything in this process"
-                .into(),
-        ));
+/// Entries of an archive that are named where they were left out.
+const LISTED: usize = 5;
+
+/// What a run that others go on from is made with.
+pub(crate) struct RunEnvironment<'a> {
+    pub(crate) backends: &'a Backends,
+    pub(crate) bundle: &'a Arc<Bundle>,
+    pub(crate) models: &'a ModelArgs,
+    pub(crate) config: &'a Config,
+    pub(crate) progress: ProgressStyle,
+    pub(crate) shutdown: &'a CancellationToken,
+}
+
+/// What goes through which stages, and where it is recorded.
+pub(crate) struct Job {
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) folder: PathBuf,
+    pub(crate) source: Source,
+    /// The last stages.
+    pub(crate) stages: StageSet,
+    pub(crate) generation: Generation,
+}
+
+impl RunEnvironment<'_> {
+    /// The options of a run of everything in an archive.
+    pub(crate) fn options(&self, job: Job) -> RunOptions {
+        RunOptions {
+            archive: job.archive,
+            out: job.folder,
+            source: job.source,
+            stages: job.stages,
+            generation: job.generation,
+            bundle: self.bundle.manifest().hash(),
+            components: self.bundle.manifest().component_hashes(),
+            group: self.config.worker.group.clone(),
+            given: None,
+            window: DEFAULT_WINDOW,
+            limit: None,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: false,
+        }
     }
-    if config.amqp.is_some() && !has_shared_store(config) {
-        return Err(UsageError(
-            "with --amqp, workers fetch images from a store: give --s3 URL (RADIALOG_S3_URL), or --objects DIR on a shared disk"
-                .into(),
-        ));
+
+    /// Runs to the end, and tells what was left out; none where it was interrupted, which is told. `advice` is for a folder that
+    /// holds another run.
+    pub(crate) async fn run_to_end(
+        &self,
+        options: RunOptions,
+        advice: &'static str,
+    ) -> anyhow::Result<Option<(RunSpec, RunSummary)>> {
+        let folder = options.out.clone();
+        let summary = run(
+            options,
+            self.backends,
+            self.bundle,
+            self.models,
+            self.config,
+            self.progress,
+            self.shutdown,
+        )
+        .await
+        .map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { .. }) => error.context(advice),
+            _ => error,
+        })?;
+        if summary.interrupted {
+            let done = summary.done + summary.failed;
+            outln!("interrupted after {done}; run the same command again to go on");
+            return Ok(None);
+        }
+        for problem in summary.problems.iter().take(LISTED) {
+            errln!("left out: {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            errln!("left out: {} entries in all", summary.problem_count);
+        }
+        let file = RunFile::read(&folder)?.context("the run's folder has lost its run.json")?;
+        Ok(Some((file.spec, summary)))
     }
-    Ok(())
 }
 
 /// Runs a batch to its end or interruption, showing progress. Where no broker is configured, its workers are in this

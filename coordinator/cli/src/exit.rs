@@ -2,6 +2,13 @@
 
 use std::process::ExitStatus;
 
+use radialog_coordinator::CoordinatorError;
+use radialog_models::bundle::BundleError;
+use radialog_models::device::DeviceError;
+use radialog_runtime::config::ConfigError;
+use radialog_runtime::objects::ObjectError;
+use radialog_workers::bundle_cache::FetchError;
+
 /// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
 pub(crate) const EXIT_USAGE: u8 = 64;
 /// The run came to its end, and studies of it failed: `EX_DATAERR` of sysexits.h. To run it again changes nothing.
@@ -12,6 +19,25 @@ pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 /// Whether a run came to its end, with studies that failed or without.
 pub(crate) fn is_run_ended(status: ExitStatus) -> bool {
     status.success() || status.code() == Some(EXIT_FAILED_STUDIES.into())
+}
+
+/// Whether what was asked for cannot be meant, so that trying again changes nothing: the command line or the configuration
+/// is wrong, or what it names is not there.
+pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
+    let names_nothing = matches!(
+        error.downcast_ref(),
+        Some(
+            CoordinatorError::NoArchive { .. }
+                | CoordinatorError::MissingColumn { .. }
+                | CoordinatorError::OtherRun { .. }
+        )
+    ) || matches!(error.downcast_ref(), Some(BundleError::NotABundle(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(FetchError::Store(ObjectError::NotFound(_)))
+        )
+        || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
+    error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }
 
 /// An error of the command line: flags that parse but make no sense together.

@@ -26,6 +26,7 @@ mod results_place;
 mod run_summary;
 mod served_bundle;
 mod server_sent_events;
+mod shared_services;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,8 +34,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use commands::Cli;
-use exit::{EXIT_USAGE, UsageError};
-use radialog_runtime::config::ConfigError;
+use exit::{EXIT_USAGE, is_usage};
 
 /// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
 const BLOCKING_THREADS: usize = 6;
@@ -67,11 +67,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             errln!("error: {}", print::chain(&error));
-            ExitCode::from(if error.is::<ConfigError>() || error.is::<UsageError>() {
-                EXIT_USAGE
-            } else {
-                1
-            })
+            ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
         }
     }
 }

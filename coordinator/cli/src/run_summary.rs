@@ -1,6 +1,8 @@
 //! What a run came to, for people.
 
-use radialog_coordinator::run::output::{FailedStudy, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use radialog_coordinator::run::output::{
+    FailedStudy, PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE,
+};
 use radialog_coordinator::{RunPlan, RunSummary};
 use radialog_schemas::Finding;
 
@@ -89,7 +91,7 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
             outln!("    {problem}");
         }
         if summary.problem_count > LISTED as u64 {
-            outln!("    … more in {SUMMARY_FILE}");
+            outln!("    … all in {PROBLEMS_FILE}");
         }
     }
     let out = out.trim_end_matches('/');

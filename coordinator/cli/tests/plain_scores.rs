@@ -145,6 +145,27 @@ fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
     );
     assert!(scored["scores"].to_string().contains("lower"), "{scored}");
 
+    // A row without a reference is not scored, and needs no number; a row too many is of other texts.
+    let (blank, rows) = (
+        folder.write("b.csv", "Small effusion.\nnan\n"),
+        folder.write("n.csv", "bertscore,semb_score\n1,1\nNaN,\n"),
+    );
+    let rows = ["--report-scores", &rows];
+    let output = score(&texts, &blank, &[&protocol[..], &files, &rows].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = score(&texts, &texts, &[&protocol[..], &files, &rows].concat());
+    let error = text(&output.stderr);
+    assert!(error.contains("line 3: \"NaN\" is no number"), "{error}");
+    let rows = folder.write("m.csv", "bertscore,semb_score\n1,1\n1,1\n1,1\n");
+    let more = ["--report-scores", &rows];
+    let output = score(&texts, &texts, &[&protocol[..], &files, &more].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(
+        error.contains("has 3 rows, and there are 2 texts"),
+        "{error}"
+    );
+
     let few = folder.write("f.json", &format!(r#"{{"0": {graph}}}"#));
     let files = [
         "--radgraph-hypotheses",
@@ -204,7 +225,28 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
     for (study, has_report) in [("p1_s1", true), ("a_s2", true), ("b_s3", false)] {
         let report = written[study]["model_prediction"].as_str().unwrap();
         assert_eq!(!report.is_empty(), has_report, "{study}");
+        assert_eq!(report, report.trim(), "{study}");
     }
+
+    // Other images under the same ids are another run, and a dry run has no reports.
+    let before = folder.read("out.json");
+    let same_ids = std::fs::read_to_string(&input)
+        .unwrap()
+        .replace("00001300_000.jpg", "00001680_000.jpg");
+    let other = folder.write("other.json", &same_ids);
+    let mut others = line;
+    others[2] = &other;
+    let output = radialog(&[&others[..], &batch].concat());
+    let error = text(&output.stderr);
+    assert!(
+        !output.status.success() && error.contains("--work"),
+        "{error}"
+    );
+    let output = radialog(&[&line[..], &batch, &["--dry-run"]].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("--dry-run"), "{error}");
+    assert_eq!(folder.read("out.json"), before);
 
     for (json, expected) in [
         (

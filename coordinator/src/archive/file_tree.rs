@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufRead, BufReader};
 use super::entries::EntryProblem;
 use super::file_place::{FilePlace, OutsideFiles};
 use super::image::{ImageSource, outside};
+use crate::run_files::{RESULTS_FILE, RUN_FILE};
 
 /// A tree of files: a local folder or a prefix of a bucket.
 #[async_trait]
@@ -176,6 +177,13 @@ impl LocalPathWalk {
         let (id, children) = listing
             .map_err(|panic| problem(panic.to_string()))?
             .map_err(|error| problem(error.to_string()))?;
+        let is_results = [RUN_FILE, RESULTS_FILE]
+            .iter()
+            .all(|name| children.iter().any(|child| child == name.as_bytes()));
+        if is_results && !self.levels.is_empty() {
+            let message = "the folder has the results of a run and is left out";
+            return Err(EntryProblem::new(place, ErrorCode::ArchiveEntry, message));
+        }
         if self.levels.iter().any(|level| level.id == id) {
             return Err(problem("it links back to a folder above it".into()));
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use radialog_schemas::{ErrorCode, Failure, ImageFormat};
+use radialog_schemas::{ErrorCode, Failure, ImageFormat, ObjectKey};
 use tracing::warn;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
@@ -211,7 +211,7 @@ impl FolderEntries {
         if let Some(table) = self.roots.get(root) {
             return table.clone();
         }
-        let table = match self.tables.beside(root).await {
+        let table = match tables_beside(&self.tables, root).await {
             Ok(table) => table,
             Err(error) => {
                 let message = format!(
@@ -245,6 +245,23 @@ impl FolderEntries {
     }
 }
 
+/// Reads the tables beside a root; a store that does not answer is waited for, as everywhere in a walk: without its table a
+/// study would be another.
+async fn tables_beside(
+    tables: &ImageTables,
+    root: &str,
+) -> Result<Arc<ImageTable>, CoordinatorError> {
+    loop {
+        match tables.beside(root).await {
+            Err(CoordinatorError::Objects(error)) => {
+                warn!(%error, root, "the tables beside the tree cannot be read; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            table => return table,
+        }
+    }
+}
+
 /// Finds out what a file is: by its suffix, where that says so, else by its first bytes. A store that does not answer is
 /// waited for.
 async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
@@ -253,6 +270,10 @@ async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
         FileKind::Unsupported => return FileContent::Unsupported(unsupported(path)),
         FileKind::Document => return FileContent::NoImage("it is no image".into()),
         FileKind::Unknown => {}
+    }
+    // The store of an earlier run may lie in the archive.
+    if ObjectKey::is_stored_image(path) {
+        return FileContent::NoImage("it is an image that a run has stored".into());
     }
     let image = match tree.image(path) {
         Ok(image) => image,
@@ -327,6 +348,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut dicom = vec![0; 128];
         dicom.extend(b"DICM");
+        let stored = format!("store/images/{}", "0123456789abcdef".repeat(4));
         for (path, content) in [
             ("ward/2.JPG", b"x".as_slice()),
             ("ward/1.png", b"x"),
@@ -339,6 +361,10 @@ mod tests {
             ("image.001", b"\x89PNG\r\n\x1a\n"),
             ("weights.bin", b"x"),
             ("ward/Thumbs.db", b"x"),
+            ("results/run.json", b"{}"),
+            ("results/results.jsonl", b""),
+            ("results/pictures/1.png", b"x"),
+            (&stored, b"\xff\xd8\xff\xe0"),
             ("ward/@eaDir/1.png", b"x"),
         ] {
             write(dir.path(), path, content);
@@ -352,8 +378,10 @@ mod tests {
                 "image.001 image.001",
                 "! notes.txt",
                 "old old.jpe",
+                &format!("! {}/results/", dir.path().display()),
                 &format!("scan.dcm scan.dcm {unsupported}"),
                 "scan scan.png",
+                &format!("! {stored}"),
                 "ward/1 ward/1.png",
                 "ward/2 ward/2.JPG",
                 "! weights.bin",

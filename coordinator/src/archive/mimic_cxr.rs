@@ -8,7 +8,9 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use radialog_runtime::objects::ObjectError;
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -36,6 +38,8 @@ pub(super) struct ImageTable {
     /// Rows that could not be used.
     problems: Vec<EntryProblem>,
     knows_views: bool,
+    /// Whether it was told that views are not known.
+    told: AtomicBool,
 }
 
 /// What is known of an image, as positions in [`SPLITS`] and [`FRONTAL`].
@@ -200,12 +204,15 @@ impl ImageTable {
         let lines = match gzip::lines(tree, path).await {
             Ok(lines) => lines,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => {
-                return Err(CoordinatorError::Input {
-                    input: name,
-                    reason: error.to_string(),
-                });
-            }
+            Err(error) => match error.downcast::<ObjectError>() {
+                Ok(error) => return Err(error.into()),
+                Err(error) => {
+                    return Err(CoordinatorError::Input {
+                        input: name,
+                        reason: error.to_string(),
+                    });
+                }
+            },
         };
         let mut rows = TableRows::open(lines, name, &["dicom_id", column]).await?;
         let (dicom, column) = (
@@ -256,9 +263,9 @@ impl ImageTable {
             )
         };
         let (primary, kind) = files.iter().min_by_key(rank)?;
-        if !self.knows_views && files.len() > 1 {
+        if !self.knows_views && files.len() > 1 && !self.told.swap(true, Ordering::Relaxed) {
             warn!(
-                image = primary,
+                first = primary,
                 "no mimic-cxr-*-metadata.csv beside the tree: of a study's images, the first by name is read, whatever its view"
             );
         }

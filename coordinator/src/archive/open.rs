@@ -1,5 +1,6 @@
 //! Finding out what an archive is: kinds are told apart by what is there.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -184,7 +185,12 @@ async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, Coord
         input: path.display().to_string(),
         reason,
     };
-    let failed = |error: std::io::Error| unusable(error.to_string());
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => CoordinatorError::NoArchive {
+            input: path.display().to_string(),
+        },
+        _ => unusable(error.to_string()),
+    };
     let path = tokio::fs::canonicalize(path).await.map_err(failed)?;
     let name = path.display().to_string();
     if tokio::fs::metadata(&path).await.map_err(failed)?.is_dir() {

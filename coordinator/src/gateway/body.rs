@@ -207,17 +207,14 @@ pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
 
 /// An error's text without the middle of a long value that it quotes, e.g. of an image.
 fn shortened(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    match chars.len() {
-        ..=LONGEST_ERROR => text.to_owned(),
-        length => {
-            let (start, end) = (
-                &chars[..LONGEST_ERROR / 2],
-                &chars[length - LONGEST_ERROR / 2..],
-            );
-            start.iter().chain(&['\u{2026}']).chain(end).collect()
-        }
-    }
+    let at = |half: usize| text.char_indices().nth(half).map(|(at, _)| at);
+    let Some(_) = at(LONGEST_ERROR) else {
+        return text.to_owned();
+    };
+    let start = at(LONGEST_ERROR / 2).unwrap_or(text.len());
+    let from_end = text.char_indices().rev().nth(LONGEST_ERROR / 2 - 1);
+    let end = from_end.map_or(start, |(at, _)| at);
+    format!("{}\u{2026}{}", &text[..start], &text[end..])
 }
 
 /// Reads the text of a JSON object. A list is refused: it would be taken for the object's values in the order of our types.

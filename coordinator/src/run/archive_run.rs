@@ -170,6 +170,7 @@ impl ArchiveRun {
         }
         let mut ledger = dispatcher.ledger();
         ledger.sync()?;
+        ledger.list_problems()?;
         let seconds = begun.elapsed().as_secs_f64();
         out.write_summary(|summary| {
             let (count, problems) = ledger.problems();

@@ -23,6 +23,8 @@ pub struct FinishedRun {
     pub folder: PathBuf,
     /// What it did.
     pub spec: RunSpec,
+    /// The studies that count, from the first one on; none: all.
+    pub limit: Option<u64>,
 }
 
 /// The dialogs that follow from a record, each with its id; none where there is nothing to ask.
@@ -48,7 +50,8 @@ impl FinishedRun {
     /// # Errors
     /// As [`OrderedRecords::open`].
     pub async fn records(&self) -> Result<OrderedRecords, CoordinatorError> {
-        OrderedRecords::open(&*self.archive, &self.folder).await
+        let records = OrderedRecords::open(&*self.archive, &self.folder).await?;
+        Ok(records.limited(self.limit))
     }
 
     /// The key of the image tokens that the run made; none of a study whose image could not be read.

@@ -1,5 +1,5 @@
-//! The output directory of a run: `run.json` (what it is), `results.jsonl` (one line a study, the truth), and
-//! `results.csv` and `summary.json` (made from it at the end). One process at a time writes to it.
+//! The output directory of a run: `run.json` (what it is), `results.jsonl` (one line a study, the truth),
+//! `results.csv` and `summary.json` (made from it at the end), and `problems.jsonl` (what of the archive is no study). One process at a time writes to it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,18 +15,18 @@ use crate::CoordinatorError;
 
 pub(crate) mod journal;
 mod ordered;
+pub(crate) mod problems;
 pub(crate) mod study_set;
 mod summary;
 mod table;
 
 use summary::SummaryCounts;
 
-pub use journal::RESULTS_FILE;
+pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
+pub use problems::PROBLEMS_FILE;
 pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
-/// The name of the file that says what the run is.
-pub const RUN_FILE: &str = "run.json";
 /// The name of the file that has the records as a table.
 pub const TABLE_FILE: &str = "results.csv";
 /// The name of the file that has the run in numbers.

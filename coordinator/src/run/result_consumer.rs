@@ -10,9 +10,8 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
 use radialog_runtime::state::{Fact, Facts};
 use radialog_schemas::{
-    ErrorClass, ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult,
-    is_known_schema_version,
-    queues::{self, RETRY_DELAYS},
+    ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult,
+    is_known_schema_version, queues,
 };
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -188,29 +187,28 @@ impl ResultConsumer {
         failure: Failure,
     ) -> Result<(), CoordinatorError> {
         let attempt = delivery.message.attempt as usize;
-        let (target, message) =
-            if failure.class() == ErrorClass::Transient && attempt < RETRY_DELAYS.len() {
-                warn!(%failure, "a message on the results queue is left to another coordinator");
-                let message = Message {
-                    attempt: delivery.message.attempt + 1,
-                    published: None,
-                    ..delivery.message
-                };
-                (queues::retry(queues::RESULTS, attempt), message)
-            } else {
-                warn!(code = %failure.code, "a message on the results queue is dead-lettered");
-                let death = Death {
-                    code: failure.code.as_str(),
-                    reason: failure.message,
-                    source: queues::RESULTS.to_owned(),
-                    worker: self.worker.clone(),
-                };
-                let message = Message {
-                    death: Some(death),
-                    ..delivery.message
-                };
-                (queues::dead(queues::RESULTS), message)
+        let (target, message) = if attempt < failure.code.retries() {
+            warn!(%failure, "a message on the results queue is left to another coordinator");
+            let message = Message {
+                attempt: delivery.message.attempt + 1,
+                published: None,
+                ..delivery.message
             };
+            (queues::retry(queues::RESULTS, attempt), message)
+        } else {
+            warn!(code = %failure.code, "a message on the results queue is dead-lettered");
+            let death = Death {
+                code: failure.code.as_str(),
+                reason: failure.message,
+                source: queues::RESULTS.to_owned(),
+                worker: self.worker.clone(),
+            };
+            let message = Message {
+                death: Some(death),
+                ..delivery.message
+            };
+            (queues::dead(queues::RESULTS), message)
+        };
         let queue = &self.executor.backends.queue;
         self.executor
             .retry

@@ -23,7 +23,7 @@ use tracing::warn;
 use super::archive_run::RunOptions;
 use super::output::{LOCK_FILE, RUN_FILE, RunFile, journal, new_id};
 use crate::CoordinatorError;
-use journal::RESULTS_FILE;
+use crate::run_files::RESULTS_FILE;
 use lease::{Lease, Piece, SessionRecord};
 
 pub use lease::LeaseTimes;

@@ -182,9 +182,10 @@ impl<'de> Deserialize<'de> for StopTexts {
 }
 
 impl StopTexts {
-    /// All of them.
+    /// All of them: none of the empty text, which is what some clients send where nothing was asked for.
     pub fn into_list(self) -> Vec<String> {
         match self {
+            Self::One(text) if text.is_empty() => Vec::new(),
             Self::One(text) => vec![text],
             Self::Several(texts) => texts,
         }

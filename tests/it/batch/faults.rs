@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
+use radialog_schemas::ErrorCode;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::faults::FaultInjector;
@@ -177,7 +178,7 @@ async fn two_coordinators_share_the_results_queue() {
 async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_run_goes_on() {
     let fixture = BatchFixture::new().await;
     let newer = r#"{"schema_version": 99}"#;
-    let last = RETRY_DELAYS.len() as u32;
+    let last = ErrorCode::SchemaVersion.retries() as u32;
     for (body, attempt) in [("not json", 0), (newer, 0), (newer, last)] {
         let message = Message {
             body: body.into(),

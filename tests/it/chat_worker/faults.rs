@@ -91,7 +91,7 @@ async fn what_is_no_turn_is_dead_lettered_and_harms_nobody(harness: ChatHarness)
         &"x".repeat(70_000),
     ];
     let newer = newer.to_string();
-    let last = RETRY_DELAYS.len() as u32;
+    let last = ErrorCode::SchemaVersion.retries() as u32;
     // Of a newer schema: at its first attempt, and at its last.
     let messages = bodies.map(|body| (body, 0)).into_iter();
     for (body, attempt) in messages.chain([(&*newer, 0), (&*newer, last)]) {
@@ -158,7 +158,10 @@ async fn a_turn_for_another_component_waits_for_its_worker_and_fails_at_last(har
         "it was not taken"
     );
     other
-        .publish_task(&ChatTask::new(&id, 1, &other.component), 4)
+        .publish_task(
+            &ChatTask::new(&id, 1, &other.component),
+            ErrorCode::BundleMismatch.retries() as u32,
+        )
         .await;
     assert_eq!(harness.code(&id, 1).await, ErrorCode::BundleMismatch);
     worker.stop().await.unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::rabbitmq::RabbitQueue;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ConversationId, RunId};
 use radialog_tests::services::{Services, TcpProxy};
@@ -84,6 +85,20 @@ async fn a_subscription_that_is_dropped_half_made_keeps_no_message() {
     for _ in 0..20 {
         next(&mut consumer).await.receipt.ack().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_queue_that_somebody_deletes_is_declared_again_by_those_who_use_it() {
+    let url = Services::shared().await.unwrap().amqp().unwrap();
+    let harness = TaskHarness::new(rabbitmq_at(&url).await).await.unwrap();
+    let mut consumer = harness.queue.consume(WORK, 2).await.unwrap();
+    let amqp = config(&[("amqp.url", &url)]).amqp.unwrap();
+    let somebody = RabbitQueue::connect(&amqp, "somebody", SOON).await.unwrap();
+    somebody.delete_queues().await.unwrap();
+    harness.queue.publish(WORK, message("a")).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.message.body, "a");
+    delivery.receipt.ack().await.unwrap();
 }
 
 #[tokio::test]

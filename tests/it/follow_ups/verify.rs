@@ -137,6 +137,19 @@ fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> 
     Ok(())
 }
 
+#[test]
+fn a_run_of_embeddings_has_nothing_that_a_study_could_be_compared_with() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    batch(&fixture, "out", &["--stages", "embedding"])?;
+    let verify = ["verify", "s1", "--run", "out", "--bundle", "bundle"];
+    let text = fixture.says(65, &verify)?;
+    ensure!(
+        text.contains("cannot be verified") && text.contains("has no findings"),
+        "{text}"
+    );
+    Ok(())
+}
+
 /// The line of a release that did not write how reports are decoded.
 fn text_without(record: &radialog_schemas::StudyRecord) -> Result<String> {
     let mut line = serde_json::to_value(record)?;

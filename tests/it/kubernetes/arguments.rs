@@ -87,7 +87,7 @@ fn every_setting_of_the_manifests_is_one_that_the_program_reads() {
             let output = gateway.output().unwrap();
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(
-                text.contains("a gateway shares everything"),
+                text.contains("a gateway works on what all roles share"),
                 "{name}: {text}"
             );
         }

@@ -173,7 +173,7 @@ pub(super) async fn ask(port: u16, command: &str) -> Result<String> {
         stream.read_line(&mut line).await?;
         let line = line.trim_end();
         match line.split_at_checked(1) {
-            Some(("+", said)) => Ok(said.to_owned()),
+            Some(("+" | ":", said)) => Ok(said.to_owned()),
             Some(("$", length)) => {
                 let mut text = vec![0; length.parse()?];
                 stream.read_exact(&mut text).await?;

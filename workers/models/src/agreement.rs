@@ -32,8 +32,9 @@ pub fn consistency(report: &str, samples: Vec<String>) -> Consistency {
     }
 }
 
-/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space.
-pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space. What training
+/// counts is split as the original's scores split it, by a trained model of sentences, which a worker does not need.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let ends = |pair: &(usize, char)| matches!(pair.1, '.' | '!' | '?');
     let mut rest = text.trim();
     std::iter::from_fn(move || {
@@ -68,8 +69,8 @@ fn alike(one: &[String], other: &[String]) -> f64 {
     2.0 * longest_common(one, other) as f64 / (one.len() + other.len()) as f64
 }
 
-/// Length of the longest common subsequence.
-fn longest_common(one: &[String], other: &[String]) -> usize {
+/// Length of the longest common subsequence, in as many steps as both lengths multiplied.
+pub fn longest_common<T: PartialEq>(one: &[T], other: &[T]) -> usize {
     let mut row = vec![0; other.len() + 1];
     for word in one {
         let mut diagonal = 0;

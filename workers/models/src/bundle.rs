@@ -2,6 +2,7 @@
 //! finds every fault before any work starts; what it hands out is typed configurations and memory-mapped weights.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
@@ -374,7 +375,7 @@ impl Bundle {
 pub fn read_manifest(dir: &Path) -> Result<Manifest, BundleError> {
     let path = dir.join(MANIFEST_FILE);
     let text = match fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(BundleError::NotABundle(dir.to_path_buf()));
         }
         result => result.map_err(BundleError::io("read", &path))?,

@@ -51,6 +51,7 @@ pub struct Metrics {
     pub bundle_wanted: IntGauge,
     queue_wait: HistogramVec,
     queue_work: GaugeVec,
+    task_work: GaugeVec,
     queue_depth: IntGaugeVec,
     /// Counts connections to the broker that broke and were replaced.
     pub queue_reconnects: IntCounter,
@@ -97,6 +98,8 @@ pub struct StageMetrics {
     pub queue_wait: Histogram,
     /// Seconds of work that wait: messages times the measured time of one.
     pub queue_work: Gauge,
+    /// The service time of the tasks that this worker holds, in seconds.
+    pub work_in_flight: Gauge,
     /// Messages that wait, without those in flight.
     pub queue_depth: IntGauge,
     /// Seconds for fetching and decoding a task's inputs.
@@ -178,6 +181,11 @@ impl Metrics {
                 r,
                 "radialog_queue_work_seconds",
                 "Work that waits: messages times measured service time",
+            ),
+            task_work: gauge(
+                r,
+                "radialog_task_inflight_seconds",
+                "Work that this worker holds: tasks in flight times measured service time",
             ),
             queue_depth: int_gauge(
                 r,
@@ -413,6 +421,13 @@ impl Metrics {
         }
     }
 
+    /// Sets how many messages wait for a stage, or `chat` of turns: for who looks at the queues beside their workers, of which
+    /// there may be none.
+    pub fn waits(&self, stage: &str, messages: u64) {
+        let depth = self.queue_depth.with_label_values(&[stage]);
+        depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
+    }
+
     /// Looks up the metrics of one stage.
     pub fn stage(&self, stage: Stage) -> StageMetrics {
         let label = [stage.name()];
@@ -420,6 +435,7 @@ impl Metrics {
             stage,
             queue_wait: self.queue_wait.with_label_values(&label),
             queue_work: self.queue_work.with_label_values(&label),
+            work_in_flight: self.task_work.with_label_values(&label),
             queue_depth: self.queue_depth.with_label_values(&label),
             fetch: self.task_fetch.with_label_values(&label),
             store: self.task_store.with_label_values(&label),
@@ -470,12 +486,15 @@ impl StageMetrics {
             .inc();
     }
 
-    /// Sets how much waits in the stage's queue, and how long that takes at the measured time of one task.
+    /// Sets how much waits in the stage's queue, and how long that and what this worker holds take at the measured time of
+    /// one task.
     pub fn waiting(&self, messages: u64, service_time: Duration) {
         self.queue_depth
             .set(i64::try_from(messages).unwrap_or(i64::MAX));
         self.queue_work
             .set(messages as f64 * service_time.as_secs_f64());
+        self.work_in_flight
+            .set(self.in_flight.get() as f64 * service_time.as_secs_f64());
     }
 }
 

@@ -27,6 +27,9 @@ pub enum QueueError {
         /// The broker's words.
         reason: String,
     },
+    /// There is no such queue.
+    #[error("the broker has no such queue: {0}")]
+    NoQueue(String),
     /// The broker refused, e.g. a queue that exists with other arguments.
     #[error("the broker refused: {0}")]
     Refused(String),

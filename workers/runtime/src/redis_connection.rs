@@ -57,6 +57,10 @@ impl RedisConnection {
                 let mut script = redis::cmd("EVAL");
                 script.arg("return 1").arg(1).arg(PROBE_KEY);
                 script.query_async::<()>(&mut link).await?;
+                // Of channels a user of an ACL has none unless they are named.
+                let mut publish = redis::cmd("PUBLISH");
+                publish.arg(PROBE_KEY).arg("");
+                publish.query_async::<()>(&mut link).await?;
                 Ok((current, is_cluster))
             };
             connected.await.map_err(|error| {

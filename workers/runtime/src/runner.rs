@@ -123,7 +123,8 @@ impl<W: StageWork> Runner<W> {
         let metrics = Arc::new(metrics().stage(stage));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
-            store_retry: StoreRetry::new("the object store", self.settings.store_timeout),
+            reading: StoreRetry::new("the object store", self.settings.store_timeout),
+            writing: StoreRetry::new("the object store to write", self.settings.store_timeout),
             outputs: SingleFlight::default(),
             poison_lock: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),

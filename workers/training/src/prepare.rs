@@ -27,6 +27,7 @@ pub use pairing::{Pairing, PairingSummary};
 pub use sources::mimic_cxr::{Sectioning, SectioningSummary};
 pub use sources::nih::{NihImages, read_nih};
 pub use sources::open_i::{OpenI, OpenIReports, RemovedWords, TagAgreement};
+pub use tables::csv_output::CsvOutput;
 pub use tables::finding_labels::FindingLabels;
 pub use tables::image_table::{ImageRow, write_image_table};
 pub use tables::label_table::{LabelTable, LabelTableWriter};
@@ -37,6 +38,6 @@ pub use tables::report_table::{
 };
 pub use tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedReader, SectionedRow};
 pub use tables::split_table::SplitTable;
-pub(crate) use tables::table_file::TableFile;
+pub(crate) use tables::table_file::{TableFile, text as text_cell};
 pub use tokenizer::{TokenizerKind, TokenizerTrainer};
 pub use weak_labels::{Mention, WeakLabeler, summary};

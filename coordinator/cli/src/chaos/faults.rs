@@ -43,6 +43,9 @@ impl Faults {
                 names.push(fault.to_string());
             }
         }
+        if names.is_empty() {
+            return Ok(());
+        }
         let longest = together.iter().map(|fault| fault.lasts).max();
         tokio::select! {
             () = self.journal.stop.cancelled() => {}
@@ -55,7 +58,9 @@ impl Faults {
         let watchdog = Watchdog::new(&self.journal, self.patience);
         let name = names.join(" + ");
         loop {
-            let mut is_over = self.journal.progress() > before;
+            // The last round may have ended while things were broken, so that nothing will ever move again.
+            let is_closing = self.journal.closing.is_cancelled();
+            let mut is_over = is_closing || self.journal.progress() > before;
             for fault in together {
                 is_over &= self.is_ready(fault).await?;
             }

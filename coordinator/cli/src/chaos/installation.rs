@@ -12,7 +12,7 @@ use super::journal::Journal;
 use super::role::{Role, RoleSettings};
 use super::schedule::Targets;
 use super::services::{Group, Links, Services};
-use super::watchdog::Watchdog;
+use super::watchdog::{Watchdog, moment};
 
 /// The owner of a run over the archive, which only runs while there is one.
 pub(super) const BATCH: &str = "batch";
@@ -196,8 +196,7 @@ impl Installation {
     /// Starts roles again that have ended although nobody had told them to, until the run is stopped. The batch is looked
     /// after by those who wait for its end.
     pub(super) async fn supervise(&self, journal: &Journal) -> anyhow::Result<()> {
-        let watching = Watchdog::new(journal, Duration::MAX);
-        while watching.goes_on(String::new).await {
+        while moment(journal).await {
             for name in self.standing() {
                 let mut role = self.role(name).await?;
                 if role.is_held {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use radialog_schemas::ObjectKey;
+use tokio::time::timeout;
 
 use super::dead_letters::DeadLetters;
 use super::installation::{Installation, WORKER};
@@ -44,7 +45,7 @@ pub(super) async fn nothing_is_left(
     for (queue, messages) in services.messages().await? {
         journal.violated(format!("{messages} messages are left in queue {queue}"));
     }
-    purged(&services, journal, purge).await?;
+    purged(&services, journal, purge, patience).await?;
     let expected: BTreeSet<&ObjectKey> = objects.iter().collect();
     let stored = services.stored().await?;
     for key in stored.iter().filter(|key| !expected.contains(key)) {
@@ -107,6 +108,7 @@ async fn purged(
     services: &Services,
     journal: &Journal,
     mut purge: RoleSettings,
+    patience: Duration,
 ) -> anyhow::Result<()> {
     let (grace, interval) = (GRACE.as_secs_f64(), GRACE.as_secs_f64() / 2.0);
     purge.environment.extend([
@@ -115,9 +117,10 @@ async fn purged(
     ]);
     let begun = Instant::now();
     loop {
-        let mut command = purge.command()?;
-        let output = tokio::task::spawn_blocking(move || command.output());
-        let output = output.await?.context("cannot start radialog purge")?;
+        let mut command = tokio::process::Command::from(purge.command()?);
+        let ending = timeout(patience, command.kill_on_drop(true).output()).await;
+        let output = ending.context("radialog purge does not end")?;
+        let output = output.context("cannot start radialog purge")?;
         ensure!(
             output.status.success(),
             "radialog purge: {}",

@@ -52,6 +52,13 @@ impl fmt::Display for Report {
                 writeln!(f, "  {count:>7}  {}", kind.words())?;
             }
         }
+        let missing = FaultKind::ALL
+            .into_iter()
+            .filter(|kind| !counts.faults.contains_key(kind));
+        let missing: Vec<&str> = missing.map(FaultKind::words).collect();
+        if !missing.is_empty() {
+            writeln!(f, "did not happen: {}", missing.join(", "))?;
+        }
         if let Some((median, largest, fault)) = self.recoveries() {
             writeln!(
                 f,

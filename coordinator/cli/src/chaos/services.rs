@@ -136,6 +136,15 @@ impl Services {
             config,
             objects,
         };
+        let broker = services.rabbitmq().await?;
+        let consumers = broker.consumers().await?;
+        if consumers > 0 {
+            return Err(UsageError(format!(
+                "{consumers} consumers of other roles are at the queues of this virtual host: chaos would take their work and \
+                 delete their queues. Name a virtual host that nobody else uses"
+            ))
+            .into());
+        }
         let left = services.left_behind().await?;
         if !left.is_empty() {
             let left = left.join("; ");
@@ -170,6 +179,16 @@ impl Services {
         Ok(Backends::queue(&self.config).await?)
     }
 
+    /// The broker, for what only RabbitMQ can be asked; its queues are declared.
+    async fn rabbitmq(&self) -> anyhow::Result<RabbitQueue> {
+        let amqp = self.config.amqp.as_ref();
+        let amqp = amqp.context("chaos always has a broker")?;
+        let timeout = self.config.start_timeout;
+        let queue = RabbitQueue::connect(amqp, "radialog-chaos", timeout).await?;
+        queue.declare().await?;
+        Ok(queue)
+    }
+
     /// Our keys in Redis.
     pub(super) async fn state_keys(&self) -> anyhow::Result<Vec<String>> {
         let mut keys = self.all_keys().await?;
@@ -192,11 +211,8 @@ impl Services {
         if self.broker.is_some() || self.redis.is_some() {
             return Ok(());
         }
-        let amqp = self.config.amqp.as_ref();
-        let amqp = amqp.context("chaos always has a broker")?;
+        self.rabbitmq().await?.delete_queues().await?;
         let timeout = self.config.start_timeout;
-        let queue = RabbitQueue::connect(amqp, "radialog-chaos", timeout).await?;
-        queue.delete_queues().await?;
         // What a role that was killed has sent last may come while this looks: until a look finds nothing.
         loop {
             let (keys, objects) = (self.state_keys().await?, self.stored().await?);
@@ -269,10 +285,11 @@ impl Services {
             None => {
                 let directory = self.config.objects.directory.as_ref();
                 let directory = directory.context("chaos always has a store")?;
-                links.environment.push((
-                    "RADIALOG_OBJECTS_DIRECTORY",
-                    directory.display().to_string(),
-                ));
+                // Each role has a working directory of its own.
+                let directory = std::path::absolute(directory)?.display().to_string();
+                links
+                    .environment
+                    .push(("RADIALOG_OBJECTS_DIRECTORY", directory));
             }
         }
         Ok(links)

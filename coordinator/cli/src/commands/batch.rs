@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
 use crate::batch_output::{BatchOutput, OutputArgs};
-use crate::batch_run::{self, require_state_beside_broker};
+use crate::batch_run;
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::given_outputs::GivenOutputFiles;
 use crate::lifecycle::Lifecycle;
 use crate::progress::ProgressStyle;
+use crate::shared_services;
 use crate::{archive_source, bundle_source, run_summary, served_bundle};
 
 /// What `--stages` is where it is not given.
@@ -64,7 +65,7 @@ pub(crate) struct BatchArgs {
     limit: Option<u64>,
     /// Say what is already computed and what remains, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Run failed studies of an earlier session again
     #[arg(long)]
     retry_failed: bool,
@@ -257,7 +258,7 @@ async fn prepare(
     let mut generation = args.generation.generation()?;
     generation.samples = args.consistency.sampling()?;
     // Before the default is filled in, which workers do not know.
-    require_state_beside_broker(&config)?;
+    shared_services::require_all_or_own(&config)?;
     if let Some(folder) = args.out.folder() {
         config
             .objects

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use radialog_coordinator::conversation::retention;
-use radialog_coordinator::{ResultConsumer, TurnSweeper};
+use radialog_coordinator::{ResultConsumer, TurnSweeper, watch_queues};
 use radialog_runtime::backends::Backends;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
-use crate::exit::UsageError;
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
 use crate::lifecycle::Lifecycle;
+use crate::shared_services::{self, SharedService};
 
 /// Drive the studies of all runs from stage to stage, beside the `radialog batch` that owns each run
 ///
@@ -33,14 +33,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let (config, gateway) = args
         .services
         .load_with_gateway(&args.retention.with([args.health.setting()]))?;
-    if config.amqp.is_none() || config.redis.is_none() || !has_shared_store(&config) {
-        return Err(UsageError(
-            "coordinators share everything with the workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR on \
-             a shared disk)"
-                .into(),
-        )
-        .into());
-    }
+    shared_services::require("a coordinator", &SharedService::ALL, &config, "")?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let connecting = async {
         let _step = lifecycle.readiness.step("connecting");
@@ -54,6 +47,11 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("coordinator ready");
     let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
     tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(watch_queues(backends.queue.clone())),
+    );
     let results = ResultConsumer::new(backends.clone(), config.worker.worker, shutdown.clone());
     tokio::select! {
         ended = results.run() => ended?,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use radialog_runtime::backends::Backends;
@@ -23,6 +24,9 @@ const OPEN_FILES: u64 = 1024;
 /// Example: radialog doctor --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host --bundle /bundles/radialog-v1
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
+    /// Download the weights of a bundle in a bucket into the cache and check them, as a worker would
+    #[arg(long)]
+    weights: bool,
     #[command(flatten)]
     models: ModelArgs,
     #[command(flatten)]
@@ -51,23 +55,29 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.services.load_quiet(&[])?;
     // A person waits, and wants to be told what is away.
     config.start_timeout = config.start_timeout.min(LONGEST_WAIT);
+    let own = tempfile::tempdir().context("cannot make a folder to try")?;
     config
         .objects
         .directory
-        .get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
+        .get_or_insert_with(|| own.path().to_owned());
     let mut checks = CheckReport::default();
     checks.report("broker", broker(&config).await);
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
-    let bundle = bundle_source::open(&args.models.source, &Stage::ALL, &config).await;
+    // Of a bundle in a bucket the weights are many GB, for which the process may have no room.
+    let is_remote =
+        (args.models.source.bundle.as_deref()).is_some_and(|url| url.starts_with("s3://"));
+    let (stages, found): (&[Stage], _) = match is_remote && !args.weights {
+        true => (
+            &[],
+            "its manifest is right; --weights downloads and checks the weights, too",
+        ),
+        false => (&Stage::ALL, "opens and its hashes are right"),
+    };
+    let bundle = bundle_source::open(&args.models.source, stages, &config).await;
     checks.report(
         "bundle",
-        bundle.map(|bundle| {
-            format!(
-                "'{}' opens and its hashes are right",
-                bundle.manifest().name
-            )
-        }),
+        bundle.map(|bundle| format!("'{}': {found}", bundle.manifest().name)),
     );
     let device = radialog_models::device::from_name(&args.models.device);
     checks.report(
@@ -102,7 +112,9 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
 
 async fn objects(config: &Config) -> anyhow::Result<String> {
     let store = Backends::objects(config).await?;
-    let content = Bytes::from_static(b"radialog doctor");
+    // Of each call its own: two may look at once.
+    let drawn = format!("radialog doctor {}", uuid::Uuid::new_v4());
+    let content = Bytes::from(drawn);
     let key = ObjectKey::image(&ContentHash::of(&content));
     store.put(&key, content.clone()).await?;
     let read = store.get(&key).await?;
@@ -130,14 +142,9 @@ async fn state(config: &Config) -> anyhow::Result<String> {
     if config.redis.is_none() {
         return Ok("in-memory (no --redis)".into());
     }
-    let run = radialog_schemas::RunId::from("doctor");
-    let state = Backends::state(config).await?;
-    state.put_document(&run, "probe", "1".into()).await?;
-    anyhow::ensure!(
-        state.document(&run, "probe").await?.as_deref() == Some("1"),
-        "Redis returned something else than was set"
-    );
-    Ok("reachable, set and get work".into())
+    // To connect is to try keys, scripts and channels.
+    drop(Backends::state(config).await?);
+    Ok("reachable; keys, scripts and channels work".into())
 }
 
 fn limits() -> anyhow::Result<String> {

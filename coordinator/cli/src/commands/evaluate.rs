@@ -10,7 +10,7 @@ mod correction;
 mod findings_qa;
 mod follow_up;
 mod impression;
-mod run;
+mod report;
 mod text;
 mod view;
 
@@ -23,7 +23,8 @@ pub(crate) struct EvaluateArgs {
 
 #[derive(Subcommand)]
 enum EvaluateCommand {
-    Run(run::RunArgs),
+    #[command(alias = "run")]
+    Report(report::ReportArgs),
     Bundle(bundle::BundleArgs),
     Correction(correction::CorrectionArgs),
     FindingsQa(findings_qa::FindingsQaArgs),
@@ -55,7 +56,7 @@ impl ProtocolName {
 
 pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        EvaluateCommand::Run(args) => run::run(&args),
+        EvaluateCommand::Report(args) => report::run(args).await,
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
         EvaluateCommand::Text(args) => {
             tokio::task::spawn_blocking(move || text::run(&args)).await?

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::args::{BundleSource, ServiceArgs};
 use crate::bundle_source;
+use crate::shared_services::{self, SharedService};
 
 /// Write data for the next training
 #[derive(Args)]
@@ -61,6 +62,8 @@ struct InstructSample {
 pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let ExportCommand::Corrections(args) = args.what;
     let config = args.services.load_quiet(&[])?;
+    let needed = [SharedService::Store];
+    shared_services::require("`radialog export corrections`", &needed, &config, "")?;
     let bundle = bundle_source::open(
         &BundleSource::of(args.bundle.as_deref()),
         &[Stage::Language],

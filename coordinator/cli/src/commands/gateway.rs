@@ -9,11 +9,11 @@ use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{BundleSource, HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
-use crate::exit::UsageError;
+use crate::args::{BundleSource, HealthArgs, RetentionArgs, ServiceArgs};
 use crate::gateway_server::{self, ListenArgs};
 use crate::lifecycle::Lifecycle;
 use crate::served_bundle;
+use crate::shared_services::{self, SharedService};
 use new_key::NewKeyArgs;
 
 mod new_key;
@@ -61,14 +61,8 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         also,
         args.health.setting(),
     ]))?;
-    if config.amqp.is_none() || config.redis.is_none() || !has_shared_store(&config) {
-        return Err(UsageError(
-            "a gateway shares everything with its workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR \
-             on a shared disk). To run all of it in one process, use `radialog serve`"
-                .into(),
-        )
-        .into());
-    }
+    let instead = ". To run all of it in one process, use `radialog serve`";
+    shared_services::require("a gateway", &SharedService::ALL, &config, instead)?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let (source, readiness) = (&args.source, &lifecycle.readiness);
     let starting = start(

@@ -20,7 +20,7 @@ mod embeddings;
 mod findings;
 mod labels;
 mod open_data;
-mod run;
+pub(super) mod run;
 
 /// The largest number of problems that are listed.
 const LISTED: usize = 10;

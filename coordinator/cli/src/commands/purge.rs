@@ -13,6 +13,7 @@ use radialog_schemas::ConversationId;
 
 use crate::args::ServiceArgs;
 use crate::length_of_time::LengthOfTime;
+use crate::shared_services::{self, SharedService};
 
 /// Remove conversations, and the images and outputs that conversations have left
 ///
@@ -38,6 +39,7 @@ pub(crate) struct PurgeArgs {
 
 pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
+    shared_services::require("`radialog purge`", &[SharedService::Store], &config, "")?;
     let objects = Backends::objects(&config);
     let conversations = Backends::conversations(&config);
     let (objects, conversations) = futures::try_join!(objects, conversations)?;

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser};
+use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
-use radialog_models::durable;
-use radialog_schemas::StudyRecord;
+use radialog_runtime::durable;
+use radialog_schemas::{ContentHash, StudyRecord};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -35,7 +36,7 @@ const IMAGES: &str = "image_path";
 /// hidden test set.
 ///
 /// What follows are options of `radialog batch`, e.g. --bundle, --amqp or --max-new-tokens. The run keeps its state in a folder
-/// beside the result (--work), from where the same command resumes.
+/// beside the result (--work), from where the same command resumes; that of another JSON is refused.
 ///
 /// Examples:
 ///
@@ -74,16 +75,20 @@ struct BatchLine {
 /// The studies in the order of the file.
 struct Studies(Vec<(String, Map<String, Value>)>);
 
+/// The CSV of the studies' images that `radialog batch` reads.
+struct Manifest(Vec<u8>);
+
 pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     let work = args.work.clone().unwrap_or_else(|| {
         let mut name = args.save.clone().into_os_string();
         name.push(".run");
         name.into()
     });
-    let (input, images, folder) = (args.input.clone(), args.images.clone(), work.clone());
-    let prepare = move || prepare(&input, &images, &folder);
-    let (studies, manifest) = tokio::task::spawn_blocking(prepare).await??;
-    let mut line: Vec<OsString> = vec!["radialog batch".into(), manifest.into()];
+    let (input, images) = (args.input.clone(), args.images.clone());
+    let read = move || read(&input, &images);
+    let (studies, manifest) = tokio::task::spawn_blocking(read).await??;
+    let path = manifest.path(&work);
+    let mut line: Vec<OsString> = vec!["radialog batch".into(), path.clone().into()];
     line.extend(["--allow-outside", "--stages", "language", "--out"].map(OsString::from));
     line.push(work.clone().into());
     line.extend(args.batch);
@@ -91,7 +96,24 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         let message = format!("what follows the four options goes to `radialog batch`: {error}");
         UsageError(message)
     })?;
-    let code = batch::run(line.args).await?;
+    if line.args.dry_run {
+        let message = "--dry-run makes no reports that could be written: leave it out, or ask `radialog batch --dry-run` of a manifest";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let write = move || manifest.write(&path);
+    tokio::task::spawn_blocking(write).await??;
+    let code = batch::run(line.args)
+        .await
+        .map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { dir, .. }) => {
+                let dir = dir.display();
+                let advice = format!(
+                    "{dir} holds another run: name another folder with --work, or delete it"
+                );
+                error.context(advice)
+            }
+            _ => error,
+        })?;
     if code == ExitCode::from(EXIT_INTERRUPTED) {
         return Ok(code);
     }
@@ -104,8 +126,24 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Reads the studies and writes their manifest.
-fn prepare(input: &Path, images: &Path, work: &Path) -> anyhow::Result<(Studies, PathBuf)> {
+impl Manifest {
+    /// Its name says what is in it. An archive's name is part of its run, so that the run of another JSON is refused, and not taken
+    /// for this one's because ids are the same.
+    fn path(&self, work: &Path) -> PathBuf {
+        let hash = ContentHash::of(&self.0);
+        work.join(format!("rexrank-{}.csv", hash.short()))
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let folder = path.parent().context("a manifest lies in a folder")?;
+        durable::create_directory(folder)
+            .and_then(|()| durable::replace(path, &self.0))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Reads the studies and makes their manifest.
+fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest)> {
     let shown = input.display();
     let file = File::open(input).with_context(|| format!("cannot open {shown}"))?;
     let studies: Studies = serde_json::from_reader(BufReader::new(file))
@@ -135,11 +173,7 @@ fn prepare(input: &Path, images: &Path, work: &Path) -> anyhow::Result<(Studies,
         })?;
         manifest.write_record([id, image])?;
     }
-    fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
-    let path = work.join("rexrank.csv");
-    durable::replace(&path, &manifest.into_inner()?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((studies, path))
+    Ok((studies, Manifest(manifest.into_inner()?)))
 }
 
 /// The image of a study to read, a path below the root.
@@ -200,7 +234,8 @@ fn reports(results: &Path) -> anyhow::Result<HashMap<String, String>> {
         let record: StudyRecord = serde_json::from_str(&line?)
             .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
         if let Some(report) = record.report {
-            reports.insert(record.study.to_string(), report);
+            // A record has the model's exact text, which begins with the blank behind the prompt.
+            reports.insert(record.study.to_string(), report.trim().to_owned());
         }
     }
     Ok(reports)

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::args::{HealthArgs, ModelArgs, RetentionArgs, ServiceArgs};
-use crate::batch_run::require_state_beside_broker;
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::gateway_server::ListenArgs;
 use crate::lifecycle::Lifecycle;
+use crate::shared_services;
 
 /// Talk about X-rays in the browser: page, API and all workers in one process
 ///
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (config, gateway_config) = args
         .services
         .load_quiet_with_gateway(&args.retention.with([listen, also, args.health.setting()]))?;
-    require_state_beside_broker(&config)?;
+    shared_services::require_all_or_own(&config)?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let (readiness, drain) = (&lifecycle.readiness, lifecycle.drain().clone());
     let starting = EmbeddedGateway::start(config, gateway_config, &args.models, readiness, drain);

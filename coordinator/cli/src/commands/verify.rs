@@ -93,7 +93,8 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let hash = bundle.manifest().hash();
     if hash != record.bundle {
         return Err(UsageError(format!(
-            "bundle '{}' has the hash {}, and the study was made with {}: name that one with --bundle",
+            "bundle '{}' has the hash {}, and the study was made with {}: name that one with --bundle, and give the \
+             --precision of its run, which is part of the hash",
             bundle.manifest().name,
             hash.short(),
             record.bundle.short()
@@ -170,12 +171,16 @@ fn can_be_made_again(record: &StudyRecord) -> Result<Generation, Unverifiable> {
         )),
         StudyRecord {
             input: Some(input), ..
-        } if is_image(input) => match (&record.report, &record.generation) {
-            (Some(_), None) => Err(Unverifiable(
+        } if is_image(input) => match (&record.findings, &record.report, &record.generation) {
+            // An embedding is a tensor in the store, and no line has its hash.
+            (None, ..) => Err(Unverifiable(
+                "its line has no findings, and so nothing to compare: its run had the embedding stage alone",
+            )),
+            (_, Some(_), None) => Err(Unverifiable(
                 "its line does not say how the report was decoded: an earlier release wrote it. Run the batch again into another \
                  --out; stored outputs are used again",
             )),
-            (_, generation) => Ok(generation.clone().unwrap_or_default()),
+            (.., generation) => Ok(generation.clone().unwrap_or_default()),
         },
         StudyRecord { input: Some(_), .. } => {
             Err(Unverifiable("it began with a text, and not with an image"))

@@ -11,9 +11,10 @@ use radialog_runtime::health::Readiness;
 use radialog_schemas::Stage;
 use radialog_workers::{LoadedStage, load_stage};
 
-use crate::args::{HealthArgs, ModelArgs, ServiceArgs, has_shared_store};
+use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
 use crate::exit::UsageError;
 use crate::lifecycle::Lifecycle;
+use crate::shared_services::{self, SharedService};
 use crate::{bundle_source, served_bundle};
 
 /// Work on one stage: take its tasks from RabbitMQ, store outputs, publish results
@@ -46,28 +47,14 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         args.health.setting(),
     ];
     let config = args.services.load(&more)?;
-    if config.amqp.is_none() {
-        return Err(UsageError(
-            "a worker takes its tasks from RabbitMQ: give --amqp URL (or run `radialog batch`, which needs no broker)"
-                .into(),
-        )
-        .into());
-    }
-    let mut missing = Vec::new();
-    if !has_shared_store(&config) {
-        missing.push("--s3 URL (RADIALOG_S3_URL), or --objects DIR on a shared disk");
-    }
-    // Its conversations would be its own: it would take other people's turns, and know nothing of them.
-    if args.stage == Stage::Language && config.redis.is_none() {
-        missing.push("--redis URL (RADIALOG_REDIS_URL)");
-    }
-    if !missing.is_empty() {
-        return Err(UsageError(format!(
-            "a worker shares what it makes with the other roles: give {}",
-            missing.join(" and ")
-        ))
-        .into());
-    }
+    // The conversations of a language worker without a state would be its own: it would take other people's turns, and know
+    // nothing of them.
+    let needed: &[SharedService] = match args.stage {
+        Stage::Language => &SharedService::ALL,
+        _ => &[SharedService::Broker, SharedService::Store],
+    };
+    let instead = ". `radialog batch` needs none of them";
+    shared_services::require("a worker", needed, &config, instead)?;
     for choice in &args.models.source.precision {
         choice
             .check(args.stage)

@@ -74,7 +74,7 @@ impl Dispatcher {
     ) -> Result<(), CoordinatorError> {
         let mut taken = 0;
         while let Ok(place) = self.window.clone().acquire_owned().await
-            && let Some(entry) = self.admit(&mut *entries, &mut taken).await
+            && let Some(entry) = self.admit(&mut *entries, &mut taken).await?
         {
             if admitted.send((entry, place)).await.is_err() {
                 break;
@@ -100,7 +100,11 @@ impl Dispatcher {
     }
 
     /// Finds the next entry that has no line yet; at the end, notes the true size of the archive.
-    async fn admit(&self, entries: &mut dyn StudyEntries, taken: &mut u64) -> Option<StudyEntry> {
+    async fn admit(
+        &self,
+        entries: &mut dyn StudyEntries,
+        taken: &mut u64,
+    ) -> Result<Option<StudyEntry>, CoordinatorError> {
         while self.limits.studies.is_none_or(|limit| *taken < limit) {
             let Some(entry) = entries.next().await else {
                 break;
@@ -109,18 +113,18 @@ impl Dispatcher {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(problem) => {
-                    ledger.add_problem(problem);
+                    ledger.add_problem(problem)?;
                     continue;
                 }
             };
-            let admission = ledger.admit(&entry);
+            let admission = ledger.admit(&entry)?;
             *taken += u64::from(admission != Admission::Duplicate);
             if admission == Admission::New {
-                return Some(entry);
+                return Ok(Some(entry));
             }
         }
         self.ledger().settle_total(*taken);
-        None
+        Ok(None)
     }
 
     async fn prepare(

@@ -11,11 +11,9 @@ use crate::CoordinatorError;
 use crate::archive::{EntryProblem, StudyEntry};
 use crate::run::output::OutputDirectory;
 use crate::run::output::journal::Journal;
+use crate::run::output::problems::ProblemList;
 use crate::run::output::study_set::StudySet;
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
-
-/// Problems kept word by word.
-const KEPT_PROBLEMS: usize = 100;
 
 /// The book of a run, which is kept under a lock.
 pub(crate) struct RunLedger {
@@ -23,8 +21,7 @@ pub(crate) struct RunLedger {
     studies: StudySet,
     in_flight: HashMap<StudyId, StudyInFlight>,
     counts: RunCounts,
-    problems: Vec<EntryProblem>,
-    problem_count: u64,
+    problems: ProblemList,
     archive_ended: bool,
     last_line: Instant,
 }
@@ -52,8 +49,7 @@ impl RunLedger {
             studies,
             in_flight: HashMap::new(),
             counts,
-            problems: Vec::new(),
-            problem_count: 0,
+            problems: ProblemList::new(out.path()),
             archive_ended: false,
             last_line: Instant::now(),
         })
@@ -87,7 +83,7 @@ impl RunLedger {
     }
 
     /// Decides whether the entry is to be run now. The second entry of a study becomes a problem.
-    pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Admission {
+    pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Result<Admission, CoordinatorError> {
         if !self.studies.mark_seen(&entry.study) {
             let message = format!(
                 "study '{}' was named before; this entry is not run",
@@ -97,21 +93,17 @@ impl RunLedger {
                 &entry.place,
                 ErrorCode::DuplicateStudy,
                 message,
-            ));
-            return Admission::Duplicate;
+            ))?;
+            return Ok(Admission::Duplicate);
         }
-        match self.studies.is_written(&entry.study) {
+        Ok(match self.studies.is_written(&entry.study) {
             true => Admission::Written,
             false => Admission::New,
-        }
+        })
     }
 
-    pub(crate) fn add_problem(&mut self, problem: EntryProblem) {
-        warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
-        self.problem_count += 1;
-        if self.problems.len() < KEPT_PROBLEMS {
-            self.problems.push(problem);
-        }
+    pub(crate) fn add_problem(&mut self, problem: EntryProblem) -> Result<(), CoordinatorError> {
+        self.problems.add(problem)
     }
 
     /// Takes the study into the window. False where it got its line after it was admitted, from tasks of an earlier
@@ -186,13 +178,18 @@ impl RunLedger {
         self.journal.sync()
     }
 
+    /// Writes the list of problems.
+    pub(crate) fn list_problems(&mut self) -> Result<(), CoordinatorError> {
+        self.problems.commit()
+    }
+
     pub(crate) fn counts(&self) -> &RunCounts {
         &self.counts
     }
 
     /// Gives the number of problems, and the first of them.
     pub(crate) fn problems(&self) -> (u64, &[EntryProblem]) {
-        (self.problem_count, &self.problems)
+        self.problems.read()
     }
 
     pub(crate) fn snapshot(&self, meter: &mut RateMeter) -> RunProgress {
@@ -202,7 +199,7 @@ impl RunLedger {
             .fold(StageCounts::default(), |sum, study| sum.plus(&study.counts));
         RunProgress {
             in_flight: self.in_flight.len() as u64,
-            problems: self.problem_count,
+            problems: self.problems.read().0,
             ..meter.read(&self.counts, &in_flight)
         }
     }

@@ -10,9 +10,7 @@ use radialog_runtime::durable::{self, Replacement};
 use radialog_schemas::{StudyRecord, StudyStatus};
 
 use crate::CoordinatorError;
-
-/// The file's name in the output directory.
-pub const RESULTS_FILE: &str = "results.jsonl";
+use crate::run_files::RESULTS_FILE;
 
 /// A line may be lost with the machine for this long; its study is then run again from stored outputs.
 const SYNC_EVERY: Duration = Duration::from_secs(1);

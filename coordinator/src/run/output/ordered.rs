@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{StudyId, StudyRecord};
 
-use super::journal::{RESULTS_FILE, for_each_record};
+use super::journal::for_each_record;
 use super::study_set::StudySet;
 use crate::CoordinatorError;
 use crate::archive::{Archive, StudyEntries};
+use crate::run_files::RESULTS_FILE;
 
 /// The records of a run, in one pass in the order of its archive.
 pub struct OrderedRecords {
     entries: Box<dyn StudyEntries>,
     passed: StudySet,
+    /// Studies that are still to pass; none: all.
+    left: Option<u64>,
     path: PathBuf,
     file: BufReader<File>,
     /// A study's hash, and where its line begins; sorted.
@@ -41,10 +44,18 @@ impl OrderedRecords {
         Ok(Self {
             entries: archive.entries().await?,
             passed: StudySet::default(),
+            left: None,
             path,
             file,
             places,
         })
+    }
+
+    /// The same pass over the first studies of the archive alone, counted as a run counts them: a folder may hold more, of an
+    /// earlier session without the limit.
+    pub fn limited(mut self, studies: Option<u64>) -> Self {
+        self.left = studies;
+        self
     }
 
     /// Reads the record of the next study that has one. Entries that are no study, or a study that came before, are passed over as in the
@@ -53,11 +64,15 @@ impl OrderedRecords {
     /// # Errors
     /// When the results cannot be read.
     pub async fn next(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
-        while let Some(entry) = self.entries.next().await {
-            if let Ok(entry) = entry
-                && self.passed.mark_seen(&entry.study)
-                && let Some(record) = self.find(&entry.study)?
-            {
+        while self.left != Some(0)
+            && let Some(entry) = self.entries.next().await
+        {
+            let Ok(entry) = entry else { continue };
+            if !self.passed.mark_seen(&entry.study) {
+                continue;
+            }
+            self.left = self.left.map(|left| left - 1);
+            if let Some(record) = self.find(&entry.study)? {
                 return Ok(Some(record));
             }
         }

@@ -2,9 +2,10 @@
 //!
 //! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
-//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report`, `warnings` (about the image file, joined
-//! by `;`), and where reports were sampled `agreement` (0 to 1) and `sentence_agreement` (of each sentence, joined by `;`). Cells that a spreadsheet would run
-//! are escaped where they are written, by `radialog_schemas::table::escaped`.
+//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report` (without white space around it),
+//! `warnings` (about the image file, joined by `;`), and where reports were sampled `agreement` (0 to 1) and
+//! `sentence_agreement` (of each sentence, joined by `;`). Cells that a spreadsheet would run are escaped where they are
+//! written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
 
@@ -63,7 +64,9 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
         .map(|finding| finding.name())
         .collect();
     cells.push(disputed.join(";"));
-    cells.extend([text(&record.findings_text), text(&record.report)]);
+    // The record has the model's exact text, which begins with the blank behind the prompt.
+    let report = text(&record.report).trim().to_owned();
+    cells.extend([text(&record.findings_text), report]);
     cells.push(record.warnings.join(";"));
     let consistency = record.consistency.as_ref();
     cells.push(consistency.map_or_else(String::new, |of| of.agreement.to_string()));
@@ -101,6 +104,7 @@ mod tests {
         let entry = StudyEntry::new("s1", "s1.png", Err(failure.clone()));
         let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
         record.report_labels = Some(Labels::from([(Finding::Edema, Label::Uncertain)]));
+        record.report = Some(" No edema.".into());
         record.consistency = Some(Consistency {
             agreement: 0.75,
             sentences: [("A.", 1.0), ("B.", 0.5)]
@@ -117,6 +121,7 @@ mod tests {
             |name: &str| row[header.iter().position(|column| column == name).unwrap()].as_str();
         assert_eq!(cell("error"), "image_empty");
         assert_eq!(cell("report_edema"), "-1.0");
+        assert_eq!(cell("report"), "No edema.");
         assert_eq!(
             (cell("agreement"), cell("sentence_agreement")),
             ("0.75", "1;0.5")

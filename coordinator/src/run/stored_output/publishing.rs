@@ -13,7 +13,7 @@ use radialog_schemas::ObjectKey;
 
 use super::{LINES, RESULTS_FILE, StoredOutput, key, remove_others};
 use crate::CoordinatorError;
-use crate::run::output::{RUN_FILE, SUMMARY_FILE, TABLE_FILE};
+use crate::run::output::{PROBLEMS_FILE, RUN_FILE, SUMMARY_FILE, TABLE_FILE};
 
 /// Attempts to replace a file that another session, which has lost the prefix, is writing at the same time.
 const ATTEMPTS: u32 = 10;
@@ -22,7 +22,13 @@ impl StoredOutput {
     /// Stores what is left, copies the files to the prefix, and lets go of it.
     pub(super) async fn publish(&self) -> Result<(), CoordinatorError> {
         self.store_lines().await?;
-        for name in [RUN_FILE, RESULTS_FILE, TABLE_FILE, SUMMARY_FILE] {
+        for name in [
+            RUN_FILE,
+            RESULTS_FILE,
+            TABLE_FILE,
+            SUMMARY_FILE,
+            PROBLEMS_FILE,
+        ] {
             let file = self.folder.join(name);
             // An interrupted start has not made them all.
             if file.exists() {

@@ -2,8 +2,10 @@
 //! too.
 
 use radialog_runtime::conversations::{QueueLimits, Reservation, ReserveOutcome};
+use radialog_tests::services::Redis;
 
 use super::*;
+use crate::adapters::redis_conversations_at;
 
 fn of_key(per_key: u64) -> QueueLimits {
     QueueLimits {
@@ -141,4 +143,20 @@ pub(super) async fn a_turn_waits_behind_those_of_its_own_group_alone(
     assert_eq!(position(&one[0]).await, None);
     assert_eq!(position(&one[1]).await, Some(0));
     assert_eq!(position(&two[1]).await, Some(1));
+}
+
+/// A gateway that is killed releases nothing, and perhaps no other ever reserves: found by `radialog chaos`.
+#[tokio::test]
+async fn redis_forgets_a_reservation_that_nobody_releases() {
+    let redis = Redis::start().await.unwrap();
+    let conversations = redis_conversations_at(redis.url()).await;
+    let asked = reservation("somebody", 2);
+    let outcome = conversations.reserve(&asked, of_key(5)).await.unwrap();
+    assert_eq!(outcome, ReserveOutcome::Reserved);
+    for set in ["reserved", "reserved-of:somebody"] {
+        let asked = format!("PTTL {{radialog:chat:waiting}}:{set}");
+        let left = redis.ask(&asked).await.unwrap();
+        let left: i64 = left.parse().unwrap();
+        assert!((1..=60_000).contains(&left), "{set}: {left} ms");
+    }
 }

@@ -25,7 +25,7 @@ impl MemoryQueue {
         lines
             .get(queue)
             .cloned()
-            .ok_or_else(|| QueueError::Refused(format!("there is no queue '{queue}'")))
+            .ok_or_else(|| QueueError::NoQueue(queue.to_owned()))
     }
 
     /// Creates a queue with its retry steps and dead letters, unless it is there.

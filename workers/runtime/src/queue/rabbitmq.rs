@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lapin::ErrorKind;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{FieldTable, ShortString};
 use radialog_schemas::{QueueGroup, queues};
 use secrecy::ExposeSecret;
@@ -63,6 +65,26 @@ impl RabbitQueue {
     pub async fn delete_queues(&self) -> Result<(), QueueError> {
         let names: Vec<String> = queues::all().map(str::to_owned).collect();
         topology::delete(&*self.session().await?, &names).await
+    }
+
+    /// Counts the consumers of all queues of no group: roles that run.
+    ///
+    /// # Errors
+    /// When a queue is not there, or the broker does not answer.
+    pub async fn consumers(&self) -> Result<u64, QueueError> {
+        let mut consumers = 0;
+        for queue in queues::all() {
+            consumers += u64::from(self.look_at(queue).await?.consumer_count());
+        }
+        Ok(consumers)
+    }
+
+    /// What the broker says of a queue.
+    async fn look_at(&self, queue: &str) -> Result<lapin::Queue, QueueError> {
+        let channel = self.session().await?.channel().await?;
+        let passive = QueueDeclareOptions::durable().passive();
+        let declared = channel.queue_declare(name(queue)?, passive, FieldTable::default());
+        declared.await.map_err(refused)
     }
 
     async fn session(&self) -> Result<Arc<Session>, QueueError> {
@@ -134,13 +156,7 @@ impl Queue for RabbitQueue {
     }
 
     async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
-        let channel = self.session().await?.channel().await?;
-        let passive = QueueDeclareOptions::durable().passive();
-        let declared = channel
-            .queue_declare(name(queue)?, passive, FieldTable::default())
-            .await
-            .map_err(refused)?;
-        Ok(u64::from(declared.message_count()))
+        Ok(u64::from(self.look_at(queue).await?.message_count()))
     }
 }
 
@@ -152,7 +168,7 @@ fn name(queue: &str) -> Result<ShortString, QueueError> {
 /// Whether a start may go on when it tries again: not where the broker has refused.
 fn start_error(error: QueueError) -> StartError<QueueError> {
     match error {
-        QueueError::Refused(_) => StartError::Never(error),
+        QueueError::Refused(_) | QueueError::NoQueue(_) => StartError::Never(error),
         QueueError::Unreachable(_) | QueueError::NotConfirmed { .. } => StartError::Later(error),
     }
 }
@@ -164,7 +180,10 @@ fn no_answer() -> QueueError {
 /// The broker's refusal of one request, or the loss of the connection in the middle of it. A broker that stops closes the
 /// connection with an error of its own, which is a loss.
 fn refused(error: lapin::Error) -> QueueError {
-    if error.is_amqp_soft_error() {
+    let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
+    if matches!(error.kind(), ErrorKind::ProtocolError(error) if *error.kind() == not_found) {
+        QueueError::NoQueue(error.to_string())
+    } else if error.is_amqp_soft_error() {
         QueueError::Refused(error.to_string())
     } else {
         unreachable(error)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use radialog_schemas::queues::{self, RETRY_DELAYS};
+use radialog_schemas::queues;
 use radialog_schemas::{
     ChatTask, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest,
 };
@@ -110,8 +110,8 @@ async fn try_again<W: StageWork>(
     failure: &Failure,
 ) -> Result<Settlement, QueueError> {
     worker.metrics.failure(failure.code);
-    let retry = (delivery.message.attempt as usize).min(RETRY_DELAYS.len() - 1);
-    tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the turn failed; trying again");
+    let retry = delivery.message.attempt as usize;
+    tracing::warn!(%failure, delay_s = queues::retry_delay(retry).as_secs(), "the turn failed; trying again");
     let queue = queues::retry(&worker.turn_source, retry);
     worker
         .queue
@@ -200,7 +200,8 @@ fn unless_retried(failure: Failure, delivery: &InFlightDelivery) -> Result<(), T
 fn has_attempts(failure: &Failure, delivery: &InFlightDelivery) -> bool {
     let may_pass = failure.class() == ErrorClass::Transient && failure.code != ErrorCode::Crash;
     may_pass
-        && (delivery.is_retry_queued() || (delivery.message.attempt as usize) < RETRY_DELAYS.len())
+        && (delivery.is_retry_queued()
+            || (delivery.message.attempt as usize) < failure.code.retries())
 }
 
 fn check_deadline(request: &TurnRequest) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use radialog_schemas::queues::{self, RETRY_DELAYS};
+use radialog_schemas::queues;
 use radialog_schemas::{
     ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings,
     StudyId, Task,
@@ -113,8 +113,8 @@ async fn publish_outcome<W: StageWork>(
                 ErrorClass::Transient if delivery.is_retry_queued() => {
                     tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
                 }
-                ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
-                    tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
+                ErrorClass::Transient if retry < failure.code.retries() => {
+                    tracing::warn!(%failure, delay_s = queues::retry_delay(retry).as_secs(), "the task failed; trying again");
                     worker.metrics.retries.inc();
                     worker
                         .queue

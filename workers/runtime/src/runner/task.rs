@@ -114,7 +114,7 @@ async fn perform<W: StageWork>(
 
     let started = Instant::now();
     // Not cut short by a stop: the model's work is done, and only waits to be kept.
-    let stored = worker.store_retry.run(|| async {
+    let stored = worker.writing.run(|| async {
         match worker
             .objects
             .put_output(&task.output, output.content.clone())

@@ -23,7 +23,9 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) metrics: Arc<StageMetrics>,
     pub(super) service_time: ServiceTime,
-    pub(super) store_retry: StoreRetry,
+    /// For reads, and for writes apart: a store that is full answers reads, which says nothing of writes.
+    pub(super) reading: StoreRetry,
+    pub(super) writing: StoreRetry,
     /// The outputs that are being computed.
     pub(super) outputs: SingleFlight<ObjectKey>,
     /// Held while a suspected poison message is in the model.
@@ -50,7 +52,7 @@ impl<W: StageWork> Worker<W> {
         }
     }
 
-    /// Repeats an operation on the object store while it does not answer, unless the worker is asked to stop before.
+    /// Repeats reading from the object store while it does not answer, unless the worker is asked to stop before.
     pub(super) async fn retry_unless_stopping<T, F>(
         &self,
         operation: impl FnMut() -> F,
@@ -58,9 +60,7 @@ impl<W: StageWork> Worker<W> {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let answered = self
-            .unless_stopping(self.store_retry.run(operation))
-            .await?;
+        let answered = self.unless_stopping(self.reading.run(operation)).await?;
         answered.map_err(TaskError::from)
     }
 

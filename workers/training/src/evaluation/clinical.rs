@@ -44,6 +44,8 @@ pub struct LabelCounts {
     true_positive: [u64; CLASSES],
     false_positive: [u64; CLASSES],
     false_negative: [u64; CLASSES],
+    /// Cells whose truth is known.
+    known: [u64; CLASSES],
     sample_f1: f64,
 }
 
@@ -60,7 +62,7 @@ pub struct ClinicalScores {
     pub macro_recall: f64,
     /// Mean F1 of the reports' label sets; a report without any label on both sides counts 0.
     pub sample_f1: f64,
-    /// Share of the 14 x reports cells that agree.
+    /// Share of the cells (14 a report) whose truth is known and that agree.
     pub accuracy: f64,
     /// F1 of each class, in the published order.
     pub f1: Vec<(Finding, f64)>,
@@ -87,11 +89,20 @@ impl LabelCounts {
 
     /// Counts one report: what is true and what was predicted, in the published order.
     pub fn add(&mut self, truth: &[bool; CLASSES], predicted: &[bool; CLASSES]) {
+        self.add_known(&truth.map(Some), predicted);
+    }
+
+    /// Counts one report of which not everything is known: a cell without truth does not count, and a class without any is left
+    /// out of the means of classes.
+    pub fn add_known(&mut self, truth: &[Option<bool>; CLASSES], predicted: &[bool; CLASSES]) {
         self.reports += 1;
         let mut agree = 0;
         let mut sizes = 0;
         for class in 0..CLASSES {
-            let (t, p) = (truth[class], predicted[class]);
+            let (Some(t), p) = (truth[class], predicted[class]) else {
+                continue;
+            };
+            self.known[class] += 1;
             self.true_positive[class] += u64::from(t && p);
             self.false_positive[class] += u64::from(!t && p);
             self.false_negative[class] += u64::from(t && !p);
@@ -101,9 +112,30 @@ impl LabelCounts {
         self.sample_f1 += ratio(2 * agree, sizes);
     }
 
+    /// The number of reports that have this finding, as far as it is known.
+    pub fn positives(&self, finding: Finding) -> u64 {
+        self.true_positive[finding as usize] + self.false_negative[finding as usize]
+    }
+
+    /// The number of reports of which it is known whether they have this finding.
+    pub fn known(&self, finding: Finding) -> u64 {
+        self.known[finding as usize]
+    }
+
+    /// The share of the reports without this finding, as far as it is known, that do not say it; 0 where there is none.
+    pub fn specificity(&self, finding: Finding) -> f64 {
+        let negatives = self.known(finding) - self.positives(finding);
+        ratio(negatives - self.false_positive[finding as usize], negatives)
+    }
+
     /// Computes the scores of all reports that were counted.
     pub fn scores(&self) -> ClinicalScores {
-        let mean = |of: &dyn Fn(usize) -> f64| (0..CLASSES).map(of).sum::<f64>() / CLASSES as f64;
+        // Without any report, all of them.
+        let counts = |class: &usize| self.reports == 0 || self.known[*class] > 0;
+        let classes: Vec<usize> = (0..CLASSES).filter(counts).collect();
+        let mean = |of: &dyn Fn(usize) -> f64| {
+            classes.iter().copied().map(of).sum::<f64>() / classes.len().max(1) as f64
+        };
         let (tp, fp, fne) = (
             &self.true_positive,
             &self.false_positive,
@@ -111,7 +143,7 @@ impl LabelCounts {
         );
         let f1 = |c: usize| ratio(2 * tp[c], 2 * tp[c] + fp[c] + fne[c]);
         let wrong: u64 = fp.iter().chain(fne).sum();
-        let cells = self.reports * CLASSES as u64;
+        let cells: u64 = self.known.iter().sum();
         ClinicalScores {
             reports: self.reports,
             macro_f1: mean(&f1),
@@ -129,7 +161,7 @@ impl LabelCounts {
                 .zip((0..CLASSES).map(|class| self.micro([class])))
                 .collect(),
             micro: self.micro(0..CLASSES),
-            five_macro: self.macro_of(&five()),
+            five_macro: self.macro_of(&five().into_iter().filter(counts).collect::<Vec<_>>()),
             five_micro: self.micro(five()),
         }
     }
@@ -152,7 +184,8 @@ impl LabelCounts {
     /// Mean rates of some classes.
     fn macro_of(&self, classes: &[usize]) -> Rates {
         let each: Vec<Rates> = classes.iter().map(|class| self.micro([*class])).collect();
-        let mean = |of: fn(&Rates) -> f64| each.iter().map(of).sum::<f64>() / each.len() as f64;
+        let mean =
+            |of: fn(&Rates) -> f64| each.iter().map(of).sum::<f64>() / each.len().max(1) as f64;
         Rates {
             precision: mean(|rates| rates.precision),
             recall: mean(|rates| rates.recall),

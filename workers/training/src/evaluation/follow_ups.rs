@@ -6,6 +6,7 @@ use radialog_schemas::{Ask, Finding, Label, Labels};
 mod paired;
 mod scores;
 mod study_cells;
+mod study_table;
 mod truths;
 mod view;
 

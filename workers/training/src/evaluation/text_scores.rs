@@ -3,6 +3,7 @@
 //! protocol.
 
 use grams::{Grams, ORDERS, numbered, order};
+use radialog_models::agreement::longest_common;
 
 pub mod cider;
 mod grams;
@@ -58,6 +59,11 @@ impl BleuCounts {
         self.reference_length += other.reference_length;
     }
 
+    /// The words of the texts, and of their references.
+    pub fn lengths(&self) -> (u64, u64) {
+        (self.length, self.reference_length)
+    }
+
     /// Computes BLEU-1 to BLEU-4, each 0 to 1, of all texts that were counted.
     pub fn scores(&self) -> [f64; ORDERS] {
         let ratio = (self.length as f64 + TINY) / (self.reference_length as f64 + SMALL);
@@ -101,7 +107,8 @@ pub fn rouge_l<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> f64 {
 
 /// Computes ROUGE-L with another weight of recall against precision; 1, with which both count alike, is Google's.
 pub fn rouge_l_with<S: AsRef<str>>(beta: f64, candidate: &[S], reference: &[S]) -> f64 {
-    let common = longest_common(candidate, reference) as f64;
+    let [ours, theirs] = numbered(candidate, reference);
+    let common = longest_common(&ours, &theirs) as f64;
     if common == 0.0 {
         return 0.0;
     }
@@ -110,25 +117,6 @@ pub fn rouge_l_with<S: AsRef<str>>(beta: f64, candidate: &[S], reference: &[S]) 
         common / reference.len() as f64,
     );
     (1.0 + beta * beta) * precision * recall / (recall + beta * beta * precision)
-}
-
-/// Length of the longest common subsequence.
-fn longest_common<S: AsRef<str>>(a: &[S], b: &[S]) -> usize {
-    let [a, b] = numbered(a, b);
-    let mut row = vec![0; b.len() + 1];
-    for word in &a {
-        let mut diagonal = 0;
-        for (at, other) in b.iter().enumerate() {
-            let above = row[at + 1];
-            row[at + 1] = if word == other {
-                diagonal + 1
-            } else {
-                above.max(row[at])
-            };
-            diagonal = above;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction, said,
 };
+use radialog_training::evaluation::text_scores::meteor::Meteor;
 use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
 
-use super::follow_up::text_totals::TextTotals;
+use super::follow_up::text_totals::{MeteorArgs, TextTotals};
 use super::follow_up::{
-    CorrectionsTable, Coverage, FollowUpArgs, Following, Session, TruthArgs, Truths,
-    original_files, print_intervals, print_scores, print_texts,
+    CorrectionsTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
+    Truths, original_files, print_intervals, print_scores, print_texts,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -49,7 +50,11 @@ pub(super) struct CorrectionArgs {
     #[command(flatten)]
     shared: FollowUpArgs,
     #[command(flatten)]
+    reports: ReportArgs,
+    #[command(flatten)]
     truth: TruthArgs,
+    #[command(flatten)]
+    meteor: MeteorArgs,
 }
 
 /// What is written to [`SCORES_FILE`].
@@ -76,7 +81,9 @@ struct SideScores {
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     let truths = Arc::new(args.truth.read()?);
     let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
-    let Some(reports) = session.first(&[Stage::Scoring]).await? else {
+    let meteor = args.meteor.read().await?;
+    let reports = session.first(&[Stage::Scoring], Some(&args.reports));
+    let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let ask = {
@@ -89,8 +96,7 @@ pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     let Some(corrected) = corrected.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let scores = score(&session, &args, &truths, &reports, &corrected).await?;
-    scores.studies.check()?;
+    let scores = score(&session, &meteor, &truths, &reports, &corrected).await?;
     print(&scores);
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
@@ -123,12 +129,12 @@ fn requests(
 
 async fn score(
     session: &Session<'_>,
-    args: &CorrectionArgs,
+    meteor: &Meteor,
     truths: &Truths,
     reports: &FinishedRun,
     corrected: &FinishedRun,
 ) -> anyhow::Result<Scores> {
-    let (mut before, mut after) = (TextTotals::default(), TextTotals::default());
+    let [mut before, mut after] = [meteor, meteor].map(TextTotals::new);
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
     let mut studies = Coverage::default();
@@ -181,8 +187,8 @@ async fn score(
         answers.add(truth, first, second);
         if let Some(key) = &record.reference {
             let reference = session.text(key).await?;
-            before.add(report, &reference);
-            after.add(&text, &reference);
+            before.add(report, &reference).await?;
+            after.add(&text, &reference).await?;
         }
         let written = ask
             .as_ref()
@@ -190,12 +196,15 @@ async fn score(
         let asked = written.map_or_else(String::new, |ask| ask.readable());
         table.add(record.study.as_str(), &asked, report, &text)?;
     }
+    studies.check()?;
     table.finish()?;
-    let scores = |side: usize, texts: TextTotals| SideScores {
-        labels: answers.scores(side),
-        texts: texts.scores(),
+    let scores = async |side: usize, texts: TextTotals| -> anyhow::Result<SideScores> {
+        Ok(SideScores {
+            labels: answers.scores(side),
+            texts: texts.scores().await?,
+        })
     };
-    let (before, after) = (scores(0, before), scores(1, after));
+    let (before, after) = (scores(0, before).await?, scores(1, after).await?);
     for (suffix, side) in [
         ("_before_corr", &before),
         ("_before_corr_after_corrections", &after),
@@ -204,7 +213,7 @@ async fn score(
         session.write_as_original(suffix, &lines)?;
     }
     Ok(Scores {
-        protocol: args.shared.protocol.name(),
+        protocol: PROTOCOL,
         truth: truths.name().to_owned(),
         studies,
         corrected: changed,

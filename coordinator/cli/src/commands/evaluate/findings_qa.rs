@@ -12,8 +12,8 @@ use radialog_training::evaluation::follow_ups::{
 use serde::Serialize;
 
 use super::follow_up::{
-    AnswersTable, Coverage, FollowUpArgs, FollowUpProtocol, Following, Session, TruthArgs, Truths,
-    original_files, print_intervals, print_scores,
+    AnswersTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
+    Truths, original_files, print_intervals, print_scores,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -28,8 +28,9 @@ const ALL_TOKENS: u32 = 30;
 /// --mode binary asks for each of the 14 findings whether it is there; an answer with `yes` in it is one, and No Finding is
 /// what no other answer denies. --mode all asks for a list; a finding is in it if its name is.
 ///
-/// As in the original, the k-th of the 14 questions has k blanks behind every earlier ASSISTANT:, and the list of a v2 bundle is
-/// searched for names in lower case only; --protocol without-quirks has one blank, and ignores case.
+/// --protocol radialog-2023 repeats what only the code of the original's test programs explains: the k-th of the 14 questions has k
+/// blanks behind every earlier ASSISTANT:, where the model has learned one, and the list of a v2 bundle is searched for names in
+/// lower case only. Without it there is one blank, and case is ignored.
 ///
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv (every answer), and the runs. Both
 /// modes may share one --out: the reports are generated once. Run the same command again to resume.
@@ -45,8 +46,13 @@ pub(super) struct FindingsQaArgs {
     /// What is asked
     #[arg(long, value_enum)]
     mode: Mode,
+    /// How exactly the original is repeated
+    #[arg(long, value_enum, default_value_t = QuestionProtocol::WithoutQuirks)]
+    protocol: QuestionProtocol,
     #[command(flatten)]
     shared: FollowUpArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
     #[command(flatten)]
     truth: TruthArgs,
 }
@@ -57,6 +63,17 @@ enum Mode {
     All,
     /// For each finding, whether it is there
     Binary,
+}
+
+/// The published protocol, or the same without what only its programs' code explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum QuestionProtocol {
+    /// As the original's test programs do it, quirks included
+    #[value(name = "radialog-2023")]
+    Radialog2023,
+    /// One blank behind every ASSISTANT:, and names of findings found in answers whatever their case
+    #[value(name = "without-quirks")]
+    WithoutQuirks,
 }
 
 /// What is written.
@@ -87,6 +104,15 @@ impl Mode {
         match self {
             Self::All => "all",
             Self::Binary => "binary",
+        }
+    }
+}
+
+impl QuestionProtocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Radialog2023 => PROTOCOL,
+            Self::WithoutQuirks => "radialog-2023 without quirks",
         }
     }
 }
@@ -125,12 +151,13 @@ impl Questions {
 pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let truths = args.truth.read()?;
     let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
-    let Some(reports) = session.first(&[Stage::Scoring]).await? else {
+    let reports = session.first(&[Stage::Scoring], Some(&args.reports));
+    let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let questions = Questions {
         mode: args.mode,
-        quirks: args.shared.protocol == FollowUpProtocol::Radialog2023,
+        quirks: args.protocol == QuestionProtocol::Radialog2023,
         is_v2: session.is_v2(),
     };
     let ask = {
@@ -141,10 +168,10 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         Mode::All => ALL_TOKENS,
         Mode::Binary => BINARY_TOKENS,
     };
-    let (mode, protocol) = (args.mode.name(), args.shared.protocol);
+    let (mode, protocol) = (args.mode.name(), args.protocol);
     // How it is asked for a list does not depend on quirks.
     let folder = match (args.mode, protocol) {
-        (Mode::Binary, FollowUpProtocol::WithoutQuirks) => "binary-questions-without-quirks",
+        (Mode::Binary, QuestionProtocol::WithoutQuirks) => "binary-questions-without-quirks",
         (Mode::Binary, _) => "binary-questions",
         (Mode::All, _) => "all-findings-questions",
     };
@@ -156,13 +183,13 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let name = format!("findings-qa-{mode}");
     let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
     let scores = score(&truths, questions, (&reports, &answered), &mut table).await?;
+    scores.studies.check()?;
     table.finish()?;
     let scores = Scores {
         protocol: protocol.name(),
         mode,
         ..scores
     };
-    scores.studies.check()?;
     let suffix = match args.mode {
         Mode::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
         Mode::All => "_before_cp_all_qa_after_cp_all_qa",

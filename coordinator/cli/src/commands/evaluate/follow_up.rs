@@ -6,13 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use radialog_coordinator::archive::{self, Archive, OneSplit};
-use radialog_coordinator::run::output::RunFile;
-use radialog_coordinator::run::{
-    AskOn, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, FinishedRun, FollowUps,
-};
-use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary};
+use radialog_coordinator::run::{AskOn, DEFAULT_WINDOW, FinishedRun, FollowUps};
+use radialog_coordinator::{RunOptions, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::durable;
@@ -26,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 mod following;
 pub(super) mod original_files;
 mod output;
+pub(super) mod single_question;
 pub(super) mod text_totals;
 mod truth;
 
@@ -36,15 +34,16 @@ pub(super) use output::{
 pub(super) use truth::{Coverage, TruthArgs, Truths};
 
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{self, require_state_beside_broker};
+use crate::batch_run::{Job, RunEnvironment};
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
+use crate::shared_services;
 use crate::{archive_source, bundle_source, interruption, served_bundle};
 
 /// The folder of a run over the archive that ends with labelled reports.
 const REPORTS_RUN: &str = "reports";
-/// Problems of an archive that are named.
-const LISTED: usize = 5;
+/// The protocol of all of them.
+pub(super) const PROTOCOL: &str = "radialog-2023";
 
 /// What is evaluated, and where.
 #[derive(Args)]
@@ -70,15 +69,9 @@ pub(super) struct FollowUpArgs {
     /// Studies in flight at a time; bounds memory
     #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
-    /// Longest report, in tokens; 300 in the original
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
-    max_new_tokens: u32,
     /// Model that writes, of a bundle with several adapters. Default: the one that the bundle names for reports, and for answers
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// How exactly the original is repeated
-    #[arg(long, value_enum, default_value_t = FollowUpProtocol::Radialog2023)]
-    pub(super) protocol: FollowUpProtocol,
     /// Progress as bars, as lines, or not at all
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     progress: ProgressStyle,
@@ -88,24 +81,12 @@ pub(super) struct FollowUpArgs {
     services: ServiceArgs,
 }
 
-/// The published protocol, or the same without what only its program's code explains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum FollowUpProtocol {
-    /// As the original's test program does it, quirks included
-    #[value(name = "radialog-2023")]
-    Radialog2023,
-    /// One blank behind every ASSISTANT:, and names of findings found in answers whatever their case
-    #[value(name = "without-quirks")]
-    WithoutQuirks,
-}
-
-impl FollowUpProtocol {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Radialog2023 => "radialog-2023",
-            Self::WithoutQuirks => "radialog-2023 without quirks",
-        }
-    }
+/// How the reports that are asked about are written.
+#[derive(Args)]
+pub(super) struct ReportArgs {
+    /// Longest report, in tokens; 300 in the original
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
 }
 
 /// An evaluation that is configured.
@@ -119,21 +100,11 @@ pub(super) struct Session<'a> {
     shutdown: CancellationToken,
 }
 
-/// What one of its runs is.
-struct Job {
-    folder: PathBuf,
-    archive: Arc<dyn Archive>,
-    source: Source,
-    stages: StageSet,
-    generation: Generation,
-    limit: Option<u64>,
-}
-
 impl<'a> Session<'a> {
     /// Opens everything that the evaluation needs. `stages` are those that its runs end with.
     pub(super) async fn open(args: &'a FollowUpArgs, stages: &[Stage]) -> anyhow::Result<Self> {
         let mut config = args.services.load_quiet(&[])?;
-        require_state_beside_broker(&config)?;
+        shared_services::require_all_or_own(&config)?;
         config
             .objects
             .directory
@@ -186,23 +157,31 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs the archive through these stages and what they need; none where it was interrupted, which is told.
-    pub(super) async fn first(&self, stages: &[Stage]) -> anyhow::Result<Option<FinishedRun>> {
+    /// Runs the archive through these stages and what they need; none where it was interrupted, which is told. `reports` is
+    /// given where one of the stages writes some.
+    pub(super) async fn first(
+        &self,
+        stages: &[Stage],
+        reports: Option<&ReportArgs>,
+    ) -> anyhow::Result<Option<FinishedRun>> {
         // Evaluations that begin alike share a run.
         let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
         let folder = match stages {
             [Stage::Scoring] => REPORTS_RUN.to_owned(),
             _ => names.join("-"),
         };
+        let tokens = reports.map_or_else(
+            || Generation::default().max_new_tokens,
+            |reports| reports.max_new_tokens,
+        );
         let job = Job {
             folder: self.args.out.join(folder),
             archive: self.archive.clone(),
             source: Source::Image,
             stages: StageSet::closure(stages),
-            generation: self.generation(self.args.max_new_tokens)?,
-            limit: self.args.limit,
+            generation: self.generation(tokens)?,
         };
-        let finished = self.run(job).await?;
+        let finished = self.run(job, self.args.limit).await?;
         if let Some((_, summary)) = &finished
             && summary.studies == 0
         {
@@ -232,9 +211,8 @@ impl<'a> Session<'a> {
             source: Source::Dialog,
             stages: StageSet::closure_from(Source::Dialog, stages),
             generation: self.generation(tokens)?,
-            limit: None,
         };
-        Ok(self.run(job).await?.map(|(run, _)| run))
+        Ok(self.run(job, None).await?.map(|(run, _)| run))
     }
 
     fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {
@@ -245,60 +223,38 @@ impl<'a> Session<'a> {
         })
     }
 
-    async fn run(&self, job: Job) -> anyhow::Result<Option<(FinishedRun, RunSummary)>> {
+    async fn run(
+        &self,
+        job: Job,
+        limit: Option<u64>,
+    ) -> anyhow::Result<Option<(FinishedRun, RunSummary)>> {
         let args = self.args;
+        let environment = RunEnvironment {
+            backends: &self.backends,
+            bundle: &self.bundle,
+            models: &args.models,
+            config: &self.config,
+            progress: args.progress,
+            shutdown: &self.shutdown,
+        };
+        let (archive, folder) = (job.archive.clone(), job.folder.clone());
         let options = RunOptions {
-            archive: job.archive.clone(),
-            out: job.folder.clone(),
-            source: job.source,
-            stages: job.stages,
-            generation: job.generation,
-            bundle: self.bundle.manifest().hash(),
-            components: self.bundle.manifest().component_hashes(),
-            group: self.config.worker.group.clone(),
-            given: None,
             window: args.window as usize,
-            limit: job.limit,
-            image_limit: DEFAULT_IMAGE_LIMIT,
-            stall: DEFAULT_STALL,
             retry_failed: args.retry_failed,
+            limit,
+            ..environment.options(job)
         };
-        let summary = batch_run::run(
-            options,
-            &self.backends,
-            &self.bundle,
-            &args.models,
-            &self.config,
-            args.progress,
-            &self.shutdown,
-        )
-        .await
-        .map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { .. }) => {
-                error.context("delete the evaluation's folder, or name another with --out")
-            }
-            _ => error,
-        })?;
-        if summary.interrupted {
-            let done = summary.done + summary.failed;
-            outln!("interrupted after {done}; run the same command again to go on");
-            return Ok(None);
-        }
-        for problem in summary.problems.iter().take(LISTED) {
-            errln!("left out: {problem}");
-        }
-        if summary.problem_count > LISTED as u64 {
-            errln!("left out: {} entries in all", summary.problem_count);
-        }
-        let spec = RunFile::read(&job.folder)?
-            .context("the run's folder has lost its run.json")?
-            .spec;
-        let run = FinishedRun {
-            archive: job.archive,
-            folder: job.folder,
-            spec,
-        };
-        Ok(Some((run, summary)))
+        let advice = "delete the evaluation's folder, or name another with --out";
+        let ended = environment.run_to_end(options, advice).await?;
+        Ok(ended.map(|(spec, summary)| {
+            let run = FinishedRun {
+                archive,
+                folder,
+                spec,
+                limit,
+            };
+            (run, summary)
+        }))
     }
 
     /// A stored text.

@@ -2,20 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
-use radialog_training::evaluation::follow_ups::StudyCells;
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
 use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
 
-use super::follow_up::text_totals::TextTotals;
-use super::follow_up::{AnswersTable, Coverage, FollowUpArgs, Following, Session, print_texts};
+use super::follow_up::single_question::{self, SingleQuestion};
+use super::follow_up::text_totals::{MeteorArgs, TextTotals};
+use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session, print_texts};
 use crate::exit::EXIT_INTERRUPTED;
-
-/// The most tokens of an impression.
-const TOKENS: u32 = 300;
 
 /// Let a v2 model write the impression to the radiologist's findings, and score it against the radiologist's
 ///
@@ -24,6 +20,8 @@ const TOKENS: u32 = 300;
 ///
 /// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer), and the runs. Run the same command again to
 /// resume.
+///
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
 ///
 /// Example:
 ///   radialog evaluate impression images.csv --references openi/reports.csv --split test --out eval --bundle /bundles/radialog-v2
@@ -34,6 +32,8 @@ pub(super) struct ImpressionArgs {
     #[arg(long, value_name = "FILE")]
     references: PathBuf,
     #[command(flatten)]
+    meteor: MeteorArgs,
+    #[command(flatten)]
     shared: FollowUpArgs,
 }
 
@@ -42,12 +42,14 @@ pub(super) struct ImpressionArgs {
 struct Scores {
     protocol: &'static str,
     studies: Coverage,
+    /// Rows of the table that were passed over, since one of the two sections is empty.
+    empty_rows: u64,
     scores: Vec<TextScore>,
 }
 
 pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     let columns: [&[&str]; 2] = [&["findings"], &["impression"]];
-    let references = Arc::new(StudyCells::read(&args.references, columns)?);
+    let references = single_question::truths(&args.references, columns)?;
     let session = Session::open(&args.shared, &[Stage::Language]).await?;
     if session.prompts.impression.is_none() {
         session.skip(
@@ -56,74 +58,50 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    let mut texts = TextTotals::new(&args.meteor.read().await?);
     let stages = [Stage::Embedding, Stage::Findings];
-    let Some(images) = session.first(&stages).await? else {
+    let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let ask = {
-        let (images, references) = (images.clone(), references.clone());
-        move |record: &StudyRecord| {
-            let dialog = || {
-                let [findings, _] = references.get(record.study.as_str())?;
-                Some(DialogPrompt {
-                    embedding: images.embedding(record)?,
-                    findings: record.findings_text.clone()?,
-                    history: vec![AnsweredAsk {
-                        ask: Ask::Report,
-                        answer: findings.trim().to_owned(),
-                    }],
-                    ask: Ask::Impression,
-                    answer_blanks: 1,
-                })
-            };
-            let dialog = match record.error {
-                Some(_) => None,
-                None => dialog(),
-            };
-            let id = record.study.to_string();
-            dialog.map(|dialog| (id, dialog)).into_iter().collect()
-        }
+    let question = SingleQuestion {
+        run: "impressions",
+        file: "impression.csv",
+        column: "impression",
+        flag: "--references",
+        truths: references.clone(),
+        dialog,
     };
-    let how = (&[Stage::Language][..], TOKENS);
-    let what = "impressions";
-    let Some(answered) = session
-        .ask_on(what, what, &images, Arc::new(ask), how)
-        .await?
-    else {
+    let score =
+        async |answer: &str, [_, impression]: &[String; 2]| texts.add(answer, impression).await;
+    let Some(studies) = question.ask(&session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let mut scorer = TextTotals::default();
-    let mut studies = Coverage::default();
-    let mut records = images.records().await?;
-    let mut following = Following::open(&answered).await?;
-    let mut table = AnswersTable::create(&session.file("impression.csv"), "impression")?;
-    while let Some(record) = records.next().await? {
-        let cells = references.get(record.study.as_str());
-        let Some([_, impression]) = studies.found(&record, cells, "--references") else {
-            continue;
-        };
-        let found = following.take(record.study.as_str()).await?;
-        match found.map(|found| (found.report, found.error)) {
-            Some((Some(answer), None)) => {
-                table.add(record.study.as_str(), impression, &answer)?;
-                studies.scored += 1;
-                scorer.add(&answer, impression);
-            }
-            Some((_, Some(error))) => {
-                studies.fail(&record, &format!("its request failed: {error}"))
-            }
-            _ => studies.fail(&record, "its request has no line"),
-        }
-    }
-    table.finish()?;
-    studies.check()?;
     let scores = Scores {
-        protocol: args.shared.protocol.name(),
+        protocol: PROTOCOL,
         studies,
-        scores: scorer.scores(),
+        empty_rows: references.empty_rows(),
+        scores: texts.scores().await?,
     };
     outln!("impressions, protocol {}", scores.protocol);
     scores.studies.print();
     print_texts(&[&scores.scores]);
     session.finish("impression.json", &scores, &scores.studies)
+}
+
+/// The radiologist's findings where the report would be, and the request.
+fn dialog(
+    record: &StudyRecord,
+    embedding: ObjectKey,
+    [findings, _]: &[String; 2],
+) -> Option<DialogPrompt> {
+    Some(DialogPrompt {
+        embedding,
+        findings: record.findings_text.clone()?,
+        history: vec![AnsweredAsk {
+            ask: Ask::Report,
+            answer: findings.trim().to_owned(),
+        }],
+        ask: Ask::Impression,
+        answer_blanks: 1,
+    })
 }

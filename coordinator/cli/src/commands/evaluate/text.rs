@@ -171,6 +171,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
             pairs.read
         );
     }
+    annotations.check(pairs.read)?;
     found.scores = scorer.scores(&counts);
     found.scores.extend(annotations.scores());
     if is_rexrank {

@@ -2,27 +2,24 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use radialog_schemas::{Ask, DialogPrompt, Stage, StudyRecord};
-use radialog_training::evaluation::follow_ups::{
-    StudyCells, ViewCounts, ViewScores, answered_view,
-};
+use radialog_schemas::{Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
+use radialog_training::evaluation::follow_ups::{ViewCounts, ViewScores, answered_view};
 use serde::Serialize;
 
-use super::follow_up::{AnswersTable, Coverage, FollowUpArgs, Following, Session};
+use super::follow_up::single_question::{self, SingleQuestion};
+use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session};
 use crate::exit::EXIT_INTERRUPTED;
-
-/// The most tokens of an answer.
-const TOKENS: u32 = 300;
 
 /// Ask a v2 model from which view each image was taken, and score its answers
 ///
-/// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in it in lower case, with both blanks;
-/// else it is unknown, which is a class of its own. A bundle of v1 was not trained for this and is skipped, which is said.
+/// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in it, whatever its case and with both
+/// blanks; else it is unknown, which is a class of its own. A bundle of v1 was not trained for this and is skipped, which is said.
 ///
 /// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), and the runs. Run the same command again to resume.
+///
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate view mimic-cxr-jpg --views mimic-cxr-2.0.0-metadata.csv --out eval --bundle /bundles/radialog-v2
@@ -42,71 +39,41 @@ pub(super) struct ViewArgs {
 struct Scores {
     protocol: &'static str,
     studies: Coverage,
+    /// Rows of the table that were passed over, since they name no view.
+    empty_rows: u64,
     scores: ViewScores,
 }
 
 pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
-    let views = StudyCells::read(&args.views, [&["ViewPosition", "view"]])?;
-    let views = Arc::new(views);
+    let views = single_question::truths(&args.views, [&["ViewPosition", "view"]])?;
     let session = Session::open(&args.shared, &[Stage::Language]).await?;
     if session.prompts.view.is_none() {
         session.skip("view", "its prompts have no question for the view");
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(images) = session.first(&[Stage::Embedding]).await? else {
+    let Some(images) = session.first(&[Stage::Embedding], None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let ask = {
-        let (images, views) = (images.clone(), views.clone());
-        move |record: &StudyRecord| {
-            let known = views.get(record.study.as_str()).is_some() && record.error.is_none();
-            let embedding = images.embedding(record).filter(|_| known);
-            let dialog = embedding.map(|embedding| DialogPrompt {
-                embedding,
-                findings: String::new(),
-                history: Vec::new(),
-                ask: Ask::View,
-                answer_blanks: 1,
-            });
-            let id = record.study.to_string();
-            dialog.map(|dialog| (id, dialog)).into_iter().collect()
-        }
+    let question = SingleQuestion {
+        run: "views",
+        file: "view.csv",
+        column: "view",
+        flag: "--views",
+        truths: views.clone(),
+        dialog,
     };
-    let how = (&[Stage::Language][..], TOKENS);
-    let what = "views";
-    let Some(answered) = session
-        .ask_on(what, what, &images, Arc::new(ask), how)
-        .await?
-    else {
+    let mut counts = ViewCounts::default();
+    let score = async |answer: &str, [view]: &[String; 1]| {
+        counts.add(view, answered_view(answer));
+        Ok(())
+    };
+    let Some(studies) = question.ask(&session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let (mut counts, mut studies) = (ViewCounts::default(), Coverage::default());
-    let mut records = images.records().await?;
-    let mut following = Following::open(&answered).await?;
-    let mut table = AnswersTable::create(&session.file("view.csv"), "view")?;
-    while let Some(record) = records.next().await? {
-        let Some([view]) = studies.found(&record, views.get(record.study.as_str()), "--views")
-        else {
-            continue;
-        };
-        let found = following.take(record.study.as_str()).await?;
-        match found.map(|found| (found.report, found.error)) {
-            Some((Some(answer), None)) => {
-                table.add(record.study.as_str(), view, &answer)?;
-                studies.scored += 1;
-                counts.add(view, answered_view(&answer));
-            }
-            Some((_, Some(error))) => {
-                studies.fail(&record, &format!("its question failed: {error}"))
-            }
-            _ => studies.fail(&record, "its question has no line"),
-        }
-    }
-    table.finish()?;
-    studies.check()?;
     let scores = Scores {
-        protocol: args.shared.protocol.name(),
+        protocol: PROTOCOL,
         studies,
+        empty_rows: views.empty_rows(),
         scores: counts.scores(),
     };
     outln!("views, protocol {}", scores.protocol);
@@ -124,4 +91,15 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
         outln!("    {truth:<10} {answered:<10} {images}");
     }
     session.finish("view.json", &scores, &scores.studies)
+}
+
+/// The question, without a report before it.
+fn dialog(_: &StudyRecord, embedding: ObjectKey, _: &[String; 1]) -> Option<DialogPrompt> {
+    Some(DialogPrompt {
+        embedding,
+        findings: String::new(),
+        history: Vec::new(),
+        ask: Ask::View,
+        answer_blanks: 1,
+    })
 }

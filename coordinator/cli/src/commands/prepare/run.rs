@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
+use radialog_coordinator::RunOptions;
 use radialog_coordinator::archive::Archive;
-use radialog_coordinator::run::output::{OrderedRecords, RunFile};
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{CoordinatorError, RunOptions};
+use radialog_coordinator::run::DEFAULT_WINDOW;
+use radialog_coordinator::run::output::OrderedRecords;
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -19,8 +19,9 @@ use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord
 
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{self, require_state_beside_broker};
+use crate::batch_run::{self, RunEnvironment};
 use crate::progress::ProgressStyle;
+use crate::shared_services;
 use crate::{bundle_source, interruption};
 
 /// The settings with which a preparation runs.
@@ -45,32 +46,44 @@ pub(crate) struct RunArgs {
     services: ServiceArgs,
 }
 
+impl RunArgs {
+    /// Whether the folder of the run is named.
+    pub(crate) fn names_run(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Whether a bundle is named, by the flag or the environment.
+    pub(crate) fn names_bundle(&self) -> bool {
+        self.models.source.bundle.is_some()
+    }
+}
+
 /// A run that is configured.
-pub(super) struct Session<'a> {
+pub(crate) struct Session<'a> {
     args: &'a RunArgs,
     folder: PathBuf,
-    pub(super) config: Config,
+    pub(crate) config: Config,
 }
 
 /// What goes through which stages.
-pub(super) struct Job {
-    pub(super) archive: Arc<dyn Archive>,
-    pub(super) source: Source,
+pub(crate) struct Job {
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) source: Source,
     /// The last stages.
-    pub(super) stages: &'static [Stage],
-    pub(super) generation: Generation,
+    pub(crate) stages: &'static [Stage],
+    pub(crate) generation: Generation,
 }
 
 /// A run that came to its end.
-pub(super) struct Finished {
+pub(crate) struct Finished {
     archive: Arc<dyn Archive>,
     folder: PathBuf,
-    pub(super) spec: RunSpec,
-    pub(super) backends: Backends,
+    pub(crate) spec: RunSpec,
+    pub(crate) backends: Backends,
 }
 
 /// What a run has for each item, in the order of the archive.
-pub(super) struct Results {
+pub(crate) struct Results {
     records: OrderedRecords,
     /// The number of items that failed, by the code of the error.
     failed: BTreeMap<String, u64>,
@@ -80,7 +93,7 @@ pub(super) struct Results {
 
 impl<'a> Session<'a> {
     /// Reads the configuration of a run whose results go to `out`.
-    pub(super) fn configure(args: &'a RunArgs, out: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn configure(args: &'a RunArgs, out: &Path) -> anyhow::Result<Self> {
         let folder = args.run.clone().unwrap_or_else(|| {
             let mut name = out.as_os_str().to_owned();
             name.push(".run");
@@ -91,7 +104,7 @@ impl<'a> Session<'a> {
             .objects
             .directory
             .get_or_insert_with(|| folder.join("objects"));
-        require_state_beside_broker(&config)?;
+        shared_services::require_all_or_own(&config)?;
         Ok(Self {
             args,
             folder,
@@ -100,7 +113,7 @@ impl<'a> Session<'a> {
     }
 
     /// Opens the bundle, which must have these stages.
-    pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
+    pub(crate) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
         let bundle = bundle_source::open(&self.args.models.source, stages, &self.config).await?;
         let manifest = bundle.manifest();
         if let Some(missing) = stages
@@ -116,7 +129,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs to the end; none where it was interrupted, which is told.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         bundle: &Arc<Bundle>,
         job: Job,
@@ -126,55 +139,32 @@ impl<'a> Session<'a> {
             folder,
             config,
         } = self;
-        let stages = StageSet::closure_from(job.source, job.stages);
-        let options = RunOptions {
-            archive: job.archive.clone(),
-            out: folder.clone(),
-            source: job.source,
-            stages,
-            generation: job.generation,
-            bundle: bundle.manifest().hash(),
-            components: bundle.manifest().component_hashes(),
-            group: config.worker.group.clone(),
-            given: None,
-            window: args.window as usize,
-            limit: None,
-            image_limit: DEFAULT_IMAGE_LIMIT,
-            stall: DEFAULT_STALL,
-            retry_failed: args.retry_failed,
-        };
         let shutdown = interruption::take_over()?;
         let backends = Backends::connect(&config).await?;
-        let summary = batch_run::run(
-            options,
-            &backends,
+        let environment = RunEnvironment {
+            backends: &backends,
             bundle,
-            &args.models,
-            &config,
-            args.progress,
-            &shutdown,
-        )
-        .await;
-        let summary = summary.map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { .. }) => {
-                error.context("delete the run's folder, or name another with --run")
-            }
-            _ => error,
-        })?;
-        if summary.interrupted {
-            let done = summary.done + summary.failed;
-            outln!("interrupted after {done}; run the same command again to go on");
+            models: &args.models,
+            config: &config,
+            progress: args.progress,
+            shutdown: &shutdown,
+        };
+        let options = environment.options(batch_run::Job {
+            archive: job.archive.clone(),
+            folder: folder.clone(),
+            source: job.source,
+            stages: StageSet::closure_from(job.source, job.stages),
+            generation: job.generation,
+        });
+        let options = RunOptions {
+            window: args.window as usize,
+            retry_failed: args.retry_failed,
+            ..options
+        };
+        let advice = "delete the run's folder, or name another with --run";
+        let Some((spec, _)) = environment.run_to_end(options, advice).await? else {
             return Ok(None);
-        }
-        for problem in summary.problems.iter().take(LISTED) {
-            errln!("left out: {problem}");
-        }
-        if summary.problem_count > LISTED as u64 {
-            errln!("left out: {} entries in all", summary.problem_count);
-        }
-        let spec = RunFile::read(&folder)?
-            .context("the run's folder has lost its run.json")?
-            .spec;
+        };
         Ok(Some(Finished {
             archive: job.archive,
             folder,
@@ -186,7 +176,7 @@ impl<'a> Session<'a> {
 
 impl Finished {
     /// One pass over the results.
-    pub(super) async fn results(&self) -> anyhow::Result<Results> {
+    pub(crate) async fn results(&self) -> anyhow::Result<Results> {
         let records = OrderedRecords::open(&*self.archive, &self.folder).await?;
         Ok(Results {
             records,
@@ -198,7 +188,7 @@ impl Finished {
 
 impl Results {
     /// The next item that did not fail.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
         while let Some(record) = self.records.next().await? {
             let Some(error) = &record.error else {
                 return Ok(Some(record));
@@ -212,7 +202,7 @@ impl Results {
     }
 
     /// Tells what failed, after a whole pass.
-    pub(super) fn tell_failures(&self) {
+    pub(crate) fn tell_failures(&self) {
         if self.failed.is_empty() {
             return;
         }

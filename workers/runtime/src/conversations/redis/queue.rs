@@ -26,6 +26,11 @@ local keys, groups, reserved = room .. 'keys', room .. 'groups', room .. 'reserv
 local function of(key) return room .. 'of:' .. key end
 local function of_group(group) return room .. 'of-group:' .. group end
 local function reserved_of(key) return room .. 'reserved-of:' .. key end
+-- Whoever reserved may be gone, and nobody else may ever reserve: Redis forgets the set with its last reservation.
+local function reserve(set, till, place)
+  redis.call('ZADD', set, till, place)
+  redis.call('PEXPIREAT', set, redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2])
+end
 local function leave(turn)
   local key = redis.call('HGET', keys, turn)
   redis.call('ZREM', waiting, turn)
@@ -92,8 +97,8 @@ static RESERVE: LazyLock<Script> = LazyLock::new(|| {
          local own = redis.call('ZCARD', of(key)) + redis.call('ZCARD', reserved_of(key))
          if own > 0 and own + turns > tonumber(ARGV[7]) then return {2, own} end
          for turn = 1, turns do
-           redis.call('ZADD', reserved, till, name .. ':' .. turn)
-           redis.call('ZADD', reserved_of(key), till, name .. ':' .. turn)
+           reserve(reserved, till, name .. ':' .. turn)
+           reserve(reserved_of(key), till, name .. ':' .. turn)
          end
          return {0, 0}",
     )

@@ -10,12 +10,13 @@ use futures::StreamExt;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, message};
+use radialog_schemas::queues;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Session, SupervisedConnection};
 use super::receipt::RabbitReceipt;
-use super::{QueueError, properties, refused};
+use super::{QueueError, properties, refused, topology};
 use crate::backoff::Backoff;
 use crate::queue::{Consumer, Delivery, Receipt};
 
@@ -99,7 +100,7 @@ impl RabbitConsumer {
         match &mut self.subscription {
             None => {
                 sleep_until(self.next_attempt).await;
-                self.opening = Some(tokio::spawn(open(
+                self.opening = Some(tokio::spawn(open_again(
                     self.connection.clone(),
                     self.queue.clone(),
                     self.prefetch,
@@ -226,6 +227,26 @@ impl Subscription {
             flow: Flow::Running,
         })
     }
+}
+
+/// As [`open`], and declares a queue of ours that is gone: it was there when this consumer began.
+async fn open_again(
+    connection: Arc<SupervisedConnection>,
+    queue: ShortString,
+    prefetch: u16,
+) -> Result<Subscription, QueueError> {
+    let opened = open(connection.clone(), queue.clone(), prefetch).await;
+    let Some(base) = queues::base(queue.as_str()).filter(|_| is_gone(&opened)) else {
+        return opened;
+    };
+    tracing::warn!(%queue, "the queue is gone; declaring it again");
+    let session = connection.session(Instant::now() + SESSION_TIMEOUT).await?;
+    topology::declare(&session, &[base.to_owned()]).await?;
+    open(connection, queue, prefetch).await
+}
+
+fn is_gone(opened: &Result<Subscription, QueueError>) -> bool {
+    matches!(opened, Err(QueueError::NoQueue(_)))
 }
 
 async fn open(

@@ -10,10 +10,11 @@ use std::time::Duration;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Confirmation, Error};
+use radialog_schemas::queues;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::{Session, SupervisedConnection};
-use super::properties;
+use super::{properties, topology};
 use crate::queue::{Message, QueueError};
 
 /// A broker that refuses a message, e.g. because a quorum queue elects its leader, is asked again after this.
@@ -48,6 +49,7 @@ pub(super) async fn publish(
             reason: reason.to_owned(),
         })
     };
+    let mut is_declared = false;
     loop {
         let session = connection.session(deadline).await?;
         let properties = properties::to_properties(&message, &next_id());
@@ -56,6 +58,14 @@ pub(super) async fn publish(
             .await
         {
             PublishOutcome::Confirmed => return Ok(()),
+            // Somebody has deleted it.
+            PublishOutcome::NoRoute
+                if !is_declared && let Some(base) = queues::base(queue.as_str()) =>
+            {
+                tracing::warn!(%queue, "the queue is gone; declaring it again");
+                topology::declare(&session, &[base.to_owned()]).await?;
+                is_declared = true;
+            }
             PublishOutcome::NoRoute => {
                 return not_confirmed("there is no such queue; start a coordinator to declare it");
             }

@@ -1,18 +1,17 @@
 //! Cells of a table by study, for truths that are no labels: views, and sections of reports.
 
-use std::collections::HashMap;
 use std::path::Path;
 
+use radialog_schemas::{ContentHash, StudyRecord};
+
+use super::study_table::{StudyTable, first_of};
 use crate::error::TrainingError;
 use crate::prepare::TableFile;
-
-/// The names of columns that identify a study, the first one that is there.
-pub(super) const IDS: [&str; 2] = ["dicom_id", "study_id"];
 
 /// `N` cells of each study that has all of them. Memory grows with their texts.
 #[derive(Clone, Debug)]
 pub struct StudyCells<const N: usize> {
-    studies: HashMap<String, [String; N]>,
+    studies: StudyTable<[String; N]>,
     /// Rows in which one of the cells is empty.
     empty: u64,
 }
@@ -24,50 +23,40 @@ impl<const N: usize> StudyCells<N> {
     /// A column that is missing; with its line, a row without an id, or an id that stands twice.
     pub fn read(path: &Path, columns: [&[&str]; N]) -> Result<Self, TrainingError> {
         let mut table = TableFile::open(path)?;
-        let id = first_of(&table, &IDS)?;
-        let mut places = [0; N];
-        for (place, names) in places.iter_mut().zip(columns) {
-            *place = first_of(&table, names)?;
+        let mut cells = [("", 0); N];
+        for (cell, names) in cells.iter_mut().zip(columns) {
+            let name = names.last().copied().unwrap_or_default();
+            *cell = (name, first_of(&table, names)?);
         }
-        let (mut studies, mut empty) = (HashMap::new(), 0);
-        while let Some(row) = table.next_row()? {
-            let id = row
-                .cell(id)
-                .ok_or_else(|| table.fault(&row, "the row has no id"))?;
-            if places.iter().any(|place| row.cell(*place).is_none()) {
-                empty += 1;
-                continue;
-            }
-            let cells = places.map(|place| row.text(place).to_owned());
-            if studies.insert(id.to_owned(), cells).is_some() {
-                return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
-            }
-        }
+        let mut empty = 0;
+        let studies = StudyTable::read(&mut table, &cells, |_, row| {
+            let is_whole = cells.iter().all(|(_, place)| row.cell(*place).is_some());
+            empty += u64::from(!is_whole);
+            Ok(is_whole.then(|| cells.map(|(_, place)| row.text(place).to_owned())))
+        })?;
         Ok(Self { studies, empty })
     }
 
-    /// The cells of a study: its id, or the last part of it behind a slash.
-    pub fn get(&self, study: &str) -> Option<&[String; N]> {
-        let last = || study.rsplit('/').next().unwrap_or(study);
-        self.studies.get(study).or_else(|| self.studies.get(last()))
+    /// The cells of a record's study: by its id, or the last part of it behind a slash, without the `s` before the number of a
+    /// study of MIMIC-CXR; or by its image, which is called as its `dicom_id`.
+    pub fn get(&self, record: &StudyRecord) -> Option<&[String; N]> {
+        self.studies.get(record)
     }
 
     /// The number of rows that were passed over since one of their cells is empty.
     pub fn empty_rows(&self) -> u64 {
         self.empty
     }
-}
 
-/// The column of the first of these names that is there; the last one is named where none is.
-fn first_of(table: &TableFile, names: &[&str]) -> Result<usize, TrainingError> {
-    match names.iter().find_map(|name| table.optional(name)) {
-        Some(column) => Ok(column),
-        None => table.column(names.last().copied().unwrap_or_default()),
+    /// The hash of what was read: ids and cells.
+    pub fn hash(&self) -> &ContentHash {
+        self.studies.hash()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::study_table::record;
     use super::*;
 
     fn read(content: &str) -> Result<StudyCells<2>, TrainingError> {
@@ -80,9 +69,9 @@ mod tests {
     #[test]
     fn rows_with_an_empty_cell_are_counted_and_the_rest_is_found_by_study() {
         let table = read("study_id,findings,conclusion\na, Clear. ,Normal.\nb,,Normal.\n").unwrap();
-        let cells = table.get("p1/a").unwrap();
+        let cells = table.get(&record("p1/a", "x.png")).unwrap();
         assert_eq!(cells, &[" Clear. ".to_owned(), "Normal.".to_owned()]);
-        assert!(table.get("b").is_none());
+        assert!(table.get(&record("b", "x.png")).is_none());
         assert_eq!(table.empty_rows(), 1);
     }
 

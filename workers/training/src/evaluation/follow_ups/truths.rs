@@ -1,20 +1,19 @@
 //! What is true of studies, from a table of labels: `labels.csv` of the NIH or Open-i images, MIMIC's CheXpert table, or any CSV
 //! with an id and columns that are named after findings.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use radialog_schemas::{Finding, Label};
+use radialog_schemas::{ContentHash, Finding, Label, StudyRecord};
 
 use super::Truth;
-use super::study_cells::IDS;
+use super::study_table::StudyTable;
 use crate::error::TrainingError;
 use crate::prepare::TableFile;
 
 /// Labels by study; about a hundred bytes each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TruthTable {
-    studies: HashMap<String, Truth>,
+    studies: StudyTable<Truth>,
     /// The findings of which any row has a label.
     known: [bool; super::CLASSES],
 }
@@ -30,10 +29,6 @@ impl TruthTable {
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
         let mut table = TableFile::open(path)?
             .with_hint("it needs dicom_id or study_id, and columns named after findings");
-        let id = match IDS.iter().find_map(|name| table.optional(name)) {
-            Some(id) => id,
-            None => table.column(IDS[1])?,
-        };
         let columns: Vec<(Finding, usize)> = Finding::ALL
             .into_iter()
             .filter_map(|finding| Some((finding, table.optional(finding.name())?)))
@@ -41,19 +36,19 @@ impl TruthTable {
         if columns.is_empty() {
             table.column(Finding::ALL[0].name())?;
         }
+        let names: Vec<(&str, usize)> = columns
+            .iter()
+            .map(|(finding, column)| (finding.name(), *column))
+            .collect();
         let mut known = [false; super::CLASSES];
-        let mut studies = HashMap::new();
-        while let Some(row) = table.next_row()? {
-            let id = row
-                .cell(id)
-                .ok_or_else(|| table.fault(&row, "the row has no id"))?;
+        let studies = StudyTable::read(&mut table, &names, |table, row| {
             let mut truth: Truth = [None; super::CLASSES];
             for (finding, column) in &columns {
                 let cell = row.text(*column);
                 let label: Label = cell.parse().map_err(|_| {
                     let name = finding.name();
                     table.fault(
-                        &row,
+                        row,
                         format!("'{cell}' under {name} is none of 1, 0, -1 and empty"),
                     )
                 })?;
@@ -62,25 +57,25 @@ impl TruthTable {
                     truth[*finding as usize] = Some(label == Label::Positive);
                 }
             }
-            if studies.insert(id.to_owned(), truth).is_some() {
-                return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
-            }
-        }
+            Ok(Some(truth))
+        })?;
         Ok(Self { studies, known })
     }
 
-    /// What is true of a study: its id, or the last part of it behind a slash; none where the table does not have it, or knows
+    /// What is true of a record's study: by its id, or the last part of it behind a slash, without the `s` before the number of a
+    /// study of MIMIC-CXR; or by its image, which is called as its `dicom_id`. None where the table does not have it, or knows
     /// nothing of it.
-    pub fn get(&self, study: &str) -> Option<Truth> {
-        let last = || study.rsplit('/').next().unwrap_or(study);
-        let truth = self
-            .studies
-            .get(study)
-            .or_else(|| self.studies.get(last()))?;
+    pub fn get(&self, record: &StudyRecord) -> Option<Truth> {
+        let truth = self.studies.get(record)?;
         let is_labelled = truth.iter().any(Option::is_some);
         is_labelled.then(|| {
             std::array::from_fn(|class| self.known[class].then(|| truth[class] == Some(true)))
         })
+    }
+
+    /// The hash of what was read: ids and labels.
+    pub fn hash(&self) -> &ContentHash {
+        self.studies.hash()
     }
 
     /// The findings of which no row has a label.
@@ -93,6 +88,7 @@ impl TruthTable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::study_table::record;
     use super::*;
 
     fn read(content: &str) -> Result<TruthTable, TrainingError> {
@@ -107,7 +103,7 @@ mod tests {
         let text = "study_id,age,Edema,Fracture,Pneumonia\na,50,1.0,,\nb,,-1,0,\nc,,,,\n";
         let table = read(text).unwrap();
         let cells = |study: &str| {
-            let truth = table.get(study)?;
+            let truth = table.get(&record(study, "x.png"))?;
             let findings = [Finding::Edema, Finding::Fracture, Finding::Pneumonia];
             Some(findings.map(|finding| truth[finding as usize]))
         };

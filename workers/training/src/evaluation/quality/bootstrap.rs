@@ -76,7 +76,7 @@ impl Bootstrap {
 }
 
 /// Interpolated between the two nearest values, which are sorted.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (
         sorted[place.floor() as usize],

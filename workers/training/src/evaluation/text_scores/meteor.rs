@@ -61,6 +61,11 @@ impl Meteor {
         Self { data }
     }
 
+    /// Whether it matches by synonyms and paraphrases, as papers report it.
+    pub fn is_complete(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// The name to print beside the score: it says which stages ran.
     pub fn name(&self) -> &'static str {
         if self.data.is_some() {

@@ -30,7 +30,7 @@ pub enum TextProtocol {
 pub enum Better {
     /// More is better.
     Higher,
-    /// Less is better.
+    /// Less is better: the score is of errors.
     Lower,
 }
 
@@ -97,6 +97,16 @@ impl TextScorer {
     /// A scorer by a protocol. `meteor` is not used where the protocol has no METEOR.
     pub fn new(protocol: TextProtocol, meteor: Meteor) -> Self {
         Self { protocol, meteor }
+    }
+
+    /// How texts are split, and which scores are computed.
+    pub fn protocol(&self) -> TextProtocol {
+        self.protocol
+    }
+
+    /// METEOR, with its data or without.
+    pub fn meteor(&self) -> &Meteor {
+        &self.meteor
     }
 
     /// Counts one text beside its reference, which is among those of `frequencies`. An empty text counts with its score, which
@@ -193,6 +203,20 @@ impl TextProtocol {
         }
     }
 
+    /// What papers that use the protocol show and nothing here computes, each with what it would need.
+    pub fn not_computed(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Radialog2023 | Self::CocoCaption => &[],
+            Self::Rexrank => &[
+                ("BERTScore", "needs distilroberta-base"),
+                ("SembScore", "needs the original CheXbert's embeddings"),
+                ("RaTEScore", "needs the weights of RaTE-NER and RaTE-Eval"),
+                ("GREEN", "needs the weights of GREEN-RadLlama2"),
+                ("FineRadScore", "needs a commercial language model"),
+            ],
+        }
+    }
+
     /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
     pub fn has_cider(self) -> bool {
         self == Self::CocoCaption
@@ -213,8 +237,8 @@ impl TextProtocol {
         }
     }
 
-    /// Whether the scores are those of the caption toolkit.
-    fn is_caption_toolkit(self) -> bool {
+    /// Whether the scores are those of the caption toolkit: METEOR and ROUGE-L among them.
+    pub fn is_caption_toolkit(self) -> bool {
         self != Self::Rexrank
     }
 

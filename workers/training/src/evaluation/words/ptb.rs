@@ -6,18 +6,15 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use abbreviations::{BEFORE_NUMBERS, ENDING, ENDING_AS_NAMES, GOING_ON, OPENING};
+
+mod abbreviations;
+
 /// Tokens that do not count. Brackets stay: pycocoevalcap looks for them in upper case.
 const DROPPED: [&str; 17] = [
     "''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--",
     "...", ";",
 ];
-/// Abbreviations whose full stop ends a sentence, too, if a capital follows: Stanford then makes two tokens of it.
-const CLOSING: &str = r"(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Mon|Tue|Tues|Wed|Thu|Thurs|Fri|Inc|Cos?|Corp|Ltd|Plc|[Dd]ept|[Uu]niv|Assn|Intl|etc|[Ee]tc|al|seq|C[Tt]|P[Aa]|Ph\.D|Ed\.D|Bros|Esq|[Ee]xt)";
-/// Abbreviations that go on: titles, "vs." and the like.
-const GOING_ON: &str = r"(?:Mrs?|Ms|Miss|Drs?|Profs?|Sens?|Reps?|Attys?|Lt|Col|Gen|Messrs|Govs?|Adm|Rev|Maj|Sgt|Cpl|Pvt|Capt|Ste?|Ave|Pres|Lieut|Hon|Brig|Co?mdr|Pfc|Spc|Supts?|Det|[Jj]r|[Ss]r|vs|[Vv]s|Mt|ave|ext|dr|mr|mrs|ms|st|Alex|Wm|Jos|Cie|a\.k\.a|cf|dept)";
-/// Words that begin a sentence, after which an initial is no initial.
-const OPENING: &str = r"(?:About|According|Additionally|After|An|A|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr\.|Ms\.|Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|While|What|Yet|You)";
-
 /// Words that are two.
 const GROWN_TOGETHER: [&str; 6] = ["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"];
 
@@ -45,6 +42,8 @@ struct Rule {
 /// rule has one, is the token, and what follows it is only looked at.
 static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let not = r"(?:'|’)[Tt]\b";
+    let (ending, going_on) = (ending(), any_case(GOING_ON));
+    let (before_numbers, opening) = (any_case(BEFORE_NUMBERS), capitals(OPENING));
     [
         (r"(?i)(cannot)\b".to_owned(), Makes::Two(3)),
         (
@@ -52,22 +51,19 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Two(3),
         ),
         (format!(r"([A-Za-z]*[nN]{not})"), Makes::BeforeNot),
-        (format!(r"({CLOSING}\.)\s+[A-Z]"), Makes::StopTwice),
-        (format!(r"({CLOSING}\.)(?:[^.]|$)"), Makes::Itself),
-        (format!(r"({GOING_ON}\.)"), Makes::Itself),
+        (format!(r"({ending}\.)\s+[A-Z]"), Makes::StopTwice),
+        (format!(r"({ending}\.)"), Makes::Itself),
+        (format!(r"({going_on}\.)"), Makes::Itself),
+        (format!(r"({before_numbers}\.)\s?[0-9]"), Makes::Itself),
         (
-            r"((?i:nos?|art|fig|figs|p|pp)\.)\s?[0-9]".to_owned(),
-            Makes::Itself,
-        ),
-        (
-            format!(r"([A-Za-z](?:\.[A-Za-z])+\.)\s+{OPENING}\s"),
+            format!(r"([A-Za-z](?:\.[A-Za-z])+\.)\s+{opening}\s"),
             Makes::StopTwice,
         ),
         (r"([A-Za-z](?:\.[A-Za-z])+\.)".to_owned(), Makes::Itself),
-        (format!(r"([A-Za-z])\.\s+{OPENING}\s"), Makes::Itself),
+        (format!(r"([A-Za-z])\.\s+{opening}\s"), Makes::Itself),
         (r"([A-Za-z]\.)".to_owned(), Makes::Itself),
         (
-            r"([A-CE-KM-NP-Za-ce-km-np-z]['’][A-Za-z]{3,})".to_owned(),
+            r"([[:alpha:]--[dDlLoO]]['’][A-Za-z]{3,})".to_owned(),
             Makes::Itself,
         ),
         (
@@ -80,7 +76,7 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (
-            r"([A-Za-z0-9][A-Za-z0-9.,]*(?:-[A-Za-z0-9]+)+)".to_owned(),
+            r"([A-Za-z0-9](?:_?[A-Za-z0-9]|[.,])*(?:-[A-Za-z0-9](?:_?[A-Za-z0-9])*)+)".to_owned(),
             Makes::Itself,
         ),
         (
@@ -101,7 +97,13 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (r"([0-9]+(?:[.:,][0-9]+)*)".to_owned(), Makes::Itself),
-        (r"([A-Za-z0-9]+[A-Za-z0-9]*)".to_owned(), Makes::Itself),
+        (r"([A-Za-z0-9](?:_?[A-Za-z0-9])*)".to_owned(), Makes::Itself),
+        // A full stop before another mark ends no sentence, so that it is one of an abbreviation.
+        (
+            r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)[,;:]".to_owned(),
+            Makes::Itself,
+        ),
+        (r"([A-Z]+(?:&(?i:amp;)?[A-Z]+)+)".to_owned(), Makes::Itself),
     ]
     .map(|(pattern, makes)| Rule {
         pattern: compiled(&pattern),
@@ -132,7 +134,7 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         ),
         (r"(['’][2-9]0s)", Makes::Itself),
         (
-            r"([<>]?[:;=][-o*']?[()DPdpO\\:{@|\[\]])(?:[^A-Za-z]|$)",
+            r"([<>]?[:;=]['*o-]?[()@DOP\[\\\]dp{|])(?:[^A-Za-z]|$)",
             Makes::Itself,
         ),
         (r"(\.{3,5}|(?:\.[ ]){2,4}\.)", Makes::Is("...")),
@@ -164,6 +166,26 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     })
     .into()
 });
+
+/// Words in any case.
+fn any_case(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| regex::escape(word)).collect();
+    format!("(?i:{})", words.join("|"))
+}
+
+/// Words that begin with a capital, or have only capitals.
+fn capitals(words: &[&str]) -> String {
+    let first = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let both = words
+        .iter()
+        .flat_map(|word| [first(word), word.to_uppercase()]);
+    let words: Vec<String> = both.map(|word| regex::escape(&word)).collect();
+    format!("(?:{})", words.join("|"))
+}
+
+fn ending() -> String {
+    format!("(?:{}|{})", any_case(ENDING), capitals(ENDING_AS_NAMES))
+}
 
 fn compiled(pattern: &str) -> Regex {
     // The patterns are constants: the tests below compile them.
@@ -228,7 +250,8 @@ fn next(rest: &str, first: char, tokens: &mut Vec<String>) -> usize {
     let lower = |text: &str| {
         let text = text.to_lowercase().replace(' ', "\u{a0}");
         // Brackets inside of a token, as in a telephone number.
-        text.replace('(', "-lrb-").replace(')', "-rrb-")
+        let text = text.replace('(', "-lrb-").replace(')', "-rrb-");
+        text.replace("&amp;", "&")
     };
     let Some((_, length, rule)) = best else {
         tokens.push(lower(&rest[..first.len_utf8()]));
@@ -277,6 +300,14 @@ mod tests {
             (
                 "... . -- \"quoted\" ___ <s> 50% A/P",
                 "quoted ___ <s> 50 % a/p",
+            ),
+            (
+                "DR. ROE sees Pa. Next Wed. Then the mass. No. 2 etc.",
+                "dr. roe sees pa. next wed. then the mass no. 2 etc.",
+            ),
+            (
+                "1. Clear CXR. 2., mild; no recent CXR.; A&P a_b 5_6-c R&amp;B",
+                "1 clear cxr 2. mild no recent cxr. a&p a_b 5_6-c r&b",
             ),
             ("", ""),
         ] {

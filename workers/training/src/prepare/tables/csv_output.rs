@@ -9,7 +9,7 @@ use radialog_schemas::table::escaped;
 use crate::error::TrainingError;
 
 /// A CSV table in the making.
-pub(crate) struct CsvOutput {
+pub struct CsvOutput {
     writer: Writer<Replacement>,
     path: PathBuf,
     rows: u64,
@@ -22,7 +22,7 @@ impl CsvOutput {
     ///
     /// # Errors
     /// The file cannot be created.
-    pub(crate) fn create<'a>(
+    pub fn create<'a>(
         path: &Path,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, TrainingError> {
@@ -41,6 +41,17 @@ impl CsvOutput {
         let mut builder = WriterBuilder::new();
         builder.terminator(Terminator::CRLF).flexible(true);
         Self::begin(path, names, &builder, false)
+    }
+
+    /// Begins a table as pandas writes it, for scripts that were made for the original: no cell is escaped.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub(crate) fn create_as_pandas<'a>(
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TrainingError> {
+        Self::begin(path, names, &WriterBuilder::new(), false)
     }
 
     fn begin<'a>(
@@ -64,7 +75,7 @@ impl CsvOutput {
     ///
     /// # Errors
     /// There is no room.
-    pub(crate) fn row<'a>(
+    pub fn row<'a>(
         &mut self,
         cells: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), TrainingError> {
@@ -76,7 +87,7 @@ impl CsvOutput {
     ///
     /// # Errors
     /// There is no room.
-    pub(crate) fn finish(self) -> Result<u64, TrainingError> {
+    pub fn finish(self) -> Result<u64, TrainingError> {
         let file = self
             .writer
             .into_inner()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use radialog_schemas::Finding;
-use radialog_schemas::table::{MissingColumn, Row, TableError, TableReader};
+use radialog_schemas::table::{MalformedRow, MissingColumn, Row, TableError, TableReader};
 
 use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
@@ -16,6 +16,8 @@ use crate::error::TrainingError;
 pub(crate) struct TableFile {
     path: PathBuf,
     rows: TableReader<Box<dyn BufRead + Send>>,
+    /// Whether rows begin with pandas' index, as far as [`TableFile::try_row`] has seen any.
+    is_indexed: Option<bool>,
     /// What a user is told beside the name of a column that is missing.
     hint: Option<String>,
 }
@@ -48,6 +50,7 @@ impl TableFile {
         Ok(Self {
             path: path.to_owned(),
             rows,
+            is_indexed: None,
             hint: None,
         })
     }
@@ -109,6 +112,38 @@ impl TableFile {
             })),
             _ => Err(self.wrong_width(&row)),
         }
+    }
+
+    /// The next row of any table, pandas' index apart; a row that is none is given as what is wrong with it, and reading goes on
+    /// behind it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn try_row(
+        &mut self,
+    ) -> Result<Option<Result<IndexedRow, MalformedRow>>, TrainingError> {
+        let mut row = match self.rows.next() {
+            None => return Ok(None),
+            Some(Ok(row)) => row,
+            Some(Err(TableError::Row(malformed))) => return Ok(Some(Err(malformed))),
+            Some(Err(error)) => return Err(fault(&self.path, error)),
+        };
+        let (cells, names) = (row.cells.len(), self.rows.header().width());
+        // All rows have an index, or none: one cell too many is a fault elsewhere.
+        let is_indexed = *self.is_indexed.get_or_insert(cells == names + 1);
+        if cells != names + usize::from(is_indexed) {
+            return Ok(Some(Err(MalformedRow {
+                line: row.line,
+                reason: format!("{cells} values under {names} names"),
+            })));
+        }
+        let index = is_indexed.then(|| row.cells.remove(0));
+        Ok(Some(Ok(IndexedRow { index, row })))
+    }
+
+    /// The names of the columns.
+    pub(crate) fn names(&self) -> &[String] {
+        self.rows.header().names()
     }
 
     /// The labels of a row, from the columns of [`TableFile::findings`].

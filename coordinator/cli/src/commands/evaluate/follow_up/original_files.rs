@@ -24,7 +24,9 @@ pub(in crate::commands::evaluate) fn report_lines(
         let name = match (score.name.strip_prefix("BLEU-"), score.name) {
             (Some(order), _) => format!("Avg Bleu {order}"),
             (None, "ROUGE-L") => "Avg Rouge".to_owned(),
-            (None, _) => "Avg Meteor".to_owned(),
+            (None, "METEOR 1.5") => "Avg Meteor".to_owned(),
+            // METEOR without its data is another score, which scripts would take for the original's.
+            (None, _) => continue,
         };
         line(&mut lines, &name, score.value);
     }
@@ -78,7 +80,11 @@ pub(in crate::commands::evaluate) fn write(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use radialog_training::evaluation::follow_ups::FindingCounts;
+    use radialog_training::evaluation::text_scores::meteor::Meteor;
+    use radialog_training::evaluation::text_scores::protocol::Better;
 
     use super::*;
 
@@ -95,6 +101,22 @@ mod tests {
             lines.starts_with("P ASSISTANT:\nMean Chexpert F1: 1.0\n"),
             "{lines}"
         );
+        let text = |name| TextScore {
+            name,
+            value: 0.5,
+            better: Better::Higher,
+        };
+        let of = |meteor: Meteor| {
+            let texts = ["BLEU-4", meteor.name(), "ROUGE-L"].map(text);
+            report_lines("P", &texts, &counts.scores())
+        };
+        let without_data = of(Meteor::new(None));
+        assert!(
+            without_data.starts_with("P\nAvg Bleu 4: 0.5\nAvg Rouge: 0.5\n"),
+            "{without_data}"
+        );
+        let with_data = of(Meteor::new(Some(Arc::default())));
+        assert!(with_data.contains("\nAvg Meteor: 0.5\n"), "{with_data}");
         let last = "Sample Chexpert F1: 1.0\nMean Chexpert Accuracy: 1.0\n";
         assert!(lines.ends_with(last), "{lines}");
     }

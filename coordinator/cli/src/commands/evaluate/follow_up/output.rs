@@ -97,6 +97,8 @@ impl TextsTable {
     }
 
     fn row<const N: usize>(&mut self, cells: [&str; N]) -> anyhow::Result<()> {
+        // Records have a model's exact text, which may begin with the blank behind the prompt.
+        let cells = cells.map(str::trim);
         let quoted = cells.map(|cell| format!("\"{}\"", escaped(cell).replace('"', "\"\"")));
         let line = quoted.join(",") + "\n";
         self.file

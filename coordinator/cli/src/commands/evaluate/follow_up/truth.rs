@@ -1,10 +1,9 @@
 //! What studies are compared with: the labels of their references, or a table of labels.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
-use radialog_schemas::{ContentHash, StudyRecord};
+use radialog_schemas::StudyRecord;
 use radialog_training::evaluation::follow_ups::{self, Truth, TruthTable};
 use serde::Serialize;
 
@@ -14,8 +13,8 @@ use crate::exit::UsageError;
 #[derive(Args)]
 pub(in crate::commands::evaluate) struct TruthArgs {
     /// CSV with dicom_id or study_id and columns named after findings (labels.csv of NIH or Open-i images, MIMIC's CheXpert table):
-    /// what is true is there. Without it, it is what CheXbert says of the archive's reference reports, as in the original. A
-    /// finding without any label in the table is left out of the means
+    /// what is true is there. Without it, it is what CheXbert says of the archive's reference reports, as in the original, whose
+    /// scores are not those by another table. A finding without any label in the table is left out of the means
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 }
@@ -58,15 +57,10 @@ impl TruthArgs {
                 unknown.join(", ")
             );
         }
-        Ok(Truths::Table(table, name(path)?))
+        // A run is resumed with the same table alone.
+        let name = format!("labels {}", table.hash().short());
+        Ok(Truths::Table(table, name))
     }
-}
-
-/// What a table is called in a run that is resumed with the same one alone.
-fn name(path: &Path) -> anyhow::Result<String> {
-    let content = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let hash = ContentHash::of(&content);
-    Ok(format!("labels {}", hash.short()))
 }
 
 impl Truths {
@@ -74,7 +68,7 @@ impl Truths {
     pub(in crate::commands::evaluate) fn of(&self, record: &StudyRecord) -> Option<Truth> {
         match self {
             Self::References => record.reference_labels.as_ref().map(follow_ups::truth),
-            Self::Table(table, _) => table.get(record.study.as_str()),
+            Self::Table(table, _) => table.get(record),
         }
     }
 

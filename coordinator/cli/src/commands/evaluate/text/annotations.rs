@@ -8,22 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use radialog_training::evaluation::radgraph::{RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1};
-use radialog_training::evaluation::text_scores::protocol::{Better, TextScore};
+use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
 
 use crate::exit::UsageError;
 
 /// The columns of `--report-scores`, by the names that CXR-Report-Metric gives them.
 const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
-/// What ReXrank shows that no annotation is read for, and whose weights it needs.
-const OTHERS: [(&str, &str); 5] = [
-    ("BERTScore", "needs distilroberta-base"),
-    ("SembScore", "needs the original CheXbert's embeddings"),
-    ("RaTEScore", "needs the weights of RaTE-NER and RaTE-Eval"),
-    ("GREEN", "needs the weights of GREEN-RadLlama2"),
-    ("FineRadScore", "needs a commercial language model"),
-];
-
 /// Where annotations lie.
 #[derive(Args)]
 #[command(next_help_heading = "Annotations, for --protocol rexrank")]
@@ -50,7 +41,7 @@ pub(super) struct NotComputed {
 /// The annotations of all rows, and the sums of the scores so far.
 pub(super) struct Annotations {
     graphs: Option<[Graphs; 2]>,
-    scores: Option<Vec<[f64; 2]>>,
+    scores: Option<ReportScores>,
     scored: u64,
     radgraph_f1: f64,
     radcliq_v1: f64,
@@ -60,6 +51,13 @@ pub(super) struct Annotations {
 struct Graphs {
     file: PathBuf,
     rows: HashMap<String, ReportGraph>,
+}
+
+/// Scores of each row from elsewhere.
+struct ReportScores {
+    file: PathBuf,
+    /// The line of each row, and its cells as they stand: a row that is not scored may have none.
+    rows: Vec<(u64, [String; 2])>,
 }
 
 impl Annotations {
@@ -95,10 +93,7 @@ impl Annotations {
         self.scored += 1;
         self.radgraph_f1 += radgraph_f1;
         if let Some(scores) = &self.scores {
-            let scores = scores.get(row as usize);
-            let [bertscore, chexbert_similarity] = *scores.with_context(|| {
-                format!("--report-scores has no row {}: give one a text", row + 1)
-            })?;
+            let [bertscore, chexbert_similarity] = scores.row(row)?;
             self.radcliq_v1 += radcliq_v1(&RadcliqParts {
                 radgraph_f1,
                 bertscore,
@@ -107,6 +102,22 @@ impl Annotations {
             });
         }
         Ok(())
+    }
+
+    /// Refuses files that have more than this many rows, the number of texts: they are of other texts.
+    pub(super) fn check(&self, texts: u64) -> Result<(), UsageError> {
+        let graphs = self.graphs.iter().flatten();
+        let counts = graphs.map(|graphs| (&graphs.file, graphs.rows.len()));
+        let scores = self.scores.iter();
+        let counts = counts.chain(scores.map(|scores| (&scores.file, scores.rows.len())));
+        let more = counts.into_iter().find(|(_, count)| *count as u64 > texts);
+        match more {
+            None => Ok(()),
+            Some((file, count)) => Err(UsageError(format!(
+                "{} has {count} rows, and there are {texts} texts: give one a text, in the same order",
+                file.display()
+            ))),
+        }
     }
 
     /// The scores of all rows that were added.
@@ -144,8 +155,10 @@ impl Annotations {
             (self.graphs.is_none()).then_some(radgraph),
             (self.scores.is_none()).then_some(radcliq),
         ];
-        let missing = missing.into_iter().flatten().chain(OTHERS);
+        let others = TextProtocol::Rexrank.not_computed();
+        let missing = missing.into_iter().flatten();
         missing
+            .chain(others.iter().copied())
             .map(|(name, reason)| NotComputed { name, reason })
             .collect()
     }
@@ -175,7 +188,22 @@ fn graphs(file: &Path) -> anyhow::Result<Graphs> {
     })
 }
 
-fn report_scores(file: &Path) -> anyhow::Result<Vec<[f64; 2]>> {
+impl ReportScores {
+    fn row(&self, row: u64) -> anyhow::Result<[f64; 2]> {
+        let shown = self.file.display();
+        let (line, cells) = self
+            .rows
+            .get(row as usize)
+            .with_context(|| format!("{shown} has no row {}: give one a text", row + 1))?;
+        let number = |cell: &String| {
+            let number = cell.trim().parse().ok().filter(|n: &f64| n.is_finite());
+            number.with_context(|| format!("{shown} line {line}: {cell:?} is no number"))
+        };
+        Ok([number(&cells[0])?, number(&cells[1])?])
+    }
+}
+
+fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
     let shown = file.display();
     let mut reader = csv::Reader::from_path(file).with_context(|| format!("cannot use {shown}"))?;
     let header = reader.headers()?.clone();
@@ -187,12 +215,11 @@ fn report_scores(file: &Path) -> anyhow::Result<Vec<[f64; 2]>> {
     for record in reader.records() {
         let record = record.with_context(|| format!("cannot use {shown}"))?;
         let line = record.position().map_or(0, csv::Position::line);
-        let number = |place: usize| -> anyhow::Result<f64> {
-            let cell = record.get(place).unwrap_or_default();
-            let number = cell.trim().parse().ok().filter(|n: &f64| n.is_finite());
-            number.with_context(|| format!("{shown} line {line}: {cell:?} is no number"))
-        };
-        rows.push([number(bertscore)?, number(semb_score)?]);
+        let cell = |place: usize| record.get(place).unwrap_or_default().to_owned();
+        rows.push((line, [cell(bertscore), cell(semb_score)]));
     }
-    Ok(rows)
+    Ok(ReportScores {
+        file: file.to_owned(),
+        rows,
+    })
 }

@@ -3,6 +3,9 @@
 
 use std::process::{Command, Output};
 
+mod data_sets;
+mod services;
+
 fn radialog(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
     command.args(arguments).env("RADIALOG_START_TIMEOUT", "1");
@@ -44,7 +47,8 @@ fn every_role_explains_itself_with_an_example() {
         &["bundle", "import"],
         &["bundle", "fetch"],
         &["bundle", "check"],
-        &["evaluate", "run"],
+        &["evaluate", "report"],
+        &["evaluate", "text"],
         &["evaluate", "bundle"],
         &["evaluate", "text"],
         &["rexrank"],
@@ -75,146 +79,6 @@ fn every_role_explains_itself_with_an_example() {
 }
 
 #[test]
-fn chaos_refuses_places_that_others_may_use() {
-    let output = radialog(&[
-        "chaos",
-        "--studies",
-        "2",
-        "--amqp",
-        "amqp://guest:guest@127.0.0.1:1/%2f",
-        "--redis",
-        "redis://127.0.0.1:1/0",
-    ]);
-    let errors = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(64), "{errors}");
-    for place in ["virtual host", "database", "--objects"] {
-        assert!(errors.contains(place), "{place}: {errors}");
-    }
-    let output = radialog(&["chaos", "--objects", "somewhere"]);
-    let errors = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(64), "{errors}");
-    assert!(errors.contains("--amqp and --redis"), "{errors}");
-}
-
-#[test]
-fn weak_pairs_are_called_weak_and_no_reference() {
-    let help = text(&radialog(&["prepare", "pairs", "--help"]).stdout);
-    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(
-        help.contains("WEAK") && help.contains("never a reference"),
-        "{help}"
-    );
-}
-
-#[test]
-fn data_sets_of_the_language_model_need_pairs_or_the_tables_of_the_original() {
-    let output = radialog(&["prepare", "reports", "--out", "x.json"]);
-    assert_eq!(output.status.code(), Some(64));
-    assert!(
-        text(&output.stderr).contains("--sectioned"),
-        "{}",
-        text(&output.stderr)
-    );
-    let output = radialog(&[
-        "prepare", "reports", "--pairs", "p.csv", "--labels", "l.csv", "--out", "x.json",
-    ]);
-    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
-}
-
-#[test]
-fn open_data_becomes_a_data_set_step_by_step() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let reports = "study_id,split,mesh,findings,impression\n\
-        CXR1,train,Cardiomegaly,The heart is enlarged. No effusion.,Cardiomegaly.\n\
-        CXR2,train,normal,Clear lungs. No effusion.,No acute disease.\n";
-    std::fs::write(path("open.csv"), reports).unwrap();
-    let done = |arguments: &[&str]| {
-        let output = radialog(&[&["prepare"], arguments].concat());
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
-        text(&output.stdout)
-    };
-    let printed = done(&["openi", &path("open.csv"), "--out", &path("reports.csv")]);
-    assert!(
-        printed.contains("2 reports written") && printed.contains("Cardiomegaly"),
-        "{printed}"
-    );
-    std::fs::create_dir(path("images")).unwrap();
-    for name in ["a.png", "b.png"] {
-        std::fs::write(path(&format!("images/{name}")), "").unwrap();
-    }
-    std::fs::write(
-        path("labels.csv"),
-        "image,split,nih_labels\na.png,train,No Finding\nb.png,train,Cardiomegaly\n",
-    )
-    .unwrap();
-    done(&["nih", &path("labels.csv"), "--out", &path("images.csv")]);
-    let images = ["--images", &path("images.csv"), &path("images")];
-    let printed = done(
-        &[
-            &[
-                "pairs",
-                "--reports",
-                &path("reports.csv"),
-                "--out",
-                &path("pairs.csv"),
-            ],
-            images.as_slice(),
-        ]
-        .concat(),
-    );
-    assert!(
-        printed.contains("2 weak pairs (for training only)"),
-        "{printed}"
-    );
-    let pairs = std::fs::read_to_string(path("pairs.csv")).unwrap();
-    assert!(
-        pairs.lines().nth(1).unwrap().contains("b.png")
-            && pairs.lines().nth(2).unwrap().contains("a.png"),
-        "{pairs}"
-    );
-    let texts = format!("{}:findings", path("reports.csv"));
-    done(&[
-        "tokenizer",
-        "--kind",
-        "bpe",
-        "--texts",
-        &texts,
-        "--vocab",
-        "400",
-        "--out",
-        &path("tokenizer.json"),
-    ]);
-    done(&[
-        "tasks",
-        "--reports",
-        &path("pairs.csv"),
-        "--out",
-        &path("tasks"),
-    ]);
-    let printed = done(&[
-        "instruct",
-        "--pairs",
-        &path("pairs.csv"),
-        "--tasks",
-        &path("tasks"),
-        "--each-image",
-        "--questions",
-        "3",
-        "--out",
-        &path("instruct.json"),
-    ]);
-    assert!(
-        printed.contains("SU             2  read") && printed.contains("CPbQA          6  made"),
-        "{printed}"
-    );
-}
-
-#[test]
 fn a_wrong_flag_is_usage_and_exits_with_64() {
     for arguments in [
         ["worker", "radiology"],
@@ -232,14 +96,28 @@ fn a_wrong_flag_is_usage_and_exits_with_64() {
 }
 
 #[test]
-fn a_worker_without_a_broker_says_what_to_give() {
-    let output = radialog(&["worker", "scoring"]);
-    assert_eq!(output.status.code(), Some(64));
-    assert!(
-        text(&output.stderr).contains("--amqp"),
-        "{}",
-        text(&output.stderr)
-    );
+fn what_is_named_and_not_there_is_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, table) = (dir.path().join("file"), dir.path().join("table.csv"));
+    std::fs::write(&file, "text").unwrap();
+    std::fs::write(&table, "study_id,picture\n").unwrap();
+    let [file, table] = [&file, &table].map(|path| path.to_str().unwrap());
+    let out = dir.path().join("out");
+    let out = out.to_str().unwrap();
+    let batch = |more: &[&str]| radialog(&[&["batch", "--out", out], more].concat());
+    for (output, says) in [
+        (batch(&["/no/such/archive"]), "there is no archive"),
+        (batch(&[table]), "no column 'image'"),
+        (batch(&[table, "--bundle", file]), "is not a bundle"),
+        (
+            radialog(&["serve", "--bundle", "/no/such"]),
+            "is not a bundle",
+        ),
+    ] {
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{errors}");
+        assert!(errors.contains(says), "{errors}");
+    }
 }
 
 #[test]
@@ -272,53 +150,6 @@ fn an_option_that_a_workers_stage_cannot_honour_is_refused() {
 }
 
 #[test]
-fn a_gateway_without_its_services_says_what_to_give_and_what_else_to_run() {
-    let output = radialog(&["gateway"]);
-    assert_eq!(output.status.code(), Some(64));
-    let error = text(&output.stderr);
-    assert!(
-        error.contains("--amqp") && error.contains("radialog serve"),
-        "{error}"
-    );
-}
-
-#[test]
-fn an_api_key_is_shown_once_with_its_entry_for_the_configuration() {
-    let output = radialog(&["gateway", "new-key", "ward-3"]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let printed = text(&output.stdout);
-    let key = printed
-        .split_whitespace()
-        .find(|word| word.starts_with("rd-"))
-        .unwrap();
-    let entry = printed
-        .split_whitespace()
-        .find(|word| word.starts_with("ward-3:"))
-        .unwrap();
-    let hash = radialog_schemas::ContentHash::of(key.as_bytes());
-    assert_eq!(entry, format!("ward-3:{hash}"));
-    assert_ne!(
-        text(&radialog(&["gateway", "new-key", "ward-3"]).stdout),
-        printed,
-        "keys are random"
-    );
-    assert_eq!(
-        radialog(&["gateway", "new-key", "ward 3"]).status.code(),
-        Some(64)
-    );
-}
-
-#[test]
-fn all_faults_of_the_configuration_are_told_at_once() {
-    let output = radialog(&[
-        "worker", "scoring", "--amqp", "http://x", "--redis", "ftp://y",
-    ]);
-    assert_eq!(output.status.code(), Some(64));
-    let error = text(&output.stderr);
-    assert!(error.contains("amqp") && error.contains("redis"), "{error}");
-}
-
-#[test]
 fn an_archive_that_is_not_there_is_named() {
     let out = tempfile::tempdir().unwrap();
     let output = radialog(&[
@@ -327,63 +158,12 @@ fn an_archive_that_is_not_there_is_named() {
         "--out",
         out.path().to_str().unwrap(),
     ]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(64));
     assert!(
         text(&output.stderr).contains("no/such/folder"),
         "{}",
         text(&output.stderr)
     );
-}
-
-#[test]
-fn an_unreachable_broker_is_an_error_after_the_stated_time() {
-    let out = tempfile::tempdir().unwrap();
-    let objects = tempfile::tempdir().unwrap();
-    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
-    let services = [
-        "--amqp",
-        "amqp://127.0.0.1:9",
-        "--redis",
-        "redis://127.0.0.1:9",
-        "--objects",
-        objects.path().to_str().unwrap(),
-    ];
-    let begun = std::time::Instant::now();
-    let output = radialog(
-        &[
-            &["batch", archive, "--out", out.path().to_str().unwrap()],
-            services.as_slice(),
-        ]
-        .concat(),
-    );
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output.stderr);
-    assert!(
-        error.contains("--amqp") || error.contains("--redis"),
-        "{error}"
-    );
-    assert!(begun.elapsed().as_secs() < 30, "took {:?}", begun.elapsed());
-}
-
-#[test]
-fn variables_of_a_kubernetes_service_called_like_us_are_not_read_and_a_typing_error_is_refused() {
-    let coordinator = |name: &str, value: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
-        let command = command.arg("coordinator").env(name, value);
-        for service in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URL", "RUST_LOG"] {
-            command.env_remove(service);
-        }
-        text(&command.output().unwrap().stderr)
-    };
-    let link = coordinator("RADIALOG_GATEWAY_PORT", "tcp://10.0.0.1:80");
-    // The next thing that is wrong.
-    assert!(link.contains("give --amqp URL"), "{link}");
-    assert!(
-        link.contains("RADIALOG_GATEWAY_PORT") && link.contains("enableServiceLinks"),
-        "{link}"
-    );
-    let typing_error = coordinator("RADIALOG_GATEWAY_PORT", "7860");
-    assert!(typing_error.contains("no such field"), "{typing_error}");
 }
 
 #[test]
@@ -423,7 +203,7 @@ fn an_unknown_bundle_is_refused_before_any_work() {
         "--bundle",
         "no/such/bundle",
     ]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(64));
     assert!(
         text(&output.stderr).contains("no/such/bundle"),
         "{}",

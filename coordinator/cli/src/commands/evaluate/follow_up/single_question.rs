@@ -1,0 +1,104 @@
+//! One question about each image of a run, whose answers a table is compared with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use radialog_coordinator::run::FinishedRun;
+use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord};
+use radialog_training::evaluation::follow_ups::StudyCells;
+
+use super::{AnswersTable, Coverage, Following, Session};
+
+/// The most tokens of an answer.
+const TOKENS: u32 = 300;
+
+/// The question, and what is true: `N` cells of each study, the last of which is beside its answer.
+pub(in crate::commands::evaluate) struct SingleQuestion<const N: usize> {
+    /// The name of the run that asks, and of its folder.
+    pub(in crate::commands::evaluate) run: &'static str,
+    /// The table of all answers.
+    pub(in crate::commands::evaluate) file: &'static str,
+    /// The column of what is true in it.
+    pub(in crate::commands::evaluate) column: &'static str,
+    /// The flag that names the table of what is true.
+    pub(in crate::commands::evaluate) flag: &'static str,
+    /// What is true.
+    pub(in crate::commands::evaluate) truths: Arc<StudyCells<N>>,
+    /// The dialog about a study with these image tokens and cells; none where its line lacks something.
+    pub(in crate::commands::evaluate) dialog: Dialog<N>,
+}
+
+/// What makes a dialog of a study.
+pub(in crate::commands::evaluate) type Dialog<const N: usize> =
+    fn(&StudyRecord, ObjectKey, &[String; N]) -> Option<DialogPrompt>;
+
+/// Reads what is true, and tells of rows that have not all cells.
+pub(in crate::commands::evaluate) fn truths<const N: usize>(
+    path: &Path,
+    columns: [&[&str]; N],
+) -> anyhow::Result<Arc<StudyCells<N>>> {
+    let truths = StudyCells::read(path, columns)?;
+    match truths.empty_rows() {
+        0 => {}
+        rows => errln!(
+            "note: {rows} rows of {} have an empty cell: their images are not scored",
+            path.display()
+        ),
+    }
+    Ok(Arc::new(truths))
+}
+
+impl<const N: usize> SingleQuestion<N> {
+    /// Asks about every image whose truth is known, writes all answers, and hands each to `score`; none where it was interrupted.
+    pub(in crate::commands::evaluate) async fn ask(
+        &self,
+        session: &Session<'_>,
+        images: &FinishedRun,
+        mut score: impl AsyncFnMut(&str, &[String; N]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Coverage>> {
+        let ask = {
+            let (images, truths, dialog) = (images.clone(), self.truths.clone(), self.dialog);
+            move |record: &StudyRecord| {
+                let asked = || dialog(record, images.embedding(record)?, truths.get(record)?);
+                let asked = match record.error {
+                    Some(_) => None,
+                    None => asked(),
+                };
+                let id = record.study.to_string();
+                asked.map(|dialog| (id, dialog)).into_iter().collect()
+            }
+        };
+        // The table says whom to ask, and in part what: a run of another one is not resumed.
+        let what = format!("{} by {}", self.run, self.truths.hash().short());
+        let how = (&[Stage::Language][..], TOKENS);
+        let answered = session.ask_on(self.run, &what, images, Arc::new(ask), how);
+        let Some(answered) = answered.await? else {
+            return Ok(None);
+        };
+        let mut studies = Coverage::default();
+        let mut records = images.records().await?;
+        let mut following = Following::open(&answered).await?;
+        let mut table = AnswersTable::create(&session.file(self.file), self.column)?;
+        while let Some(record) = records.next().await? {
+            let Some(cells) = studies.found(&record, self.truths.get(&record), self.flag) else {
+                continue;
+            };
+            let truth = cells.last().map_or("", String::as_str);
+            let found = following.take(record.study.as_str()).await?;
+            match found.map(|found| (found.report, found.error)) {
+                Some((Some(answer), None)) => {
+                    table.add(record.study.as_str(), truth, &answer)?;
+                    studies.scored += 1;
+                    score(&answer, cells).await?;
+                }
+                Some((_, Some(error))) => {
+                    studies.fail(&record, &format!("its question failed: {error}"));
+                }
+                _ => studies.fail(&record, "its question has no line"),
+            }
+        }
+        studies.check()?;
+        table.finish()?;
+        Ok(Some(studies))
+    }
+}

@@ -1,0 +1,333 @@
+//! `radialog evaluate report`: generated reports beside references, by the protocol that papers use.
+
+use std::fs;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_coordinator::run::output::RunFile;
+use radialog_training::evaluation::clinical::UncertainAs;
+use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
+use radialog_training::evaluation::report_scores::{self, BlankAs, ReportScores, ScoreOptions};
+use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
+use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
+
+use self::input::Read;
+use super::ProtocolName;
+use crate::commands::prepare::run::RunArgs;
+use crate::exit::{EXIT_INTERRUPTED, UsageError};
+
+mod input;
+mod labels;
+mod printed;
+
+/// The folder of results where --out names none.
+const FOLDER: &str = "evaluation";
+
+/// Score generated reports beside references: text scores, CheXbert scores and findings, with 95 % intervals
+///
+/// RUN is the output folder of `radialog batch`, or its results.jsonl; a CSV table with columns of ids (study_id, dicom_id, id)
+/// and texts (prediction, report, findings, text), made by any system; a CSV without a header and with one text a row; or a JSON
+/// of ReXrank.
+///
+/// References are report texts or labels, in any number of files: a CSV with ids and a column findings, reference, report or text; a
+/// CSV with ids and columns of the 14 findings (NIH's labels.csv, MIMIC-CXR's chexpert.csv); a folder of reports as MIMIC-CXR has
+/// them; ReXrank's JSON. Texts give text scores, labels give clinical scores of reports that are labelled and scores of the
+/// classifier's findings. Without --references those count that the run's archive had. What has no reference is counted and named,
+/// and not scored.
+///
+/// With --bundle, texts that have no labels are labelled by its scoring component, through the queue and the workers; run the same
+/// command again to resume.
+///
+/// Writes to --out: report.html (scores, plots, best and worst studies), report.md (scores, and the published ones), scores.json,
+/// studies.csv (scores of each study), faults.csv (what is wrong with the files, with line and id).
+///
+/// radialog-2023 splits texts as RaDialog's own test program does, coco-caption as the caption toolkit does, with CIDEr on top.
+/// rexrank has ReXrank's BLEU-2, and compares with findings and impression where the references are its JSON. Clinical scores
+/// are over CheXbert's labels: macro is the mean of findings, micro counts all cells together; over 14 findings, and over the five
+/// of CheXpert's competition. Wrong labels are also weighed by what they could do to a patient, and sentences counted that compare
+/// with an earlier image; a run with --consistency is scored without its least consistent studies, too.
+///
+/// Examples:
+///
+/// radialog evaluate report results
+///
+/// radialog evaluate report results --references nih/labels.csv --split test
+///
+/// radialog evaluate report predictions.csv --references sectioned.csv finding_chexbert_labels.csv --meteor meteor-1.5.jar
+///
+/// radialog evaluate report predictions.csv --references reports.csv --bundle /bundles/radialog-v1 --against other.csv
+#[derive(Args)]
+#[command(mut_arg("bundle", |bundle| bundle
+    .help("Bundle whose scoring component labels what has no labels: a folder, or s3://bucket/prefix. Without it, nothing is labelled")
+    .long_help(None)))]
+#[command(mut_arg("run", |run| run
+    .help("Folder of the run that labels; holds the state to resume from. Default: in --out, by the texts' hash")
+    .long_help(None)))]
+pub(super) struct ReportArgs {
+    /// Generated reports
+    #[arg(value_name = "RUN|FILE")]
+    reports: PathBuf,
+    /// Report texts or labels: tables, a folder of reports, ReXrank's JSON
+    #[arg(long, num_args = 1.., value_name = "FILE|DIR")]
+    references: Vec<PathBuf>,
+    /// How texts are split, and which text scores are computed
+    #[arg(long, value_enum, default_value_t = ProtocolName::Radialog2023)]
+    protocol: ProtocolName,
+    /// METEOR's data: meteor-1.5.jar, or the folder that has it and data/paraphrase-en.gz
+    #[arg(long, value_name = "JAR|DIR")]
+    meteor: Option<PathBuf>,
+    /// What an uncertain label counts as, in references and reports. The paper has it as negative
+    #[arg(long, value_enum, default_value_t = Uncertain::Negative)]
+    uncertain: Uncertain,
+    /// What an empty cell of a table of labels counts as. auto: not there, but rows and findings without any label are not scored
+    #[arg(long, value_enum, default_value_t = Blank::Auto)]
+    blank: Blank,
+    /// Only studies of this split, by a column of the references or the results
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Only the first so many studies, in the order of the references
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// All studies with a finding, and a thirteenth as many without, as RaDialog's --strat_eval
+    #[arg(long)]
+    stratified: bool,
+    /// Another system's reports on the same studies, to compare with by a paired randomisation test
+    #[arg(long, value_name = "RUN|FILE")]
+    against: Option<PathBuf>,
+    /// Determines resamples and exchanges
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Resamples of the 95 % intervals, and exchanges of the randomisation test
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    resamples: u32,
+    /// The folder to write to. Default: evaluation in the run's folder, else in the working directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The folder that the names of images are relative to, for the page. Default: the archive of the run, where it is a folder
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Also write predictions, labels and scores below this folder, under the names that the original's test program gives them
+    #[arg(long, value_name = "DIR")]
+    original_files: Option<PathBuf>,
+    /// Print scores.json instead of tables
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    labelling: RunArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Uncertain {
+    Negative,
+    Positive,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Blank {
+    Auto,
+    Negative,
+    Unknown,
+}
+
+pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    let args = Arc::new(args);
+    let (of, out) = (args.clone(), out(&args));
+    let folder = out.clone();
+    let options = tokio::task::spawn_blocking(move || {
+        let options = options(&of)?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create '{}'", folder.display()))?;
+        anyhow::Ok(options)
+    });
+    let options = options
+        .await
+        .context("the evaluation ended unexpectedly")??;
+    let Some(mut ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let other = match &args.against {
+        Some(path) => match Read::labelled(&args, path, &out, "against").await? {
+            Some(other) => {
+                ours.corpus.add_faults_of(&other.corpus);
+                Some(other)
+            }
+            None => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        },
+        None => None,
+    };
+    tokio::task::spawn_blocking(move || evaluate(&args, &ours, other.as_ref(), &options, &out))
+        .await
+        .context("the evaluation ended unexpectedly")??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn evaluate(
+    args: &ReportArgs,
+    ours: &Read,
+    other: Option<&Read>,
+    options: &ScoreOptions,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let scores = score(ours, options, &args.reports, args, out)?;
+    let comparison = match (&args.against, other) {
+        (Some(path), Some(other)) => {
+            let others = score(other, options, path, args, out)?;
+            let compared = report_scores::compare(
+                &path.display().to_string(),
+                (&ours.corpus, &scores),
+                (&other.corpus, &others),
+                options,
+            );
+            let Some(compared) = compared else {
+                bail!(
+                    "{} and {} have no study in common: they must be reports of the same archive",
+                    args.reports.display(),
+                    path.display()
+                );
+            };
+            Some(compared)
+        }
+        _ => None,
+    };
+    let images = images(args)?;
+    let evaluated = EvaluatedReports {
+        name: args.reports.display().to_string(),
+        corpus: &ours.corpus,
+        texts: &ours.texts,
+        scores: &scores,
+        comparison: comparison.as_ref(),
+        options,
+        images: images.as_ref(),
+    };
+    let summary = report_files::write(out, &evaluated)?;
+    let mut written = vec![out.to_owned()];
+    if let Some(folder) = &args.original_files {
+        written.extend(report_files::write_original_files(folder, &evaluated)?);
+    }
+    if args.json {
+        out!("{summary}");
+        return Ok(());
+    }
+    printed::print(&evaluated);
+    for path in written {
+        outln!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+/// Where the images are: where the flag says, else where the run has read them.
+fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
+    if let Some(folder) = &args.images {
+        if !folder.is_dir() {
+            let reason = format!("--images: '{}' is no folder", folder.display());
+            return Err(UsageError(reason).into());
+        }
+        return Ok(Some(ImageFolder(folder.clone())));
+    }
+    if !args.reports.is_dir() {
+        return Ok(None);
+    }
+    let run = RunFile::read(&args.reports)?;
+    let archive = run.map(|run| PathBuf::from(run.input));
+    Ok(archive.filter(|folder| folder.is_dir()).map(ImageFolder))
+}
+
+fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
+    input::require_files(args)?;
+    if args.against.is_some() && args.labelling.names_run() {
+        let message = "--run names one folder, and the labels of --against need another: leave --run out, and both lie in --out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let protocol = args.protocol.protocol();
+    if protocol == TextProtocol::Rexrank && args.meteor.is_some() {
+        let message = "--protocol rexrank has no METEOR: leave --meteor out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    if protocol != TextProtocol::Radialog2023 && args.original_files.is_some() {
+        let message =
+            "--original-files are those of --protocol radialog-2023: leave one of the two out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let meteor = match &args.meteor {
+        Some(place) => Meteor::new(Some(Arc::new(MeteorData::read(place)?))),
+        None => Meteor::new(None),
+    };
+    Ok(ScoreOptions {
+        scorer: TextScorer::new(protocol, meteor),
+        uncertain: match args.uncertain {
+            Uncertain::Negative => UncertainAs::Negative,
+            Uncertain::Positive => UncertainAs::Positive,
+        },
+        blank: match args.blank {
+            Blank::Auto => BlankAs::Auto,
+            Blank::Negative => BlankAs::Negative,
+            Blank::Unknown => BlankAs::Unknown,
+        },
+        seed: args.seed,
+        repeats: args.resamples as usize,
+    })
+}
+
+fn score(
+    read: &Read,
+    options: &ScoreOptions,
+    run: &Path,
+    args: &ReportArgs,
+    out: &Path,
+) -> anyhow::Result<ReportScores> {
+    let corpus = &read.corpus;
+    if corpus.studies.is_empty() {
+        printed::print_faults(corpus);
+        report_files::write_faults(out, corpus)?;
+        let run = run.display();
+        let reason = match (&args.split, corpus.predictions) {
+            (_, 0) => format!("{run} has no prediction"),
+            (Some(split), _) if corpus.other_splits > 0 => format!(
+                "{run} has no study of the split '{split}' that can be scored, but {} of others",
+                corpus.other_splits
+            ),
+            _ => format!(
+                "nothing of {run} can be scored: name what its studies are compared with by --references (report texts, or a table of \
+                 labels), with the same ids"
+            ),
+        };
+        return Err(UsageError(reason).into());
+    }
+    let bar = progress_bar(read.corpus.studies.len() as u64)?;
+    let scores = report_scores::score(&read.corpus, &read.texts, options, &|done| {
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    if scores.metrics.is_empty() {
+        bail!(
+            "the studies of {} have neither a text beside a reference text, nor labels beside reference labels: name a table of labels \
+             by --references for a run with findings or labelled reports",
+            run.display()
+        );
+    }
+    Ok(scores)
+}
+
+/// Where the results go.
+fn out(args: &ReportArgs) -> PathBuf {
+    args.out
+        .clone()
+        .unwrap_or_else(|| match args.reports.is_dir() {
+            true => args.reports.join(FOLDER),
+            false => FOLDER.into(),
+        })
+}
+
+fn progress_bar(studies: u64) -> anyhow::Result<ProgressBar> {
+    let bar = match stderr().is_terminal() {
+        true => ProgressBar::new(studies),
+        false => ProgressBar::hidden(),
+    };
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  scored");
+    Ok(bar.with_style(style.context("progress bar")?))
+}

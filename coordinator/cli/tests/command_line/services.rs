@@ -1,0 +1,136 @@
+//! Services and their configuration: what is missing, wrong or not there is said at once.
+
+use std::process::Command;
+
+use super::{radialog, text};
+
+#[test]
+fn chaos_refuses_places_that_others_may_use() {
+    let output = radialog(&[
+        "chaos",
+        "--studies",
+        "2",
+        "--amqp",
+        "amqp://guest:guest@127.0.0.1:1/%2f",
+        "--redis",
+        "redis://127.0.0.1:1/0",
+    ]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    for place in ["virtual host", "database", "--objects"] {
+        assert!(errors.contains(place), "{place}: {errors}");
+    }
+    let output = radialog(&["chaos", "--objects", "somewhere"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains("--amqp and --redis"), "{errors}");
+}
+
+#[test]
+fn a_worker_without_a_broker_says_what_to_give() {
+    let output = radialog(&["worker", "scoring"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(
+        text(&output.stderr).contains("--amqp"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_gateway_without_its_services_says_what_to_give_and_what_else_to_run() {
+    let output = radialog(&["gateway"]);
+    assert_eq!(output.status.code(), Some(64));
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("--amqp") && error.contains("radialog serve"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_api_key_is_shown_once_with_its_entry_for_the_configuration() {
+    let output = radialog(&["gateway", "new-key", "ward-3"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let key = printed
+        .split_whitespace()
+        .find(|word| word.starts_with("rd-"))
+        .unwrap();
+    let entry = printed
+        .split_whitespace()
+        .find(|word| word.starts_with("ward-3:"))
+        .unwrap();
+    let hash = radialog_schemas::ContentHash::of(key.as_bytes());
+    assert_eq!(entry, format!("ward-3:{hash}"));
+    assert_ne!(
+        text(&radialog(&["gateway", "new-key", "ward-3"]).stdout),
+        printed,
+        "keys are random"
+    );
+    assert_eq!(
+        radialog(&["gateway", "new-key", "ward 3"]).status.code(),
+        Some(64)
+    );
+}
+
+#[test]
+fn all_faults_of_the_configuration_are_told_at_once() {
+    let output = radialog(&[
+        "worker", "scoring", "--amqp", "http://x", "--redis", "ftp://y",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let error = text(&output.stderr);
+    assert!(error.contains("amqp") && error.contains("redis"), "{error}");
+}
+
+#[test]
+fn an_unreachable_broker_is_an_error_after_the_stated_time() {
+    let out = tempfile::tempdir().unwrap();
+    let objects = tempfile::tempdir().unwrap();
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let services = [
+        "--amqp",
+        "amqp://127.0.0.1:9",
+        "--redis",
+        "redis://127.0.0.1:9",
+        "--objects",
+        objects.path().to_str().unwrap(),
+    ];
+    let begun = std::time::Instant::now();
+    let output = radialog(
+        &[
+            &["batch", archive, "--out", out.path().to_str().unwrap()],
+            services.as_slice(),
+        ]
+        .concat(),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("--amqp") || error.contains("--redis"),
+        "{error}"
+    );
+    assert!(begun.elapsed().as_secs() < 30, "took {:?}", begun.elapsed());
+}
+
+#[test]
+fn variables_of_a_kubernetes_service_called_like_us_are_not_read_and_a_typing_error_is_refused() {
+    let coordinator = |name: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        let command = command.arg("coordinator").env(name, value);
+        for service in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URL", "RUST_LOG"] {
+            command.env_remove(service);
+        }
+        text(&command.output().unwrap().stderr)
+    };
+    let link = coordinator("RADIALOG_GATEWAY_PORT", "tcp://10.0.0.1:80");
+    // The next thing that is wrong.
+    assert!(link.contains("give --amqp URL"), "{link}");
+    assert!(
+        link.contains("RADIALOG_GATEWAY_PORT") && link.contains("enableServiceLinks"),
+        "{link}"
+    );
+    let typing_error = coordinator("RADIALOG_GATEWAY_PORT", "7860");
+    assert!(typing_error.contains("no such field"), "{typing_error}");
+}

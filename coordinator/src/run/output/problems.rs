@@ -1,0 +1,78 @@
+//! `problems.jsonl`: what of an archive is no study, one line each. Every session reads the whole archive and writes the
+//! list anew.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use radialog_runtime::durable::Replacement;
+use tracing::warn;
+
+use crate::CoordinatorError;
+use crate::archive::EntryProblem;
+
+/// The name of the file that lists what of the archive is no study.
+pub const PROBLEMS_FILE: &str = "problems.jsonl";
+
+/// Problems that the summary has, too, and that are told as they are found.
+const KEPT: usize = 100;
+
+/// The list of a session.
+pub(crate) struct ProblemList {
+    path: PathBuf,
+    /// None before the first problem.
+    file: Option<Replacement>,
+    first: Vec<EntryProblem>,
+    count: u64,
+}
+
+impl ProblemList {
+    /// An empty list for this output directory.
+    pub(crate) fn new(out: &Path) -> Self {
+        Self {
+            path: out.join(PROBLEMS_FILE),
+            file: None,
+            first: Vec::new(),
+            count: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, problem: EntryProblem) -> Result<(), CoordinatorError> {
+        self.write(&problem)
+            .map_err(CoordinatorError::output(&self.path))?;
+        self.count += 1;
+        if self.first.len() < KEPT {
+            warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
+            self.first.push(problem);
+        } else if self.count == KEPT as u64 + 1 {
+            warn!(file = %self.path.display(), "more entries are left out; all of them will be in this file");
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, problem: &EntryProblem) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(Replacement::create(&self.path)?),
+        };
+        serde_json::to_writer(&mut *file, problem)?;
+        file.write_all(b"\n")
+    }
+
+    /// Puts the list in place of that of the session before.
+    pub(crate) fn commit(&mut self) -> Result<(), CoordinatorError> {
+        let committed = match self.file.take() {
+            Some(file) => file.commit(),
+            None => match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        committed.map_err(CoordinatorError::output(&self.path))
+    }
+
+    /// The number of problems, and the first of them.
+    pub(crate) fn read(&self) -> (u64, &[EntryProblem]) {
+        (self.count, &self.first)
+    }
+}

@@ -1,0 +1,145 @@
+//! `radialog evaluate report`: recorded scores from files of every kind, what becomes of bad input, comparisons, files.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use radialog_schemas::{
+    ContentHash, Finding, Label, PredictedFinding, StudyId, StudyRecord, StudyStatus,
+};
+use radialog_tests::processes::radialog;
+use serde_json::Value;
+use tempfile::TempDir;
+
+mod bad_input;
+mod files;
+mod labelled;
+mod recorded;
+mod review;
+
+/// A folder in which reports are evaluated.
+struct EvaluationFixture {
+    dir: TempDir,
+}
+
+impl EvaluationFixture {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            dir: tempfile::tempdir()?,
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) -> Result<()> {
+        Ok(std::fs::write(self.path(name), content)?)
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        std::fs::read_to_string(self.path(name)).with_context(|| format!("reading {name}"))
+    }
+
+    /// Runs `radialog evaluate report` with these arguments.
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = radialog(&[&["evaluate", "report"], arguments].concat())?;
+        Ok(command.current_dir(self.dir.path()).output()?)
+    }
+
+    /// Runs it to its end, and returns what it printed.
+    fn evaluate(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs it and returns its JSON. Few resamples, since most tests are not about them.
+    fn scores(&self, arguments: &[&str]) -> Result<Value> {
+        let quick = ["--json", "--resamples", "20"];
+        let printed = self.evaluate(&[arguments, &quick].concat())?;
+        Ok(serde_json::from_str(&printed)?)
+    }
+
+    /// Runs it, and returns its error; it must have ended with this code.
+    fn fault(&self, arguments: &[&str], code: i32) -> Result<String> {
+        let output = self.run(arguments)?;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed)?;
+        ensure!(
+            output.status.code() == Some(code),
+            "{:?}: {printed}",
+            output.status
+        );
+        Ok(printed)
+    }
+}
+
+/// A score of `scores.json`; of one finding where it is given.
+fn value(scores: &Value, group: &str, name: &str, finding: Option<Finding>) -> Option<f64> {
+    let metrics = scores["metrics"].as_array()?;
+    let finding = finding.map(|finding| Value::from(finding.name()));
+    let is_it = |metric: &&Value| {
+        metric["group"] == group
+            && metric["name"] == name
+            && metric.get("finding").cloned() == finding
+    };
+    metrics.iter().find(is_it)?["value"].as_f64()
+}
+
+/// A table of labels, a row a study.
+fn label_table<'a>(rows: impl IntoIterator<Item = (&'a str, [&'a str; 14])>) -> String {
+    let names = Finding::ALL.map(Finding::name).join(",");
+    let mut table = format!("study_id,{names}\n");
+    for (id, cells) in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "{id},{}", cells.join(","));
+    }
+    table
+}
+
+/// A line of a run.
+fn line(
+    study: &str,
+    report: &str,
+    labels: Option<[Label; 14]>,
+    probabilities: Option<[f32; 14]>,
+) -> Result<String> {
+    let record = StudyRecord {
+        study: StudyId(study.to_owned()),
+        file: format!("{study}.png"),
+        input: None,
+        status: StudyStatus::Done,
+        error: None,
+        failed_stage: None,
+        given: Default::default(),
+        findings: probabilities.map(|all| {
+            let each = Finding::ALL.into_iter().zip(all);
+            each.map(|(finding, probability)| PredictedFinding {
+                finding,
+                probability,
+                present: probability > 0.5,
+            })
+            .collect()
+        }),
+        warnings: Vec::new(),
+        findings_text: None,
+        report: Some(report.to_owned()),
+        report_complete: Some(true),
+        report_tokens: None,
+        consistency: None,
+        report_labels: labels.map(|all| Finding::ALL.into_iter().zip(all).collect()),
+        reference_labels: None,
+        reference: None,
+        disagreement: None,
+        other_files: Vec::new(),
+        indication: None,
+        split: None,
+        bundle: ContentHash::of(b"bundle"),
+        generation: None,
+        timings: Default::default(),
+    };
+    Ok(serde_json::to_string(&record)? + "\n")
+}

@@ -1,0 +1,263 @@
+//! What is wrong with files is named with line and id, and counted.
+
+use anyhow::{Result, ensure};
+use radialog_schemas::{Finding, Label};
+
+use super::{EvaluationFixture, label_table, line, value};
+
+#[test]
+fn every_fault_of_a_row_is_named_with_its_line_and_counted() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write(
+        "predictions.csv",
+        "study_id,report\n\
+         a1,The lungs are clear.\n\
+         a2,nan\n\
+         a1,Twice.\n\
+         a3,No reference for this.\n\
+         ,No id.\n\
+         a4,Cut,off\n\
+         a5,Empty reference.\n\
+         a6,Which one?\n",
+    )?;
+    folder.write(
+        "references.csv",
+        "study_id,findings\n\
+         a1,The lungs are clear.\n\
+         a2,No effusion.\n\
+         a5,\n\
+         a6,One.\n\
+         a6,Another.\n\
+         a9,Nobody predicted this.\n",
+    )?;
+    let printed = folder.evaluate(&["predictions.csv", "--references", "references.csv"])?;
+    for words in [
+        "2 studies scored: 2 texts",
+        "1 empty predictions, scored as empty texts\n    predictions.csv line 3 (a2)",
+        "1 predictions whose id stands earlier\n    predictions.csv line 4 (a1): line 2 has this id already",
+        "1 predictions without a reference\n    predictions.csv line 5 (a3)",
+        "1 rows without an id\n    predictions.csv line 6",
+        "predictions.csv line 7: ",
+        "1 empty references\n    predictions.csv line 8 (a5): references.csv line 4",
+        "1 references that differ under one id\n    predictions.csv line 9 (a6): lines 5 and 6 of references.csv",
+        "references.csv line 7 (a9)",
+    ] {
+        ensure!(printed.contains(words), "{words:?} is missing:\n{printed}");
+    }
+    let faults = folder.read("evaluation/faults.csv")?;
+    ensure!(
+        faults.contains("predictions.csv,3,a2,") && faults.contains(",yes,"),
+        "{faults}"
+    );
+    let scores = folder.read("evaluation/scores.json")?;
+    ensure!(scores.contains("\"duplicate-prediction\": 1"), "{scores}");
+    // An empty report pulls the score down instead of being left out.
+    let scores = serde_json::from_str(&scores)?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(0.5),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_label_table_with_unknown_columns_says_which_and_a_misspelled_finding_is_refused() -> Result<()>
+{
+    let folder = EvaluationFixture::new()?;
+    let mut labels = [Label::Negative; 14];
+    labels[Finding::Edema as usize] = Label::Positive;
+    folder.write("results.jsonl", &line("a1", "Edema.", Some(labels), None)?)?;
+    let table = label_table([(
+        "a1",
+        [
+            "0", "", "0", "0", "0", "1", "0", "0", "0", "0", "0", "0", "", "x",
+        ],
+    )]);
+    let refused = table.replace("Pleural Effusion", "Pleural_Effusion");
+    folder.write("labels.csv", &refused)?;
+    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 1)?;
+    ensure!(
+        fault.contains("labels.csv' line 1: the column 'Pleural_Effusion' is not known: write it 'Pleural Effusion'"),
+        "{fault}"
+    );
+    // A cell that is no label takes its row with it, by name.
+    folder.write("labels.csv", &table)?;
+    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 64)?;
+    ensure!(
+        fault.contains("labels.csv line 2 (a1): Support Devices"),
+        "{fault}"
+    );
+    let table = table
+        .replace(",x", ",")
+        .replace("study_id,", "study_id,Airway Disease,Age,")
+        .replace("a1,", "a1,1,77,");
+    folder.write("labels.csv", &table)?;
+    let printed = folder.evaluate(&["results.jsonl", "--references", "labels.csv"])?;
+    for words in [
+        "columns with labels that are none of the 14 findings, not scored: Airway Disease",
+        "columns that are not used: Age",
+        "no row of the labels has one of Enlarged Cardiomediastinum, Fracture, Support Devices: not scored, and left out of the means",
+    ] {
+        ensure!(printed.contains(words), "{words:?} is missing:\n{printed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn texts_without_ids_must_be_as_many_on_both_sides() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "\"Clear.\"\n\"No edema.\"\n")?;
+    folder.write("references.csv", "\"Clear.\"\n")?;
+    let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 1)?;
+    ensure!(
+        fault.contains("2 predictions without ids, but references.csv has 1 texts"),
+        "{fault}"
+    );
+    // The order of a table's rows that have a text, as the original's program takes them.
+    folder.write(
+        "references.csv",
+        "dicom_id,findings\nd1,Clear.\nd2,\nd3,No edema.\n",
+    )?;
+    let scores = folder.scores(&["predictions.csv", "--references", "references.csv"])?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(1.0),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_row_whose_image_is_called_as_its_id_is_one_row() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\n")?;
+    folder.write(
+        "references.csv",
+        "study_id,image,findings\na,a.png,Clear.\n",
+    )?;
+    let scores = folder.scores(&["predictions.csv", "--references", "references.csv"])?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(1.0),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\n")?;
+    folder.write("others.csv", "id,report\na,Edema.\na,Twice.\n")?;
+    folder.write("references.csv", "id,findings\na,Clear.\n")?;
+    let files = ["predictions.csv", "--references", "references.csv"];
+    let against = [&files[..], &["--against", "others.csv"]].concat();
+    let printed = folder.evaluate(&against)?;
+    ensure!(
+        printed.contains("1 predictions whose id stands earlier\n    others.csv line 3 (a)"),
+        "{printed}"
+    );
+    ensure!(
+        printed.contains("Compared with others.csv on the 1 studies"),
+        "{printed}"
+    );
+    let fault = folder.fault(&[&against[..], &["--run", "labels"]].concat(), 64)?;
+    ensure!(fault.contains("leave --run out"), "{fault}");
+    Ok(())
+}
+
+#[test]
+fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\nb,Edema.\n")?;
+    folder.write("references.csv", "id,findings\na,Clear.\nb,Edema.\n")?;
+    let files = ["predictions.csv", "--references", "references.csv"];
+    let fault = folder.fault(&[&files[..], &["--split", "test"]].concat(), 1)?;
+    ensure!(
+        fault.contains("leave out --split test, or add a column split"),
+        "{fault}"
+    );
+    let fault = folder.fault(&[&files[..], &["--stratified"]].concat(), 1)?;
+    ensure!(
+        fault.contains("needs labels of the references, and 'a' has none"),
+        "{fault}"
+    );
+    folder.write(
+        "references.csv",
+        "id,split,findings\na,test,Clear.\nb,train,Edema.\n",
+    )?;
+    let fault = folder.fault(&[&files[..], &["--split", "validate"]].concat(), 64)?;
+    ensure!(
+        fault.contains("no study of the split 'validate' that can be scored, but 2 of others"),
+        "{fault}"
+    );
+    let scores = folder.scores(&[&files[..], &["--split", "test"]].concat())?;
+    ensure!(
+        scores["counts"]["studies"] == 1 && scores["counts"]["other_splits"] == 1,
+        "{scores}"
+    );
+    ensure!(
+        scores["faults"]
+            .as_object()
+            .is_some_and(|faults| faults.is_empty()),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_to_compare_with_says_what_is_missing() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("predictions.csv", "id,report\na,Clear.\n")?;
+    let fault = folder.fault(&["predictions.csv"], 64)?;
+    ensure!(
+        fault.contains("1 predictions without a reference") && fault.contains("--references"),
+        "{fault}"
+    );
+    // What is printed names the file that has all of them.
+    ensure!(folder.read("evaluation/faults.csv")?.contains(",2,a,"));
+    let fault = folder.fault(&["nowhere.csv"], 64)?;
+    ensure!(fault.contains("there is no 'nowhere.csv'"), "{fault}");
+    folder.write("predictions.csv", "name,words\na,Clear.\n")?;
+    let fault = folder.fault(&["predictions.csv"], 1)?;
+    ensure!(
+        fault.contains("line 1: a table of predictions has a column of ids"),
+        "{fault}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_stratified_selection_keeps_all_findings_and_a_thirteenth_without() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut lines = String::new();
+    let mut rows = Vec::new();
+    let ids: Vec<String> = (0..60).map(|place| format!("a{place:02}")).collect();
+    for (place, id) in ids.iter().enumerate() {
+        lines += &line(id, "Clear.", Some([Label::Negative; 14]), None)?;
+        let mut cells = ["0"; 14];
+        // The first 27 have a finding, of which int(27 * 14 / 13 / 14) = 2 without follow.
+        cells[if place < 27 {
+            Finding::Edema as usize
+        } else {
+            Finding::NoFinding as usize
+        }] = "1";
+        rows.push((id.as_str(), cells));
+    }
+    folder.write("results.jsonl", &lines)?;
+    folder.write("labels.csv", &label_table(rows))?;
+    let scores = folder.scores(&[
+        "results.jsonl",
+        "--references",
+        "labels.csv",
+        "--stratified",
+    ])?;
+    ensure!(
+        scores["counts"]["studies"] == 29 && scores["counts"]["not_selected"] == 31,
+        "{scores}"
+    );
+    let studies = folder.read("evaluation/studies.csv")?;
+    ensure!(
+        studies.contains("\na28,") && !studies.contains("\na29,"),
+        "{studies}"
+    );
+    Ok(())
+}

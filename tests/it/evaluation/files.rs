@@ -1,0 +1,186 @@
+//! What an evaluation reads and writes beside tables: ReXrank's JSON, folders of reports, the original's files, the page.
+
+use anyhow::{Result, ensure};
+use radialog_schemas::{Finding, Label};
+
+use super::{EvaluationFixture, label_table, line, value};
+
+#[test]
+fn rexrank_json_is_compared_with_its_own_sections() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write(
+        "predictions.json",
+        r#"{"s1": {"section_findings": "The lungs are clear.", "section_impression": NAN, "model_prediction": "The lungs are clear.", "subject_id": 7},
+            "s2": {"section_findings": "No effusion.", "model_prediction": ""},
+            "s3": {"section_findings": null, "model_prediction": "Edema."}}"#
+            .replace("NAN", "null")
+            .as_str(),
+    )?;
+    let scores = folder.scores(&["predictions.json"])?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(0.5),
+        "{scores}"
+    );
+    ensure!(scores["faults"]["empty-prediction"] == 1, "{scores}");
+    ensure!(scores["faults"]["empty-reference"] == 1, "{scores}");
+    ensure!(scores["counts"]["named_patients"] == 1, "{scores}");
+    Ok(())
+}
+
+#[test]
+fn a_folder_of_reports_gives_the_findings_sections_by_study() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let place = folder.path("files/p10/p10000032");
+    std::fs::create_dir_all(&place)?;
+    std::fs::write(
+        place.join("s50414267.txt"),
+        " FINAL REPORT\n EXAMINATION: CHEST\n\n FINDINGS:\n \n The lungs are clear.\n \n IMPRESSION:\n \n Normal.\n",
+    )?;
+    std::fs::write(
+        place.join("s50000001.txt"),
+        " FINDINGS:\n \n Nobody asks.\n",
+    )?;
+    folder.write(
+        "predictions.csv",
+        "study_id,report\n50414267,The lungs are clear.\n",
+    )?;
+    let scores = folder.scores(&["predictions.csv", "--references", "files"])?;
+    ensure!(
+        value(&scores, "text", "ROUGE-L", None) == Some(1.0),
+        "{scores}"
+    );
+    ensure!(scores["counts"]["named_patients"] == 1, "{scores}");
+    ensure!(
+        scores["faults"]["reference-without-prediction"] == 1,
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_originals_files_have_its_names_order_and_words() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut labels = [Label::Blank; 14];
+    labels[Finding::Edema as usize] = Label::Positive;
+    labels[Finding::NoFinding as usize] = Label::Uncertain;
+    std::fs::create_dir_all(folder.path("runs/v1"))?;
+    let lines = line("a1", "Mild \"edema\".", Some(labels), None)?
+        + &line("a2", "Clear.", Some(labels), None)?;
+    folder.write("runs/v1/results.jsonl", &lines)?;
+    folder.write(
+        "texts.csv",
+        "study_id,findings\na1,Mild edema.\na2,Clear.\n",
+    )?;
+    folder.write(
+        "labels.csv",
+        &label_table([("a1", ["1"; 14]), ("a2", ["0"; 14])]),
+    )?;
+    folder.evaluate(&[
+        "runs/v1",
+        "--references",
+        "texts.csv",
+        "labels.csv",
+        "--original-files",
+        "old",
+    ])?;
+    let predictions = folder.read("old/chexbert/outputs/predictions/predictions_runs_v1.csv")?;
+    ensure!(
+        predictions == "\"Mild edema.\"\n\"Clear.\"\n",
+        "{predictions}"
+    );
+    let labels = folder.read("old/chexbert/outputs/predictions/labels_runs_v1.csv")?;
+    ensure!(
+        labels.starts_with("findings,Enlarged Cardiomediastinum,Cardiomegaly,"),
+        "{labels}"
+    );
+    ensure!(
+        labels.contains("\"Mild \"\"edema\"\".\",,,,,1.0,"),
+        "{labels}"
+    );
+    ensure!(labels.trim_end().ends_with(",-1.0"), "{labels}");
+    let scores = folder.read("old/vicuna_results/results_runs_v1.txt")?;
+    let names: Vec<&str> = scores
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    ensure!(
+        names
+            == [
+                "Avg Bleu 1",
+                "Avg Bleu 2",
+                "Avg Bleu 3",
+                "Avg Bleu 4",
+                "Avg Meteor",
+                "Avg Rouge",
+                "Mean Chexpert F1",
+                "Mean Chexpert Precision",
+                "Mean Chexpert Recall",
+                "Sample Chexpert F1",
+                "Mean Chexpert Accuracy",
+            ],
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
+    let mut labels = [Label::Negative; 14];
+    labels[Finding::Edema as usize] = Label::Positive;
+    let mut lines = line(
+        "00001300_000",
+        "<script>alert(1)</script> & edema",
+        Some(labels),
+        Some([0.7; 14]),
+    )?;
+    lines = lines.replace("00001300_000.png", "00001300_000.jpg");
+    lines += &line(
+        "../outside",
+        "Clear.",
+        Some([Label::Negative; 14]),
+        Some([0.2; 14]),
+    )?;
+    folder.write("results.jsonl", &lines)?;
+    folder.write(
+        "texts.csv",
+        "study_id,findings\n00001300_000,Mild edema.\n../outside,Clear.\n",
+    )?;
+    folder.write(
+        "labels.csv",
+        &label_table([("00001300_000", ["1"; 14]), ("../outside", ["0"; 14])]),
+    )?;
+    folder.evaluate(&[
+        "results.jsonl",
+        "--references",
+        "texts.csv",
+        "labels.csv",
+        "--images",
+        images,
+    ])?;
+    let page = folder.read("evaluation/report.html")?;
+    for words in [
+        "&lt;script&gt;alert(1)&lt;/script&gt; &amp; edema",
+        "data:image/png;base64,",
+        "Calibration of the findings",
+        "Classifier and report",
+        "Beside published figures",
+        "higher",
+        "radialog-2023",
+        // A name that leads out of the folder of images is none.
+        "No image:",
+    ] {
+        ensure!(page.contains(words), "{words:?} is missing");
+    }
+    for words in ["<script", "http://", "https://", "href=", "@import"] {
+        ensure!(!page.contains(words), "{words:?} is in the page");
+    }
+    let tables = folder.read("evaluation/report.md")?;
+    ensure!(
+        tables.contains("| RaDialog-RG (v1, checkpoint 11200) | 39.4 (M) | 34.6 (X) |"),
+        "{tables}"
+    );
+    Ok(())
+}

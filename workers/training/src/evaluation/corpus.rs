@@ -1,0 +1,151 @@
+//! What an evaluation of reports reads: generated reports of any origin, and what they are compared with. Texts lie in a file
+//! without a name until they are scored, so that memory holds what is known of each study, and no text.
+//!
+//! Nothing is dropped silently: whatever is wrong is an [`InputFault`] with its file, line and id.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+mod matching;
+mod prediction_file;
+mod reference_file;
+mod rexrank_file;
+mod selection;
+mod stored_texts;
+
+pub use matching::{Corpus, MatchOptions, MatchedStudy};
+pub use prediction_file::{Prediction, PredictionFile};
+pub use reference_file::{ReferenceSection, References};
+pub use stored_texts::{Span, StoredTexts, TextStore};
+
+/// Something that is wrong with a row, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputFault {
+    /// The file that it stands in.
+    #[serde(serialize_with = "as_text")]
+    pub file: Arc<str>,
+    /// The line where it begins, from 1 on; 0 where the file has no lines of its own.
+    pub line: u64,
+    /// The study's id; empty where it has none.
+    pub id: String,
+    /// What is wrong, by which it is counted.
+    pub kind: FaultKind,
+    /// What more there is to say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+impl fmt::Display for InputFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, " line {}", self.line)?;
+        }
+        if !self.id.is_empty() {
+            write!(f, " ({})", self.id)?;
+        }
+        match self.detail.as_str() {
+            "" => Ok(()),
+            detail => write!(f, ": {detail}"),
+        }
+    }
+}
+
+/// What can be wrong with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// A row that is none: broken quoting, or too many or few cells.
+    MalformedRow,
+    /// A row without an id.
+    NoId,
+    /// A prediction whose id an earlier one has.
+    DuplicatePrediction,
+    /// Two references of one id that say different things.
+    DifferingReferences,
+    /// A study that failed in its run, and has no report.
+    FailedStudy,
+    /// A prediction without text: an empty cell, or `nan`. It is scored, as the empty text that it is.
+    EmptyPrediction,
+    /// A prediction that no reference belongs to.
+    NoReference,
+    /// A reference that is missing: an empty cell, `nan`, or a row of labels without any label.
+    EmptyReference,
+    /// A reference that no prediction belongs to.
+    ReferenceWithoutPrediction,
+    /// A cell that is no label.
+    NoLabel,
+    /// A text that the labeler failed on: its labels are not scored.
+    NotLabelled,
+    /// A study whose split is not known, where one was asked for.
+    UnknownSplit,
+}
+
+impl FaultKind {
+    /// Whether the study is scored all the same.
+    pub fn is_scored(self) -> bool {
+        self == Self::EmptyPrediction
+    }
+
+    /// The reason in words, for a count of several.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::MalformedRow => "rows that are none",
+            Self::NoId => "rows without an id",
+            Self::DuplicatePrediction => "predictions whose id stands earlier",
+            Self::DifferingReferences => "references that differ under one id",
+            Self::FailedStudy => "studies that failed in the run",
+            Self::EmptyPrediction => "empty predictions, scored as empty texts",
+            Self::NoReference => "predictions without a reference",
+            Self::EmptyReference => "empty references",
+            Self::ReferenceWithoutPrediction => "references without a prediction",
+            Self::NoLabel => "rows with a cell that is no label",
+            Self::NotLabelled => "texts that could not be labelled, whose labels are not scored",
+            Self::UnknownSplit => "studies of an unknown split",
+        }
+    }
+}
+
+/// An id as both sides are compared by: MIMIC-CXR writes a study as `s50414267` in names of files and as `50414267` in tables.
+pub(crate) fn comparable(id: &str) -> &str {
+    let id = id.trim();
+    match id.strip_prefix('s') {
+        Some(digits) if digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()) => digits,
+        _ => id,
+    }
+}
+
+/// A file's name without folders and suffix.
+pub(crate) fn stem(path: &str) -> &str {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
+    match name.rsplit_once('.') {
+        Some((stem, suffix)) if !stem.is_empty() && is_suffix(suffix) => stem,
+        _ => name,
+    }
+}
+
+/// Whether this is what names of image files end with; an id may have dots, too.
+fn is_suffix(text: &str) -> bool {
+    let known = ["jpg", "jpeg", "png", "dcm", "txt", "tif", "tiff", "dicom"];
+    known.iter().any(|known| known.eq_ignore_ascii_case(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_mimic_cxr_are_one_id_however_they_are_written() {
+        assert_eq!(comparable(" s50414267 "), comparable("50414267"));
+        assert_eq!(comparable("s1"), "s1");
+        assert_eq!(comparable("sample"), "sample");
+        assert_eq!(stem("files/p10/a.b.jpg"), "a.b");
+        assert_eq!(stem("1.2.840"), "1.2.840");
+    }
+}

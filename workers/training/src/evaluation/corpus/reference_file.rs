@@ -1,0 +1,306 @@
+//! What reports are compared with: texts, or labels of the findings, in tables, in ReXrank's JSON, or in a folder of reports.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::Finding;
+
+use super::prediction_file::is_table;
+use super::stored_texts::{Span, TextStore};
+use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
+use crate::error::TrainingError;
+use crate::evaluation::text_rows::TextRows;
+use crate::prepare::FindingLabels;
+use crate::prepare::sections::Report;
+
+mod columns;
+mod table;
+
+/// The part of a report that is the reference, where a file has several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReferenceSection {
+    /// The findings section, which the model writes.
+    #[default]
+    Findings,
+    /// Findings and impression, as ReXrank joins them.
+    Whole,
+}
+
+/// What is known of a study from the references.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReferenceEntry {
+    pub(super) id: String,
+    pub(super) line: u64,
+    pub(super) text: Option<Span>,
+    pub(super) labels: Option<FindingLabels>,
+    pub(super) patient: Option<String>,
+    pub(super) split: Option<String>,
+    pub(super) image: String,
+    pub(super) used: bool,
+    content: u64,
+}
+
+/// One file of references.
+#[derive(Debug)]
+pub(super) struct ReferenceFile {
+    pub(super) path: PathBuf,
+    pub(super) entries: Vec<ReferenceEntry>,
+    /// Places in `entries` by id.
+    keys: HashMap<String, u32>,
+    /// Ids that stand for rows which say different things, with the lines of two of them.
+    differing: HashMap<String, (u64, u64)>,
+    pub(super) has_texts: bool,
+    pub(super) has_labels: bool,
+    /// Whether rows have no ids and stand in the order of the predictions.
+    pub(super) by_order: bool,
+}
+
+/// All references.
+#[derive(Debug, Default)]
+pub struct References {
+    pub(super) files: Vec<ReferenceFile>,
+    /// Findings that no table of labels has a label of; empty without one.
+    pub unlabelled: Vec<Finding>,
+    /// What is wrong with them.
+    pub faults: Vec<InputFault>,
+    /// What to know about how they were read.
+    pub notes: Vec<String>,
+}
+
+/// What a look-up gives.
+pub(super) enum Found {
+    Nothing,
+    Entry(usize),
+    /// Rows that differ, by line.
+    Differing(u64, u64),
+}
+
+impl References {
+    /// Reads files of references. Of a folder of reports only those are read whose name is in `wanted`.
+    ///
+    /// # Errors
+    /// No such file, a table without an id or without anything to compare with, or a column whose name is nearly that of a
+    /// finding.
+    pub fn read(
+        paths: &[PathBuf],
+        section: ReferenceSection,
+        wanted: &HashSet<String>,
+        store: &mut TextStore,
+    ) -> Result<Self, TrainingError> {
+        let mut references = Self::default();
+        let mut labelled = [false; Finding::ALL.len()];
+        for path in paths {
+            let mut file = ReferenceFile {
+                path: path.clone(),
+                entries: Vec::new(),
+                keys: HashMap::new(),
+                differing: HashMap::new(),
+                has_texts: false,
+                has_labels: false,
+                by_order: false,
+            };
+            let is_json = path.extension().is_some_and(|suffix| suffix == "json");
+            if path.is_dir() {
+                references.read_folder(&mut file, wanted, store)?;
+            } else if is_json {
+                references.read_rexrank(&mut file, section, store)?;
+            } else if is_table(path)? {
+                references.read_table(&mut file, store, &mut labelled)?;
+            } else {
+                references.read_rows(&mut file, store)?;
+            }
+            references.files.push(file);
+        }
+        if references.files.iter().any(|file| file.has_labels) {
+            let missing = Finding::ALL.into_iter().zip(labelled);
+            references.unlabelled = missing
+                .filter(|(_, labelled)| !labelled)
+                .map(|(finding, _)| finding)
+                .collect();
+        }
+        Ok(references)
+    }
+
+    fn read_rexrank(
+        &mut self,
+        file: &mut ReferenceFile,
+        section: ReferenceSection,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        file.has_texts = true;
+        for (id, study) in rexrank_file::read(&file.path)? {
+            let findings = rexrank_file::text(study.section_findings.as_ref());
+            let text = match section {
+                ReferenceSection::Findings => findings.unwrap_or_default(),
+                ReferenceSection::Whole => {
+                    let impression = rexrank_file::text(study.section_impression.as_ref());
+                    match (findings, impression) {
+                        (None, None) => String::new(),
+                        // The benchmark's own script writes Python's `None` where a section is missing.
+                        (findings, impression) => format!(
+                            "Findings: {} Impression: {}",
+                            findings.as_deref().unwrap_or("None"),
+                            impression.as_deref().unwrap_or("None")
+                        ),
+                    }
+                }
+            };
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                patient: rexrank_file::text(study.subject_id.as_ref()),
+                split: rexrank_file::text(study.split.as_ref()),
+                image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, &text, vec![id], store)?;
+        }
+        Ok(())
+    }
+
+    /// Texts alone, one a row.
+    fn read_rows(
+        &mut self,
+        file: &mut ReferenceFile,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        (file.has_texts, file.by_order) = (true, true);
+        let path = file.path.clone();
+        let rows = TextRows::open(&path).map_err(TrainingError::content(&path))?;
+        for (place, row) in rows.enumerate() {
+            let (line, text) = row.map_err(TrainingError::content(&path))?;
+            let id = format!("row {}", place + 1);
+            let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                line,
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, text, vec![id], store)?;
+        }
+        Ok(())
+    }
+
+    /// A folder of reports, as MIMIC-CXR publishes them: `pNN/pNNNNNNNN/sNNNNNNNN.txt`, or files side by side. The reference is
+    /// the findings section.
+    fn read_folder(
+        &mut self,
+        file: &mut ReferenceFile,
+        wanted: &HashSet<String>,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        file.has_texts = true;
+        let mut folders = vec![file.path.clone()];
+        let mut reports = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(&folder).map_err(TrainingError::io("list", &folder))?;
+            for entry in entries {
+                let path = entry.map_err(TrainingError::io("list", &folder))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|suffix| suffix == "txt") {
+                    reports.push(path);
+                }
+            }
+        }
+        if reports.is_empty() {
+            return Err(TrainingError::Empty(format!(
+                "'{}' has no report: a folder of references has files that end with .txt",
+                file.path.display()
+            )));
+        }
+        reports.sort_unstable();
+        for path in reports {
+            let id = stem(&path.to_string_lossy()).to_owned();
+            let mut findings = String::new();
+            if wanted.contains(comparable(&id)) {
+                let bytes = fs::read(&path).map_err(TrainingError::io("read", &path))?;
+                findings = Report::of(&String::from_utf8_lossy(&bytes)).findings;
+            }
+            let parent = path.parent().and_then(Path::file_name);
+            let patient = parent.map(|name| name.to_string_lossy().into_owned());
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                patient: patient.filter(|name| name.len() == 9 && name.starts_with('p')),
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, &findings, vec![id], store)?;
+        }
+        self.notes.push(format!(
+            "reference texts are the findings sections of the reports below {}",
+            file.path.display()
+        ));
+        Ok(())
+    }
+
+    fn fault(
+        &mut self,
+        file: &ReferenceFile,
+        line: u64,
+        id: &str,
+        kind: FaultKind,
+        detail: String,
+    ) {
+        self.faults.push(InputFault {
+            file: file.path.to_string_lossy().into(),
+            line,
+            id: id.to_owned(),
+            kind,
+            detail,
+        });
+    }
+}
+
+impl ReferenceFile {
+    fn add(
+        &mut self,
+        mut entry: ReferenceEntry,
+        text: &str,
+        keys: Vec<String>,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        if !text.trim().is_empty() {
+            let span = store.add(text);
+            entry.text = Some(span.map_err(TrainingError::io("store a text of", &self.path))?);
+        }
+        let mut hasher = DefaultHasher::new();
+        (text, entry.labels).hash(&mut hasher);
+        entry.content = hasher.finish();
+        let place = self.entries.len() as u32;
+        for key in keys {
+            let key = comparable(&key).to_owned();
+            match self.keys.get(&key) {
+                // A row's id and its image's name are often the same.
+                Some(&other) if other == place => {}
+                Some(&other) => {
+                    let other = &self.entries[other as usize];
+                    if other.content != entry.content {
+                        self.differing
+                            .entry(key)
+                            .or_insert((other.line, entry.line));
+                    }
+                }
+                None => {
+                    self.keys.insert(key, place);
+                }
+            }
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Looks for a study by the ids that it may have here, the best first.
+    pub(super) fn find(&self, ids: &[&str]) -> Found {
+        for id in ids {
+            let id = comparable(id);
+            if let Some(&(first, second)) = self.differing.get(id) {
+                return Found::Differing(first, second);
+            }
+            if let Some(&place) = self.keys.get(id) {
+                return Found::Entry(place as usize);
+            }
+        }
+        Found::Nothing
+    }
+}

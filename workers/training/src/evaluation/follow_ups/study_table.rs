@@ -1,0 +1,143 @@
+//! Rows of a table by study, whatever it calls studies: truths that are compared with a run's records.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use radialog_schemas::table::Row;
+use radialog_schemas::{ContentHash, StudyRecord};
+
+use crate::error::TrainingError;
+use crate::prepare::TableFile;
+
+/// The names of columns that identify a study, the first one that is there.
+pub(super) const IDS: [&str; 2] = ["dicom_id", "study_id"];
+
+/// What a table has of each study.
+#[derive(Clone, Debug)]
+pub(super) struct StudyTable<T> {
+    rows: HashMap<String, T>,
+    /// The hash of what was read, whatever else the file has.
+    hash: ContentHash,
+}
+
+impl<T> StudyTable<T> {
+    /// Reads all rows. `cells` are the columns that `value` looks at, each with the name that it has for us; a row of which it makes
+    /// nothing is passed over.
+    ///
+    /// # Errors
+    /// A column of ids that is missing; with its line, a row without an id, an id that stands twice, or what `value` refuses.
+    pub(super) fn read(
+        table: &mut TableFile,
+        cells: &[(&str, usize)],
+        mut value: impl FnMut(&TableFile, &Row) -> Result<Option<T>, TrainingError>,
+    ) -> Result<Self, TrainingError> {
+        let id = first_of(table, &IDS)?;
+        // The file may be a pipe, which cannot be read a second time.
+        let mut hasher = ContentHash::hasher();
+        let mut add = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        for (name, _) in cells {
+            add(name);
+        }
+        let mut rows = HashMap::new();
+        while let Some(row) = table.next_row()? {
+            let id = row
+                .cell(id)
+                .ok_or_else(|| table.fault(&row, "the row has no id"))?;
+            add(id);
+            for (_, column) in cells {
+                add(row.text(*column));
+            }
+            let Some(value) = value(table, &row)? else {
+                continue;
+            };
+            if rows.insert(id.to_owned(), value).is_some() {
+                return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
+            }
+        }
+        Ok(Self {
+            rows,
+            hash: hasher.finish(),
+        })
+    }
+
+    /// What there is of a record's study: by its id; by the last part of it behind a slash, also without the `s` that folders of
+    /// MIMIC-CXR write before the number that its tables have; or by its image, whose file is called as its `dicom_id`.
+    pub(super) fn get(&self, record: &StudyRecord) -> Option<&T> {
+        let study = record.study.as_str();
+        let last = study.rsplit('/').next().unwrap_or(study);
+        let is_number = |rest: &&str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+        let number = last.strip_prefix('s').filter(is_number);
+        let image = Path::new(&record.file).file_stem();
+        let names = [Some(study), Some(last), number];
+        let names = names.into_iter().flatten();
+        names
+            .chain(image.and_then(|name| name.to_str()))
+            .find_map(|name| self.rows.get(name))
+    }
+
+    /// The hash of the ids and of the cells that were read.
+    pub(super) fn hash(&self) -> &ContentHash {
+        &self.hash
+    }
+}
+
+/// The column of the first of these names that is there; the last one is named where none is.
+pub(super) fn first_of(table: &TableFile, names: &[&str]) -> Result<usize, TrainingError> {
+    match names.iter().find_map(|name| table.optional(name)) {
+        Some(column) => Ok(column),
+        None => table.column(names.last().copied().unwrap_or_default()),
+    }
+}
+
+/// A record of this study and image, for tests.
+#[cfg(test)]
+pub(super) fn record(study: &str, file: &str) -> StudyRecord {
+    let line = serde_json::json!({
+        "study": study, "file": file, "status": "done", "bundle": ContentHash::of(b"bundle"),
+    });
+    serde_json::from_value(line).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> StudyTable<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        std::fs::write(&path, content).unwrap();
+        let mut table = TableFile::open(&path).unwrap();
+        let column = table.column("view").unwrap();
+        let value = |_: &TableFile, row: &Row| Ok(row.cell(column).map(str::to_owned));
+        StudyTable::read(&mut table, &[("view", column)], value).unwrap()
+    }
+
+    #[test]
+    fn studies_of_mimic_are_found_in_its_tables_by_number_and_by_image() {
+        let record = record(
+            "s50414267",
+            "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg",
+        );
+        let by_study = read("subject_id,study_id,view\n10000032,50414267,PA\n");
+        assert_eq!(by_study.get(&record).map(String::as_str), Some("PA"));
+        let by_image = read("dicom_id,study_id,view\n02aa804e-bde0afdd,50414267,LATERAL\n");
+        assert_eq!(by_image.get(&record).map(String::as_str), Some("LATERAL"));
+        // Its own id goes before all others.
+        let both = read("study_id,view\n50414267,AP\ns50414267,PA\n");
+        assert_eq!(both.get(&record).map(String::as_str), Some("PA"));
+        let words = read("study_id,view\nample,AP\n");
+        assert!(words.get(&super::record("sample", "x.png")).is_none());
+    }
+
+    #[test]
+    fn tables_of_the_same_cells_have_the_same_hash_and_others_have_not() {
+        let table = read("study_id,view\na,PA\nb,AP\n");
+        let more = read("study_id,age,view\na,50,PA\nb,60,AP\n");
+        assert_eq!(table.hash(), more.hash());
+        let other = read("study_id,view\na,AP\nb,AP\n");
+        assert_ne!(table.hash(), other.hash());
+    }
+}

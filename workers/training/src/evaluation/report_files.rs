@@ -1,0 +1,129 @@
+//! What an evaluation of reports writes: scores, scores of each study, and what is wrong with the files.
+
+use std::path::Path;
+
+use radialog_models::durable;
+use serde::Serialize;
+
+mod image_folder;
+mod original_files;
+mod page;
+mod published;
+mod studies_table;
+mod summary;
+
+pub use image_folder::ImageFolder;
+pub use original_files::write_original_files;
+pub use studies_table::write_faults;
+
+use super::clinical::LabelCounts;
+use super::corpus::{Corpus, StoredTexts};
+use super::report_scores::{BlankAs, Comparison, MetricGroup, ReportScores, ScoreOptions};
+use super::text_scores::protocol::TextProtocol;
+use crate::error::TrainingError;
+
+/// The file with every score.
+pub const SCORES_FILE: &str = "scores.json";
+/// The file with the scores of each study.
+pub const STUDIES_FILE: &str = "studies.csv";
+/// The file with what is wrong with the files that were read.
+pub const FAULTS_FILE: &str = "faults.csv";
+
+/// The page.
+pub const PAGE_FILE: &str = "report.html";
+/// The tables for people, in Markdown.
+pub const TABLES_FILE: &str = "report.md";
+
+/// An evaluation of reports that is done.
+pub struct EvaluatedReports<'a> {
+    /// What was evaluated.
+    pub name: String,
+    /// What was scored, and what was not.
+    pub corpus: &'a Corpus,
+    /// The texts.
+    pub texts: &'a StoredTexts,
+    /// The scores.
+    pub scores: &'a ReportScores,
+    /// How it compares with another system.
+    pub comparison: Option<&'a Comparison>,
+    /// How it was scored.
+    pub options: &'a ScoreOptions,
+    /// Where the images are, for the page.
+    pub images: Option<&'a ImageFolder>,
+}
+
+impl EvaluatedReports<'_> {
+    /// The counts that scores of labels come from.
+    pub fn counts(&self, group: MetricGroup) -> &LabelCounts {
+        match group {
+            MetricGroup::Findings => &self.scores.totals.findings,
+            _ => &self.scores.totals.reports,
+        }
+    }
+
+    /// How the intervals were made.
+    pub fn resampled(&self) -> String {
+        let (repeats, seed) = (self.options.repeats, self.options.seed);
+        let drawn = match self.corpus.patients {
+            0 => "studies, since no patient is named".to_owned(),
+            patients => format!("patients ({patients} are named; others count as one each)"),
+        };
+        format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
+    }
+
+    /// What to know about the scores.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.scores.totals.text.texts == 0 {
+            notes.push(
+                "no text scores: no study has a reference text (an image without a report of its own has none)"
+                    .to_owned(),
+            );
+        }
+        let unlabelled: Vec<&str> = self.corpus.unlabelled.iter().map(|f| f.name()).collect();
+        if !unlabelled.is_empty() {
+            let names = unlabelled.join(", ");
+            notes.push(match self.options.blank {
+                BlankAs::Negative => {
+                    format!("no row of the labels has one of {names}: counted as not there")
+                }
+                _ => format!(
+                    "no row of the labels has one of {names}: not scored, and left out of the means"
+                ),
+            });
+        }
+        if self.options.protocol() == TextProtocol::Rexrank {
+            notes.push(
+                "RadGraph F1 and RadCliQ-v1 are not computed here: `radialog evaluate text --protocol rexrank` does, from annotations"
+                    .to_owned(),
+            );
+        }
+        let others = self.options.protocol().not_computed();
+        let others = others.iter();
+        notes.extend(others.map(|(name, reason)| format!("{name} is not computed: {reason}")));
+        notes
+    }
+}
+
+/// Writes all files into a folder, and returns the content of [`SCORES_FILE`].
+///
+/// # Errors
+/// A file cannot be written, or a text not be read.
+pub fn write(folder: &Path, evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingError> {
+    studies_table::write(&folder.join(STUDIES_FILE), evaluated)?;
+    write_faults(folder, evaluated.corpus)?;
+    let summary = json(&summary::Summary::of(evaluated));
+    for (name, content) in [
+        (PAGE_FILE, &page::page(evaluated)?),
+        (TABLES_FILE, &published::markdown(evaluated)),
+        (SCORES_FILE, &summary),
+    ] {
+        let path = folder.join(name);
+        durable::replace(&path, content.as_bytes()).map_err(TrainingError::io("write", &path))?;
+    }
+    Ok(summary)
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("keys are strings") + "\n"
+}

@@ -1,0 +1,39 @@
+//! Small pictures of the images that a page shows.
+
+use std::fs;
+use std::path::PathBuf;
+
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use radialog_models::preprocess::{ImageLimits, Preprocessed};
+use radialog_schemas::RelativePath;
+
+/// The shorter side of a picture, in pixels.
+const SIDE: usize = 224;
+
+/// The folder that the archive's names of images are relative to.
+#[derive(Clone, Debug)]
+pub struct ImageFolder(pub PathBuf);
+
+impl ImageFolder {
+    /// An image as a small PNG, or the reason why there is none. The name may not lead out of the folder.
+    pub(super) fn png(&self, name: &str) -> Result<Vec<u8>, String> {
+        if name.is_empty() {
+            return Err("the predictions name no image".to_owned());
+        }
+        let path =
+            RelativePath::parse(name).map_err(|_| format!("'{name}' is no name of an image"))?;
+        let path = self.0.join(path.as_str());
+        let bytes = fs::read(&path)
+            .map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
+        let image = Preprocessed::from_bytes(&bytes, &ImageLimits::default(), SIDE);
+        let image = image.map_err(|failure| format!("'{name}': {failure}"))?;
+        let image = image.resized();
+        let mut png = Vec::new();
+        let (width, height) = (image.width() as u32, image.height() as u32);
+        PngEncoder::new(&mut png)
+            .write_image(image.pixels(), width, height, ExtendedColorType::L8)
+            .map_err(|error| error.to_string())?;
+        Ok(png)
+    }
+}

@@ -1,0 +1,256 @@
+//! The evaluation as one HTML page that needs nothing else: no script, no address, images and style within.
+
+use std::fmt::Write as _;
+
+use radialog_schemas::Finding;
+
+use super::EvaluatedReports;
+use super::published::{self, Ours};
+use crate::error::TrainingError;
+use crate::evaluation::corpus::FaultKind;
+use crate::evaluation::report_scores::{Comparison, MetricGroup};
+
+mod charts;
+mod examples;
+mod review;
+mod scores;
+
+/// So many faults are listed; all of them are in the table beside the page.
+const LISTED: usize = 20;
+
+/// Makes the page.
+///
+/// # Errors
+/// A text cannot be read.
+pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingError> {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, \
+         initial-scale=1\">\n<title>Evaluation of {name}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>Evaluation of {name}</h1>\n",
+        name = escaped(&evaluated.name),
+        style = include_str!("page/style.css"),
+    );
+    head(&mut page, evaluated);
+    for group in MetricGroup::ALL {
+        scores::write(&mut page, evaluated, group);
+    }
+    lengths(&mut page, evaluated);
+    calibration(&mut page, evaluated);
+    disagreement(&mut page, evaluated);
+    if let Some(set_asides) = &evaluated.scores.set_asides {
+        review::write(&mut page, set_asides);
+    }
+    if let Some(comparison) = evaluated.comparison {
+        compared(&mut page, comparison);
+    }
+    beside_published(&mut page, evaluated);
+    examples::write(&mut page, evaluated)?;
+    page += "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n";
+    Ok(page)
+}
+
+/// A text as it may stand in HTML.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+// Writing to a String cannot fail, so that what `write!` returns is dropped below.
+
+fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+    let (corpus, totals) = (evaluated.corpus, &evaluated.scores.totals);
+    let _ = write!(
+        page,
+        "<p>{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images.",
+        corpus.predictions,
+        corpus.studies.len(),
+        totals.text.texts,
+        totals.labelled,
+        totals.classified
+    );
+    for (count, what) in [
+        (corpus.other_splits, "of other splits"),
+        (corpus.not_selected, "not selected"),
+    ] {
+        if count > 0 {
+            let _ = write!(page, " {count} {what}.");
+        }
+    }
+    *page += "</p>\n<ul class=\"muted\">\n";
+    for note in corpus
+        .notes
+        .iter()
+        .chain(&evaluated.notes())
+        .chain([&evaluated.resampled()])
+    {
+        let _ = writeln!(page, "<li>{}</li>", escaped(note));
+    }
+    *page += "</ul>\n";
+    if corpus.faults.is_empty() {
+        return;
+    }
+    *page += "<h2>What is wrong with the files</h2>\n<ul>\n";
+    let mut kinds: Vec<FaultKind> = corpus.faults.iter().map(|fault| fault.kind).collect();
+    kinds.sort_unstable();
+    for kind in kinds.chunk_by(|a, b| a == b) {
+        let _ = writeln!(page, "<li>{} {}</li>", kind.len(), kind[0].words());
+    }
+    let _ = write!(
+        page,
+        "</ul>\n<details><summary class=\"muted\">The first {}</summary>\n<ul class=\"muted\">\n",
+        corpus.faults.len().min(LISTED)
+    );
+    for fault in corpus.faults.iter().take(LISTED) {
+        let _ = writeln!(
+            page,
+            "<li>{}: {}</li>",
+            escaped(fault.kind.words()),
+            escaped(&fault.to_string())
+        );
+    }
+    *page += "</ul></details>\n";
+}
+
+fn lengths(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+    let (generated, references): (Vec<u32>, Vec<u32>) = evaluated
+        .scores
+        .studies
+        .iter()
+        .filter_map(|study| study.text.as_ref())
+        .map(|text| text.bleu.lengths())
+        .map(|(words, reference_words)| (words as u32, reference_words as u32))
+        .unzip();
+    if generated.is_empty() {
+        return;
+    }
+    let mean = |lengths: &[u32]| {
+        lengths.iter().map(|length| f64::from(*length)).sum::<f64>() / lengths.len() as f64
+    };
+    let _ = write!(
+        page,
+        "<h2>Lengths</h2>\n<figure><figcaption><span class=\"key first\"></span>generated reports ({:.1} words on average) <span class=\"key \
+         second\"></span>references ({:.1})</figcaption>\n{}</figure>\n",
+        mean(&generated),
+        mean(&references),
+        charts::histogram(
+            "Lengths of reports and references in words",
+            &generated,
+            &references
+        )
+    );
+}
+
+fn calibration(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+    let calibration = &evaluated.scores.calibration;
+    if calibration.is_empty() {
+        return;
+    }
+    let _ = write!(
+        page,
+        "<h2>Calibration of the findings</h2>\n<figure><figcaption>All findings together: how often what is stated with a probability is \
+         there; on the dashed line both are equal. Expected calibration error {:.4} (lower is better).</figcaption>\n{}</figure>\n",
+        calibration.expected_error,
+        charts::reliability("Reliability of the classifier's probabilities", calibration)
+    );
+}
+
+fn disagreement(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+    let studies: Vec<_> = evaluated
+        .scores
+        .studies
+        .iter()
+        .filter_map(|study| study.disagreement.as_ref())
+        .collect();
+    if studies.is_empty() {
+        return;
+    }
+    let any = studies
+        .iter()
+        .filter(|(seen, stated)| seen.iter().chain(stated).any(|flag| *flag))
+        .count();
+    let _ = write!(
+        page,
+        "<h2>Classifier and report</h2>\n<p>In {any} of {} studies they disagree: the classifier sees a finding that the report does not \
+         state, or the other way round.</p>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th class=\"number\">seen, not stated</th><th \
+         class=\"number\">stated, not seen</th></tr>\n",
+        studies.len()
+    );
+    for finding in Finding::ALL {
+        let class = finding as usize;
+        let seen = studies.iter().filter(|(seen, _)| seen[class]).count();
+        let stated = studies.iter().filter(|(_, stated)| stated[class]).count();
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"number\">{seen}</td><td class=\"number\">{stated}</td></tr>",
+            finding.name()
+        );
+    }
+    *page += "</table></div>\n";
+}
+
+fn compared(page: &mut String, comparison: &Comparison) {
+    let _ = write!(
+        page,
+        "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
+         {} exchanges, two-sided.</p>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
+         class=\"number\">there</th><th class=\"number\">p</th><th>better</th><th>protocol</th></tr>\n",
+        escaped(&comparison.name),
+        comparison.studies,
+        comparison.only.0,
+        comparison.only.1,
+        comparison.exchanges
+    );
+    for compared in comparison
+        .metrics
+        .iter()
+        .filter(|compared| compared.metric.finding.is_none())
+    {
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td>{}</td><td>{}</td></tr>",
+            escaped(&compared.metric.name),
+            compared.ours,
+            compared.other,
+            compared.p,
+            compared.metric.better.word(),
+            escaped(&compared.metric.protocol)
+        );
+    }
+    *page += "</table></div>\n";
+}
+
+fn beside_published(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+    let Some(ours) = Ours::of(evaluated) else {
+        return;
+    };
+    let _ = write!(
+        page,
+        "<h2>Beside published figures</h2>\n<p>{}</p>\n<div class=\"wide\"><table>\n<tr><th>system</th>",
+        escaped(&published::caution(evaluated))
+    );
+    for column in published::COLUMNS {
+        let _ = write!(page, "<th class=\"number\">{column}</th>");
+    }
+    *page += "</tr>\n";
+    for (name, cells) in published::rows(&ours) {
+        let _ = write!(page, "<tr><td>{}</td>", escaped(&name));
+        for cell in cells {
+            let _ = write!(page, "<td class=\"number\">{}</td>", escaped(&cell));
+        }
+        *page += "</tr>\n";
+    }
+    *page += "</table></div>\n<ul class=\"muted\">\n";
+    for source in published::SOURCES {
+        let _ = writeln!(page, "<li>{}</li>", escaped(source));
+    }
+    *page += "</ul>\n";
+}

@@ -1,0 +1,171 @@
+//! The best and the worst studies, with image, reference and generated text side by side.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use radialog_schemas::Finding;
+
+use super::{EvaluatedReports, escaped};
+use crate::error::TrainingError;
+use crate::evaluation::comparisons::comparison_marks;
+use crate::evaluation::corpus::Span;
+use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::text_scores::protocol::TextProtocol;
+
+/// So many studies of each kind.
+const SHOWN: usize = 5;
+
+pub(super) fn write(
+    page: &mut String,
+    evaluated: &EvaluatedReports<'_>,
+) -> Result<(), TrainingError> {
+    let protocol = evaluated.options.protocol();
+    let mut ranked: Vec<(f64, usize)> = evaluated
+        .scores
+        .studies
+        .iter()
+        .enumerate()
+        .filter_map(|(place, study)| Some((merit(study, protocol)?, place)))
+        .collect();
+    if ranked.is_empty() {
+        return Ok(());
+    }
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let best = ranked.len().min(SHOWN);
+    let worst = (ranked.len() - best).min(SHOWN);
+    let wording = if protocol.is_caption_toolkit() {
+        "ROUGE-L"
+    } else {
+        "BLEU-2"
+    };
+    let _ = write!(
+        page,
+        "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of {wording} and the F1 of the report's labels, as far as both are \
+         there; higher is better. Marked: words of the report that compare with an earlier image.</p>\n<h3>The best</h3>\n"
+    );
+    for (merit, place) in &ranked[..best] {
+        study(page, evaluated, *place, *merit)?;
+    }
+    if worst > 0 {
+        *page += "<h3>The worst</h3>\n";
+        for (merit, place) in ranked[ranked.len() - worst..].iter().rev() {
+            study(page, evaluated, *place, *merit)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a study is ranked by; none where nothing of its report was scored.
+fn merit(study: &StudyScores, protocol: TextProtocol) -> Option<f64> {
+    let wording = study.wording(protocol).into_iter();
+    let parts: Vec<f64> = wording.chain(study.label_f1()).collect();
+    (!parts.is_empty()).then(|| parts.iter().sum::<f64>() / parts.len() as f64)
+}
+
+fn study(
+    page: &mut String,
+    evaluated: &EvaluatedReports<'_>,
+    place: usize,
+    merit: f64,
+) -> Result<(), TrainingError> {
+    let (study, scores) = (
+        &evaluated.corpus.studies[place],
+        &evaluated.scores.studies[place],
+    );
+    let read = |span: Option<Span>| -> Result<Option<String>, TrainingError> {
+        span.map(|span| evaluated.texts.read(span))
+            .transpose()
+            .map_err(TrainingError::io(
+                "read texts of",
+                "a temporary file".as_ref(),
+            ))
+    };
+    let image = evaluated.images.map(|images| images.png(&study.image));
+    let class = if image.is_some() {
+        "study"
+    } else {
+        "study no-image"
+    };
+    let _ = write!(
+        page,
+        "<h4>{} <span class=\"muted\">{merit:.3}</span></h4>\n<div class=\"{class}\">\n",
+        escaped(&study.id)
+    );
+    match image {
+        Some(Ok(png)) => {
+            let _ = writeln!(
+                page,
+                "<div><img alt=\"Radiograph of {}\" src=\"data:image/png;base64,{}\"></div>",
+                escaped(&study.id),
+                STANDARD.encode(png)
+            );
+        }
+        Some(Err(reason)) => {
+            let _ = writeln!(
+                page,
+                "<div class=\"muted\">No image: {}</div>",
+                escaped(&reason)
+            );
+        }
+        None => {}
+    }
+    for (title, text, missing) in [
+        (
+            "Reference",
+            read(study.reference)?,
+            "No text: it is compared with labels.",
+        ),
+        ("Generated", read(study.prediction)?, "No report."),
+    ] {
+        let shown = match text.as_deref().map(str::trim) {
+            None => format!("<span class=\"muted\">{missing}</span>"),
+            Some("") => "<span class=\"muted\">(empty)</span>".to_owned(),
+            Some(text) if title == "Generated" => marked(text),
+            Some(text) => escaped(text),
+        };
+        let _ = writeln!(page, "<div><h5>{title}</h5><p>{shown}</p></div>");
+    }
+    labels(page, scores);
+    *page += "</div>\n";
+    Ok(())
+}
+
+/// A report with its comparisons marked.
+fn marked(text: &str) -> String {
+    let mut shown = String::new();
+    let mut end = 0;
+    for mark in comparison_marks(text) {
+        let Range { start, end: next } = mark.phrase;
+        let (before, phrase) = (&text[end..start], &text[start..next]);
+        let _ = write!(shown, "{}<mark>{}</mark>", escaped(before), escaped(phrase));
+        end = next;
+    }
+    shown + &escaped(&text[end..])
+}
+
+fn labels(page: &mut String, scores: &StudyScores) {
+    let Some((truth, said)) = &scores.report else {
+        return;
+    };
+    let names = |holds: &dyn Fn(usize) -> bool| {
+        let names: Vec<&str> = Finding::ALL
+            .into_iter()
+            .filter(|finding| holds(*finding as usize))
+            .map(Finding::name)
+            .collect();
+        match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        }
+    };
+    let _ = writeln!(
+        page,
+        "<div class=\"labels\"><span class=\"good\">right: {}</span> · <span class=\"bad\">wrong: {}</span> · <span class=\"bad\">missed: \
+         {}</span></div>",
+        names(&|class| truth[class] == Some(true) && said[class]),
+        names(&|class| truth[class] == Some(false) && said[class]),
+        names(&|class| truth[class] == Some(true) && !said[class])
+    );
+}

@@ -1,0 +1,43 @@
+//! Whether the studies that a person would look at again are those that score badly.
+
+use std::fmt::Write as _;
+
+use super::escaped;
+use crate::evaluation::report_scores::SetAsides;
+
+pub(super) fn write(page: &mut String, set_asides: &SetAsides) {
+    let _ = write!(
+        page,
+        "<h2>Without the least consistent studies</h2>\n<p>Of {} studies further reports were sampled (--consistency). If the report agrees less with \
+         them where it is wrong, the scores rise when those studies are set aside.</p>\n<div class=\"wide\"><table>\n<tr><th>score</th>",
+        set_asides.sampled
+    );
+    for row in &set_asides.rows {
+        let _ = write!(
+            page,
+            "<th class=\"number\">{:.0} % aside ({})</th>",
+            row.share * 100.0,
+            row.studies
+        );
+    }
+    *page += "<th>better</th></tr>\n";
+    let mut group = None;
+    for (place, metric) in set_asides.metrics.iter().enumerate() {
+        if group.replace(metric.group) != Some(metric.group) {
+            let _ = writeln!(
+                page,
+                "<tr><th colspan=\"{}\">{}</th></tr>",
+                set_asides.rows.len() + 2,
+                metric.group.title()
+            );
+        }
+        let _ = write!(page, "<tr><td>{}</td>", escaped(&metric.name));
+        for row in &set_asides.rows {
+            let value = row.values.get(place).filter(|value| !value.is_nan());
+            let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+            let _ = write!(page, "<td class=\"number\">{value}</td>");
+        }
+        let _ = writeln!(page, "<td>{}</td></tr>", metric.better.word());
+    }
+    *page += "</table></div>\n";
+}

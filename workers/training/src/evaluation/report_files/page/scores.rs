@@ -1,0 +1,154 @@
+//! The scores of the page: tables, and of each finding a drawing.
+
+use std::fmt::Write as _;
+
+use radialog_schemas::Finding;
+
+use super::charts::{self, Mark, MarkRow};
+use super::{EvaluatedReports, escaped};
+use crate::evaluation::report_scores::{Metric, MetricGroup};
+use crate::evaluation::severity::WEIGHTS;
+
+pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
+    let metrics: Vec<&Metric> = evaluated
+        .scores
+        .metrics
+        .iter()
+        .filter(|metric| metric.group == group)
+        .collect();
+    if metrics.is_empty() {
+        return;
+    }
+    let _ = write!(
+        page,
+        "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">value</th><th class=\"number\">95 % \
+         interval</th><th>better</th><th>protocol</th></tr>\n",
+        group.title()
+    );
+    for metric in metrics.iter().filter(|metric| metric.finding.is_none()) {
+        let (value, interval) = cells(metric);
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"number\">{value}</td><td class=\"number\">{interval}</td><td>{}</td><td>{}</td></tr>",
+            escaped(&metric.name),
+            metric.better.word(),
+            escaped(&metric.protocol)
+        );
+    }
+    *page += "</table></div>\n";
+    match group {
+        MetricGroup::Text => {}
+        MetricGroup::Labels => {
+            findings(page, evaluated, group, &metrics);
+            weights(page);
+        }
+        MetricGroup::Findings => findings(page, evaluated, group, &metrics),
+        MetricGroup::Comparisons => {
+            *page += "<p class=\"muted\">Words as \"unchanged\" and \"since the prior study\" have no support where a report was written \
+                 from one image, without an earlier one, as all reports of RaDialog are.</p>\n";
+        }
+    }
+}
+
+fn cells(metric: &Metric) -> (String, String) {
+    match metric.estimate {
+        Some(estimate) => (
+            format!("{:.4}", estimate.value),
+            format!("{:.4} to {:.4}", estimate.low, estimate.high),
+        ),
+        None => ("-".to_owned(), "-".to_owned()),
+    }
+}
+
+fn findings(
+    page: &mut String,
+    evaluated: &EvaluatedReports<'_>,
+    group: MetricGroup,
+    metrics: &[&Metric],
+) {
+    let counts = evaluated.counts(group);
+    let colours = [
+        ("F1", "first"),
+        ("precision", "second"),
+        ("recall", "third"),
+    ];
+    let mut rows = Vec::new();
+    let mut unknown = Vec::new();
+    for finding in Finding::ALL {
+        if counts.known(finding) == 0 {
+            unknown.push(finding.name());
+            continue;
+        }
+        let mark = |(name, colour): (&str, &'static str)| {
+            let metric = metrics
+                .iter()
+                .find(|metric| metric.finding == Some(finding) && metric.name == name)?;
+            Some(Mark {
+                colour,
+                estimate: metric.estimate?,
+            })
+        };
+        rows.push(MarkRow {
+            name: format!("{} ({})", finding.name(), counts.positives(finding)),
+            marks: colours.into_iter().filter_map(mark).collect(),
+        });
+    }
+    let title = format!(
+        "{}: F1, precision and recall of each finding",
+        group.title()
+    );
+    let _ = write!(
+        page,
+        "<figure><figcaption>Each finding (studies that have it); higher is better. <span class=\"key first\"></span>F1 <span class=\"key \
+         second\"></span>precision <span class=\"key third\"></span>recall, lines: 95 % interval</figcaption>\n{}\n",
+        charts::rows(&title, &rows)
+    );
+    if !unknown.is_empty() {
+        let _ = write!(
+            page,
+            "<figcaption>Not scored, since no study has a label: {}</figcaption>",
+            unknown.join(", ")
+        );
+    }
+    *page += "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th \
+         class=\"number\">positive</th><th class=\"number\">precision</th><th class=\"number\">recall</th><th \
+         class=\"number\">F1</th></tr>\n";
+    for finding in Finding::ALL
+        .into_iter()
+        .filter(|finding| counts.known(*finding) > 0)
+    {
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td class=\"number\">{}</td>",
+            finding.name(),
+            counts.positives(finding)
+        );
+        for name in ["precision", "recall", "F1"] {
+            let metric = metrics
+                .iter()
+                .find(|metric| metric.finding == Some(finding) && metric.name == name);
+            let (value, interval) = metric.map(|metric| cells(metric)).unwrap_or_default();
+            let _ = write!(page, "<td class=\"number\">{value} ({interval})</td>");
+        }
+        *page += "</tr>\n";
+    }
+    *page += "</table></div></details>\n";
+}
+
+/// What the errors of labels weigh.
+fn weights(page: &mut String) {
+    *page += "<details><summary class=\"muted\">What errors weigh in the severity-weighted errors</summary>\n<p class=\"muted\">4 where help is \
+         a matter of minutes to hours, 3 where treatment or a further examination depends on it, 2 where it changes the assessment, 1 where it \
+         rarely changes what is done. A convention of this project, not validated by readers.</p>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th \
+         class=\"number\">missed</th><th class=\"number\">false alarm</th></tr>\n";
+    for weight in WEIGHTS {
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
+            weight.finding.name(),
+            weight.missed,
+            weight.false_alarm
+        );
+    }
+    *page += "</table></div></details>\n";
+}

@@ -1,0 +1,126 @@
+//! The scores of each study, and what is wrong with the files, as tables.
+
+use std::path::Path;
+
+use radialog_schemas::Finding;
+
+use super::{EvaluatedReports, FAULTS_FILE};
+use crate::error::TrainingError;
+use crate::evaluation::corpus::Corpus;
+use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::text_scores::protocol::TextProtocol;
+use crate::prepare::CsvOutput;
+
+/// Writes a row for each study: its own scores (BLEU of one text is not BLEU of many), and findings by name.
+pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
+    let scorer = &evaluated.options.scorer;
+    let texts = text_names(scorer.protocol());
+    let mut names = vec!["study_id", "patient", "words", "reference_words"];
+    names.extend(texts);
+    names.extend([
+        "label_f1",
+        "severity",
+        "true_positive",
+        "false_positive",
+        "false_negative",
+        "seen_not_stated",
+        "stated_not_seen",
+        "sentences",
+        "comparing_sentences",
+        "agreement",
+    ]);
+    let mut table = CsvOutput::create(path, names)?;
+    for (study, scores) in evaluated
+        .corpus
+        .studies
+        .iter()
+        .zip(&evaluated.scores.studies)
+    {
+        let mut cells = vec![study.id.clone(), study.patient.to_string()];
+        match &scores.text {
+            Some(text) => {
+                let (words, reference_words) = text.bleu.lengths();
+                cells.extend([words.to_string(), reference_words.to_string()]);
+                cells.extend(scorer.scores(text).iter().map(|score| decimal(score.value)));
+            }
+            None => cells.resize(cells.len() + 2 + texts.len(), String::new()),
+        }
+        label_cells(scores, &mut cells);
+        let comparisons = scores.comparisons;
+        let or_empty = |count: Option<u64>| count.map_or_else(String::new, |n| n.to_string());
+        cells.extend([
+            or_empty(comparisons.map(|counts| counts.sentences)),
+            or_empty(comparisons.map(|counts| counts.comparing_sentences)),
+            scores.agreement.map_or_else(String::new, decimal),
+        ]);
+        table.row(cells.iter().map(String::as_str))?;
+    }
+    table.finish()?;
+    Ok(())
+}
+
+/// The columns of the text scores, in the order of [`TextScorer::scores`](crate::evaluation::text_scores::protocol::TextScorer::scores).
+fn text_names(protocol: TextProtocol) -> &'static [&'static str] {
+    const ALL: [&str; 7] = [
+        "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider",
+    ];
+    match protocol {
+        TextProtocol::Radialog2023 => &ALL[..6],
+        TextProtocol::CocoCaption => &ALL,
+        TextProtocol::Rexrank => &ALL[1..2],
+    }
+}
+
+fn decimal(value: f64) -> String {
+    format!("{value:.6}")
+}
+
+fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
+    let names = |holds: &dyn Fn(usize) -> bool| {
+        let names = Finding::ALL
+            .into_iter()
+            .filter(|finding| holds(*finding as usize));
+        names.map(Finding::name).collect::<Vec<_>>().join("; ")
+    };
+    match &scores.report {
+        Some((truth, said)) => {
+            let severity = scores.severity.map(|errors| errors.weight);
+            cells.push(scores.label_f1().map_or_else(String::new, decimal));
+            cells.push(severity.map_or_else(String::new, |weight| weight.to_string()));
+            cells.push(names(&|class| truth[class] == Some(true) && said[class]));
+            cells.push(names(&|class| truth[class] == Some(false) && said[class]));
+            cells.push(names(&|class| truth[class] == Some(true) && !said[class]));
+        }
+        None => cells.resize(cells.len() + 5, String::new()),
+    }
+    match &scores.disagreement {
+        Some((seen, stated)) => {
+            cells.push(names(&|class| seen[class]));
+            cells.push(names(&|class| stated[class]));
+        }
+        None => cells.resize(cells.len() + 2, String::new()),
+    }
+}
+
+/// Writes a row for everything that is wrong with the files into [`FAULTS_FILE`] of a folder.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_faults(folder: &Path, corpus: &Corpus) -> Result<(), TrainingError> {
+    let names = ["file", "line", "id", "fault", "scored", "detail"];
+    let mut table = CsvOutput::create(&folder.join(FAULTS_FILE), names)?;
+    for fault in &corpus.faults {
+        let line = fault.line.to_string();
+        let scored = if fault.kind.is_scored() { "yes" } else { "no" };
+        table.row([
+            &*fault.file,
+            &line,
+            &fault.id,
+            fault.kind.words(),
+            scored,
+            &fault.detail,
+        ])?;
+    }
+    table.finish()?;
+    Ok(())
+}

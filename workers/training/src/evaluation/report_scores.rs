@@ -1,0 +1,208 @@
+//! Scores of generated reports beside references, study by study and of any selection of studies, so that all of them can be
+//! resampled: intervals by bootstrap over patients, and two systems compared by exchanging their reports at random.
+
+use radialog_schemas::{Finding, Label};
+use rayon::prelude::*;
+use serde::Serialize;
+
+mod comparison;
+mod metrics;
+mod ranking;
+mod resampling;
+mod set_asides;
+mod study;
+
+pub use comparison::{Comparison, compare};
+pub use metrics::{Metric, MetricGroup, MetricSet};
+pub use ranking::{Calibration, CalibrationBin};
+pub use set_asides::{SetAside, SetAsides};
+pub use study::{StudyScores, Totals};
+
+use super::clinical::UncertainAs;
+use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
+use super::quality::bootstrap::Estimate;
+use super::text_scores::cider::DocumentFrequencies;
+use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
+use crate::error::TrainingError;
+use crate::prepare::FindingLabels;
+
+/// Number of findings.
+const CLASSES: usize = Finding::ALL.len();
+/// Studies that are scored between two messages of progress.
+const CHUNK: usize = 512;
+
+/// What a label that is not given counts as, where the truth comes from a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlankAs {
+    /// Not there; but a finding that no row of the table has a label of is not scored.
+    #[default]
+    Auto,
+    /// Not there, as in the original's test program.
+    Negative,
+    /// Not known, and not scored.
+    Unknown,
+}
+
+/// How reports are scored.
+#[derive(Clone)]
+pub struct ScoreOptions {
+    /// How texts are split, and which text scores are computed.
+    pub scorer: TextScorer,
+    /// What an uncertain label counts as, on both sides.
+    pub uncertain: UncertainAs,
+    /// What a missing label counts as.
+    pub blank: BlankAs,
+    /// Determines resamples and exchanges.
+    pub seed: u64,
+    /// The number of resamples, and of exchanges of a comparison.
+    pub repeats: usize,
+}
+
+impl ScoreOptions {
+    /// The protocol of the text scores.
+    pub fn protocol(&self) -> TextProtocol {
+        self.scorer.protocol()
+    }
+}
+
+/// The scores of a corpus: of each study, and of all with intervals.
+pub struct ReportScores {
+    /// In the order of the corpus.
+    pub studies: Vec<StudyScores>,
+    /// All together.
+    pub totals: Totals,
+    /// Every score with its interval.
+    pub metrics: Vec<Metric>,
+    /// What the classifier's probabilities are worth.
+    pub calibration: Calibration,
+    /// Scores without the least consistent studies; none where the run has sampled no reports.
+    pub set_asides: Option<SetAsides>,
+}
+
+/// Scores a corpus. `progress` hears how many studies are done.
+///
+/// # Errors
+/// A text cannot be read.
+pub fn score(
+    corpus: &Corpus,
+    texts: &StoredTexts,
+    options: &ScoreOptions,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<ReportScores, TrainingError> {
+    let studies = study_scores(corpus, texts, options, progress)?;
+    let mut totals = Totals::default();
+    studies.iter().for_each(|study| totals.add(study));
+    let set = MetricSet::of(&totals, options);
+    let estimates = resampling::estimates(corpus, &studies, &set, options);
+    let metrics = set.metrics(estimates);
+    Ok(ReportScores {
+        calibration: Calibration::of(&studies),
+        set_asides: SetAsides::of(&studies, options),
+        studies,
+        totals,
+        metrics,
+    })
+}
+
+fn study_scores(
+    corpus: &Corpus,
+    texts: &StoredTexts,
+    options: &ScoreOptions,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<StudyScores>, TrainingError> {
+    let truths = Truths::of(corpus, options);
+    let read = |span: Option<Span>| {
+        let text = span.map(|span| texts.read(span)).transpose();
+        text.map_err(TrainingError::io(
+            "read texts of",
+            "a temporary file".as_ref(),
+        ))
+    };
+    let frequencies = frequencies(corpus, options, &read)?;
+    let mut scores = Vec::with_capacity(corpus.studies.len());
+    for studies in corpus.studies.chunks(CHUNK) {
+        let score = |study: &MatchedStudy| {
+            let (prediction, reference) = (read(study.prediction)?, read(study.reference)?);
+            Ok(StudyScores::of(
+                study,
+                prediction.as_deref(),
+                reference.as_deref(),
+                &frequencies,
+                &truths,
+                options,
+            ))
+        };
+        let scored: Result<Vec<_>, TrainingError> = studies.par_iter().map(score).collect();
+        scores.extend(scored?);
+        progress(scores.len() as u64);
+    }
+    Ok(scores)
+}
+
+/// What CIDEr has to know of all references that are scored, before the first text is.
+fn frequencies(
+    corpus: &Corpus,
+    options: &ScoreOptions,
+    read: &(impl Fn(Option<Span>) -> Result<Option<String>, TrainingError> + Sync),
+) -> Result<DocumentFrequencies, TrainingError> {
+    let mut frequencies = DocumentFrequencies::default();
+    if !options.protocol().has_cider() {
+        return Ok(frequencies);
+    }
+    for studies in corpus.studies.chunks(CHUNK) {
+        let both = |study: &&MatchedStudy| study.prediction.is_some();
+        let references: Result<Vec<Option<String>>, TrainingError> = studies
+            .iter()
+            .filter(both)
+            .map(|study| read(study.reference))
+            .collect();
+        let references: Vec<String> = references?.into_iter().flatten().collect();
+        options
+            .protocol()
+            .add_references(&references, &mut frequencies);
+    }
+    Ok(frequencies)
+}
+
+/// How labels become true or not.
+pub struct Truths {
+    uncertain: UncertainAs,
+    blank: BlankAs,
+    /// Findings that are not scored.
+    unlabelled: Vec<Finding>,
+}
+
+impl Truths {
+    fn of(corpus: &Corpus, options: &ScoreOptions) -> Self {
+        Self {
+            uncertain: options.uncertain,
+            blank: options.blank,
+            unlabelled: match options.blank {
+                BlankAs::Negative => Vec::new(),
+                _ => corpus.unlabelled.clone(),
+            },
+        }
+    }
+
+    /// What is true, as far as it is known. Only a table can leave something unknown.
+    fn truth(&self, labels: &FindingLabels, is_of_table: bool) -> [Option<bool>; CLASSES] {
+        Finding::ALL.map(|finding| match labels[finding as usize] {
+            _ if is_of_table && self.unlabelled.contains(&finding) => None,
+            Label::Blank if is_of_table && self.blank == BlankAs::Unknown => None,
+            label => Some(self.is_present(label)),
+        })
+    }
+
+    fn present(&self, labels: &FindingLabels) -> [bool; CLASSES] {
+        labels.map(|label| self.is_present(label))
+    }
+
+    fn is_present(&self, label: Label) -> bool {
+        match label {
+            Label::Positive => true,
+            Label::Uncertain => self.uncertain == UncertainAs::Positive,
+            Label::Negative | Label::Blank => false,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The scores by name: what each is of, by which protocol, which way is better.
+
+use radialog_schemas::Finding;
+use serde::Serialize;
+
+use super::{Better, Estimate, ScoreOptions, TextScorer, Totals};
+use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
+use crate::evaluation::text_scores::protocol::TextScore;
+
+/// What a score is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricGroup {
+    /// Words of the report beside words of the reference.
+    Text,
+    /// Labels of the report beside labels of the reference.
+    Labels,
+    /// Findings of the image's classifier beside labels of the reference.
+    Findings,
+    /// What the report says of earlier images.
+    Comparisons,
+}
+
+impl MetricGroup {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Labels, Self::Findings, Self::Comparisons];
+
+    /// What the scores are of, in words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Text => "Words of the reports",
+            Self::Labels => "Labels of the reports",
+            Self::Findings => "Findings of the images",
+            Self::Comparisons => "Comparisons with earlier images",
+        }
+    }
+
+    /// Whether each finding is scored, too.
+    pub fn has_findings(self) -> bool {
+        matches!(self, Self::Labels | Self::Findings)
+    }
+}
+
+/// One score of a corpus.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metric {
+    /// What it is of.
+    pub group: MetricGroup,
+    /// Its name, which says what was computed.
+    pub name: String,
+    /// The one finding that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+    /// The rules by which it was computed.
+    pub protocol: String,
+    /// Which values are good.
+    pub better: Better,
+    /// The value with its 95 % interval; none where it is not defined.
+    #[serde(flatten)]
+    pub estimate: Option<Estimate>,
+}
+
+/// The scores that a corpus has.
+pub struct MetricSet {
+    has_labels: bool,
+    has_findings: bool,
+    has_comparisons: bool,
+    /// Text scores by name, as far as there are any.
+    text: Vec<TextScore>,
+    scorer: TextScorer,
+    clinical: String,
+}
+
+impl MetricSet {
+    /// The scores of what is there.
+    pub fn of(totals: &Totals, options: &ScoreOptions) -> Self {
+        let uncertain = match options.uncertain {
+            UncertainAs::Negative => "negative",
+            UncertainAs::Positive => "positive",
+        };
+        Self {
+            has_labels: totals.labelled > 0,
+            has_findings: totals.classified > 0,
+            has_comparisons: totals.comparisons.reports > 0,
+            text: options.scorer.scores(&totals.text),
+            scorer: options.scorer.clone(),
+            clinical: format!("CheXbert labels, uncertain as {uncertain}"),
+        }
+    }
+
+    /// The scores that two systems both have.
+    pub(super) fn of_both(first: &Totals, second: &Totals, options: &ScoreOptions) -> Self {
+        let (mut set, other) = (Self::of(first, options), Self::of(second, options));
+        set.has_labels &= other.has_labels;
+        set.has_findings &= other.has_findings;
+        set.has_comparisons &= other.has_comparisons;
+        if other.text.is_empty() {
+            set.text.clear();
+        }
+        set
+    }
+
+    /// Every score of these studies that is a sum over them, in the order of [`MetricSet::names`]; NaN where a selection has
+    /// nothing that a score is of.
+    pub(super) fn values(&self, totals: &Totals) -> Vec<f64> {
+        let mut values = Vec::new();
+        if !self.text.is_empty() {
+            let scores = self.scorer.scores(&totals.text);
+            values.extend(scores.iter().map(|score| score.value));
+            values.resize(self.text.len(), f64::NAN);
+        }
+        let or_nan = |value: f64, of: u64| if of == 0 { f64::NAN } else { value };
+        if self.has_labels {
+            clinical_values(&totals.reports, totals.labelled, &mut values);
+            let severity = &totals.severity;
+            values.push(or_nan(severity.mean(), severity.reports));
+        }
+        if self.has_findings {
+            clinical_values(&totals.findings, totals.classified, &mut values);
+        }
+        if self.has_comparisons {
+            let comparisons = &totals.comparisons;
+            values.push(or_nan(comparisons.reports_share(), comparisons.reports));
+            values.push(or_nan(comparisons.sentences_share(), comparisons.sentences));
+        }
+        values
+    }
+
+    /// The scores with their values, in order.
+    pub(super) fn metrics(&self, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
+        let mut metrics = self.names();
+        if self.has_findings() {
+            metrics.extend(self.ranking_names());
+        }
+        for (metric, estimate) in metrics.iter_mut().zip(estimates) {
+            metric.estimate = estimate;
+        }
+        metrics
+    }
+
+    /// The scores that are sums over studies, without values.
+    pub(super) fn names(&self) -> Vec<Metric> {
+        let mut metrics = Vec::new();
+        let mut add = |group, protocol: &str, name: &str, better, finding| {
+            metrics.push(Metric {
+                group,
+                name: name.to_owned(),
+                finding,
+                protocol: protocol.to_owned(),
+                better,
+                estimate: None,
+            });
+        };
+        for score in &self.text {
+            let protocol = self.scorer.protocol().name();
+            add(MetricGroup::Text, protocol, score.name, score.better, None);
+        }
+        if self.has_labels {
+            clinical_names(MetricGroup::Labels, &self.clinical, &mut add);
+            let name = "severity-weighted errors of a report";
+            let protocol = "weights of this project, not validated";
+            add(MetricGroup::Labels, protocol, name, Better::Lower, None);
+        }
+        if self.has_findings {
+            let protocol = "classifier, probability over 0.5";
+            clinical_names(MetricGroup::Findings, protocol, &mut add);
+        }
+        if self.has_comparisons {
+            for name in ["reports that compare", "sentences that compare"] {
+                let protocol = "phrases of this project, not validated";
+                add(
+                    MetricGroup::Comparisons,
+                    protocol,
+                    name,
+                    Better::Lower,
+                    None,
+                );
+            }
+        }
+        metrics
+    }
+
+    /// Whether findings of images are scored, too.
+    pub(super) fn has_findings(&self) -> bool {
+        self.has_findings
+    }
+
+    /// The scores of the classifier's probabilities.
+    fn ranking_names(&self) -> Vec<Metric> {
+        let metric = |name: &str, better, finding| Metric {
+            group: MetricGroup::Findings,
+            name: name.to_owned(),
+            finding,
+            protocol: "classifier's probabilities".to_owned(),
+            better,
+            estimate: None,
+        };
+        let mut metrics = vec![
+            metric("macro AUC", Better::Higher, None),
+            metric("Brier score", Better::Lower, None),
+        ];
+        let each = Finding::ALL.map(|finding| metric("AUC", Better::Higher, Some(finding)));
+        metrics.extend(each);
+        metrics
+    }
+}
+
+/// Scores of labels, in the order of [`clinical_values`].
+const CLINICAL: [&str; 14] = [
+    "macro F1",
+    "macro precision",
+    "macro recall",
+    "sample F1",
+    "accuracy",
+    "micro precision",
+    "micro recall",
+    "micro F1",
+    "macro precision of 5",
+    "macro recall of 5",
+    "macro F1 of 5",
+    "micro precision of 5",
+    "micro recall of 5",
+    "micro F1 of 5",
+];
+/// Scores of each finding.
+const RATES: [&str; 3] = ["precision", "recall", "F1"];
+
+fn clinical_names(
+    group: MetricGroup,
+    protocol: &str,
+    add: &mut impl FnMut(MetricGroup, &str, &str, Better, Option<Finding>),
+) {
+    for name in CLINICAL {
+        add(group, protocol, name, Better::Higher, None);
+    }
+    for finding in Finding::ALL {
+        for name in RATES {
+            add(group, protocol, name, Better::Higher, Some(finding));
+        }
+    }
+}
+
+fn clinical_values(counts: &LabelCounts, studies: u64, values: &mut Vec<f64>) {
+    if studies == 0 {
+        let scores = CLINICAL.len() + RATES.len() * Finding::ALL.len();
+        values.extend(std::iter::repeat_n(f64::NAN, scores));
+        return;
+    }
+    let scores: ClinicalScores = counts.scores();
+    values.extend([
+        scores.macro_f1,
+        scores.macro_precision,
+        scores.macro_recall,
+        scores.sample_f1,
+        scores.accuracy,
+    ]);
+    let mut rates = |rates: &Rates| values.extend([rates.precision, rates.recall, rates.f1]);
+    for all in [&scores.micro, &scores.five_macro, &scores.five_micro] {
+        rates(all);
+    }
+    for (_, label) in &scores.labels {
+        rates(label);
+    }
+}

@@ -1,0 +1,140 @@
+//! What is kept of a scored study, and the sum of several.
+
+use super::{CLASSES, ScoreOptions, Truths};
+use crate::evaluation::clinical::LabelCounts;
+use crate::evaluation::comparisons::ComparisonCounts;
+use crate::evaluation::corpus::MatchedStudy;
+use crate::evaluation::severity::SeverityErrors;
+use crate::evaluation::text_scores::cider::DocumentFrequencies;
+use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
+
+/// What is true of a study's findings, as far as it is known, and what was said.
+type Answers = ([Option<bool>; CLASSES], [bool; CLASSES]);
+
+/// The scores of one study; its texts are not kept.
+#[derive(Clone, Debug, Default)]
+pub struct StudyScores {
+    /// The report's words beside the reference's, where there is a reference text.
+    pub text: Option<TextCounts>,
+    /// The report's labels beside the reference's.
+    pub report: Option<Answers>,
+    /// The report's wrong labels by what they weigh.
+    pub severity: Option<SeverityErrors>,
+    /// Sentences of the report that compare with an earlier image.
+    pub comparisons: Option<ComparisonCounts>,
+    /// The classifier's answers beside the reference's labels.
+    pub findings: Option<Answers>,
+    /// The classifier's probabilities.
+    pub probabilities: Option<[f32; CLASSES]>,
+    /// Findings that the classifier sees and the report does not state, and the other way round.
+    pub disagreement: Option<([bool; CLASSES], [bool; CLASSES])>,
+    /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
+    pub agreement: Option<f64>,
+}
+
+/// The sum of some studies' scores. Its size does not depend on their number.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Words of reports beside words of references.
+    pub text: TextCounts,
+    /// Labels of reports.
+    pub reports: LabelCounts,
+    /// The number of reports whose labels were scored.
+    pub labelled: u64,
+    /// Wrong labels of reports by what they weigh.
+    pub severity: SeverityErrors,
+    /// Comparisons with earlier images.
+    pub comparisons: ComparisonCounts,
+    /// The classifier's answers.
+    pub findings: LabelCounts,
+    /// The number of images whose findings were scored.
+    pub classified: u64,
+}
+
+impl StudyScores {
+    pub(super) fn of(
+        study: &MatchedStudy,
+        prediction: Option<&str>,
+        reference: Option<&str>,
+        frequencies: &DocumentFrequencies,
+        truths: &Truths,
+        options: &ScoreOptions,
+    ) -> Self {
+        let mut scores = Self {
+            comparisons: prediction.map(ComparisonCounts::of),
+            probabilities: study.probabilities,
+            agreement: study.agreement,
+            ..Self::default()
+        };
+        if let (Some(prediction), Some(reference)) = (prediction, reference) {
+            scores.text = Some(options.scorer.counts(prediction, reference, frequencies));
+        }
+        if let Some(labels) = &study.reference_labels {
+            let truth = truths.truth(labels, study.is_of_table);
+            let said = study.labels.as_ref().map(|said| truths.present(said));
+            scores.report = said.map(|said| (truth, said));
+            scores.severity = said.map(|said| SeverityErrors::of(&truth, &said));
+            scores.findings = study
+                .probabilities
+                .map(|probabilities| (truth, seen(&probabilities)));
+        }
+        if let (Some(labels), Some(probabilities)) = (&study.labels, &study.probabilities) {
+            let (stated, seen) = (truths.present(labels), seen(probabilities));
+            let only = |a: &[bool; CLASSES], b: &[bool; CLASSES]| {
+                std::array::from_fn(|class| a[class] && !b[class])
+            };
+            scores.disagreement = Some((only(&seen, &stated), only(&stated, &seen)));
+        }
+        scores
+    }
+
+    /// F1 of the report's findings, as far as they are known; none where neither side has any.
+    pub fn label_f1(&self) -> Option<f64> {
+        let (truth, said) = self.report.as_ref()?;
+        let (mut agree, mut sizes) = (0_u32, 0_u32);
+        for (truth, &said) in truth.iter().zip(said) {
+            if let Some(truth) = *truth {
+                agree += u32::from(truth && said);
+                sizes += u32::from(truth) + u32::from(said);
+            }
+        }
+        (sizes > 0).then(|| f64::from(2 * agree) / f64::from(sizes))
+    }
+
+    /// What the wording of one report is worth, 0 to 1: ROUGE-L, or under ReXrank's protocol BLEU-2.
+    pub fn wording(&self, protocol: TextProtocol) -> Option<f64> {
+        let text = self.text.as_ref()?;
+        Some(match protocol {
+            TextProtocol::Rexrank => text.smoothed_bleu_2,
+            TextProtocol::Radialog2023 | TextProtocol::CocoCaption => text.rouge_l,
+        })
+    }
+}
+
+/// Probabilities over one half, as the classifier's findings are chosen.
+fn seen(probabilities: &[f32; CLASSES]) -> [bool; CLASSES] {
+    probabilities.map(|probability| probability > 0.5)
+}
+
+impl Totals {
+    /// Adds a study.
+    pub fn add(&mut self, study: &StudyScores) {
+        if let Some(text) = &study.text {
+            self.text.add(text);
+        }
+        if let Some((truth, said)) = &study.report {
+            self.labelled += 1;
+            self.reports.add_known(truth, said);
+        }
+        if let Some(severity) = &study.severity {
+            self.severity.add(severity);
+        }
+        if let Some(comparisons) = &study.comparisons {
+            self.comparisons.add(comparisons);
+        }
+        if let Some((truth, said)) = &study.findings {
+            self.classified += 1;
+            self.findings.add_known(truth, said);
+        }
+    }
+}
