@@ -28,7 +28,8 @@ const BAR: usize = 20;
 
 /// Talk about a chest X-ray: findings, report, then questions
 ///
-/// Everything runs in this process, or, with --url, at a gateway. Answers stream as they are written; Ctrl-C stops one.
+/// Everything runs in this process, or, with --url, at a gateway. Answers stream as they are written;
+/// Ctrl-C stops one.
 ///
 /// Examples:
 ///   radialog chat xray.png

@@ -31,9 +31,10 @@ enum ExportCommand {
 
 /// Reports that people corrected in conversations, in the format of the instruct data set
 ///
-/// One JSON array of {instruction, input, output, dicom, task_type}: the whole prompt up to and including ASSISTANT:, an empty
-/// input, the corrected report, and the image's content hash. An accepted correction has task_type CO and its report in the
-/// prompt; a report that a person typed has task_type RG.
+/// One JSON array of {instruction, input, output, dicom, task_type}: the whole prompt up to and
+/// including ASSISTANT:, an empty input, the corrected report, and the image's content hash. An
+/// accepted correction has task_type CO and its report in the prompt; a report that a person typed
+/// has task_type RG.
 ///
 /// Example: radialog export corrections --out corrections.json --s3 http://host:9000/radialog
 #[derive(Args)]

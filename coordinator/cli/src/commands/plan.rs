@@ -32,11 +32,13 @@ use measured::Measured;
 use report::PlanReport;
 use stage_value::StageValue;
 
-/// Say what a run over an archive will take: what is computed already, hours, memory, cost, and where it waits
+/// Say what a run over an archive will take: what is computed already, hours, memory, cost, and where
+/// it waits
 ///
-/// Each stage's seconds a study come from a short run over the archive's first studies on this machine (--probe), from the
-/// results of an earlier run on the machines in question (--measured), or as given (--seconds). A simulation of the pipeline
-/// over the pool that --workers describes says the rest. Nothing is written.
+/// Each stage's seconds a study come from a short run over the archive's first studies on this
+/// machine (--probe), from the results of an earlier run on the machines in question (--measured), or
+/// as given (--seconds). A simulation of the pipeline over the pool that --workers describes says the
+/// rest. Nothing is written.
 ///
 /// Examples:
 ///   radialog plan xrays/

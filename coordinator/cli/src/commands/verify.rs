@@ -33,15 +33,17 @@ const NAMED: usize = 3;
 
 /// Make one study of a run again, and say whether the bytes are the same
 ///
-/// Takes the study's line in results.jsonl: the hash of its image, the bundle's, the findings in its prompt, and how its report was
-/// decoded, the seed among it. Fetches the image from the run's store, or takes --image; checks their hashes; computes
-/// every stage anew in this process, of nothing that is stored; and compares the new line with the old one, timings aside.
+/// Takes the study's line in results.jsonl: the hash of its image, the bundle's, the findings in its
+/// prompt, and how its report was decoded, the seed among it. Fetches the image from the run's store,
+/// or takes --image; checks their hashes; computes every stage anew in this process, of nothing that
+/// is stored; and compares the new line with the old one, timings aside.
 ///
-/// On another kind of processor, or with another release, numbers may differ in their last digits: the record is of those it was
-/// made with.
+/// On another kind of processor, or with another release, numbers may differ in their last digits:
+/// the record is of those it was made with.
 ///
-/// Exit codes: 0 the bytes are the same; 65 they are not, or the record does not say enough to make it again; 64 the command line is
-/// wrong: no such study, another bundle, another image; 1 it could not be computed.
+/// Exit codes: 0 the bytes are the same; 65 they are not, or the record does not say enough to make
+/// it again; 64 the command line is wrong: no such study, another bundle, another image; 1 it could
+/// not be computed.
 ///
 /// Examples:
 ///   radialog verify s50414267 --run results

@@ -29,15 +29,16 @@ const SCORES_FILE: &str = "correction.json";
 
 /// Reports, corrected by what is wrong with their labels: scores before and after
 ///
-/// Generates the report of every study, labels it with CheXbert, asks for what it missed and against what it has wrongly, lets
-/// the model rewrite it, labels that, and scores both. A report without a fault stays as it is. The same labels choose the
-/// corrections and score them, as in the original: this is how well the model does what it is told, and no measure of
-/// how good its reports are.
+/// Generates the report of every study, labels it with CheXbert, asks for what it missed and against
+/// what it has wrongly, lets the model rewrite it, labels that, and scores both. A report without a
+/// fault stays as it is. The same labels choose the corrections and score them, as in the original:
+/// this is how well the model does what it is told, and no measure of how good its reports are.
 ///
-/// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's request and both texts), and
-/// the runs. Run the same command again to resume.
+/// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
+/// request and both texts), and the runs. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate correction studies.csv --out eval --split test

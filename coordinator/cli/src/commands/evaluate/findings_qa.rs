@@ -32,10 +32,12 @@ const ALL_TOKENS: u32 = 30;
 /// blanks behind every earlier ASSISTANT:, where the model has learned one, and the list of a v2 bundle is searched for names in
 /// lower case only. Without it there is one blank, and case is ignored.
 ///
-/// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv (every answer), and the runs. Both
-/// modes may share one --out: the reports are generated once. Run the same command again to resume.
+/// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
+/// (every answer), and the runs. Both modes may share one --out: the reports are generated once. Run
+/// the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate findings-qa studies.csv --mode binary --out eval --split test

@@ -13,15 +13,18 @@ use super::follow_up::text_totals::{MeteorArgs, TextTotals};
 use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session, print_texts};
 use crate::exit::EXIT_INTERRUPTED;
 
-/// Let a v2 model write the impression to the radiologist's findings, and score it against the radiologist's
+/// Let a v2 model write the impression to the radiologist's findings, and score it against the
+/// radiologist's
 ///
-/// The dialog has the image, its predicted findings, and the radiologist's findings section where the report would be. Studies with
-/// both sections count. A bundle of v1 was not trained for this and is skipped, which is said.
+/// The dialog has the image, its predicted findings, and the radiologist's findings section where the
+/// report would be. Studies with both sections count. A bundle of v1 was not trained for this and is
+/// skipped, which is said.
 ///
-/// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer), and the runs. Run the same command again to
-/// resume.
+/// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer), and the runs. Run
+/// the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// it could not be run.
 ///
 /// Example:
 ///   radialog evaluate impression images.csv --references openi/reports.csv --split test --out eval --bundle /bundles/radialog-v2

@@ -14,12 +14,15 @@ use crate::exit::EXIT_INTERRUPTED;
 
 /// Ask a v2 model from which view each image was taken, and score its answers
 ///
-/// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in it, whatever its case and with both
-/// blanks; else it is unknown, which is a class of its own. A bundle of v1 was not trained for this and is skipped, which is said.
+/// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in
+/// it, whatever its case and with both blanks; else it is unknown, which is a class of its own. A
+/// bundle of v1 was not trained for this and is skipped, which is said.
 ///
-/// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), and the runs. Run the same command again to resume.
+/// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), and the runs. Run the
+/// same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1 it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate view mimic-cxr-jpg --views mimic-cxr-2.0.0-metadata.csv --out eval --bundle /bundles/radialog-v2

@@ -22,13 +22,16 @@ use super::run::{Finished, Job, RunArgs, Session};
 use super::{SampleArgs, WordingArgs};
 use crate::exit::EXIT_INTERRUPTED;
 
-/// Task files for `prepare instruct` whose answers a language model writes from reports, without an image
+/// Task files for `prepare instruct` whose answers a language model writes from reports, without an
+/// image
 ///
-/// Writes TASKS/instruct_large_{TASK}.json. EL explains the radiologist's report in plain language, SU summarises it, RQA
-/// asks about a region of it, each for a sixth of the images. CO corrects reports of a model: give a finished `radialog batch`
-/// run over train images with --reports; what its labels and the radiologist's differ in is to be corrected. The original asks
-/// Vicuna 13B, greedily, for 256 tokens at most. Runs the bundle's language component through the queue and the workers, in
-/// this process or, with --amqp, --s3 and --redis, elsewhere. Run the same command again to resume.
+/// Writes TASKS/instruct_large_{TASK}.json. EL explains the radiologist's report in plain language,
+/// SU summarises it, RQA asks about a region of it, each for a sixth of the images. CO corrects
+/// reports of a model: give a finished `radialog batch` run over train images with --reports; what
+/// its labels and the radiologist's differ in is to be corrected. The original asks Vicuna 13B,
+/// greedily, for 256 tokens at most. Runs the bundle's language component through the queue and the
+/// workers, in this process or, with --amqp, --s3 and --redis, elsewhere. Run the same command again
+/// to resume.
 ///
 /// Examples:
 ///   radialog prepare answers --task EL --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels labels.csv

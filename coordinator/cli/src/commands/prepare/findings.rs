@@ -12,14 +12,15 @@ use super::embeddings::TableArgs;
 use super::run::{RunArgs, Session};
 use crate::exit::EXIT_INTERRUPTED;
 
-/// Findings of every image of a table, as the original's structured predictions: {"id": ["Edema", ...], ...}
+/// Findings of every image of a table, as the original's structured predictions: {"id": ["Edema",
+/// ...], ...}
 ///
-/// A finding is listed where its probability is over 0.5. Runs the bundle's findings component through the queue and the
-/// workers, in this process or, with --amqp, --s3 and --redis, elsewhere. Run the same command again to resume. Images that
-/// cannot be read are told and left out.
+/// A finding is listed where its probability is over 0.5. Runs the bundle's findings component
+/// through the queue and the workers, in this process or, with --amqp, --s3 and --redis, elsewhere.
+/// Run the same command again to resume. Images that cannot be read are told and left out.
 ///
-/// The id is the column dicom_id, else study_id, else the image's name. The original looks for its files under the names
-/// structured_preds_chexpert_log_weighting_{val,test}_macro.json.
+/// The id is the column dicom_id, else study_id, else the image's name. The original looks for its
+/// files under the names structured_preds_chexpert_log_weighting_{val,test}_macro.json.
 ///
 /// Examples:
 ///   radialog prepare findings --images nih/labels.csv --split test --bundle DIR --out findings.json
