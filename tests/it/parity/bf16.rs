@@ -170,7 +170,7 @@ fn chexbert(case: &Case) -> Result<()> {
     let (mut same, mut all) = (0, 0);
     for (head, logits) in output.logits.iter().enumerate() {
         let classes = |logits: &Tensor| logits.argmax(1)?.to_vec1::<u32>();
-        let recorded = classes(&recorded[&format!("logits.{head}")])?;
+        let recorded = classes(&recorded[&format!("logits.{head:02}")])?;
         let pairs = classes(logits)?.into_iter().zip(&recorded);
         same += pairs.filter(|(own, recorded)| own == *recorded).count();
         all += recorded.len();
