@@ -102,13 +102,14 @@ fn what_is_named_and_not_there_is_usage() {
     std::fs::write(&file, "text").unwrap();
     std::fs::write(&table, "study_id,picture\n").unwrap();
     let [file, table] = [&file, &table].map(|path| path.to_str().unwrap());
+    let xrays = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
     let out = dir.path().join("out");
     let out = out.to_str().unwrap();
     let batch = |more: &[&str]| radialog(&[&["batch", "--out", out], more].concat());
     for (output, says) in [
         (batch(&["/no/such/archive"]), "there is no archive"),
         (batch(&[table]), "no column 'image'"),
-        (batch(&[table, "--bundle", file]), "is not a bundle"),
+        (batch(&[xrays, "--bundle", file]), "is not a bundle"),
         (
             radialog(&["serve", "--bundle", "/no/such"]),
             "is not a bundle",
