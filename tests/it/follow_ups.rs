@@ -177,7 +177,7 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
 
     // Another truth is another evaluation.
     let other = ["correction", "studies.csv", "--labels", "labels.csv"];
-    let text = fixture.evaluate(1, &other, "eval")?;
+    let text = fixture.evaluate(64, &other, "eval")?;
     ensure!(text.contains("name another with --out"), "{text}");
     let text = fixture.evaluate(0, &other, "eval-labels")?;
     ensure!(
@@ -285,7 +285,7 @@ fn a_bundle_of_v1_skips_what_v2_was_trained_for_and_says_so() -> Result<()> {
         fixture.path("sections.csv"),
         sections.replace("large", "small"),
     )?;
-    let text = fixture.evaluate(1, &impression, "impressions")?;
+    let text = fixture.evaluate(64, &impression, "impressions")?;
     ensure!(text.contains("name another with --out"), "{text}");
     // Nothing is written by a model whose length could be limited.
     let limited = [&view[..], &["--max-new-tokens", "4"]].concat();
@@ -319,7 +319,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
     );
     std::fs::write(fixture.path("bad.csv"), "study_id,Edema\ns0,1\ns1,maybe\n")?;
     let text = fixture.evaluate(
-        1,
+        64,
         &[&correction[..], &["--labels", "bad.csv"]].concat(),
         "eval",
     )?;
@@ -339,7 +339,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
     }
     let bundle = fixture.path("nowhere").display().to_string();
     let text = fixture.says(
-        1,
+        64,
         &[
             "evaluate",
             "correction",

@@ -71,7 +71,7 @@ fn sampled_reports_are_seeded_and_leave_the_report_as_it_is() -> Result<()> {
         "--limit",
         "3",
     ];
-    let text = fixture.says(1, &[&more[..], &["--max-new-tokens", TOKENS]].concat())?;
+    let text = fixture.says(64, &[&more[..], &["--max-new-tokens", TOKENS]].concat())?;
     ensure!(text.contains("way of decoding"), "{text}");
     Ok(())
 }

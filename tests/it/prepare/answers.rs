@@ -137,7 +137,7 @@ async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_s
         .prepare(&[&arguments[..], &["--seed", "1"]].concat())
         .await?;
     ensure!(
-        again.status.code() == Some(1) && shown(&again).contains("another input"),
+        again.status.code() == Some(64) && shown(&again).contains("another input"),
         "{}",
         shown(&again)
     );

@@ -190,7 +190,7 @@ async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that
     ];
     let output = fixture.prepare(&arguments).await?;
     ensure!(
-        output.status.code() == Some(1) && shown(&output).contains("no column 'split'"),
+        output.status.code() == Some(64) && shown(&output).contains("no column 'split'"),
         "{}",
         shown(&output)
     );
