@@ -319,7 +319,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
     );
     std::fs::write(fixture.path("bad.csv"), "study_id,Edema\ns0,1\ns1,maybe\n")?;
     let text = fixture.evaluate(
-        64,
+        1,
         &[&correction[..], &["--labels", "bad.csv"]].concat(),
         "eval",
     )?;
