@@ -143,6 +143,32 @@ fn a_row_whose_image_is_called_as_its_id_is_one_row() -> Result<()> {
 }
 
 #[test]
+fn references_that_lack_a_half_are_named_and_a_row_that_says_nothing_hides_none() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write(
+        "made.csv",
+        "study_id,dicom_id,prediction\n50000001,a1,Clear.\n50000001,a2,Clear.\n50000002,b1,Clear.\n",
+    )?;
+    folder.write(
+        "texts.csv",
+        "study_id,report\ns50000001,Clear.\n50000002,Clear.\n",
+    )?;
+    folder.write("blank.csv", "study_id,Edema\n50000001,\n50000002,\n")?;
+    folder.write("labels.csv", "study_id,Edema\n50000001,1\n")?;
+    let references = ["--references", "texts.csv", "blank.csv", "labels.csv"];
+    let printed = folder.evaluate(&[&["made.csv"], &references[..]].concat())?;
+    // Two images of one study are two predictions.
+    ensure!(printed.contains("3 studies scored: 3 texts"), "{printed}");
+    let faults = folder.read("evaluation/faults.csv")?;
+    let empty: Vec<&str> = faults
+        .lines()
+        .filter(|line| line.contains("blank.csv"))
+        .collect();
+    ensure!(empty.len() == 1 && empty[0].contains("b1"), "{faults}");
+    Ok(())
+}
+
+#[test]
 fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     folder.write("predictions.csv", "id,report\na,Clear.\n")?;

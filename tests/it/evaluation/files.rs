@@ -111,7 +111,6 @@ fn the_originals_files_have_its_names_order_and_words() -> Result<()> {
                 "Avg Bleu 2",
                 "Avg Bleu 3",
                 "Avg Bleu 4",
-                "Avg Meteor",
                 "Avg Rouge",
                 "Mean Chexpert F1",
                 "Mean Chexpert Precision",

@@ -302,10 +302,9 @@ impl Scores {
     }
 }
 
-/// Whether a cell holds no text: pandas writes a missing one as `nan`.
+/// Whether a cell holds no text, as everywhere in tables.
 fn is_missing(text: &str) -> bool {
-    let text = text.trim();
-    text.is_empty() || text.eq_ignore_ascii_case("nan")
+    radialog_schemas::table::cell(text).is_none()
 }
 
 fn rows(file: &Path) -> anyhow::Result<TextRows> {

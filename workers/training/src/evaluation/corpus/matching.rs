@@ -96,6 +96,8 @@ impl Corpus {
         };
         let shown: Arc<str> = file.path.to_string_lossy().into();
         corpus.file = shown.clone();
+        // References that are named are the only ones: a run's own would mix two truths.
+        let has_references = references.is_some();
         let mut references = references.unwrap_or_default();
         corpus.notes.append(&mut references.notes);
         corpus.faults.append(&mut references.faults);
@@ -150,7 +152,8 @@ impl Corpus {
             let of_table = found.labels.filter(|labels| {
                 options.blank_is_absent || labels.iter().any(|label| *label != Label::Blank)
             });
-            let reference_labels = of_table.or(prediction.reference_labels);
+            let of_run = prediction.reference_labels.filter(|_| !has_references);
+            let reference_labels = of_table.or(of_run);
             if found.text.is_none() && reference_labels.is_none() {
                 let kind = match found.place {
                     Some(_) => FaultKind::EmptyReference,
@@ -158,6 +161,10 @@ impl Corpus {
                 };
                 fault(kind, found.detail);
                 continue;
+            }
+            // Its other half is scored.
+            if found.is_partly_empty || found.labels.is_some() && of_table.is_none() {
+                fault(FaultKind::EmptyReference, found.detail);
             }
             // Without a place in the references, by id: lines of a run stand in the order in which they were done.
             let last = (usize::MAX, 0);
@@ -294,8 +301,10 @@ struct Reference {
     patient: Option<String>,
     split: Option<String>,
     image: String,
-    /// Where an empty reference stands.
+    /// Where an empty reference stands, or the last one.
     detail: String,
+    /// Whether a file has the study with neither a text nor labels.
+    is_partly_empty: bool,
 }
 
 /// Looks a study up in all files: the first text and the first labels count. Rows that differ are given by their lines.
@@ -337,13 +346,26 @@ fn found(
             reference.id = Some(entry.id.clone());
         }
         reference.text = reference.text.or(entry.text);
-        reference.labels = reference.labels.or(entry.labels);
+        // A row that says nothing hides none that does.
+        let says_something =
+            |labels: &FindingLabels| labels.iter().any(|label| *label != Label::Blank);
+        if entry.labels.is_some() && !reference.labels.as_ref().is_some_and(says_something) {
+            reference.labels = entry
+                .labels
+                .filter(says_something)
+                .or(reference.labels)
+                .or(entry.labels);
+        }
+        let is_empty = entry.text.is_none() && !entry.labels.as_ref().is_some_and(says_something);
+        reference.is_partly_empty |= entry.text.is_none() && entry.labels.is_none();
         reference.patient = reference.patient.or_else(|| entry.patient.clone());
         reference.split = reference.split.or_else(|| entry.split.clone());
         if reference.image.is_empty() {
             reference.image.clone_from(&entry.image);
         }
-        reference.detail = shown;
+        if is_empty || reference.detail.is_empty() {
+            reference.detail = shown;
+        }
     }
     Ok(reference)
 }

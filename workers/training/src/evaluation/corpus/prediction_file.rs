@@ -18,6 +18,8 @@ use crate::prepare::{FindingLabels, TableFile, text_cell};
 pub(super) const ID_COLUMNS: [&str; 5] = ["study_id", "dicom_id", "id", "study", "image_id"];
 /// Further columns by which a row may be known: names of files, perhaps several with `;` between them.
 pub(super) const FILE_COLUMNS: [&str; 5] = ["image", "images", "img_filename", "note_file", "path"];
+/// The column of a row's image, by which predictions are told apart where a study has several.
+const IMAGE_ID_COLUMN: &str = "dicom_id";
 /// Names of the columns that have a generated text, the best first.
 const TEXT_COLUMNS: [&str; 8] = [
     "prediction",
@@ -35,8 +37,10 @@ const RESULTS_FILE: &str = "results.jsonl";
 /// One generated report.
 #[derive(Clone, Debug, Default)]
 pub struct Prediction {
-    /// The study.
+    /// The study, or its image where the file names both.
     pub id: String,
+    /// The study, where the file names it beside its image; else empty.
+    pub study: String,
     /// The image's name; empty where the file does not say.
     pub image: String,
     /// Where it stands.
@@ -76,6 +80,9 @@ impl Prediction {
     /// The ids that the study may have in a table: its own, and those in the path of its image.
     pub(super) fn ids(&self) -> Vec<&str> {
         let mut ids = vec![self.id.as_str(), stem(&self.id)];
+        if !self.study.is_empty() {
+            ids.push(self.study.as_str());
+        }
         if !self.image.is_empty() {
             ids.push(stem(&self.image));
         }
@@ -150,6 +157,7 @@ impl PredictionFile {
             };
             self.predictions.push(Prediction {
                 id,
+                study: String::new(),
                 line: number,
                 text: report,
                 labels: record.report_labels.as_ref().map(labels),
@@ -178,7 +186,7 @@ impl PredictionFile {
             ));
         }
         for (id, study) in &studies {
-            self.has_references |= study.section_findings.is_some();
+            self.has_references |= study.findings().is_some();
             let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
             let text = self.text(store, line, id, report.as_deref().unwrap_or_default())?;
@@ -208,6 +216,10 @@ impl PredictionFile {
             );
             return Err(TrainingError::line(&path, 1, reason));
         };
+        let (of_study, id) = match table.optional(IMAGE_ID_COLUMN) {
+            Some(image) if image != id => (Some(id), image),
+            _ => (None, id),
+        };
         let (split, image) = (table.optional("split"), find(&["image", "file"]));
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
@@ -236,6 +248,7 @@ impl PredictionFile {
             let text = self.text(store, row.line, &study, text_cell(&row, column))?;
             self.predictions.push(Prediction {
                 id: study,
+                study: cell(of_study).unwrap_or_default().to_owned(),
                 line: row.line,
                 text,
                 image: cell(image).unwrap_or_default().to_owned(),
@@ -252,6 +265,10 @@ impl PredictionFile {
         self.by_order = true;
         for (place, row) in rows.enumerate() {
             let (line, text) = row.map_err(TrainingError::content(&path))?;
+            if place == 0 && TEXT_COLUMNS.contains(&text.trim().to_ascii_lowercase().as_str()) {
+                let reason = "this is the name of a column: give the table a column of ids too, or take the name away, for texts alone";
+                return Err(TrainingError::line(&path, line, reason));
+            }
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let id = format!("row {}", place + 1);
             let text = self.text(store, line, &id, text)?;
@@ -269,10 +286,10 @@ impl PredictionFile {
         let mut lines = std::collections::HashMap::new();
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
         for prediction in std::mem::take(&mut self.predictions) {
-            match lines.get(&prediction.id) {
+            match lines.get(comparable(&prediction.id)) {
                 Some(&first) => dropped.push((prediction, first)),
                 None => {
-                    lines.insert(prediction.id.clone(), prediction.line);
+                    lines.insert(comparable(&prediction.id).to_owned(), prediction.line);
                     kept.push(prediction);
                 }
             }

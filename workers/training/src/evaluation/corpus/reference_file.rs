@@ -131,11 +131,11 @@ impl References {
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
         for (id, study) in rexrank_file::read(&file.path)? {
-            let findings = rexrank_file::text(study.section_findings.as_ref());
+            let findings = study.findings();
             let text = match section {
                 ReferenceSection::Findings => findings.unwrap_or_default(),
                 ReferenceSection::Whole => {
-                    let impression = rexrank_file::text(study.section_impression.as_ref());
+                    let impression = study.impression();
                     match (findings, impression) {
                         (None, None) => String::new(),
                         // The benchmark's own script writes Python's `None` where a section is missing.

@@ -2,8 +2,7 @@
 //! `model_prediction`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
+use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -16,12 +15,15 @@ use crate::error::TrainingError;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(expecting = "an object with the sections of a report")]
 pub(super) struct RexrankStudy {
-    /// The findings section; older files call it `findings`.
-    #[serde(default, alias = "findings")]
-    pub(super) section_findings: Option<Value>,
-    /// The impression section; older files call it `impression`.
-    #[serde(default, alias = "impression")]
-    pub(super) section_impression: Option<Value>,
+    #[serde(default)]
+    section_findings: Option<Value>,
+    #[serde(default)]
+    section_impression: Option<Value>,
+    /// As older files call the sections.
+    #[serde(default)]
+    findings: Option<Value>,
+    #[serde(default)]
+    impression: Option<Value>,
     /// What the evaluated system wrote.
     #[serde(default)]
     pub(super) model_prediction: Option<Value>,
@@ -36,6 +38,18 @@ pub(super) struct RexrankStudy {
     pub(super) split: Option<Value>,
 }
 
+impl RexrankStudy {
+    /// The findings section.
+    pub(super) fn findings(&self) -> Option<String> {
+        text(self.section_findings.as_ref()).or_else(|| text(self.findings.as_ref()))
+    }
+
+    /// The impression section.
+    pub(super) fn impression(&self) -> Option<String> {
+        text(self.section_impression.as_ref()).or_else(|| text(self.impression.as_ref()))
+    }
+}
+
 /// The studies in the order of the file; an id may stand twice.
 pub(super) struct RexrankStudies(pub(super) Vec<(String, RexrankStudy)>);
 
@@ -44,16 +58,36 @@ pub(super) struct RexrankStudies(pub(super) Vec<(String, RexrankStudy)>);
 /// # Errors
 /// No such file, or one that is no object of objects.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, RexrankStudy)>, TrainingError> {
-    let file = File::open(path).map_err(TrainingError::io("open", path))?;
-    let studies: RexrankStudies =
-        serde_json::from_reader(BufReader::new(file)).map_err(|error| {
-            TrainingError::line(
-                path,
-                error.line() as u64,
-                format!("no JSON of ReXrank, an object of studies by id: {error}"),
-            )
-        })?;
+    let json = fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+    let studies: RexrankStudies = serde_json::from_str(&without_nan(&json)).map_err(|error| {
+        TrainingError::line(
+            path,
+            error.line() as u64,
+            format!("no JSON of ReXrank, an object of studies by id: {error}"),
+        )
+    })?;
     Ok(studies.0)
+}
+
+/// Python writes a missing cell as `NaN`, which JSON does not know: `null`, outside of strings.
+fn without_nan(json: &str) -> String {
+    let mut parts = Vec::new();
+    let (mut in_string, mut is_escaped) = (false, false);
+    let mut begun = 0;
+    for (at, byte) in json.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'N' if !in_string && json[at..].starts_with("NaN") => {
+                parts.extend([&json[begun..at], "null"]);
+                begun = at + "NaN".len();
+            }
+            _ => {}
+        }
+    }
+    parts.push(&json[begun..]);
+    parts.concat()
 }
 
 /// A cell as text: numbers as they stand, and none where the file says `null` or `NaN`.

@@ -25,7 +25,8 @@ const LINES: [(&str, MetricGroup, &str); 11] = [
     ("Avg Bleu 2", MetricGroup::Text, "BLEU-2"),
     ("Avg Bleu 3", MetricGroup::Text, "BLEU-3"),
     ("Avg Bleu 4", MetricGroup::Text, "BLEU-4"),
-    ("Avg Meteor", MetricGroup::Text, "METEOR"),
+    // Without its data it is another score, which scripts would take for the original's.
+    ("Avg Meteor", MetricGroup::Text, "METEOR 1.5"),
     ("Avg Rouge", MetricGroup::Text, "ROUGE-L"),
     ("Mean Chexpert F1", MetricGroup::Labels, "macro F1"),
     (
@@ -74,7 +75,7 @@ pub fn write_original_files(
         let estimate = evaluated.scores.metrics.iter().find(of);
         if let Some(estimate) = estimate.and_then(|metric| metric.estimate) {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{words}: {}", estimate.value);
+            let _ = writeln!(text, "{words}: {:?}", estimate.value);
         }
     }
     durable::replace(&scores, text.as_bytes()).map_err(TrainingError::io("write", &scores))?;

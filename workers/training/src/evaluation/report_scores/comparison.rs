@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Metric, MetricSet, ReportScores, ScoreOptions, StudyScores, Totals};
-use crate::evaluation::corpus::Corpus;
+use crate::evaluation::corpus::{Corpus, comparable};
 use crate::random::Random;
 
 /// A score of two systems.
@@ -50,12 +50,12 @@ pub fn compare(
         .studies
         .iter()
         .enumerate()
-        .map(|(place, study)| (study.id.as_str(), place))
+        .map(|(place, study)| (comparable(&study.id), place))
         .collect();
     let mut patients: HashMap<u32, Vec<(&StudyScores, &StudyScores)>> = HashMap::new();
     let (mut order, mut common) = (Vec::new(), 0_u64);
     for (study, scores) in ours.0.studies.iter().zip(&ours.1.studies) {
-        let Some(&place) = places.get(study.id.as_str()) else {
+        let Some(&place) = places.get(comparable(&study.id)) else {
             continue;
         };
         common += 1;

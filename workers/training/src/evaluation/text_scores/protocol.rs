@@ -130,7 +130,11 @@ impl TextScorer {
             counts.rouge_l = rouge_l(&ours, &theirs);
             counts.meteor = self.meteor.counts(&hypothesis, &reference);
         }
-        let (hypothesis, reference) = (white(&hypothesis), white(&reference));
+        // ReXrank's words end at blanks only.
+        let [hypothesis, reference] = [hypothesis, reference].map(|text| match self.protocol {
+            TextProtocol::Rexrank => text.split(' ').map(str::to_owned).collect(),
+            _ => white(&text),
+        });
         counts.bleu = BleuCounts::of(&hypothesis, &reference);
         counts.smoothed_bleu_2 = counts.bleu.smoothed_2();
         if self.protocol.has_cider() {

@@ -139,7 +139,9 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         ),
         (r"(\.{3,5}|(?:\.[ ]){2,4}\.)", Makes::Is("...")),
         (r"(-{2,}|[–—])", Makes::Is("--")),
-        (r"([?!]+)", Makes::Is("?")),
+        (r"(…)", Makes::Is("...")),
+        (r"([?!]{2,})", Makes::Itself),
+        (r"([?!])", Makes::Is("?")),
         (r"(_+)", Makes::Itself),
         (r"(\*+)", Makes::Itself),
         (r"(#[A-Za-z_][A-Za-z0-9_]*)", Makes::Itself),
@@ -308,6 +310,10 @@ mod tests {
             (
                 "1. Clear CXR. 2., mild; no recent CXR.; A&P a_b 5_6-c R&amp;B",
                 "1 clear cxr 2. mild no recent cxr. a&p a_b 5_6-c r&b",
+            ),
+            (
+                "clear?? No!! what?! so? yes… a",
+                "clear ?? no !! what ?! so yes a",
             ),
             ("", ""),
         ] {
