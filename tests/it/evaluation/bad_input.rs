@@ -165,6 +165,13 @@ fn references_that_lack_a_half_are_named_and_a_row_that_says_nothing_hides_none(
         .filter(|line| line.contains("blank.csv"))
         .collect();
     ensure!(empty.len() == 1 && empty[0].contains("b1"), "{faults}");
+    folder.write("others.csv", "study_id,Edema\n50000001,0\n")?;
+    folder.evaluate(&[&["made.csv"], &references[..], &["others.csv"]].concat())?;
+    let faults = folder.read("evaluation/faults.csv")?;
+    ensure!(
+        faults.contains("labels.csv line 2 and") && faults.contains("others.csv line 2"),
+        "{faults}"
+    );
     Ok(())
 }
 

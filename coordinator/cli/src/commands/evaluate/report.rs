@@ -12,7 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::RunFile;
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
-use radialog_training::evaluation::report_scores::{self, BlankAs, ReportScores, ScoreOptions};
+use radialog_training::evaluation::report_scores::{
+    self, BlankAs, Metric, MetricGroup, ReportScores, ScoreOptions,
+};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 
@@ -303,12 +305,15 @@ fn score(
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    if scores.metrics.is_empty() {
-        bail!(
-            "the studies of {} have neither a text beside a reference text, nor labels beside reference labels: name a table of labels \
-             by --references for a run with findings or labelled reports",
-            run.display()
-        );
+    let is_compared = |metric: &Metric| metric.group != MetricGroup::Comparisons;
+    if !scores.metrics.iter().any(is_compared) {
+        report_files::write_faults(out, corpus)?;
+        let run = run.display();
+        return Err(UsageError(format!(
+            "the studies of {run} have neither a text beside a reference text, nor labels beside reference labels: name report texts \
+             by --references, or a table of labels for a run with findings or labelled reports; --bundle labels texts"
+        ))
+        .into());
     }
     Ok(scores)
 }

@@ -128,8 +128,7 @@ impl Corpus {
             };
             let found = match found(&prediction, &mut files, &rows) {
                 Ok(found) => found,
-                Err((lines, name)) => {
-                    let detail = format!("lines {} and {} of {name}", lines.0, lines.1);
+                Err(detail) => {
                     fault(FaultKind::DifferingReferences, detail);
                     continue;
                 }
@@ -301,18 +300,20 @@ struct Reference {
     patient: Option<String>,
     split: Option<String>,
     image: String,
+    /// Where the labels stand.
+    labels_at: String,
     /// Where an empty reference stands, or the last one.
     detail: String,
     /// Whether a file has the study with neither a text nor labels.
     is_partly_empty: bool,
 }
 
-/// Looks a study up in all files: the first text and the first labels count. Rows that differ are given by their lines.
+/// Looks a study up in all files: the first text and the first labels count. Rows that differ are an error that names them.
 fn found(
     prediction: &Prediction,
     files: &mut [ReferenceFile],
     rows: &[Vec<usize>],
-) -> Result<Reference, ((u64, u64), String)> {
+) -> Result<Reference, String> {
     let mut reference = Reference::default();
     let ids = prediction.ids();
     for (number, file) in files.iter_mut().enumerate() {
@@ -331,7 +332,8 @@ fn found(
                     .iter_mut()
                     .filter(of_study)
                     .for_each(|entry| entry.used = true);
-                return Err(((first, second), file.path.display().to_string()));
+                let name = file.path.display();
+                return Err(format!("lines {first} and {second} of {name}"));
             }
             Found::Entry(place) => place,
         };
@@ -349,12 +351,18 @@ fn found(
         // A row that says nothing hides none that does.
         let says_something =
             |labels: &FindingLabels| labels.iter().any(|label| *label != Label::Blank);
+        if let (Some(labels), Some(before)) = (&entry.labels, &reference.labels)
+            && contradict(labels, before)
+        {
+            return Err(format!("{} and {shown}", reference.labels_at));
+        }
         if entry.labels.is_some() && !reference.labels.as_ref().is_some_and(says_something) {
             reference.labels = entry
                 .labels
                 .filter(says_something)
                 .or(reference.labels)
                 .or(entry.labels);
+            reference.labels_at.clone_from(&shown);
         }
         let is_empty = entry.text.is_none() && !entry.labels.as_ref().is_some_and(says_something);
         reference.is_partly_empty |= entry.text.is_none() && entry.labels.is_none();
@@ -368,6 +376,12 @@ fn found(
         }
     }
     Ok(reference)
+}
+
+/// Whether two tables say different things of one finding.
+fn contradict(one: &FindingLabels, other: &FindingLabels) -> bool {
+    let mut pairs = one.iter().zip(other);
+    pairs.any(|(one, other)| one != other && *one != Label::Blank && *other != Label::Blank)
 }
 
 /// The entry of a row without an id.

@@ -113,6 +113,7 @@ pub fn compare(
         .into_iter()
         .zip(mine.into_iter().zip(others))
         .zip(reached)
+        .filter(|((_, (ours, other)), _)| !ours.is_nan() && !other.is_nan())
         .map(|((metric, (ours, other)), reached)| ComparedMetric {
             metric,
             ours,

@@ -258,7 +258,11 @@ fn clinical_values(counts: &LabelCounts, studies: u64, values: &mut Vec<f64>) {
     for all in [&scores.micro, &scores.five_macro, &scores.five_micro] {
         rates(all);
     }
-    for (_, label) in &scores.labels {
-        rates(label);
+    for (finding, label) in &scores.labels {
+        match counts.known(*finding) {
+            // No reference says anything of it: 0 would be a score.
+            0 => values.extend([f64::NAN; RATES.len()]),
+            _ => values.extend([label.precision, label.recall, label.f1]),
+        }
     }
 }
