@@ -2,11 +2,17 @@
 //! paraphrases stay one long text, and only the phrases are looked up by name.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
-/// Bytes that are read at a time.
-const CHUNK: usize = 1 << 20;
+use memchr::memchr_iter;
+
+/// Bytes that are unpacked at a time.
+const CHUNK: u64 = 1 << 20;
+/// Chunks that may wait to be taken apart.
+const WAITING: usize = 4;
 
 /// Paraphrases by phrase.
 #[derive(Default)]
@@ -22,32 +28,20 @@ pub(crate) struct Paraphrases {
 impl Paraphrases {
     /// Reads the unpacked `paraphrase-en`: three lines an entry, a probability (which METEOR does not use), a phrase and its
     /// paraphrase. All entries of a phrase stand together.
-    pub(super) fn read(mut table: impl Read) -> Result<Self, TableError> {
-        let mut reader = TableReader::default();
-        let mut chunk = vec![0; CHUNK];
-        let mut rest: Vec<u8> = Vec::new();
-        loop {
-            let read = table.read(&mut chunk).map_err(TableError::Read)?;
-            if read == 0 {
-                break;
+    pub(super) fn read(table: impl Read + Send) -> Result<Self, TableError> {
+        // To unpack it takes as long as to take it apart.
+        thread::scope(|scope| {
+            let (sender, chunks) = mpsc::sync_channel(WAITING);
+            let unpacking = scope.spawn(move || unpack(table, &sender));
+            let mut reader = TableReader::default();
+            for chunk in chunks {
+                reader.chunk(&chunk)?;
             }
-            let mut lines = chunk[..read].split_inclusive(|byte| *byte == b'\n');
-            for line in lines.by_ref() {
-                match line.strip_suffix(b"\n") {
-                    None => rest.extend(line),
-                    Some(line) if rest.is_empty() => reader.line(line)?,
-                    Some(line) => {
-                        rest.extend(line);
-                        reader.line(&rest)?;
-                        rest.clear();
-                    }
-                }
-            }
-        }
-        if !rest.is_empty() {
-            reader.line(&rest)?;
-        }
-        reader.finished()
+            let died = || Err(io::Error::other("the thread that unpacks it has died"));
+            let unpacked = unpacking.join().unwrap_or_else(|_| died());
+            unpacked.map_err(TableError::Read)?;
+            reader.finished()
+        })
     }
 
     /// Words of the longest phrase that has paraphrases.
@@ -63,6 +57,17 @@ impl Paraphrases {
     }
 }
 
+/// Sends the table in chunks, as long as somebody takes them.
+fn unpack(mut table: impl Read, chunks: &SyncSender<Vec<u8>>) -> io::Result<()> {
+    loop {
+        let mut chunk = Vec::new();
+        let read = table.by_ref().take(CHUNK).read_to_end(&mut chunk)?;
+        if read == 0 || chunks.send(chunk).is_err() {
+            return Ok(());
+        }
+    }
+}
+
 /// What is wrong with a table, before it is known which file it is.
 pub(super) enum TableError {
     Read(std::io::Error),
@@ -73,6 +78,8 @@ pub(super) enum TableError {
 #[derive(Default)]
 struct TableReader {
     found: Paraphrases,
+    /// The beginning of a line that the last chunk has broken off.
+    rest: Vec<u8>,
     line: usize,
     phrase: Vec<u8>,
     /// Where the paraphrases of the phrase begin.
@@ -80,6 +87,23 @@ struct TableReader {
 }
 
 impl TableReader {
+    fn chunk(&mut self, chunk: &[u8]) -> Result<(), TableError> {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', chunk) {
+            let line = &chunk[start..end];
+            start = end + 1;
+            if self.rest.is_empty() {
+                self.line(line)?;
+            } else {
+                let mut whole = std::mem::take(&mut self.rest);
+                whole.extend(line);
+                self.line(&whole)?;
+            }
+        }
+        self.rest.extend(&chunk[start..]);
+        Ok(())
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<(), TableError> {
         match self.line % 3 {
             1 if self.phrase != line => {
@@ -115,6 +139,10 @@ impl TableReader {
     }
 
     fn finished(mut self) -> Result<Paraphrases, TableError> {
+        if !self.rest.is_empty() {
+            let last = std::mem::take(&mut self.rest);
+            self.line(&last)?;
+        }
         if !self.line.is_multiple_of(3) {
             let reason = "the last entry is cut off".to_owned();
             return Err(TableError::Content(reason));
