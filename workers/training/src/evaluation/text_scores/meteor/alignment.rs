@@ -177,8 +177,17 @@ fn candidates(hypothesis: &[&str], reference: &[&str], data: Option<&MeteorData>
         let sets = words.iter().map(|word| data.synonyms.sets(word));
         sets.collect::<Vec<Vec<u32>>>()
     });
+    // Most words share no set, which a bit for each set tells at once.
+    let bits = [0, 1].map(|side: usize| {
+        let bits = sets[side]
+            .iter()
+            .map(|sets| sets.iter().fold(0, |bits, set| bits | set_bit(*set)));
+        bits.collect::<Vec<u64>>()
+    });
     candidates.add_words(2, |h, r| {
-        hypothesis[h] != reference[r] && sets[0][h].iter().any(|set| sets[1][r].contains(set))
+        bits[0][h] & bits[1][r] != 0
+            && hypothesis[h] != reference[r]
+            && sets[0][h].iter().any(|set| sets[1][r].contains(set))
     });
     add_paraphrases(&mut candidates, hypothesis, reference, &data.paraphrases);
     candidates
@@ -247,6 +256,11 @@ fn add_paraphrases(
             }
         }
     }
+}
+
+/// A bit for a set of synonyms.
+fn set_bit(set: u32) -> u64 {
+    1 << (set % 64)
 }
 
 /// A bit for a word's length in bytes.
