@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds, run};
 use radialog_tests::golden;
-use radialog_tests::install::{self, Requirement};
+use radialog_tests::install;
 use radialog_tests::report_pairs::report_pairs;
 use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let count = count.map_or(Ok(PAIRS), |count| count.parse())?;
     let pairs = report_pairs(count, 1)?;
     let python = peer_python("pycocoevalcap", &PACKAGES)?;
-    java()?;
+    install::java("the comparison with the caption toolkit")?;
     let meteor = run(Command::new(&python).args([
         "-c",
         "import pycocoevalcap; print(list(pycocoevalcap.__path__)[0] + '/meteor', end='')",
@@ -136,18 +136,4 @@ fn resample(scorer: &TextScorer, counts: &[TextCounts]) {
         "{RESAMPLES} resamples of all text scores: {seconds:.2} s on one core (mean of all values {:.4})",
         sum / RESAMPLES as f64
     );
-}
-
-fn java() -> Result<PathBuf> {
-    install::program(
-        &["java"],
-        "default-jre-headless",
-        &Requirement {
-            name: "Java",
-            purpose: "the comparison with the caption toolkit",
-            source: "the Debian package default-jre-headless",
-            variable: "PATH",
-            value: "a folder list that has java",
-        },
-    )
 }

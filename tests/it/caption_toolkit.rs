@@ -124,14 +124,12 @@ fn check(theirs: &Theirs, pairs: &[(String, String)], meteor: &Path) -> Result<(
 }
 
 #[test]
-#[ignore = "needs Java; `.ci/run` runs it where there is one"]
 #[expect(
     clippy::print_stdout,
     reason = "how many texts agree is this test's result"
 )]
 fn words_and_all_scores_of_generated_reports_are_those_of_the_caption_toolkit() -> Result<()> {
-    let java = Command::new("java").arg("-version").output();
-    java.context("there is no java on the PATH: install one, e.g. default-jre-headless")?;
+    install::java("the comparison with the caption toolkit")?;
     let python = python()?;
     let pairs = report_pairs::report_pairs(PAIRS, draw::seed()?)?;
     let folder = tempfile::tempdir()?;

@@ -52,6 +52,21 @@ pub fn program(
     find(candidates).with_context(|| missing(requirement, "apt-get could not install it"))
 }
 
+/// Finds Java, or installs it.
+///
+/// # Errors
+/// As [`program`].
+pub fn java(purpose: &str) -> Result<PathBuf> {
+    let requirement = Requirement {
+        name: "Java",
+        purpose,
+        source: "the Debian package default-jre-headless",
+        variable: "PATH",
+        value: "a folder list that has java",
+    };
+    program(&["java"], "default-jre-headless", &requirement)
+}
+
 /// Makes a virtual environment of Python with these packages in `folder`, where it is not complete yet, and returns its
 /// folder of programs.
 ///
