@@ -13,7 +13,7 @@ use radialog_runtime::queue::Queue;
 use radialog_runtime::queue::rabbitmq::RabbitQueue;
 use radialog_runtime::state::State;
 use radialog_runtime::state::redis::RedisState;
-use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
+use radialog_tests::services::{S3Key, Services};
 
 /// The configuration of these addresses.
 pub(crate) fn config(overrides: &[(&str, &str)]) -> Config {
@@ -41,11 +41,12 @@ pub(crate) async fn rabbitmq_at(url: &str) -> Arc<dyn Queue> {
 
 /// A connection to this bucket.
 pub(crate) async fn s3_at(bucket: &str) -> Arc<dyn Objects> {
-    let (id, secret) = (
-        ("s3.access_key_id", ACCESS_KEY_ID),
-        ("s3.secret_access_key", SECRET_ACCESS_KEY),
-    );
-    let config = config(&[("s3.url", bucket), id, secret]);
+    let key = S3Key::of_tests();
+    let config = config(&[
+        ("s3.url", bucket),
+        ("s3.access_key_id", &key.id),
+        ("s3.secret_access_key", &key.secret),
+    ]);
     Arc::new(
         S3Objects::connect(&config.s3.unwrap(), config.start_timeout)
             .await

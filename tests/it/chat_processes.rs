@@ -49,13 +49,13 @@ struct ResumingReader {
 
 impl ChatCluster {
     async fn new() -> Result<Self> {
-        let s3 = Services::shared().await?.s3();
+        let services = Services::shared().await?;
         let (broker, redis) = tokio::try_join!(Broker::start(1), Redis::durable())?;
         let dir = tempfile::tempdir()?;
         // Random weights rarely end an answer, so that there is time to break things in.
         RandomBundle::tiny(42).write(dir.path())?;
         let environment = Environment::services(broker.virtual_host()?, redis.url())
-            .bucket(s3.bucket()?)
+            .bucket(services.bucket()?)
             .with("RADIALOG_BUNDLE", dir.path().display().to_string());
         Ok(Self {
             broker,

@@ -135,7 +135,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     let mut broker = Broker::start(1).await?;
     let services = Services::shared().await?;
     let environment = Environment::services(broker.virtual_host()?, services.redis());
-    let cluster = ProcessCluster::new(environment.bucket(services.s3().bucket()?))?;
+    let cluster = ProcessCluster::new(environment.bucket(services.bucket()?))?;
     let mut workers: BTreeMap<Stage, RoleProcess> = BTreeMap::new();
     for stage in Stage::ALL {
         workers.insert(stage, cluster.start(&["worker", stage.name()])?);

@@ -368,7 +368,7 @@ async fn over_real_services_with_a_killed_coordinator_the_scores_are_those_of_on
     let broker = Broker::start(1).await?;
     let services = Services::shared().await?;
     let environment = Environment::services(broker.virtual_host()?, services.redis())
-        .bucket(services.s3().bucket()?)
+        .bucket(services.bucket()?)
         .with(
             "RADIALOG_BUNDLE",
             fixture.path("bundle").display().to_string(),

@@ -89,6 +89,49 @@ async fn end_of(role: &mut RoleProcess) -> ExitStatus {
     }
 }
 
+/// Whether the process listens to SIGTERM, which ends it else.
+fn hears_sigterm(role: &RoleProcess) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", role.0.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    // SIGTERM is the 15th.
+    caught >> 14 & 1 == 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_stopped_while_it_reads_its_settings_stops_as_it_would_later() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whoever reads it waits until somebody writes it.
+    let settings = dir.path().join("settings.toml");
+    let made = Command::new("mkfifo").arg(&settings).status().unwrap();
+    assert!(made.success());
+    let deployment = Deployment::new(|environment| {
+        environment
+            .with("RADIALOG_CONFIG", settings.display().to_string())
+            .with("RADIALOG_AMQP_URL", "amqp://127.0.0.1:1/%2f")
+            .with("RADIALOG_REDIS_URL", "redis://127.0.0.1:1")
+    });
+    let roles: [(&[&str], i32); 4] = [
+        (&["coordinator"], 0),
+        (&["worker", "scoring"], 0),
+        (&["gateway"], 0),
+        (&["status"], 130),
+    ];
+    for (arguments, code) in roles {
+        let mut role = deployment.start(arguments);
+        let begun = Instant::now();
+        while !hears_sigterm(&role) {
+            assert!(begun.elapsed() < LIMIT, "{arguments:?} hears nothing");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        terminate(&role);
+        let settings = settings.clone();
+        let writing = move || std::fs::write(settings, "");
+        tokio::task::spawn_blocking(writing).await.unwrap().unwrap();
+        assert_eq!(end_of(&mut role).await.code(), Some(code), "{arguments:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_waits_for_its_store_ends_at_once_at_sigterm() {
     let services = Services::shared().await.unwrap();

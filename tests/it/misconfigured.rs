@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::radialog;
-use radialog_tests::services::{Environment, READER, Redis, Services, free_port};
+use radialog_tests::services::{Broker, Environment, READER, Redis, Services, free_port};
 
 /// Longer than any test may take: what is refused is not waited for.
 const NEVER: &str = "3600";
@@ -120,6 +120,13 @@ async fn each_role_says_at_once_which_setting_is_refused() {
             deployment.reader("wrong"),
             &["user or password is refused", "RADIALOG_REDIS_URL"],
         ),
+        // The broker's place where Redis's should be.
+        wrong(
+            "RADIALOG_REDIS_URL",
+            deployment.amqp.replace("amqp://guest:guest@", "redis://")
+                .rsplit_once('/').unwrap().0,
+            &["AMQP", "RADIALOG_REDIS_URL"],
+        ),
         wrong(
             "RADIALOG_S3_URL",
             restricted(&["PutObject", "DeleteObject"]).await,
@@ -197,6 +204,49 @@ async fn whatever_a_service_refuses_is_told_with_its_setting() {
         .iter()
         .map(|wrong| deployment.assert_refused(role, wrong, NEVER));
     join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_cannot_keep_batches_says_so_before_the_first_one_comes() {
+    let deployment = Deployment::new().await;
+    let unwritable = wrong(
+        "RADIALOG_GATEWAY_DIRECTORY",
+        // Where root, too, can make no folder.
+        "/proc/radialog",
+        &["/proc/radialog", "gateway.directory"],
+    );
+    let archives = deployment.dir.path().join("radialog.toml");
+    std::fs::write(&archives, "gateway.archives = [\"s3://archive\"]").unwrap();
+    let gateway = [
+        "gateway",
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        "radialog.toml",
+    ];
+    deployment
+        .assert_refused(&gateway, &unwritable, NEVER)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_that_a_broker_with_an_alarm_takes_no_messages() {
+    // More than any disk has.
+    let settings = "disk_free_limit.absolute = 1000TB\n";
+    let broker = Broker::start_with(1, settings).await.unwrap();
+    let mut doctor = tokio::process::Command::from(radialog(&["doctor"]).unwrap());
+    let doctor = doctor
+        .env("RADIALOG_AMQP_URL", broker.virtual_host().unwrap())
+        .env("RADIALOG_AMQP_PUBLISH_TIMEOUT", "1");
+    let output = doctor.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let line = text.lines().find(|line| line.starts_with("FAIL  broker"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(
+        line.contains("alarm") && line.contains("disk_free_limit"),
+        "{line}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

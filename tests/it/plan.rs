@@ -273,3 +273,24 @@ fn a_plan_that_is_stopped_while_it_measures_leaves_no_image_behind() {
         assert_eq!(entries().collect::<Vec<_>>(), [""; 0].map(Path::new));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_studies_whose_outputs_are_all_stored_says_so_and_names_no_bottleneck() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = xrays().display().to_string();
+    let environment = Environment::default();
+    let run = |arguments: &[&str]| {
+        let more = ["--stages", "findings", "--limit", "3"];
+        let arguments = [arguments, &more[..]].concat();
+        succeeded(&arguments, run_in(folder.path(), &environment, &arguments))
+    };
+    run(&["batch", &archive, "--out", "first"]);
+    // Another run, which has none of the first one's lines.
+    let plan = ["plan", &archive, "--out", "second", "--objects", "first/objects"];
+    let said = run(&plan);
+    assert!(said.contains("3 remain") && said.contains("only writes their lines"), "{said}");
+    assert!(!said.contains("waits for"), "{said}");
+    let json: Value = serde_json::from_str(&run(&[&plan[..], &["--json"]].concat())).unwrap();
+    assert_eq!(json["bottleneck"], Value::Null, "{json}");
+    assert_eq!(json["stages"][0]["remaining"], 0, "{json}");
+}

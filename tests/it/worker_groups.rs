@@ -124,7 +124,7 @@ impl Cluster {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_model_is_answered_by_the_workers_of_its_own_group() -> Result<()> {
     let services = Services::shared().await?;
-    let environment = services.environment()?.bucket(services.s3().bucket()?);
+    let environment = services.environment()?.bucket(services.bucket()?);
     let dir = tempfile::tempdir()?;
     let one = bundle(&dir.path().join("one"), "one", 1)?;
     // A comma in a path is no end of it.

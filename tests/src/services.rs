@@ -3,7 +3,8 @@
 //! that started them, however it ends.
 //!
 //! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP`, `RADIALOG_TEST_REDIS` and `RADIALOG_TEST_WEBDRIVER` name
-//! running services; how the missing ones are installed is told in [`crate::install`].
+//! running services; how the missing ones are installed is told in [`crate::install`]. `RADIALOG_TEST_S3` names another S3
+//! implementation than ours.
 
 use std::sync::OnceLock;
 
@@ -17,7 +18,7 @@ pub use environment::Environment;
 pub use radialog_runtime::local_services::TcpProxy;
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
-pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY, serve_directory};
+pub use s3::{GivenStore, S3Key, S3Server, serve_directory};
 
 mod broker;
 mod browser;
@@ -31,6 +32,7 @@ pub struct Services {
     broker: Broker,
     redis: Redis,
     s3: S3Server,
+    given_store: Option<GivenStore>,
 }
 
 impl Services {
@@ -45,7 +47,12 @@ impl Services {
     async fn start() -> Result<Self> {
         let (broker, redis, s3) =
             tokio::try_join!(Broker::shared(), Redis::shared(), S3Server::start())?;
-        Ok(Self { broker, redis, s3 })
+        Ok(Self {
+            broker,
+            redis,
+            s3,
+            given_store: GivenStore::named()?,
+        })
     }
 
     /// The address of an empty virtual host that no other caller gets.
@@ -70,9 +77,23 @@ impl Services {
         Ok(SHARED.get_or_try_init(start).await?.url())
     }
 
-    /// The S3 server.
+    /// Our own S3 server, for tests that change what it has or does past the protocol.
     pub fn s3(&self) -> &S3Server {
         &self.s3
+    }
+
+    /// The address of an empty bucket, or folder of one, that no other caller gets: in the store that `RADIALOG_TEST_S3` names,
+    /// else in our own.
+    pub fn bucket(&self) -> Result<String> {
+        match &self.given_store {
+            Some(given) => Ok(given.folder()),
+            None => self.s3.bucket(),
+        }
+    }
+
+    /// The store that `RADIALOG_TEST_S3` names.
+    pub fn given_store(&self) -> Option<&GivenStore> {
+        self.given_store.as_ref()
     }
 }
 

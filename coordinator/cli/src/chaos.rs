@@ -100,6 +100,9 @@ async fn run_with(
         Some(folder) => images::read(folder, options.studies)?,
         None => images::draw(options.seed, options.studies)?,
     };
+    // What is refused there is said before the undisturbed run, which takes a while.
+    say("the services");
+    let services = Services::open(services, &directory.join("services")).await?;
     let bundle = options.scale.bundle.clone();
     let bundle = bundle.map_or(Vec::new(), |bundle| vec!["--bundle".to_owned(), bundle]);
     say("the undisturbed run");
@@ -123,7 +126,6 @@ async fn run_with(
     // What was read of the undisturbed conversations is not counted.
     *journal.counts() = Counts::default();
     say("the installation");
-    let services = Services::open(services, &folder("services")?).await?;
     let objects = services.objects.clone();
     let roles = folder("roles")?;
     let installation = Installation::prepare(services, &roles, options.scale.clone()).await?;

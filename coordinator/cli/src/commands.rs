@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::interruption::{ended_by_signals, ended_by_sigterm};
 
@@ -43,6 +44,34 @@ mod worker;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line of this process, with the environment's variables.
+    ///
+    /// # Errors
+    /// What clap prints: its help, its version, or what is wrong.
+    pub(crate) fn of_process() -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// A variable that is empty is one that is not set, for flags as for every other setting: Kubernetes has nothing else to write
+/// where a ConfigMap's entry is to unset another one's.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|flag| {
+            let is_empty = flag
+                .get_env()
+                .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+            match is_empty {
+                true => flag.env(Resettable::Reset),
+                false => flag,
+            }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// The subcommands; each is the module of its name, and its help is that module's `Args`.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use radialog_runtime::shutdown;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::EXIT_INTERRUPTED;
@@ -50,7 +49,7 @@ pub(crate) async fn ended_by_signals(
 pub(crate) async fn ended_by_sigterm(
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to signals")?;
+    let mut terminate = shutdown::terminations().context("cannot listen to signals")?;
     let asked = CancellationToken::new();
     tokio::spawn({
         let asked = asked.clone();

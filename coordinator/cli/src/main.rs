@@ -32,9 +32,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
 use commands::Cli;
 use exit::{EXIT_USAGE, is_usage};
+use radialog_runtime::shutdown;
+use tokio::runtime::{Builder, Runtime};
 
 /// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
 const BLOCKING_THREADS: usize = 6;
@@ -43,7 +44,14 @@ const BLOCKING_THREADS: usize = 6;
 const ABANDONED: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let command = match Cli::try_parse() {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            errln!("error: {}", print::chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let command = match Cli::of_process() {
         Ok(cli) => cli.command,
         Err(error) => {
             drop(error.print());
@@ -54,14 +62,8 @@ fn main() -> ExitCode {
             };
         }
     };
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().max_blocking_threads(BLOCKING_THREADS);
-    let runtime = builder.build().context("cannot start threads");
-    let outcome = runtime.and_then(|runtime| {
-        let outcome = runtime.block_on(commands::run(command));
-        runtime.shutdown_timeout(ABANDONED);
-        outcome
-    });
+    let outcome = runtime.block_on(commands::run(command));
+    runtime.shutdown_timeout(ABANDONED);
     match outcome {
         Ok(ExitCode::SUCCESS) if print::is_lost() => ExitCode::FAILURE,
         Ok(code) => code,
@@ -70,4 +72,16 @@ fn main() -> ExitCode {
             ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
         }
     }
+}
+
+/// The threads, which hear SIGTERM before anything else is done.
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS);
+    let runtime = builder.build().context("cannot start threads")?;
+    {
+        let _within = runtime.enter();
+        shutdown::hear_from_the_start().context("cannot listen to signals")?;
+    }
+    Ok(runtime)
 }

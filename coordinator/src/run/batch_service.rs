@@ -107,16 +107,22 @@ impl BatchService {
     /// Goes on with the batches that were running here when the process stopped.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the folder cannot be read, or cannot be written although batches are allowed.
     pub fn resume(self: &Arc<Self>) -> Result<usize, BatchError> {
         let directory = &self.settings.directory;
-        if !directory.exists() {
-            return Ok(0);
-        }
         let failed = |source| BatchError::Directory {
             path: directory.clone(),
             source,
         };
+        if !self.settings.prefixes.is_empty() {
+            // Now, and not when the first batch comes.
+            durable::create_directory(directory)
+                .and_then(|()| durable::Replacement::create(&directory.join(REQUEST_FILE)))
+                .map_err(failed)?;
+        }
+        if !directory.exists() {
+            return Ok(0);
+        }
         let mut count = 0;
         for entry in fs::read_dir(directory).map_err(failed)? {
             let file = entry.map_err(failed)?.path().join(REQUEST_FILE);

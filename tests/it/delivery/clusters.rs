@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::Message;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_runtime::state::Fact;
-use radialog_schemas::RunId;
+use radialog_schemas::{RunId, Stage, queues};
 use radialog_tests::services::{BrokerCluster, RedisCluster};
 use radialog_tests::task_harness::TaskHarness;
 
 use super::{SOON, WORK, failure, findings, send_many, settings, studies};
-use crate::adapters::{rabbitmq_at, redis_at};
+use crate::adapters::{config, rabbitmq_at, redis_at};
 
 /// A worker and a harness over two nodes, with so many tasks sent.
 async fn working(cluster: &BrokerCluster, tasks: usize) -> (TaskHarness, Vec<String>) {
@@ -49,6 +51,38 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
     cluster.freeze_second().unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     cluster.thaw_second().unwrap();
+    while studies(&results).len() < sent.len() {
+        results.extend(harness.results(1).await.unwrap());
+    }
+    assert_eq!(studies(&results), sent);
+    assert!(results.iter().all(|result| failure(result).is_none()));
+    worker.stop().await.unwrap();
+    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_nothing() {
+    let cluster = BrokerCluster::start().await.unwrap();
+    let (harness, sent) = working(&cluster, 40).await;
+    let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
+    let worker = harness.start(&stage, patient());
+    let mut results = harness.results(5).await.unwrap();
+    // To a queue of both nodes in which nobody counts.
+    let impatient = config(&[
+        ("amqp.url", &cluster.second_address()),
+        ("amqp.publish_timeout", "2"),
+    ]);
+    let second = Backends::queue(&impatient).await.unwrap();
+    let probe = queues::work(Stage::Scoring);
+    second.publish(probe, Message::default()).await.unwrap();
+    cluster.part();
+    let is_parted = async {
+        while second.publish(probe, Message::default()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, is_parted).await.unwrap();
+    cluster.join();
     while studies(&results).len() < sent.len() {
         results.extend(harness.results(1).await.unwrap());
     }

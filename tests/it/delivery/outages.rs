@@ -9,7 +9,7 @@ use bytes::Bytes;
 use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_runtime::runner::{RunError, RunnerSettings};
 use radialog_runtime::state::Fact;
-use radialog_schemas::{ContentHash, ObjectKey, RunId};
+use radialog_schemas::{ContentHash, ObjectKey, RunId, queues};
 use radialog_tests::services::{Broker, Redis};
 use radialog_tests::task_harness::TaskHarness;
 
@@ -240,6 +240,29 @@ async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
     );
     worker.stop().await.unwrap();
     assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
+}
+
+/// Brokers before 3.12 know no such limit of a queue, but one of their own.
+#[tokio::test]
+async fn a_broker_that_takes_back_what_a_model_takes_long_for_gets_its_result_all_the_same() {
+    let impatient = "consumer_timeout = 1000\nchannel_tick_interval = 500\n";
+    let broker = Broker::start_with(1, impatient).await.unwrap();
+    let harness = TaskHarness::new(rabbitmq_at(&broker.virtual_host().unwrap()).await)
+        .await
+        .unwrap();
+    let sent = send_many(&harness, 3).await;
+    let stage = Arc::new(findings().batch_limit(1).delay(Duration::from_secs(3)));
+    let worker = harness.start(&stage, settings());
+    let mut results = Vec::new();
+    while studies(&results).len() < sent.len() {
+        results.extend(harness.results(1).await.unwrap());
+    }
+    assert_eq!(studies(&results), sent);
+    assert!(results.iter().all(|result| failure(result).is_none()));
+    worker.stop().await.unwrap();
+    for queue in [WORK.to_owned(), queues::dead(WORK)] {
+        assert_eq!(harness.queue.depth(&queue).await.unwrap(), 0, "{queue}");
+    }
 }
 
 #[tokio::test]

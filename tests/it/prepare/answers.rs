@@ -10,7 +10,7 @@ use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationReq
 use radialog_models::prompt::Prompt;
 use radialog_schemas::{ContentHash, Finding, Label, Labels, StudyRecord};
 use radialog_tests::processes::{RoleProcess, radialog};
-use radialog_tests::services::{ACCESS_KEY_ID, Broker, SECRET_ACCESS_KEY, Services};
+use radialog_tests::services::{Broker, S3Key, Services};
 use serde_json::Value;
 
 use super::{PrepareFixture, shown};
@@ -228,11 +228,12 @@ async fn answers_of_a_killed_run_over_real_services_are_those_of_this_process() 
 
     let broker = Broker::start(1).await?;
     let services = Services::shared().await?;
-    let (amqp, s3) = (broker.virtual_host()?, services.s3().bucket()?);
+    let (amqp, s3) = (broker.virtual_host()?, services.bucket()?);
     let flags = ["--amqp", &amqp, "--s3", &s3, "--redis", services.redis()];
+    let key = S3Key::of_tests();
     let keys = [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+        ("AWS_ACCESS_KEY_ID", &key.id),
+        ("AWS_SECRET_ACCESS_KEY", &key.secret),
     ];
     let command = |arguments: &[&str]| -> Result<std::process::Command> {
         let mut command = radialog(&[arguments, &flags].concat())?;

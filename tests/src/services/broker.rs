@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, anyhow, ensure};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_runtime::local_services::{LocalBroker, LocalProcess};
+use radialog_runtime::local_services::{LocalBroker, LocalProcess, TcpProxy};
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::runtime;
 use crate::install::{self, Requirement};
@@ -55,7 +56,13 @@ impl Broker {
 
     /// A broker of the caller's own, with so many virtual hosts.
     pub async fn start(virtual_hosts: usize) -> Result<Self> {
+        Self::start_with(virtual_hosts, "").await
+    }
+
+    /// As [`Broker::start`], with further lines in its configuration file.
+    pub async fn start_with(virtual_hosts: usize, settings: &str) -> Result<Self> {
         let mut node = prepare(virtual_hosts)?;
+        node.configure(settings, "")?;
         node.start().await?;
         Ok(Self {
             address: node.url(),
@@ -151,20 +158,28 @@ fn runs_one_test_at_a_time() -> bool {
         || std::env::var("RUST_TEST_THREADS").is_ok_and(|threads| threads == "1")
 }
 
-/// Two nodes of one cluster. Their quorum queues need both: while one is away, work waits.
+/// Two nodes of one cluster, whose links with each other can be cut. Their quorum queues need both: while one is away, work
+/// waits.
 pub struct BrokerCluster {
     nodes: [LocalBroker; 2],
-    _mapper: LocalProcess,
+    /// The way to each node from the other one.
+    links: [TcpProxy; 2],
+    /// A port mapper a node, that says where its way to the other one begins.
+    _mappers: [(LocalProcess, TcpStream); 2],
 }
 
 impl BrokerCluster {
     /// Starts both, the second once the first is ready to be joined.
     pub async fn start() -> Result<Self> {
-        let (first, mut second) = (prepare(1)?, prepare(1)?);
-        // They find each other at one port mapper, with one cookie.
-        second.share_mapper(&first);
-        let mut nodes = [first, second];
-        let mapper = nodes[0].start_mapper()?;
+        let mut nodes = [prepare(1)?, prepare(1)?];
+        let links = [
+            TcpProxy::start(&nodes[0].distribution()).await?,
+            TcpProxy::start(&nodes[1].distribution()).await?,
+        ];
+        let mappers = [
+            mapper(&nodes[0], &nodes[1], &links[1]).await?,
+            mapper(&nodes[1], &nodes[0], &links[0]).await?,
+        ];
         let mut settings = "cluster_partition_handling = pause_minority\n\
              cluster_formation.peer_discovery_backend = classic_config\n"
             .to_owned();
@@ -184,7 +199,8 @@ impl BrokerCluster {
         }
         Ok(Self {
             nodes,
-            _mapper: mapper,
+            links,
+            _mappers: mappers,
         })
     }
 
@@ -208,6 +224,16 @@ impl BrokerCluster {
         Ok(self.nodes[1].start_alone().await?)
     }
 
+    /// Cuts the links between the nodes, which both go on.
+    pub fn part(&self) {
+        self.links.iter().for_each(TcpProxy::disconnect);
+    }
+
+    /// Mends the links between them.
+    pub fn join(&self) {
+        self.links.iter().for_each(TcpProxy::restore);
+    }
+
     /// Stops both nodes' talk: the second is frozen. Each takes the other for lost once it has been so for some seconds.
     pub fn freeze_second(&self) -> Result<()> {
         Ok(self.nodes[1].freeze()?)
@@ -217,6 +243,17 @@ impl BrokerCluster {
     pub fn thaw_second(&self) -> Result<()> {
         Ok(self.nodes[1].thaw()?)
     }
+}
+
+/// Starts the port mapper of a node, which says that the other node is where the link to it begins.
+async fn mapper(
+    node: &LocalBroker,
+    other: &LocalBroker,
+    link: &TcpProxy,
+) -> Result<(LocalProcess, TcpStream)> {
+    let mapper = node.start_mapper()?;
+    node.until_mapped().await?;
+    Ok((mapper, node.map(other, link.port()).await?))
 }
 
 /// Takes everything out of our queues.

@@ -8,7 +8,7 @@ use radialog_coordinator::gateway::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 
-use super::s3::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use super::s3::S3Key;
 
 /// Environment variables by name, in the order in which they were given.
 #[derive(Clone, Debug, Default)]
@@ -22,11 +22,12 @@ impl Environment {
             .with("RADIALOG_REDIS_URL", redis)
     }
 
-    /// Adds a bucket of the tests' S3 server.
+    /// Adds a bucket of the tests' stores.
     pub fn bucket(self, url: impl Into<String>) -> Self {
+        let key = S3Key::of_tests();
         self.with("RADIALOG_S3_URL", url)
-            .with("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
-            .with("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .with("AWS_ACCESS_KEY_ID", key.id)
+            .with("AWS_SECRET_ACCESS_KEY", key.secret)
     }
 
     /// Adds a folder as object store.

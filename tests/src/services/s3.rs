@@ -1,11 +1,12 @@
-//! An S3 server over a temporary directory.
+//! An S3 server over a temporary directory, and another implementation where one is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -21,10 +22,71 @@ use rights::Rights;
 mod listing;
 mod rights;
 
-/// The public part of the only key that the server knows.
-pub const ACCESS_KEY_ID: &str = "radialog-tests";
-/// Its secret part.
-pub const SECRET_ACCESS_KEY: &str = "not-a-secret";
+/// Names a bucket of another S3 implementation, e.g. `http://host:3900/bucket`.
+const VARIABLE: &str = "RADIALOG_TEST_S3";
+/// `0` where that implementation does not know conditional writes.
+const CONDITIONAL_VARIABLE: &str = "RADIALOG_TEST_S3_CONDITIONAL";
+
+/// The only key of the tests' stores.
+pub struct S3Key {
+    /// Its public part.
+    pub id: String,
+    /// Its secret part.
+    pub secret: String,
+}
+
+impl S3Key {
+    /// The key of the store that the environment names, as everywhere in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; our
+    /// own server takes the same one, or a fixed one.
+    pub fn of_tests() -> Self {
+        let given = |variable| {
+            std::env::var(VARIABLE).ok()?;
+            std::env::var(variable).ok()
+        };
+        Self {
+            id: given("AWS_ACCESS_KEY_ID").unwrap_or_else(|| "radialog-tests".into()),
+            secret: given("AWS_SECRET_ACCESS_KEY").unwrap_or_else(|| "not-a-secret".into()),
+        }
+    }
+}
+
+/// A bucket of another S3 implementation, in which each test has a folder.
+pub struct GivenStore {
+    url: String,
+    folders: AtomicUsize,
+    knows_conditional_writes: bool,
+}
+
+impl GivenStore {
+    pub(super) fn named() -> Result<Option<Self>> {
+        let Ok(url) = std::env::var(VARIABLE) else {
+            return Ok(None);
+        };
+        let url = url.trim_end_matches('/').to_owned();
+        ensure!(
+            url.matches('/').count() == 3,
+            "{VARIABLE} is '{url}': write http://host:port/bucket"
+        );
+        Ok(Some(Self {
+            url,
+            folders: AtomicUsize::new(0),
+            knows_conditional_writes: std::env::var(CONDITIONAL_VARIABLE).as_deref() != Ok("0"),
+        }))
+    }
+
+    /// The address of a folder that nobody has used before.
+    pub(super) fn folder(&self) -> String {
+        let number = self.folders.fetch_add(1, Ordering::Relaxed);
+        let began = SystemTime::now().duration_since(UNIX_EPOCH);
+        let began = began.unwrap_or_default().as_millis();
+        format!("{}/{began}-{}-{number}", self.url, std::process::id())
+    }
+
+    /// Whether it does a write only over the version that is expected there.
+    pub fn knows_conditional_writes(&self) -> bool {
+        self.knows_conditional_writes
+    }
+}
 
 /// A running server; its buckets are folders.
 pub struct S3Server {
@@ -40,7 +102,8 @@ impl S3Server {
     pub async fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let names = ListedNames::default();
-        let key = SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+        let key = S3Key::of_tests();
+        let key = SimpleAuth::from_single(key.id, key.secret);
         let rights = Rights::default();
         let service = service(directory.path(), names.clone(), key, rights.clone())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;

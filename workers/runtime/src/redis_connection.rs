@@ -227,7 +227,10 @@ fn is_transient(error: &RedisError) -> bool {
 pub(crate) fn state_error(error: RedisError) -> StateError {
     let is_unknown = error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+    // What is no Redis is quoted over several lines.
     let said = error.to_string();
+    let said: Vec<&str> = said.split_whitespace().collect();
+    let said = said.join(" ");
     let said = said.trim_end_matches('.');
     StateError(if is_unknown {
         format!("user or password is refused ({said})")

@@ -99,6 +99,7 @@ impl Services {
     }
 
     async fn start(directory: &Path, broker: &Path, redis: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory)?;
         let folder = |name: &str| {
             let mut folder = tempfile::Builder::new();
             folder.prefix(name).tempdir_in(directory)

@@ -230,15 +230,17 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let is_empty = summary.studies == 0;
     match summary.interrupted {
         true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        // A name with a slip in it lists nothing, and is no archive that was scored.
-        false if is_empty && summary.problem_count == 0 => {
-            let input = &args.input;
-            let hint = format!("there is no image in '{input}': check the archive's name");
-            Err(UsageError(hint).into())
-        }
+        false if is_empty && summary.problem_count == 0 => Err(no_image(&args.input).into()),
         false if summary.failed > 0 || is_empty => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
         false => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// A name with a slip in it lists nothing, and is no archive that was scored.
+fn no_image(input: &str) -> UsageError {
+    UsageError(format!(
+        "there is no image in '{input}': check the archive's name"
+    ))
 }
 
 /// A batch that can begin.
@@ -319,6 +321,10 @@ async fn prepare(
         let backends = Backends::connect(&config).await?;
         run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(None);
+    }
+    // Before a folder belongs to this run, and to no other one.
+    if options.archive.entries().await?.next().await.is_none() {
+        return Err(no_image(&args.input).into());
     }
     let _step = readiness.step("connecting");
     let backends = Backends::connect(&config).await?;

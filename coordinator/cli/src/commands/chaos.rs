@@ -10,7 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use radialog_runtime::shutdown;
 
-use crate::args::ServiceArgs;
+use crate::args::{BundleSource, ServiceArgs};
+use crate::bundle_source;
 use crate::chaos::{self, ChaosOptions, End, Report, Scale};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::length_of_time::LengthOfTime;
@@ -92,6 +93,11 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
             .context("--bundle is no UTF-8 path")?
             .to_owned())
     };
+    let bundle = args.bundle.as_deref().map(absolute).transpose()?;
+    if bundle.is_some() {
+        // Its manifest, before anything begins.
+        bundle_source::open(&BundleSource::of(bundle.as_deref()), &[], &config).await?;
+    }
     let options = ChaosOptions {
         seed: args.seed,
         end: match args.faults {
@@ -103,7 +109,7 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         people: args.conversations as usize,
         scale: Scale {
             workers: args.workers,
-            bundle: args.bundle.as_deref().map(absolute).transpose()?,
+            bundle,
         },
         patience: args.patience.0.max(Duration::from_secs(1)),
     };
@@ -120,8 +126,8 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let report = chaos::run(options, config, directory.path(), stop.clone(), say).await;
     let is_kept = match &report {
         Ok(report) => !report.holds() && !report.interrupted,
-        // What was refused has left nothing to look at.
-        Err(error) => !stop.is_cancelled() && !error.is::<UsageError>(),
+        // What was refused before it began has left nothing to look at.
+        Err(_) => !stop.is_cancelled() && !is_empty(directory.path()),
     };
     if is_kept {
         let kept = directory.keep();
@@ -143,6 +149,12 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         (false, true) => ExitCode::from(EXIT_INTERRUPTED),
         (false, false) => ExitCode::FAILURE,
     })
+}
+
+fn is_empty(directory: &Path) -> bool {
+    directory
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Refuses a file that could not be written after hours.

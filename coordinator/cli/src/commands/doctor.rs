@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::queue::{Message, QueueError};
 use radialog_schemas::{ContentHash, ObjectKey, Stage, queues};
 
 use crate::args::{ModelArgs, ServiceArgs};
@@ -16,6 +17,8 @@ use crate::bundle_source;
 
 /// How long a service may take to answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Where no queue is.
+const NO_QUEUE: &str = "radialog.doctor";
 /// Open files that a worker with full batches needs.
 const OPEN_FILES: u64 = 1024;
 
@@ -55,6 +58,9 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.services.load_quiet(&[])?;
     // A person waits, and wants to be told what is away.
     config.start_timeout = config.start_timeout.min(LONGEST_WAIT);
+    if let Some(amqp) = &mut config.amqp {
+        amqp.publish_timeout = amqp.publish_timeout.min(LONGEST_WAIT);
+    }
     let own = tempfile::tempdir().context("cannot make a folder to try")?;
     config
         .objects
@@ -99,6 +105,12 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
         return Ok("in-memory (no --amqp)".into());
     }
     let queue = Backends::queue(config).await?;
+    // A broker with an alarm answers everything but a message. This one has no queue, so that a broker that takes it returns it.
+    match queue.publish(NO_QUEUE, Message::default()).await {
+        Err(QueueError::NoQueue(_)) => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => anyhow::bail!("somebody has a queue '{NO_QUEUE}'; delete it"),
+    }
     let mut dead = 0;
     let group = config.worker.group.as_ref();
     for name in queues::of_group(group).chain([queues::RESULTS.to_owned()]) {

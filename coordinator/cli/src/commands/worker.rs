@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use radialog_models::device;
+use radialog_models::device::{self, Device, DeviceError};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
@@ -47,19 +47,7 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         args.health.setting(),
     ];
     let config = args.services.load(&more)?;
-    // The conversations of a language worker without a state would be its own: it would take other people's turns, and know
-    // nothing of them.
-    let needed: &[SharedService] = match args.stage {
-        Stage::Language => &SharedService::ALL,
-        _ => &[SharedService::Broker, SharedService::Store],
-    };
-    let instead = ". `radialog batch` needs none of them";
-    shared_services::require("a worker", needed, &config, instead)?;
-    for choice in &args.models.source.precision {
-        choice
-            .check(args.stage)
-            .map_err(|error| UsageError(format!("--precision: {error}")))?;
-    }
+    check(args.stage, &args.models, &config)?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let starting = start(args.stage, &args.models, &config, &lifecycle.readiness);
     let Some((backends, loaded)) = lifecycle.start(starting).await? else {
@@ -69,6 +57,36 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let drain = lifecycle.drain().clone();
     loaded.run(&backends, config.worker, drain).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what cannot be meant, and names all of it.
+fn check(stage: Stage, models: &ModelArgs, config: &Config) -> Result<(), UsageError> {
+    // The conversations of a language worker without a state would be its own: it would take other people's turns, and know
+    // nothing of them.
+    let needed: &[SharedService] = match stage {
+        Stage::Language => &SharedService::ALL,
+        _ => &[SharedService::Broker, SharedService::Store],
+    };
+    let instead = ". `radialog batch` needs none of them";
+    let missing = shared_services::require("a worker", needed, config, instead);
+    let mut faults: Vec<String> = missing.err().map(|error| error.0).into_iter().collect();
+    let choices = models.source.precision.iter();
+    let refused = choices.filter_map(|choice| choice.check(stage).err());
+    faults.extend(refused.map(|error| format!("--precision: {error}")));
+    let device = match device::from_name(&models.device) {
+        Err(error @ DeviceError::Name(_)) => {
+            faults.push(error.to_string());
+            Device::Cpu
+        }
+        // What this machine lacks is no fault of the command line, and is told when the model is loaded.
+        device => device.unwrap_or(Device::Cpu),
+    };
+    let options = models.stage_options(&[stage], &device, &config.worker);
+    faults.extend(options.err().map(|error| error.0));
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(UsageError(faults.join(". Besides: "))),
+    }
 }
 
 /// Connects, and loads the stage's model.

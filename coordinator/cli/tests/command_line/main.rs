@@ -168,6 +168,21 @@ fn an_archive_that_is_not_there_is_named() {
 }
 
 #[test]
+fn an_archive_without_images_takes_no_folder_for_its_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    let (empty, out) = (place("empty"), place("out"));
+    std::fs::create_dir(&empty).unwrap();
+    let output = radialog(&["batch", &empty, "--out", &out, "--stages", "findings"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains("there is no image in"), "{errors}");
+    // So that the right name may have it.
+    let run = std::path::Path::new(&out).join("run.json");
+    assert!(!run.exists(), "the folder belongs to a run");
+}
+
+#[test]
 fn an_output_that_cannot_be_written_says_what_to_set_before_any_work() {
     let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
     let batch = |more: &[&str], cache: &str| {

@@ -134,3 +134,83 @@ fn variables_of_a_kubernetes_service_called_like_us_are_not_read_and_a_typing_er
     let typing_error = coordinator("RADIALOG_GATEWAY_PORT", "7860");
     assert!(typing_error.contains("no such field"), "{typing_error}");
 }
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set_for_flags_too() {
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let plan = command.args(["plan", archive, "--seconds"]);
+    let plan = plan.arg("embedding=1,findings=1,language=1,scoring=1");
+    for variable in [
+        "RADIALOG_CONFIG",
+        "RADIALOG_BUNDLE",
+        "RADIALOG_PRECISION",
+        "RADIALOG_DEVICE",
+        "RADIALOG_AMQP_URL",
+        "RADIALOG_S3_URL",
+        "RADIALOG_REDIS_URL",
+    ] {
+        plan.env(variable, "");
+    }
+    let output = plan.current_dir(dir.path()).output().unwrap();
+    let errors = text(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("the demo bundle"), "{errors}");
+    // What is set is read as before.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let wrong = command.args(["plan", archive]).env("RADIALOG_PRECISION", "f99");
+    let output = wrong.output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("f99"));
+}
+
+#[test]
+fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let wrong = temporary.path().join("wrong");
+    let mut chaos = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let chaos = chaos.args(["chaos", "--studies", "2", "--bundle"]).arg(&wrong);
+    let output = chaos.env("TMPDIR", temporary.path()).output().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains("wrong"), "{errors}");
+    // Services that are not there, too, are said before the undisturbed run, and leave nothing to look at.
+    let mut chaos = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let places = temporary.path().join("objects");
+    let chaos = chaos
+        .args(["chaos", "--studies", "2", "--amqp", "amqp://127.0.0.1:1/chaos"])
+        .args(["--redis", "redis://127.0.0.1:1/9", "--objects"])
+        .arg(&places)
+        .env("RADIALOG_START_TIMEOUT", "1")
+        .env("TMPDIR", temporary.path());
+    let output = chaos.output().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(!errors.contains("the undisturbed run"), "{errors}");
+    let left = std::fs::read_dir(temporary.path()).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name());
+    let left = left.filter(|name| name.to_string_lossy().starts_with("radialog-chaos"));
+    assert_eq!(left.count(), 0, "{errors}");
+}
+
+#[test]
+fn a_retention_without_grace_names_the_grace() {
+    let mut coordinator = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let coordinator = coordinator.arg("coordinator").env("RADIALOG_RETENTION_GRACE", "0");
+    let errors = text(&coordinator.output().unwrap().stderr);
+    assert!(errors.contains("RADIALOG_RETENTION_GRACE: give more than 0"), "{errors}");
+    assert!(!errors.contains("interval"), "{errors}");
+}
+
+#[test]
+fn a_worker_names_all_that_is_wrong_with_its_flags_and_services_at_once() {
+    let output = radialog(&[
+        "worker", "scoring", "--device", "tpu", "--precision", "scoring=q8_0", "--speculate", "2",
+    ]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    for words in ["--amqp", "tpu", "--precision", "--speculate"] {
+        assert!(errors.contains(words), "{words}: {errors}");
+    }
+}

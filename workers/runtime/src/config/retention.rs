@@ -31,7 +31,13 @@ impl RetentionConfig {
         let default = Self::default();
         let grace = reader.seconds("retention", "grace", default.grace);
         let interval = reader.seconds("retention", "interval", default.interval.min(grace / 4));
-        if interval.is_zero() || interval > grace / 2 {
+        if grace.is_zero() {
+            reader.fault(
+                "retention",
+                "grace",
+                "give more than 0 seconds: what an upload has just stored has no owner yet",
+            );
+        } else if interval.is_zero() || interval > grace / 2 {
             reader.fault(
                 "retention",
                 "interval",

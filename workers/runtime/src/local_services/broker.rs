@@ -15,6 +15,8 @@ use super::{free_port, until_ready};
 
 /// Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
 const QUIET: &str = "+sbwt none +sbwtdcpu none +sbwtdio none";
+/// What a node says to its port mapper first.
+const ALIVE: u8 = 120;
 /// What a client says first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
@@ -22,6 +24,8 @@ const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 pub struct LocalBroker {
     command: Command,
     port: u16,
+    /// Where other nodes reach it.
+    distribution: u16,
     mapper: u16,
     running: Vec<LocalProcess>,
     // Removed last, once nobody writes there.
@@ -74,6 +78,7 @@ impl LocalBroker {
         Ok(Self {
             command,
             port,
+            distribution,
             mapper,
             directory,
             running: Vec::new(),
@@ -94,10 +99,33 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Has it use the port mapper of another node, by which nodes of a cluster find each other.
-    pub fn share_mapper(&mut self, other: &Self) {
-        self.mapper = other.mapper;
-        self.command.env("ERL_EPMD_PORT", other.mapper.to_string());
+    /// The address at which other nodes of its cluster reach it.
+    pub fn distribution(&self) -> String {
+        format!("127.0.0.1:{}", self.distribution)
+    }
+
+    /// Has this node's port mapper, which runs, name `port` as that of another node, until the answer is dropped: the way from
+    /// this node to the other one.
+    ///
+    /// # Errors
+    /// Where the mapper does not answer, or knows such a node already.
+    pub async fn map(&self, other: &Self, port: u16) -> io::Result<TcpStream> {
+        let name = format!("radialog{}", other.port);
+        // A visible node that speaks version 6 of the distribution protocol over TCP.
+        let mut request = vec![ALIVE];
+        request.extend(port.to_be_bytes());
+        request.extend([77, 0, 0, 6, 0, 6]);
+        request.extend((name.len() as u16).to_be_bytes());
+        request.extend(name.as_bytes());
+        request.extend([0, 0]);
+        let mut mapper = TcpStream::connect(("127.0.0.1", self.mapper)).await?;
+        mapper.write_u16(request.len() as u16).await?;
+        mapper.write_all(&request).await?;
+        let (_, result) = (mapper.read_u8().await?, mapper.read_u8().await?);
+        match result {
+            0 => Ok(mapper),
+            _ => Err(io::Error::other(format!("the port mapper refuses {name}"))),
+        }
     }
 
     /// The node's name.
@@ -133,6 +161,15 @@ impl LocalBroker {
         let node = LocalProcess::start(&self.command, &self.log())?;
         self.running.push(node);
         until_ready("RabbitMQ", || answers(self.port)).await
+    }
+
+    /// Waits until the port mapper answers.
+    ///
+    /// # Errors
+    /// Where it does not within five minutes.
+    pub async fn until_mapped(&self) -> io::Result<()> {
+        let mapper = ("127.0.0.1", self.mapper);
+        until_ready("epmd", || async move { TcpStream::connect(mapper).await.is_ok() }).await
     }
 
     /// Starts its port mapper alone. Erlang would start it as a daemon that outlives everything; in the foreground it is ours.

@@ -68,6 +68,11 @@ impl TcpProxy {
         format!("{}{}{}", &url[..start], self.address, &url[end..])
     }
 
+    /// The port that it listens at.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Closes every connection and refuses new ones.
     pub fn disconnect(&self) {
         self.become_link(LinkState::Disconnected);

@@ -20,6 +20,7 @@ use connection::{Session, SupervisedConnection};
 use consumer::RabbitConsumer;
 use receipt::TakenReceipt;
 
+mod confirms;
 mod connection;
 mod consumer;
 mod properties;

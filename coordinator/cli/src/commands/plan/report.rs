@@ -16,7 +16,8 @@ pub(super) struct PlanReport {
     /// Seconds of the whole run.
     seconds: f64,
     studies_per_hour: f64,
-    bottleneck: Stage,
+    /// None where nothing is to be computed.
+    bottleneck: Option<Stage>,
     /// Bytes of weights in all workers.
     weights_bytes: u64,
     /// All workers for the whole time, where prices were given.
@@ -63,7 +64,10 @@ impl PlanReport {
             .sum();
         let hours = forecast.seconds / 3600.0;
         Self {
-            bottleneck: pool.bottleneck(&forecast),
+            bottleneck: stages
+                .iter()
+                .any(|of| of.remaining > 0)
+                .then(|| pool.bottleneck(&forecast)),
             studies_per_hour: if hours > 0.0 {
                 pool.studies as f64 / hours
             } else {
@@ -93,6 +97,10 @@ impl PlanReport {
             outln!("Nothing remains to be done.");
             return;
         }
+        let Some(bottleneck) = self.bottleneck else {
+            outln!("All outputs of these are stored: a run only writes their lines.");
+            return;
+        };
         outln!(
             "\n  {:<10} {:>10} {:>8} {:>14} {:>6} {:>12}   one more worker",
             "stage",
@@ -118,7 +126,7 @@ impl PlanReport {
             "\nThe run takes {} ({:.0} studies an hour); most of it waits for {}.",
             duration(self.seconds),
             self.studies_per_hour,
-            self.bottleneck
+            bottleneck
         );
         outln!(
             "All workers hold {:.1} GiB of weights, and what they compute with besides.",

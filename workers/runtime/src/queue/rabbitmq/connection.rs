@@ -1,7 +1,7 @@
 //! The supervised connection. A task connects, waits until the connection breaks, and connects again with growing
 //! pauses; everybody else waits for the session of the moment.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,10 +9,12 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::confirms::{self, PublishRequest};
 use super::{QueueError, unreachable};
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
@@ -44,9 +46,9 @@ pub(super) struct SupervisedConnection {
 /// One connection to the broker, from its start until it breaks.
 pub(super) struct Session {
     connection: Connection,
-    pub(super) publishing: Channel,
-    /// Held while a message is numbered and queued for sending, so that the broker counts as the client does.
-    pub(super) order: Mutex<()>,
+    /// Where messages are published; its confirms are looked at by one task.
+    channel: Channel,
+    pub(super) publishing: UnboundedSender<PublishRequest>,
     taking: tokio::sync::Mutex<Option<Channel>>,
     broken: CancellationToken,
 }
@@ -103,15 +105,18 @@ impl SupervisedConnection {
 impl Session {
     async fn open(uri: AMQPUri, properties: ConnectionProperties) -> Result<Self, lapin::Error> {
         let connection = Connection::connect_uri(uri, properties).await?;
-        let publishing = connection.create_channel().await?;
-        publishing
+        let channel = connection.create_channel().await?;
+        channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
-        let (order, taking, broken) = Default::default();
+        let (publishing, requests) = unbounded_channel();
+        // Ends with the session.
+        tokio::spawn(confirms::publish_all(channel.clone(), requests));
+        let (taking, broken) = Default::default();
         Ok(Self {
             connection,
+            channel,
             publishing,
-            order,
             taking,
             broken,
         })
@@ -139,7 +144,12 @@ impl Session {
     fn is_alive(&self) -> bool {
         !self.broken.is_cancelled()
             && self.connection.status().connected()
-            && self.publishing.status().connected()
+            && self.channel.status().connected()
+    }
+
+    /// Whether the broker has said that it takes no messages for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
     }
 
     /// Returns when the connection is of no use any more.

@@ -1,18 +1,17 @@
-//! Confirmed publishing. Many messages are in flight on one channel, each waited for by its own task; a confirm that a
-//! broken connection took with it means publishing again, because a duplicate does no harm and a loss does.
+//! Confirmed publishing: what comes of a message, and what is done then. A confirm that a broken connection took with it means
+//! publishing again, because a duplicate does no harm and a loss does.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lapin::options::BasicPublishOptions;
+use bytes::Bytes;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Confirmation, Error};
+use lapin::{BasicProperties, Error};
 use radialog_schemas::queues;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::confirms::PublishRequest;
 use super::connection::{Session, SupervisedConnection};
 use super::{properties, topology};
 use crate::queue::{Message, QueueError};
@@ -20,8 +19,13 @@ use crate::queue::{Message, QueueError};
 /// A broker that refuses a message, e.g. because a quorum queue elects its leader, is asked again after this.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
+/// What the broker says where it has an alarm.
+const BLOCKED: &str = "it takes no messages for now, since it has an alarm: it is short of memory or disk. Make room there, or \
+                       raise vm_memory_high_watermark or lower disk_free_limit; `rabbitmq-diagnostics alarms` names it";
+
 /// What came of publishing a message once.
-enum PublishOutcome {
+#[derive(Debug)]
+pub(super) enum PublishOutcome {
     /// The broker has confirmed that the message is durable.
     Confirmed,
     /// There is no such queue.
@@ -31,7 +35,7 @@ enum PublishOutcome {
     /// The message may be there or not.
     Unknown,
     /// The connection broke; the message may be there or not.
-    Broken(Error),
+    Broken(Option<Error>),
     /// There was no answer until the deadline.
     TimedOut,
 }
@@ -54,7 +58,7 @@ pub(super) async fn publish(
         let session = connection.session(deadline).await?;
         let properties = properties::to_properties(&message, &next_id());
         match session
-            .publish_once(queue, &message.body, properties, deadline)
+            .publish_once(queue, message.body.clone(), properties, deadline)
             .await
         {
             PublishOutcome::Confirmed => return Ok(()),
@@ -67,7 +71,9 @@ pub(super) async fn publish(
                 is_declared = true;
             }
             PublishOutcome::NoRoute => {
-                return not_confirmed("there is no such queue; start a coordinator to declare it");
+                return Err(QueueError::NoQueue(format!(
+                    "'{queue}'; start a coordinator to declare it"
+                )));
             }
             PublishOutcome::Unknown => {}
             PublishOutcome::Refused if Instant::now() + REFUSAL_PAUSE < deadline => {
@@ -75,9 +81,10 @@ pub(super) async fn publish(
             }
             PublishOutcome::Refused => return not_confirmed("the queue refuses messages"),
             PublishOutcome::Broken(error) => {
-                tracing::debug!(%error, "a publish broke off; publishing again");
+                tracing::debug!(?error, "a publish broke off; publishing again");
                 session.report_broken();
             }
+            PublishOutcome::TimedOut if session.is_blocked() => return not_confirmed(BLOCKED),
             PublishOutcome::TimedOut => {
                 return not_confirmed(
                     "no answer in time; the broker may be short of memory or disk",
@@ -91,54 +98,23 @@ impl Session {
     async fn publish_once(
         &self,
         queue: &ShortString,
-        body: &[u8],
+        body: Bytes,
         properties: BasicProperties,
         deadline: Instant,
     ) -> PublishOutcome {
-        match timeout_at(deadline, self.publish(queue, body, properties)).await {
-            Ok(confirmed) => confirmed.unwrap_or_else(PublishOutcome::Broken),
+        let (answer, outcome) = oneshot::channel();
+        let request = PublishRequest {
+            queue: queue.clone(),
+            body,
+            properties,
+            answer,
+        };
+        // Where nobody takes it, nobody answers.
+        drop(self.publishing.send(request));
+        match timeout_at(deadline, outcome).await {
+            Ok(outcome) => outcome.unwrap_or(PublishOutcome::Broken(None)),
             Err(_) => PublishOutcome::TimedOut,
         }
-    }
-
-    async fn publish(
-        &self,
-        queue: &ShortString,
-        body: &[u8],
-        properties: BasicProperties,
-    ) -> Result<PublishOutcome, Error> {
-        let id = properties.message_id().clone();
-        let mandatory = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let exchange = ShortString::default();
-        let mut sending = pin!(self.publishing.basic_publish(
-            exchange,
-            queue.clone(),
-            mandatory,
-            body,
-            properties
-        ));
-        // The client numbers a message in one step and queues it in the next. Two threads in between would swap two
-        // confirms, so the first poll, which does both, is never run by two at a time.
-        let confirm = poll_fn(|context| {
-            let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-            sending.as_mut().poll(context)
-        });
-        Ok(match confirm.await?.await? {
-            Confirmation::Ack(None) => PublishOutcome::Confirmed,
-            // The client gives a returned message to the next confirm of the channel, which may be another message's.
-            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                if returned.properties.message_id() == &id {
-                    PublishOutcome::NoRoute
-                } else {
-                    PublishOutcome::Unknown
-                }
-            }
-            Confirmation::Nack(None) => PublishOutcome::Refused,
-            Confirmation::NotRequested => PublishOutcome::Unknown,
-        })
     }
 }
 
