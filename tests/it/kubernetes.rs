@@ -67,6 +67,45 @@ fn what_the_readme_applies_is_there() {
     assert!(count >= 5);
 }
 
+/// Each patch as it stands in the README, among those of a kustomization that is rendered and checked with all others.
+#[test]
+fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let fixtures = ["site", "proxy"].map(fixture);
+    let patches = fixtures.clone().map(|name| {
+        let file = folder().join(name).join("kustomization.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        text.split_once("patches:\n").unwrap().1.to_owned()
+    });
+    for patches in &patches {
+        assert!(readme.contains(patches.as_str()), "{patches}");
+    }
+    let [site, proxy] = fixtures.map(|name| Manifests::of(&name));
+    for workload in site.workloads() {
+        let secrets = &workload.pod()["imagePullSecrets"];
+        assert_eq!(*secrets, json!([{"name": "registry"}]), "{}", workload.name());
+    }
+    for kind in ["PodMonitor", "PrometheusRule"] {
+        let labels = &site.get(kind, "radialog")["metadata"]["labels"];
+        assert_eq!(labels["release"], "kube-prometheus-stack", "{kind}");
+    }
+    let outside = &site.get("NetworkPolicy", "outside")["spec"]["egress"][0];
+    assert_eq!(outside["to"].as_array().unwrap().len(), 2);
+    let fetch = &proxy.workload("weights").pod()["initContainers"][0];
+    assert_eq!(fetch["env"][0]["name"], "HTTPS_PROXY");
+    let claim = proxy.get("PersistentVolumeClaim", "bundles");
+    assert_eq!(claim["spec"]["storageClassName"], "shared");
+}
+
+/// The image of a bundle has its files where the pods look for them.
+#[test]
+fn the_readme_says_how_the_image_of_a_bundle_is_made() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    for words in ["FROM scratch", "COPY . /", "components/bundle-image"] {
+        assert!(readme.contains(words), "{words}");
+    }
+}
+
 #[test]
 fn the_readme_waits_for_every_kind_that_a_trial_starts() {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
@@ -441,7 +480,10 @@ fn pods_of_a_role_spread_and_a_drained_node_takes_few_of_them_at_a_time() {
 #[test]
 fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones() {
     let (production, others) = (Manifests::of("overlays/production"), fixture("others"));
-    let ingress = production.get("Ingress", "gateway");
+    let others = Manifests::of(&others);
+    let ingress = others.get("Ingress", "gateway");
+    // That of the cluster.
+    assert_eq!(ingress["spec"].get("ingressClassName"), None);
     let annotations = &ingress["metadata"]["annotations"];
     assert_eq!(
         annotations["nginx.ingress.kubernetes.io/proxy-buffering"],
@@ -450,11 +492,10 @@ fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones()
     let silence = &annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"];
     let silence: u64 = silence.as_str().unwrap().parse().unwrap();
     assert!(silence > GatewayConfig::default().heartbeat.as_secs());
-    let others = Manifests::of(&others);
-    let route = others.get("HTTPRoute", "gateway");
+    let route = production.get("HTTPRoute", "gateway");
     let timeouts = &route["spec"]["rules"][0]["timeouts"];
     assert_eq!(*timeouts, json!({"request": "0s", "backendRequest": "0s"}));
     let backend = &route["spec"]["rules"][0]["backendRefs"][0];
-    let service = others.get("Service", backend["name"].as_str().unwrap());
+    let service = production.get("Service", backend["name"].as_str().unwrap());
     assert_eq!(service["spec"]["ports"][0]["port"], backend["port"]);
 }

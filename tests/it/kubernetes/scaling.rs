@@ -91,7 +91,9 @@ fn with_prometheus_seconds_of_waiting_work_count_and_the_queue_only_wakes() {
     for stage in Stage::ALL {
         let triggers = &production.get("ScaledObject", stage.name())["spec"]["triggers"];
         let query = triggers[1]["metadata"]["query"].as_str().unwrap();
-        assert!(query.contains(&format!("stage=\"{stage}\"")), "{query}");
+        // And no work of a further bundle's workers, which have objects of their own.
+        let own = format!("worker_group=\"\",stage=\"{stage}\"");
+        assert_eq!(query.matches(&own).count(), 2, "{query}");
         assert_eq!(triggers[0]["metadata"]["value"], "100000", "{stage}");
     }
 }
