@@ -83,7 +83,12 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     let [site, proxy] = fixtures.map(|name| Manifests::of(&name));
     for workload in site.workloads() {
         let secrets = &workload.pod()["imagePullSecrets"];
-        assert_eq!(*secrets, json!([{"name": "registry"}]), "{}", workload.name());
+        assert_eq!(
+            *secrets,
+            json!([{"name": "registry"}]),
+            "{}",
+            workload.name()
+        );
     }
     for kind in ["PodMonitor", "PrometheusRule"] {
         let labels = &site.get(kind, "radialog")["metadata"]["labels"];

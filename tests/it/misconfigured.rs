@@ -123,8 +123,12 @@ async fn each_role_says_at_once_which_setting_is_refused() {
         // The broker's place where Redis's should be.
         wrong(
             "RADIALOG_REDIS_URL",
-            deployment.amqp.replace("amqp://guest:guest@", "redis://")
-                .rsplit_once('/').unwrap().0,
+            deployment
+                .amqp
+                .replace("amqp://guest:guest@", "redis://")
+                .rsplit_once('/')
+                .unwrap()
+                .0,
             &["AMQP", "RADIALOG_REDIS_URL"],
         ),
         wrong(

@@ -286,9 +286,19 @@ async fn a_plan_of_studies_whose_outputs_are_all_stored_says_so_and_names_no_bot
     };
     run(&["batch", &archive, "--out", "first"]);
     // Another run, which has none of the first one's lines.
-    let plan = ["plan", &archive, "--out", "second", "--objects", "first/objects"];
+    let plan = [
+        "plan",
+        &archive,
+        "--out",
+        "second",
+        "--objects",
+        "first/objects",
+    ];
     let said = run(&plan);
-    assert!(said.contains("3 remain") && said.contains("only writes their lines"), "{said}");
+    assert!(
+        said.contains("3 remain") && said.contains("only writes their lines"),
+        "{said}"
+    );
     assert!(!said.contains("waits for"), "{said}");
     let json: Value = serde_json::from_str(&run(&[&plan[..], &["--json"]].concat())).unwrap();
     assert_eq!(json["bottleneck"], Value::Null, "{json}");

@@ -159,7 +159,9 @@ fn an_empty_variable_is_one_that_is_not_set_for_flags_too() {
     assert!(errors.contains("the demo bundle"), "{errors}");
     // What is set is read as before.
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
-    let wrong = command.args(["plan", archive]).env("RADIALOG_PRECISION", "f99");
+    let wrong = command
+        .args(["plan", archive])
+        .env("RADIALOG_PRECISION", "f99");
     let output = wrong.output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("f99"));
@@ -170,7 +172,9 @@ fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let wrong = temporary.path().join("wrong");
     let mut chaos = Command::new(env!("CARGO_BIN_EXE_radialog"));
-    let chaos = chaos.args(["chaos", "--studies", "2", "--bundle"]).arg(&wrong);
+    let chaos = chaos
+        .args(["chaos", "--studies", "2", "--bundle"])
+        .arg(&wrong);
     let output = chaos.env("TMPDIR", temporary.path()).output().unwrap();
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{errors}");
@@ -179,7 +183,13 @@ fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
     let mut chaos = Command::new(env!("CARGO_BIN_EXE_radialog"));
     let places = temporary.path().join("objects");
     let chaos = chaos
-        .args(["chaos", "--studies", "2", "--amqp", "amqp://127.0.0.1:1/chaos"])
+        .args([
+            "chaos",
+            "--studies",
+            "2",
+            "--amqp",
+            "amqp://127.0.0.1:1/chaos",
+        ])
         .args(["--redis", "redis://127.0.0.1:1/9", "--objects"])
         .arg(&places)
         .env("RADIALOG_START_TIMEOUT", "1")
@@ -197,16 +207,28 @@ fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
 #[test]
 fn a_retention_without_grace_names_the_grace() {
     let mut coordinator = Command::new(env!("CARGO_BIN_EXE_radialog"));
-    let coordinator = coordinator.arg("coordinator").env("RADIALOG_RETENTION_GRACE", "0");
+    let coordinator = coordinator
+        .arg("coordinator")
+        .env("RADIALOG_RETENTION_GRACE", "0");
     let errors = text(&coordinator.output().unwrap().stderr);
-    assert!(errors.contains("RADIALOG_RETENTION_GRACE: give more than 0"), "{errors}");
+    assert!(
+        errors.contains("RADIALOG_RETENTION_GRACE: give more than 0"),
+        "{errors}"
+    );
     assert!(!errors.contains("interval"), "{errors}");
 }
 
 #[test]
 fn a_worker_names_all_that_is_wrong_with_its_flags_and_services_at_once() {
     let output = radialog(&[
-        "worker", "scoring", "--device", "tpu", "--precision", "scoring=q8_0", "--speculate", "2",
+        "worker",
+        "scoring",
+        "--device",
+        "tpu",
+        "--precision",
+        "scoring=q8_0",
+        "--speculate",
+        "2",
     ]);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{errors}");

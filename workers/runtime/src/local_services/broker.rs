@@ -169,7 +169,10 @@ impl LocalBroker {
     /// Where it does not within five minutes.
     pub async fn until_mapped(&self) -> io::Result<()> {
         let mapper = ("127.0.0.1", self.mapper);
-        until_ready("epmd", || async move { TcpStream::connect(mapper).await.is_ok() }).await
+        until_ready("epmd", || async move {
+            TcpStream::connect(mapper).await.is_ok()
+        })
+        .await
     }
 
     /// Starts its port mapper alone. Erlang would start it as a daemon that outlives everything; in the foreground it is ours.

@@ -123,19 +123,29 @@ impl<S: FnMut(PublishRequest) -> Publishing> Confirms<S> {
                 break;
             }
         }
-        let returned = confirmed.iter().filter_map(|(_, confirm)| confirm.as_ref().ok()?.returned.clone());
+        let returned = confirmed
+            .iter()
+            .filter_map(|(_, confirm)| confirm.as_ref().ok()?.returned.clone());
         self.returned.extend(returned);
         for (publishing, confirm) in confirmed {
-            let is_returned = publishing
-                .id
-                .is_some_and(|id| self.returned.remove(&id));
+            let is_returned = publishing.id.is_some_and(|id| self.returned.remove(&id));
             let outcome = match (is_returned, confirm) {
                 (_, Err(error)) => PublishOutcome::Broken(Some(error)),
                 (true, _) => PublishOutcome::NoRoute,
                 // It came with another message's return, and its own may come with the next confirm.
-                (false, Ok(Confirm { returned: Some(_), .. })) => PublishOutcome::Unknown,
+                (
+                    false,
+                    Ok(Confirm {
+                        returned: Some(_), ..
+                    }),
+                ) => PublishOutcome::Unknown,
                 (false, Ok(Confirm { is_taken: true, .. })) => PublishOutcome::Confirmed,
-                (false, Ok(Confirm { is_taken: false, .. })) => PublishOutcome::Refused,
+                (
+                    false,
+                    Ok(Confirm {
+                        is_taken: false, ..
+                    }),
+                ) => PublishOutcome::Refused,
             };
             // Whoever asked may have given up.
             drop(publishing.answer.send(outcome));
