@@ -236,8 +236,8 @@ async fn a_gateway_that_cannot_keep_batches_says_so_before_the_first_one_comes()
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_that_a_broker_with_an_alarm_takes_no_messages() {
     // More than any disk has.
-    let settings = "disk_free_limit.absolute = 1000TB\n";
-    let broker = Broker::start_with(1, settings).await.unwrap();
+    let settings = "disk_free_limit.absolute = 1000000GB\n";
+    let broker = Broker::start_with(1, settings, "").await.unwrap();
     let mut doctor = tokio::process::Command::from(radialog(&["doctor"]).unwrap());
     let doctor = doctor
         .env("RADIALOG_AMQP_URL", broker.virtual_host().unwrap())

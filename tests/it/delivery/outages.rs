@@ -245,8 +245,9 @@ async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
 /// Brokers before 3.12 know no such limit of a queue, but one of their own.
 #[tokio::test]
 async fn a_broker_that_takes_back_what_a_model_takes_long_for_gets_its_result_all_the_same() {
-    let impatient = "consumer_timeout = 1000\nchannel_tick_interval = 500\n";
-    let broker = Broker::start_with(1, impatient).await.unwrap();
+    let often = "-rabbit channel_tick_interval 500";
+    let broker = Broker::start_with(1, "consumer_timeout = 1000\n", often);
+    let broker = broker.await.unwrap();
     let harness = TaskHarness::new(rabbitmq_at(&broker.virtual_host().unwrap()).await)
         .await
         .unwrap();

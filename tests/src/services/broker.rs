@@ -56,13 +56,13 @@ impl Broker {
 
     /// A broker of the caller's own, with so many virtual hosts.
     pub async fn start(virtual_hosts: usize) -> Result<Self> {
-        Self::start_with(virtual_hosts, "").await
+        Self::start_with(virtual_hosts, "", "").await
     }
 
-    /// As [`Broker::start`], with further lines in its configuration file.
-    pub async fn start_with(virtual_hosts: usize, settings: &str) -> Result<Self> {
+    /// As [`Broker::start`], with further lines in its configuration file, and arguments of its Erlang machine.
+    pub async fn start_with(virtual_hosts: usize, settings: &str, erlang: &str) -> Result<Self> {
         let mut node = prepare(virtual_hosts)?;
-        node.configure(settings, "")?;
+        node.configure(settings, erlang)?;
         node.start().await?;
         Ok(Self {
             address: node.url(),
