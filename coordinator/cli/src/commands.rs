@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::interruption::{ended_by_signals, ended_by_sigterm};
@@ -67,7 +66,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
                 .get_env()
                 .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
             match is_empty {
-                true => flag.env(Resettable::Reset),
+                true => flag.env(None::<&'static str>),
                 false => flag,
             }
         })
