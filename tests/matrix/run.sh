@@ -183,7 +183,7 @@ CONFIG
         "$program" -c "$data/garage.toml" server --single-node --default-bucket >"$log" 2>&1 &
     store=$!
     until_open "$port" "$log"
-    run_suites "S3 by Garage $("$program" --version | sed 's/^garage \(v\)\{0,1\}//; s/ .*//')" "$logs/S3-garage.log" \
+    run_suites "S3 by Garage $("$program" --version | sed 's/^garage [a-z:]*//; s/ .*//')" "$logs/S3-garage.log" \
         "RADIALOG_TEST_S3=http://127.0.0.1:$port/radialog" RADIALOG_TEST_S3_CONDITIONAL=0 "${credentials[@]}" \
         -- -- "${store_suites[@]}"
     stop_store
