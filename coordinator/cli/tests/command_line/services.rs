@@ -226,7 +226,7 @@ fn a_worker_names_all_that_is_wrong_with_its_flags_and_services_at_once() {
         "--device",
         "tpu",
         "--precision",
-        "scoring=q8_0",
+        "q8_0",
         "--speculate",
         "2",
     ]);
