@@ -203,14 +203,21 @@ impl Gateway {
             shutdown.clone(),
         );
         tokio::spawn(sweeper.run());
-        tokio::spawn(BatchRunner::new(self.app.clone()).run());
+        let batches = tokio::spawn(BatchRunner::new(self.app.clone()).run());
         let limits = ConnectionLimits {
             server: "gateway",
             connections: config.connections as usize,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
         };
-        let server = http_server::serve(self.listener, router, limits, shutdown.clone());
+        let server = async {
+            let ended = http_server::serve(self.listener, router, limits, shutdown.clone()).await;
+            if ended.is_ok() {
+                // Given back, so that another gateway takes them at once.
+                let _ = batches.await;
+            }
+            ended
+        };
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

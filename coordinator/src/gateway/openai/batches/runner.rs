@@ -27,7 +27,7 @@ use crate::request_store::files::{self, FileHead, LIFETIME};
 use crate::request_store::now;
 
 /// Batches that this gateway works on at a time; the others wait.
-const RUNNING: usize = 2;
+const RUNNING: u32 = 2;
 /// The time after which batches are looked for again, unless one is told here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The time after which a lease is renewed and a cancellation seen.
@@ -69,12 +69,12 @@ impl BatchRunner {
         Arc::new(Self {
             app,
             name: Uuid::new_v4().simple().to_string(),
-            slots: Arc::new(Semaphore::new(RUNNING)),
+            slots: Arc::new(Semaphore::new(RUNNING as usize)),
             here: Mutex::default(),
         })
     }
 
-    /// Looks for batches until the shutdown.
+    /// Looks for batches until the shutdown, and ends when all that were worked on have been given back.
     pub(in crate::gateway) async fn run(self: Arc<Self>) {
         let shutdown = self.app.shutdown.clone();
         loop {
@@ -84,9 +84,10 @@ impl BatchRunner {
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
                 () = self.app.new_batch.notified() => {}
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
             }
         }
+        let _all = self.slots.acquire_many(RUNNING).await;
     }
 
     async fn look(self: &Arc<Self>) -> Result<(), ObjectError> {
@@ -100,13 +101,18 @@ impl BatchRunner {
             }
             let runner = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = runner.work_on(&batch).await {
-                    warn!(batch = batch.name, error = %error.problem.detail, "a batch of requests is tried again");
-                }
+                let worked = runner.work_on(&batch).await;
                 runner.end_here(&batch.name);
                 drop(slot);
-                // The next one may have waited for this.
-                runner.app.new_batch.notify_one();
+                match worked {
+                    // The next one may have waited for this.
+                    Ok(true) => runner.app.new_batch.notify_one(),
+                    Ok(false) => {}
+                    Err(error) => {
+                        let (batch, error) = (batch.name, error.problem.detail);
+                        warn!(batch, error, "a batch of requests is tried again");
+                    }
+                }
             });
         }
         Ok(())
@@ -134,8 +140,9 @@ impl BatchRunner {
         batches::change(self.objects(), &batch.owner, &batch.name, change).await
     }
 
-    /// Works on a batch until it ends, is paused, or this gateway stops or loses it; nothing where there is nothing to do.
-    async fn work_on(&self, batch: &BatchName) -> ApiResult<()> {
+    /// Works on a batch until it ends, is paused, or this gateway stops or loses it. False where there is
+    /// nothing to do.
+    async fn work_on(&self, batch: &BatchName) -> ApiResult<bool> {
         let mut is_mine = false;
         let taken = self.change(batch, |document| {
             is_mine = document.wants_work() && document.hold(&self.name);
@@ -143,13 +150,14 @@ impl BatchRunner {
         });
         let Some(document) = taken.await? else {
             // Its sign was written and it was not, yet or ever: the sweep takes what is old.
-            return Ok(());
+            return Ok(false);
         };
         if document.status.is_final() {
-            return Ok(batches::close(self.objects(), &batch.owner, &batch.name).await?);
+            batches::close(self.objects(), &batch.owner, &batch.name).await?;
+            return Ok(false);
         }
         if !is_mine {
-            return Ok(());
+            return Ok(false);
         }
         let stop = self.app.shutdown.child_token();
         let worked = tokio::select! {
@@ -163,7 +171,7 @@ impl BatchRunner {
             is_mine
         });
         released.await?;
-        worked
+        worked.map(|()| true)
     }
 
     /// Renews the lease; ends where another gateway has it. A cancellation stops the lines that are being answered.
