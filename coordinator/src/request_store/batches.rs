@@ -154,20 +154,27 @@ impl BatchDocument {
     }
 }
 
-/// Stores a new batch: the sign that it is open first, so that none is forgotten.
+/// Stores a new batch: the sign that it is open first, so that none is forgotten. False, and nothing is stored, where the
+/// store does not know the conditional writes by which one gateway at a time changes a batch.
 pub(crate) async fn create(
     objects: &dyn Objects,
     owner: &ContentHash,
     batch: &str,
     document: &BatchDocument,
-) -> Result<(), ObjectError> {
+) -> Result<bool, ObjectError> {
+    let key = ObjectKey::request_batch(owner, batch);
     let sign = ObjectKey::open_request_batch(owner, batch);
     objects
         .put(&sign, bytes::Bytes::from_static(b"open"))
         .await?;
-    objects
-        .put(&ObjectKey::request_batch(owner, batch), json(document))
-        .await
+    objects.put(&key, json(document)).await?;
+    // A store that does not know them does them all.
+    let again = objects.put_if(&key, json(document), None).await?;
+    if again.is_some() {
+        objects.delete(&key).await?;
+        objects.delete(&sign).await?;
+    }
+    Ok(again.is_none())
 }
 
 /// Reads a batch; none where there is none.

@@ -110,7 +110,11 @@ pub(in crate::gateway) async fn create(
         metadata,
         times,
     );
-    batches::create(&*app.backends.objects, &owner, &name, &document).await?;
+    if !batches::create(&*app.backends.objects, &owner, &name, &document).await? {
+        let detail = "this gateway's store does not know conditional writes (If-Match), by which one gateway at a time works on \
+                      a batch; send the requests one by one, or ask the operator for a store like AWS's";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
     app.new_batch.notify_one();
     Ok(Json(view(&name, document)))
 }
