@@ -9,6 +9,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::http_server::{self, ConnectionLimits};
 use radialog_runtime::queue::QueueError;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::ServedBundles;
@@ -16,9 +17,9 @@ use crate::conversation::TurnSweeper;
 use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
 
 mod app_state;
+mod archives;
 mod assets;
 mod auth;
-mod batches;
 mod body;
 mod body_memory;
 mod config;
@@ -48,6 +49,7 @@ use app_state::{AppState, AppStateInner};
 use auth::Authenticator;
 use body_memory::BodyMemory;
 pub use config::{AlsoServed, ApiKey, GatewayConfig, MOST_CONNECTIONS, is_key_name};
+use openai::batches::BatchRunner;
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 
@@ -134,6 +136,7 @@ impl Gateway {
             authenticator,
             openapi: StaticFile::new("application/json", document.into()),
             batches: OnceLock::new(),
+            new_batch: Notify::new(),
             shutdown,
         };
         Ok(Self {
@@ -200,13 +203,21 @@ impl Gateway {
             shutdown.clone(),
         );
         tokio::spawn(sweeper.run());
+        let batches = tokio::spawn(BatchRunner::new(self.app.clone()).run());
         let limits = ConnectionLimits {
             server: "gateway",
             connections: config.connections as usize,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
         };
-        let server = http_server::serve(self.listener, router, limits, shutdown.clone());
+        let server = async {
+            let ended = http_server::serve(self.listener, router, limits, shutdown.clone()).await;
+            if ended.is_ok() {
+                // Given back, so that another gateway takes them at once.
+                let _ = batches.await;
+            }
+            ended
+        };
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

@@ -6,6 +6,7 @@ pub mod conversation;
 mod error;
 pub mod gateway;
 mod queue_watch;
+mod request_store;
 pub mod run;
 mod run_files;
 mod served_bundles;

@@ -8,6 +8,7 @@ use crate::{Ask, ConversationId, FindingsReport, TurnRequest, TurnStatus};
 
 mod fields;
 pub mod openai;
+pub mod openai_batches;
 mod problem;
 pub mod responses;
 

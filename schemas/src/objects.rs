@@ -143,12 +143,70 @@ impl ObjectKey {
         Self(format!("batches/{batch}/{file}/{part:06}"))
     }
 
+    /// Prefix of the files of requests that were uploaded for batches or written by them.
+    pub const REQUEST_FILES: &str = "request-files/";
+
+    /// Prefix of all files of one owner, who is named by a hash.
+    pub fn request_files_of(owner: &ContentHash) -> String {
+        format!("{}{owner}/", Self::REQUEST_FILES)
+    }
+
+    /// Prefix of one file of requests.
+    pub fn request_file_prefix(owner: &ContentHash, file: &str) -> String {
+        format!("{}{file}/", Self::request_files_of(owner))
+    }
+
+    /// What is known of a file of requests. It is written last and removed first: without it, there is no such file.
+    pub fn request_file_head(owner: &ContentHash, file: &str) -> Self {
+        Self(format!(
+            "{}head.json",
+            Self::request_file_prefix(owner, file)
+        ))
+    }
+
+    /// One part of a file of requests; parts are counted from 0.
+    pub fn request_file_part(owner: &ContentHash, file: &str, part: u32) -> Self {
+        Self(format!(
+            "{}{part:06}",
+            Self::request_file_prefix(owner, file)
+        ))
+    }
+
+    /// Prefix of the batches of requests.
+    pub const REQUEST_BATCHES: &str = "request-batches/";
+
+    /// Prefix of the signs of batches that have not ended.
+    pub const OPEN_REQUEST_BATCHES: &str = "request-batches/open/";
+
+    /// Prefix of all batches of requests of one owner.
+    pub fn request_batches_of(owner: &ContentHash) -> String {
+        format!("{}{owner}/", Self::REQUEST_BATCHES)
+    }
+
+    /// The state of a batch of requests.
+    pub fn request_batch(owner: &ContentHash, batch: &str) -> Self {
+        Self(format!("{}{batch}.json", Self::request_batches_of(owner)))
+    }
+
+    /// The sign that a batch of requests has not ended, for whoever looks for work.
+    pub fn open_request_batch(owner: &ContentHash, batch: &str) -> Self {
+        Self(format!("{}{owner}.{batch}", Self::OPEN_REQUEST_BATCHES))
+    }
+
     /// The folders of everything that is stored under these keys: no place for anything else.
     pub fn folders() -> impl Iterator<Item = &'static str> {
         let whole = |prefix: &'static str| prefix.trim_end_matches('/');
         ["images", "texts", "references", "given", "batches"]
             .into_iter()
-            .chain([Self::CONVERSATIONS, Self::CORRECTIONS].map(whole))
+            .chain(
+                [
+                    Self::CONVERSATIONS,
+                    Self::CORRECTIONS,
+                    Self::REQUEST_FILES,
+                    Self::REQUEST_BATCHES,
+                ]
+                .map(whole),
+            )
             .chain(Stage::ALL.map(Stage::name))
     }
 
@@ -284,6 +342,9 @@ mod tests {
             ObjectKey::labels(&hash, &image, None),
             ObjectKey::correction(&id, 1),
             ObjectKey::batch_part("one", "results", 0),
+            ObjectKey::request_file_part(&hash, "one", 0),
+            ObjectKey::request_batch(&hash, "one"),
+            ObjectKey::open_request_batch(&hash, "one"),
             image,
         ];
         for key in keys {

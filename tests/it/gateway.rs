@@ -2,8 +2,8 @@
 //! language worker.
 
 mod access;
+mod archives;
 mod bad_input;
-mod batches;
 mod clients;
 mod conversations;
 mod corrections;
@@ -14,6 +14,7 @@ mod limits;
 pub(crate) mod models;
 mod openai;
 mod races;
+mod request_batches;
 mod responses;
 mod retention;
 pub(crate) mod sse;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::error::BackendError;
+use crate::request_store;
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
@@ -228,6 +229,9 @@ pub async fn sweep_until_shutdown(
                 "conversations that are gone had left objects"
             ),
             Err(error) => warn!(%error, "objects without an owner were not looked for"),
+        }
+        if let Err(error) = request_store::sweep(&*backends.objects, config.dry_run).await {
+            warn!(%error, "files of requests whose time is over were not looked for");
         }
         tokio::select! {
             () = tokio::time::sleep(config.interval) => {}

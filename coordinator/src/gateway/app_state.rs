@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use radialog_runtime::backends::Backends;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
@@ -28,6 +29,8 @@ pub(super) struct AppStateInner {
     pub(super) openapi: StaticFile,
     /// None where this gateway runs no batches.
     pub(super) batches: OnceLock<Arc<BatchService>>,
+    /// Told when a batch of requests was made or changed here.
+    pub(super) new_batch: Notify,
     pub(super) shutdown: CancellationToken,
 }
 

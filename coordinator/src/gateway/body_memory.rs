@@ -2,6 +2,7 @@
 //! back. Short texts have a part of their own, so that uploads do not keep questions out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use radialog_runtime::metrics::metrics;
@@ -72,6 +73,18 @@ impl HeldMemory {
             kind,
             permits: Vec::new(),
             bytes: 0,
+        }
+    }
+
+    /// Memory of the gateway for work that nobody waits for and that belongs to no request: it comes when there is some.
+    pub(super) async fn wait(all: &Arc<BodyMemory>, bytes: u64) -> Self {
+        loop {
+            let unlimited = Arc::new(BodyMemory::of(u64::MAX));
+            let mut memory = Self::new(all.clone(), unlimited, BodyKind::Upload);
+            if memory.take(bytes).is_ok() {
+                return memory;
+            }
+            tokio::time::sleep(Duration::from_secs(RETRY)).await;
         }
     }
 

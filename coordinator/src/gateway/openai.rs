@@ -5,13 +5,12 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::Response;
-use radialog_runtime::clock;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::openai::{
     ChatCompletionRequest, Model, ModelLimits, ModelList, StopTexts,
 };
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
-use radialog_schemas::{Generation, TurnRequest};
+use radialog_schemas::{ConversationId, Generation, TurnRequest};
 
 use tracing::Instrument;
 
@@ -26,12 +25,14 @@ use super::create::{self, ChosenModel, ConversationDraft};
 use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
-use super::turn_follower::TurnFollower;
 use crate::{ALIAS, ServedBundle, ServedModel};
 
+pub(super) mod batches;
 mod completion;
 mod errors;
 mod messages;
+mod query;
+pub(super) mod request_files;
 pub(super) mod responses;
 mod stream;
 
@@ -57,12 +58,13 @@ impl FromRequest<AppState> for CompletionRequest {
         }
         let limit = app.config.body_limit();
         let ReadBody { content, memory } = body::read(request, app, limit).await?;
-        body::beside(move || {
-            let asked = body::parse(&content).map_err(describe_parts)?;
-            Ok(Self(asked, memory))
-        })
-        .await
+        body::beside(move || Ok(Self(parse(&content)?, memory))).await
     }
+}
+
+/// Parses a request for a completion.
+fn parse(content: &[u8]) -> ApiResult<ChatCompletionRequest> {
+    body::parse(content).map_err(describe_parts)
 }
 
 /// Says what a message may hold where that is what is wrong.
@@ -133,17 +135,37 @@ pub(super) async fn complete(
     caller: Caller,
     CompletionRequest(asked, memory): CompletionRequest,
 ) -> ApiResult<Response> {
-    let chosen = ChosenModel::find(&app, Some(&asked.model))?;
-    let options = options(&asked)?;
     let include_usage = asked
         .stream_options
         .as_ref()
         .and_then(|options| options.include_usage)
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
+    let model = asked.model.clone();
+    let draft = draft(&app, &caller.owner, create::new_id(), asked).await?;
+    let open = OpenStream::new(caller.quota.stream()?);
+    let head = CompletionHead::of(&draft.id, model);
+    let conversation = EphemeralConversation::begin(&app, draft).await?;
+    drop(memory);
+    let following = PendingCompletion::of(&app, conversation, open).await?;
+    if is_stream {
+        Ok(stream::answer(head, following, include_usage))
+    } else {
+        following.whole(head).await
+    }
+}
+
+/// The conversation of this name that a completion's request is answered by.
+async fn draft(
+    app: &AppState,
+    owner: &str,
+    id: ConversationId,
+    asked: ChatCompletionRequest,
+) -> ApiResult<ConversationDraft> {
+    let chosen = ChosenModel::find(app, Some(&asked.model))?;
+    let options = options(&asked)?;
     let stop = stop_texts(asked.stop)?;
-    let (model, messages) = (asked.model, asked.messages);
-    let most = app.config.max_opening_chars;
+    let (messages, most) = (asked.messages, app.config.max_opening_chars);
     let dialog = body::beside(move || ParsedMessages::new(messages, most)).await?;
     let image = match dialog.image {
         Some(content) => Some(CheckedImage::new(content, &app.config).await?),
@@ -155,12 +177,11 @@ pub(super) async fn complete(
     };
     let turn = TurnRequest {
         stop,
-        ..create::turn_request(&app, dialog.ask, &generation, &options)
+        ..create::turn_request(app, dialog.ask, &generation, &options)
     };
-    let open = OpenStream::new(caller.quota.stream()?);
-    let draft = ConversationDraft {
-        id: create::new_id(),
-        owner: unlisted_owner(&caller),
+    Ok(ConversationDraft {
+        id,
+        owner: unlisted_owner(owner),
         model: chosen,
         image,
         known_image: None,
@@ -169,36 +190,13 @@ pub(super) async fn complete(
         opening: dialog.opening,
         response: None,
         turns: vec![turn],
-    };
-    // From here on: it may exist even where beginning it fails or is abandoned half way.
-    let conversation = EphemeralConversation {
-        app: app.clone(),
-        id: draft.id.clone(),
-    };
-    let (_, conversation) = begin(&app, draft, conversation).await?;
-    drop(memory);
-    let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
-    let head = CompletionHead {
-        id: format!("chatcmpl-{}", conversation.id),
-        created: clock::now_ms() / 1000,
-        model,
-    };
-    let following = PendingCompletion {
-        reader,
-        conversation,
-        _open: open,
-    };
-    if is_stream {
-        Ok(stream::answer(head, following, include_usage))
-    } else {
-        following.whole(head).await
-    }
+    })
 }
 
 /// The owner of conversations that end with their answer. No key can have this name, so that nobody lists these
 /// conversations or reads them otherwise.
-fn unlisted_owner(caller: &Caller) -> String {
-    format!("{} (completions)", caller.owner)
+fn unlisted_owner(owner: &str) -> String {
+    format!("{owner} (completions)")
 }
 
 /// Begins the conversation. What guards it is given back: where the client goes away meanwhile, the guard is dropped once

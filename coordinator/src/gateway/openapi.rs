@@ -39,6 +39,7 @@ pub fn openapi_document() -> Value {
         "tags": [
             {"name": "conversations", "description": "An X-ray and what is said about it."},
             {"name": "turns", "description": "Questions and their answers."},
+            {"name": "archives", "description": "Runs over archives in an S3 store."},
             {"name": "openai", "description": "For clients of OpenAI's API."},
             {"name": "about", "description": "The API itself."},
         ],
@@ -147,9 +148,15 @@ fn parameters() -> Value {
     let id = json!({"type": "string", "pattern": "^[0-9a-f]{32}$"});
     let event = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
     json!({
-        "Conversation": path("id", "The conversation.", id),
-        "Batch": path("batch", "The batch.", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
-        "ResultFile": path("file", "One of the batch's results.", json!({"type": "string", "enum": RESULT_FILES})),
+        "Conversation": path("id", "The conversation.", id.clone()),
+        "ArchiveRun": path("run", "The run.", id.clone()),
+        "Batch": path("batch", "The batch.", json!({"type": "string", "pattern": "^batch_[0-9a-f]{32}$"})),
+        "BatchAfter": query("after", "Go on after this batch, which `last_id` of a page names.", json!({"type": "string"})),
+        "File": path("file", "The file.", json!({"type": "string", "pattern": "^file-[0-9a-f]{32}$"})),
+        "FileAfter": query("after", "Go on after this file, which `last_id` of a page names.", json!({"type": "string"})),
+        "FileLimit": query("limit", "How many; 10,000 where nothing is said.", json!({"type": "integer", "minimum": 1, "maximum": 10_000})),
+        "FilePurpose": query("purpose", "Only files for this.", json!({"type": "string", "enum": ["batch", "batch_output"]})),
+        "ResultFile": path("result", "One of the run's results.", json!({"type": "string", "enum": RESULT_FILES})),
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
         "Model": path("model", "The name of a model.", json!({"type": "string", "minLength": 1})),
         "Response": path("response", "The response.", json!({"type": "string", "pattern": "^resp_[0-9a-f]{32}$"})),

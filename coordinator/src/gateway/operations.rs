@@ -4,6 +4,9 @@
 use axum::http::Method;
 use axum::routing::{delete, get, post, put};
 use radialog_schemas::http::openai::{ChatCompletion, ChatCompletionRequest, Model, ModelList};
+use radialog_schemas::http::openai_batches::{
+    DeletedFile, FileList, FileObject, NewFileForm, NewRequestBatch, RequestBatch, RequestBatchList,
+};
 use radialog_schemas::http::responses::{
     DeletedResponse, InputItemList, ModelResponse, NewResponse,
 };
@@ -13,9 +16,9 @@ use radialog_schemas::http::{
 };
 use serde_json::Value;
 
-use super::openai::responses;
+use super::openai::{batches, request_files, responses};
 use super::operation::{Access, JSON, OPENAI_TAG, Operation};
-use super::{batches, conversations, create, events, files, openai, turns};
+use super::{archives, conversations, create, events, files, openai, turns};
 use crate::run::{BatchView, NewBatch};
 
 const DOCUMENT: &str = "/openapi.json";
@@ -25,9 +28,19 @@ const IMAGE: &str = "/v1/conversations/{id}/image";
 const TURNS: &str = "/v1/conversations/{id}/turns";
 const TURN: &str = "/v1/conversations/{id}/turns/{turn}";
 const EVENTS: &str = "/v1/conversations/{id}/turns/{turn}/events";
+const ARCHIVES: &str = "/v1/archives";
+const ARCHIVE: &str = "/v1/archives/{run}";
+const ARCHIVE_PAUSE: &str = "/v1/archives/{run}/pause";
+const ARCHIVE_RESUME: &str = "/v1/archives/{run}/resume";
+const ARCHIVE_RESULT: &str = "/v1/archives/{run}/results/{result}";
+const FILES: &str = "/v1/files";
+const FILE: &str = "/v1/files/{file}";
+const FILE_CONTENT: &str = "/v1/files/{file}/content";
 const BATCHES: &str = "/v1/batches";
 const BATCH: &str = "/v1/batches/{batch}";
-const BATCH_RESULT: &str = "/v1/batches/{batch}/results/{file}";
+const BATCH_CANCEL: &str = "/v1/batches/{batch}/cancel";
+const BATCH_PAUSE: &str = "/v1/batches/{batch}/pause";
+const BATCH_RESUME: &str = "/v1/batches/{batch}/resume";
 const RESPONSES: &str = "/v1/responses";
 const RESPONSE: &str = "/v1/responses/{response}";
 const RESPONSE_CANCEL: &str = "/v1/responses/{response}/cancel";
@@ -37,9 +50,10 @@ const EDIT: &str = "/v1/conversations/{id}/turns/{turn}/edit";
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = conversation_operations();
     all.extend(turn_operations());
-    all.extend(batch_operations());
+    all.extend(archive_operations());
     all.extend(openai_operations());
     all.extend(response_operations());
+    all.extend(request_batch_operations());
     all.push(
         Operation::new(
             Method::GET,
@@ -157,36 +171,129 @@ fn turn_operations() -> Vec<Operation> {
     ]
 }
 
-fn batch_operations() -> Vec<Operation> {
+fn archive_operations() -> Vec<Operation> {
     vec![
-        Operation::new(Method::POST, BATCHES, "startBatch", post(batches::start))
+        Operation::new(Method::POST, ARCHIVES, "startArchive", post(archives::start))
             .describe(
                 "Score an archive",
                 "The run of `radialog batch` over a prefix of the S3 store that this gateway may read. Answers at once.",
             )
-            .tag("batches")
+            .tag("archives")
             .parameters(&["IdempotencyKey"])
             .reads_body::<NewBatch>(JSON)
             .responds::<BatchView>(202, "It is queued; `Location` is its address.")
             .fails_with(&[400, 403, 404, 413, 415, 422]),
-        Operation::new(Method::GET, BATCH, "getBatch", get(batches::get))
-            .describe("Look at a batch", "Counts, rates and time left; the names of its results once it has ended.")
-            .tag("batches")
-            .parameters(&["Batch"])
-            .responds::<BatchView>(200, "The batch.")
+        Operation::new(Method::GET, ARCHIVE, "getArchive", get(archives::get))
+            .describe("Look at a run over an archive", "Counts, rates and time left; the names of its results once it has ended.")
+            .tag("archives")
+            .parameters(&["ArchiveRun"])
+            .responds::<BatchView>(200, "The run.")
             .fails_with(&[404]),
-        Operation::new(Method::DELETE, BATCH, "cancelBatch", delete(batches::cancel))
-            .describe("Cancel a batch", "What is done stays, and becomes its results.")
-            .tag("batches")
-            .parameters(&["Batch"])
+        Operation::new(Method::DELETE, ARCHIVE, "cancelArchive", delete(archives::cancel))
+            .describe("Cancel a run over an archive", "What is done stays, and becomes its results.")
+            .tag("archives")
+            .parameters(&["ArchiveRun"])
             .responds_empty(204, "It stops, or has stopped.")
             .fails_with(&[404]),
-        Operation::new(Method::GET, BATCH_RESULT, "getBatchResult", get(batches::result))
+        Operation::new(Method::POST, ARCHIVE_PAUSE, "pauseArchive", post(archives::pause))
+            .describe("Pause a run over an archive", "It stands still, and keeps what is done, until it is resumed or cancelled.")
+            .tag("archives")
+            .parameters(&["ArchiveRun"])
+            .responds::<BatchView>(200, "The run.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, ARCHIVE_RESUME, "resumeArchive", post(archives::resume))
+            .describe("Go on with a paused run", "No study is computed twice.")
+            .tag("archives")
+            .parameters(&["ArchiveRun"])
+            .responds::<BatchView>(200, "The run.")
+            .fails_with(&[404]),
+        Operation::new(Method::GET, ARCHIVE_RESULT, "getArchiveResult", get(archives::result))
             .describe("Download a result", "`results.jsonl` (one line a study), `results.csv` or `summary.json`.")
-            .tag("batches")
-            .parameters(&["Batch", "ResultFile"])
+            .tag("archives")
+            .parameters(&["ArchiveRun", "ResultFile"])
             .access(Access::Unhurried)
             .responds_bytes(200, "application/octet-stream", "The file.")
+            .fails_with(&[404]),
+    ]
+}
+
+fn request_batch_operations() -> Vec<Operation> {
+    vec![
+        Operation::new(Method::POST, FILES, "createFile", post(request_files::upload))
+            .describe(
+                "Upload requests",
+                "JSON Lines, one request a line, at most 200 MiB; kept for 30 days or until it is deleted.",
+            )
+            .tag(OPENAI_TAG)
+            .access(Access::Unhurried)
+            .reads_body::<NewFileForm>("multipart/form-data")
+            .responds::<FileObject>(200, "The file.")
+            .fails_with(&[400, 413, 415]),
+        Operation::new(Method::GET, FILES, "listFiles", get(request_files::list))
+            .describe("List your files", "The latest first: uploaded ones, and what batches have written.")
+            .tag(OPENAI_TAG)
+            .parameters(&["FileAfter", "FileLimit", "ItemOrder", "FilePurpose"])
+            .responds::<FileList>(200, "A page of them.")
+            .fails_with(&[400]),
+        Operation::new(Method::GET, FILE, "getFile", get(request_files::get))
+            .describe("Look at a file", "What is known of it.")
+            .tag(OPENAI_TAG)
+            .parameters(&["File"])
+            .responds::<FileObject>(200, "The file.")
+            .fails_with(&[404]),
+        Operation::new(Method::DELETE, FILE, "deleteFile", delete(request_files::delete))
+            .describe("Remove a file", "A batch that still reads it fails.")
+            .tag(OPENAI_TAG)
+            .parameters(&["File"])
+            .responds::<DeletedFile>(200, "It is gone.")
+            .fails_with(&[404]),
+        Operation::new(Method::GET, FILE_CONTENT, "getFileContent", get(request_files::content))
+            .describe("Download a file", "The requests as they were uploaded, or the answers of a batch.")
+            .tag(OPENAI_TAG)
+            .access(Access::Unhurried)
+            .parameters(&["File"])
+            .responds_bytes(200, "application/jsonl", "The lines.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, BATCHES, "createBatch", post(batches::create))
+            .describe(
+                "Answer a file of requests",
+                "As OpenAI's clients speak it. Every line is answered as `POST /v1/chat/completions` would, a few at a time; \
+                 answers and faults come as two files, in the order of the lines. Whatever gateway \
+                 is free works on it, and goes on where another one has stopped.",
+            )
+            .tag(OPENAI_TAG)
+            .reads_body::<NewRequestBatch>(JSON)
+            .responds::<RequestBatch>(200, "The batch.")
+            .fails_with(&[400, 404, 413, 415]),
+        Operation::new(Method::GET, BATCHES, "listBatches", get(batches::list))
+            .describe("List your batches", "The latest first.")
+            .tag(OPENAI_TAG)
+            .parameters(&["BatchAfter", "ItemLimit", "ItemOrder"])
+            .responds::<RequestBatchList>(200, "A page of them.")
+            .fails_with(&[400]),
+        Operation::new(Method::GET, BATCH, "getBatch", get(batches::get))
+            .describe("Look at a batch", "Its state and counts; its files once it has ended.")
+            .tag(OPENAI_TAG)
+            .parameters(&["Batch"])
+            .responds::<RequestBatch>(200, "The batch.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, BATCH_CANCEL, "cancelBatch", post(batches::cancel))
+            .describe("Cancel a batch", "What was answered by then is in its files.")
+            .tag(OPENAI_TAG)
+            .parameters(&["Batch"])
+            .responds::<RequestBatch>(200, "The batch, which ends within seconds.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, BATCH_PAUSE, "pauseBatch", post(batches::pause))
+            .describe("Pause a batch", "Ours. Lines that have begun are answered; the batch's time goes on.")
+            .tag(OPENAI_TAG)
+            .parameters(&["Batch"])
+            .responds::<RequestBatch>(200, "The batch.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, BATCH_RESUME, "resumeBatch", post(batches::resume))
+            .describe("Go on with a paused batch", "Ours. No line is answered twice.")
+            .tag(OPENAI_TAG)
+            .parameters(&["Batch"])
+            .responds::<RequestBatch>(200, "The batch.")
             .fails_with(&[404]),
     ]
 }

@@ -17,7 +17,7 @@ use radialog_runtime::durable;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -229,6 +229,7 @@ impl BatchService {
         let end = self.documents.end(&requested.id).await?;
         let status = match (&end, &progress) {
             (Some(end), _) => end.status,
+            (None, _) if self.documents.is_paused(&requested.id).await? => BatchStatus::Paused,
             (None, Some(_)) => BatchStatus::Running,
             (None, None) => BatchStatus::Queued,
         };
@@ -248,6 +249,24 @@ impl BatchService {
             stop.cancel();
         }
         Ok(true)
+    }
+
+    /// Lets a batch stand still wherever it runs, or go on, and shows it then. None where there is none.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn pause(
+        &self,
+        owner: &str,
+        id: &str,
+        paused: bool,
+    ) -> Result<Option<BatchView>, StateError> {
+        match self.view(owner, id).await? {
+            Some(known) if known.status.is_open() => {}
+            known => return Ok(known),
+        }
+        self.documents.pause(id, paused).await?;
+        self.view(owner, id).await
     }
 
     /// Reads a result file part by part; none where the batch has not ended or has no such file.
@@ -332,22 +351,10 @@ impl BatchService {
             return self.remove_folder(id);
         }
         if self.documents.end(id).await?.is_none() {
-            // None where it is stopped while it waits.
-            let slot = tokio::select! {
-                slot = self.slots.acquire() => slot.ok(),
-                () = stop.cancelled() => None,
-            };
-            if slot.is_none() && !self.documents.is_cancelled(id).await? {
-                return Ok(());
-            }
             let folder = self.folder(id).join("out");
-            let (status, error) = match self.run(id, request, &folder, stop).await {
-                Ok(RunEnd::Complete) => (BatchStatus::Done, None),
-                Ok(RunEnd::Interrupted) if self.documents.is_cancelled(id).await? => {
-                    (BatchStatus::Cancelled, None)
-                }
-                Ok(RunEnd::Interrupted) => return Ok(()),
-                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
+            let ran = self.run_with_pauses(id, request, &folder, stop).await?;
+            let Some((status, error)) = ran else {
+                return Ok(());
             };
             let parts = result_files::store(&*self.backends.objects, id, &folder).await?;
             let end = BatchEnd {
@@ -361,6 +368,45 @@ impl BatchService {
         self.remove_folder(id)
     }
 
+    /// Runs a batch to its end, and lets it stand still where it is paused; none where this gateway stops first.
+    async fn run_with_pauses(
+        &self,
+        id: &str,
+        request: &NewBatch,
+        out: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Option<(BatchStatus, Option<String>)>, BatchError> {
+        loop {
+            // None where it is stopped while it waits.
+            let slot = tokio::select! {
+                slot = self.slot(id) => Some(slot?),
+                () = stop.cancelled() => None,
+            };
+            if slot.is_none() && !self.documents.is_cancelled(id).await? {
+                return Ok(None);
+            }
+            let end = match self.run(id, request, out, stop).await {
+                Ok(RunEnd::Complete) => (BatchStatus::Done, None),
+                Ok(RunEnd::Interrupted) if self.documents.is_cancelled(id).await? => {
+                    (BatchStatus::Cancelled, None)
+                }
+                Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
+                Ok(RunEnd::Interrupted) => continue,
+                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
+            };
+            return Ok(Some(end));
+        }
+    }
+
+    /// Waits until the batch may run: it is not paused, or is to end, and few others run.
+    async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, BatchError> {
+        while self.documents.is_paused(id).await? && !self.documents.is_cancelled(id).await? {
+            tokio::time::sleep(SHARE_EVERY).await;
+        }
+        Ok(self.slots.acquire().await.ok())
+    }
+
+    /// Runs a batch until it ends, is stopped, or is paused.
     async fn run(
         &self,
         id: &str,
@@ -407,11 +453,12 @@ impl BatchService {
             retry_failed: false,
         };
         let (sender, mut progress) = watch::channel(RunProgress::default());
-        let batch = ArchiveRun::new(options, self.backends.clone()).run(stop.clone(), sender);
+        let pause = stop.child_token();
+        let batch = ArchiveRun::new(options, self.backends.clone()).run(pause.clone(), sender);
         let sharing = async {
             loop {
                 let snapshot = json(&*progress.borrow_and_update());
-                if let Err(error) = self.share(id, snapshot, stop).await {
+                if let Err(error) = self.share(id, snapshot, stop, &pause).await {
                     warn!(batch = id, %error, "progress is not shown to other gateways");
                 }
                 tokio::time::sleep(SHARE_EVERY).await;
@@ -422,7 +469,7 @@ impl BatchService {
             never = sharing => never,
         };
         let snapshot = json(&*progress.borrow());
-        if let Err(error) = self.share(id, snapshot, stop).await {
+        if let Err(error) = self.share(id, snapshot, stop, &pause).await {
             warn!(batch = id, %error, "the last progress is not shown to other gateways");
         }
         summary.map(|summary| match summary.interrupted {
@@ -431,16 +478,20 @@ impl BatchService {
         })
     }
 
-    /// Shows the progress to other gateways, and hears whether one of them was told to cancel.
+    /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.
     async fn share(
         &self,
         id: &str,
         snapshot: String,
         stop: &CancellationToken,
+        pause: &CancellationToken,
     ) -> Result<(), StateError> {
         self.documents.put_progress(id, snapshot).await?;
         if self.documents.is_cancelled(id).await? {
             stop.cancel();
+        }
+        if self.documents.is_paused(id).await? {
+            pause.cancel();
         }
         Ok(())
     }

@@ -48,6 +48,34 @@ except openai.NotFoundError as error:
     print("refused:", error.code)
 "#;
 
+const BATCHES: &str = r#"
+import io, json, sys, time, openai
+client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="unused")
+model = client.models.list().data[0].id
+def line(name, text, **more):
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
+    return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+requests = line("one", "Is there edema?") + line("two", "Is there more?", presence_penalty=1)
+file = client.files.create(file=("requests.jsonl", io.BytesIO(requests.encode())), purpose="batch")
+assert client.files.retrieve(file.id).bytes == len(requests), file
+batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                              metadata={"ward": "seven"})
+while batch.status not in ("completed", "failed", "expired", "cancelled"):
+    time.sleep(0.1)
+    batch = client.batches.retrieve(batch.id)
+assert batch.status == "completed" and batch.metadata == {"ward": "seven"}, batch
+counts = batch.request_counts
+print("counts:", counts.total, counts.completed, counts.failed)
+answer = json.loads(client.files.content(batch.output_file_id).text)
+print("answer:", answer["custom_id"], answer["response"]["body"]["choices"][0]["message"]["content"])
+fault = json.loads(client.files.content(batch.error_file_id).text)
+print("fault:", fault["custom_id"], fault["response"]["body"]["error"]["param"])
+assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
+assert {one.id for one in client.files.list()} == {file.id, batch.output_file_id, batch.error_file_id}
+assert client.batches.cancel(batch.id).status == "completed"
+assert client.files.delete(file.id).deleted
+"#;
+
 const RESPONSES: &str = include_str!("responses_client.py");
 
 /// The pause between two words of an answer that is long enough to be left or cancelled.
@@ -136,6 +164,27 @@ async fn the_official_openai_client_keeps_resumes_and_cancels_responses_at_two_g
         "cancelled",
         "refused",
         "deleted: not_found",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_openai_client_uploads_a_batch_and_downloads_its_answers() -> Result<()> {
+    let bin = installed().await?;
+    let fixture = GatewayFixture::start().await?;
+    let mut command = Command::new(bin.join("python"));
+    command
+        .args(["-c", BATCHES, &fixture.gateway.url])
+        .env_remove("OPENAI_BASE_URL");
+    let output = beside(command).await?;
+    ensure!(output.status.success(), "{}", text(&output));
+    let text = text(&output);
+    for line in [
+        "counts: 2 1 1",
+        "answer: one You asked: Is there edema?",
+        "fault: two presence_penalty",
     ] {
         assert!(text.contains(line), "{text}");
     }

@@ -236,7 +236,7 @@ async fn a_model_that_is_not_there_is_refused_wherever_one_may_be_named() -> Res
                 json!({"question": "Why?", "model": model}),
             ),
             (
-                "/v1/batches",
+                "/v1/archives",
                 json!({"archive": "s3://archive/x", "model": model}),
             ),
         ] {

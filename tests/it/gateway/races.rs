@@ -186,14 +186,14 @@ async fn of_two_batches_with_one_key_one_is_started_at_whichever_gateway() -> Re
         // Both at one gateway, then each at its own.
         let second = gateways[pair % 2];
         let answers = try_join(
-            post(gateways[0], "/v1/batches", &key, &one),
-            post(second, "/v1/batches", &key, &two),
+            post(gateways[0], "/v1/archives", &key, &one),
+            post(second, "/v1/archives", &key, &two),
         )
         .await?;
         let (place, answer) = accepted(answers).await?;
         let view: Value = answer.json().await?;
         assert_eq!(view["request"]["archive"], archives[place]);
-        let path = format!("/v1/batches/{}", view["id"].as_str().context("no id")?);
+        let path = format!("/v1/archives/{}", view["id"].as_str().context("no id")?);
         paths.push((path, archives[place]));
     }
     for (path, archive) in paths {

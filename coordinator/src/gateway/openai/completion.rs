@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use radialog_runtime::clock;
 use radialog_schemas::http::openai::{
     AnswerMessage, ChatCompletion, Choice, PromptTokensDetails, Role, Usage,
 };
-use radialog_schemas::{Answer, ConversationId, TurnEvent, TurnOutcome};
+use radialog_schemas::{Answer, ConversationId, Failure, TurnEvent, TurnOutcome};
 use tokio::time::sleep;
 
 use super::errors::{failed, stopped};
 use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
+use crate::gateway::create::ConversationDraft;
 use crate::gateway::events::OpenStream;
 use crate::gateway::problem::ApiResult;
 use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
@@ -28,27 +30,58 @@ pub(super) struct CompletionHead {
     pub(super) model: String,
 }
 
+impl CompletionHead {
+    /// The head of the answer that this conversation is for.
+    pub(super) fn of(conversation: &ConversationId, model: String) -> Self {
+        Self {
+            id: format!("chatcmpl-{conversation}"),
+            created: clock::now_ms() / 1000,
+            model,
+        }
+    }
+}
+
 /// An answer that is being waited for.
 pub(super) struct PendingCompletion {
     pub(super) reader: TurnFollower,
     #[expect(dead_code, reason = "removed when nobody follows it any more")]
-    pub(super) conversation: EphemeralConversation,
-    pub(super) _open: OpenStream,
+    conversation: EphemeralConversation,
+    _open: OpenStream,
 }
 
 impl PendingCompletion {
-    pub(super) async fn whole(mut self, head: CompletionHead) -> ApiResult<Response> {
-        while let Some(update) = self.reader.next().await {
-            if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = update {
-                return match outcome {
-                    TurnOutcome::Done(answer) => Ok(Json(completion(head, answer)).into_response()),
-                    TurnOutcome::Failed(failure) => Ok(failed(&failure)),
-                    TurnOutcome::Cancelled => Err(stopped()),
-                };
-            }
-        }
-        Err(stopped())
+    pub(super) async fn of(
+        app: &AppState,
+        conversation: EphemeralConversation,
+        open: OpenStream,
+    ) -> ApiResult<Self> {
+        Ok(Self {
+            reader: conversation.follow(app).await?,
+            conversation,
+            _open: open,
+        })
     }
+
+    pub(super) async fn whole(mut self, head: CompletionHead) -> ApiResult<Response> {
+        match outcome(&mut self.reader).await? {
+            Ok(answer) => Ok(Json(completion(head, answer)).into_response()),
+            Err(failure) => Ok(failed(&failure)),
+        }
+    }
+}
+
+/// Waits for the answer. An error says that it was not waited for to its end, or that it was cancelled.
+pub(super) async fn outcome(reader: &mut TurnFollower) -> ApiResult<Result<Answer, Failure>> {
+    while let Some(update) = reader.next().await {
+        if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = update {
+            return match outcome {
+                TurnOutcome::Done(answer) => Ok(Ok(answer)),
+                TurnOutcome::Failed(failure) => Ok(Err(failure)),
+                TurnOutcome::Cancelled => Err(stopped()),
+            };
+        }
+    }
+    Err(stopped())
 }
 
 pub(super) fn completion(head: CompletionHead, answer: Answer) -> ChatCompletion {
@@ -90,6 +123,23 @@ pub(super) fn usage(answer: &Answer) -> Usage {
 pub(super) struct EphemeralConversation {
     pub(super) app: AppState,
     pub(super) id: ConversationId,
+}
+
+impl EphemeralConversation {
+    /// Begins it. From here on it may exist even where beginning it fails or is abandoned half way.
+    pub(super) async fn begin(app: &AppState, draft: ConversationDraft) -> ApiResult<Self> {
+        let conversation = Self {
+            app: app.clone(),
+            id: draft.id.clone(),
+        };
+        let (_, conversation) = super::begin(app, draft, conversation).await?;
+        Ok(conversation)
+    }
+
+    /// Follows its only answer from the beginning.
+    pub(super) async fn follow(&self, app: &AppState) -> ApiResult<TurnFollower> {
+        Ok(TurnFollower::open(app, &self.id, 1, 0).await?)
+    }
 }
 
 impl Drop for EphemeralConversation {

@@ -20,7 +20,13 @@ pub(super) fn stopped() -> ApiError {
 }
 
 /// Where OpenAI's clients ask.
-const PATHS: [&str; 3] = ["/v1/chat", "/v1/models", "/v1/responses"];
+const PATHS: [&str; 5] = [
+    "/v1/batches",
+    "/v1/chat",
+    "/v1/files",
+    "/v1/models",
+    "/v1/responses",
+];
 
 /// Puts errors at and below OpenAI's paths into its format, whoever made them.
 pub(in crate::gateway) async fn rewrite_errors(request: Request, next: Next) -> Response {
@@ -37,22 +43,33 @@ pub(in crate::gateway) async fn rewrite_errors(request: Request, next: Next) -> 
     let Some(api_error) = response.extensions().get::<ApiError>() else {
         return response;
     };
-    let problem = &api_error.problem;
-    let param = match problem.code {
-        ProblemCode::ModelNotFound => Some("model".to_owned()),
-        _ => api_error.param.clone(),
-    };
-    let error = ErrorDetail {
-        param,
-        ..detail(problem.status, &problem.detail, Some(problem.code.as_str()))
-    };
-    let mut rewritten = respond(problem.status, error);
+    let (status, error) = described(api_error);
+    let mut rewritten = respond(status, error);
     for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rewritten.headers_mut().insert(name, value.clone());
         }
     }
     rewritten
+}
+
+/// An error's status and words as OpenAI's clients know them.
+pub(super) fn described(error: &ApiError) -> (u16, ErrorDetail) {
+    let problem = &error.problem;
+    let param = match problem.code {
+        ProblemCode::ModelNotFound => Some("model".to_owned()),
+        _ => error.param.clone(),
+    };
+    // Their API has no 422.
+    let status = match problem.status {
+        422 => 400,
+        status => status,
+    };
+    let detail = ErrorDetail {
+        param,
+        ..detail(status, &problem.detail, Some(problem.code.as_str()))
+    };
+    (status, detail)
 }
 
 pub(super) fn failed(failure: &Failure) -> Response {
@@ -76,8 +93,6 @@ pub(super) fn error(status: u16, message: &str, code: Option<String>) -> Respons
 }
 
 fn respond(status: u16, error: ErrorDetail) -> Response {
-    // Their API has no 422.
-    let status = if status == 422 { 400 } else { status };
     let body = Json(ErrorBody { error });
     let mut response = body.into_response();
     *response.status_mut() =

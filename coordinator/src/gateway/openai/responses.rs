@@ -140,7 +140,7 @@ async fn begin_response(
         id,
         owner: match asked.store {
             true => lookup::owner(caller),
-            false => unlisted_owner(caller),
+            false => unlisted_owner(&caller.owner),
         },
         model,
         image: history.image,

@@ -13,6 +13,7 @@ const REQUEST: &str = "batch";
 const PROGRESS: &str = "batch-progress";
 const END: &str = "batch-end";
 const CANCEL: &str = "batch-cancel";
+const PAUSED: &str = "batch-paused";
 
 /// The documents of all batches.
 pub(super) struct BatchDocuments(pub(super) Arc<dyn State>);
@@ -60,6 +61,15 @@ impl BatchDocuments {
 
     pub(super) async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
         Ok(self.0.document(&run(id), CANCEL).await?.is_some())
+    }
+
+    /// Tells the gateway that runs the batch to let it stand still, or to go on.
+    pub(super) async fn pause(&self, id: &str, paused: bool) -> Result<(), StateError> {
+        self.put(id, PAUSED, paused.to_string()).await
+    }
+
+    pub(super) async fn is_paused(&self, id: &str) -> Result<bool, StateError> {
+        Ok(self.get(id, PAUSED).await? == Some(true))
     }
 
     async fn put(&self, id: &str, name: &str, document: String) -> Result<(), StateError> {

@@ -37,12 +37,21 @@ pub enum BatchStatus {
     Queued,
     /// Studies are being read or computed.
     Running,
+    /// It stands still until it is resumed.
+    Paused,
     /// Every study has its line.
     Done,
     /// It could not go on.
     Failed,
     /// Nobody wanted it any more; the lines until then are in its results.
     Cancelled,
+}
+
+impl BatchStatus {
+    /// It has not ended.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Queued | Self::Running | Self::Paused)
+    }
 }
 
 /// A batch as it stands.

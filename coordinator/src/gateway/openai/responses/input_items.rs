@@ -7,16 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_runtime::objects::ObjectError;
-use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::responses::{InputItemList, ItemKind, ItemStatus, ListedItem};
 use radialog_schemas::response::InputPart;
 
 use super::lookup::{self, OwnResponse};
-use super::retrieval::{pairs, parsed, unsupported};
 use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::body;
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
+use crate::gateway::openai::query::{PageQuery, pairs};
 use crate::gateway::problem::{ApiError, ApiResult};
 
 /// Messages in a page: as many where nothing is said, and at most.
@@ -28,11 +27,8 @@ const IMAGE: &str = "message.input_image.image_url";
 const COPIES: u64 = 4;
 
 /// Which of the messages are wanted.
-#[derive(Debug, PartialEq, Eq)]
 pub(in crate::gateway) struct ItemQuery {
-    after: Option<String>,
-    limit: usize,
-    ascending: bool,
+    page: PageQuery,
     images: bool,
 }
 
@@ -40,36 +36,14 @@ impl FromRequestParts<AppState> for ItemQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
-        Self::read(pairs(parts)?)
-    }
-}
-
-impl ItemQuery {
-    fn read(pairs: Vec<(String, String)>) -> ApiResult<Self> {
-        let mut query = Self {
-            after: None,
-            limit: PAGE,
-            ascending: false,
-            images: false,
+        let mut images = false;
+        let include = |name: &str, value: &str| {
+            let is_image = matches!(name, "include" | "include[]") && value == IMAGE;
+            images |= is_image;
+            is_image
         };
-        for (name, value) in pairs {
-            match (name.as_str(), value.as_str()) {
-                ("after", _) => query.after = Some(value),
-                ("limit", _) => {
-                    let what = format!("from 1 to {LARGEST_PAGE}");
-                    query.limit = parsed(&name, &value, &what)?;
-                    if !(1..=LARGEST_PAGE).contains(&query.limit) {
-                        let detail = format!("'limit' is not {what}");
-                        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&name));
-                    }
-                }
-                ("order", "asc") => query.ascending = true,
-                ("order", "desc") => query.ascending = false,
-                ("include" | "include[]", IMAGE) => query.images = true,
-                _ => return Err(unsupported(&name)),
-            }
-        }
-        Ok(query)
+        let page = PageQuery::read(pairs(parts)?, PAGE, LARGEST_PAGE, include)?;
+        Ok(Self { page, images })
     }
 }
 
@@ -79,20 +53,9 @@ pub(in crate::gateway) async fn list(
     OwnResponse(snapshot): OwnResponse,
     query: ItemQuery,
 ) -> ApiResult<Json<InputItemList>> {
-    let mut items = items(&snapshot)?;
-    if !query.ascending {
-        items.reverse();
-    }
-    if let Some(after) = &query.after {
-        let place = items.iter().position(|item| item.id == *after);
-        let place = place.ok_or_else(|| {
-            let detail = "the response has no such item; 'last_id' of a page names its last one";
-            ApiError::new(ProblemCode::InvalidRequest, detail).at("after")
-        })?;
-        items.drain(..=place);
-    }
-    let has_more = items.len() > query.limit;
-    items.truncate(query.limit);
+    let mut items = query.page.rest(items(&snapshot)?, |item| item.id.clone())?;
+    let has_more = items.len() > query.page.limit;
+    items.truncate(query.page.limit);
     if query.images {
         for part in items.iter_mut().flat_map(|item| &mut item.content) {
             if let InputPart::InputImage { image_url, .. } = part {

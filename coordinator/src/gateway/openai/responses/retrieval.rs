@@ -1,10 +1,11 @@
 //! Queries of responses: every field is done or refused with its name.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use radialog_schemas::http::ProblemCode;
 
 use crate::gateway::app_state::AppState;
+use crate::gateway::openai::query::{pairs, parsed, unsupported};
 use crate::gateway::problem::{ApiError, ApiResult};
 
 /// How a response is looked at.
@@ -45,27 +46,6 @@ impl Retrieval {
         }
         Ok(retrieval)
     }
-}
-
-/// Reads the fields of a query in order.
-pub(super) fn pairs(parts: &Parts) -> ApiResult<Vec<(String, String)>> {
-    let read = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-    let read = read.map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error))?;
-    Ok(read.0)
-}
-
-/// Parses a field's value.
-pub(super) fn parsed<T: std::str::FromStr>(name: &str, value: &str, what: &str) -> ApiResult<T> {
-    value.parse().map_err(|_| {
-        let detail = format!("'{name}' is not {what}");
-        ApiError::new(ProblemCode::InvalidRequest, detail).at(name)
-    })
-}
-
-/// Says that a field is not known, or has a value that cannot be done.
-pub(super) fn unsupported(name: &str) -> ApiError {
-    let detail = format!("'{name}' is not supported here with this value; leave it out");
-    ApiError::new(ProblemCode::InvalidRequest, detail).at(name)
 }
 
 #[cfg(test)]

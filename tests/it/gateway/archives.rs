@@ -60,7 +60,7 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
     let fixture = fixture(3, &directory, |_| {}).await?;
     let started = fixture
         .gateway
-        .post("/v1/batches", &findings_of("s3://archive/cxr"))
+        .post("/v1/archives", &findings_of("s3://archive/cxr"))
         .await?;
     assert_eq!(started.status(), 202);
     let path = started.headers()["location"].to_str()?.to_owned();
@@ -125,7 +125,7 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
         let answer = problem(
             fixture
                 .gateway
-                .post("/v1/batches", &findings_of(archive))
+                .post("/v1/archives", &findings_of(archive))
                 .await?,
         )
         .await?;
@@ -144,14 +144,14 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
     let unusable = problem(
         fixture
             .gateway
-            .post("/v1/batches", &findings_of("s3://archive/cxr/studies.csv"))
+            .post("/v1/archives", &findings_of("s3://archive/cxr/studies.csv"))
             .await?,
     )
     .await?;
     assert_eq!((unusable.0, unusable.1.as_str()), (422, "invalid_request"));
     let long = json!({"archive": "s3://archive/cxr", "max_new_tokens": 100_000});
     assert_eq!(
-        problem(fixture.gateway.post("/v1/batches", &long).await?)
+        problem(fixture.gateway.post("/v1/archives", &long).await?)
             .await?
             .0,
         422
@@ -172,7 +172,7 @@ async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result
     );
     let start = |archive: &str| {
         let request = ward
-            .ask(Method::POST, "/v1/batches")
+            .ask(Method::POST, "/v1/archives")
             .header("Idempotency-Key", "monday");
         request.json(&findings_of(archive)).send()
     };
@@ -210,7 +210,7 @@ async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_a
     let fixture = fixture(2, &directory, |_| {}).await?;
     let started = fixture
         .gateway
-        .post("/v1/batches", &json!({"archive": "s3://archive/cxr"}))
+        .post("/v1/archives", &json!({"archive": "s3://archive/cxr"}))
         .await?;
     let path = started.headers()["location"].to_str()?.to_owned();
     view_when(&fixture.gateway, &path, "running").await?;
@@ -243,6 +243,42 @@ async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_a
     for gateway in [gateway, &other, &third] {
         view_when(gateway, &path, "cancelled").await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_paused_run_goes_on_when_it_is_resumed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    // Nobody writes reports here, so that a run with all stages never ends by itself.
+    let fixture = fixture(2, &directory, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    let started = gateway
+        .post("/v1/archives", &json!({"archive": "s3://archive/cxr"}))
+        .await?;
+    let path = started.headers()["location"].to_str()?.to_owned();
+    view_when(gateway, &path, "running").await?;
+    for (what, status) in [
+        ("pause", "paused"),
+        ("resume", "running"),
+        ("pause", "paused"),
+    ] {
+        let told = gateway.post(&format!("{path}/{what}"), &json!({})).await?;
+        assert_eq!(told.status(), 200, "{what}");
+        view_when(gateway, &path, status).await?;
+    }
+    // Nothing of a run that stands still is in work, also where it stood still before it ran.
+    let findings = gateway
+        .post("/v1/archives", &findings_of("s3://archive/cxr"))
+        .await?;
+    let other = findings.headers()["location"].to_str()?.to_owned();
+    view_when(gateway, &other, "done").await?;
+    assert_eq!(gateway.delete(&path).await?, 204);
+    view_when(gateway, &path, "cancelled").await?;
+    let missing = format!("/v1/archives/{}/pause", "0".repeat(32));
+    assert_eq!(
+        problem(gateway.post(&missing, &json!({})).await?).await?.0,
+        404
+    );
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Batches over HTTP.
+//! Runs over archives, asked for over HTTP.
 
 use std::sync::Arc;
 
@@ -20,37 +20,37 @@ use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use crate::run::{BatchService, BatchView, NewBatch};
 
-/// The names in the path of a batch or of one of its results.
-pub(super) struct BatchPath {
-    batch: String,
+/// The names in the path of a run or of one of its results.
+pub(super) struct ArchivePath {
+    run: String,
     file: String,
 }
 
-impl FromRequestParts<AppState> for BatchPath {
+impl FromRequestParts<AppState> for ArchivePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> ApiResult<Self> {
         let parameters = RawPathParams::from_request_parts(parts, app)
             .await
-            .map_err(|_| no_batch())?;
+            .map_err(|_| no_run())?;
         let value = |wanted: &str| {
             parameters
                 .iter()
                 .find(|(name, _)| *name == wanted)
                 .map(|(_, value)| value.to_owned())
         };
-        let batch = value("batch").ok_or_else(no_batch)?;
+        let run = value("run").ok_or_else(no_run)?;
         Ok(Self {
-            batch,
-            file: value("file").unwrap_or_default(),
+            run,
+            file: value("result").unwrap_or_default(),
         })
     }
 }
 
-fn no_batch() -> ApiError {
+fn no_run() -> ApiError {
     ApiError::new(
         ProblemCode::NotFound,
-        "there is no such batch, or it is forgotten after a week",
+        "there is no such run over an archive, or it is forgotten after a week",
     )
 }
 
@@ -58,7 +58,7 @@ fn batches(app: &AppState) -> ApiResult<&Arc<BatchService>> {
     app.batches.get().ok_or_else(|| {
         ApiError::new(
             ProblemCode::ArchiveNotAllowed,
-            "this gateway runs no batches",
+            "this gateway runs over no archives",
         )
     })
 }
@@ -96,7 +96,7 @@ pub(super) async fn start(
         .await?;
     Ok((
         StatusCode::ACCEPTED,
-        [(header::LOCATION, format!("/v1/batches/{id}"))],
+        [(header::LOCATION, format!("/v1/archives/{id}"))],
         Json(view),
     ))
 }
@@ -104,32 +104,50 @@ pub(super) async fn start(
 pub(super) async fn get(
     State(app): State<AppState>,
     caller: Caller,
-    at: BatchPath,
+    at: ArchivePath,
 ) -> ApiResult<Json<BatchView>> {
-    let view = batches(&app)?.view(&caller.owner, &at.batch).await?;
-    view.map(Json).ok_or_else(no_batch)
+    let view = batches(&app)?.view(&caller.owner, &at.run).await?;
+    view.map(Json).ok_or_else(no_run)
 }
 
 pub(super) async fn cancel(
     State(app): State<AppState>,
     caller: Caller,
-    at: BatchPath,
+    at: ArchivePath,
 ) -> ApiResult<StatusCode> {
-    match batches(&app)?.cancel(&caller.owner, &at.batch).await? {
+    match batches(&app)?.cancel(&caller.owner, &at.run).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_batch()),
+        false => Err(no_run()),
     }
+}
+
+pub(super) async fn pause(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: ArchivePath,
+) -> ApiResult<Json<BatchView>> {
+    let view = batches(&app)?.pause(&caller.owner, &at.run, true).await?;
+    view.map(Json).ok_or_else(no_run)
+}
+
+pub(super) async fn resume(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: ArchivePath,
+) -> ApiResult<Json<BatchView>> {
+    let view = batches(&app)?.pause(&caller.owner, &at.run, false).await?;
+    view.map(Json).ok_or_else(no_run)
 }
 
 pub(super) async fn result(
     State(app): State<AppState>,
     caller: Caller,
-    at: BatchPath,
+    at: ArchivePath,
 ) -> ApiResult<Response> {
     let content = batches(&app)?
-        .result(&caller.owner, &at.batch, &at.file)
+        .result(&caller.owner, &at.run, &at.file)
         .await?;
-    let missing = "there is no such file, or the batch has not ended; its view lists its results";
+    let missing = "there is no such file, or the run has not ended; its view lists its results";
     let content = content.ok_or_else(|| ApiError::new(ProblemCode::NotFound, missing))?;
     let disposition = format!("attachment; filename=\"{}\"", at.file);
     let headers = [

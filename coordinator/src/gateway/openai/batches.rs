@@ -1,0 +1,253 @@
+//! OpenAI's batches: a file of requests goes in, a file of answers comes out. Any gateway tells how far one is, pauses,
+//! resumes and cancels it; whichever is free works on it.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use radialog_schemas::ContentHash;
+use radialog_schemas::http::ProblemCode;
+use radialog_schemas::http::openai_batches::{
+    BatchFaults, CompletionWindow, FilePurpose, NewRequestBatch, RequestBatch, RequestBatchList,
+    RequestBatchStatus,
+};
+
+use super::query::{PageQuery, pairs};
+use super::request_files::{self, file_id};
+use crate::gateway::app_state::AppState;
+use crate::gateway::auth::Caller;
+use crate::gateway::body::JsonBody;
+use crate::gateway::problem::{ApiError, ApiResult};
+use crate::gateway::request_path::parameter;
+use crate::request_store::batches::{self, BatchDocument, BatchTimes, OutputFile};
+use crate::request_store::{is_name, new_name, now, owner_folder};
+
+mod input;
+mod line;
+mod runner;
+
+pub(in crate::gateway) use runner::BatchRunner;
+
+/// What the names of batches begin with.
+const PREFIX: &str = "batch_";
+/// How long a batch may take, in seconds: a day.
+const WINDOW: u64 = 24 * 3600;
+/// Batches in a page: as many where nothing is said, and at most.
+const PAGE: usize = 20;
+const LARGEST_PAGE: usize = 100;
+/// The most notes of a caller, and the characters of their names and values.
+const MOST_NOTES: usize = 16;
+const LONGEST_NOTE_NAME: usize = 64;
+const LONGEST_NOTE: usize = 512;
+
+/// The name of a batch of the caller, which need not exist.
+pub(in crate::gateway) struct OwnBatch {
+    owner: ContentHash,
+    name: String,
+}
+
+impl FromRequestParts<AppState> for OwnBatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> ApiResult<Self> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let id = parameter(parts, app, "batch").await.unwrap_or_default();
+        let name = id.strip_prefix(PREFIX).filter(|name| is_name(name));
+        Ok(Self {
+            owner: owner_folder(&caller.owner),
+            name: name.ok_or_else(no_batch)?.to_owned(),
+        })
+    }
+}
+
+fn no_batch() -> ApiError {
+    ApiError::new(
+        ProblemCode::NotFound,
+        "there is no such batch; GET /v1/batches lists yours. Runs over archives are at /v1/archives",
+    )
+}
+
+fn batch_id(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+pub(in crate::gateway) async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    JsonBody(asked): JsonBody<NewRequestBatch>,
+) -> ApiResult<Json<RequestBatch>> {
+    let metadata = asked.metadata.filter(|notes| !notes.is_empty());
+    let is_short = |(name, note): (&String, &String)| {
+        name.chars().count() <= LONGEST_NOTE_NAME && note.chars().count() <= LONGEST_NOTE
+    };
+    if let Some(notes) = &metadata
+        && (notes.len() > MOST_NOTES || !notes.iter().all(is_short))
+    {
+        let detail = format!(
+            "'metadata' has up to {MOST_NOTES} notes, with names of up to {LONGEST_NOTE_NAME} and values of up to \
+             {LONGEST_NOTE} characters"
+        );
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("metadata"));
+    }
+    let at_input = |error: ApiError| error.at("input_file_id");
+    let file = request_files::own(&app, &caller, &asked.input_file_id);
+    let file = file.await.map_err(at_input)?;
+    if file.purpose() != FilePurpose::Batch {
+        let detail = "this file is what a batch has written; give one with purpose 'batch'";
+        return Err(at_input(ApiError::new(ProblemCode::InvalidRequest, detail)));
+    }
+    let (owner, name) = (owner_folder(&caller.owner), new_name());
+    let created = now();
+    let times = BatchTimes {
+        created,
+        expires: created + WINDOW,
+        ..BatchTimes::default()
+    };
+    let input = file.name().to_owned();
+    let document = BatchDocument::new(
+        caller.owner.to_string(),
+        asked.endpoint,
+        input,
+        metadata,
+        times,
+    );
+    if !batches::create(&*app.backends.objects, &owner, &name, &document).await? {
+        let detail = "this gateway's store does not know conditional writes (If-Match), by which one gateway at a time works on \
+                      a batch; send the requests one by one, or ask the operator for a store like AWS's";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
+    app.new_batch.notify_one();
+    Ok(Json(view(&name, document)))
+}
+
+pub(in crate::gateway) async fn get(
+    State(app): State<AppState>,
+    batch: OwnBatch,
+) -> ApiResult<Json<RequestBatch>> {
+    let found = batches::find(&*app.backends.objects, &batch.owner, &batch.name).await?;
+    let document = found.ok_or_else(no_batch)?;
+    Ok(Json(view(&batch.name, document)))
+}
+
+/// Which batches are wanted.
+pub(in crate::gateway) struct BatchQuery(PageQuery);
+
+impl FromRequestParts<AppState> for BatchQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
+        PageQuery::read(pairs(parts)?, PAGE, LARGEST_PAGE, |_, _| false).map(Self)
+    }
+}
+
+pub(in crate::gateway) async fn list(
+    State(app): State<AppState>,
+    caller: Caller,
+    BatchQuery(page): BatchQuery,
+) -> ApiResult<Json<RequestBatchList>> {
+    let owner = owner_folder(&caller.owner);
+    let objects = &*app.backends.objects;
+    let names = batches::names(objects, &owner).await?;
+    let mut names = page.rest(names, |name| batch_id(name))?;
+    let has_more = names.len() > page.limit;
+    names.truncate(page.limit);
+    let mut data = Vec::new();
+    for name in names {
+        // None where it has been swept meanwhile.
+        if let Some(document) = batches::find(objects, &owner, &name).await? {
+            data.push(view(&name, document));
+        }
+    }
+    Ok(Json(RequestBatchList {
+        object: "list".to_owned(),
+        first_id: data.first().map(|batch| batch.id.clone()),
+        last_id: data.last().map(|batch| batch.id.clone()),
+        data,
+        has_more,
+    }))
+}
+
+pub(in crate::gateway) async fn cancel(
+    State(app): State<AppState>,
+    batch: OwnBatch,
+) -> ApiResult<Json<RequestBatch>> {
+    change(&app, &batch, |document| {
+        if document.status.is_final() || document.status == RequestBatchStatus::Cancelling {
+            return false;
+        }
+        document.status = RequestBatchStatus::Cancelling;
+        document.times.cancelling = Some(now());
+        true
+    })
+    .await
+}
+
+pub(in crate::gateway) async fn pause(
+    State(app): State<AppState>,
+    batch: OwnBatch,
+) -> ApiResult<Json<RequestBatch>> {
+    change(&app, &batch, |document| {
+        let is_changed = !document.status.is_final() && !document.paused;
+        document.paused |= is_changed;
+        is_changed
+    })
+    .await
+}
+
+pub(in crate::gateway) async fn resume(
+    State(app): State<AppState>,
+    batch: OwnBatch,
+) -> ApiResult<Json<RequestBatch>> {
+    change(&app, &batch, |document| {
+        std::mem::take(&mut document.paused)
+    })
+    .await
+}
+
+/// Changes a batch as its owner, and tells this gateway's runner to look.
+async fn change(
+    app: &AppState,
+    batch: &OwnBatch,
+    change: impl FnMut(&mut BatchDocument) -> bool + Send,
+) -> ApiResult<Json<RequestBatch>> {
+    let objects = &*app.backends.objects;
+    let changed = batches::change(objects, &batch.owner, &batch.name, change).await?;
+    app.new_batch.notify_one();
+    let document = changed.ok_or_else(no_batch)?;
+    Ok(Json(view(&batch.name, document)))
+}
+
+fn view(name: &str, document: BatchDocument) -> RequestBatch {
+    let BatchDocument { status, times, .. } = document;
+    let ended = |wanted: RequestBatchStatus| times.ended.filter(|_| status == wanted);
+    let output = |file: &OutputFile| {
+        let is_there = status.is_final() && file.parts > 0;
+        is_there.then(|| file_id(&file.name))
+    };
+    let errors = (!document.faults.is_empty()).then(|| BatchFaults {
+        object: "list".to_owned(),
+        data: document.faults.clone(),
+    });
+    RequestBatch {
+        id: batch_id(name),
+        object: "batch".to_owned(),
+        endpoint: document.endpoint,
+        errors,
+        input_file_id: file_id(&document.input),
+        completion_window: CompletionWindow::Day,
+        status,
+        paused: document.paused,
+        output_file_id: output(&document.answers),
+        error_file_id: output(&document.refusals),
+        created_at: times.created,
+        in_progress_at: times.in_progress,
+        expires_at: times.expires,
+        finalizing_at: times.finalizing,
+        completed_at: ended(RequestBatchStatus::Completed),
+        failed_at: ended(RequestBatchStatus::Failed),
+        expired_at: ended(RequestBatchStatus::Expired),
+        cancelling_at: times.cancelling,
+        cancelled_at: ended(RequestBatchStatus::Cancelled),
+        request_counts: document.counts,
+        metadata: document.metadata,
+    }
+}
