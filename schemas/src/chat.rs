@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterName, ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, QueueGroup,
-    ResponseRequest, SCHEMA_VERSION, ids::text_id,
+    AdapterName, ComparisonMark, ContentHash, Failure, Finding, FindingsReport, Generation,
+    ObjectKey, QueueGroup, ResponseRequest, SCHEMA_VERSION, ids::text_id,
 };
 
 text_id! {
@@ -239,6 +239,10 @@ pub struct Answer {
     /// Earlier turns that were left out of the prompt, because the context window had no room for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_turns: Vec<u32>,
+    /// Sentences of an answer that is a report (asked for by [`Ask::Report`] or [`Ask::Correction`]) that compare with an earlier
+    /// image, which the model has not seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub comparisons: Vec<ComparisonMark>,
 }
 
 /// The end of a turn.

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ask, ConversationId, FindingsReport, TurnRequest, TurnStatus};
+use crate::{Ask, ComparisonMark, ConversationId, FindingsReport, TurnRequest, TurnStatus};
 
 mod fields;
 pub mod openai;
@@ -163,6 +163,10 @@ pub struct TurnView {
     pub edited: Option<String>,
     /// Earlier turns that were left out of the prompt, because the context window had no room for them.
     pub dropped_turns: Vec<u32>,
+    /// Sentences of the model's text that compare with an earlier image, which it has not seen: of turns that ask for a report or
+    /// its correction, once they are done.
+    #[serde(default)]
+    pub comparisons: Vec<ComparisonMark>,
     /// What it took, once it is done.
     pub usage: Option<TurnUsage>,
     /// The reason why it has no (whole) answer.

@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod chat;
+pub mod comparison;
 pub mod consistency;
 pub mod correction;
 pub mod dialog;
@@ -28,6 +29,7 @@ pub use chat::{
     Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, OptionalTask, Region,
     TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
+pub use comparison::ComparisonMark;
 pub use consistency::{Consistency, ReportSampling, SentenceAgreement};
 pub use correction::Correction;
 pub use dialog::{AnsweredAsk, DialogPrompt};

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Consistency, ContentHash, Failure, Finding, Generation, Labels, ObjectKey, PredictedFinding,
-    Stage, StageTimings, StudyId,
+    ComparisonMark, Consistency, ContentHash, Failure, Finding, Generation, Labels, ObjectKey,
+    PredictedFinding, Stage, StageTimings, StudyId,
 };
 
 /// A file that stands in for a stage of a run.
@@ -85,6 +85,10 @@ pub struct StudyRecord {
     /// CheXbert labels of the generated report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_labels: Option<Labels>,
+    /// Sentences of the generated report that compare with an earlier image, which the model has not seen: found by the scoring
+    /// stage. None without it, and where an earlier release looked for none; empty where no sentence compares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparisons: Option<Vec<ComparisonMark>>,
     /// CheXbert labels of the reference report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_labels: Option<Labels>,

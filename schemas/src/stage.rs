@@ -63,7 +63,7 @@ impl Stage {
         embedding: 3,
         findings: 3,
         language: 1,
-        scoring: 2,
+        scoring: 3,
     };
 
     /// The stages whose outputs this one reads.

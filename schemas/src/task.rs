@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{GivenFile, GivenOutput};
 use crate::{
-    AdapterName, Consistency, ContentHash, ConversationId, Labels, ObjectKey, PerStage, QueueGroup,
-    ReportSampling, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId,
+    AdapterName, ComparisonMark, Consistency, ContentHash, ConversationId, Labels, ObjectKey,
+    PerStage, QueueGroup, ReportSampling, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId,
 };
 
 /// One message to one stage.
@@ -224,6 +224,9 @@ pub struct ReportLabels {
     /// Labels of the reference, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Labels>,
+    /// Sentences of the generated report that compare with an earlier image; none where an earlier release looked for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparisons: Option<Vec<ComparisonMark>>,
 }
 
 /// What the studies of a run begin with.

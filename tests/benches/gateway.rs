@@ -303,6 +303,7 @@ fn answer() -> TurnOutcome {
         tokens: 2,
         complete: true,
         dropped_turns,
+        comparisons: Vec::new(),
     })
 }
 

@@ -130,6 +130,7 @@ fn line(
         report_complete: Some(true),
         report_tokens: None,
         consistency: None,
+        comparisons: None,
         report_labels: labels.map(|all| Finding::ALL.into_iter().zip(all).collect()),
         reference_labels: None,
         reference: None,

@@ -274,7 +274,11 @@ fn a_bundle_of_v1_skips_what_v2_was_trained_for_and_says_so() -> Result<()> {
     let text = fixture.evaluate(0, &impression, "impressions")?;
     ensure!(text.contains("1 studies scored, 3 without"), "{text}");
     ensure!(
-        text.contains("1 rows of sections.csv have an empty cell"),
+        text.contains("1 rows of sections.csv have an empty cell")
+            && text.contains("line 3 (s1)")
+            && text.contains(
+                "s1: its row in the table of --references is empty (sections.csv line 3)"
+            ),
         "{text}"
     );
     let asked = fixture.dialogs("impressions", "impressions")?;
@@ -324,7 +328,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
         "eval",
     )?;
     ensure!(
-        text.contains("bad.csv' line 3") && text.contains("'maybe' under Edema"),
+        text.contains("bad.csv' line 3: 's1': 'maybe' under Edema"),
         "{text}"
     );
     std::fs::write(fixture.path("others.csv"), "study_id,Edema\nx,1\n")?;
@@ -333,6 +337,12 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
     ensure!(
         text.contains("nothing can be scored; s0: the table of --labels"),
         "{text}"
+    );
+    let faults = std::fs::read_to_string(fixture.path("others/correction-faults.csv"))?;
+    ensure!(
+        faults.contains("\"others.csv\",\"2\",\"x\",\"no study of the run")
+            && faults.contains("\"others.csv\",\"\",\"s0\",\"the table of --labels has no row"),
+        "{faults}"
     );
     for file in ["corrections.csv", "correction.json", "vicuna_results"] {
         ensure!(!fixture.path("others").join(file).exists(), "{file}");

@@ -124,7 +124,9 @@ async fn outputs() -> Result<Records> {
         let embedding = ObjectKey::embedding(components.get(Stage::Embedding), &input);
         let embedding = tokens(&backends.objects.get(&embedding).await?)?;
         let findings = record.findings.context("findings")?;
-        let labels = serde_json::to_string(&record.report_labels.context("labels")?)?;
+        let labels = record.report_labels.context("labels")?;
+        let marks = record.comparisons.context("marks of comparisons")?;
+        let labels = serde_json::to_string(&(labels, marks))?;
         for (stage, output) in [
             (Stage::Embedding, embedding),
             (

@@ -11,8 +11,8 @@ use radialog_models::image_tokens;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{
-    ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest,
-    ObjectKey, Outcome, ReportLabels, Stage, Task, Work,
+    ComparisonMark, ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation,
+    Manifest, ObjectKey, Outcome, ReportLabels, Stage, Task, Work,
 };
 use radialog_tests::fixtures::xray;
 use radialog_tests::task_harness::TaskHarness;
@@ -205,6 +205,38 @@ async fn four_stages_turn_an_xray_into_tokens_findings_a_report_and_labels() -> 
         ),
         (14, Some(14))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn sentences_of_a_stored_report_that_compare_with_an_earlier_image_are_marked() -> Result<()>
+{
+    let cluster = StageCluster::new(8, greedy()).await?;
+    let text = " Größe normal. The heart is unchanged. No effusion.";
+    let stored = GeneratedReport {
+        text: text.to_owned(),
+        prompt_tokens: 0,
+        tokens: 0,
+        complete: true,
+        consistency: None,
+    };
+    let stored = serde_json::to_vec(&stored)?;
+    let report = ObjectKey::text(&ContentHash::of(&stored));
+    cluster.harness.objects.put(&report, stored.into()).await?;
+    let output = ObjectKey::labels(&cluster.component(Stage::Scoring), &report, None);
+    let reference = None;
+    let task = cluster.task("study", output.clone(), Work::Scoring { report, reference });
+    let outputs = cluster.run(&[task]).await?;
+    let labels: ReportLabels = serde_json::from_slice(&outputs[&output])?;
+    let mark = ComparisonMark {
+        sentence: 1,
+        range: [15, 38],
+        words: "unchanged".to_owned(),
+        words_range: [28, 37],
+    };
+    assert_eq!(labels.comparisons, Some(vec![mark]));
+    let old: ReportLabels = serde_json::from_str(r#"{"report": {}}"#)?;
+    assert_eq!(old.comparisons, None, "an earlier release wrote none");
     Ok(())
 }
 

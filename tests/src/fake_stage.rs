@@ -257,6 +257,7 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
             json(&ReportLabels {
                 report: labels.clone(),
                 reference: reference.as_ref().map(|_| labels),
+                comparisons: Some(Vec::new()),
             })
         }
     }

@@ -7,25 +7,28 @@ use bytes::Bytes;
 use candle_core::Device;
 use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, BundleError};
+use radialog_models::comparisons::comparison_marks;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, GeneratedReport, Labels, ReportLabels, Stage, Task, Work,
+    ComparisonMark, ContentHash, ErrorCode, Failure, GeneratedReport, Labels, ReportLabels, Stage,
+    Task, Work,
 };
 
 use crate::{StageOptions, batch, input};
 
-/// The scoring stage: reports to CheXbert labels.
+/// The scoring stage: reports to CheXbert labels, and to marks of what compares with an earlier image.
 pub struct ScoringStage {
     component: ContentHash,
     labeler: Arc<ReportLabeler>,
     batch_limit: usize,
 }
 
-/// The texts of one study to label, as token ids of CheXbert's tokenizer.
+/// The texts of one study to label, as token ids of CheXbert's tokenizer, and what is found in the report itself.
 pub struct EncodedReports {
     report: Vec<u32>,
     reference: Option<Vec<u32>>,
+    comparisons: Vec<ComparisonMark>,
 }
 
 impl ScoringStage {
@@ -64,7 +67,11 @@ impl ScoringStage {
                 next()?,
                 texts.reference.as_ref().map(|_| next()).transpose()?,
             );
-            Ok(input::to_json(&ReportLabels { report, reference }))
+            Ok(input::to_json(&ReportLabels {
+                report,
+                reference,
+                comparisons: Some(texts.comparisons.clone()),
+            }))
         };
         inputs.iter().map(answer).collect()
     }
@@ -108,6 +115,7 @@ impl StageWork for ScoringStage {
             Ok(EncodedReports {
                 report: encode(&report.text)?,
                 reference: reference.transpose()?,
+                comparisons: comparison_marks(&report.text),
             })
         })
         .await

@@ -190,9 +190,10 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
     let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
     let input = folder.write(
         "in.json",
-        r#"{"p1_s1": {"image_path": ["00001300_000.jpg"], "report": "Clear."},
+        r#"{"p1_s1": {"image_path": ["00001300_000.jpg"], "report": "Clear.", "age": NaN},
             "a_s2": {"key_image_path": "00001680_000.jpg", "image_path": ["none.jpg"], "split": "test"},
-            "b_s3": {"image_path": ["none.jpg"]}}"#,
+            "b_s3": {"image_path": ["none.jpg"]}, "c_s4": {"image_path": ["../xrays/00001300_000.jpg"]},
+            "d_s5": {}, "nan": {"image_path": ["00001300_000.jpg"]}}"#,
     );
     let out = folder.path("out.json");
     let line = [
@@ -215,14 +216,26 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
     let output = radialog(&[&line[..], &batch].concat());
     let (printed, error) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(65), "{printed}{error}");
-    assert!(
-        printed.contains("1 of 3 studies have no report") && printed.contains("b_s3"),
-        "{printed}"
-    );
+    for words in [
+        "4 of 6 studies have no report",
+        "  b_s3: image_missing",
+        "  c_s4: has the image ../xrays/00001300_000.jpg, which is not below --img_root_dir",
+        "  d_s5: names no image",
+        "  nan: has an id that",
+    ] {
+        assert!(printed.contains(words), "{words}: {printed}");
+    }
     let written = folder.read("out.json");
     assert_eq!(written["p1_s1"]["report"], "Clear.");
     assert_eq!(written["a_s2"]["split"], "test");
-    for (study, has_report) in [("p1_s1", true), ("a_s2", true), ("b_s3", false)] {
+    for (study, has_report) in [
+        ("p1_s1", true),
+        ("a_s2", true),
+        ("b_s3", false),
+        ("c_s4", false),
+        ("d_s5", false),
+        ("nan", false),
+    ] {
         let report = written[study]["model_prediction"].as_str().unwrap();
         assert_eq!(!report.is_empty(), has_report, "{study}");
         assert_eq!(report, report.trim(), "{study}");

@@ -137,6 +137,7 @@ mod tests {
             tokens,
             complete,
             dropped_turns,
+            comparisons: Vec::new(),
         };
         TurnSnapshot {
             request: TurnRequest {

@@ -69,6 +69,7 @@ pub(super) async fn turn(
         text: String::new(),
         edited: turn.edited.clone(),
         dropped_turns: Vec::new(),
+        comparisons: Vec::new(),
         usage: None,
         error: error(turn),
         events: format!("{}/events", turn_path(id, number)),
@@ -78,6 +79,7 @@ pub(super) async fn turn(
         Some(TurnOutcome::Done(answer)) => {
             view.text = answer.text.clone();
             view.dropped_turns = answer.dropped_turns.clone();
+            view.comparisons = answer.comparisons.clone();
             view.usage = Some(TurnUsage {
                 prompt_tokens: answer.prompt_tokens,
                 cached_tokens: answer.cached_tokens,

@@ -89,6 +89,7 @@ pub(crate) async fn finished(
     }
     if let Some(labels) = labels {
         record.report_labels = Some(labels.report);
+        record.comparisons = labels.comparisons;
         record.reference_labels = labels.reference;
     }
     Ok(record)
@@ -198,6 +199,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         report_tokens: None,
         consistency: None,
         report_labels: None,
+        comparisons: None,
         reference_labels: None,
         reference: None,
         disagreement: None,

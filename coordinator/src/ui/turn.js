@@ -106,6 +106,8 @@ export class TurnCard {
       });
       notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: this.#original ? "The model's text" : "Edited by you" }), " ", toggle));
     }
+    // The marks are of the model's own text.
+    if (turn.comparisons?.length && (accepted || this.#original || typeof turn.edited !== "string")) notes.push(compared(turn));
     if (turn.dropped_turns?.length) {
       const turns = listed(turn.dropped_turns.map(String));
       notes.push(el("p", { text: `The model did not see ${turn.dropped_turns.length === 1 ? "turn" : "turns"} ${turns}: the conversation is longer than it can read at once.` }));
@@ -113,7 +115,7 @@ export class TurnCard {
     if (turn.usage?.complete === false) notes.push(el("p", { text: "The answer ended at its length limit." }));
     if (turn.asked && isFinal(turn)) notes.push(this.#asked(turn));
     // Opened details must not close with every update.
-    const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, this.#original]);
+    const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, turn.comparisons, this.#original]);
     if (key === this.notesKey) return;
     this.notesKey = key;
     this.notes.replaceChildren(...notes);
@@ -237,6 +239,17 @@ function statusText(turn) {
     default:
       return "";
   }
+}
+
+/** What a report says of an earlier image, sentence by sentence. Places count whole characters, not the halves of JavaScript's strings. */
+function compared({ text, comparisons }) {
+  const characters = [...text];
+  const part = (from, to) => characters.slice(from, to).join("");
+  const sentence = ({ range: [begin, end], words_range: [from, to] }) =>
+    el("q", {}, part(begin, from), el("mark", { text: part(from, to) }), part(to, end));
+  const sentences = comparisons.flatMap((mark) => [" ", sentence(mark)]);
+  return el("p", { class: "comparisons" }, el("span", { class: "tag", "data-kind": "change", text: "Unsupported" }),
+    " Compares with an earlier image, which the model has not seen:", ...sentences);
 }
 
 /** As high as its text. */

@@ -27,6 +27,7 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
         assert_eq!(record.status, StudyStatus::Done, "{record:?}");
         assert_eq!(record.findings.as_ref().unwrap().len(), 14);
         assert_eq!(record.report_labels.as_ref().unwrap().len(), 14);
+        assert_eq!(record.comparisons.as_deref(), Some(&[][..]));
         assert!(record.report.is_some() && record.disagreement.is_some());
         assert_eq!(record.timings.len(), 4);
     }

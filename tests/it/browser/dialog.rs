@@ -113,6 +113,29 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sentences_that_compare_with_an_earlier_image_are_marked_below_the_answer() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::PHONE).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    ask(&browser, "Größe? It is unchanged. No effusion").await?;
+    until_turn(&browser, 2, "done").await?;
+    let mark = turn(2, ".comparisons mark");
+    assert_eq!(browser.text(&mark).await?, "unchanged");
+    let sentence = browser.text(&turn(2, ".comparisons q")).await?;
+    assert_eq!(sentence, "It is unchanged.");
+    let marks = "document.querySelectorAll('.comparisons').length";
+    assert_eq!(browser.value(marks).await?, 1, "no other answer compares");
+    browser.picture("comparisons-phone").await?;
+    assert_fits(&browser).await?;
+    browser.reload().await?;
+    until_turn(&browser, 2, "done").await?;
+    assert_eq!(browser.text(&mark).await?, "unchanged");
+    assert_calm(&browser, &fixture.gateway.url).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
     let browser = open(&fixture, Screen::DESKTOP).await?;

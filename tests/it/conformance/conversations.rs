@@ -196,6 +196,7 @@ fn answer(text: &str) -> TurnOutcome {
         tokens: 3,
         complete: true,
         dropped_turns: vec![2],
+        comparisons: Vec::new(),
     })
 }
 

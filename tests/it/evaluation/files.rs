@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use radialog_schemas::{Finding, Label};
+use radialog_tests::processes::radialog;
 
 use super::{EvaluationFixture, label_table, line, value};
 
@@ -120,6 +121,69 @@ fn the_originals_files_have_its_names_order_and_words() -> Result<()> {
             ],
         "{scores}"
     );
+    Ok(())
+}
+
+#[test]
+fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let made = radialog(&["bundle", "random", "bundle", "--seed", "7"])?
+        .current_dir(folder.dir.path())
+        .output()?;
+    ensure!(made.status.success());
+    let xrays = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
+    std::fs::create_dir_all(folder.path("archive/png"))?;
+    for name in ["00001300_000.jpg", "00001680_000.jpg"] {
+        std::fs::copy(
+            format!("{xrays}/{name}"),
+            folder.path("archive/png").join(name),
+        )?;
+    }
+    let absolute = folder.path("archive/png/00001680_000.jpg").canonicalize()?;
+    folder.write(
+        "archive/studies.csv",
+        &format!(
+            "study_id,image,reference\ns1,png/00001300_000.jpg,Clear.\ns2,{},Edema.\ns3,{xrays}/00001300_000.jpg,Clear.\n",
+            absolute.display()
+        ),
+    )?;
+    let batch = [
+        "batch",
+        "archive/studies.csv",
+        "--allow-outside",
+        "--out",
+        "results",
+        "--bundle",
+        "bundle",
+        "--max-new-tokens",
+        "4",
+        "--progress",
+        "off",
+    ];
+    let output = radialog(&batch)?.current_dir(folder.dir.path()).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    folder.write(
+        "texts.csv",
+        "study_id,findings\ns1,Clear.\ns2,Edema.\ns3,Clear.\n",
+    )?;
+    let quick = [
+        "--references",
+        "texts.csv",
+        "--resamples",
+        "20",
+        "--out",
+        "eval",
+    ];
+    for run in ["results", "results/results.jsonl"] {
+        folder.evaluate(&[&[run], &quick[..]].concat())?;
+        let page = folder.read("eval/report.html")?;
+        ensure!(page.matches("src=\"data:image/png;base64,").count() == 2);
+        ensure!(page.contains("does not lie in &#39;archive&#39;"), "{page}");
+    }
+    std::fs::rename(folder.path("archive"), folder.path("moved"))?;
+    folder.evaluate(&[&["results", "--images", "moved"], &quick[..]].concat())?;
+    let page = folder.read("eval/report.html")?;
+    ensure!(page.matches("src=\"data:image/png;base64,").count() == 1);
     Ok(())
 }
 

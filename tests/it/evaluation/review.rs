@@ -59,7 +59,8 @@ fn errors_are_weighed_comparisons_marked_and_lower_is_said_to_be_better() -> Res
     }
     let page = folder.read("evaluation/report.html")?;
     for words in [
-        "Heart size is <mark>unchanged</mark>. Rib fracture.",
+        "<span class=\"compares\">Heart size is <mark>unchanged</mark>.</span> Rib fracture.",
+        "<li>a1: <span class=\"compares\">Heart size is <mark>unchanged</mark>.</span></li>",
         "<tr><td>Pneumothorax</td><td class=\"number\">4</td><td class=\"number\">2</td></tr>",
     ] {
         ensure!(page.contains(words), "{words:?} is missing");

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
+use serde_json::{Value, json};
 
 use super::{EvaluationFixture, TOKENS, records};
 
@@ -120,6 +121,41 @@ fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> 
 
     let path = fixture.path("out/results.jsonl");
     let text = std::fs::read_to_string(&path)?;
+    let mut lines = text.lines();
+    let line = lines.find(|line| line.contains("\"study\":\"s1\""));
+    let recorded: Value = serde_json::from_str(line.context("s1")?)?;
+    // What was taken out, put in or rewritten, at any depth.
+    for (field, changed) in [
+        ("report_labels", None),
+        ("consistency", None),
+        ("disagreement", Some(json!([]))),
+        (
+            "comparisons",
+            Some(json!([{"sentence": 0, "range": [0, 1], "words": "x", "words_range": [0, 1]}])),
+        ),
+        ("signed_by", Some(json!("nobody"))),
+    ] {
+        let mut line = recorded.clone();
+        let fields = line.as_object_mut().context("a record")?;
+        match changed {
+            Some(changed) => drop(fields.insert(field.to_owned(), changed)),
+            None => drop(fields.remove(field)),
+        }
+        if fields.get(field) == recorded.get(field) {
+            continue;
+        }
+        std::fs::write(&path, line.to_string() + "\n")?;
+        let text = verify(65, "s1", &[])?;
+        ensure!(text.contains(&format!("  {field}\n")), "{field}: {text}");
+    }
+    // A release that marked no comparisons has written no other line.
+    let mut line = recorded.clone();
+    line.as_object_mut()
+        .context("a record")?
+        .remove("comparisons");
+    std::fs::write(&path, line.to_string() + "\n")?;
+    let older = verify(0, "s1", &[])?;
+    ensure!(older.contains("not compared: comparisons"), "{older}");
     let changed = text.replace("\"seed\":5", "\"seed\":6");
     ensure!(changed != text);
     std::fs::write(&path, changed)?;

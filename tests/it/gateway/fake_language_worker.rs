@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use radialog_coordinator::run::publish_turn;
+use radialog_models::comparisons::comparison_marks;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
 use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
@@ -18,6 +19,9 @@ pub(crate) const FAILS: &str = "fails";
 
 /// Questions that contain this are answered without a look at the second turn.
 pub(crate) const FORGETS: &str = "forgets";
+
+/// Answers that contain this compare with an earlier image, as only reports do elsewhere.
+pub(crate) const COMPARES: &str = "unchanged";
 
 /// Questions that contain this are answered only after [`FakeLanguageWorker::unblock`].
 pub(crate) const BLOCKS: &str = "blocks";
@@ -147,6 +151,10 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &G
             tokens: u32::try_from(tokens(&text).len())? + 1,
             complete: true,
             dropped_turns: text.contains(FORGETS).then_some(2).into_iter().collect(),
+            comparisons: match text.contains(COMPARES) {
+                true => comparison_marks(&text),
+                false => Vec::new(),
+            },
             text: text.clone(),
         }),
     };

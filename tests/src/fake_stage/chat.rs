@@ -67,6 +67,7 @@ impl AnswerInProgress {
             tokens: self.next as u32,
             complete: self.next == self.words.len(),
             dropped_turns: Vec::new(),
+            comparisons: Vec::new(),
         }
     }
 }

@@ -32,8 +32,8 @@ pub fn consistency(report: &str, samples: Vec<String>) -> Consistency {
     }
 }
 
-/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space. What training
-/// counts is split as the original's scores split it, by a trained model of sentences, which a worker does not need.
+/// The sentences of a text, without white space around them: each ends with `.`, `!` or `?` before white space. [`crate::sentences`]
+/// is the trained model of the original's scores; records that were made with this rule would change with it.
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let ends = |pair: &(usize, char)| matches!(pair.1, '.' | '!' | '?');
     let mut rest = text.trim();

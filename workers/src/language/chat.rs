@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
+use radialog_models::comparisons::comparison_marks;
 use radialog_models::image_tokens;
 use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt};
@@ -29,6 +30,8 @@ pub(super) struct AnswerStream {
     edges: Edges,
     /// The tokens that are part of the answer so far.
     taken: usize,
+    /// Whether the answer is a report, in which comparisons are marked.
+    is_report: bool,
 }
 
 /// Texts at which an answer ends. What may be the start of one is held until that shows.
@@ -124,6 +127,7 @@ impl AnswerStream {
             stop,
             edges,
             taken: written.len(),
+            is_report: false,
         }
     }
 
@@ -176,6 +180,10 @@ impl AnswerStream {
         if self.edges.trims {
             text = text.trim().to_owned();
         }
+        let comparisons = match self.is_report {
+            true => comparison_marks(&text),
+            false => Vec::new(),
+        };
         input::to_json(&Answer {
             text,
             prompt_tokens: prompt_tokens as u32,
@@ -183,6 +191,7 @@ impl AnswerStream {
             tokens: tokens.len() as u32,
             complete: completion.complete || self.stop.is_met,
             dropped_turns: self.dropped_turns,
+            comparisons,
         })
     }
 
@@ -224,6 +233,7 @@ pub(super) async fn request(
         let (most, trims) = (fitted.max_new_tokens, language.prompts.trim_answers);
         let stream = AnswerStream {
             dropped_turns: fitted.dropped,
+            is_report: matches!(turn.ask, Ask::Report | Ask::Correction { .. }),
             ..AnswerStream::new(
                 sender,
                 &language.tokenizer,

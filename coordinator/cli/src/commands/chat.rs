@@ -299,6 +299,17 @@ fn ending(turn: &TurnView) -> String {
             dropped.join(", ")
         ));
     }
+    if !turn.comparisons.is_empty() {
+        let compared: Vec<String> = turn
+            .comparisons
+            .iter()
+            .map(|mark| format!("{:?}", mark.words))
+            .collect();
+        words.push_str(&format!(
+            " [compares with an earlier image, which the model has not seen: {}]",
+            compared.join(", ")
+        ));
+    }
     words
 }
 

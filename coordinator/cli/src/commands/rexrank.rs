@@ -14,13 +14,15 @@ use clap::{Args, Parser};
 use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_runtime::durable;
+use radialog_schemas::table::{cell, unescaped};
 use radialog_schemas::{ContentHash, StudyRecord};
+use radialog_training::evaluation::corpus::without_nan;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::batch;
-use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 
 /// The member of a study that a submission adds.
 const PREDICTION: &str = "model_prediction";
@@ -32,7 +34,7 @@ const IMAGES: &str = "image_path";
 ///
 /// The JSON is an object of studies by id. Of a study, the image `key_image_path` is read, else the first of `image_path`, below
 /// --img_root_dir; the model reads one image. The result is the same JSON with `model_prediction` in every study; that of a study
-/// that failed is an empty text, and its id is named. This is the format as its authors describe it, not checked against their
+/// that failed, or whose image is not below --img_root_dir, is an empty text, and the study is named with the reason; `NaN`, as Python writes it, is read and written as `null`. This is the format as its authors describe it, not checked against their
 /// hidden test set.
 ///
 /// What follows are options of `radialog batch`, e.g. --bundle, --amqp or --max-new-tokens. The run keeps its state in a folder
@@ -78,6 +80,9 @@ struct Studies(Vec<(String, Map<String, Value>)>);
 /// The CSV of the studies' images that `radialog batch` reads.
 struct Manifest(Vec<u8>);
 
+/// Why studies have no report, by id.
+type Reasons = HashMap<String, String>;
+
 pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     let work = args.work.clone().unwrap_or_else(|| {
         let mut name = args.save.clone().into_os_string();
@@ -86,7 +91,7 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     });
     let (input, images) = (args.input.clone(), args.images.clone());
     let read = move || read(&input, &images);
-    let (studies, manifest) = tokio::task::spawn_blocking(read).await??;
+    let (studies, manifest, refused) = tokio::task::spawn_blocking(read).await??;
     let path = manifest.path(&work);
     let mut line: Vec<OsString> = vec!["radialog batch".into(), path.clone().into()];
     line.extend(["--allow-outside", "--stages", "language", "--out"].map(OsString::from));
@@ -118,10 +123,11 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         return Ok(code);
     }
     let save = args.save;
-    let finish = move || finish(studies, &work, &save);
+    let finish = move || finish(studies, refused, &work, &save);
     let is_complete = tokio::task::spawn_blocking(finish).await??;
     Ok(match is_complete {
         true => ExitCode::SUCCESS,
+        false if code == ExitCode::SUCCESS => ExitCode::from(EXIT_FAILED_STUDIES),
         false => code,
     })
 }
@@ -142,18 +148,21 @@ impl Manifest {
     }
 }
 
-/// Reads the studies and makes their manifest.
-fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest)> {
+/// Reads the studies and makes the manifest of those that can be in one; the others are named with what is wrong.
+fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reasons)> {
     let shown = input.display();
-    let file = File::open(input).with_context(|| format!("cannot open {shown}"))?;
-    let studies: Studies = serde_json::from_reader(BufReader::new(file))
+    let json = fs::read_to_string(input)
+        .map_err(|error| UsageError(format!("--input_json_file: cannot read {shown}: {error}")))?;
+    let studies: Studies = serde_json::from_str(&without_nan(&json))
         .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))?;
     ensure!(!studies.0.is_empty(), "{shown} has no study");
-    let images = fs::canonicalize(images)
-        .with_context(|| format!("cannot use --img_root_dir {}", images.display()))?;
+    let images = fs::canonicalize(images).map_err(|error| {
+        let shown = images.display();
+        UsageError(format!("cannot use --img_root_dir {shown}: {error}"))
+    })?;
     let mut manifest = csv::Writer::from_writer(Vec::new());
     manifest.write_record(["study_id", "image"])?;
-    let mut seen = HashMap::new();
+    let (mut seen, mut refused) = (HashMap::new(), Reasons::new());
     for (place, (id, study)) in studies.0.iter().enumerate() {
         if let Some(before) = seen.insert(id.as_str(), place) {
             bail!(
@@ -162,18 +171,38 @@ fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest)> {
                 place + 1
             );
         }
-        let image =
-            image(study).map_err(|reason| anyhow::anyhow!("{shown}: study {id:?} {reason}"))?;
-        let image = images.join(image);
-        let image = image.to_str().with_context(|| {
-            format!(
-                "{}: a name that is no UTF-8 cannot be in a manifest",
-                image.display()
-            )
-        })?;
-        manifest.write_record([id, image])?;
+        match image(study).and_then(|image| row(id, &images.join(image))) {
+            Ok(row) => manifest.write_record(row)?,
+            Err(reason) => drop(refused.insert(id.clone(), reason)),
+        }
     }
-    Ok((studies, Manifest(manifest.into_inner()?)))
+    if let [(id, _), ..] = &studies.0[..]
+        && refused.len() == studies.0.len()
+    {
+        let reason = &refused[id];
+        return Err(UsageError(format!(
+            "{shown} has no study whose image could be read; {id:?} {reason}"
+        ))
+        .into());
+    }
+    Ok((studies, Manifest(manifest.into_inner()?), refused))
+}
+
+/// A study's row of the manifest, whose cells must be read as they are written.
+fn row(id: &str, image: &Path) -> Result<[String; 2], String> {
+    let is_read = |text: &str| cell(unescaped(text)) == Some(text);
+    if !is_read(id) {
+        return Err(
+            "has an id that is blank, or that tables take for something else: rename it".to_owned(),
+        );
+    }
+    match image.to_str() {
+        Some(image) if is_read(image) => Ok([id.to_owned(), image.to_owned()]),
+        _ => Err(format!(
+            "has the image {:?}, which a table cannot name: rename it",
+            image.display().to_string()
+        )),
+    }
 }
 
 /// The image of a study to read, a path below the root.
@@ -200,8 +229,13 @@ fn image(study: &Map<String, Value>) -> Result<&Path, String> {
 }
 
 /// Writes the studies with their reports; false where some study has not got one.
-fn finish(mut studies: Studies, work: &Path, save: &Path) -> anyhow::Result<bool> {
-    let mut reports = reports(&work.join(RESULTS_FILE))?;
+fn finish(
+    mut studies: Studies,
+    mut reasons: Reasons,
+    work: &Path,
+    save: &Path,
+) -> anyhow::Result<bool> {
+    let mut reports = reports(&work.join(RESULTS_FILE), &mut reasons)?;
     let (mut written, mut without) = (0_u64, Vec::new());
     for (id, study) in &mut studies.0 {
         let report = reports.remove(id.as_str());
@@ -216,26 +250,37 @@ fn finish(mut studies: Studies, work: &Path, save: &Path) -> anyhow::Result<bool
     outln!("{written} reports written to {}", save.display());
     if !without.is_empty() {
         outln!(
-            "{} of {} studies have no report, and an empty {PREDICTION}: {}",
+            "{} of {} studies have no report, and an empty {PREDICTION}:",
             without.len(),
             studies.0.len(),
-            without.join(", ")
         );
+        for id in &without {
+            match reasons.get(id) {
+                Some(reason) => outln!("  {id}: {reason}"),
+                None => outln!(
+                    "  {id}: the run has no line of it; problems.jsonl in {} may say why",
+                    work.display()
+                ),
+            }
+        }
     }
     Ok(without.is_empty())
 }
 
-/// The reports of a run by study. An interrupted run has those that were finished.
-fn reports(results: &Path) -> anyhow::Result<HashMap<String, String>> {
+/// The reports of a run by study, and to `reasons` why others have none. An interrupted run has those that were finished.
+fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<String, String>> {
     let shown = results.display();
     let file = File::open(results).with_context(|| format!("cannot open {shown}"))?;
     let mut reports = HashMap::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let record: StudyRecord = serde_json::from_str(&line?)
             .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
+        let study = record.study.to_string();
         if let Some(report) = record.report {
             // A record has the model's exact text, which begins with the blank behind the prompt.
-            reports.insert(record.study.to_string(), report.trim().to_owned());
+            reports.insert(study, report.trim().to_owned());
+        } else if let Some(error) = record.error {
+            reasons.insert(study, error.to_string());
         }
     }
     Ok(reports)

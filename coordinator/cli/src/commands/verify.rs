@@ -70,7 +70,7 @@ pub(crate) struct VerifyArgs {
 struct Unverifiable(&'static str);
 
 pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let record = find(&args.run, &args.study)?;
+    let (line, record) = find(&args.run, &args.study)?;
     let generation = match can_be_made_again(&record) {
         Ok(generation) => generation,
         Err(Unverifiable(reason)) => {
@@ -119,7 +119,7 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let comparison = Comparison::of(record, again);
+    let comparison = Comparison::of(&line, again).context("the study's line is no record")?;
     comparison.print();
     Ok(match comparison.is_same() {
         true => ExitCode::SUCCESS,
@@ -127,15 +127,17 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The study's line.
-fn find(run: &Path, study: &str) -> anyhow::Result<StudyRecord> {
+/// The study's line, and the record that it is.
+fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
     let path = match run.is_dir() {
         true => run.join(RESULTS_FILE),
         false => run.to_owned(),
     };
     let shown = path.display();
-    let file = File::open(&path).with_context(|| {
-        format!("cannot open {shown}: give the folder that was --out, or a results.jsonl")
+    let file = File::open(&path).map_err(|error| {
+        UsageError(format!(
+            "cannot open {shown}: {error}; give the folder that was --out, or a results.jsonl"
+        ))
     })?;
     let (mut others, mut count) = (Vec::new(), 0_u64);
     for (number, line) in (1..).zip(BufReader::new(file).lines()) {
@@ -143,7 +145,7 @@ fn find(run: &Path, study: &str) -> anyhow::Result<StudyRecord> {
         let record: StudyRecord = serde_json::from_str(&line)
             .with_context(|| format!("{shown} line {number}: not a study record"))?;
         if record.study.as_str() == study {
-            return Ok(record);
+            return Ok((line, record));
         }
         count += 1;
         if others.len() < NAMED {
@@ -193,14 +195,16 @@ fn can_be_made_again(record: &StudyRecord) -> Result<Generation, Unverifiable> {
     }
 }
 
-/// The stages whose outputs are in the record.
+/// The stages that the study went through: those whose times are in the record, so that an output which was taken out of it is
+/// missed, and those whose outputs are.
 fn stages(record: &StudyRecord) -> Vec<Stage> {
     let last = match (&record.report_labels, &record.report) {
         (Some(_), _) => Stage::Scoring,
         (None, Some(_)) => Stage::Language,
         (None, None) => Stage::Findings,
     };
-    StageSet::closure(&[last]).iter().collect()
+    let ran = record.timings.keys().copied().chain([last]);
+    StageSet::closure(&ran.collect::<Vec<_>>()).iter().collect()
 }
 
 /// The image, and the reference report where the study has one.
@@ -232,10 +236,11 @@ async fn inputs(
         })
     };
     let image = match &args.image {
-        Some(path) => tokio::fs::read(path)
-            .await
-            .with_context(|| format!("cannot read {}", path.display()))?
-            .into(),
+        Some(path) => {
+            let read = tokio::fs::read(path).await;
+            let unreadable = |error| UsageError(format!("cannot read {}: {error}", path.display()));
+            read.map_err(unreadable)?.into()
+        }
         None => stored(key, ", or give the image with --image").await?,
     };
     let found = ObjectKey::image(&hash(image.clone()).await?);

@@ -3,8 +3,9 @@
 //! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
 //! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report` (without white space around it),
-//! `warnings` (about the image file, joined by `;`), and where reports were sampled `agreement` (0 to 1) and
-//! `sentence_agreement` (of each sentence, joined by `;`). Cells that a spreadsheet would run are escaped where they are
+//! `warnings` (about the image file, joined by `;`), where reports were sampled `agreement` (0 to 1) and
+//! `sentence_agreement` (of each sentence, joined by `;`), and `comparisons`: words of the report that compare with an earlier
+//! image, joined by `;`. Cells that a spreadsheet would run are escaped where they are
 //! written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
@@ -19,7 +20,7 @@ pub(super) fn header() -> Vec<String> {
         columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
     }
     columns.extend(["disagreement", "findings", "report", "warnings"].map(str::to_owned));
-    columns.extend(["agreement", "sentence_agreement"].map(str::to_owned));
+    columns.extend(["agreement", "sentence_agreement", "comparisons"].map(str::to_owned));
     columns
 }
 
@@ -76,6 +77,9 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
         .map(|sentence| sentence.agreement.to_string())
         .collect();
     cells.push(sentences.join(";"));
+    let marks = record.comparisons.iter().flatten();
+    let words: Vec<&str> = marks.map(|mark| mark.words.as_str()).collect();
+    cells.push(words.join(";"));
     cells
 }
 
@@ -91,7 +95,7 @@ fn labels(labels: Option<&Labels>) -> [String; 14] {
 #[cfg(test)]
 mod tests {
     use radialog_schemas::{
-        Consistency, ContentHash, ErrorCode, Failure, Label, SentenceAgreement,
+        ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Label, SentenceAgreement,
     };
 
     use super::*;
@@ -115,6 +119,13 @@ mod tests {
                 .into(),
             samples: vec!["A.".into()],
         });
+        let mark = |words: &str| ComparisonMark {
+            sentence: 0,
+            range: [0, 9],
+            words: words.into(),
+            words_range: [0, 9],
+        };
+        record.comparisons = Some(["Stable", "no change"].map(mark).into());
         let (header, row) = (header(), row(&record));
         assert_eq!(header.len(), row.len());
         let cell =
@@ -126,6 +137,7 @@ mod tests {
             (cell("agreement"), cell("sentence_agreement")),
             ("0.75", "1;0.5")
         );
+        assert_eq!(cell("comparisons"), "Stable;no change");
         assert_eq!(cell("probability_pleural_effusion"), "");
     }
 }

@@ -18,6 +18,7 @@ mod stored_texts;
 pub use matching::{Corpus, MatchOptions, MatchedStudy};
 pub use prediction_file::{Prediction, PredictionFile};
 pub use reference_file::{ReferenceSection, References};
+pub use rexrank_file::without_nan;
 pub use stored_texts::{Span, StoredTexts, TextStore};
 
 /// Something that is wrong with a row, and what became of it.

@@ -13,6 +13,7 @@ mod view;
 pub use paired::{PairedAnswers, PairedEstimate};
 pub use scores::{FindingCounts, FindingScores};
 pub use study_cells::StudyCells;
+pub use study_table::RowPlace;
 pub use truths::TruthTable;
 pub use view::{ViewCounts, ViewScores, answered_view};
 

@@ -3,13 +3,12 @@
 //! the order below; a full stop is a word of its own at the end of a sentence only.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::LazyLock;
 
+use radialog_models::sentences::{is_space, sentences};
 use regex::Regex;
 
 pub mod ptb;
-mod sentences;
 
 /// Python's white space, which has the four ASCII separators on top of Unicode's.
 const SPACE: &str = r"[\s\x1c-\x1f]";
@@ -72,22 +71,10 @@ fn compiled((pattern, replacement): (&str, &'static str)) -> (Regex, &'static st
 
 /// The words of a text in lower case, punctuation marks apart.
 pub fn words(text: &str) -> Vec<String> {
-    let sentences = sentences::sentences(text);
+    let sentences = sentences(text);
     sentences
         .iter()
         .flat_map(|text| sentence_words(text))
-        .collect()
-}
-
-/// Where the sentences of a text stand in it, in bytes, without the white space between them.
-pub fn sentence_ranges(text: &str) -> Vec<Range<usize>> {
-    let range = |sentence: &str| {
-        let start = (sentence.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
-        (!sentence.is_empty()).then(|| start..start + sentence.len())
-    };
-    sentences::sentences(text)
-        .into_iter()
-        .filter_map(range)
         .collect()
 }
 
@@ -109,10 +96,6 @@ fn replaced(mut text: String, rules: &[(Regex, &str)]) -> String {
         }
     }
     text
-}
-
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ const SCORES_FILE: &str = "correction.json";
 /// this is how well the model does what it is told, and no measure of how good its reports are.
 ///
 /// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
-/// request and both texts), and the runs. Run the same command again to resume.
+/// request and both texts), correction-faults.csv (every study that was not scored and every row of
+/// --labels without a study, with file, line and id), and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -138,17 +139,17 @@ async fn score(
     let [mut before, mut after] = [meteor, meteor].map(TextTotals::new);
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
-    let mut studies = Coverage::default();
+    let mut studies = Coverage::create(&session.file("correction-faults.csv"))?;
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
     let mut corrections = Following::open(corrected).await?;
     let mut table = CorrectionsTable::create(&session.file("corrections.csv"))?;
     while let Some(record) = records.next().await? {
-        let Some(truth) = studies.truth(&record, truths) else {
+        let Some(truth) = studies.truth(&record, truths)? else {
             continue;
         };
         let (Some(labels), Some(report)) = (&record.report_labels, &record.report) else {
-            studies.fail(&record, "its line has no labelled report");
+            studies.fail(&record, "its line has no labelled report")?;
             continue;
         };
         if generated.is_multiple_of(original_files::BATCH) {
@@ -170,11 +171,11 @@ async fn score(
                 Some(StudyRecord {
                     error: Some(error), ..
                 }) => {
-                    studies.fail(&record, &format!("its correction failed: {error}"));
+                    studies.fail(&record, &format!("its correction failed: {error}"))?;
                     continue;
                 }
                 _ => {
-                    studies.fail(&record, "its correction has no line");
+                    studies.fail(&record, "its correction has no line")?;
                     continue;
                 }
             },
@@ -197,6 +198,7 @@ async fn score(
         let asked = written.map_or_else(String::new, |ask| ask.readable());
         table.add(record.study.as_str(), &asked, report, &text)?;
     }
+    studies.name_unused(truths)?;
     studies.check()?;
     table.finish()?;
     let scores = async |side: usize, texts: TextTotals| -> anyhow::Result<SideScores> {

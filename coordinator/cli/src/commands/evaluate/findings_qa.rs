@@ -33,7 +33,8 @@ const ALL_TOKENS: u32 = 30;
 /// lower case only. Without it there is one blank, and case is ignored.
 ///
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
-/// (every answer), and the runs. Both modes may share one --out: the reports are generated once. Run
+/// (every answer), findings-qa-MODE-faults.csv (every study that was not scored and every row of
+/// --labels without a study, with file, line and id), and the runs. Both modes may share one --out: the reports are generated once. Run
 /// the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
@@ -184,7 +185,15 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     };
     let name = format!("findings-qa-{mode}");
     let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
-    let scores = score(&truths, questions, (&reports, &answered), &mut table).await?;
+    let studies = Coverage::create(&session.file(&format!("{name}-faults.csv")))?;
+    let scores = score(
+        &truths,
+        questions,
+        (&reports, &answered),
+        &mut table,
+        studies,
+    )
+    .await?;
     scores.studies.check()?;
     table.finish()?;
     let scores = Scores {
@@ -248,9 +257,9 @@ async fn score(
     questions: Questions,
     (reports, answered): (&FinishedRun, &FinishedRun),
     table: &mut AnswersTable,
+    mut studies: Coverage,
 ) -> anyhow::Result<Scores> {
     let mut counts = PairedAnswers::default();
-    let mut studies = Coverage::default();
     let mut records = reports.records().await?;
     let mut following = Following::open(answered).await?;
     while let Some(record) = records.next().await? {
@@ -273,7 +282,7 @@ async fn score(
                 }
             }
         }
-        let Some(truth) = studies.truth(&record, truths) else {
+        let Some(truth) = studies.truth(&record, truths)? else {
             continue;
         };
         let labels = record.report_labels.as_ref();
@@ -284,10 +293,11 @@ async fn score(
             }
             (_, failed, _) => {
                 let reason = failed.unwrap_or_else(|| "it has no labelled report".to_owned());
-                studies.fail(&record, &reason);
+                studies.fail(&record, &reason)?;
             }
         }
     }
+    studies.name_unused(truths)?;
     Ok(Scores {
         protocol: "",
         mode: "",

@@ -20,8 +20,9 @@ use crate::exit::EXIT_INTERRUPTED;
 /// report would be. Studies with both sections count. A bundle of v1 was not trained for this and is
 /// skipped, which is said.
 ///
-/// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer), and the runs. Run
-/// the same command again to resume.
+/// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer),
+/// impression-faults.csv (every study that was not scored and every row of --references without one),
+/// and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -82,7 +83,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     let scores = Scores {
         protocol: PROTOCOL,
         studies,
-        empty_rows: references.empty_rows(),
+        empty_rows: references.empty_rows().len() as u64,
         scores: texts.scores().await?,
     };
     outln!("impressions, protocol {}", scores.protocol);

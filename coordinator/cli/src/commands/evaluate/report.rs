@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use radialog_coordinator::run::output::RunFile;
+use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
 use radialog_training::evaluation::report_scores::{
@@ -110,7 +110,7 @@ pub(super) struct ReportArgs {
     /// The folder to write to. Default: evaluation in the run's folder, else in the working directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The folder that the names of images are relative to, for the page. Default: the archive of the run, where it is a folder
+    /// The folder that the names of images are relative to, for the page. Default: the archive of the run, or the folder of its table
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Also write predictions, labels and scores below this folder, under the names that the original's test program gives them
@@ -231,12 +231,31 @@ fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
         }
         return Ok(Some(ImageFolder(folder.clone())));
     }
-    if !args.reports.is_dir() {
+    let is_results = args
+        .reports
+        .file_name()
+        .is_some_and(|name| name == RESULTS_FILE);
+    let run = match args.reports.parent() {
+        _ if args.reports.is_dir() => RunFile::read(&args.reports)?,
+        Some(folder) if is_results => RunFile::read(folder)?,
+        _ => None,
+    };
+    let Some(archive) = run.map(|run| PathBuf::from(run.input)) else {
         return Ok(None);
+    };
+    // A table names images beside itself.
+    let folder = match &archive {
+        folder if folder.is_dir() => Some(folder.as_path()),
+        file if file.is_file() => file.parent(),
+        _ => None,
+    };
+    if folder.is_none() {
+        errln!(
+            "note: the page shows no images, since the run's archive '{}' is not here: name their folder with --images",
+            archive.display()
+        );
     }
-    let run = RunFile::read(&args.reports)?;
-    let archive = run.map(|run| PathBuf::from(run.input));
-    Ok(archive.filter(|folder| folder.is_dir()).map(ImageFolder))
+    Ok(folder.map(|folder| ImageFolder(folder.to_owned())))
 }
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {

@@ -18,8 +18,9 @@ use crate::exit::EXIT_INTERRUPTED;
 /// it, whatever its case and with both blanks; else it is unknown, which is a class of its own. A
 /// bundle of v1 was not trained for this and is skipped, which is said.
 ///
-/// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), and the runs. Run the
-/// same command again to resume.
+/// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), view-faults.csv (every
+/// image that was not scored and every row of --views without one), and the runs. Run the same
+/// command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -76,7 +77,7 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let scores = Scores {
         protocol: PROTOCOL,
         studies,
-        empty_rows: views.empty_rows(),
+        empty_rows: views.empty_rows().len() as u64,
         scores: counts.scores(),
     };
     outln!("views, protocol {}", scores.protocol);

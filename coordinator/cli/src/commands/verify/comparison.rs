@@ -11,39 +11,45 @@ pub(super) struct Comparison {
     recorded: Recorded,
     again: Recorded,
     study: String,
+    /// Whether a release wrote the line that marked no comparisons.
+    is_older: bool,
 }
 
-/// The fields of a record and the hash of its line, timings aside.
+/// The fields of a line, timings aside, and the hash of these in the order of their names.
 struct Recorded {
     fields: Map<String, Value>,
     line: ContentHash,
 }
 
 impl Recorded {
-    fn of(mut record: StudyRecord) -> Self {
-        record.timings.clear();
-        let line = serde_json::to_string(&record).expect("a record has string keys only");
-        let fields = match serde_json::to_value(&record) {
-            Ok(Value::Object(mut fields)) => {
-                fields.remove("timings");
-                fields
-            }
-            _ => Map::new(),
-        };
-        Self {
+    /// Of a line, with whatever it has: a field that no record has is a difference, too.
+    fn of(line: &str) -> serde_json::Result<Self> {
+        let mut fields: Map<String, Value> = serde_json::from_str(line)?;
+        fields.remove("timings");
+        let line = serde_json::to_string(&fields)?;
+        Ok(Self {
             fields,
             line: ContentHash::of(line.as_bytes()),
-        }
+        })
     }
 }
 
 impl Comparison {
-    pub(super) fn of(recorded: StudyRecord, again: StudyRecord) -> Self {
-        Self {
-            study: recorded.study.to_string(),
-            recorded: Recorded::of(recorded),
-            again: Recorded::of(again),
+    /// Compares the line of a study with what came of it again.
+    pub(super) fn of(line: &str, mut again: StudyRecord) -> serde_json::Result<Self> {
+        let recorded = Recorded::of(line)?;
+        // What no release looked for when the line was written is no difference.
+        let has = |name: &str| recorded.fields.contains_key(name);
+        let is_older = has("report_labels") && !has("comparisons");
+        if is_older {
+            again.comparisons = None;
         }
+        Ok(Self {
+            is_older,
+            study: again.study.to_string(),
+            recorded,
+            again: Recorded::of(&serde_json::to_string(&again)?)?,
+        })
     }
 
     /// Whether the lines are the same bytes.
@@ -68,6 +74,11 @@ impl Comparison {
         outln!("study      {}", self.study);
         outln!("recorded   {}", self.recorded.line.as_str());
         outln!("again      {}", self.again.line.as_str());
+        if self.is_older {
+            outln!(
+                "not compared: comparisons, which the line does not have; an earlier release wrote it"
+            );
+        }
         if self.is_same() {
             let names: Vec<&str> = self.recorded.fields.keys().map(String::as_str).collect();
             outln!("the same bytes: {}", names.join(", "));

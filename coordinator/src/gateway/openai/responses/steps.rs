@@ -235,6 +235,7 @@ mod tests {
             tokens: 3,
             complete: true,
             dropped_turns: Vec::new(),
+            comparisons: Vec::new(),
         };
         let end = TurnEvent::Ended(TurnOutcome::Done(answer));
         let begun = [

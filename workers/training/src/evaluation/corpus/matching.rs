@@ -23,6 +23,8 @@ pub struct MatchedStudy {
     pub image: String,
     /// The line of the prediction.
     pub line: u64,
+    /// The number of the file that the reference text is in, and its line there; none where there is no text.
+    pub reference_at: Option<(u32, u64)>,
     /// The generated report; none where only findings were computed.
     pub prediction: Option<Span>,
     /// The radiologist's text, where there is one.
@@ -44,6 +46,8 @@ pub struct MatchedStudy {
 pub struct Corpus {
     /// The file of the predictions.
     file: Arc<str>,
+    /// The files of the references.
+    reference_files: Vec<Arc<str>>,
     /// What is scored.
     pub studies: Vec<MatchedStudy>,
     /// The number of predictions that were read.
@@ -103,6 +107,8 @@ impl Corpus {
         corpus.faults.append(&mut references.faults);
         corpus.unlabelled = std::mem::take(&mut references.unlabelled);
         let mut files = references.files;
+        let names = files.iter().map(|file| file.path.to_string_lossy().into());
+        corpus.reference_files = names.collect();
         let mut rows = Vec::new();
         if file.by_order {
             rows = rows_with_text(&file.path, &file.predictions, &files)?;
@@ -179,6 +185,7 @@ impl Corpus {
                         prediction.image
                     },
                     line: prediction.line,
+                    reference_at: found.text_at,
                     prediction: prediction.text,
                     reference: found.text,
                     labels: prediction.labels,
@@ -267,9 +274,16 @@ impl Corpus {
         label: impl Fn(Span) -> Result<Option<FindingLabels>, E>,
     ) -> Result<(), E> {
         for study in &mut self.studies {
-            for (text, labels) in [
-                (study.prediction, &mut study.labels),
-                (study.reference, &mut study.reference_labels),
+            let of_prediction = (&self.file, study.line);
+            // Without a place of its own, it came with the prediction.
+            let of_reference = study.reference_at.and_then(|(file, line)| {
+                let file = self.reference_files.get(file as usize)?;
+                Some((file, line))
+            });
+            let of_reference = of_reference.unwrap_or(of_prediction);
+            for (text, labels, (file, line)) in [
+                (study.prediction, &mut study.labels, of_prediction),
+                (study.reference, &mut study.reference_labels, of_reference),
             ] {
                 let (Some(text), None) = (text, &labels) else {
                     continue;
@@ -277,8 +291,8 @@ impl Corpus {
                 *labels = label(text)?;
                 if labels.is_none() {
                     self.faults.push(InputFault {
-                        file: self.file.clone(),
-                        line: study.line,
+                        file: file.clone(),
+                        line,
                         id: study.id.clone(),
                         kind: FaultKind::NotLabelled,
                         detail: String::new(),
@@ -296,6 +310,8 @@ struct Reference {
     id: Option<String>,
     place: Option<(usize, usize)>,
     text: Option<Span>,
+    /// The number of the text's file, and its line there.
+    text_at: Option<(u32, u64)>,
     labels: Option<FindingLabels>,
     patient: Option<String>,
     split: Option<String>,
@@ -347,7 +363,10 @@ fn found(
             reference.place = Some((number, place));
             reference.id = Some(entry.id.clone());
         }
-        reference.text = reference.text.or(entry.text);
+        if let (None, Some(text)) = (reference.text, entry.text) {
+            reference.text = Some(text);
+            reference.text_at = Some((number as u32, entry.line));
+        }
         // A row that says nothing hides none that does.
         let says_something =
             |labels: &FindingLabels| labels.iter().any(|label| *label != Label::Blank);
@@ -420,5 +439,53 @@ fn plain_split(name: &str) -> &str {
     match name.trim() {
         "valid" | "val" | "validation" => "validate",
         name => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use super::super::{ReferenceSection, TextStore};
+    use super::*;
+
+    #[test]
+    fn what_a_labeler_failed_on_is_named_where_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let predictions = write("predictions.csv", "id,report\na,Edema.\nb,Clear.\n");
+        let references = write("references.csv", "id,findings\nx,No.\nb,Clear.\na,Fine.\n");
+        let mut store = TextStore::new().unwrap();
+        let predictions = PredictionFile::read(&predictions, &mut store).unwrap();
+        let wanted: HashSet<String> = predictions.names().collect();
+        let section = ReferenceSection::Findings;
+        let references = References::read(&[references], section, &wanted, &mut store).unwrap();
+        let options = MatchOptions::default();
+        let mut corpus = Corpus::of(predictions, Some(references), &options).unwrap();
+        corpus.faults.clear();
+        let nothing = corpus.take_labels(|_| Ok::<_, ()>(None));
+        assert_eq!(nothing, Ok(()));
+        let place = |fault: &InputFault| {
+            let name = Path::new(&*fault.file).file_name().unwrap();
+            (
+                name.to_string_lossy().into_owned(),
+                fault.line,
+                fault.id.clone(),
+            )
+        };
+        let places: Vec<_> = corpus.faults.iter().map(place).collect();
+        let expected = [
+            ("predictions.csv", 3, "b"),
+            ("references.csv", 3, "b"),
+            ("predictions.csv", 2, "a"),
+            ("references.csv", 4, "a"),
+        ];
+        let expected = expected.map(|(file, line, id)| (file.to_owned(), line, id.to_owned()));
+        assert_eq!(places, expected);
     }
 }

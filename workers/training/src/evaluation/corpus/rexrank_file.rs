@@ -69,8 +69,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, RexrankStudy)>, TrainingE
     Ok(studies.0)
 }
 
-/// Python writes a missing cell as `NaN`, which JSON does not know: `null`, outside of strings.
-fn without_nan(json: &str) -> String {
+/// A file's JSON as others read it: Python writes a missing cell as `NaN`, which JSON does not know, and which becomes `null`
+/// outside of strings.
+pub fn without_nan(json: &str) -> String {
     let mut parts = Vec::new();
     let (mut in_string, mut is_escaped) = (false, false);
     let mut begun = 0;

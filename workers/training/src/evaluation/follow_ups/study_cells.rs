@@ -1,10 +1,11 @@
 //! Cells of a table by study, for truths that are no labels: views, and sections of reports.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use radialog_schemas::{ContentHash, StudyRecord};
 
-use super::study_table::{StudyTable, first_of};
+use super::study_table::{RowPlace, StudyTable, first_of};
 use crate::error::TrainingError;
 use crate::prepare::TableFile;
 
@@ -12,8 +13,6 @@ use crate::prepare::TableFile;
 #[derive(Clone, Debug)]
 pub struct StudyCells<const N: usize> {
     studies: StudyTable<[String; N]>,
-    /// Rows in which one of the cells is empty.
-    empty: u64,
 }
 
 impl<const N: usize> StudyCells<N> {
@@ -28,13 +27,11 @@ impl<const N: usize> StudyCells<N> {
             let name = names.last().copied().unwrap_or_default();
             *cell = (name, first_of(&table, names)?);
         }
-        let mut empty = 0;
-        let studies = StudyTable::read(&mut table, &cells, |_, row| {
+        let studies = StudyTable::read(&mut table, &cells, |row| {
             let is_whole = cells.iter().all(|(_, place)| row.cell(*place).is_some());
-            empty += u64::from(!is_whole);
             Ok(is_whole.then(|| cells.map(|(_, place)| row.text(place).to_owned())))
         })?;
-        Ok(Self { studies, empty })
+        Ok(Self { studies })
     }
 
     /// The cells of a record's study: by its id, or the last part of it behind a slash, without the `s` before the number of a
@@ -43,9 +40,24 @@ impl<const N: usize> StudyCells<N> {
         self.studies.get(record)
     }
 
-    /// The number of rows that were passed over since one of their cells is empty.
-    pub fn empty_rows(&self) -> u64 {
-        self.empty
+    /// The rows that were passed over since one of their cells is empty, in their order.
+    pub fn empty_rows(&self) -> Vec<RowPlace> {
+        self.studies.passed_over()
+    }
+
+    /// Where the row of a record's study stands, one that says nothing, too.
+    pub fn place(&self, record: &StudyRecord) -> Option<RowPlace> {
+        self.studies.place(record)
+    }
+
+    /// The rows that do not begin on one of these lines, in their order.
+    pub fn unused(&self, used: &HashSet<u64>) -> Vec<RowPlace> {
+        self.studies.unused(used)
+    }
+
+    /// The file that was read.
+    pub fn path(&self) -> &Path {
+        self.studies.path()
     }
 
     /// The hash of what was read: ids and cells.
@@ -72,7 +84,11 @@ mod tests {
         let cells = table.get(&record("p1/a", "x.png")).unwrap();
         assert_eq!(cells, &[" Clear. ".to_owned(), "Normal.".to_owned()]);
         assert!(table.get(&record("b", "x.png")).is_none());
-        assert_eq!(table.empty_rows(), 1);
+        let empty = RowPlace {
+            line: 3,
+            id: "b".to_owned(),
+        };
+        assert_eq!(table.empty_rows(), [empty]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Rows of a table by study, whatever it calls studies: truths that are compared with a run's records.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use radialog_schemas::table::Row;
 use radialog_schemas::{ContentHash, StudyRecord};
@@ -12,10 +12,23 @@ use crate::prepare::TableFile;
 /// The names of columns that identify a study, the first one that is there.
 pub(super) const IDS: [&str; 2] = ["dicom_id", "study_id"];
 
+/// Where a row of a table stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowPlace {
+    /// The line on which it begins, from 1 on.
+    pub line: u64,
+    /// The id of the study.
+    pub id: String,
+}
+
 /// What a table has of each study.
 #[derive(Clone, Debug)]
 pub(super) struct StudyTable<T> {
-    rows: HashMap<String, T>,
+    path: PathBuf,
+    /// Line and value by id.
+    rows: HashMap<String, (u64, T)>,
+    /// The lines of rows that were passed over, by id.
+    passed_over: HashMap<String, u64>,
     /// The hash of what was read, whatever else the file has.
     hash: ContentHash,
 }
@@ -25,11 +38,12 @@ impl<T> StudyTable<T> {
     /// nothing is passed over.
     ///
     /// # Errors
-    /// A column of ids that is missing; with its line, a row without an id, an id that stands twice, or what `value` refuses.
+    /// A column of ids that is missing; with its line, a row without an id, an id that stands twice, or the reason for which `value`
+    /// refuses a row.
     pub(super) fn read(
         table: &mut TableFile,
         cells: &[(&str, usize)],
-        mut value: impl FnMut(&TableFile, &Row) -> Result<Option<T>, TrainingError>,
+        mut value: impl FnMut(&Row) -> Result<Option<T>, String>,
     ) -> Result<Self, TrainingError> {
         let id = first_of(table, &IDS)?;
         // The file may be a pipe, which cannot be read a second time.
@@ -41,7 +55,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
-        let mut rows = HashMap::new();
+        let (mut rows, mut passed_over) = (HashMap::new(), HashMap::new());
         while let Some(row) = table.next_row()? {
             let id = row
                 .cell(id)
@@ -50,15 +64,21 @@ impl<T> StudyTable<T> {
             for (_, column) in cells {
                 add(row.text(*column));
             }
-            let Some(value) = value(table, &row)? else {
+            let value =
+                value(&row).map_err(|reason| table.fault(&row, format!("'{id}': {reason}")));
+            let Some(value) = value? else {
+                passed_over.insert(id.to_owned(), row.line);
                 continue;
             };
-            if rows.insert(id.to_owned(), value).is_some() {
-                return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
+            if let Some((first, _)) = rows.insert(id.to_owned(), (row.line, value)) {
+                let reason = format!("a second row of '{id}', which line {first} has: keep one");
+                return Err(table.fault(&row, reason));
             }
         }
         Ok(Self {
+            path: table.path().to_owned(),
             rows,
+            passed_over,
             hash: hasher.finish(),
         })
     }
@@ -66,22 +86,64 @@ impl<T> StudyTable<T> {
     /// What there is of a record's study: by its id; by the last part of it behind a slash, also without the `s` that folders of
     /// MIMIC-CXR write before the number that its tables have; or by its image, whose file is called as its `dicom_id`.
     pub(super) fn get(&self, record: &StudyRecord) -> Option<&T> {
-        let study = record.study.as_str();
-        let last = study.rsplit('/').next().unwrap_or(study);
-        let is_number = |rest: &&str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
-        let number = last.strip_prefix('s').filter(is_number);
-        let image = Path::new(&record.file).file_stem();
-        let names = [Some(study), Some(last), number];
-        let names = names.into_iter().flatten();
-        names
-            .chain(image.and_then(|name| name.to_str()))
-            .find_map(|name| self.rows.get(name))
+        let mut names = names(record);
+        names.find_map(|name| self.rows.get(name).map(|(_, value)| value))
     }
 
+    /// Where the row of a record's study stands, one that was passed over, too.
+    pub(super) fn place(&self, record: &StudyRecord) -> Option<RowPlace> {
+        let whole = names(record).find_map(|name| Some((name, self.rows.get(name)?.0)));
+        let passed_over =
+            || names(record).find_map(|name| Some((name, *self.passed_over.get(name)?)));
+        whole.or_else(passed_over).map(|(id, line)| RowPlace {
+            line,
+            id: id.to_owned(),
+        })
+    }
+
+    /// The rows that do not begin on one of these lines, in their order.
+    pub(super) fn unused(&self, used: &HashSet<u64>) -> Vec<RowPlace> {
+        let rows = self.rows.iter().map(|(id, (line, _))| (id, *line));
+        let rows = rows.chain(self.passed_over.iter().map(|(id, line)| (id, *line)));
+        in_order(rows.filter(|(_, line)| !used.contains(line)))
+    }
+
+    /// The rows that were passed over, in their order.
+    pub(super) fn passed_over(&self) -> Vec<RowPlace> {
+        in_order(self.passed_over.iter().map(|(id, line)| (id, *line)))
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
     /// The hash of the ids and of the cells that were read.
     pub(super) fn hash(&self) -> &ContentHash {
         &self.hash
     }
+}
+
+/// The names that a record's study may have in a table.
+fn names(record: &StudyRecord) -> impl Iterator<Item = &str> {
+    let study = record.study.as_str();
+    let last = study.rsplit('/').next().unwrap_or(study);
+    let is_number = |rest: &&str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+    let number = last.strip_prefix('s').filter(is_number);
+    let image = Path::new(&record.file).file_stem();
+    let image = image.and_then(|name| name.to_str());
+    [Some(study), Some(last), number, image]
+        .into_iter()
+        .flatten()
+}
+
+fn in_order<'a>(rows: impl Iterator<Item = (&'a String, u64)>) -> Vec<RowPlace> {
+    let place = |(id, line): (&String, u64)| RowPlace {
+        line,
+        id: id.clone(),
+    };
+    let mut places: Vec<RowPlace> = rows.map(place).collect();
+    places.sort_unstable();
+    places
 }
 
 /// The column of the first of these names that is there; the last one is named where none is.
@@ -111,7 +173,7 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let mut table = TableFile::open(&path).unwrap();
         let column = table.column("view").unwrap();
-        let value = |_: &TableFile, row: &Row| Ok(row.cell(column).map(str::to_owned));
+        let value = |row: &Row| Ok(row.cell(column).map(str::to_owned));
         StudyTable::read(&mut table, &[("view", column)], value).unwrap()
     }
 
@@ -130,6 +192,23 @@ mod tests {
         assert_eq!(both.get(&record).map(String::as_str), Some("PA"));
         let words = read("study_id,view\nample,AP\n");
         assert!(words.get(&super::record("sample", "x.png")).is_none());
+    }
+
+    #[test]
+    fn rows_are_known_by_their_lines_and_those_that_nobody_asked_for_are_named() {
+        let table = read("study_id,view\na,PA\nb,\nc,AP\n");
+        let place = |line, id: &str| RowPlace {
+            line,
+            id: id.to_owned(),
+        };
+        let of = |study| table.place(&record(study, "x.png"));
+        assert_eq!(of("p/a"), Some(place(2, "a")));
+        assert_eq!((of("b"), of("d")), (Some(place(3, "b")), None));
+        assert_eq!(table.passed_over(), [place(3, "b")]);
+        assert_eq!(
+            table.unused(&HashSet::from([2])),
+            [place(3, "b"), place(4, "c")]
+        );
     }
 
     #[test]

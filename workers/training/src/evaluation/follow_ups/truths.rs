@@ -1,12 +1,13 @@
 //! What is true of studies, from a table of labels: `labels.csv` of the NIH or Open-i images, MIMIC's CheXpert table, or any CSV
 //! with an id and columns that are named after findings.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use radialog_schemas::{ContentHash, Finding, Label, StudyRecord};
 
 use super::Truth;
-use super::study_table::StudyTable;
+use super::study_table::{IDS, RowPlace, StudyTable};
 use crate::error::TrainingError;
 use crate::prepare::TableFile;
 
@@ -16,6 +17,8 @@ pub struct TruthTable {
     studies: StudyTable<Truth>,
     /// The findings of which any row has a label.
     known: [bool; super::CLASSES],
+    /// The names of columns that are no ids and no findings.
+    others: Vec<String>,
 }
 
 impl TruthTable {
@@ -41,16 +44,13 @@ impl TruthTable {
             .map(|(finding, column)| (finding.name(), *column))
             .collect();
         let mut known = [false; super::CLASSES];
-        let studies = StudyTable::read(&mut table, &names, |table, row| {
+        let studies = StudyTable::read(&mut table, &names, |row| {
             let mut truth: Truth = [None; super::CLASSES];
             for (finding, column) in &columns {
                 let cell = row.text(*column);
                 let label: Label = cell.parse().map_err(|_| {
                     let name = finding.name();
-                    table.fault(
-                        row,
-                        format!("'{cell}' under {name} is none of 1, 0, -1 and empty"),
-                    )
+                    format!("'{cell}' under {name} is none of 1, 0, -1 and empty")
                 })?;
                 if label != Label::Blank {
                     known[*finding as usize] = true;
@@ -59,7 +59,16 @@ impl TruthTable {
             }
             Ok(Some(truth))
         })?;
-        Ok(Self { studies, known })
+        let is_used = |name: &String| {
+            let is_it = |known: &str| table.optional(known) == table.optional(name);
+            IDS.into_iter().any(is_it) || names.iter().any(|(finding, _)| is_it(finding))
+        };
+        let others = table.names().iter().filter(|name| !is_used(name));
+        Ok(Self {
+            studies,
+            known,
+            others: others.cloned().collect(),
+        })
     }
 
     /// What is true of a record's study: by its id, or the last part of it behind a slash, without the `s` before the number of a
@@ -73,9 +82,29 @@ impl TruthTable {
         })
     }
 
+    /// Where the row of a record's study stands, one that says nothing, too.
+    pub fn place(&self, record: &StudyRecord) -> Option<RowPlace> {
+        self.studies.place(record)
+    }
+
+    /// The rows that do not begin on one of these lines, in their order.
+    pub fn unused(&self, used: &HashSet<u64>) -> Vec<RowPlace> {
+        self.studies.unused(used)
+    }
+
+    /// The file that was read.
+    pub fn path(&self) -> &Path {
+        self.studies.path()
+    }
+
     /// The hash of what was read: ids and labels.
     pub fn hash(&self) -> &ContentHash {
         self.studies.hash()
+    }
+
+    /// The names of the columns that were not looked at.
+    pub fn other_columns(&self) -> &[String] {
+        &self.others
     }
 
     /// The findings of which no row has a label.
@@ -119,12 +148,12 @@ mod tests {
         assert!(fault("id,Edema\na,1\n").contains("no column 'study_id'"));
         assert!(fault("study_id,edemas\na,1\n").contains("No Finding"));
         let error = fault("study_id,Edema\na,1\nb,7\n");
+        assert!(error.contains("line 3: 'b': '7' under Edema"), "{error}");
+        let error = fault("study_id,Edema\na,1\na,0\n");
         assert!(
-            error.contains("line 3") && error.contains("'7' under Edema"),
+            error.contains("line 3: a second row of 'a', which line 2 has"),
             "{error}"
         );
-        let error = fault("study_id,Edema\na,1\na,0\n");
-        assert!(error.contains("line 3") && error.contains("'a'"), "{error}");
         assert!(fault("study_id,Edema\n,1\n").contains("line 2"));
     }
 }

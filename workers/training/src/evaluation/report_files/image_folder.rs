@@ -1,7 +1,7 @@
 //! Small pictures of the images that a page shows.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -16,13 +16,16 @@ const SIDE: usize = 224;
 pub struct ImageFolder(pub PathBuf);
 
 impl ImageFolder {
-    /// An image as a small PNG, or the reason why there is none. The name may not lead out of the folder.
+    /// An image as a small PNG, or the reason why there is none. The name may not lead out of the folder; one that begins at the
+    /// root, as a table may have it, must lead into it.
     pub(super) fn png(&self, name: &str) -> Result<Vec<u8>, String> {
         if name.is_empty() {
             return Err("the predictions name no image".to_owned());
         }
-        let path =
-            RelativePath::parse(name).map_err(|_| format!("'{name}' is no name of an image"))?;
+        let path = RelativePath::parse(self.inside(name)).map_err(|_| {
+            let folder = self.0.display();
+            format!("'{name}' does not lie in '{folder}': name its folder with --images")
+        })?;
         let path = self.0.join(path.as_str());
         let bytes = fs::read(&path)
             .map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
@@ -35,5 +38,12 @@ impl ImageFolder {
             .write_image(image.pixels(), width, height, ExtendedColorType::L8)
             .map_err(|error| error.to_string())?;
         Ok(png)
+    }
+
+    /// A name that begins at the root, as one in the folder; any other as it is.
+    fn inside<'a>(&self, name: &'a str) -> &'a str {
+        let folder = fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone());
+        let inside = Path::new(name).strip_prefix(folder).ok();
+        inside.and_then(Path::to_str).unwrap_or(name)
     }
 }

@@ -11,6 +11,7 @@ use crate::evaluation::corpus::FaultKind;
 use crate::evaluation::report_scores::{Comparison, MetricGroup};
 
 mod charts;
+mod comparisons;
 mod examples;
 mod review;
 mod scores;
@@ -33,6 +34,7 @@ pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingE
     for group in MetricGroup::ALL {
         scores::write(&mut page, evaluated, group);
     }
+    comparisons::write(&mut page, evaluated)?;
     lengths(&mut page, evaluated);
     calibration(&mut page, evaluated);
     disagreement(&mut page, evaluated);
@@ -180,7 +182,7 @@ fn disagreement(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     let _ = write!(
         page,
         "<h2>Classifier and report</h2>\n<p>In {any} of {} studies they disagree: the classifier sees a finding that the report does not \
-         state, or the other way round.</p>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th class=\"number\">seen, not stated</th><th \
+         state, or the other way round.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th class=\"number\">seen, not stated</th><th \
          class=\"number\">stated, not seen</th></tr>\n",
         studies.len()
     );
@@ -201,7 +203,7 @@ fn compared(page: &mut String, comparison: &Comparison) {
     let _ = write!(
         page,
         "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
-         {} exchanges, two-sided.</p>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
+         {} exchanges, two-sided.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
          class=\"number\">there</th><th class=\"number\">p</th><th>better</th><th>protocol</th></tr>\n",
         escaped(&comparison.name),
         comparison.studies,
@@ -234,7 +236,7 @@ fn beside_published(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     };
     let _ = write!(
         page,
-        "<h2>Beside published figures</h2>\n<p>{}</p>\n<div class=\"wide\"><table>\n<tr><th>system</th>",
+        "<h2>Beside published figures</h2>\n<p>{}</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>system</th>",
         escaped(&published::caution(evaluated))
     );
     for column in published::COLUMNS {

@@ -141,6 +141,11 @@ impl TableFile {
         Ok(Some(Ok(IndexedRow { index, row })))
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The names of the columns.
     pub(crate) fn names(&self) -> &[String] {
         self.rows.header().names()

@@ -113,6 +113,30 @@ impl TextsTable {
     }
 }
 
+/// A table of what was not scored in the making: `file`, `line` (empty where it has none), `id`, `fault`.
+pub(in crate::commands::evaluate) struct FaultsTable(TextsTable);
+
+impl FaultsTable {
+    pub(in crate::commands::evaluate) fn create(path: &Path) -> anyhow::Result<Self> {
+        TextsTable::create(path, ["file", "line", "id", "fault"]).map(Self)
+    }
+
+    pub(in crate::commands::evaluate) fn add(
+        &mut self,
+        file: &str,
+        line: Option<u64>,
+        id: &str,
+        fault: &str,
+    ) -> anyhow::Result<()> {
+        let line = line.map_or_else(String::new, |line| line.to_string());
+        self.0.row([file, &line, id, fault])
+    }
+
+    pub(in crate::commands::evaluate) fn finish(self) -> anyhow::Result<()> {
+        self.0.finish()
+    }
+}
+
 /// `corrections.csv` in the making: `study`, `asked` (empty where nothing was), `report`, `corrected`.
 pub(in crate::commands::evaluate) struct CorrectionsTable(TextsTable);
 

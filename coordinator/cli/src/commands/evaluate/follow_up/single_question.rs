@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord};
-use radialog_training::evaluation::follow_ups::StudyCells;
+use radialog_training::evaluation::follow_ups::{RowPlace, StudyCells};
 
 use super::{AnswersTable, Coverage, Following, Session};
 
+/// Rows that are named.
+const NAMED: usize = 5;
 /// The most tokens of an answer.
 const TOKENS: u32 = 300;
 
@@ -38,12 +40,17 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
     columns: [&[&str]; N],
 ) -> anyhow::Result<Arc<StudyCells<N>>> {
     let truths = StudyCells::read(path, columns)?;
-    match truths.empty_rows() {
-        0 => {}
-        rows => errln!(
-            "note: {rows} rows of {} have an empty cell: their images are not scored",
-            path.display()
-        ),
+    let empty = truths.empty_rows();
+    if !empty.is_empty() {
+        let named = empty.iter().take(NAMED);
+        let named = named.map(|RowPlace { line, id }| format!("line {line} ({id})"));
+        let more = if empty.len() > NAMED { ", ..." } else { "" };
+        errln!(
+            "note: {} rows of {} have an empty cell: their images are not scored: {}{more}",
+            empty.len(),
+            path.display(),
+            named.collect::<Vec<_>>().join(", ")
+        );
     }
     Ok(Arc::new(truths))
 }
@@ -75,12 +82,13 @@ impl<const N: usize> SingleQuestion<N> {
         let Some(answered) = answered.await? else {
             return Ok(None);
         };
-        let mut studies = Coverage::default();
+        let faults = self.file.replace(".csv", "-faults.csv");
+        let mut studies = Coverage::create(&session.file(&faults))?;
         let mut records = images.records().await?;
         let mut following = Following::open(&answered).await?;
         let mut table = AnswersTable::create(&session.file(self.file), self.column)?;
         while let Some(record) = records.next().await? {
-            let Some(cells) = studies.found(&record, self.truths.get(&record), self.flag) else {
+            let Some(cells) = studies.found(&record, &self.truths, self.flag)? else {
                 continue;
             };
             let truth = cells.last().map_or("", String::as_str);
@@ -92,11 +100,12 @@ impl<const N: usize> SingleQuestion<N> {
                     score(&answer, cells).await?;
                 }
                 Some((_, Some(error))) => {
-                    studies.fail(&record, &format!("its question failed: {error}"));
+                    studies.fail(&record, &format!("its question failed: {error}"))?;
                 }
-                _ => studies.fail(&record, "its question has no line"),
+                _ => studies.fail(&record, "its question has no line")?,
             }
         }
+        studies.name_unused_cells(&self.truths)?;
         studies.check()?;
         table.finish()?;
         Ok(Some(studies))

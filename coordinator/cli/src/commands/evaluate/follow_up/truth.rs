@@ -1,12 +1,14 @@
 //! What studies are compared with: the labels of their references, or a table of labels.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use radialog_schemas::StudyRecord;
-use radialog_training::evaluation::follow_ups::{self, Truth, TruthTable};
+use radialog_training::evaluation::follow_ups::{self, RowPlace, StudyCells, Truth, TruthTable};
 use serde::Serialize;
 
+use super::output::FaultsTable;
 use crate::exit::UsageError;
 
 /// What is true.
@@ -27,8 +29,8 @@ pub(in crate::commands::evaluate) enum Truths {
     Table(TruthTable, String),
 }
 
-/// Studies, by what became of them.
-#[derive(Clone, Debug, Default, Serialize)]
+/// Studies, by what became of them. Whatever was not scored is in a table of faults, too.
+#[derive(Serialize)]
 pub(in crate::commands::evaluate) struct Coverage {
     /// Studies that were scored.
     pub(in crate::commands::evaluate) scored: u64,
@@ -38,6 +40,16 @@ pub(in crate::commands::evaluate) struct Coverage {
     pub(in crate::commands::evaluate) failed: u64,
     /// The first of those that were not scored, each with its reason.
     pub(in crate::commands::evaluate) skipped: Vec<String>,
+    /// Rows of the table of what is true that belong to no study of the run; none where there is no table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_without_study: Option<u64>,
+    /// The lines of the rows that belong to one.
+    #[serde(skip)]
+    used: HashSet<u64>,
+    #[serde(skip)]
+    faults: Option<FaultsTable>,
+    #[serde(skip)]
+    faults_file: String,
 }
 
 /// Studies that are named.
@@ -55,6 +67,18 @@ impl TruthArgs {
                 "note: {} has no label of {}: left out of the means",
                 path.display(),
                 unknown.join(", ")
+            );
+        }
+        let others = table.other_columns();
+        if !others.is_empty() {
+            let more = match others.len().saturating_sub(LISTED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            errln!(
+                "note: columns of {} that are no findings are not looked at: {}{more}",
+                path.display(),
+                others[..others.len().min(LISTED)].join(", ")
             );
         }
         // A run is resumed with the same table alone.
@@ -80,64 +104,174 @@ impl Truths {
         }
     }
 
-    /// Why it is not known.
-    fn advice(&self) -> &'static str {
+    /// Where it is not known, and why.
+    fn gap(&self, record: &StudyRecord) -> Gap {
         match self {
-            Self::References => {
-                "it has no reference report: give --labels, or a manifest with a reference column"
-            }
-            Self::Table(..) => "the table of --labels has no label of it",
+            Self::References => Gap {
+                file: record.file.clone(),
+                line: None,
+                reason: "it has no reference report: give --labels, or a manifest with a reference column".to_owned(),
+            },
+            Self::Table(table, _) => Gap::of_table(table.path(), table.place(record), "--labels"),
+        }
+    }
+
+    /// The rows of the table that do not begin on one of these lines.
+    fn unused(&self, used: &HashSet<u64>) -> Option<(&Path, Vec<RowPlace>)> {
+        match self {
+            Self::References => None,
+            Self::Table(table, _) => Some((table.path(), table.unused(used))),
+        }
+    }
+}
+
+/// Why it is not known what is true of a study.
+struct Gap {
+    /// The file in which it is looked for.
+    file: String,
+    /// The line of the study's row, where it has one.
+    line: Option<u64>,
+    reason: String,
+}
+
+impl Gap {
+    /// What a table (the flag that names it) lacks, where the study has a row, and where it has none.
+    fn of_table(path: &Path, place: Option<RowPlace>, flag: &str) -> Self {
+        let file = path.display().to_string();
+        match place {
+            Some(RowPlace { line, .. }) => Self {
+                reason: format!("its row in the table of {flag} is empty ({file} line {line})"),
+                line: Some(line),
+                file,
+            },
+            None => Self {
+                reason: format!("the table of {flag} has no row of it"),
+                line: None,
+                file,
+            },
         }
     }
 }
 
 impl Coverage {
+    /// Begins with none. What is not scored goes to this table, which appears when it is whole.
+    pub(in crate::commands::evaluate) fn create(faults: &Path) -> anyhow::Result<Self> {
+        let name = faults.file_name().unwrap_or_default();
+        Ok(Self {
+            scored: 0,
+            without_truth: 0,
+            failed: 0,
+            skipped: Vec::new(),
+            rows_without_study: None,
+            used: HashSet::new(),
+            faults: Some(FaultsTable::create(faults)?),
+            faults_file: name.to_string_lossy().into_owned(),
+        })
+    }
+
     /// What is true of a study that was scored; one that cannot be is counted.
     pub(in crate::commands::evaluate) fn truth(
         &mut self,
         record: &StudyRecord,
         truths: &Truths,
-    ) -> Option<Truth> {
+    ) -> anyhow::Result<Option<Truth>> {
+        if let Truths::Table(table, _) = truths {
+            self.used
+                .extend(table.place(record).map(|place| place.line));
+        }
         if let Some(error) = &record.error {
-            self.fail(record, &error.to_string());
-            return None;
+            self.fail(record, &error.to_string())?;
+            return Ok(None);
         }
         let truth = truths.of(record);
         if truth.is_none() {
             self.without_truth += 1;
-            self.skip(record, truths.advice());
+            self.skip(record, truths.gap(record))?;
         }
-        truth
+        Ok(truth)
     }
 
     /// What a table (the flag that names it) has of a study that was scored; one that cannot be is counted.
-    pub(in crate::commands::evaluate) fn found<'a, T>(
+    pub(in crate::commands::evaluate) fn found<'a, const N: usize>(
         &mut self,
         record: &StudyRecord,
-        found: Option<&'a T>,
-        table: &str,
-    ) -> Option<&'a T> {
+        table: &'a StudyCells<N>,
+        flag: &str,
+    ) -> anyhow::Result<Option<&'a [String; N]>> {
+        self.used
+            .extend(table.place(record).map(|place| place.line));
         if let Some(error) = &record.error {
-            self.fail(record, &error.to_string());
-            return None;
+            self.fail(record, &error.to_string())?;
+            return Ok(None);
         }
+        let found = table.get(record);
         if found.is_none() {
             self.without_truth += 1;
-            self.skip(record, &format!("the table of {table} has nothing for it"));
+            let gap = Gap::of_table(table.path(), table.place(record), flag);
+            self.skip(record, gap)?;
         }
-        found
+        Ok(found)
     }
 
     /// Counts a study that failed.
-    pub(in crate::commands::evaluate) fn fail(&mut self, record: &StudyRecord, reason: &str) {
+    pub(in crate::commands::evaluate) fn fail(
+        &mut self,
+        record: &StudyRecord,
+        reason: &str,
+    ) -> anyhow::Result<()> {
         self.failed += 1;
-        self.skip(record, reason);
+        let gap = Gap {
+            file: record.file.clone(),
+            line: None,
+            reason: reason.to_owned(),
+        };
+        self.skip(record, gap)
     }
 
-    fn skip(&mut self, record: &StudyRecord, reason: &str) {
+    fn skip(&mut self, record: &StudyRecord, gap: Gap) -> anyhow::Result<()> {
+        let Gap { file, line, reason } = gap;
         if self.skipped.len() < LISTED {
             self.skipped.push(format!("{}: {reason}", record.study));
         }
+        match &mut self.faults {
+            Some(faults) => faults.add(&file, line, record.study.as_str(), &reason),
+            None => Ok(()),
+        }
+    }
+
+    /// Names the rows of the truths' table that belong to no study, and finishes the table of faults.
+    pub(in crate::commands::evaluate) fn name_unused(
+        &mut self,
+        truths: &Truths,
+    ) -> anyhow::Result<()> {
+        self.close(truths.unused(&self.used))
+    }
+
+    /// The same of a table of cells, with its rows that have an empty one.
+    pub(in crate::commands::evaluate) fn name_unused_cells<const N: usize>(
+        &mut self,
+        table: &StudyCells<N>,
+    ) -> anyhow::Result<()> {
+        self.close(Some((table.path(), table.unused(&self.used))))
+    }
+
+    fn close(&mut self, unused: Option<(&Path, Vec<RowPlace>)>) -> anyhow::Result<()> {
+        let Some(mut faults) = self.faults.take() else {
+            return Ok(());
+        };
+        if let Some((path, rows)) = unused {
+            let file = path.display().to_string();
+            for RowPlace { line, id } in &rows {
+                faults.add(
+                    &file,
+                    Some(*line),
+                    id,
+                    "no study of the run belongs to the row",
+                )?;
+            }
+            self.rows_without_study = Some(rows.len() as u64);
+        }
+        faults.finish()
     }
 
     /// Refuses an evaluation in which nothing can be scored.
@@ -157,13 +291,19 @@ impl Coverage {
             without_truth,
             failed,
             skipped,
+            rows_without_study,
+            faults_file,
+            ..
         } = self;
         outln!("{scored} studies scored, {without_truth} without a truth, {failed} failed");
         skipped
             .iter()
             .for_each(|skipped| outln!("  not scored: {skipped}"));
         if without_truth + failed > skipped.len() as u64 {
-            outln!("  not scored: ... and more");
+            outln!("  not scored: ... and more; all are in {faults_file}");
+        }
+        if let Some(rows) = rows_without_study.filter(|rows| *rows > 0) {
+            outln!("  {rows} rows of the table belong to no study of the run: {faults_file}");
         }
     }
 }

