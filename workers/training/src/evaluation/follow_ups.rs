@@ -7,14 +7,16 @@ mod paired;
 mod scores;
 mod study_cells;
 mod study_table;
+mod texts;
 mod truths;
 mod view;
 
 pub use paired::{PairedAnswers, PairedEstimate};
 pub use scores::{FindingCounts, FindingScores};
 pub use study_cells::StudyCells;
+pub use texts::{AnsweredText, AnsweredTexts, SideEstimates};
 pub use truths::TruthTable;
-pub use view::{ViewCounts, ViewScores, answered_view};
+pub use view::{ViewAnswers, ViewScores, answered_view};
 
 /// The number of findings.
 const CLASSES: usize = Finding::ALL.len();

@@ -63,12 +63,9 @@ impl EvaluatedReports<'_> {
 
     /// How the intervals were made.
     pub fn resampled(&self) -> String {
-        let (repeats, seed) = (self.options.repeats, self.options.seed);
-        let drawn = match self.corpus.patients {
-            0 => "studies, since no patient is named".to_owned(),
-            patients => format!("patients ({patients} are named; others count as one each)"),
-        };
-        format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
+        self.options
+            .resampling
+            .words("studies", self.corpus.patients)
     }
 
     /// What to know about the scores.

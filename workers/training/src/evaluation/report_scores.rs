@@ -18,9 +18,9 @@ pub use ranking::{Calibration, CalibrationBin};
 pub use set_asides::{SetAside, SetAsides};
 pub use study::{StudyScores, Totals};
 
+use super::bootstrap::{Estimate, Resampling};
 use super::clinical::UncertainAs;
 use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
-use super::quality::bootstrap::Estimate;
 use super::text_scores::cider::DocumentFrequencies;
 use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
 use crate::error::TrainingError;
@@ -53,10 +53,8 @@ pub struct ScoreOptions {
     pub uncertain: UncertainAs,
     /// What a missing label counts as.
     pub blank: BlankAs,
-    /// Determines resamples and exchanges.
-    pub seed: u64,
-    /// The number of resamples, and of exchanges of a comparison.
-    pub repeats: usize,
+    /// How intervals and comparisons are drawn.
+    pub resampling: Resampling,
 }
 
 impl ScoreOptions {

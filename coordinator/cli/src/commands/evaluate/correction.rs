@@ -3,15 +3,18 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction, said,
 };
+use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
-use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::follow_up::text_totals::{MeteorArgs, TextTotals};
 use super::follow_up::{
@@ -68,7 +71,9 @@ struct Scores {
     kept: u64,
     before: SideScores,
     after: SideScores,
-    /// Before, after, and what is gained.
+    /// How the intervals were made.
+    resampled: String,
+    /// Every score of texts and labels: before, after, and what is gained.
     intervals: Vec<PairedEstimate>,
 }
 
@@ -76,7 +81,7 @@ struct Scores {
 struct SideScores {
     labels: FindingScores,
     /// None where the archive has no reference reports.
-    texts: Vec<TextScore>,
+    texts: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
@@ -135,7 +140,8 @@ async fn score(
     reports: &FinishedRun,
     corrected: &FinishedRun,
 ) -> anyhow::Result<Scores> {
-    let [mut before, mut after] = [meteor, meteor].map(TextTotals::new);
+    let mut texts = TextTotals::<2>::new(meteor)?;
+    let mut patients = Patients::default();
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
     let mut studies = Coverage::default();
@@ -185,11 +191,11 @@ async fn score(
             &mut kept
         }) += 1;
         studies.scored += 1;
-        answers.add(truth, first, second);
+        let patient = patients.number(truths.patient(&record));
+        answers.add(truth, first, second, patient);
         if let Some(key) = &record.reference {
             let reference = session.text(key).await?;
-            before.add(report, &reference).await?;
-            after.add(&text, &reference).await?;
+            texts.add([report, &text], &reference, patient).await?;
         }
         let written = ask
             .as_ref()
@@ -199,13 +205,19 @@ async fn score(
     }
     studies.check()?;
     table.finish()?;
-    let scores = async |side: usize, texts: TextTotals| -> anyhow::Result<SideScores> {
-        Ok(SideScores {
-            labels: answers.scores(side),
-            texts: texts.scores().await?,
-        })
+    let resampling = session.resampling();
+    let estimates = texts.estimates(resampling).await?;
+    let (answers, labels) = spawn_blocking(move || {
+        let estimates = answers.estimates(resampling);
+        ([0, 1].map(|side| answers.scores(side)), estimates)
+    })
+    .await?;
+    let mut sides = answers.into_iter().zip(estimates.sides);
+    let mut side = || {
+        let (labels, texts) = sides.next().context("a side is missing")?;
+        anyhow::Ok(SideScores { labels, texts })
     };
-    let (before, after) = (scores(0, before).await?, scores(1, after).await?);
+    let (before, after) = (side()?, side()?);
     for (suffix, side) in [
         ("_before_corr", &before),
         ("_before_corr_after_corrections", &after),
@@ -221,7 +233,8 @@ async fn score(
         kept,
         before,
         after,
-        intervals: answers.estimates(),
+        resampled: resampling.words("studies", patients.named()),
+        intervals: [estimates.paired, labels].concat(),
     })
 }
 
@@ -234,6 +247,7 @@ fn print(scores: &Scores) {
         kept,
         before,
         after,
+        resampled,
         intervals,
     } = scores;
     outln!("correction, protocol {protocol}, truth: {truth}");
@@ -241,6 +255,8 @@ fn print(scores: &Scores) {
     outln!("{corrected} reports corrected, {kept} had no fault and stay");
     outln!("{:<28} {:>8} {:>8}", "", "before", "after");
     print_scores(&[&before.labels, &after.labels]);
-    print_texts(&[&before.texts, &after.texts]);
-    print_intervals(["before", "after"], intervals);
+    if before.texts.is_empty() {
+        print_texts(&before.texts);
+    }
+    print_intervals(resampled, ["before", "after"], intervals);
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Stage, StudyRecord};
+use radialog_training::evaluation::bootstrap::Resampling;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, said, says_yes,
 };
+use radialog_training::evaluation::patients::Patients;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::follow_up::{
     AnswersTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
@@ -89,6 +92,8 @@ struct Scores {
     answers: FindingScores,
     /// What the reports say that were asked about, by CheXbert.
     reports: FindingScores,
+    /// How the intervals were made.
+    resampled: String,
     /// Reports, answers, and what answers are better by.
     intervals: Vec<PairedEstimate>,
 }
@@ -184,8 +189,9 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     };
     let name = format!("findings-qa-{mode}");
     let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
-    let scores = score(&truths, questions, (&reports, &answered), &mut table).await?;
-    scores.studies.check()?;
+    let resampling = session.resampling();
+    let runs = (&reports, &answered);
+    let scores = score(&truths, questions, runs, &mut table, resampling).await?;
     table.finish()?;
     let scores = Scores {
         protocol: protocol.name(),
@@ -205,7 +211,7 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     scores.studies.print();
     outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
     print_scores(&[&scores.answers, &scores.reports]);
-    print_intervals(["reports", "answers"], &scores.intervals);
+    print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
     session.finish(&format!("{name}.json"), &scores, &scores.studies)
 }
 
@@ -248,9 +254,11 @@ async fn score(
     questions: Questions,
     (reports, answered): (&FinishedRun, &FinishedRun),
     table: &mut AnswersTable,
+    resampling: Resampling,
 ) -> anyhow::Result<Scores> {
     let mut counts = PairedAnswers::default();
     let mut studies = Coverage::default();
+    let mut patients = Patients::default();
     let mut records = reports.records().await?;
     let mut following = Following::open(answered).await?;
     while let Some(record) = records.next().await? {
@@ -280,7 +288,8 @@ async fn score(
         match (questions.read(&answers), failed, labels) {
             (Some(answered), None, Some(labels)) => {
                 studies.scored += 1;
-                counts.add(truth, said(labels), answered);
+                let patient = patients.number(truths.patient(&record));
+                counts.add(truth, said(labels), answered, patient);
             }
             (_, failed, _) => {
                 let reason = failed.unwrap_or_else(|| "it has no labelled report".to_owned());
@@ -288,14 +297,21 @@ async fn score(
             }
         }
     }
+    studies.check()?;
+    let computed = spawn_blocking(move || {
+        let sides = [1, 0].map(|side| counts.scores(side));
+        (sides, counts.estimates(resampling))
+    });
+    let ([answers, reports], intervals) = computed.await?;
     Ok(Scores {
         protocol: "",
         mode: "",
         truth: truths.name().to_owned(),
         studies,
-        answers: counts.scores(1),
-        reports: counts.scores(0),
-        intervals: counts.estimates(),
+        answers,
+        reports,
+        resampled: resampling.words("studies", patients.named()),
+        intervals,
     })
 }
 

@@ -17,6 +17,7 @@ use radialog_models::prompt::{ImageRule, Prompts};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::{Generation, ObjectKey, Source, Stage, StageSet};
+use radialog_training::evaluation::bootstrap::Resampling;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ pub(super) use output::{
 };
 pub(super) use truth::{Coverage, TruthArgs, Truths};
 
+use super::resampling::ResamplingArgs;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{Job, RunEnvironment};
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
@@ -75,6 +77,8 @@ pub(super) struct FollowUpArgs {
     /// Progress as bars, as lines, or not at all
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     progress: ProgressStyle,
+    #[command(flatten)]
+    resampling: ResamplingArgs,
     #[command(flatten)]
     models: ModelArgs,
     #[command(flatten)]
@@ -263,6 +267,11 @@ impl<'a> Session<'a> {
             format!("the reference {key} is gone from the store: run again into another --out")
         })?;
         String::from_utf8(content.into()).with_context(|| format!("{key} is no text"))
+    }
+
+    /// How intervals are drawn.
+    pub(super) fn resampling(&self) -> Resampling {
+        self.args.resampling.resampling()
     }
 
     /// Says that the bundle cannot do a task.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
-use radialog_training::evaluation::text_scores::protocol::TextScore;
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use serde::Serialize;
 
 use super::follow_up::single_question::{self, SingleQuestion};
@@ -47,7 +47,9 @@ struct Scores {
     studies: Coverage,
     /// Rows of the table that were passed over, since one of the two sections is empty.
     empty_rows: u64,
-    scores: Vec<TextScore>,
+    /// How the intervals were made.
+    resampled: String,
+    scores: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
@@ -61,7 +63,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut texts = TextTotals::new(&args.meteor.read().await?);
+    let mut texts = TextTotals::<1>::new(&args.meteor.read().await?)?;
     let stages = [Stage::Embedding, Stage::Findings];
     let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -74,20 +76,24 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         truths: references.clone(),
         dialog,
     };
-    let score =
-        async |answer: &str, [_, impression]: &[String; 2]| texts.add(answer, impression).await;
-    let Some(studies) = question.ask(&session, &images, score).await? else {
+    let score = async |answer: &str, [_, impression]: &[String; 2], patient: u32| {
+        texts.add([answer], impression, patient).await
+    };
+    let Some(asked) = question.ask(&session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let [scores] = texts.estimates(session.resampling()).await?.sides;
     let scores = Scores {
         protocol: PROTOCOL,
-        studies,
+        studies: asked.studies,
         empty_rows: references.empty_rows(),
-        scores: texts.scores().await?,
+        resampled: asked.resampled,
+        scores,
     };
     outln!("impressions, protocol {}", scores.protocol);
     scores.studies.print();
-    print_texts(&[&scores.scores]);
+    outln!("  {}", scores.resampled);
+    print_texts(&scores.scores);
     session.finish("impression.json", &scores, &scores.studies)
 }
 

@@ -20,6 +20,7 @@ use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextSco
 
 use self::input::Read;
 use super::ProtocolName;
+use super::resampling::ResamplingArgs;
 use crate::commands::prepare::run::RunArgs;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 
@@ -101,12 +102,8 @@ pub(super) struct ReportArgs {
     /// Another system's reports on the same studies, to compare with by a paired randomisation test
     #[arg(long, value_name = "RUN|FILE")]
     against: Option<PathBuf>,
-    /// Determines resamples and exchanges
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Resamples of the 95 % intervals, and exchanges of the randomisation test
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    resamples: u32,
+    #[command(flatten)]
+    resampling: ResamplingArgs,
     /// The folder to write to. Default: evaluation in the run's folder, else in the working directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -270,8 +267,7 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
             Blank::Negative => BlankAs::Negative,
             Blank::Unknown => BlankAs::Unknown,
         },
-        seed: args.seed,
-        repeats: args.resamples as usize,
+        resampling: args.resampling.resampling(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `radialog evaluate text`: text scores of plain files, without a model.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use radialog_training::evaluation::bootstrap::{Bootstrap, Resampling, ScoreEstimate};
+use radialog_training::evaluation::summed_rows::SummedRows;
 use radialog_training::evaluation::text_rows::TextRows;
 use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
@@ -17,6 +20,8 @@ use serde::Serialize;
 
 use self::annotations::{AnnotationArgs, Annotations, NotComputed};
 use super::ProtocolName;
+use super::estimates::print_estimates;
+use super::resampling::ResamplingArgs;
 use crate::exit::UsageError;
 
 mod annotations;
@@ -42,8 +47,10 @@ const PRINTED: usize = 20;
 /// ReXrank's other scores need models of others. RadGraph F1 and RadCliQ-v1 are computed from what such models have written; the rest
 /// is named as not computed.
 ///
-/// Files are read row by row, so that their size does not matter; CIDEr alone keeps a number for each different run of words of
-/// the references.
+/// Each score has a 95 % interval: a bootstrap over the texts, of whom no patient is known.
+///
+/// Files are read row by row, and what scores are sums of lies in a temporary file, so that their size does not matter; CIDEr alone
+/// keeps a number for each different run of words of the references.
 ///
 /// Examples:
 ///
@@ -69,6 +76,8 @@ pub(super) struct TextArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    resampling: ResamplingArgs,
+    #[command(flatten)]
     annotations: AnnotationArgs,
 }
 
@@ -82,7 +91,9 @@ struct Scores {
     skipped: u64,
     /// Rows that were skipped or have an empty hypothesis.
     remarks: Vec<Remark>,
-    scores: Vec<TextScore>,
+    /// How the intervals were made.
+    intervals: String,
+    scores: Vec<ScoreEstimate>,
     /// What the protocol has on top.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_computed: Vec<NotComputed>,
@@ -114,7 +125,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";
         return Err(UsageError(message.to_owned()).into());
     }
-    let mut annotations = Annotations::open(&args.annotations, is_rexrank)?;
+    let annotations = Annotations::open(&args.annotations, is_rexrank)?;
     // METEOR's data takes a second or two, in which CIDEr can look at the references.
     let place = args.meteor.clone();
     let data = place.map(|place| thread::spawn(move || MeteorData::read(&place)));
@@ -137,11 +148,13 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         empty_hypotheses: 0,
         skipped: 0,
         remarks: Vec::new(),
+        intervals: args.resampling.resampling().words("texts", 0),
         scores: Vec::new(),
         not_computed: Vec::new(),
     };
-    let mut counts = TextCounts::default();
     let mut pairs = Pairs::open(args)?;
+    let width = TextCounts::WIDTH + annotations.width();
+    let mut rows = SummedRows::new(width).map_err(kept)?;
     let mut chunk: Vec<(String, String)> = Vec::with_capacity(CHUNK);
     // The rows of a chunk, by which annotations are found.
     let mut numbers: Vec<u64> = Vec::with_capacity(CHUNK);
@@ -155,8 +168,9 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
             for (number, text) in numbers.drain(..).zip(texts) {
-                counts.add(&text);
-                annotations.add(number, text.smoothed_bleu_2)?;
+                let mut row = text.row();
+                row.extend(annotations.scores_of(number, text.smoothed_bleu_2)?);
+                rows.add(&row).map_err(kept)?;
             }
             chunk.clear();
         }
@@ -172,13 +186,44 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         );
     }
     annotations.check(pairs.read)?;
-    found.scores = scorer.scores(&counts);
-    found.scores.extend(annotations.scores());
+    let all = |sums: &[f64]| -> Vec<TextScore> {
+        let counts = TextCounts::of_row(sums);
+        let mut scores = scorer.scores(&counts);
+        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..], counts.texts));
+        scores
+    };
+    found.scores = estimates(rows, args.resampling.resampling(), all).map_err(kept)?;
     if is_rexrank {
         found.not_computed = annotations.not_computed();
     }
     found.print(args.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scores of the sums of all rows, with intervals over the rows.
+fn estimates(
+    rows: SummedRows,
+    resampling: Resampling,
+    scores: impl Fn(&[f64]) -> Vec<TextScore> + Sync,
+) -> io::Result<Vec<ScoreEstimate>> {
+    let each: Vec<u32> = (0..rows.rows() as u32).collect();
+    let bootstrap = Bootstrap::of_streams(&each, resampling);
+    // Names are those of any sum.
+    let names = scores(&vec![1.0; rows.width()]);
+    let estimates = rows.estimates(&bootstrap, |sums| {
+        scores(sums).iter().map(|score| score.value).collect()
+    })?;
+    let named = names.into_iter().zip(estimates);
+    let score = |(TextScore { name, better, .. }, estimate): (TextScore, _)| ScoreEstimate {
+        name: name.to_owned(),
+        better,
+        estimate,
+    };
+    Ok(named.map(score).collect())
+}
+
+fn kept(error: io::Error) -> anyhow::Error {
+    anyhow!(error).context("cannot keep counts in a temporary file")
 }
 
 /// Counts in how many references each run of words is. References that are not scored do not count.
@@ -291,10 +336,8 @@ impl Scores {
             let more = self.remarks.len() - PRINTED;
             outln!("  and {more} more, which --json names");
         }
-        for score in &self.scores {
-            let (name, value) = (score.name, score.value);
-            outln!("  {name:<40} {value:.4}  {} is better", score.better.word());
-        }
+        outln!("{}", self.intervals);
+        print_estimates(&self.scores);
         for NotComputed { name, reason } in &self.not_computed {
             outln!("  {name:<40} not computed: {reason}");
         }

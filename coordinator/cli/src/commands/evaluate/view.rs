@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use radialog_schemas::{Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
-use radialog_training::evaluation::follow_ups::{ViewCounts, ViewScores, answered_view};
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::follow_ups::{ViewAnswers, ViewScores, answered_view};
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
+use super::estimates::print_estimates;
 use super::follow_up::single_question::{self, SingleQuestion};
 use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session};
 use crate::exit::EXIT_INTERRUPTED;
@@ -45,6 +48,9 @@ struct Scores {
     /// Rows of the table that were passed over, since they name no view.
     empty_rows: u64,
     scores: ViewScores,
+    /// How the intervals were made.
+    resampled: String,
+    intervals: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
@@ -65,30 +71,29 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
         truths: views.clone(),
         dialog,
     };
-    let mut counts = ViewCounts::default();
-    let score = async |answer: &str, [view]: &[String; 1]| {
-        counts.add(view, answered_view(answer));
+    let mut answers = ViewAnswers::default();
+    let score = async |answer: &str, [view]: &[String; 1], patient: u32| {
+        answers.add(view, answered_view(answer), patient);
         Ok(())
     };
-    let Some(studies) = question.ask(&session, &images, score).await? else {
+    let Some(asked) = question.ask(&session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let resampling = session.resampling();
+    let computed = spawn_blocking(move || (answers.scores(), answers.estimates(resampling)));
+    let (scores, intervals) = computed.await?;
     let scores = Scores {
         protocol: PROTOCOL,
-        studies,
+        studies: asked.studies,
         empty_rows: views.empty_rows(),
-        scores: counts.scores(),
+        scores,
+        resampled: asked.resampled,
+        intervals,
     };
     outln!("views, protocol {}", scores.protocol);
     scores.studies.print();
-    outln!(
-        "  accuracy  {:.4}  higher is better",
-        scores.scores.accuracy
-    );
-    outln!(
-        "  macro F1  {:.4}  higher is better",
-        scores.scores.macro_f1
-    );
+    outln!("  {}", scores.resampled);
+    print_estimates(&scores.intervals);
     outln!("  true, answered, images:");
     for (truth, answered, images) in &scores.scores.confusion {
         outln!("    {truth:<10} {answered:<10} {images}");

@@ -1,6 +1,5 @@
 //! Generated reports beside what they are compared with, study by study.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use radialog_schemas::{Finding, Label};
@@ -10,6 +9,7 @@ use super::reference_file::{Found, ReferenceEntry, ReferenceFile, References};
 use super::stored_texts::Span;
 use super::{FaultKind, InputFault, comparable};
 use crate::error::TrainingError;
+use crate::evaluation::patients::{self, Patients};
 use crate::prepare::FindingLabels;
 
 /// A generated report and what it is compared with.
@@ -204,23 +204,16 @@ impl Corpus {
 
     /// Numbers the patients, in the order of the studies.
     fn take(&mut self, placed: Vec<Placed>) {
-        let mut known: HashMap<String, u32> = HashMap::new();
-        let mut next = 0;
-        let mut number = || {
-            next += 1;
-            next - 1
-        };
+        let mut patients = Patients::default();
         for Placed {
             patient, mut study, ..
         } in placed
         {
-            study.patient = match patient {
-                Some(patient) => *known.entry(patient).or_insert_with(&mut number),
-                None => number(),
-            };
+            let of_folder = || patients::of_path(&study.image);
+            study.patient = patients.number(patient.as_deref().or_else(of_folder));
             self.studies.push(study);
         }
-        self.patients = known.len() as u64;
+        self.patients = patients.named();
     }
 
     /// Takes over what is wrong with the predictions of another system, so that it is told beside ours.

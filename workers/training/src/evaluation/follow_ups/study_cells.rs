@@ -43,6 +43,11 @@ impl<const N: usize> StudyCells<N> {
         self.studies.get(record)
     }
 
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        self.studies.patient(record)
+    }
+
     /// The number of rows that were passed over since one of their cells is empty.
     pub fn empty_rows(&self) -> u64 {
         self.empty

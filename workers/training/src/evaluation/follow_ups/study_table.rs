@@ -7,15 +7,16 @@ use radialog_schemas::table::Row;
 use radialog_schemas::{ContentHash, StudyRecord};
 
 use crate::error::TrainingError;
+use crate::evaluation::patients::{self, PATIENT_COLUMNS};
 use crate::prepare::TableFile;
 
 /// The names of columns that identify a study, the first one that is there.
 pub(super) const IDS: [&str; 2] = ["dicom_id", "study_id"];
 
-/// What a table has of each study.
+/// What a table has of each study, and its patient where the table names patients.
 #[derive(Clone, Debug)]
 pub(super) struct StudyTable<T> {
-    rows: HashMap<String, T>,
+    rows: HashMap<String, (T, Option<Box<str>>)>,
     /// The hash of what was read, whatever else the file has.
     hash: ContentHash,
 }
@@ -41,6 +42,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
+        let patient = PATIENT_COLUMNS.iter().find_map(|name| table.optional(name));
         let mut rows = HashMap::new();
         while let Some(row) = table.next_row()? {
             let id = row
@@ -53,7 +55,8 @@ impl<T> StudyTable<T> {
             let Some(value) = value(table, &row)? else {
                 continue;
             };
-            if rows.insert(id.to_owned(), value).is_some() {
+            let patient = patient.and_then(|column| row.cell(column)).map(Box::from);
+            if rows.insert(id.to_owned(), (value, patient)).is_some() {
                 return Err(table.fault(&row, format!("a second row of '{id}': keep one")));
             }
         }
@@ -66,6 +69,16 @@ impl<T> StudyTable<T> {
     /// What there is of a record's study: by its id; by the last part of it behind a slash, also without the `s` that folders of
     /// MIMIC-CXR write before the number that its tables have; or by its image, whose file is called as its `dicom_id`.
     pub(super) fn get(&self, record: &StudyRecord) -> Option<&T> {
+        self.row(record).map(|(value, _)| value)
+    }
+
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub(super) fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        let row = self.row(record).and_then(|(_, patient)| patient.as_deref());
+        row.or_else(|| patients::of_path(&record.file))
+    }
+
+    fn row(&self, record: &StudyRecord) -> Option<&(T, Option<Box<str>>)> {
         let study = record.study.as_str();
         let last = study.rsplit('/').next().unwrap_or(study);
         let is_number = |rest: &&str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
@@ -130,6 +143,15 @@ mod tests {
         assert_eq!(both.get(&record).map(String::as_str), Some("PA"));
         let words = read("study_id,view\nample,AP\n");
         assert!(words.get(&super::record("sample", "x.png")).is_none());
+    }
+
+    #[test]
+    fn a_patient_is_as_the_table_says_or_as_the_folder_of_mimic_is_called() {
+        let table = read("study_id,subject_id,view\na,7,PA\nb,,PA\n");
+        let file = "files/p10/p10000032/s50414267/x.jpg";
+        assert_eq!(table.patient(&record("a", file)), Some("7"));
+        assert_eq!(table.patient(&record("b", file)), Some("10000032"));
+        assert_eq!(table.patient(&record("b", "x.png")), None);
     }
 
     #[test]

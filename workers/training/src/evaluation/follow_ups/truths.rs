@@ -73,6 +73,11 @@ impl TruthTable {
         })
     }
 
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        self.studies.patient(record)
+    }
+
     /// The hash of what was read: ids and labels.
     pub fn hash(&self) -> &ContentHash {
         self.studies.hash()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::EvaluatedReports;
-use crate::evaluation::quality::bootstrap::Estimate;
+use crate::evaluation::bootstrap::Estimate;
 use crate::evaluation::report_scores::MetricGroup;
 use crate::evaluation::text_scores::protocol::TextProtocol;
 

@@ -62,8 +62,8 @@ impl<'a> Summary<'a> {
             protocol: evaluated.options.protocol(),
             uncertain: evaluated.options.uncertain,
             blank: evaluated.options.blank,
-            seed: evaluated.options.seed,
-            resamples: evaluated.options.repeats,
+            seed: evaluated.options.resampling.seed,
+            resamples: evaluated.options.resampling.repeats,
             counts: Counts {
                 predictions: corpus.predictions,
                 studies: corpus.studies.len() as u64,

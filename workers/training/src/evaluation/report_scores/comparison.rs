@@ -93,10 +93,11 @@ pub fn compare(
         .zip(&others)
         .map(|(a, b)| (a - b).abs())
         .collect();
-    let reached: Vec<u64> = (0..options.repeats)
+    let reached: Vec<u64> = (0..options.resampling.repeats)
         .into_par_iter()
         .map(|exchange| {
-            let mut random = Random::stream(options.seed, &format!("exchange {exchange}"));
+            let mut random =
+                Random::stream(options.resampling.seed, &format!("exchange {exchange}"));
             let (first, second) = totals(Box::new(move || random.bits() >> 63 == 1));
             let values = set.values(&first).into_iter().zip(set.values(&second));
             let reached = values
@@ -118,7 +119,7 @@ pub fn compare(
             metric,
             ours,
             other,
-            p: (reached + 1) as f64 / (options.repeats + 1) as f64,
+            p: (reached + 1) as f64 / (options.resampling.repeats + 1) as f64,
         })
         .collect();
     Some(Comparison {
@@ -128,7 +129,7 @@ pub fn compare(
             ours.0.studies.len() as u64 - common,
             other.0.studies.len() as u64 - common,
         ),
-        exchanges: options.repeats as u64,
+        exchanges: options.resampling.repeats as u64,
         metrics,
     })
 }

@@ -75,6 +75,39 @@ pub struct TextCounts {
 }
 
 impl TextCounts {
+    /// So many numbers are the counts of a text ([`TextCounts::row`]).
+    pub const WIDTH: usize = 35;
+
+    /// The counts of one text as numbers, whose sums over texts are those of all of them. Counts are whole, and exact up to 2^53.
+    pub fn row(&self) -> Vec<f64> {
+        let counts = std::iter::once(self.texts);
+        let counts = counts
+            .chain(self.bleu.numbers())
+            .chain(self.meteor.numbers());
+        let counts = counts.map(|count| count as f64);
+        let sums = [self.rouge_l, self.cider, self.smoothed_bleu_2];
+        counts.chain(sums).collect()
+    }
+
+    /// The counts of a row, or of the sum of several; what is behind [`TextCounts::WIDTH`] numbers is not looked at.
+    pub fn of_row(row: &[f64]) -> Self {
+        let mut counts = row.iter().map(|number| *number as u64);
+        let texts = counts.next().unwrap_or_default();
+        let (bleu, meteor) = (
+            BleuCounts::of_numbers(&mut counts),
+            MeteorCounts::of_numbers(&mut counts),
+        );
+        let sum = |from_end: usize| row.get(Self::WIDTH - from_end).copied().unwrap_or_default();
+        Self {
+            texts,
+            bleu,
+            meteor,
+            rouge_l: sum(3),
+            cider: sum(2),
+            smoothed_bleu_2: sum(1),
+        }
+    }
+
     /// Adds the counts of another text, or of others.
     pub fn add(&mut self, other: &Self) {
         self.texts += other.texts;
@@ -290,6 +323,28 @@ mod tests {
         drawn.iter().for_each(|text| together.add(text));
         assert_eq!(scorer.scores(&resample), scorer.scores(&together));
         assert_eq!(scorer.scores(&TextCounts::default()), []);
+    }
+
+    #[test]
+    fn sums_of_rows_are_the_sums_of_counts() {
+        let scorer = TextScorer::new(TextProtocol::CocoCaption, Meteor::new(None));
+        let pairs = [
+            PAIRS[0],
+            PAIRS[1],
+            PAIRS[2],
+            ("Clear lungs.", "Clear lungs."),
+        ];
+        let mut sum = vec![0.0; TextCounts::WIDTH];
+        let mut together = TextCounts::default();
+        for text in scorer.counts_of_all(&pairs) {
+            let row = text.row();
+            assert_eq!(row.len(), TextCounts::WIDTH);
+            sum.iter_mut()
+                .zip(row)
+                .for_each(|(sum, number)| *sum += number);
+            together.add(&text);
+        }
+        assert_eq!(TextCounts::of_row(&sum), together);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use radialog_runtime::durable;
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::FindingScores;
-use radialog_training::evaluation::text_scores::protocol::TextScore;
 
 /// The folder of the files.
 const FOLDER: &str = "vicuna_results";
@@ -16,19 +16,22 @@ pub(in crate::commands::evaluate) const BATCH: u64 = 12;
 /// The lines of a report's scores: the prompt, then the texts' scores, where there are any, and the labels'.
 pub(in crate::commands::evaluate) fn report_lines(
     prompt: &str,
-    texts: &[TextScore],
+    texts: &[ScoreEstimate],
     labels: &FindingScores,
 ) -> String {
     let mut lines = format!("{prompt}\n");
     for score in texts {
-        let name = match (score.name.strip_prefix("BLEU-"), score.name) {
+        let Some(estimate) = score.estimate else {
+            continue;
+        };
+        let name = match (score.name.strip_prefix("BLEU-"), score.name.as_str()) {
             (Some(order), _) => format!("Avg Bleu {order}"),
             (None, "ROUGE-L") => "Avg Rouge".to_owned(),
             (None, "METEOR 1.5") => "Avg Meteor".to_owned(),
             // METEOR without its data is another score, which scripts would take for the original's.
             (None, _) => continue,
         };
-        line(&mut lines, &name, score.value);
+        line(&mut lines, &name, estimate.value);
     }
     rates(&mut lines, labels);
     line(&mut lines, "Sample Chexpert F1", labels.sample_f1);
@@ -82,6 +85,7 @@ pub(in crate::commands::evaluate) fn write(
 mod tests {
     use std::sync::Arc;
 
+    use radialog_training::evaluation::bootstrap::Estimate;
     use radialog_training::evaluation::follow_ups::FindingCounts;
     use radialog_training::evaluation::text_scores::meteor::Meteor;
     use radialog_training::evaluation::text_scores::protocol::Better;
@@ -101,10 +105,15 @@ mod tests {
             lines.starts_with("P ASSISTANT:\nMean Chexpert F1: 1.0\n"),
             "{lines}"
         );
-        let text = |name| TextScore {
-            name,
+        let half = Estimate {
             value: 0.5,
+            low: 0.4,
+            high: 0.6,
+        };
+        let text = |name: &str| ScoreEstimate {
+            name: name.to_owned(),
             better: Better::Higher,
+            estimate: Some(half),
         };
         let of = |meteor: Meteor| {
             let texts = ["BLEU-4", meteor.name(), "ROUGE-L"].map(text);

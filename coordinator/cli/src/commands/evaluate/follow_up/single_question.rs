@@ -6,6 +6,7 @@ use std::sync::Arc;
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord};
 use radialog_training::evaluation::follow_ups::StudyCells;
+use radialog_training::evaluation::patients::Patients;
 
 use super::{AnswersTable, Coverage, Following, Session};
 
@@ -26,6 +27,13 @@ pub(in crate::commands::evaluate) struct SingleQuestion<const N: usize> {
     pub(in crate::commands::evaluate) truths: Arc<StudyCells<N>>,
     /// The dialog about a study with these image tokens and cells; none where its line lacks something.
     pub(in crate::commands::evaluate) dialog: Dialog<N>,
+}
+
+/// What became of the studies.
+pub(in crate::commands::evaluate) struct Asked {
+    pub(in crate::commands::evaluate) studies: Coverage,
+    /// How the intervals of their scores are made.
+    pub(in crate::commands::evaluate) resampled: String,
 }
 
 /// What makes a dialog of a study.
@@ -49,13 +57,14 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
 }
 
 impl<const N: usize> SingleQuestion<N> {
-    /// Asks about every image whose truth is known, writes all answers, and hands each to `score`; none where it was interrupted.
+    /// Asks about every image whose truth is known, writes all answers, and hands each to `score` with a number for its
+    /// patient; none where it was interrupted.
     pub(in crate::commands::evaluate) async fn ask(
         &self,
         session: &Session<'_>,
         images: &FinishedRun,
-        mut score: impl AsyncFnMut(&str, &[String; N]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Coverage>> {
+        mut score: impl AsyncFnMut(&str, &[String; N], u32) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Asked>> {
         let ask = {
             let (images, truths, dialog) = (images.clone(), self.truths.clone(), self.dialog);
             move |record: &StudyRecord| {
@@ -76,6 +85,7 @@ impl<const N: usize> SingleQuestion<N> {
             return Ok(None);
         };
         let mut studies = Coverage::default();
+        let mut patients = Patients::default();
         let mut records = images.records().await?;
         let mut following = Following::open(&answered).await?;
         let mut table = AnswersTable::create(&session.file(self.file), self.column)?;
@@ -89,7 +99,8 @@ impl<const N: usize> SingleQuestion<N> {
                 Some((Some(answer), None)) => {
                     table.add(record.study.as_str(), truth, &answer)?;
                     studies.scored += 1;
-                    score(&answer, cells).await?;
+                    let patient = patients.number(self.truths.patient(&record));
+                    score(&answer, cells, patient).await?;
                 }
                 Some((_, Some(error))) => {
                     studies.fail(&record, &format!("its question failed: {error}"));
@@ -99,6 +110,9 @@ impl<const N: usize> SingleQuestion<N> {
         }
         studies.check()?;
         table.finish()?;
-        Ok(Some(studies))
+        Ok(Some(Asked {
+            studies,
+            resampled: session.resampling().words("images", patients.named()),
+        }))
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use radialog_schemas::StudyRecord;
 use radialog_training::evaluation::follow_ups::{self, Truth, TruthTable};
+use radialog_training::evaluation::patients;
 use serde::Serialize;
 
 use crate::exit::UsageError;
@@ -69,6 +70,17 @@ impl Truths {
         match self {
             Self::References => record.reference_labels.as_ref().map(follow_ups::truth),
             Self::Table(table, _) => table.get(record),
+        }
+    }
+
+    /// The patient of a study, where it is known: by the table, or by the folders of MIMIC-CXR.
+    pub(in crate::commands::evaluate) fn patient<'a>(
+        &'a self,
+        record: &'a StudyRecord,
+    ) -> Option<&'a str> {
+        match self {
+            Self::References => patients::of_path(&record.file),
+            Self::Table(table, _) => table.patient(record),
         }
     }
 

@@ -38,13 +38,10 @@ pub(super) struct NotComputed {
     pub(super) reason: &'static str,
 }
 
-/// The annotations of all rows, and the sums of the scores so far.
+/// The annotations of all rows.
 pub(super) struct Annotations {
     graphs: Option<[Graphs; 2]>,
     scores: Option<ReportScores>,
-    scored: u64,
-    radgraph_f1: f64,
-    radcliq_v1: f64,
 }
 
 /// RadGraph's annotations of a file.
@@ -78,30 +75,31 @@ impl Annotations {
         Ok(Self {
             graphs,
             scores: scores.transpose()?,
-            scored: 0,
-            radgraph_f1: 0.0,
-            radcliq_v1: 0.0,
         })
     }
 
-    /// Adds a row, counted from 0, whose BLEU-2 is known.
-    pub(super) fn add(&mut self, row: u64, bleu_2: f64) -> anyhow::Result<()> {
+    /// The number of scores of a row ([`Annotations::scores_of`]).
+    pub(super) fn width(&self) -> usize {
+        usize::from(self.graphs.is_some()) + usize::from(self.scores.is_some())
+    }
+
+    /// RadGraph F1 and RadCliQ-v1 of a row, counted from 0, whose BLEU-2 is known; those that have annotations.
+    pub(super) fn scores_of(&self, row: u64, bleu_2: f64) -> anyhow::Result<Vec<f64>> {
         let Some([hypotheses, references]) = &self.graphs else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let radgraph_f1 = radgraph_f1(hypotheses.row(row)?, references.row(row)?);
-        self.scored += 1;
-        self.radgraph_f1 += radgraph_f1;
+        let mut found = vec![radgraph_f1];
         if let Some(scores) = &self.scores {
             let [bertscore, chexbert_similarity] = scores.row(row)?;
-            self.radcliq_v1 += radcliq_v1(&RadcliqParts {
+            found.push(radcliq_v1(&RadcliqParts {
                 radgraph_f1,
                 bertscore,
                 chexbert_similarity,
                 bleu_2,
-            });
+            }));
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Refuses files that have more than this many rows, the number of texts: they are of other texts.
@@ -120,21 +118,19 @@ impl Annotations {
         }
     }
 
-    /// The scores of all rows that were added.
-    pub(super) fn scores(&self) -> Vec<TextScore> {
-        let mean = |sum: f64| sum / self.scored.max(1) as f64;
+    /// The scores of some rows, from the sums of [`Annotations::scores_of`] and their number.
+    pub(super) fn scores(&self, sums: &[f64], rows: u64) -> Vec<TextScore> {
+        let mut means = sums.iter().map(|sum| sum / rows as f64);
         let score = |name, value, better| TextScore {
             name,
             value,
             better,
         };
         let mut scores = Vec::new();
-        if self.graphs.is_some() {
-            let value = mean(self.radgraph_f1);
+        if let Some(value) = means.next() {
             scores.push(score("RadGraph F1", value, Better::Higher));
         }
-        if self.scores.is_some() {
-            let value = mean(self.radcliq_v1);
+        if let Some(value) = means.next() {
             scores.push(score("RadCliQ-v1", value, Better::Lower));
             scores.push(score("1/RadCliQ-v1", 1.0 / value, Better::Higher));
         }

@@ -7,6 +7,7 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::evaluation::corpus::prediction_file::{FILE_COLUMNS, ID_COLUMNS};
+use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::prepare::{FindingLabels, TableFile};
 
 /// Names of the columns that have a radiologist's text, the best first.
@@ -17,8 +18,6 @@ const TEXT_COLUMNS: [&str; 5] = [
     "report",
     "text",
 ];
-/// Columns that name the patient.
-const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
 /// Where a table has what.
 pub(super) struct Columns {
