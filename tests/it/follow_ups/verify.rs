@@ -6,7 +6,7 @@ use radialog_models::bundle::RandomBundle;
 use super::{EvaluationFixture, TOKENS, records};
 
 /// `radialog batch` with samples.
-fn batch(fixture: &EvaluationFixture, out: &str, more: &[&str]) -> Result<String> {
+pub(super) fn batch(fixture: &EvaluationFixture, out: &str, more: &[&str]) -> Result<String> {
     let run = [
         "batch",
         "studies.csv",

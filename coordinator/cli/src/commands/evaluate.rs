@@ -11,6 +11,7 @@ mod estimates;
 mod findings_qa;
 mod follow_up;
 mod impression;
+mod out_folder;
 mod report;
 mod resampling;
 mod text;
@@ -34,6 +35,10 @@ enum EvaluateCommand {
     Impression(impression::ImpressionArgs),
     Text(text::TextArgs),
 }
+
+/// What `--meteor` names.
+const METEOR: &str =
+    "--meteor is meteor-1.5.jar or its folder, which `pip install pycocoevalcap` brings";
 
 /// The protocols by their names on the command line.
 #[derive(Clone, Copy, ValueEnum)]

@@ -112,9 +112,11 @@ impl Bootstrap {
         let mut items: Vec<u32> = (0..groups.len() as u32).collect();
         // Stable: the items of a group stay in their order.
         items.sort_by(|a, b| groups[*a as usize].cmp(&groups[*b as usize]));
-        let mut ends = Vec::new();
+        let mut ends: Vec<u32> = Vec::new();
+        let mut end = 0;
         for group in items.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
-            ends.push(ends.last().copied().unwrap_or(0) + group.len() as u32);
+            end += group.len() as u32;
+            ends.push(end);
         }
         Self {
             items,
@@ -350,7 +352,7 @@ mod tests {
         let of_blocks = bootstrap.estimates_of_blocks::<()>(7, |weights| {
             Ok(weights.iter().map(|weights| of(weights)).collect())
         });
-        assert_eq!(of_blocks.as_ref(), Ok(&estimates));
+        assert_eq!(of_blocks, Ok(estimates.clone()));
         assert_eq!(estimates[1], None);
         let measured = bootstrap.measure(mean(&values));
         let (one, other) = (estimates[0].unwrap(), measured.unwrap());

@@ -5,6 +5,7 @@ use radialog_schemas::{Ask, Finding, Label, Labels};
 
 mod paired;
 mod scores;
+mod stratified;
 mod study_cells;
 mod study_table;
 mod texts;
@@ -13,6 +14,7 @@ mod view;
 
 pub use paired::{PairedAnswers, PairedEstimate};
 pub use scores::{FindingCounts, FindingScores};
+pub use stratified::StratifiedSelection;
 pub use study_cells::StudyCells;
 pub use texts::{AnsweredText, AnsweredTexts, SideEstimates};
 pub use truths::TruthTable;

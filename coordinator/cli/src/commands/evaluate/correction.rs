@@ -11,6 +11,8 @@ use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction, said,
 };
+use radialog_training::evaluation::label_source::LabelSource;
+use radialog_training::evaluation::original_files::{OriginalScore, label_score, report_lines};
 use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
 use serde::Serialize;
@@ -18,8 +20,8 @@ use tokio::task::spawn_blocking;
 
 use super::follow_up::text_totals::{MeteorArgs, TextTotals};
 use super::follow_up::{
-    CorrectionsTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
-    Truths, original_files, print_intervals, print_scores, print_texts,
+    BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
+    Session, TruthArgs, Truths, print_intervals, print_scores, print_texts, print_too_long,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -29,6 +31,10 @@ const RUN: &str = "corrections";
 const TOKENS: u32 = 256;
 /// The file with the scores.
 const SCORES_FILE: &str = "correction.json";
+/// The table of requests and texts.
+const TABLE_FILE: &str = "corrections.csv";
+/// The ends of the names of the original's files, before and after.
+const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 
 /// Reports, corrected by what is wrong with their labels: scores before and after
 ///
@@ -65,12 +71,16 @@ pub(super) struct CorrectionArgs {
 #[derive(Serialize)]
 struct Scores {
     protocol: &'static str,
-    truth: String,
+    /// Whose labels say what is true, and who labels both reports.
+    truth: LabelSource,
+    labeler: &'static str,
     studies: Coverage,
     corrected: u64,
     kept: u64,
     before: SideScores,
     after: SideScores,
+    /// Studies whose texts are not scored, since they are too long to compare with the reference.
+    texts_too_long: u64,
     /// How the intervals were made.
     resampled: String,
     /// Every score of texts and labels: before, after, and what is gained.
@@ -85,13 +95,24 @@ struct SideScores {
 }
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
-    let truths = Arc::new(args.truth.read()?);
-    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let truths = args.truth.read()?;
+    let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    session.set_aside(&[SCORES_FILE, TABLE_FILE], &SUFFIXES)?;
+    let result = evaluate(&args, &session, truths).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &CorrectionArgs,
+    session: &Session<'_>,
+    truths: Truths,
+) -> anyhow::Result<ExitCode> {
     let meteor = args.meteor.read().await?;
     let reports = session.first(&[Stage::Scoring], Some(&args.reports));
     let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let truths = Arc::new(truths.select(&reports).await?);
     let ask = {
         let (truths, reports) = (truths.clone(), reports.clone());
         move |record: &StudyRecord| requests(&reports, record, &truths)
@@ -102,7 +123,7 @@ pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     let Some(corrected) = corrected.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let scores = score(&session, &meteor, &truths, &reports, &corrected).await?;
+    let scores = score(session, &meteor, &truths, &reports, &corrected).await?;
     print(&scores);
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
@@ -129,6 +150,7 @@ fn requests(
     };
     match record.error {
         Some(_) => Vec::new(),
+        None if !truths.selects(record) => Vec::new(),
         None => request().into_iter().collect(),
     }
 }
@@ -148,7 +170,7 @@ async fn score(
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
     let mut corrections = Following::open(corrected).await?;
-    let mut table = CorrectionsTable::create(&session.file("corrections.csv"))?;
+    let mut table = CorrectionsTable::create(&session.file(TABLE_FILE))?;
     while let Some(record) = records.next().await? {
         let Some(truth) = studies.truth(&record, truths) else {
             continue;
@@ -157,7 +179,7 @@ async fn score(
             studies.fail(&record, "its line has no labelled report");
             continue;
         };
-        if generated.is_multiple_of(original_files::BATCH) {
+        if generated.is_multiple_of(BATCH) {
             let findings = record.findings_text.as_deref().unwrap_or_default();
             prompt = session.prompts.written(&session.prompts.report(findings));
         }
@@ -218,21 +240,27 @@ async fn score(
         anyhow::Ok(SideScores { labels, texts })
     };
     let (before, after) = (side()?, side()?);
-    for (suffix, side) in [
-        ("_before_corr", &before),
-        ("_before_corr_after_corrections", &after),
-    ] {
-        let lines = original_files::report_lines(&prompt, &side.texts, &side.labels);
+    for (suffix, side) in SUFFIXES.into_iter().zip([&before, &after]) {
+        let text = |name| {
+            let score = side.texts.iter().find(|score| score.name == name)?;
+            score.estimate.map(|estimate| estimate.value)
+        };
+        let lines = report_lines(&prompt, |score| match score {
+            OriginalScore::Text(name) => text(name),
+            OriginalScore::Labels(name) => label_score(&side.labels, name),
+        });
         session.write_as_original(suffix, &lines)?;
     }
     Ok(Scores {
         protocol: PROTOCOL,
-        truth: truths.name().to_owned(),
+        truth: truths.source(),
+        labeler: LABELER,
         studies,
         corrected: changed,
         kept,
         before,
         after,
+        texts_too_long: estimates.too_long,
         resampled: resampling.words("studies", patients.named()),
         intervals: [estimates.paired, labels].concat(),
     })
@@ -242,19 +270,22 @@ fn print(scores: &Scores) {
     let Scores {
         protocol,
         truth,
+        labeler,
         studies,
         corrected,
         kept,
         before,
         after,
+        texts_too_long,
         resampled,
         intervals,
     } = scores;
-    outln!("correction, protocol {protocol}, truth: {truth}");
+    outln!("correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}");
     studies.print();
     outln!("{corrected} reports corrected, {kept} had no fault and stay");
     outln!("{:<28} {:>8} {:>8}", "", "before", "after");
     print_scores(&[&before.labels, &after.labels]);
+    print_too_long(*texts_too_long);
     if before.texts.is_empty() {
         print_texts(&before.texts);
     }

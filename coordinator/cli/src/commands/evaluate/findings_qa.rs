@@ -10,13 +10,15 @@ use radialog_training::evaluation::bootstrap::Resampling;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, said, says_yes,
 };
+use radialog_training::evaluation::label_source::LabelSource;
+use radialog_training::evaluation::original_files::answer_lines;
 use radialog_training::evaluation::patients::Patients;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::follow_up::{
-    AnswersTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
-    Truths, original_files, print_intervals, print_scores,
+    AnswersTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
+    TruthArgs, Truths, print_intervals, print_scores,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -86,7 +88,9 @@ enum QuestionProtocol {
 struct Scores {
     protocol: &'static str,
     mode: &'static str,
-    truth: String,
+    /// Whose labels say what is true, and who labels the reports.
+    truth: LabelSource,
+    labeler: &'static str,
     studies: Coverage,
     /// What the answers say.
     answers: FindingScores,
@@ -111,6 +115,20 @@ impl Mode {
         match self {
             Self::All => "all",
             Self::Binary => "binary",
+        }
+    }
+
+    /// The files with the scores and with every answer.
+    fn files(self) -> (String, String) {
+        let name = format!("findings-qa-{}", self.name());
+        (format!("{name}.json"), format!("{name}.csv"))
+    }
+
+    /// The end of the name of the original's file.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
+            Self::All => "_before_cp_all_qa_after_cp_all_qa",
         }
     }
 }
@@ -157,19 +175,34 @@ impl Questions {
 
 pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let truths = args.truth.read()?;
-    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let (scores, table) = args.mode.files();
+    session.set_aside(&[scores.as_str(), table.as_str()], &[args.mode.suffix()])?;
+    let result = evaluate(&args, &session, truths).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &FindingsQaArgs,
+    session: &Session<'_>,
+    truths: Truths,
+) -> anyhow::Result<ExitCode> {
     let reports = session.first(&[Stage::Scoring], Some(&args.reports));
     let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let truths = Arc::new(truths.select(&reports).await?);
     let questions = Questions {
         mode: args.mode,
         quirks: args.protocol == QuestionProtocol::Radialog2023,
         is_v2: session.is_v2(),
     };
     let ask = {
-        let reports = reports.clone();
-        move |record: &StudyRecord| dialogs(&reports, record, questions)
+        let (truths, reports) = (truths.clone(), reports.clone());
+        move |record: &StudyRecord| match truths.selects(record) {
+            true => dialogs(&reports, record, questions),
+            false => Vec::new(),
+        }
     };
     let tokens = match args.mode {
         Mode::All => ALL_TOKENS,
@@ -183,12 +216,17 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         (Mode::All, _) => "all-findings-questions",
     };
     let how = (&[Stage::Language][..], session.answer_tokens(tokens));
-    let answered = session.ask_on(folder, folder, &reports, Arc::new(ask), how);
+    // What is asked depends on the truth where studies are selected by it.
+    let what = match args.truth.is_stratified() {
+        true => format!("{folder} by {}", truths.name()),
+        false => folder.to_owned(),
+    };
+    let answered = session.ask_on(folder, &what, &reports, Arc::new(ask), how);
     let Some(answered) = answered.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let name = format!("findings-qa-{mode}");
-    let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
+    let (scores_file, table) = args.mode.files();
+    let mut table = AnswersTable::create(&session.file(&table), "asked")?;
     let resampling = session.resampling();
     let runs = (&reports, &answered);
     let scores = score(&truths, questions, runs, &mut table, resampling).await?;
@@ -198,21 +236,18 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         mode,
         ..scores
     };
-    let suffix = match args.mode {
-        Mode::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
-        Mode::All => "_before_cp_all_qa_after_cp_all_qa",
-    };
-    session.write_as_original(suffix, &original_files::answer_lines(&scores.answers))?;
+    session.write_as_original(args.mode.suffix(), &answer_lines(&scores.answers))?;
     outln!(
-        "findings questions, mode {mode}, protocol {}, truth: {}",
+        "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}",
         scores.protocol,
+        scores.labeler,
         scores.truth
     );
     scores.studies.print();
     outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
     print_scores(&[&scores.answers, &scores.reports]);
     print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
-    session.finish(&format!("{name}.json"), &scores, &scores.studies)
+    session.finish(&scores_file, &scores, &scores.studies)
 }
 
 /// The questions about a study's report; none where there is no report.
@@ -306,7 +341,8 @@ async fn score(
     Ok(Scores {
         protocol: "",
         mode: "",
-        truth: truths.name().to_owned(),
+        truth: truths.source(),
+        labeler: LABELER,
         studies,
         answers,
         reports,

@@ -22,12 +22,16 @@ use self::annotations::{AnnotationArgs, Annotations, NotComputed};
 use super::ProtocolName;
 use super::estimates::print_estimates;
 use super::resampling::ResamplingArgs;
+use crate::commands::evaluate::METEOR;
 use crate::exit::UsageError;
+use crate::named_path::require;
 
-mod annotations;
+pub(super) mod annotations;
 
 /// Texts that are in memory at a time.
 const CHUNK: usize = 2048;
+/// What is said of a row whose texts are too long.
+const TOO_LONG_REMARK: &str = "skipped: text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
 /// Remarks that are printed; `--json` has all.
 const PRINTED: usize = 20;
 
@@ -124,6 +128,12 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
     if is_rexrank && args.meteor.is_some() {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";
         return Err(UsageError(message.to_owned()).into());
+    }
+    for path in [&args.hypotheses, &args.references] {
+        require(path, "it is a CSV without a header, one text a row")?;
+    }
+    if let Some(path) = &args.meteor {
+        require(path, METEOR)?;
     }
     let annotations = Annotations::open(&args.annotations, is_rexrank)?;
     // METEOR's data takes a second or two, in which CIDEr can look at the references.
@@ -232,17 +242,35 @@ fn look_at_references(
     protocol: TextProtocol,
     frequencies: &mut DocumentFrequencies,
 ) -> anyhow::Result<()> {
-    let mut references = rows(&args.references)?;
+    let mut pairs = Pairs::open(args)?;
+    let mut chunk: Vec<String> = Vec::with_capacity(CHUNK);
     loop {
-        let chunk: csv::Result<Vec<(u64, String)>> = references.by_ref().take(CHUNK).collect();
-        let chunk = chunk.with_context(|| cannot_use(&args.references))?;
-        if chunk.is_empty() {
+        let pair = pairs.next()?;
+        let is_over = pair.is_none();
+        if let Some(pair) = pair.filter(|pair| skipped(pair, protocol).is_none()) {
+            let [_, (_, reference)] = pair;
+            chunk.push(reference);
+        }
+        if chunk.len() == CHUNK || is_over {
+            protocol.add_references(&chunk, frequencies);
+            chunk.clear();
+        }
+        if is_over {
             return Ok(());
         }
-        let texts = chunk.into_iter().map(|(_, text)| text);
-        let texts: Vec<String> = texts.filter(|text| !is_missing(text)).collect();
-        protocol.add_references(&texts, frequencies);
     }
+}
+
+/// Why a pair is not scored; none where it is.
+fn skipped(
+    [(_, hypothesis), (_, reference)]: &Pair,
+    protocol: TextProtocol,
+) -> Option<&'static str> {
+    if is_missing(reference) {
+        return Some("skipped: the reference is empty");
+    }
+    let is_too_long = protocol.is_too_long(hypothesis, reference);
+    is_too_long.then_some(TOO_LONG_REMARK)
 }
 
 impl<'a> Pairs<'a> {
@@ -290,7 +318,8 @@ impl<'a> Pairs<'a> {
 
 impl Scores {
     /// The pair to score; none where it has no reference.
-    fn examined(&mut self, [hypothesis, reference]: &Pair) -> Option<(String, String)> {
+    fn examined(&mut self, pair: &Pair) -> Option<(String, String)> {
+        let [hypothesis, reference] = pair;
         let mut remark = |remark| {
             self.remarks.push(Remark {
                 hypothesis_line: hypothesis.0,
@@ -298,8 +327,8 @@ impl Scores {
                 remark,
             });
         };
-        if is_missing(&reference.1) {
-            remark("skipped: the reference is empty");
+        if let Some(reason) = skipped(pair, self.protocol) {
+            remark(reason);
             self.skipped += 1;
             return None;
         }

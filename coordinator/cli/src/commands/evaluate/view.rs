@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use radialog_schemas::{Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
-use radialog_training::evaluation::follow_ups::{ViewAnswers, ViewScores, answered_view};
+use radialog_training::evaluation::follow_ups::{
+    StudyCells, ViewAnswers, ViewScores, answered_view,
+};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
@@ -14,6 +17,11 @@ use super::estimates::print_estimates;
 use super::follow_up::single_question::{self, SingleQuestion};
 use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session};
 use crate::exit::EXIT_INTERRUPTED;
+
+/// The file with the scores.
+const SCORES_FILE: &str = "view.json";
+/// The table of answers.
+const TABLE_FILE: &str = "view.csv";
 
 /// Ask a v2 model from which view each image was taken, and score its answers
 ///
@@ -44,6 +52,8 @@ pub(super) struct ViewArgs {
 #[derive(Serialize)]
 struct Scores {
     protocol: &'static str,
+    /// The table that says what is true.
+    truth: String,
     studies: Coverage,
     /// Rows of the table that were passed over, since they name no view.
     empty_rows: u64,
@@ -55,17 +65,27 @@ struct Scores {
 
 pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let views = single_question::truths(&args.views, [&["ViewPosition", "view"]])?;
-    let session = Session::open(&args.shared, &[Stage::Language]).await?;
+    let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
     if session.prompts.view.is_none() {
         session.skip("view", "its prompts have no question for the view");
         return Ok(ExitCode::SUCCESS);
     }
+    session.set_aside(&[SCORES_FILE, TABLE_FILE], &[])?;
+    let result = evaluate(&args, &session, views).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &ViewArgs,
+    session: &Session<'_>,
+    views: Arc<StudyCells<1>>,
+) -> anyhow::Result<ExitCode> {
     let Some(images) = session.first(&[Stage::Embedding], None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let question = SingleQuestion {
         run: "views",
-        file: "view.csv",
+        file: TABLE_FILE,
         column: "view",
         flag: "--views",
         truths: views.clone(),
@@ -76,7 +96,7 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
         answers.add(view, answered_view(answer), patient);
         Ok(())
     };
-    let Some(asked) = question.ask(&session, &images, score).await? else {
+    let Some(asked) = question.ask(session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let resampling = session.resampling();
@@ -84,13 +104,18 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let (scores, intervals) = computed.await?;
     let scores = Scores {
         protocol: PROTOCOL,
+        truth: args.views.display().to_string(),
         studies: asked.studies,
         empty_rows: views.empty_rows(),
         scores,
         resampled: asked.resampled,
         intervals,
     };
-    outln!("views, protocol {}", scores.protocol);
+    outln!(
+        "views, protocol {}; truth: {}",
+        scores.protocol,
+        scores.truth
+    );
     scores.studies.print();
     outln!("  {}", scores.resampled);
     print_estimates(&scores.intervals);
@@ -98,7 +123,7 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     for (truth, answered, images) in &scores.scores.confusion {
         outln!("    {truth:<10} {answered:<10} {images}");
     }
-    session.finish("view.json", &scores, &scores.studies)
+    session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
 /// The question, without a report before it.

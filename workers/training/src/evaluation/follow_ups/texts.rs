@@ -16,6 +16,7 @@ pub struct AnsweredTexts<const SIDES: usize> {
     scorer: TextScorer,
     rows: SummedRows,
     patients: Vec<u32>,
+    too_long: u64,
 }
 
 /// The scores of each side with intervals, and those of two sides beside each other.
@@ -23,6 +24,8 @@ pub struct AnsweredTexts<const SIDES: usize> {
 pub struct SideEstimates<const SIDES: usize> {
     /// The scores of each side; empty where there is no text.
     pub sides: [Vec<ScoreEstimate>; SIDES],
+    /// Texts that were not scored, since they are too long to compare with their reference.
+    pub too_long: u64,
     /// The first two sides and their difference; empty where there is one side.
     pub paired: Vec<PairedEstimate>,
 }
@@ -40,6 +43,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
             scorer,
             rows: SummedRows::new(SIDES * TextCounts::WIDTH)?,
             patients: Vec::new(),
+            too_long: 0,
         })
     }
 
@@ -48,13 +52,21 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
     /// # Errors
     /// There is no room.
     pub fn add(&mut self, texts: &[AnsweredText<SIDES>]) -> io::Result<()> {
+        let protocol = self.scorer.protocol();
+        let fits = |(texts, reference, _): &&AnsweredText<SIDES>| {
+            let mut texts = texts.iter();
+            !texts.any(|text| protocol.is_too_long(text, reference))
+        };
+        let all = texts.len();
+        let texts: Vec<&AnsweredText<SIDES>> = texts.iter().filter(fits).collect();
+        self.too_long += (all - texts.len()) as u64;
         let frequencies = DocumentFrequencies::default();
-        let count = |(texts, reference, _): &AnsweredText<SIDES>| {
+        let count = |(texts, reference, _): &&AnsweredText<SIDES>| -> Vec<f64> {
             let side = |text: &String| self.scorer.counts(text, reference, &frequencies).row();
             texts.iter().flat_map(side).collect()
         };
         let rows: Vec<Vec<f64>> = texts.par_iter().map(count).collect();
-        for (row, (_, _, patient)) in rows.iter().zip(texts) {
+        for (row, (_, _, patient)) in rows.iter().zip(&texts) {
             self.rows.add(row)?;
             self.patients.push(*patient);
         }
@@ -70,6 +82,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
             scorer,
             rows,
             patients,
+            too_long,
         } = self;
         let scores = |sums: &[f64], side: usize| {
             let row = &sums[side * TextCounts::WIDTH..];
@@ -104,7 +117,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
         let at = |part: usize, place: usize| -> Option<Estimate> {
             estimates.get(part * known.len() + place).copied().flatten()
         };
-        let side = |side| {
+        let side = |side| -> Vec<ScoreEstimate> {
             let places = known.iter().enumerate();
             let score = places.map(|(place, score)| ScoreEstimate {
                 name: score.name.to_owned(),
@@ -119,6 +132,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
         });
         Ok(SideEstimates {
             sides: std::array::from_fn(side),
+            too_long,
             paired: match SIDES {
                 2 => paired.collect(),
                 _ => Vec::new(),

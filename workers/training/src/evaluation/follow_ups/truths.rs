@@ -8,12 +8,15 @@ use radialog_schemas::{ContentHash, Finding, Label, StudyRecord};
 use super::Truth;
 use super::study_table::StudyTable;
 use crate::error::TrainingError;
+use crate::evaluation::label_source::LabelSource;
 use crate::prepare::TableFile;
 
 /// Labels by study; about a hundred bytes each.
 #[derive(Clone, Debug)]
 pub struct TruthTable {
     studies: StudyTable<Truth>,
+    /// Whose labels they are.
+    source: LabelSource,
     /// The findings of which any row has a label.
     known: [bool; super::CLASSES],
 }
@@ -59,7 +62,11 @@ impl TruthTable {
             }
             Ok(Some(truth))
         })?;
-        Ok(Self { studies, known })
+        Ok(Self {
+            studies,
+            source: LabelSource::table(path, table.names()),
+            known,
+        })
     }
 
     /// What is true of a record's study: by its id, or the last part of it behind a slash, without the `s` before the number of a
@@ -76,6 +83,11 @@ impl TruthTable {
     /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
     pub fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
         self.studies.patient(record)
+    }
+
+    /// Whose labels they are.
+    pub fn source(&self) -> &LabelSource {
+        &self.source
     }
 
     /// The hash of what was read: ids and labels.

@@ -85,8 +85,9 @@ pub fn compare(
         (first, second)
     };
     let (first, second) = totals(Box::new(|| false));
+    let sources = ours.1.sources.or(&other.1.sources);
     // Only what both have can be compared.
-    let set = MetricSet::of_both(&first, &second, options);
+    let set = MetricSet::of_both([&first, &second], options, &sources);
     let (mine, others) = (set.values(&first), set.values(&second));
     let real: Vec<f64> = mine
         .iter()

@@ -10,6 +10,12 @@ use super::{BleuCounts, rouge_l};
 use crate::evaluation::words::ptb::ptb_words;
 use crate::evaluation::words::words;
 
+/// Pairs of words of a text and its reference that are compared at most: METEOR and ROUGE-L compare each with each, and METEOR keeps
+/// all that match. 2,048 words beside as many, many times a report.
+pub(crate) const MOST_PAIRS: usize = 1 << 22;
+/// What is said of a text that has more.
+pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
+
 /// How texts are split, and which scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -226,6 +232,12 @@ impl TextScorer {
     }
 }
 
+/// As many words as a text can be split into: a punctuation mark is one, and ends one.
+fn most_words(text: &str) -> usize {
+    let marks = text.bytes().filter(u8::is_ascii_punctuation).count();
+    text.split_whitespace().count() + 2 * marks
+}
+
 fn white(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -257,6 +269,15 @@ impl TextProtocol {
     /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
     pub fn has_cider(self) -> bool {
         self == Self::CocoCaption
+    }
+
+    /// Whether a text and its reference have more words than are compared.
+    pub fn is_too_long(self, text: &str, reference: &str) -> bool {
+        // No text of so few bytes has more words, which saves counting them.
+        let most = text.len().max(1).saturating_mul(reference.len().max(1));
+        self.is_caption_toolkit()
+            && most > MOST_PAIRS
+            && most_words(text).saturating_mul(most_words(reference)) > MOST_PAIRS
     }
 
     /// Adds references to what CIDEr has to know before it scores, on all cores; nothing where the protocol has no CIDEr.
@@ -345,6 +366,17 @@ mod tests {
             together.add(&text);
         }
         assert_eq!(TextCounts::of_row(&sum), together);
+    }
+
+    #[test]
+    fn texts_of_thousands_of_words_are_too_long_for_what_compares_each_with_each() {
+        let protocol = TextProtocol::Radialog2023;
+        let words = |count: usize| "effusion ".repeat(count);
+        assert!(!protocol.is_too_long(&words(2048), &words(2048)));
+        assert!(protocol.is_too_long(&words(2049), &words(2048)));
+        assert!(!protocol.is_too_long(&words(20_000), "Clear lungs."));
+        assert!(protocol.is_too_long(&".".repeat(3000), &".".repeat(3000)));
+        assert!(!TextProtocol::Rexrank.is_too_long(&words(20_000), &words(20_000)));
     }
 
     #[test]

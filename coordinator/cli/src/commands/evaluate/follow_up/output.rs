@@ -8,6 +8,7 @@ use radialog_models::durable::Replacement;
 use radialog_schemas::table::escaped;
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
+use radialog_training::evaluation::text_scores::protocol::TOO_LONG;
 
 use crate::commands::evaluate::estimates::{print_estimates, written};
 
@@ -66,6 +67,13 @@ pub(in crate::commands::evaluate) fn print_texts(scores: &[ScoreEstimate]) {
     match scores {
         [] => outln!("  no reference reports: texts are not scored"),
         scores => print_estimates(scores),
+    }
+}
+
+/// Says how many texts were too long.
+pub(in crate::commands::evaluate) fn print_too_long(texts: u64) {
+    if texts > 0 {
+        outln!("  {texts} studies have no text scores: {TOO_LONG}");
     }
 }
 

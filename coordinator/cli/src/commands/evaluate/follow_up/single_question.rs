@@ -9,6 +9,7 @@ use radialog_training::evaluation::follow_ups::StudyCells;
 use radialog_training::evaluation::patients::Patients;
 
 use super::{AnswersTable, Coverage, Following, Session};
+use crate::named_path::require;
 
 /// The most tokens of an answer.
 const TOKENS: u32 = 300;
@@ -45,6 +46,7 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
     path: &Path,
     columns: [&[&str]; N],
 ) -> anyhow::Result<Arc<StudyCells<N>>> {
+    require(path, "it is the table of what is true")?;
     let truths = StudyCells::read(path, columns)?;
     match truths.empty_rows() {
         0 => {}

@@ -11,6 +11,9 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 use tokio::task::spawn_blocking;
 
+use crate::commands::evaluate::METEOR;
+use crate::named_path::require;
+
 /// Texts that are counted at a time, on all cores.
 const CHUNK: usize = 512;
 /// What an error of the temporary file is about.
@@ -31,6 +34,7 @@ impl MeteorArgs {
         let Some(place) = self.meteor.clone() else {
             return Ok(Meteor::new(None));
         };
+        require(&place, METEOR)?;
         let data = spawn_blocking(move || MeteorData::read(&place)).await??;
         Ok(Meteor::new(Some(Arc::new(data))))
     }

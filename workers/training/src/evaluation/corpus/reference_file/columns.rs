@@ -58,8 +58,9 @@ impl Columns {
             unused: Vec::new(),
         };
         let names = table.names();
-        let has = |reason: &str| {
-            TrainingError::line(path, 1, format!("{reason}; it has {}", names.join(", ")))
+        let has = |reason: &str| TrainingError::MissingColumn {
+            path: path.to_owned(),
+            reason: format!("{reason}; it has {}", names.join(", ")),
         };
         if columns.ids.is_empty() && columns.files.is_empty() {
             return Err(has(&format!(
