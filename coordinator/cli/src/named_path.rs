@@ -14,3 +14,11 @@ pub(crate) fn require(path: &Path, what: &str) -> Result<(), UsageError> {
         ))),
     }
 }
+
+/// Refuses a `--meteor` that leads nowhere.
+pub(crate) fn require_meteor(path: &Path) -> Result<(), UsageError> {
+    require(
+        path,
+        "--meteor is meteor-1.5.jar or its folder, which `pip install pycocoevalcap` brings",
+    )
+}

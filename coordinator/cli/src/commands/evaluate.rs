@@ -36,10 +36,6 @@ enum EvaluateCommand {
     Text(text::TextArgs),
 }
 
-/// What `--meteor` names.
-const METEOR: &str =
-    "--meteor is meteor-1.5.jar or its folder, which `pip install pycocoevalcap` brings";
-
 /// The protocols by their names on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 enum ProtocolName {

@@ -22,9 +22,8 @@ use self::annotations::{AnnotationArgs, Annotations, NotComputed};
 use super::ProtocolName;
 use super::estimates::print_estimates;
 use super::resampling::ResamplingArgs;
-use crate::commands::evaluate::METEOR;
 use crate::exit::UsageError;
-use crate::named_path::require;
+use crate::named_path::{require, require_meteor};
 
 pub(super) mod annotations;
 
@@ -133,7 +132,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         require(path, "it is a CSV without a header, one text a row")?;
     }
     if let Some(path) = &args.meteor {
-        require(path, METEOR)?;
+        require_meteor(path)?;
     }
     let annotations = Annotations::open(&args.annotations, is_rexrank)?;
     // METEOR's data takes a second or two, in which CIDEr can look at the references.

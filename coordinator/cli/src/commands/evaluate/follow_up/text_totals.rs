@@ -11,8 +11,7 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 use tokio::task::spawn_blocking;
 
-use crate::commands::evaluate::METEOR;
-use crate::named_path::require;
+use crate::named_path::require_meteor;
 
 /// Texts that are counted at a time, on all cores.
 const CHUNK: usize = 512;
@@ -34,7 +33,7 @@ impl MeteorArgs {
         let Some(place) = self.meteor.clone() else {
             return Ok(Meteor::new(None));
         };
-        require(&place, METEOR)?;
+        require_meteor(&place)?;
         let data = spawn_blocking(move || MeteorData::read(&place)).await??;
         Ok(Meteor::new(Some(Arc::new(data))))
     }

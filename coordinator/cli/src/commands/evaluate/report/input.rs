@@ -12,9 +12,8 @@ use radialog_training::evaluation::corpus::{
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 use super::{Blank, ReportArgs, labels, run_references};
-use crate::commands::evaluate::METEOR;
 use crate::commands::evaluate::text::annotations::Annotations;
-use crate::named_path::require;
+use crate::named_path::{require, require_meteor};
 
 /// What an error of the file of texts is about.
 const NO_STORE: &str = "cannot keep texts in a temporary file";
@@ -49,7 +48,7 @@ pub(super) fn require_files(args: &ReportArgs) -> anyhow::Result<()> {
         )?;
     }
     if let Some(path) = &args.meteor {
-        require(path, METEOR)?;
+        require_meteor(path)?;
     }
     Ok(())
 }
