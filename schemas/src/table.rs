@@ -24,6 +24,16 @@ pub use reader::{TableError, TableReader};
 /// What programs write where they have no value.
 const MISSING: [&str; 6] = ["", "nan", "NaN", "NA", "None", "null"];
 
+/// What is wrong with a row, or a line of texts, of another encoding, as Latin-1.
+pub const NOT_UTF_8: &str = "it is not UTF-8: save the file in UTF-8";
+
+/// What is wrong with a file that begins with these bytes, where it is UTF-16: every other one is 0, or a mark shows it.
+pub fn utf_16(bytes: &[u8]) -> Option<&'static str> {
+    let is_utf_16 =
+        bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0);
+    is_utf_16.then_some("it is UTF-16 text (a spreadsheet's \"Unicode\"): save it as CSV in UTF-8")
+}
+
 /// A cell without surrounding white space; `None` where it is missing.
 pub fn cell(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !MISSING.contains(text))

@@ -17,6 +17,7 @@ mod files;
 mod labelled;
 mod recorded;
 mod review;
+mod sources;
 
 /// A folder in which reports are evaluated.
 struct EvaluationFixture {

@@ -14,6 +14,7 @@ use radialog_tests::services::{Broker, Environment, Services};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod intervals;
 mod verify;
 
 const TIMEOUT: Duration = Duration::from_secs(600);

@@ -7,6 +7,7 @@ use radialog_models::bundle::BundleError;
 use radialog_models::device::DeviceError;
 use radialog_runtime::config::ConfigError;
 use radialog_runtime::objects::ObjectError;
+use radialog_training::TrainingError;
 use radialog_workers::bundle_cache::FetchError;
 
 /// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
@@ -35,6 +36,10 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(
             error.downcast_ref(),
             Some(FetchError::Store(ObjectError::NotFound(_)))
+        )
+        || matches!(
+            error.downcast_ref(),
+            Some(TrainingError::MissingColumn { .. })
         )
         || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing

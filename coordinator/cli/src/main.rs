@@ -19,6 +19,7 @@ mod given_outputs;
 mod interruption;
 mod length_of_time;
 mod lifecycle;
+mod named_path;
 mod predictions;
 mod private_folder;
 mod progress;

@@ -114,6 +114,95 @@ fn files_that_do_not_fit_each_other_or_no_rows_are_refused_with_what_to_do() {
 }
 
 #[test]
+fn every_score_of_plain_files_has_an_interval_that_its_seed_determines() {
+    let folder = Folder::new();
+    let (mut hypotheses, mut references) = (String::new(), String::new());
+    for row in 0..40 {
+        references += &format!("The heart is large in study {row}.\n");
+        hypotheses += match row % 3 {
+            0 => "Clear.\n",
+            _ => "The heart is large.\n",
+        };
+    }
+    let (hypotheses, references) = (
+        folder.write("h.csv", &hypotheses),
+        folder.write("r.csv", &references),
+    );
+    let scores = |more: &[&str]| -> Value {
+        let protocol = ["--protocol", "coco-caption", "--json"];
+        let output = score(&hypotheses, &references, &[&protocol[..], more].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let first = scores(&[]);
+    for of in first["scores"].as_array().unwrap() {
+        let [low, value, high] = ["low", "value", "high"].map(|name| of[name].as_f64().unwrap());
+        assert!(low < value && value < high, "{of}");
+    }
+    assert_eq!(first["scores"].as_array().unwrap().len(), 7);
+    assert_eq!(first, scores(&["--seed", "42", "--resamples", "1000"]));
+    let other = scores(&["--seed", "1"]);
+    assert_ne!(first["scores"][0]["low"], other["scores"][0]["low"]);
+    assert_eq!(first["scores"][0]["value"], other["scores"][0]["value"]);
+    let output = score(&hypotheses, &references, &[]);
+    let printed = text(&output.stdout);
+    assert!(
+        printed.contains("bootstrap of 1000 resamples over texts") && printed.contains("] "),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_header_another_encoding_or_a_file_that_is_not_there_is_named_and_long_texts_are_skipped() {
+    let folder = Folder::new();
+    let two = folder.write("2.csv", "a\nb\n");
+    let write = |name: &str, content: &[u8]| {
+        fs::write(folder.path(name), content).unwrap();
+        folder.path(name)
+    };
+    let utf_16: Vec<u8> = "a\nb\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (file, code, expected) in [
+        (
+            folder.write("h.csv", "report\na\n"),
+            1,
+            "line 1 is the header 'report'",
+        ),
+        (
+            folder.write("i.csv", "id,report\n1,a\n"),
+            1,
+            "line 1 is the header 'id,report'",
+        ),
+        (write("16.csv", &utf_16), 1, "UTF-16"),
+        (
+            write("l1.csv", b"a\nDegr\xe9\n"),
+            1,
+            "line 2 cannot be read: it is not UTF-8",
+        ),
+        (folder.path("nowhere.csv"), 64, "there is no '"),
+    ] {
+        for [hypotheses, references] in [[&file, &two], [&two, &file]] {
+            let output = score(hypotheses, references, &[]);
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{error}");
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+    let output = score(&two, &two, &["--meteor", &folder.path("nowhere.jar")]);
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    let long = folder.write("l.csv", &format!("{}\nb\n", "effusion ".repeat(20_000)));
+    for protocol in ["radialog-2023", "coco-caption"] {
+        let output = score(&long, &long, &["--protocol", protocol, "--json"]);
+        let scores: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!([&scores["scored"], &scores["skipped"]], [1, 1], "{scores}");
+        assert!(
+            scores["remarks"][0]["remark"]
+                .to_string()
+                .contains("too long")
+        );
+        assert_eq!(value(&scores, "ROUGE-L"), 1.0);
+    }
+}
+
+#[test]
 fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
     let folder = Folder::new();
     let texts = folder.write("t.csv", "Small effusion.\nClear.\n");

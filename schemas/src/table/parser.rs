@@ -159,10 +159,8 @@ impl RowParser {
             line: 1,
             reason: reason.to_owned(),
         };
-        if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || line.contains(&0) {
-            return Err(malformed(
-                "it is UTF-16 text (a spreadsheet's \"Unicode\"): save it as CSV in UTF-8",
-            ));
+        if let Some(reason) = super::utf_16(line) {
+            return Err(malformed(reason));
         }
         let text = std::str::from_utf8(without_mark(line))
             .map_err(|_| malformed("its first line is not UTF-8: save it as CSV in UTF-8"))?;
@@ -222,7 +220,7 @@ impl RowParser {
             let parsed = match std::str::from_utf8(&line) {
                 _ if line.len() > LONGEST_ROW => Err("the row is longer than 1 MiB"),
                 Ok(text) => open.cells.extend(text),
-                Err(_) => Err("the row is not UTF-8"),
+                Err(_) => Err(super::NOT_UTF_8),
             };
             if open.line + 1 < self.line {
                 open.taken.push(line);

@@ -26,6 +26,16 @@ pub enum TableError {
     Row(#[from] MalformedRow),
 }
 
+impl TableError {
+    /// What is wrong, with the line where it is.
+    pub fn with_line(&self) -> String {
+        match self {
+            Self::Io(error) => error.to_string(),
+            Self::Row(row) => format!("line {}: {}", row.line, row.reason),
+        }
+    }
+}
+
 impl<R: BufRead> TableReader<R> {
     /// Reads the header.
     ///

@@ -250,7 +250,7 @@ fn nothing_to_compare_with_says_what_is_missing() -> Result<()> {
     let fault = folder.fault(&["nowhere.csv"], 64)?;
     ensure!(fault.contains("there is no 'nowhere.csv'"), "{fault}");
     folder.write("predictions.csv", "name,words\na,Clear.\n")?;
-    let fault = folder.fault(&["predictions.csv"], 1)?;
+    let fault = folder.fault(&["predictions.csv"], 64)?;
     ensure!(
         fault.contains("line 1: a table of predictions has a column of ids"),
         "{fault}"

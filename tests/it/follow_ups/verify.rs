@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{EvaluationFixture, TOKENS, records};
 
 /// `radialog batch` with samples.
-fn batch(fixture: &EvaluationFixture, out: &str, more: &[&str]) -> Result<String> {
+pub(super) fn batch(fixture: &EvaluationFixture, out: &str, more: &[&str]) -> Result<String> {
     let run = [
         "batch",
         "studies.csv",

@@ -33,6 +33,14 @@ pub enum TrainingError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A table lacks a column that must be there.
+    #[error("'{}' line 1: {reason}", path.display())]
+    MissingColumn {
+        /// The table.
+        path: PathBuf,
+        /// Which column, and which ones are there.
+        reason: String,
+    },
     /// A recipe that cannot be followed; every fault of it.
     #[error("recipe '{}' has {} fault(s):\n  {}", path.display(), faults.len(), faults.join("\n  "))]
     Recipe {

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a draw adds to the state.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// A stream of pseudo-random numbers that depends on a seed and a name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Random {
@@ -21,11 +24,16 @@ impl Random {
 
     /// Draws 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.skip(1);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// Goes on as if so many times 64 bits had been drawn.
+    pub fn skip(&mut self, draws: u64) {
+        self.state = self.state.wrapping_add(STEP.wrapping_mul(draws));
     }
 
     /// Draws a number uniformly from [0, 1).
@@ -89,6 +97,16 @@ mod tests {
         assert_eq!(draw(42, "order"), draw(42, "order"));
         assert_ne!(draw(42, "order"), draw(42, "dropout"));
         assert_ne!(draw(42, "order"), draw(43, "order"));
+    }
+
+    #[test]
+    fn draws_that_are_skipped_are_those_that_would_have_been_drawn() {
+        let (mut drawn, mut skipped) = (Random::stream(1, "x"), Random::stream(1, "x"));
+        for _ in 0..3 {
+            drawn.bits();
+        }
+        skipped.skip(3);
+        assert_eq!(drawn.bits(), skipped.bits());
     }
 
     #[test]

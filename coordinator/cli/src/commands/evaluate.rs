@@ -7,10 +7,13 @@ use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
 mod correction;
+mod estimates;
 mod findings_qa;
 mod follow_up;
 mod impression;
+mod out_folder;
 mod report;
+mod resampling;
 mod text;
 mod view;
 

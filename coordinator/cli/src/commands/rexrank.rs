@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 
 use super::batch;
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::named_path::require;
 
 /// The member of a study that a submission adds.
 const PREDICTION: &str = "model_prediction";
@@ -89,6 +90,11 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         name.push(".run");
         name.into()
     });
+    require(&args.input, "--input_json_file is ReXrank's JSON")?;
+    require(
+        &args.images,
+        "--img_root_dir is the folder that image paths begin in",
+    )?;
     let (input, images) = (args.input.clone(), args.images.clone());
     let read = move || read(&input, &images);
     let (studies, manifest, refused) = tokio::task::spawn_blocking(read).await??;
@@ -339,9 +345,12 @@ mod tests {
     }
 
     #[test]
-    fn studies_keep_their_order_and_members() {
-        let json = r#"{"b":{"image_path":["x.png"],"report":"r"},"a":{}}"#;
+    fn studies_keep_their_order_and_their_members_whatever_the_order_of_those() {
+        let json = r#"{"b":{"report":"r","image_path":["x.png"]},"a":{}}"#;
         let studies: Studies = serde_json::from_str(json).unwrap();
-        assert_eq!(serde_json::to_string(&studies).unwrap(), json);
+        let written = serde_json::to_string(&studies).unwrap();
+        assert!(written.starts_with(r#"{"b":"#) && written.ends_with(r#","a":{}}"#));
+        let [read, again] = [json, &written].map(|json| serde_json::from_str::<Value>(json));
+        assert_eq!(read.unwrap(), again.unwrap());
     }
 }

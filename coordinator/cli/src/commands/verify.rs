@@ -22,6 +22,7 @@ use radialog_schemas::{
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::named_path::require;
 use crate::progress::ProgressStyle;
 use crate::{batch_run, bundle_source, interruption};
 use comparison::Comparison;
@@ -70,6 +71,12 @@ pub(crate) struct VerifyArgs {
 struct Unverifiable(&'static str);
 
 pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    for path in std::iter::once(&args.run).chain(&args.image) {
+        require(
+            path,
+            "--run is an output folder or a results.jsonl, --image an image",
+        )?;
+    }
     let (line, record) = find(&args.run, &args.study)?;
     let generation = match can_be_made_again(&record) {
         Ok(generation) => generation,
@@ -133,6 +140,7 @@ fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
         true => run.join(RESULTS_FILE),
         false => run.to_owned(),
     };
+    require(&path, "give the folder that was --out, or a results.jsonl")?;
     let shown = path.display();
     let file = File::open(&path).map_err(|error| {
         UsageError(format!(

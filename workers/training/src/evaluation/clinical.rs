@@ -2,7 +2,7 @@
 //! mentioned* count as not present, and *uncertain* as the paper has it, too, unless told otherwise; undefined ratios count as
 //! 0, as scikit-learn does.
 
-use radialog_schemas::{Finding, Label, Labels, StudyRecord};
+use radialog_schemas::{Finding, Label};
 use serde::Serialize;
 
 const CLASSES: usize = Finding::ALL.len();
@@ -76,17 +76,18 @@ pub struct ClinicalScores {
     pub five_micro: Rates,
 }
 
-impl LabelCounts {
-    /// Counts one finished study; false where it has no reference to compare with.
-    pub fn add_record(&mut self, record: &StudyRecord, uncertain: UncertainAs) -> bool {
-        let (Some(report), Some(reference)) = (&record.report_labels, &record.reference_labels)
-        else {
-            return false;
-        };
-        self.add(&present(reference, uncertain), &present(report, uncertain));
-        true
+impl UncertainAs {
+    /// Whether a finding with this label counts as present.
+    pub fn is_present(self, label: Label) -> bool {
+        match label {
+            Label::Positive => true,
+            Label::Uncertain => self == Self::Positive,
+            Label::Negative | Label::Blank => false,
+        }
     }
+}
 
+impl LabelCounts {
     /// Counts one report: what is true and what was predicted, in the published order.
     pub fn add(&mut self, truth: &[bool; CLASSES], predicted: &[bool; CLASSES]) {
         self.add_known(&truth.map(Some), predicted);
@@ -194,14 +195,6 @@ impl LabelCounts {
     }
 }
 
-fn present(labels: &Labels, uncertain: UncertainAs) -> [bool; CLASSES] {
-    Finding::ALL.map(|finding| match labels.get(&finding) {
-        Some(Label::Positive) => true,
-        Some(Label::Uncertain) => uncertain == UncertainAs::Positive,
-        _ => false,
-    })
-}
-
 /// Places of [`FIVE`] in the published order.
 fn five() -> Vec<usize> {
     let is_one = |class: &usize| FIVE.contains(&Finding::ALL[*class]);
@@ -244,15 +237,16 @@ mod tests {
 
     #[test]
     fn uncertain_and_negative_count_as_not_present_unless_told_otherwise() {
-        let labels = Labels::from([
-            (Finding::Edema, Label::Uncertain),
-            (Finding::Fracture, Label::Negative),
-            (Finding::Cardiomegaly, Label::Positive),
-        ]);
-        let flags = present(&labels, UncertainAs::Positive);
-        assert_eq!(flags.iter().filter(|flag| **flag).count(), 2);
-        let flags = present(&labels, UncertainAs::Negative);
-        assert_eq!(flags.iter().filter(|flag| **flag).count(), 1);
-        assert!(flags[2]);
+        let present = |uncertain: UncertainAs| {
+            let labels = [
+                Label::Positive,
+                Label::Uncertain,
+                Label::Negative,
+                Label::Blank,
+            ];
+            labels.map(|label| uncertain.is_present(label))
+        };
+        assert_eq!(present(UncertainAs::Positive), [true, true, false, false]);
+        assert_eq!(present(UncertainAs::Negative), [true, false, false, false]);
     }
 }

@@ -12,7 +12,7 @@ mod matching;
 mod prediction_file;
 mod reference_file;
 mod rexrank_file;
-mod selection;
+pub(crate) mod selection;
 mod stored_texts;
 
 pub use matching::{Corpus, MatchOptions, MatchedStudy};
@@ -64,6 +64,8 @@ impl fmt::Display for InputFault {
 pub enum FaultKind {
     /// A row that is none: broken quoting, or too many or few cells.
     MalformedRow,
+    /// A report that is not UTF-8.
+    OtherEncoding,
     /// A row without an id.
     NoId,
     /// A prediction whose id an earlier one has.
@@ -74,6 +76,8 @@ pub enum FaultKind {
     FailedStudy,
     /// A prediction without text: an empty cell, or `nan`. It is scored, as the empty text that it is.
     EmptyPrediction,
+    /// A study whose reference text the run's store does not have. What else it is compared with is scored.
+    ReferenceGone,
     /// A prediction that no reference belongs to.
     NoReference,
     /// A reference that is missing: an empty cell, `nan`, or a row of labels without any label.
@@ -84,6 +88,12 @@ pub enum FaultKind {
     NoLabel,
     /// A text that the labeler failed on: its labels are not scored.
     NotLabelled,
+    /// A text that is too long to compare with its reference; what else the study has is scored.
+    TooLong,
+    /// A study without annotations of others; what else it has is scored.
+    NotAnnotated,
+    /// A study without labels, which a stratified selection goes by.
+    Unlabelled,
     /// A study whose split is not known, where one was asked for.
     UnknownSplit,
 }
@@ -91,23 +101,33 @@ pub enum FaultKind {
 impl FaultKind {
     /// Whether the study is scored all the same.
     pub fn is_scored(self) -> bool {
-        self == Self::EmptyPrediction
+        matches!(
+            self,
+            Self::EmptyPrediction | Self::ReferenceGone | Self::TooLong | Self::NotAnnotated
+        )
     }
 
     /// The reason in words, for a count of several.
     pub fn words(self) -> &'static str {
         match self {
             Self::MalformedRow => "rows that are none",
+            Self::OtherEncoding => "reports that are not UTF-8, and are not used",
             Self::NoId => "rows without an id",
             Self::DuplicatePrediction => "predictions whose id stands earlier",
             Self::DifferingReferences => "references that differ under one id",
             Self::FailedStudy => "studies that failed in the run",
             Self::EmptyPrediction => "empty predictions, scored as empty texts",
+            Self::ReferenceGone => {
+                "reference texts that the run's store does not have: name it with --objects or --s3, or texts with --references"
+            }
             Self::NoReference => "predictions without a reference",
             Self::EmptyReference => "empty references",
             Self::ReferenceWithoutPrediction => "references without a prediction",
             Self::NoLabel => "rows with a cell that is no label",
             Self::NotLabelled => "texts that could not be labelled, whose labels are not scored",
+            Self::TooLong => "texts that are too long to compare, and have no text scores",
+            Self::NotAnnotated => "studies without annotations, and without the scores of them",
+            Self::Unlabelled => "studies without labels, which a stratified selection leaves out",
             Self::UnknownSplit => "studies of an unknown split",
         }
     }

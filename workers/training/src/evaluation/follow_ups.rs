@@ -5,17 +5,21 @@ use radialog_schemas::{Ask, Finding, Label, Labels};
 
 mod paired;
 mod scores;
+mod stratified;
 mod study_cells;
 mod study_table;
+mod texts;
 mod truths;
 mod view;
 
 pub use paired::{PairedAnswers, PairedEstimate};
 pub use scores::{FindingCounts, FindingScores};
+pub use stratified::StratifiedSelection;
 pub use study_cells::StudyCells;
 pub use study_table::RowPlace;
+pub use texts::{AnsweredText, AnsweredTexts, SideEstimates};
 pub use truths::TruthTable;
-pub use view::{ViewCounts, ViewScores, answered_view};
+pub use view::{ViewAnswers, ViewScores, answered_view};
 
 /// The number of findings.
 const CLASSES: usize = Finding::ALL.len();

@@ -2,7 +2,6 @@
 //! needs no model at all, and each with how sure the figure is.
 
 mod agreement;
-pub mod bootstrap;
 mod chexbert;
 mod dialog;
 mod findings;

@@ -1,6 +1,6 @@
 //! What an evaluation of reports writes: scores, scores of each study, and what is wrong with the files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use radialog_models::durable;
 use serde::Serialize;
@@ -13,11 +13,11 @@ mod studies_table;
 mod summary;
 
 pub use image_folder::ImageFolder;
-pub use original_files::write_original_files;
+pub use original_files::{original_files, write_original_files};
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;
-use super::corpus::{Corpus, StoredTexts};
+use super::corpus::{Corpus, FaultKind, InputFault, StoredTexts};
 use super::report_scores::{BlankAs, Comparison, MetricGroup, ReportScores, ScoreOptions};
 use super::text_scores::protocol::TextProtocol;
 use crate::error::TrainingError;
@@ -63,22 +63,23 @@ impl EvaluatedReports<'_> {
 
     /// How the intervals were made.
     pub fn resampled(&self) -> String {
-        let (repeats, seed) = (self.options.repeats, self.options.seed);
-        let drawn = match self.corpus.patients {
-            0 => "studies, since no patient is named".to_owned(),
-            patients => format!("patients ({patients} are named; others count as one each)"),
-        };
-        format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
+        self.options
+            .resampling
+            .words("studies", self.corpus.patients)
     }
 
     /// What to know about the scores.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.scores.totals.text.texts == 0 {
-            notes.push(
-                "no text scores: no study has a reference text (an image without a report of its own has none)"
-                    .to_owned(),
-            );
+            let gone = |fault: &InputFault| fault.kind == FaultKind::ReferenceGone;
+            let reason = match self.corpus.faults.iter().any(gone) {
+                true => "the reference texts that the run had are not in its store",
+                false => {
+                    "no study has a reference text (an image without a report of its own has none)"
+                }
+            };
+            notes.push(format!("no text scores: {reason}"));
         }
         let unlabelled: Vec<&str> = self.corpus.unlabelled.iter().map(|f| f.name()).collect();
         if !unlabelled.is_empty() {
@@ -93,9 +94,22 @@ impl EvaluatedReports<'_> {
             });
         }
         if self.options.protocol() == TextProtocol::Rexrank {
-            notes.push(
-                "RadGraph F1 and RadCliQ-v1 are not computed here: `radialog evaluate text --protocol rexrank` does, from annotations"
-                    .to_owned(),
+            let totals = &self.scores.totals;
+            let missing = [
+                (
+                    totals.radgraph_f1.0,
+                    "RadGraph F1",
+                    "--radgraph-hypotheses and --radgraph-references",
+                ),
+                (
+                    totals.radcliq_v1.0,
+                    "RadCliQ-v1",
+                    "--report-scores beside RadGraph's annotations",
+                ),
+            ];
+            let missing = missing.into_iter().filter(|(reports, ..)| *reports == 0);
+            notes.extend(
+                missing.map(|(_, name, flags)| format!("{name} is not computed: give {flags}")),
             );
         }
         let others = self.options.protocol().not_computed();
@@ -103,6 +117,19 @@ impl EvaluatedReports<'_> {
         notes.extend(others.map(|(name, reason)| format!("{name} is not computed: {reason}")));
         notes
     }
+}
+
+/// The files that [`write`] and [`write_faults`] write into a folder; the one whose being there says that all are whole comes
+/// first.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let names = [
+        SCORES_FILE,
+        STUDIES_FILE,
+        FAULTS_FILE,
+        PAGE_FILE,
+        TABLES_FILE,
+    ];
+    names.map(|name| folder.join(name)).into()
 }
 
 /// Writes all files into a folder, and returns the content of [`SCORES_FILE`].

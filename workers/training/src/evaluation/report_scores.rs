@@ -18,9 +18,10 @@ pub use ranking::{Calibration, CalibrationBin};
 pub use set_asides::{SetAside, SetAsides};
 pub use study::{StudyScores, Totals};
 
+use super::bootstrap::{Estimate, Resampling};
 use super::clinical::UncertainAs;
 use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
-use super::quality::bootstrap::Estimate;
+use super::label_source::LabelSources;
 use super::text_scores::cider::DocumentFrequencies;
 use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
 use crate::error::TrainingError;
@@ -53,10 +54,8 @@ pub struct ScoreOptions {
     pub uncertain: UncertainAs,
     /// What a missing label counts as.
     pub blank: BlankAs,
-    /// Determines resamples and exchanges.
-    pub seed: u64,
-    /// The number of resamples, and of exchanges of a comparison.
-    pub repeats: usize,
+    /// How intervals and comparisons are drawn.
+    pub resampling: Resampling,
 }
 
 impl ScoreOptions {
@@ -70,6 +69,8 @@ impl ScoreOptions {
 pub struct ReportScores {
     /// In the order of the corpus.
     pub studies: Vec<StudyScores>,
+    /// Whose labels they are of.
+    pub sources: LabelSources,
     /// All together.
     pub totals: Totals,
     /// Every score with its interval.
@@ -93,15 +94,17 @@ pub fn score(
     let studies = study_scores(corpus, texts, options, progress)?;
     let mut totals = Totals::default();
     studies.iter().for_each(|study| totals.add(study));
-    let set = MetricSet::of(&totals, options);
+    let sources = corpus.label_sources();
+    let set = MetricSet::of(&totals, options, &sources);
     let estimates = resampling::estimates(corpus, &studies, &set, options);
     let metrics = set.metrics(estimates);
     Ok(ReportScores {
         calibration: Calibration::of(&studies),
-        set_asides: SetAsides::of(&studies, options),
+        set_asides: SetAsides::of(&studies, options, &sources),
         studies,
         totals,
         metrics,
+        sources,
     })
 }
 
@@ -190,19 +193,11 @@ impl Truths {
         Finding::ALL.map(|finding| match labels[finding as usize] {
             _ if is_of_table && self.unlabelled.contains(&finding) => None,
             Label::Blank if is_of_table && self.blank == BlankAs::Unknown => None,
-            label => Some(self.is_present(label)),
+            label => Some(self.uncertain.is_present(label)),
         })
     }
 
     fn present(&self, labels: &FindingLabels) -> [bool; CLASSES] {
-        labels.map(|label| self.is_present(label))
-    }
-
-    fn is_present(&self, label: Label) -> bool {
-        match label {
-            Label::Positive => true,
-            Label::Uncertain => self.uncertain == UncertainAs::Positive,
-            Label::Negative | Label::Blank => false,
-        }
+        labels.map(|label| self.uncertain.is_present(label))
     }
 }

@@ -59,6 +59,23 @@ impl BleuCounts {
         self.reference_length += other.reference_length;
     }
 
+    /// The counts as numbers, whose sums over texts are those of all of them.
+    fn numbers(&self) -> impl Iterator<Item = u64> {
+        let orders = self.matches.into_iter().chain(self.candidates);
+        orders.chain([self.length, self.reference_length])
+    }
+
+    /// The counts of these numbers.
+    fn of_numbers(numbers: &mut impl Iterator<Item = u64>) -> Self {
+        let mut next = || numbers.next().unwrap_or_default();
+        Self {
+            matches: std::array::from_fn(|_| next()),
+            candidates: std::array::from_fn(|_| next()),
+            length: next(),
+            reference_length: next(),
+        }
+    }
+
     /// The words of the texts, and of their references.
     pub fn lengths(&self) -> (u64, u64) {
         (self.length, self.reference_length)

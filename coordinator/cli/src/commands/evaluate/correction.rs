@@ -3,20 +3,25 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction, said,
 };
+use radialog_training::evaluation::label_source::LabelSource;
+use radialog_training::evaluation::original_files::{OriginalScore, label_score, report_lines};
+use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
-use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::follow_up::text_totals::{MeteorArgs, TextTotals};
 use super::follow_up::{
-    CorrectionsTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
-    Truths, original_files, print_intervals, print_scores, print_texts,
+    BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
+    Session, TruthArgs, Truths, print_intervals, print_scores, print_texts, print_too_long,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -26,6 +31,12 @@ const RUN: &str = "corrections";
 const TOKENS: u32 = 256;
 /// The file with the scores.
 const SCORES_FILE: &str = "correction.json";
+/// The table of requests and texts.
+const TABLE_FILE: &str = "corrections.csv";
+/// What is not scored.
+const FAULTS_FILE: &str = "correction-faults.csv";
+/// The ends of the names of the original's files, before and after.
+const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 
 /// Reports, corrected by what is wrong with their labels: scores before and after
 ///
@@ -63,13 +74,19 @@ pub(super) struct CorrectionArgs {
 #[derive(Serialize)]
 struct Scores {
     protocol: &'static str,
-    truth: String,
+    /// Whose labels say what is true, and who labels both reports.
+    truth: LabelSource,
+    labeler: &'static str,
     studies: Coverage,
     corrected: u64,
     kept: u64,
     before: SideScores,
     after: SideScores,
-    /// Before, after, and what is gained.
+    /// Studies whose texts are not scored, since they are too long to compare with the reference.
+    texts_too_long: u64,
+    /// How the intervals were made.
+    resampled: String,
+    /// Every score of texts and labels: before, after, and what is gained.
     intervals: Vec<PairedEstimate>,
 }
 
@@ -77,17 +94,28 @@ struct Scores {
 struct SideScores {
     labels: FindingScores,
     /// None where the archive has no reference reports.
-    texts: Vec<TextScore>,
+    texts: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
-    let truths = Arc::new(args.truth.read()?);
-    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let truths = args.truth.read()?;
+    let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &SUFFIXES)?;
+    let result = evaluate(&args, &session, truths).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &CorrectionArgs,
+    session: &Session<'_>,
+    truths: Truths,
+) -> anyhow::Result<ExitCode> {
     let meteor = args.meteor.read().await?;
     let reports = session.first(&[Stage::Scoring], Some(&args.reports));
     let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let truths = Arc::new(truths.select(&reports).await?);
     let ask = {
         let (truths, reports) = (truths.clone(), reports.clone());
         move |record: &StudyRecord| requests(&reports, record, &truths)
@@ -98,7 +126,7 @@ pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     let Some(corrected) = corrected.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let scores = score(&session, &meteor, &truths, &reports, &corrected).await?;
+    let scores = score(session, &meteor, &truths, &reports, &corrected).await?;
     print(&scores);
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
@@ -125,6 +153,7 @@ fn requests(
     };
     match record.error {
         Some(_) => Vec::new(),
+        None if !truths.selects(record) => Vec::new(),
         None => request().into_iter().collect(),
     }
 }
@@ -136,14 +165,15 @@ async fn score(
     reports: &FinishedRun,
     corrected: &FinishedRun,
 ) -> anyhow::Result<Scores> {
-    let [mut before, mut after] = [meteor, meteor].map(TextTotals::new);
+    let mut texts = TextTotals::<2>::new(meteor)?;
+    let mut patients = Patients::default();
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
-    let mut studies = Coverage::create(&session.file("correction-faults.csv"))?;
+    let mut studies = Coverage::create(&session.file(FAULTS_FILE))?;
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
     let mut corrections = Following::open(corrected).await?;
-    let mut table = CorrectionsTable::create(&session.file("corrections.csv"))?;
+    let mut table = CorrectionsTable::create(&session.file(TABLE_FILE))?;
     while let Some(record) = records.next().await? {
         let Some(truth) = studies.truth(&record, truths)? else {
             continue;
@@ -152,7 +182,7 @@ async fn score(
             studies.fail(&record, "its line has no labelled report")?;
             continue;
         };
-        if generated.is_multiple_of(original_files::BATCH) {
+        if generated.is_multiple_of(BATCH) {
             let findings = record.findings_text.as_deref().unwrap_or_default();
             prompt = session.prompts.written(&session.prompts.report(findings));
         }
@@ -186,11 +216,11 @@ async fn score(
             &mut kept
         }) += 1;
         studies.scored += 1;
-        answers.add(truth, first, second);
+        let patient = patients.number(truths.patient(&record));
+        answers.add(truth, first, second, patient);
         if let Some(key) = &record.reference {
             let reference = session.text(key).await?;
-            before.add(report, &reference).await?;
-            after.add(&text, &reference).await?;
+            texts.add([report, &text], &reference, patient).await?;
         }
         let written = ask
             .as_ref()
@@ -201,29 +231,42 @@ async fn score(
     studies.name_unused(truths)?;
     studies.check()?;
     table.finish()?;
-    let scores = async |side: usize, texts: TextTotals| -> anyhow::Result<SideScores> {
-        Ok(SideScores {
-            labels: answers.scores(side),
-            texts: texts.scores().await?,
-        })
+    let resampling = session.resampling();
+    let estimates = texts.estimates(resampling).await?;
+    let (answers, labels) = spawn_blocking(move || {
+        let estimates = answers.estimates(resampling);
+        ([0, 1].map(|side| answers.scores(side)), estimates)
+    })
+    .await?;
+    let mut sides = answers.into_iter().zip(estimates.sides);
+    let mut side = || {
+        let (labels, texts) = sides.next().context("a side is missing")?;
+        anyhow::Ok(SideScores { labels, texts })
     };
-    let (before, after) = (scores(0, before).await?, scores(1, after).await?);
-    for (suffix, side) in [
-        ("_before_corr", &before),
-        ("_before_corr_after_corrections", &after),
-    ] {
-        let lines = original_files::report_lines(&prompt, &side.texts, &side.labels);
+    let (before, after) = (side()?, side()?);
+    for (suffix, side) in SUFFIXES.into_iter().zip([&before, &after]) {
+        let text = |name| {
+            let score = side.texts.iter().find(|score| score.name == name)?;
+            score.estimate.map(|estimate| estimate.value)
+        };
+        let lines = report_lines(&prompt, |score| match score {
+            OriginalScore::Text(name) => text(name),
+            OriginalScore::Labels(name) => label_score(&side.labels, name),
+        });
         session.write_as_original(suffix, &lines)?;
     }
     Ok(Scores {
         protocol: PROTOCOL,
-        truth: truths.name().to_owned(),
+        truth: truths.source(),
+        labeler: LABELER,
         studies,
         corrected: changed,
         kept,
         before,
         after,
-        intervals: answers.estimates(),
+        texts_too_long: estimates.too_long,
+        resampled: resampling.words("studies", patients.named()),
+        intervals: [estimates.paired, labels].concat(),
     })
 }
 
@@ -231,18 +274,24 @@ fn print(scores: &Scores) {
     let Scores {
         protocol,
         truth,
+        labeler,
         studies,
         corrected,
         kept,
         before,
         after,
+        texts_too_long,
+        resampled,
         intervals,
     } = scores;
-    outln!("correction, protocol {protocol}, truth: {truth}");
+    outln!("correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}");
     studies.print();
     outln!("{corrected} reports corrected, {kept} had no fault and stay");
     outln!("{:<28} {:>8} {:>8}", "", "before", "after");
     print_scores(&[&before.labels, &after.labels]);
-    print_texts(&[&before.texts, &after.texts]);
-    print_intervals(["before", "after"], intervals);
+    print_too_long(*texts_too_long);
+    if before.texts.is_empty() {
+        print_texts(&before.texts);
+    }
+    print_intervals(resampled, ["before", "after"], intervals);
 }

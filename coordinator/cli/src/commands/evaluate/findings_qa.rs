@@ -6,14 +6,19 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Stage, StudyRecord};
+use radialog_training::evaluation::bootstrap::Resampling;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, said, says_yes,
 };
+use radialog_training::evaluation::label_source::LabelSource;
+use radialog_training::evaluation::original_files::answer_lines;
+use radialog_training::evaluation::patients::Patients;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::follow_up::{
-    AnswersTable, Coverage, FollowUpArgs, Following, PROTOCOL, ReportArgs, Session, TruthArgs,
-    Truths, original_files, print_intervals, print_scores,
+    AnswersTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
+    TruthArgs, Truths, print_intervals, print_scores,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -84,12 +89,16 @@ enum QuestionProtocol {
 struct Scores {
     protocol: &'static str,
     mode: &'static str,
-    truth: String,
+    /// Whose labels say what is true, and who labels the reports.
+    truth: LabelSource,
+    labeler: &'static str,
     studies: Coverage,
     /// What the answers say.
     answers: FindingScores,
     /// What the reports say that were asked about, by CheXbert.
     reports: FindingScores,
+    /// How the intervals were made.
+    resampled: String,
     /// Reports, answers, and what answers are better by.
     intervals: Vec<PairedEstimate>,
 }
@@ -107,6 +116,19 @@ impl Mode {
         match self {
             Self::All => "all",
             Self::Binary => "binary",
+        }
+    }
+
+    /// The files with the scores, with every answer, and with what is not scored.
+    fn files(self) -> [String; 3] {
+        [".json", ".csv", "-faults.csv"].map(|end| format!("findings-qa-{}{end}", self.name()))
+    }
+
+    /// The end of the name of the original's file.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
+            Self::All => "_before_cp_all_qa_after_cp_all_qa",
         }
     }
 }
@@ -153,19 +175,34 @@ impl Questions {
 
 pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let truths = args.truth.read()?;
-    let session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
+    let files = args.mode.files();
+    session.set_aside(&files.each_ref().map(String::as_str), &[args.mode.suffix()])?;
+    let result = evaluate(&args, &session, truths).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &FindingsQaArgs,
+    session: &Session<'_>,
+    truths: Truths,
+) -> anyhow::Result<ExitCode> {
     let reports = session.first(&[Stage::Scoring], Some(&args.reports));
     let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let truths = Arc::new(truths.select(&reports).await?);
     let questions = Questions {
         mode: args.mode,
         quirks: args.protocol == QuestionProtocol::Radialog2023,
         is_v2: session.is_v2(),
     };
     let ask = {
-        let reports = reports.clone();
-        move |record: &StudyRecord| dialogs(&reports, record, questions)
+        let (truths, reports) = (truths.clone(), reports.clone());
+        move |record: &StudyRecord| match truths.selects(record) {
+            true => dialogs(&reports, record, questions),
+            false => Vec::new(),
+        }
     };
     let tokens = match args.mode {
         Mode::All => ALL_TOKENS,
@@ -179,43 +216,39 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         (Mode::All, _) => "all-findings-questions",
     };
     let how = (&[Stage::Language][..], session.answer_tokens(tokens));
-    let answered = session.ask_on(folder, folder, &reports, Arc::new(ask), how);
+    // What is asked depends on the truth where studies are selected by it.
+    let what = match args.truth.is_stratified() {
+        true => format!("{folder} by {}", truths.name()),
+        false => folder.to_owned(),
+    };
+    let answered = session.ask_on(folder, &what, &reports, Arc::new(ask), how);
     let Some(answered) = answered.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let name = format!("findings-qa-{mode}");
-    let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
-    let studies = Coverage::create(&session.file(&format!("{name}-faults.csv")))?;
-    let scores = score(
-        &truths,
-        questions,
-        (&reports, &answered),
-        &mut table,
-        studies,
-    )
-    .await?;
-    scores.studies.check()?;
+    let [scores_file, table_file, faults_file] = args.mode.files();
+    let mut table = AnswersTable::create(&session.file(&table_file), "asked")?;
+    let studies = Coverage::create(&session.file(&faults_file))?;
+    let resampling = session.resampling();
+    let runs = (&reports, &answered);
+    let scores = score(&truths, questions, runs, (&mut table, studies), resampling).await?;
     table.finish()?;
     let scores = Scores {
         protocol: protocol.name(),
         mode,
         ..scores
     };
-    let suffix = match args.mode {
-        Mode::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
-        Mode::All => "_before_cp_all_qa_after_cp_all_qa",
-    };
-    session.write_as_original(suffix, &original_files::answer_lines(&scores.answers))?;
+    session.write_as_original(args.mode.suffix(), &answer_lines(&scores.answers))?;
     outln!(
-        "findings questions, mode {mode}, protocol {}, truth: {}",
+        "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}",
         scores.protocol,
+        scores.labeler,
         scores.truth
     );
     scores.studies.print();
     outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
     print_scores(&[&scores.answers, &scores.reports]);
-    print_intervals(["reports", "answers"], &scores.intervals);
-    session.finish(&format!("{name}.json"), &scores, &scores.studies)
+    print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
+    session.finish(&scores_file, &scores, &scores.studies)
 }
 
 /// The questions about a study's report; none where there is no report.
@@ -256,10 +289,11 @@ async fn score(
     truths: &Truths,
     questions: Questions,
     (reports, answered): (&FinishedRun, &FinishedRun),
-    table: &mut AnswersTable,
-    mut studies: Coverage,
+    (table, mut studies): (&mut AnswersTable, Coverage),
+    resampling: Resampling,
 ) -> anyhow::Result<Scores> {
     let mut counts = PairedAnswers::default();
+    let mut patients = Patients::default();
     let mut records = reports.records().await?;
     let mut following = Following::open(answered).await?;
     while let Some(record) = records.next().await? {
@@ -289,7 +323,8 @@ async fn score(
         match (questions.read(&answers), failed, labels) {
             (Some(answered), None, Some(labels)) => {
                 studies.scored += 1;
-                counts.add(truth, said(labels), answered);
+                let patient = patients.number(truths.patient(&record));
+                counts.add(truth, said(labels), answered, patient);
             }
             (_, failed, _) => {
                 let reason = failed.unwrap_or_else(|| "it has no labelled report".to_owned());
@@ -298,14 +333,22 @@ async fn score(
         }
     }
     studies.name_unused(truths)?;
+    studies.check()?;
+    let computed = spawn_blocking(move || {
+        let sides = [1, 0].map(|side| counts.scores(side));
+        (sides, counts.estimates(resampling))
+    });
+    let ([answers, reports], intervals) = computed.await?;
     Ok(Scores {
         protocol: "",
         mode: "",
-        truth: truths.name().to_owned(),
+        truth: truths.source(),
+        labeler: LABELER,
         studies,
-        answers: counts.scores(1),
-        reports: counts.scores(0),
-        intervals: counts.estimates(),
+        answers,
+        reports,
+        resampled: resampling.words("studies", patients.named()),
+        intervals,
     })
 }
 

@@ -17,11 +17,12 @@ use radialog_models::prompt::{ImageRule, Prompts};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::{Generation, ObjectKey, Source, Stage, StageSet};
+use radialog_training::evaluation::bootstrap::Resampling;
+use radialog_training::evaluation::original_files::OriginalFiles;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 mod following;
-pub(super) mod original_files;
 mod output;
 pub(super) mod single_question;
 pub(super) mod text_totals;
@@ -29,10 +30,12 @@ mod truth;
 
 pub(super) use following::Following;
 pub(super) use output::{
-    AnswersTable, CorrectionsTable, print_intervals, print_scores, print_texts,
+    AnswersTable, CorrectionsTable, print_intervals, print_scores, print_texts, print_too_long,
 };
 pub(super) use truth::{Coverage, TruthArgs, Truths};
 
+use super::out_folder::OutFolder;
+use super::resampling::ResamplingArgs;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{Job, RunEnvironment};
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
@@ -42,8 +45,13 @@ use crate::{archive_source, bundle_source, interruption, served_bundle};
 
 /// The folder of a run over the archive that ends with labelled reports.
 const REPORTS_RUN: &str = "reports";
+/// Reports that the original generates together: it keeps the first prompt of the last batch.
+pub(super) const BATCH: u64 = 12;
 /// The protocol of all of them.
 pub(super) const PROTOCOL: &str = "radialog-2023";
+
+/// Who labels generated reports in all of them.
+pub(super) const LABELER: &str = "CheXbert, the run's scoring stage";
 
 /// What is evaluated, and where.
 #[derive(Args)]
@@ -76,6 +84,8 @@ pub(super) struct FollowUpArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     progress: ProgressStyle,
     #[command(flatten)]
+    resampling: ResamplingArgs,
+    #[command(flatten)]
     models: ModelArgs,
     #[command(flatten)]
     services: ServiceArgs,
@@ -97,6 +107,7 @@ pub(super) struct Session<'a> {
     pub(super) prompts: Prompts,
     pub(super) backends: Backends,
     archive: Arc<dyn Archive>,
+    out: OutFolder,
     shutdown: CancellationToken,
 }
 
@@ -132,6 +143,7 @@ impl<'a> Session<'a> {
             );
             return Err(UsageError(message).into());
         }
+        let out = OutFolder::take(&args.out)?;
         let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
         Ok(Self {
             shutdown: interruption::take_over()?,
@@ -141,7 +153,23 @@ impl<'a> Session<'a> {
             config,
             prompts,
             archive,
+            out,
         })
+    }
+
+    /// Sets aside what an earlier evaluation has written under these names, and under the original's with these suffixes.
+    pub(super) fn set_aside(&mut self, names: &[&str], suffixes: &[&str]) -> anyhow::Result<()> {
+        let originals = self.original_files();
+        let original = |suffix: &&str| originals.scores(suffix);
+        let files = names.iter().map(|name| self.file(name));
+        let files = files.chain(suffixes.iter().map(original)).collect();
+        self.out.set_aside(files)
+    }
+
+    /// Ends the evaluation: what was set aside goes where it has come to its end.
+    pub(super) fn settle(self, result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+        self.out.settle(&result)?;
+        result
     }
 
     /// Whether the bundle is of RaDialog v2, whose test program differs.
@@ -265,6 +293,11 @@ impl<'a> Session<'a> {
         String::from_utf8(content.into()).with_context(|| format!("{key} is no text"))
     }
 
+    /// How intervals are drawn.
+    pub(super) fn resampling(&self) -> Resampling {
+        self.args.resampling.resampling()
+    }
+
     /// Says that the bundle cannot do a task.
     pub(super) fn skip(&self, task: &str, reason: &str) {
         outln!(
@@ -293,7 +326,12 @@ impl<'a> Session<'a> {
 
     /// Writes scores into a file of the original's name.
     pub(super) fn write_as_original(&self, suffix: &str, lines: &str) -> anyhow::Result<()> {
-        original_files::write(&self.args.out, &self.bundle.manifest().name, suffix, lines)
+        self.original_files().write_scores(suffix, lines)?;
+        Ok(())
+    }
+
+    fn original_files(&self) -> OriginalFiles {
+        OriginalFiles::of(&self.args.out, &self.bundle.manifest().name)
     }
 
     /// A file of the evaluation.

@@ -2,16 +2,25 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
-use radialog_training::evaluation::text_scores::protocol::TextScore;
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::follow_ups::StudyCells;
 use serde::Serialize;
 
 use super::follow_up::single_question::{self, SingleQuestion};
 use super::follow_up::text_totals::{MeteorArgs, TextTotals};
-use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session, print_texts};
+use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session, print_texts, print_too_long};
 use crate::exit::EXIT_INTERRUPTED;
+
+/// The file with the scores.
+const SCORES_FILE: &str = "impression.json";
+/// The table of answers.
+const TABLE_FILE: &str = "impression.csv";
+/// What is not scored.
+const FAULTS_FILE: &str = "impression-faults.csv";
 
 /// Let a v2 model write the impression to the radiologist's findings, and score it against the
 /// radiologist's
@@ -45,16 +54,22 @@ pub(super) struct ImpressionArgs {
 #[derive(Serialize)]
 struct Scores {
     protocol: &'static str,
+    /// The table of the radiologists' sections.
+    references: String,
     studies: Coverage,
     /// Rows of the table that were passed over, since one of the two sections is empty.
     empty_rows: u64,
-    scores: Vec<TextScore>,
+    /// Studies whose texts are not scored, since they are too long to compare with the reference.
+    texts_too_long: u64,
+    /// How the intervals were made.
+    resampled: String,
+    scores: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     let columns: [&[&str]; 2] = [&["findings"], &["impression"]];
     let references = single_question::truths(&args.references, columns)?;
-    let session = Session::open(&args.shared, &[Stage::Language]).await?;
+    let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
     if session.prompts.impression.is_none() {
         session.skip(
             "impression",
@@ -62,34 +77,57 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut texts = TextTotals::new(&args.meteor.read().await?);
+    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[])?;
+    let result = evaluate(&args, &session, references).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &ImpressionArgs,
+    session: &Session<'_>,
+    references: Arc<StudyCells<2>>,
+) -> anyhow::Result<ExitCode> {
+    let mut texts = TextTotals::<1>::new(&args.meteor.read().await?)?;
     let stages = [Stage::Embedding, Stage::Findings];
     let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let question = SingleQuestion {
         run: "impressions",
-        file: "impression.csv",
+        file: TABLE_FILE,
+        faults: FAULTS_FILE,
         column: "impression",
         flag: "--references",
         truths: references.clone(),
         dialog,
     };
-    let score =
-        async |answer: &str, [_, impression]: &[String; 2]| texts.add(answer, impression).await;
-    let Some(studies) = question.ask(&session, &images, score).await? else {
+    let score = async |answer: &str, [_, impression]: &[String; 2], patient: u32| {
+        texts.add([answer], impression, patient).await
+    };
+    let Some(asked) = question.ask(session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let estimates = texts.estimates(session.resampling()).await?;
+    let [scores] = estimates.sides;
     let scores = Scores {
         protocol: PROTOCOL,
-        studies,
+        references: args.references.display().to_string(),
+        studies: asked.studies,
         empty_rows: references.empty_rows().len() as u64,
-        scores: texts.scores().await?,
+        texts_too_long: estimates.too_long,
+        resampled: asked.resampled,
+        scores,
     };
-    outln!("impressions, protocol {}", scores.protocol);
+    outln!(
+        "impressions, protocol {}; references: {}",
+        scores.protocol,
+        scores.references
+    );
     scores.studies.print();
-    print_texts(&[&scores.scores]);
-    session.finish("impression.json", &scores, &scores.studies)
+    outln!("  {}", scores.resampled);
+    print_too_long(scores.texts_too_long);
+    print_texts(&scores.scores);
+    session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
 /// The radiologist's findings where the report would be, and the request.

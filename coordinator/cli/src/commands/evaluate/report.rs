@@ -1,6 +1,5 @@
 //! `radialog evaluate report`: generated reports beside references, by the protocol that papers use.
 
-use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,12 +19,16 @@ use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextSco
 
 use self::input::Read;
 use super::ProtocolName;
+use super::out_folder::OutFolder;
+use super::resampling::ResamplingArgs;
+use super::text::annotations::AnnotationArgs;
 use crate::commands::prepare::run::RunArgs;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 
 mod input;
 mod labels;
 mod printed;
+mod run_references;
 
 /// The folder of results where --out names none.
 const FOLDER: &str = "evaluation";
@@ -39,7 +42,8 @@ const FOLDER: &str = "evaluation";
 /// References are report texts or labels, in any number of files: a CSV with ids and a column findings, reference, report or text; a
 /// CSV with ids and columns of the 14 findings (NIH's labels.csv, MIMIC-CXR's chexpert.csv); a folder of reports as MIMIC-CXR has
 /// them; ReXrank's JSON. Texts give text scores, labels give clinical scores of reports that are labelled and scores of the
-/// classifier's findings. Without --references those count that the run's archive had. What has no reference is counted and named,
+/// classifier's findings. Without --references those count that the run's archive had: their labels, and their texts in the run's
+/// store (--objects or --s3, else RUN/objects). What has no reference is counted and named,
 /// and not scored.
 ///
 /// With --bundle, texts that have no labels are labelled by its scoring component, through the queue and the workers; run the same
@@ -50,7 +54,7 @@ const FOLDER: &str = "evaluation";
 ///
 /// radialog-2023 splits texts as RaDialog's own test program does, coco-caption as the caption toolkit does, with CIDEr on top.
 /// rexrank has ReXrank's BLEU-2, and compares with findings and impression where the references are its JSON. Clinical scores
-/// are over CheXbert's labels: macro is the mean of findings, micro counts all cells together; over 14 findings, and over the five
+/// name whose labels they are of, reports' and true ones: macro is the mean of findings, micro counts all cells together; over 14 findings, and over the five
 /// of CheXpert's competition. Wrong labels are also weighed by what they could do to a patient, and sentences counted that compare
 /// with an earlier image; a run with --consistency is scored without its least consistent studies, too.
 ///
@@ -101,12 +105,8 @@ pub(super) struct ReportArgs {
     /// Another system's reports on the same studies, to compare with by a paired randomisation test
     #[arg(long, value_name = "RUN|FILE")]
     against: Option<PathBuf>,
-    /// Determines resamples and exchanges
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Resamples of the 95 % intervals, and exchanges of the randomisation test
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    resamples: u32,
+    #[command(flatten)]
+    resampling: ResamplingArgs,
     /// The folder to write to. Default: evaluation in the run's folder, else in the working directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -119,6 +119,8 @@ pub(super) struct ReportArgs {
     /// Print scores.json instead of tables
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    annotations: AnnotationArgs,
     #[command(flatten)]
     labelling: RunArgs,
 }
@@ -139,16 +141,30 @@ enum Blank {
 pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let args = Arc::new(args);
     let (of, out) = (args.clone(), out(&args));
-    let folder = out.clone();
+    let place = out.clone();
     let options = tokio::task::spawn_blocking(move || {
         let options = options(&of)?;
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create '{}'", folder.display()))?;
-        anyhow::Ok(options)
+        let mut folder = OutFolder::take(&place)?;
+        let mut files = report_files::files(&place);
+        if let Some(folder) = &of.original_files {
+            files.extend(report_files::original_files(folder, &name(&of)));
+        }
+        folder.set_aside(files)?;
+        anyhow::Ok((options, folder))
     });
-    let options = options
+    let (options, folder) = options
         .await
         .context("the evaluation ended unexpectedly")??;
+    let result = read_and_evaluate(args, options, out).await;
+    tokio::task::block_in_place(|| folder.settle(&result))?;
+    result
+}
+
+async fn read_and_evaluate(
+    args: Arc<ReportArgs>,
+    options: ScoreOptions,
+    out: PathBuf,
+) -> anyhow::Result<ExitCode> {
     let Some(mut ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
@@ -198,7 +214,7 @@ fn evaluate(
     };
     let images = images(args)?;
     let evaluated = EvaluatedReports {
-        name: args.reports.display().to_string(),
+        name: name(args),
         corpus: &ours.corpus,
         texts: &ours.texts,
         scores: &scores,
@@ -264,6 +280,11 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
         let message = "--run names one folder, and the labels of --against need another: leave --run out, and both lie in --out";
         return Err(UsageError(message.to_owned()).into());
     }
+    if args.against.is_some() && args.annotations.are_given() {
+        let message =
+            "annotations are of one system's reports: leave --against out, or the annotations";
+        return Err(UsageError(message.to_owned()).into());
+    }
     let protocol = args.protocol.protocol();
     if protocol == TextProtocol::Rexrank && args.meteor.is_some() {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";
@@ -289,8 +310,7 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
             Blank::Negative => BlankAs::Negative,
             Blank::Unknown => BlankAs::Unknown,
         },
-        seed: args.seed,
-        repeats: args.resamples as usize,
+        resampling: args.resampling.resampling(),
     })
 }
 
@@ -335,6 +355,11 @@ fn score(
         .into());
     }
     Ok(scores)
+}
+
+/// How what is evaluated is called.
+fn name(args: &ReportArgs) -> String {
+    args.reports.display().to_string()
 }
 
 /// Where the results go.

@@ -1,5 +1,6 @@
 //! `radialog evaluate text`: text scores of plain files, without a model.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use radialog_training::evaluation::bootstrap::{Bootstrap, Resampling, ScoreEstimate};
+use radialog_training::evaluation::summed_rows::SummedRows;
 use radialog_training::evaluation::text_rows::TextRows;
 use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
@@ -17,12 +20,17 @@ use serde::Serialize;
 
 use self::annotations::{AnnotationArgs, Annotations, NotComputed};
 use super::ProtocolName;
+use super::estimates::print_estimates;
+use super::resampling::ResamplingArgs;
 use crate::exit::UsageError;
+use crate::named_path::{require, require_meteor};
 
-mod annotations;
+pub(super) mod annotations;
 
 /// Texts that are in memory at a time.
 const CHUNK: usize = 2048;
+/// What is said of a row whose texts are too long.
+const TOO_LONG_REMARK: &str = "skipped: text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
 /// Remarks that are printed; `--json` has all.
 const PRINTED: usize = 20;
 
@@ -42,8 +50,10 @@ const PRINTED: usize = 20;
 /// ReXrank's other scores need models of others. RadGraph F1 and RadCliQ-v1 are computed from what such models have written; the rest
 /// is named as not computed.
 ///
-/// Files are read row by row, so that their size does not matter; CIDEr alone keeps a number for each different run of words of
-/// the references.
+/// Each score has a 95 % interval: a bootstrap over the texts, of whom no patient is known.
+///
+/// Files are read row by row, and what scores are sums of lies in a temporary file, so that their size does not matter; CIDEr alone
+/// keeps a number for each different run of words of the references.
 ///
 /// Examples:
 ///
@@ -69,6 +79,8 @@ pub(super) struct TextArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    resampling: ResamplingArgs,
+    #[command(flatten)]
     annotations: AnnotationArgs,
 }
 
@@ -82,7 +94,9 @@ struct Scores {
     skipped: u64,
     /// Rows that were skipped or have an empty hypothesis.
     remarks: Vec<Remark>,
-    scores: Vec<TextScore>,
+    /// How the intervals were made.
+    intervals: String,
+    scores: Vec<ScoreEstimate>,
     /// What the protocol has on top.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_computed: Vec<NotComputed>,
@@ -114,7 +128,13 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";
         return Err(UsageError(message.to_owned()).into());
     }
-    let mut annotations = Annotations::open(&args.annotations, is_rexrank)?;
+    for path in [&args.hypotheses, &args.references] {
+        require(path, "it is a CSV without a header, one text a row")?;
+    }
+    if let Some(path) = &args.meteor {
+        require_meteor(path)?;
+    }
+    let annotations = Annotations::open(&args.annotations, is_rexrank)?;
     // METEOR's data takes a second or two, in which CIDEr can look at the references.
     let place = args.meteor.clone();
     let data = place.map(|place| thread::spawn(move || MeteorData::read(&place)));
@@ -137,11 +157,13 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         empty_hypotheses: 0,
         skipped: 0,
         remarks: Vec::new(),
+        intervals: args.resampling.resampling().words("texts", 0),
         scores: Vec::new(),
         not_computed: Vec::new(),
     };
-    let mut counts = TextCounts::default();
     let mut pairs = Pairs::open(args)?;
+    let width = TextCounts::WIDTH + annotations.width();
+    let mut rows = SummedRows::new(width).map_err(kept)?;
     let mut chunk: Vec<(String, String)> = Vec::with_capacity(CHUNK);
     // The rows of a chunk, by which annotations are found.
     let mut numbers: Vec<u64> = Vec::with_capacity(CHUNK);
@@ -155,8 +177,9 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
             for (number, text) in numbers.drain(..).zip(texts) {
-                counts.add(&text);
-                annotations.add(number, text.smoothed_bleu_2)?;
+                let mut row = text.row();
+                row.extend(annotations.scores_of(number, text.smoothed_bleu_2)?);
+                rows.add(&row).map_err(kept)?;
             }
             chunk.clear();
         }
@@ -172,13 +195,44 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         );
     }
     annotations.check(pairs.read)?;
-    found.scores = scorer.scores(&counts);
-    found.scores.extend(annotations.scores());
+    let all = |sums: &[f64]| -> Vec<TextScore> {
+        let counts = TextCounts::of_row(sums);
+        let mut scores = scorer.scores(&counts);
+        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..], counts.texts));
+        scores
+    };
+    found.scores = estimates(rows, args.resampling.resampling(), all).map_err(kept)?;
     if is_rexrank {
         found.not_computed = annotations.not_computed();
     }
     found.print(args.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scores of the sums of all rows, with intervals over the rows.
+fn estimates(
+    rows: SummedRows,
+    resampling: Resampling,
+    scores: impl Fn(&[f64]) -> Vec<TextScore> + Sync,
+) -> io::Result<Vec<ScoreEstimate>> {
+    let each: Vec<u32> = (0..rows.rows() as u32).collect();
+    let bootstrap = Bootstrap::of_streams(&each, resampling);
+    // Names are those of any sum.
+    let names = scores(&vec![1.0; rows.width()]);
+    let estimates = rows.estimates(&bootstrap, |sums| {
+        scores(sums).iter().map(|score| score.value).collect()
+    })?;
+    let named = names.into_iter().zip(estimates);
+    let score = |(TextScore { name, better, .. }, estimate): (TextScore, _)| ScoreEstimate {
+        name: name.to_owned(),
+        better,
+        estimate,
+    };
+    Ok(named.map(score).collect())
+}
+
+fn kept(error: io::Error) -> anyhow::Error {
+    anyhow!(error).context("cannot keep counts in a temporary file")
 }
 
 /// Counts in how many references each run of words is. References that are not scored do not count.
@@ -187,17 +241,35 @@ fn look_at_references(
     protocol: TextProtocol,
     frequencies: &mut DocumentFrequencies,
 ) -> anyhow::Result<()> {
-    let mut references = rows(&args.references)?;
+    let mut pairs = Pairs::open(args)?;
+    let mut chunk: Vec<String> = Vec::with_capacity(CHUNK);
     loop {
-        let chunk: csv::Result<Vec<(u64, String)>> = references.by_ref().take(CHUNK).collect();
-        let chunk = chunk.with_context(|| cannot_use(&args.references))?;
-        if chunk.is_empty() {
+        let pair = pairs.next()?;
+        let is_over = pair.is_none();
+        if let Some(pair) = pair.filter(|pair| skipped(pair, protocol).is_none()) {
+            let [_, (_, reference)] = pair;
+            chunk.push(reference);
+        }
+        if chunk.len() == CHUNK || is_over {
+            protocol.add_references(&chunk, frequencies);
+            chunk.clear();
+        }
+        if is_over {
             return Ok(());
         }
-        let texts = chunk.into_iter().map(|(_, text)| text);
-        let texts: Vec<String> = texts.filter(|text| !is_missing(text)).collect();
-        protocol.add_references(&texts, frequencies);
     }
+}
+
+/// Why a pair is not scored; none where it is.
+fn skipped(
+    [(_, hypothesis), (_, reference)]: &Pair,
+    protocol: TextProtocol,
+) -> Option<&'static str> {
+    if is_missing(reference) {
+        return Some("skipped: the reference is empty");
+    }
+    let is_too_long = protocol.is_too_long(hypothesis, reference);
+    is_too_long.then_some(TOO_LONG_REMARK)
 }
 
 impl<'a> Pairs<'a> {
@@ -245,7 +317,8 @@ impl<'a> Pairs<'a> {
 
 impl Scores {
     /// The pair to score; none where it has no reference.
-    fn examined(&mut self, [hypothesis, reference]: &Pair) -> Option<(String, String)> {
+    fn examined(&mut self, pair: &Pair) -> Option<(String, String)> {
+        let [hypothesis, reference] = pair;
         let mut remark = |remark| {
             self.remarks.push(Remark {
                 hypothesis_line: hypothesis.0,
@@ -253,8 +326,8 @@ impl Scores {
                 remark,
             });
         };
-        if is_missing(&reference.1) {
-            remark("skipped: the reference is empty");
+        if let Some(reason) = skipped(pair, self.protocol) {
+            remark(reason);
             self.skipped += 1;
             return None;
         }
@@ -291,10 +364,8 @@ impl Scores {
             let more = self.remarks.len() - PRINTED;
             outln!("  and {more} more, which --json names");
         }
-        for score in &self.scores {
-            let (name, value) = (score.name, score.value);
-            outln!("  {name:<40} {value:.4}  {} is better", score.better.word());
-        }
+        outln!("{}", self.intervals);
+        print_estimates(&self.scores);
         for NotComputed { name, reason } in &self.not_computed {
             outln!("  {name:<40} not computed: {reason}");
         }

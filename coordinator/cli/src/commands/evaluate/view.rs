@@ -2,15 +2,28 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use radialog_schemas::{Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
-use radialog_training::evaluation::follow_ups::{ViewCounts, ViewScores, answered_view};
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::follow_ups::{
+    StudyCells, ViewAnswers, ViewScores, answered_view,
+};
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
+use super::estimates::print_estimates;
 use super::follow_up::single_question::{self, SingleQuestion};
 use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session};
 use crate::exit::EXIT_INTERRUPTED;
+
+/// The file with the scores.
+const SCORES_FILE: &str = "view.json";
+/// The table of answers.
+const TABLE_FILE: &str = "view.csv";
+/// What is not scored.
+const FAULTS_FILE: &str = "view-faults.csv";
 
 /// Ask a v2 model from which view each image was taken, and score its answers
 ///
@@ -42,59 +55,79 @@ pub(super) struct ViewArgs {
 #[derive(Serialize)]
 struct Scores {
     protocol: &'static str,
+    /// The table that says what is true.
+    truth: String,
     studies: Coverage,
     /// Rows of the table that were passed over, since they name no view.
     empty_rows: u64,
     scores: ViewScores,
+    /// How the intervals were made.
+    resampled: String,
+    intervals: Vec<ScoreEstimate>,
 }
 
 pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let views = single_question::truths(&args.views, [&["ViewPosition", "view"]])?;
-    let session = Session::open(&args.shared, &[Stage::Language]).await?;
+    let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
     if session.prompts.view.is_none() {
         session.skip("view", "its prompts have no question for the view");
         return Ok(ExitCode::SUCCESS);
     }
+    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[])?;
+    let result = evaluate(&args, &session, views).await;
+    session.settle(result)
+}
+
+async fn evaluate(
+    args: &ViewArgs,
+    session: &Session<'_>,
+    views: Arc<StudyCells<1>>,
+) -> anyhow::Result<ExitCode> {
     let Some(images) = session.first(&[Stage::Embedding], None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let question = SingleQuestion {
         run: "views",
-        file: "view.csv",
+        file: TABLE_FILE,
+        faults: FAULTS_FILE,
         column: "view",
         flag: "--views",
         truths: views.clone(),
         dialog,
     };
-    let mut counts = ViewCounts::default();
-    let score = async |answer: &str, [view]: &[String; 1]| {
-        counts.add(view, answered_view(answer));
+    let mut answers = ViewAnswers::default();
+    let score = async |answer: &str, [view]: &[String; 1], patient: u32| {
+        answers.add(view, answered_view(answer), patient);
         Ok(())
     };
-    let Some(studies) = question.ask(&session, &images, score).await? else {
+    let Some(asked) = question.ask(session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let resampling = session.resampling();
+    let computed = spawn_blocking(move || (answers.scores(), answers.estimates(resampling)));
+    let (scores, intervals) = computed.await?;
     let scores = Scores {
         protocol: PROTOCOL,
-        studies,
+        truth: args.views.display().to_string(),
+        studies: asked.studies,
         empty_rows: views.empty_rows().len() as u64,
-        scores: counts.scores(),
+        scores,
+        resampled: asked.resampled,
+        intervals,
     };
-    outln!("views, protocol {}", scores.protocol);
+    outln!(
+        "views, protocol {}; truth: {}",
+        scores.protocol,
+        scores.truth
+    );
     scores.studies.print();
-    outln!(
-        "  accuracy  {:.4}  higher is better",
-        scores.scores.accuracy
-    );
-    outln!(
-        "  macro F1  {:.4}  higher is better",
-        scores.scores.macro_f1
-    );
+    outln!("  {}", scores.resampled);
+    print_estimates(&scores.intervals);
     outln!("  true, answered, images:");
     for (truth, answered, images) in &scores.scores.confusion {
         outln!("    {truth:<10} {answered:<10} {images}");
     }
-    session.finish("view.json", &scores, &scores.studies)
+    session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
 /// The question, without a report before it.

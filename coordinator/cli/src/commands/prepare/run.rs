@@ -52,6 +52,11 @@ impl RunArgs {
         self.run.is_some()
     }
 
+    /// Where services and stores are, for whoever reads what another run has stored.
+    pub(crate) fn configuration(&self) -> anyhow::Result<Config> {
+        self.services.load_quiet(&[])
+    }
+
     /// Whether a bundle is named, by the flag or the environment.
     pub(crate) fn names_bundle(&self) -> bool {
         self.models.source.bundle.is_some()

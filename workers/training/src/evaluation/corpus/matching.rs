@@ -1,15 +1,17 @@
 //! Generated reports beside what they are compared with, study by study.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use radialog_schemas::{Finding, Label};
 
 use super::prediction_file::{Prediction, PredictionFile};
 use super::reference_file::{Found, ReferenceEntry, ReferenceFile, References};
-use super::stored_texts::Span;
+use super::stored_texts::{Span, StoredTexts};
 use super::{FaultKind, InputFault, comparable};
 use crate::error::TrainingError;
+use crate::evaluation::label_source::{LabelSource, LabelSources};
+use crate::evaluation::patients::{self, Patients};
+use crate::evaluation::text_scores::protocol::{MOST_PAIRS, TOO_LONG, TextProtocol};
 use crate::prepare::FindingLabels;
 
 /// A generated report and what it is compared with.
@@ -31,14 +33,22 @@ pub struct MatchedStudy {
     pub reference: Option<Span>,
     /// What a labeler says of the generated report.
     pub labels: Option<FindingLabels>,
+    /// Who labels the generated report, where it has labels.
+    pub labels_by: Option<LabelSource>,
     /// What is true: labels of a table, or what a labeler says of the radiologist's text.
     pub reference_labels: Option<FindingLabels>,
+    /// Whose labels those are, where there are any.
+    pub truth_by: Option<LabelSource>,
     /// Whether they are of a table, which may leave findings unknown.
     pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
     pub agreement: Option<f64>,
+    /// RadGraph F1, where there are annotations of the report and its reference.
+    pub radgraph_f1: Option<f64>,
+    /// BERTScore and the similarity of CheXbert's embeddings, where somebody has computed them.
+    pub similarities: Option<[f64; 2]>,
 }
 
 /// What is scored, in the order of the references, and what is not.
@@ -117,6 +127,8 @@ impl Corpus {
                 "texts without ids can be compared with predictions without ids only: give a table with a column of ids",
             ));
         }
+        let reports_by = LabelSource::chexbert("reports, by the run's scoring stage");
+        let references_by = LabelSource::chexbert("references of the run, by its scoring stage");
         let wanted = options.split.as_deref().map(plain_split);
         let mut any_split = false;
         let mut placed = Vec::new();
@@ -159,7 +171,10 @@ impl Corpus {
             });
             let of_run = prediction.reference_labels.filter(|_| !has_references);
             let reference_labels = of_table.or(of_run);
-            if found.text.is_none() && reference_labels.is_none() {
+            let reference = found
+                .text
+                .or(prediction.reference.filter(|_| !has_references));
+            if reference.is_none() && reference_labels.is_none() {
                 let kind = match found.place {
                     Some(_) => FaultKind::EmptyReference,
                     None => FaultKind::NoReference,
@@ -187,12 +202,19 @@ impl Corpus {
                     line: prediction.line,
                     reference_at: found.text_at,
                     prediction: prediction.text,
-                    reference: found.text,
+                    reference,
                     labels: prediction.labels,
+                    labels_by: prediction.labels.map(|_| reports_by.clone()),
+                    truth_by: match of_table {
+                        Some(_) => found.labels_by,
+                        None => of_run.map(|_| references_by.clone()),
+                    },
                     reference_labels,
                     is_of_table: of_table.is_some(),
                     probabilities: prediction.probabilities,
                     agreement: prediction.agreement,
+                    radgraph_f1: None,
+                    similarities: None,
                 },
             });
         }
@@ -211,29 +233,100 @@ impl Corpus {
 
     /// Numbers the patients, in the order of the studies.
     fn take(&mut self, placed: Vec<Placed>) {
-        let mut known: HashMap<String, u32> = HashMap::new();
-        let mut next = 0;
-        let mut number = || {
-            next += 1;
-            next - 1
-        };
+        let mut patients = Patients::default();
         for Placed {
             patient, mut study, ..
         } in placed
         {
-            study.patient = match patient {
-                Some(patient) => *known.entry(patient).or_insert_with(&mut number),
-                None => number(),
-            };
+            let of_folder = || patients::of_path(&study.image);
+            study.patient = patients.number(patient.as_deref().or_else(of_folder));
             self.studies.push(study);
         }
-        self.patients = known.len() as u64;
+        self.patients = patients.named();
+    }
+
+    /// Takes the references away from texts that are too long to be compared with them, and names those.
+    ///
+    /// # Errors
+    /// A text cannot be read.
+    pub fn drop_long_texts(
+        &mut self,
+        texts: &StoredTexts,
+        protocol: TextProtocol,
+    ) -> std::io::Result<()> {
+        for study in &mut self.studies {
+            let (Some(text), Some(reference)) = (study.prediction, study.reference) else {
+                continue;
+            };
+            // No text has more words than bytes, which saves reading most.
+            let most = u64::from(text.bytes()) * u64::from(reference.bytes());
+            if most <= MOST_PAIRS as u64 {
+                continue;
+            }
+            if protocol.is_too_long(&texts.read(text)?, &texts.read(reference)?) {
+                study.reference = None;
+                self.faults.push(InputFault {
+                    file: self.file.clone(),
+                    line: study.line,
+                    id: study.id.clone(),
+                    kind: FaultKind::TooLong,
+                    detail: TOO_LONG.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what others have computed of each study, by its id: RadGraph F1, and BERTScore with the similarity of CheXbert's
+    /// embeddings. A study without is named.
+    pub fn annotate(
+        &mut self,
+        annotation: impl Fn(&str) -> Result<(f64, Option<[f64; 2]>), String>,
+    ) {
+        for study in &mut self.studies {
+            let found = annotation(&study.id).or_else(|_| annotation(comparable(&study.id)));
+            match found {
+                Ok((radgraph_f1, similarities)) => {
+                    study.radgraph_f1 = Some(radgraph_f1);
+                    study.similarities = similarities;
+                }
+                Err(detail) => self.faults.push(InputFault {
+                    file: self.file.clone(),
+                    line: study.line,
+                    id: study.id.clone(),
+                    kind: FaultKind::NotAnnotated,
+                    detail,
+                }),
+            }
+        }
+    }
+
+    /// Whose labels the studies have.
+    pub fn label_sources(&self) -> LabelSources {
+        let reports = self.studies.iter().filter(|study| study.labels.is_some());
+        let truth = self.studies.iter();
+        let truth = truth.filter(|study| study.reference_labels.is_some());
+        LabelSources::of(
+            reports.filter_map(|study| study.labels_by.as_ref()),
+            truth.filter_map(|study| study.truth_by.as_ref()),
+        )
     }
 
     /// Takes over what is wrong with the predictions of another system, so that it is told beside ours.
     pub fn add_faults_of(&mut self, other: &Self) {
         let of_predictions = other.faults.iter().filter(|fault| fault.file == other.file);
         self.faults.extend(of_predictions.cloned());
+    }
+
+    /// Names a study that cannot be selected, since it has no labels.
+    pub(super) fn name_unlabelled(&mut self, study: &MatchedStudy) {
+        self.faults.push(InputFault {
+            file: self.file.clone(),
+            line: study.line,
+            id: study.id.clone(),
+            kind: FaultKind::Unlabelled,
+            detail: String::new(),
+        });
     }
 
     fn name_unused(&mut self, files: &[ReferenceFile], wanted: Option<&str>) {
@@ -265,14 +358,18 @@ impl Corpus {
         })
     }
 
-    /// Takes what a labeler says of the texts that had no labels; what it failed on is a fault.
+    /// Takes what a labeler says of the texts that had no labels; what it failed on is a fault. `labeler` is how they were labelled,
+    /// in words behind a comma.
     ///
     /// # Errors
     /// An error of `label`.
     pub fn take_labels<E>(
         &mut self,
+        labeler: &str,
         label: impl Fn(Span) -> Result<Option<FindingLabels>, E>,
     ) -> Result<(), E> {
+        let reports_by = LabelSource::chexbert(&format!("reports, {labeler}"));
+        let references_by = LabelSource::chexbert(&format!("reference texts, {labeler}"));
         for study in &mut self.studies {
             let of_prediction = (&self.file, study.line);
             // Without a place of its own, it came with the prediction.
@@ -281,14 +378,25 @@ impl Corpus {
                 Some((file, line))
             });
             let of_reference = of_reference.unwrap_or(of_prediction);
-            for (text, labels, (file, line)) in [
-                (study.prediction, &mut study.labels, of_prediction),
-                (study.reference, &mut study.reference_labels, of_reference),
+            for (text, labels, (by, source), (file, line)) in [
+                (
+                    study.prediction,
+                    &mut study.labels,
+                    (&mut study.labels_by, &reports_by),
+                    of_prediction,
+                ),
+                (
+                    study.reference,
+                    &mut study.reference_labels,
+                    (&mut study.truth_by, &references_by),
+                    of_reference,
+                ),
             ] {
                 let (Some(text), None) = (text, &labels) else {
                     continue;
                 };
                 *labels = label(text)?;
+                *by = labels.map(|_| source.clone());
                 if labels.is_none() {
                     self.faults.push(InputFault {
                         file: file.clone(),
@@ -313,6 +421,8 @@ struct Reference {
     /// The number of the text's file, and its line there.
     text_at: Option<(u32, u64)>,
     labels: Option<FindingLabels>,
+    /// Whose labels they are.
+    labels_by: Option<LabelSource>,
     patient: Option<String>,
     split: Option<String>,
     image: String,
@@ -357,6 +467,7 @@ fn found(
             0 => file.path.display().to_string(),
             line => format!("{} line {line}", file.path.display()),
         };
+        let labels_by = &file.labels_by;
         let entry = &mut file.entries[place];
         entry.used = true;
         if reference.place.is_none() {
@@ -382,6 +493,7 @@ fn found(
                 .or(reference.labels)
                 .or(entry.labels);
             reference.labels_at.clone_from(&shown);
+            reference.labels_by.clone_from(labels_by);
         }
         let is_empty = entry.text.is_none() && !entry.labels.as_ref().is_some_and(says_something);
         reference.is_partly_empty |= entry.text.is_none() && entry.labels.is_none();

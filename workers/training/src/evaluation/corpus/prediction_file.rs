@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::table::RowParser;
-use radialog_schemas::{Finding, Labels, StudyRecord};
+use radialog_schemas::{Finding, Labels, ObjectKey, StudyRecord};
 
 use super::rexrank_file;
 use super::stored_texts::{Span, TextStore};
@@ -51,6 +51,10 @@ pub struct Prediction {
     pub labels: Option<FindingLabels>,
     /// What a labeler says of the radiologist's report, as a run over an archive with references has it.
     pub reference_labels: Option<FindingLabels>,
+    /// Where the radiologist's report is in the store of the run, and the text itself once it was fetched.
+    pub stored_reference: Option<ObjectKey>,
+    /// The radiologist's report of the run.
+    pub reference: Option<Span>,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
@@ -126,6 +130,40 @@ impl PredictionFile {
         Ok(file)
     }
 
+    /// The stored references of the run that the predictions are of, each with the place of its prediction.
+    pub fn stored_references(&self) -> impl Iterator<Item = (usize, ObjectKey)> + '_ {
+        let places = self.predictions.iter().enumerate();
+        places.filter_map(|(place, prediction)| Some((place, prediction.stored_reference.clone()?)))
+    }
+
+    /// Takes a reference of the run; none where the store does not have it, which is named.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn take_reference(
+        &mut self,
+        place: usize,
+        text: Option<&str>,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        match text {
+            Some(text) if text.trim().is_empty() => {}
+            Some(text) => {
+                let span = store.add(text);
+                let span = span.map_err(TrainingError::io("store a text of", &self.path))?;
+                self.predictions[place].reference = Some(span);
+            }
+            None => {
+                let (id, line) = (
+                    self.predictions[place].id.clone(),
+                    self.predictions[place].line,
+                );
+                self.fault(line, &id, FaultKind::ReferenceGone, String::new());
+            }
+        }
+        Ok(())
+    }
+
     /// Every id that a study may have, as a folder of reports may name it.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
         let names = self.predictions.iter().flat_map(Prediction::ids);
@@ -162,6 +200,8 @@ impl PredictionFile {
                 text: report,
                 labels: record.report_labels.as_ref().map(labels),
                 reference_labels: record.reference_labels.as_ref().map(labels),
+                stored_reference: record.reference,
+                reference: None,
                 probabilities: record.findings.as_ref().map(|findings| {
                     let mut all = [0.0; Finding::ALL.len()];
                     for finding in findings {
@@ -214,7 +254,7 @@ impl PredictionFile {
                 TEXT_COLUMNS.join(", "),
                 table.names().join(", ")
             );
-            return Err(TrainingError::line(&path, 1, reason));
+            return Err(TrainingError::MissingColumn { path, reason });
         };
         let (of_study, id) = match table.optional(IMAGE_ID_COLUMN) {
             Some(image) if image != id => (Some(id), image),
@@ -265,10 +305,6 @@ impl PredictionFile {
         self.by_order = true;
         for (place, row) in rows.enumerate() {
             let (line, text) = row.map_err(TrainingError::content(&path))?;
-            if place == 0 && TEXT_COLUMNS.contains(&text.trim().to_ascii_lowercase().as_str()) {
-                let reason = "this is the name of a column: give the table a column of ids too, or take the name away, for texts alone";
-                return Err(TrainingError::line(&path, line, reason));
-            }
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let id = format!("row {}", place + 1);
             let text = self.text(store, line, &id, text)?;

@@ -11,6 +11,8 @@ use super::prediction_file::is_table;
 use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
 use crate::error::TrainingError;
+use crate::evaluation::label_source::LabelSource;
+use crate::evaluation::text_file::read_text;
 use crate::evaluation::text_rows::TextRows;
 use crate::prepare::FindingLabels;
 use crate::prepare::sections::Report;
@@ -53,6 +55,8 @@ pub(super) struct ReferenceFile {
     differing: HashMap<String, (u64, u64)>,
     pub(super) has_texts: bool,
     pub(super) has_labels: bool,
+    /// Whose labels they are, where it has any.
+    pub(super) labels_by: Option<LabelSource>,
     /// Whether rows have no ids and stand in the order of the predictions.
     pub(super) by_order: bool,
 }
@@ -99,6 +103,7 @@ impl References {
                 differing: HashMap::new(),
                 has_texts: false,
                 has_labels: false,
+                labels_by: None,
                 by_order: false,
             };
             let is_json = path.extension().is_some_and(|suffix| suffix == "json");
@@ -215,8 +220,15 @@ impl References {
             let id = stem(&path.to_string_lossy()).to_owned();
             let mut findings = String::new();
             if wanted.contains(comparable(&id)) {
-                let bytes = fs::read(&path).map_err(TrainingError::io("read", &path))?;
-                findings = Report::of(&String::from_utf8_lossy(&bytes)).findings;
+                match read_text(&path) {
+                    Ok(text) => findings = Report::of(&text).findings,
+                    Err(error @ TrainingError::Content { .. }) => {
+                        let kind = FaultKind::OtherEncoding;
+                        self.fault(file, 0, &id, kind, error.to_string());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let parent = path.parent().and_then(Path::file_name);
             let patient = parent.map(|name| name.to_string_lossy().into_owned());

@@ -2,7 +2,6 @@
 //! `model_prediction`.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::TrainingError;
+use crate::evaluation::text_file::read_text;
 
 /// One study of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,7 +58,7 @@ pub(super) struct RexrankStudies(pub(super) Vec<(String, RexrankStudy)>);
 /// # Errors
 /// No such file, or one that is no object of objects.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, RexrankStudy)>, TrainingError> {
-    let json = fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+    let json = read_text(path)?;
     let studies: RexrankStudies = serde_json::from_str(&without_nan(&json)).map_err(|error| {
         TrainingError::line(
             path,

@@ -1,33 +1,50 @@
-//! Two sets of answers about the same studies, and how sure their scores are. What is kept of a study is its truth and both
-//! answers, about 60 bytes.
+//! Two sets of answers about the same studies, and how sure their scores are. What is kept of a study is its truth, both answers and
+//! a number for its patient, about 60 bytes.
 
+use radialog_schemas::Finding;
 use serde::Serialize;
 
-use super::{FindingCounts, FindingScores, Said, Truth};
-use crate::evaluation::quality::bootstrap::{Bootstrap, Estimate};
+use super::{CLASSES, FindingCounts, FindingScores, Said, Truth};
+use crate::evaluation::bootstrap::{Bootstrap, Estimate, Resampling};
+use crate::evaluation::clinical::Rates;
 
-/// The seed of the resamples.
-const SEED: u64 = 42;
 /// A name, and the score that it is of.
-type Score = (&'static str, fn(&FindingScores) -> f64);
-/// The scores that have intervals.
-const SCORES: [Score; 5] = [
+type Score<T> = (&'static str, fn(&T) -> f64);
+/// The scores of all findings together.
+const SCORES: [Score<FindingScores>; 6] = [
     ("macro F1", |scores| scores.macro_f1),
     ("macro precision", |scores| scores.macro_precision),
     ("macro recall", |scores| scores.macro_recall),
     ("sample F1", |scores| scores.sample_f1),
     ("accuracy", |scores| scores.accuracy),
+    ("AUC of yes and no", |scores| match scores.auc {
+        // As the original says that it is not defined.
+        -1.0 => f64::NAN,
+        auc => auc,
+    }),
+];
+/// The scores of each finding.
+const RATES: [Score<Rates>; 3] = [
+    ("precision", |rates| rates.precision),
+    ("recall", |rates| rates.recall),
+    ("F1", |rates| rates.f1),
 ];
 
 /// Answers by two sides.
 #[derive(Clone, Debug, Default)]
-pub struct PairedAnswers(Vec<(Truth, [Said; 2])>);
+pub struct PairedAnswers {
+    studies: Vec<(Truth, [Said; 2])>,
+    patients: Vec<u32>,
+}
 
-/// One score of both sides with 95 % intervals: a percentile bootstrap of 1,000 resamples over studies.
+/// One score of both sides with 95 % intervals over patients.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairedEstimate {
     /// The score; higher is better.
-    pub name: &'static str,
+    pub name: String,
+    /// The one finding that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
     /// The first side.
     pub first: Estimate,
     /// The second side.
@@ -36,65 +53,117 @@ pub struct PairedEstimate {
     pub difference: Estimate,
 }
 
+impl PairedEstimate {
+    /// Puts the estimates of both sides and of the difference together; none where a score is not defined on one of them.
+    pub(super) fn of(
+        name: &str,
+        finding: Option<Finding>,
+        [first, second, difference]: [Option<Estimate>; 3],
+    ) -> Option<Self> {
+        Some(Self {
+            name: name.to_owned(),
+            finding,
+            first: first?,
+            second: second?,
+            difference: difference?,
+        })
+    }
+}
+
 impl PairedAnswers {
-    /// Adds a study.
-    pub fn add(&mut self, truth: Truth, first: Said, second: Said) {
-        self.0.push((truth, [first, second]));
+    /// Adds a study of this patient ([`Patients::number`](crate::evaluation::patients::Patients::number)).
+    pub fn add(&mut self, truth: Truth, first: Said, second: Said, patient: u32) {
+        self.studies.push((truth, [first, second]));
+        self.patients.push(patient);
     }
 
     /// Computes the scores of one side, 0 or 1.
     pub fn scores(&self, side: usize) -> FindingScores {
-        self.counts(side, 0..self.0.len()).scores()
+        self.counts(side, &vec![1; self.studies.len()]).scores()
     }
 
-    /// Computes intervals of the scores; none without a study.
-    pub fn estimates(&self) -> Vec<PairedEstimate> {
-        let studies: Vec<usize> = (0..self.0.len()).collect();
-        let resamples = Bootstrap::new(&studies, SEED, "follow-ups");
-        let scores = |side: usize, places: &[usize]| {
-            let places = places.iter().copied();
-            (!studies.is_empty()).then(|| self.counts(side, places).scores())
+    /// Computes every score with its intervals; one that is not defined is left out.
+    pub fn estimates(&self, resampling: Resampling) -> Vec<PairedEstimate> {
+        if self.studies.is_empty() {
+            return Vec::new();
+        }
+        let of = |weights: &[u32]| {
+            let [first, second] = [0, 1].map(|side| values(&self.counts(side, weights).scores()));
+            let differences = first
+                .iter()
+                .zip(&second)
+                .map(|(first, second)| second - first);
+            let differences: Vec<f64> = differences.collect();
+            [first, second, differences].concat()
         };
-        let estimate = |(name, of): Score| {
-            let side = |side| resamples.measure(|places| scores(side, places).as_ref().map(of));
-            let difference =
-                |places: &[usize]| Some(of(&scores(1, places)?) - of(&scores(0, places)?));
-            Some(PairedEstimate {
-                name,
-                first: side(0)?,
-                second: side(1)?,
-                difference: resamples.measure(difference)?,
-            })
+        let estimates = Bootstrap::of_streams(&self.patients, resampling).estimates(of);
+        let names: Vec<_> = names().collect();
+        let at = |place: usize| [0, 1, 2].map(|part| estimates[part * names.len() + place]);
+        let paired = |(place, (name, finding)): (usize, &(&str, Option<Finding>))| {
+            PairedEstimate::of(name, *finding, at(place))
         };
-        SCORES.into_iter().filter_map(estimate).collect()
+        names.iter().enumerate().filter_map(paired).collect()
     }
 
-    fn counts(&self, side: usize, places: impl Iterator<Item = usize>) -> FindingCounts {
+    fn counts(&self, side: usize, weights: &[u32]) -> FindingCounts {
         let mut counts = FindingCounts::default();
-        for place in places {
-            let (truth, said) = &self.0[place];
-            counts.add(truth, &said[side]);
+        for ((truth, said), weight) in self.studies.iter().zip(weights) {
+            (0..*weight).for_each(|_| counts.add(truth, &said[side]));
         }
         counts
     }
+}
+
+/// The names of the scores, in the order of [`values`].
+fn names() -> impl Iterator<Item = (&'static str, Option<Finding>)> {
+    let whole = SCORES.iter().map(|(name, _)| (*name, None));
+    let each = Finding::ALL.into_iter();
+    whole.chain(each.flat_map(|finding| RATES.map(|(name, _)| (name, Some(finding)))))
+}
+
+/// The scores; NaN where one is not defined.
+fn values(scores: &FindingScores) -> Vec<f64> {
+    let mut values = vec![f64::NAN; SCORES.len() + CLASSES * RATES.len()];
+    if scores.studies > 0 {
+        for (value, (_, of)) in values.iter_mut().zip(SCORES) {
+            *value = of(scores);
+        }
+    }
+    for (finding, rates) in &scores.labels {
+        let place = SCORES.len() + *finding as usize * RATES.len();
+        for (value, (_, of)) in values[place..].iter_mut().zip(RATES) {
+            *value = of(rates);
+        }
+    }
+    values
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_interval_holds_its_value_and_equal_sides_do_not_differ() {
+    /// Thirty studies of so many patients; both sides say the same.
+    fn answers(patients: u32) -> PairedAnswers {
         let mut answers = PairedAnswers::default();
         for study in 0..30_usize {
-            let truth = std::array::from_fn(|class| (study + class).is_multiple_of(3));
+            let truth: Said = std::array::from_fn(|class| (study + class).is_multiple_of(3));
             let said = std::array::from_fn(|class| (study * class).is_multiple_of(2));
-            answers.add(truth.map(Some), said, said);
+            let mut truth = truth.map(Some);
+            truth[1] = None;
+            answers.add(truth, said, said, study as u32 * patients / 30);
         }
-        let estimates = answers.estimates();
-        assert_eq!(estimates, answers.estimates());
-        assert_eq!(estimates.len(), 5);
-        for of in estimates {
+        answers
+    }
+
+    #[test]
+    fn every_score_has_an_interval_that_holds_it_and_equal_sides_do_not_differ() {
+        let answers = answers(30);
+        let estimates = answers.estimates(Resampling::default());
+        assert_eq!(estimates, answers.estimates(Resampling::default()));
+        // Of the second finding nothing is known.
+        assert_eq!(estimates.len(), SCORES.len() + RATES.len() * (CLASSES - 1));
+        assert_eq!(estimates[0].first.value, answers.scores(0).macro_f1);
+        for of in &estimates {
             assert!(
                 of.first.low <= of.first.value && of.first.value <= of.first.high,
                 "{of:?}"
@@ -102,6 +171,17 @@ mod tests {
             assert_eq!(of.first, of.second);
             assert_eq!((of.difference.low, of.difference.high), (0.0, 0.0));
         }
-        assert!(PairedAnswers::default().estimates().is_empty());
+        let nobody = PairedAnswers::default().estimates(Resampling::default());
+        assert!(nobody.is_empty());
+    }
+
+    #[test]
+    fn the_studies_of_a_patient_are_drawn_together() {
+        let one = answers(1).estimates(Resampling::default());
+        let accuracy = one.iter().find(|of| of.name == "accuracy").unwrap().first;
+        assert_eq!(
+            (accuracy.low, accuracy.high),
+            (accuracy.value, accuracy.value)
+        );
     }
 }

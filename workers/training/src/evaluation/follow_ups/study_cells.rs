@@ -55,6 +55,11 @@ impl<const N: usize> StudyCells<N> {
         self.studies.unused(used)
     }
 
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        self.studies.patient(record)
+    }
+
     /// The file that was read.
     pub fn path(&self) -> &Path {
         self.studies.path()

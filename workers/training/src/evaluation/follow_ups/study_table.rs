@@ -7,6 +7,7 @@ use radialog_schemas::table::Row;
 use radialog_schemas::{ContentHash, StudyRecord};
 
 use crate::error::TrainingError;
+use crate::evaluation::patients::{self, PATIENT_COLUMNS};
 use crate::prepare::TableFile;
 
 /// The names of columns that identify a study, the first one that is there.
@@ -21,12 +22,19 @@ pub struct RowPlace {
     pub id: String,
 }
 
-/// What a table has of each study.
+/// What a table says of one study.
+#[derive(Clone, Debug)]
+struct StudyRow<T> {
+    line: u64,
+    value: T,
+    patient: Option<Box<str>>,
+}
+
+/// What a table has of each study, and its patient where the table names patients.
 #[derive(Clone, Debug)]
 pub(super) struct StudyTable<T> {
     path: PathBuf,
-    /// Line and value by id.
-    rows: HashMap<String, (u64, T)>,
+    rows: HashMap<String, StudyRow<T>>,
     /// The lines of rows that were passed over, by id.
     passed_over: HashMap<String, u64>,
     /// The hash of what was read, whatever else the file has.
@@ -55,6 +63,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
+        let patient = PATIENT_COLUMNS.iter().find_map(|name| table.optional(name));
         let (mut rows, mut passed_over) = (HashMap::new(), HashMap::new());
         while let Some(row) = table.next_row()? {
             let id = row
@@ -70,7 +79,14 @@ impl<T> StudyTable<T> {
                 passed_over.insert(id.to_owned(), row.line);
                 continue;
             };
-            if let Some((first, _)) = rows.insert(id.to_owned(), (row.line, value)) {
+            let patient = patient.and_then(|column| row.cell(column)).map(Box::from);
+            let line = row.line;
+            let told = StudyRow {
+                line,
+                value,
+                patient,
+            };
+            if let Some(StudyRow { line: first, .. }) = rows.insert(id.to_owned(), told) {
                 let reason = format!("a second row of '{id}', which line {first} has: keep one");
                 return Err(table.fault(&row, reason));
             }
@@ -86,13 +102,21 @@ impl<T> StudyTable<T> {
     /// What there is of a record's study: by its id; by the last part of it behind a slash, also without the `s` that folders of
     /// MIMIC-CXR write before the number that its tables have; or by its image, whose file is called as its `dicom_id`.
     pub(super) fn get(&self, record: &StudyRecord) -> Option<&T> {
-        let mut names = names(record);
-        names.find_map(|name| self.rows.get(name).map(|(_, value)| value))
+        names(record)
+            .find_map(|name| self.rows.get(name))
+            .map(|row| &row.value)
+    }
+
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub(super) fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        let row = names(record).find_map(|name| self.rows.get(name));
+        let told = row.and_then(|row| row.patient.as_deref());
+        told.or_else(|| patients::of_path(&record.file))
     }
 
     /// Where the row of a record's study stands, one that was passed over, too.
     pub(super) fn place(&self, record: &StudyRecord) -> Option<RowPlace> {
-        let whole = names(record).find_map(|name| Some((name, self.rows.get(name)?.0)));
+        let whole = names(record).find_map(|name| Some((name, self.rows.get(name)?.line)));
         let passed_over =
             || names(record).find_map(|name| Some((name, *self.passed_over.get(name)?)));
         whole.or_else(passed_over).map(|(id, line)| RowPlace {
@@ -103,7 +127,7 @@ impl<T> StudyTable<T> {
 
     /// The rows that do not begin on one of these lines, in their order.
     pub(super) fn unused(&self, used: &HashSet<u64>) -> Vec<RowPlace> {
-        let rows = self.rows.iter().map(|(id, (line, _))| (id, *line));
+        let rows = self.rows.iter().map(|(id, row)| (id, row.line));
         let rows = rows.chain(self.passed_over.iter().map(|(id, line)| (id, *line)));
         in_order(rows.filter(|(_, line)| !used.contains(line)))
     }
@@ -117,6 +141,7 @@ impl<T> StudyTable<T> {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
     /// The hash of the ids and of the cells that were read.
     pub(super) fn hash(&self) -> &ContentHash {
         &self.hash
@@ -209,6 +234,15 @@ mod tests {
             table.unused(&HashSet::from([2])),
             [place(3, "b"), place(4, "c")]
         );
+    }
+
+    #[test]
+    fn a_patient_is_as_the_table_says_or_as_the_folder_of_mimic_is_called() {
+        let table = read("study_id,subject_id,view\na,7,PA\nb,,PA\n");
+        let file = "files/p10/p10000032/s50414267/x.jpg";
+        assert_eq!(table.patient(&record("a", file)), Some("7"));
+        assert_eq!(table.patient(&record("b", file)), Some("10000032"));
+        assert_eq!(table.patient(&record("b", "x.png")), None);
     }
 
     #[test]

@@ -9,12 +9,15 @@ use radialog_schemas::{ContentHash, Finding, Label, StudyRecord};
 use super::Truth;
 use super::study_table::{IDS, RowPlace, StudyTable};
 use crate::error::TrainingError;
+use crate::evaluation::label_source::LabelSource;
 use crate::prepare::TableFile;
 
 /// Labels by study; about a hundred bytes each.
 #[derive(Clone, Debug)]
 pub struct TruthTable {
     studies: StudyTable<Truth>,
+    /// Whose labels they are.
+    source: LabelSource,
     /// The findings of which any row has a label.
     known: [bool; super::CLASSES],
     /// The names of columns that are no ids and no findings.
@@ -66,6 +69,7 @@ impl TruthTable {
         let others = table.names().iter().filter(|name| !is_used(name));
         Ok(Self {
             studies,
+            source: LabelSource::table(path, table.names()),
             known,
             others: others.cloned().collect(),
         })
@@ -95,6 +99,16 @@ impl TruthTable {
     /// The file that was read.
     pub fn path(&self) -> &Path {
         self.studies.path()
+    }
+
+    /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
+    pub fn patient<'a>(&'a self, record: &'a StudyRecord) -> Option<&'a str> {
+        self.studies.patient(record)
+    }
+
+    /// Whose labels they are.
+    pub fn source(&self) -> &LabelSource {
+        &self.source
     }
 
     /// The hash of what was read: ids and labels.

@@ -4,9 +4,9 @@ use radialog_schemas::{Finding, Label};
 
 use super::Evaluator;
 use super::agreement::{CLASSES, LabelPair, ScoreFunction, f1, macro_f1, micro_f1};
-use super::bootstrap::Bootstrap;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::Bootstrap;
 use crate::prepare::FindingLabels;
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {

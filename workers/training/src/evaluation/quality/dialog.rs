@@ -8,12 +8,12 @@ use radialog_models::prompt::{ChatPrompt, Exchange};
 use radialog_schemas::Finding;
 
 use super::agreement::{Flags, findings, mean, present};
-use super::bootstrap::Bootstrap;
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, ReportFromLabels, TRAIN, flags};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::Bootstrap;
 use rules::{first_sentence, is_right};
 use script::{ScriptedTurn, TurnKind};
 

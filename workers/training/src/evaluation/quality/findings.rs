@@ -3,11 +3,11 @@
 use radialog_schemas::{Finding, FindingsReport};
 
 use super::agreement::{CLASSES, LabelPair, macro_f1, mean, with_both_answers};
-use super::bootstrap::Bootstrap;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::{self, LabelledTestImage};
 use super::{Evaluator, TRAIN};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::classification::auc;
 
 /// An image with what is known and what was predicted.

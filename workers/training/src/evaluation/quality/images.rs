@@ -7,11 +7,11 @@ use super::agreement::{
     CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, f1, macro_f1, study_f1,
     with_both_answers,
 };
-use super::bootstrap::{Bootstrap, Estimate, permutation_test, shuffled};
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::{Evaluator, GeneratedText, QualityPart, flags};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::{Bootstrap, Estimate, permutation_test, shuffled};
 use crate::random::Random;
 
 /// Shufflings of each resample, for the interval of the difference.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use radialog_schemas::Finding;
 
 use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1};
-use super::bootstrap::Bootstrap;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::text_scores::{BleuCounts, rouge_l};
 use crate::evaluation::words::words;
 use crate::prepare::ReportRow;

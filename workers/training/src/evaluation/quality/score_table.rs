@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::bootstrap::Estimate;
+use crate::evaluation::bootstrap::Estimate;
 
 /// What one part of the evaluation has come to.
 #[derive(Clone, Debug, Serialize)]

@@ -1,43 +1,24 @@
-//! The files that the original's test program writes, under its names and in its wording, so that scripts made for it still
-//! read them.
+//! The files that the original's test program writes of reports: texts, labels and scores.
 
-use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use radialog_models::durable::{self, Replacement};
+use radialog_models::durable::Replacement;
 use radialog_schemas::{Finding, Label};
 
 use super::EvaluatedReports;
 use crate::error::TrainingError;
 use crate::evaluation::corpus::MatchedStudy;
+use crate::evaluation::original_files::{
+    OriginalFiles, OriginalScore, make_folder_of, report_lines,
+};
 use crate::evaluation::report_scores::{Metric, MetricGroup};
 use crate::prepare::CsvOutput;
 
-/// The folder of predictions and labels.
-const PREDICTIONS: &str = "chexbert/outputs/predictions";
-/// The folder of scores.
-const RESULTS: &str = "vicuna_results";
-
-/// The scores in the original's order: its words, and ours.
-const LINES: [(&str, MetricGroup, &str); 11] = [
-    ("Avg Bleu 1", MetricGroup::Text, "BLEU-1"),
-    ("Avg Bleu 2", MetricGroup::Text, "BLEU-2"),
-    ("Avg Bleu 3", MetricGroup::Text, "BLEU-3"),
-    ("Avg Bleu 4", MetricGroup::Text, "BLEU-4"),
-    // Without its data it is another score, which scripts would take for the original's.
-    ("Avg Meteor", MetricGroup::Text, "METEOR 1.5"),
-    ("Avg Rouge", MetricGroup::Text, "ROUGE-L"),
-    ("Mean Chexpert F1", MetricGroup::Labels, "macro F1"),
-    (
-        "Mean Chexpert Precision",
-        MetricGroup::Labels,
-        "macro precision",
-    ),
-    ("Mean Chexpert Recall", MetricGroup::Labels, "macro recall"),
-    ("Sample Chexpert F1", MetricGroup::Labels, "sample F1"),
-    ("Mean Chexpert Accuracy", MetricGroup::Labels, "accuracy"),
-];
+/// The files that are written below a folder for a run of this name.
+pub fn original_files(folder: &Path, name: &str) -> [PathBuf; 3] {
+    let files = OriginalFiles::of(folder, name);
+    [files.predictions(), files.labels(), files.scores("")]
+}
 
 /// Writes predictions, labels and scores below a folder, and returns their paths. The name of the experiment is that of the run,
 /// with `_` for `/`.
@@ -48,38 +29,29 @@ pub fn write_original_files(
     folder: &Path,
     evaluated: &EvaluatedReports<'_>,
 ) -> Result<Vec<PathBuf>, TrainingError> {
-    let name = evaluated.name.trim_matches('/').replace('/', "_");
-    let (predictions, results) = (folder.join(PREDICTIONS), folder.join(RESULTS));
-    for folder in [&predictions, &results] {
-        fs::create_dir_all(folder).map_err(TrainingError::io("create", folder))?;
-    }
-    let texts = predictions.join(format!("predictions_{name}.csv"));
+    let files = OriginalFiles::of(folder, &evaluated.name);
+    let texts = files.predictions();
+    make_folder_of(&texts)?;
     write_texts(&texts, evaluated)?;
     let mut written = vec![texts];
-    if evaluated
-        .corpus
-        .studies
-        .iter()
-        .any(|study| study.labels.is_some())
-    {
-        let labels = predictions.join(format!("labels_{name}.csv"));
+    let mut studies = evaluated.corpus.studies.iter();
+    if studies.any(|study| study.labels.is_some()) {
+        let labels = files.labels();
         write_labels(&labels, evaluated)?;
         written.push(labels);
     }
-    let scores = results.join(format!("results_{name}.txt"));
-    let mut text = format!("{}\n", evaluated.name);
-    for (words, group, metric) in LINES {
-        let of = |found: &&Metric| {
-            found.group == group && found.finding.is_none() && found.name.starts_with(metric)
+    let value = |score| {
+        let (group, name) = match score {
+            OriginalScore::Text(name) => (MetricGroup::Text, name),
+            OriginalScore::Labels(name) => (MetricGroup::Labels, name),
         };
-        let estimate = evaluated.scores.metrics.iter().find(of);
-        if let Some(estimate) = estimate.and_then(|metric| metric.estimate) {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{words}: {:?}", estimate.value);
-        }
-    }
-    durable::replace(&scores, text.as_bytes()).map_err(TrainingError::io("write", &scores))?;
-    written.push(scores);
+        let of =
+            |found: &&Metric| found.group == group && found.finding.is_none() && found.name == name;
+        let metric = evaluated.scores.metrics.iter().find(of)?;
+        metric.estimate.map(|estimate| estimate.value)
+    };
+    let lines = report_lines(&evaluated.name, value);
+    written.push(files.write_scores("", &lines)?);
     Ok(written)
 }
 

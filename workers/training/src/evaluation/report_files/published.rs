@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::EvaluatedReports;
-use crate::evaluation::quality::bootstrap::Estimate;
+use crate::evaluation::bootstrap::Estimate;
 use crate::evaluation::report_scores::MetricGroup;
 use crate::evaluation::text_scores::protocol::TextProtocol;
 
@@ -135,6 +135,14 @@ pub(super) fn caution(evaluated: &EvaluatedReports<'_>) -> String {
             evaluated.options.protocol().name()
         );
     }
+    let (labelled, sources) = (evaluated.scores.totals.labelled, &evaluated.scores.sources);
+    if labelled > 0 && !sources.is_truth_by_chexbert() {
+        let _ = write!(
+            caution,
+            " CE here is beside {}, the published one beside CheXbert's labels of the reference texts: they cannot be compared.",
+            sources.truth_words()
+        );
+    }
     if has_texts && !evaluated.options.scorer.meteor().is_complete() {
         caution += " METEOR here matches by form and stem only (--meteor names its data), the published one by synonyms and paraphrases, too.";
     }
@@ -161,7 +169,7 @@ pub(super) fn markdown(evaluated: &EvaluatedReports<'_>) -> String {
             metric.group.title(),
             metric.name,
             metric.better.word(),
-            metric.protocol
+            cell(&metric.protocol)
         );
     }
     if let Some(ours) = Ours::of(evaluated) {

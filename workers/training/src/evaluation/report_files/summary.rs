@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::EvaluatedReports;
 use crate::evaluation::clinical::UncertainAs;
 use crate::evaluation::corpus::FaultKind;
+use crate::evaluation::label_source::LabelSources;
 use crate::evaluation::report_scores::{BlankAs, Calibration, Comparison, Metric, SetAsides};
 use crate::evaluation::severity::{ErrorWeight, WEIGHTS};
 use crate::evaluation::text_scores::protocol::TextProtocol;
@@ -24,6 +25,8 @@ pub(super) struct Summary<'a> {
     /// The number of faults by kind; they stand in `faults.csv`.
     faults: BTreeMap<FaultKind, u64>,
     notes: Vec<String>,
+    /// Whose labels the scores of labels and findings are of.
+    label_sources: &'a LabelSources,
     metrics: &'a [Metric],
     /// What the errors of labels weigh.
     severity_weights: &'static [ErrorWeight],
@@ -62,8 +65,8 @@ impl<'a> Summary<'a> {
             protocol: evaluated.options.protocol(),
             uncertain: evaluated.options.uncertain,
             blank: evaluated.options.blank,
-            seed: evaluated.options.seed,
-            resamples: evaluated.options.repeats,
+            seed: evaluated.options.resampling.seed,
+            resamples: evaluated.options.resampling.repeats,
             counts: Counts {
                 predictions: corpus.predictions,
                 studies: corpus.studies.len() as u64,
@@ -76,6 +79,7 @@ impl<'a> Summary<'a> {
             },
             faults,
             notes,
+            label_sources: &evaluated.scores.sources,
             metrics: &evaluated.scores.metrics,
             severity_weights: &WEIGHTS,
             calibration: Some(&evaluated.scores.calibration).filter(|bins| !bins.is_empty()),

@@ -85,18 +85,20 @@ pub fn compare(
         (first, second)
     };
     let (first, second) = totals(Box::new(|| false));
+    let sources = ours.1.sources.or(&other.1.sources);
     // Only what both have can be compared.
-    let set = MetricSet::of_both(&first, &second, options);
+    let set = MetricSet::of_both([&first, &second], options, &sources);
     let (mine, others) = (set.values(&first), set.values(&second));
     let real: Vec<f64> = mine
         .iter()
         .zip(&others)
         .map(|(a, b)| (a - b).abs())
         .collect();
-    let reached: Vec<u64> = (0..options.repeats)
+    let reached: Vec<u64> = (0..options.resampling.repeats)
         .into_par_iter()
         .map(|exchange| {
-            let mut random = Random::stream(options.seed, &format!("exchange {exchange}"));
+            let mut random =
+                Random::stream(options.resampling.seed, &format!("exchange {exchange}"));
             let (first, second) = totals(Box::new(move || random.bits() >> 63 == 1));
             let values = set.values(&first).into_iter().zip(set.values(&second));
             let reached = values
@@ -118,7 +120,7 @@ pub fn compare(
             metric,
             ours,
             other,
-            p: (reached + 1) as f64 / (options.repeats + 1) as f64,
+            p: (reached + 1) as f64 / (options.resampling.repeats + 1) as f64,
         })
         .collect();
     Some(Comparison {
@@ -128,7 +130,7 @@ pub fn compare(
             ours.0.studies.len() as u64 - common,
             other.0.studies.len() as u64 - common,
         ),
-        exchanges: options.repeats as u64,
+        exchanges: options.resampling.repeats as u64,
         metrics,
     })
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Better, Estimate, ScoreOptions, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
+use crate::evaluation::label_source::LabelSources;
 use crate::evaluation::text_scores::protocol::TextScore;
 
 /// What a score is of.
@@ -65,35 +66,57 @@ pub struct MetricSet {
     has_labels: bool,
     has_findings: bool,
     has_comparisons: bool,
+    has_radgraph: bool,
+    has_radcliq: bool,
     /// Text scores by name, as far as there are any.
     text: Vec<TextScore>,
     scorer: TextScorer,
-    clinical: String,
+    /// By which rules labels, findings and their ranking are scored.
+    labels: String,
+    findings: String,
+    ranking: String,
+    severity: String,
 }
 
 impl MetricSet {
     /// The scores of what is there.
-    pub fn of(totals: &Totals, options: &ScoreOptions) -> Self {
+    pub fn of(totals: &Totals, options: &ScoreOptions, sources: &LabelSources) -> Self {
         let uncertain = match options.uncertain {
             UncertainAs::Negative => "negative",
             UncertainAs::Positive => "positive",
         };
+        let (reports, truth) = (sources.report_words(), sources.truth_words());
         Self {
             has_labels: totals.labelled > 0,
             has_findings: totals.classified > 0,
+            has_radgraph: totals.radgraph_f1.0 > 0,
+            has_radcliq: totals.radcliq_v1.0 > 0,
             has_comparisons: totals.comparisons.reports > 0,
             text: options.scorer.scores(&totals.text),
             scorer: options.scorer.clone(),
-            clinical: format!("CheXbert labels, uncertain as {uncertain}"),
+            labels: format!("{reports}; truth: {truth}; uncertain as {uncertain}"),
+            findings: format!(
+                "classifier, probability over 0.5; truth: {truth}; uncertain as {uncertain}"
+            ),
+            ranking: format!(
+                "classifier's probabilities; truth: {truth}; uncertain as {uncertain}"
+            ),
+            severity: format!("weights of this project, not validated; truth: {truth}"),
         }
     }
 
     /// The scores that two systems both have.
-    pub(super) fn of_both(first: &Totals, second: &Totals, options: &ScoreOptions) -> Self {
-        let (mut set, other) = (Self::of(first, options), Self::of(second, options));
+    pub(super) fn of_both(
+        [first, second]: [&Totals; 2],
+        options: &ScoreOptions,
+        sources: &LabelSources,
+    ) -> Self {
+        let [mut set, other] = [first, second].map(|totals| Self::of(totals, options, sources));
         set.has_labels &= other.has_labels;
         set.has_findings &= other.has_findings;
         set.has_comparisons &= other.has_comparisons;
+        set.has_radgraph &= other.has_radgraph;
+        set.has_radcliq &= other.has_radcliq;
         if other.text.is_empty() {
             set.text.clear();
         }
@@ -108,6 +131,15 @@ impl MetricSet {
             let scores = self.scorer.scores(&totals.text);
             values.extend(scores.iter().map(|score| score.value));
             values.resize(self.text.len(), f64::NAN);
+        }
+        // NaN where a selection has none.
+        let mean = |(reports, sum): (u64, f64)| sum / reports as f64;
+        if self.has_radgraph {
+            values.push(mean(totals.radgraph_f1));
+        }
+        if self.has_radcliq {
+            let radcliq = mean(totals.radcliq_v1);
+            values.extend([radcliq, 1.0 / radcliq]);
         }
         let or_nan = |value: f64, of: u64| if of == 0 { f64::NAN } else { value };
         if self.has_labels {
@@ -155,15 +187,45 @@ impl MetricSet {
             let protocol = self.scorer.protocol().name();
             add(MetricGroup::Text, protocol, score.name, score.better, None);
         }
+        let annotations = "annotations of others";
+        if self.has_radgraph {
+            add(
+                MetricGroup::Text,
+                annotations,
+                "RadGraph F1",
+                Better::Higher,
+                None,
+            );
+        }
+        if self.has_radcliq {
+            add(
+                MetricGroup::Text,
+                annotations,
+                "RadCliQ-v1",
+                Better::Lower,
+                None,
+            );
+            add(
+                MetricGroup::Text,
+                annotations,
+                "1/RadCliQ-v1",
+                Better::Higher,
+                None,
+            );
+        }
         if self.has_labels {
-            clinical_names(MetricGroup::Labels, &self.clinical, &mut add);
+            clinical_names(MetricGroup::Labels, &self.labels, &mut add);
             let name = "severity-weighted errors of a report";
-            let protocol = "weights of this project, not validated";
-            add(MetricGroup::Labels, protocol, name, Better::Lower, None);
+            add(
+                MetricGroup::Labels,
+                &self.severity,
+                name,
+                Better::Lower,
+                None,
+            );
         }
         if self.has_findings {
-            let protocol = "classifier, probability over 0.5";
-            clinical_names(MetricGroup::Findings, protocol, &mut add);
+            clinical_names(MetricGroup::Findings, &self.findings, &mut add);
         }
         if self.has_comparisons {
             for name in ["reports that compare", "sentences that compare"] {
@@ -191,7 +253,7 @@ impl MetricSet {
             group: MetricGroup::Findings,
             name: name.to_owned(),
             finding,
-            protocol: "classifier's probabilities".to_owned(),
+            protocol: self.ranking.clone(),
             better,
             estimate: None,
         };

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Metric, MetricGroup, MetricSet, ScoreOptions, StudyScores, Totals};
 use crate::evaluation::consistency::{SHARES, kept};
+use crate::evaluation::label_source::LabelSources;
 
 /// Scores of the studies that stay.
 #[derive(Clone, Debug, Serialize)]
@@ -30,7 +31,11 @@ pub struct SetAsides {
 
 impl SetAsides {
     /// Scores of the studies that have sampled reports; none where no study has any.
-    pub(super) fn of(studies: &[StudyScores], options: &ScoreOptions) -> Option<Self> {
+    pub(super) fn of(
+        studies: &[StudyScores],
+        options: &ScoreOptions,
+        sources: &LabelSources,
+    ) -> Option<Self> {
         let sampled: Vec<(&StudyScores, f64)> = studies
             .iter()
             .filter_map(|study| Some((study, study.agreement?)))
@@ -45,7 +50,7 @@ impl SetAsides {
             kept.iter().for_each(|place| totals.add(sampled[*place].0));
             (kept.len() as u64, totals)
         };
-        let set = MetricSet::of(&totals(0.0).1, options);
+        let set = MetricSet::of(&totals(0.0).1, options, sources);
         let names = set.names();
         let rows = std::iter::once(0.0).chain(SHARES).map(|share| {
             let (studies, totals) = totals(share);

@@ -4,6 +4,7 @@ use super::{CLASSES, ScoreOptions, Truths};
 use crate::evaluation::clinical::LabelCounts;
 use crate::evaluation::comparisons::ComparisonCounts;
 use crate::evaluation::corpus::MatchedStudy;
+use crate::evaluation::radgraph::{RadcliqParts, radcliq_v1};
 use crate::evaluation::severity::SeverityErrors;
 use crate::evaluation::text_scores::cider::DocumentFrequencies;
 use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
@@ -22,6 +23,10 @@ pub struct StudyScores {
     pub severity: Option<SeverityErrors>,
     /// Sentences of the report that compare with an earlier image.
     pub comparisons: Option<ComparisonCounts>,
+    /// RadGraph F1, from annotations of others.
+    pub radgraph_f1: Option<f64>,
+    /// RadCliQ-v1, from annotations and scores of others.
+    pub radcliq_v1: Option<f64>,
     /// The classifier's answers beside the reference's labels.
     pub findings: Option<Answers>,
     /// The classifier's probabilities.
@@ -37,6 +42,10 @@ pub struct StudyScores {
 pub struct Totals {
     /// Words of reports beside words of references.
     pub text: TextCounts,
+    /// The number of reports with a RadGraph F1, and its sum.
+    pub radgraph_f1: (u64, f64),
+    /// The number of reports with a RadCliQ-v1, and its sum.
+    pub radcliq_v1: (u64, f64),
     /// Labels of reports.
     pub reports: LabelCounts,
     /// The number of reports whose labels were scored.
@@ -64,10 +73,22 @@ impl StudyScores {
             comparisons: prediction.map(ComparisonCounts::of),
             probabilities: study.probabilities,
             agreement: study.agreement,
+            radgraph_f1: study.radgraph_f1,
             ..Self::default()
         };
         if let (Some(prediction), Some(reference)) = (prediction, reference) {
-            scores.text = Some(options.scorer.counts(prediction, reference, frequencies));
+            let text = options.scorer.counts(prediction, reference, frequencies);
+            if let (Some(radgraph_f1), Some([bertscore, chexbert_similarity])) =
+                (study.radgraph_f1, study.similarities)
+            {
+                scores.radcliq_v1 = Some(radcliq_v1(&RadcliqParts {
+                    radgraph_f1,
+                    bertscore,
+                    chexbert_similarity,
+                    bleu_2: text.smoothed_bleu_2,
+                }));
+            }
+            scores.text = Some(text);
         }
         if let Some(labels) = &study.reference_labels {
             let truth = truths.truth(labels, study.is_of_table);
@@ -121,6 +142,15 @@ impl Totals {
     pub fn add(&mut self, study: &StudyScores) {
         if let Some(text) = &study.text {
             self.text.add(text);
+        }
+        for (of, sum) in [
+            (study.radgraph_f1, &mut self.radgraph_f1),
+            (study.radcliq_v1, &mut self.radcliq_v1),
+        ] {
+            if let Some(value) = of {
+                sum.0 += 1;
+                sum.1 += value;
+            }
         }
         if let Some((truth, said)) = &study.report {
             self.labelled += 1;

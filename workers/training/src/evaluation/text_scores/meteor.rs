@@ -136,6 +136,24 @@ impl SideCounts {
         }
     }
 
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        let matches = self
+            .content_matches
+            .into_iter()
+            .chain(self.function_matches);
+        [self.words, self.function_words].into_iter().chain(matches)
+    }
+
+    fn of_numbers(numbers: &mut impl Iterator<Item = u64>) -> Self {
+        let mut next = || numbers.next().unwrap_or_default();
+        Self {
+            words: next(),
+            function_words: next(),
+            content_matches: std::array::from_fn(|_| next()),
+            function_matches: std::array::from_fn(|_| next()),
+        }
+    }
+
     fn matches(&self) -> u64 {
         self.content_matches.iter().sum::<u64>() + self.function_matches.iter().sum::<u64>()
     }
@@ -162,6 +180,23 @@ impl MeteorCounts {
         self.reference.add(&other.reference);
         if !other.is_whole() {
             self.chunks += other.chunks;
+        }
+    }
+
+    /// The counts of one text as numbers, whose sums over texts are those of all of them.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let mut added = Self::default();
+        added.add(self);
+        let sides = [added.hypothesis, added.reference].into_iter();
+        sides.flat_map(SideCounts::numbers).chain([added.chunks])
+    }
+
+    /// The counts of these numbers.
+    pub(super) fn of_numbers(numbers: &mut impl Iterator<Item = u64>) -> Self {
+        Self {
+            hypothesis: SideCounts::of_numbers(numbers),
+            reference: SideCounts::of_numbers(numbers),
+            chunks: numbers.next().unwrap_or_default(),
         }
     }
 

@@ -10,6 +10,12 @@ use super::{BleuCounts, rouge_l};
 use crate::evaluation::words::ptb::ptb_words;
 use crate::evaluation::words::words;
 
+/// Pairs of words of a text and its reference that are compared at most: METEOR and ROUGE-L compare each with each, and METEOR keeps
+/// all that match. 2,048 words beside as many, many times a report.
+pub(crate) const MOST_PAIRS: usize = 1 << 22;
+/// What is said of a text that has more.
+pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
+
 /// How texts are split, and which scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,6 +81,39 @@ pub struct TextCounts {
 }
 
 impl TextCounts {
+    /// So many numbers are the counts of a text ([`TextCounts::row`]).
+    pub const WIDTH: usize = 35;
+
+    /// The counts of one text as numbers, whose sums over texts are those of all of them. Counts are whole, and exact up to 2^53.
+    pub fn row(&self) -> Vec<f64> {
+        let counts = std::iter::once(self.texts);
+        let counts = counts
+            .chain(self.bleu.numbers())
+            .chain(self.meteor.numbers());
+        let counts = counts.map(|count| count as f64);
+        let sums = [self.rouge_l, self.cider, self.smoothed_bleu_2];
+        counts.chain(sums).collect()
+    }
+
+    /// The counts of a row, or of the sum of several; what is behind [`TextCounts::WIDTH`] numbers is not looked at.
+    pub fn of_row(row: &[f64]) -> Self {
+        let mut counts = row.iter().map(|number| *number as u64);
+        let texts = counts.next().unwrap_or_default();
+        let (bleu, meteor) = (
+            BleuCounts::of_numbers(&mut counts),
+            MeteorCounts::of_numbers(&mut counts),
+        );
+        let sum = |from_end: usize| row.get(Self::WIDTH - from_end).copied().unwrap_or_default();
+        Self {
+            texts,
+            bleu,
+            meteor,
+            rouge_l: sum(3),
+            cider: sum(2),
+            smoothed_bleu_2: sum(1),
+        }
+    }
+
     /// Adds the counts of another text, or of others.
     pub fn add(&mut self, other: &Self) {
         self.texts += other.texts;
@@ -193,6 +232,12 @@ impl TextScorer {
     }
 }
 
+/// As many words as a text can be split into: a punctuation mark is one, and ends one.
+fn most_words(text: &str) -> usize {
+    let marks = text.bytes().filter(u8::is_ascii_punctuation).count();
+    text.split_whitespace().count() + 2 * marks
+}
+
 fn white(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -224,6 +269,15 @@ impl TextProtocol {
     /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
     pub fn has_cider(self) -> bool {
         self == Self::CocoCaption
+    }
+
+    /// Whether a text and its reference have more words than are compared.
+    pub fn is_too_long(self, text: &str, reference: &str) -> bool {
+        // No text of so few bytes has more words, which saves counting them.
+        let most = text.len().max(1).saturating_mul(reference.len().max(1));
+        self.is_caption_toolkit()
+            && most > MOST_PAIRS
+            && most_words(text).saturating_mul(most_words(reference)) > MOST_PAIRS
     }
 
     /// Adds references to what CIDEr has to know before it scores, on all cores; nothing where the protocol has no CIDEr.
@@ -290,6 +344,39 @@ mod tests {
         drawn.iter().for_each(|text| together.add(text));
         assert_eq!(scorer.scores(&resample), scorer.scores(&together));
         assert_eq!(scorer.scores(&TextCounts::default()), []);
+    }
+
+    #[test]
+    fn sums_of_rows_are_the_sums_of_counts() {
+        let scorer = TextScorer::new(TextProtocol::CocoCaption, Meteor::new(None));
+        let pairs = [
+            PAIRS[0],
+            PAIRS[1],
+            PAIRS[2],
+            ("Clear lungs.", "Clear lungs."),
+        ];
+        let mut sum = vec![0.0; TextCounts::WIDTH];
+        let mut together = TextCounts::default();
+        for text in scorer.counts_of_all(&pairs) {
+            let row = text.row();
+            assert_eq!(row.len(), TextCounts::WIDTH);
+            sum.iter_mut()
+                .zip(row)
+                .for_each(|(sum, number)| *sum += number);
+            together.add(&text);
+        }
+        assert_eq!(TextCounts::of_row(&sum), together);
+    }
+
+    #[test]
+    fn texts_of_thousands_of_words_are_too_long_for_what_compares_each_with_each() {
+        let protocol = TextProtocol::Radialog2023;
+        let words = |count: usize| "effusion ".repeat(count);
+        assert!(!protocol.is_too_long(&words(2048), &words(2048)));
+        assert!(protocol.is_too_long(&words(2049), &words(2048)));
+        assert!(!protocol.is_too_long(&words(20_000), "Clear lungs."));
+        assert!(protocol.is_too_long(&".".repeat(3000), &".".repeat(3000)));
+        assert!(!TextProtocol::Rexrank.is_too_long(&words(20_000), &words(20_000)));
     }
 
     #[test]

@@ -187,7 +187,10 @@ impl TableFile {
             .hint
             .as_ref()
             .map_or_else(String::new, |hint| format!(": {hint}"));
-        TrainingError::line(&self.path, 1, format!("{missing}{hint}"))
+        TrainingError::MissingColumn {
+            path: self.path.clone(),
+            reason: format!("{missing}{hint}"),
+        }
     }
 }
 

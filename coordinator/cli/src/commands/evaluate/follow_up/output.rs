@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use radialog_models::durable::Replacement;
 use radialog_schemas::table::escaped;
+use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
-use radialog_training::evaluation::quality::bootstrap::Estimate;
-use radialog_training::evaluation::text_scores::protocol::TextScore;
+use radialog_training::evaluation::text_scores::protocol::TOO_LONG;
+
+use crate::commands::evaluate::estimates::{print_estimates, written};
 
 /// Prints scores of findings side by side.
 pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
@@ -40,41 +42,38 @@ pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
     }
 }
 
-/// Prints scores of both sides with their intervals.
+/// Prints scores of both sides with their intervals: of texts and of all findings together, and F1 of each finding.
 pub(in crate::commands::evaluate) fn print_intervals(
+    how: &str,
     [first, second]: [&str; 2],
     estimates: &[PairedEstimate],
 ) {
-    let cell = |of: &Estimate| format!("{:.4} [{:.4}, {:.4}]", of.value, of.low, of.high);
-    outln!("  95 % intervals, bootstrap of 1,000 resamples over studies, seed 42:");
-    outln!("  {:<18}{first:<26}{second:<26}difference", "");
+    outln!("  {how}:");
+    outln!("  {:<40} {first:<25}{second:<25}difference", "");
     for of in estimates {
-        let (name, difference) = (of.name, cell(&of.difference));
-        outln!(
-            "  {name:<18}{:<26}{:<26}{difference}",
-            cell(&of.first),
-            cell(&of.second)
-        );
+        let name = match of.finding {
+            None => of.name.clone(),
+            Some(finding) if of.name == "F1" => format!("  F1 {}", finding.name()),
+            Some(_) => continue,
+        };
+        let [first, second, difference] =
+            [of.first, of.second, of.difference].map(|estimate| written(Some(estimate)));
+        outln!("  {name:<40} {first:<25}{second:<25}{difference}");
     }
 }
 
-/// Prints scores of texts side by side.
-pub(in crate::commands::evaluate) fn print_texts(columns: &[&Vec<TextScore>]) {
-    let Some(first) = columns.first().filter(|scores| !scores.is_empty()) else {
-        outln!("  no reference reports: texts are not scored");
-        return;
-    };
-    for (place, score) in first.iter().enumerate() {
-        let cells: String = columns
-            .iter()
-            .map(|scores| {
-                format!(
-                    " {:>8.4}",
-                    scores.get(place).map_or(0.0, |score| score.value)
-                )
-            })
-            .collect();
-        outln!("  {:<26}{cells}  higher is better", score.name);
+/// Says where no text was scored.
+pub(in crate::commands::evaluate) fn print_texts(scores: &[ScoreEstimate]) {
+    match scores {
+        [] => outln!("  no reference reports: texts are not scored"),
+        scores => print_estimates(scores),
+    }
+}
+
+/// Says how many texts were too long.
+pub(in crate::commands::evaluate) fn print_too_long(texts: u64) {
+    if texts > 0 {
+        outln!("  {texts} studies have no text scores: {TOO_LONG}");
     }
 }
 

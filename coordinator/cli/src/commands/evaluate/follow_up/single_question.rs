@@ -6,8 +6,10 @@ use std::sync::Arc;
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord};
 use radialog_training::evaluation::follow_ups::{RowPlace, StudyCells};
+use radialog_training::evaluation::patients::Patients;
 
 use super::{AnswersTable, Coverage, Following, Session};
+use crate::named_path::require;
 
 /// Rows that are named.
 const NAMED: usize = 5;
@@ -20,6 +22,8 @@ pub(in crate::commands::evaluate) struct SingleQuestion<const N: usize> {
     pub(in crate::commands::evaluate) run: &'static str,
     /// The table of all answers.
     pub(in crate::commands::evaluate) file: &'static str,
+    /// The table of what is not scored.
+    pub(in crate::commands::evaluate) faults: &'static str,
     /// The column of what is true in it.
     pub(in crate::commands::evaluate) column: &'static str,
     /// The flag that names the table of what is true.
@@ -28,6 +32,13 @@ pub(in crate::commands::evaluate) struct SingleQuestion<const N: usize> {
     pub(in crate::commands::evaluate) truths: Arc<StudyCells<N>>,
     /// The dialog about a study with these image tokens and cells; none where its line lacks something.
     pub(in crate::commands::evaluate) dialog: Dialog<N>,
+}
+
+/// What became of the studies.
+pub(in crate::commands::evaluate) struct Asked {
+    pub(in crate::commands::evaluate) studies: Coverage,
+    /// How the intervals of their scores are made.
+    pub(in crate::commands::evaluate) resampled: String,
 }
 
 /// What makes a dialog of a study.
@@ -39,6 +50,7 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
     path: &Path,
     columns: [&[&str]; N],
 ) -> anyhow::Result<Arc<StudyCells<N>>> {
+    require(path, "it is the table of what is true")?;
     let truths = StudyCells::read(path, columns)?;
     let empty = truths.empty_rows();
     if !empty.is_empty() {
@@ -56,13 +68,14 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
 }
 
 impl<const N: usize> SingleQuestion<N> {
-    /// Asks about every image whose truth is known, writes all answers, and hands each to `score`; none where it was interrupted.
+    /// Asks about every image whose truth is known, writes all answers, and hands each to `score` with a number for its
+    /// patient; none where it was interrupted.
     pub(in crate::commands::evaluate) async fn ask(
         &self,
         session: &Session<'_>,
         images: &FinishedRun,
-        mut score: impl AsyncFnMut(&str, &[String; N]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Coverage>> {
+        mut score: impl AsyncFnMut(&str, &[String; N], u32) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Asked>> {
         let ask = {
             let (images, truths, dialog) = (images.clone(), self.truths.clone(), self.dialog);
             move |record: &StudyRecord| {
@@ -82,8 +95,8 @@ impl<const N: usize> SingleQuestion<N> {
         let Some(answered) = answered.await? else {
             return Ok(None);
         };
-        let faults = self.file.replace(".csv", "-faults.csv");
-        let mut studies = Coverage::create(&session.file(&faults))?;
+        let mut studies = Coverage::create(&session.file(self.faults))?;
+        let mut patients = Patients::default();
         let mut records = images.records().await?;
         let mut following = Following::open(&answered).await?;
         let mut table = AnswersTable::create(&session.file(self.file), self.column)?;
@@ -97,7 +110,8 @@ impl<const N: usize> SingleQuestion<N> {
                 Some((Some(answer), None)) => {
                     table.add(record.study.as_str(), truth, &answer)?;
                     studies.scored += 1;
-                    score(&answer, cells).await?;
+                    let patient = patients.number(self.truths.patient(&record));
+                    score(&answer, cells, patient).await?;
                 }
                 Some((_, Some(error))) => {
                     studies.fail(&record, &format!("its question failed: {error}"))?;
@@ -108,6 +122,9 @@ impl<const N: usize> SingleQuestion<N> {
         studies.name_unused_cells(&self.truths)?;
         studies.check()?;
         table.finish()?;
-        Ok(Some(studies))
+        Ok(Some(Asked {
+            studies,
+            resampled: session.resampling().words("images", patients.named()),
+        }))
     }
 }

@@ -3,15 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Args;
-use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
+use radialog_training::evaluation::bootstrap::Resampling;
+use radialog_training::evaluation::follow_ups::{AnsweredText, AnsweredTexts, SideEstimates};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
-use radialog_training::evaluation::text_scores::protocol::{
-    TextCounts, TextProtocol, TextScore, TextScorer,
-};
+use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
+use tokio::task::spawn_blocking;
+
+use crate::named_path::require_meteor;
 
 /// Texts that are counted at a time, on all cores.
 const CHUNK: usize = 512;
+/// What an error of the temporary file is about.
+const KEPT: &str = "cannot keep counts of texts in a temporary file";
 
 /// Where METEOR's data is.
 #[derive(Args)]
@@ -28,53 +33,63 @@ impl MeteorArgs {
         let Some(place) = self.meteor.clone() else {
             return Ok(Meteor::new(None));
         };
-        let data = tokio::task::spawn_blocking(move || MeteorData::read(&place)).await??;
+        require_meteor(&place)?;
+        let data = spawn_blocking(move || MeteorData::read(&place)).await??;
         Ok(Meteor::new(Some(Arc::new(data))))
     }
 }
 
-/// Texts beside their references by the original's protocol, whose scores need no other texts.
-pub(in crate::commands::evaluate) struct TextTotals {
-    scorer: TextScorer,
-    counts: TextCounts,
-    /// Texts, each with its reference, that are still to count.
-    pending: Vec<(String, String)>,
+/// Texts of one side or of two beside their references, by the original's protocol.
+pub(in crate::commands::evaluate) struct TextTotals<const SIDES: usize> {
+    /// None while they are counted on another thread.
+    counted: Option<AnsweredTexts<SIDES>>,
+    /// Texts that are still to count.
+    pending: Vec<AnsweredText<SIDES>>,
 }
 
-impl TextTotals {
-    pub(in crate::commands::evaluate) fn new(meteor: &Meteor) -> Self {
-        Self {
-            scorer: TextScorer::new(TextProtocol::Radialog2023, meteor.clone()),
-            counts: TextCounts::default(),
+impl<const SIDES: usize> TextTotals<SIDES> {
+    pub(in crate::commands::evaluate) fn new(meteor: &Meteor) -> anyhow::Result<Self> {
+        let scorer = TextScorer::new(TextProtocol::Radialog2023, meteor.clone());
+        Ok(Self {
+            counted: Some(AnsweredTexts::new(scorer).context(KEPT)?),
             pending: Vec::new(),
-        }
+        })
     }
 
+    /// Adds the texts of a study of this patient.
     pub(in crate::commands::evaluate) async fn add(
         &mut self,
-        text: &str,
+        texts: [&str; SIDES],
         reference: &str,
+        patient: u32,
     ) -> anyhow::Result<()> {
-        self.pending.push((text.to_owned(), reference.to_owned()));
+        let texts = texts.map(str::to_owned);
+        self.pending.push((texts, reference.to_owned(), patient));
         match self.pending.len() {
             CHUNK => self.count().await,
             _ => Ok(()),
         }
     }
 
-    /// The scores of all texts; none where there was none.
-    pub(in crate::commands::evaluate) async fn scores(mut self) -> anyhow::Result<Vec<TextScore>> {
+    /// The scores of all texts.
+    pub(in crate::commands::evaluate) async fn estimates(
+        mut self,
+        resampling: Resampling,
+    ) -> anyhow::Result<SideEstimates<SIDES>> {
         self.count().await?;
-        Ok(self.scorer.scores(&self.counts))
+        let counted = self.counted.context("texts were not counted")?;
+        let estimates = spawn_blocking(move || counted.estimates(resampling));
+        estimates.await?.context(KEPT)
     }
 
     async fn count(&mut self) -> anyhow::Result<()> {
-        let (scorer, texts) = (self.scorer.clone(), std::mem::take(&mut self.pending));
-        // The protocol has no CIDEr, which would look at all references first.
-        let count = move || scorer.counts_with(&texts, &DocumentFrequencies::default());
-        for counts in tokio::task::spawn_blocking(count).await? {
-            self.counts.add(&counts);
-        }
+        let mut counted = self.counted.take().context("texts were not counted")?;
+        let texts = std::mem::take(&mut self.pending);
+        let count = move || {
+            let added = counted.add(&texts);
+            added.map(|()| counted)
+        };
+        self.counted = Some(spawn_blocking(count).await?.context(KEPT)?);
         Ok(())
     }
 }

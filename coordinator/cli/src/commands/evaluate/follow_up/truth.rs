@@ -4,12 +4,18 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::StudyRecord;
-use radialog_training::evaluation::follow_ups::{self, RowPlace, StudyCells, Truth, TruthTable};
+use radialog_training::evaluation::follow_ups::{
+    self, RowPlace, StratifiedSelection, StudyCells, Truth, TruthTable,
+};
+use radialog_training::evaluation::label_source::LabelSource;
+use radialog_training::evaluation::patients;
 use serde::Serialize;
 
 use super::output::FaultsTable;
 use crate::exit::UsageError;
+use crate::named_path::require;
 
 /// What is true.
 #[derive(Args)]
@@ -19,10 +25,22 @@ pub(in crate::commands::evaluate) struct TruthArgs {
     /// scores are not those by another table. A finding without any label in the table is left out of the means
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Ask about all studies with a finding, and a thirteenth as many without, as RaDialog's --strat_eval, of those that --split and
+    /// --limit leave. Studies of which it is not known what is true are counted, and not selected
+    #[arg(long)]
+    stratified: bool,
+}
+
+/// What is true, and of which studies it counts.
+pub(in crate::commands::evaluate) struct Truths {
+    known: Known,
+    is_stratified: bool,
+    /// None until it is known which reports there are, and where all studies count.
+    selection: Option<StratifiedSelection>,
 }
 
 /// Where it is known what is true.
-pub(in crate::commands::evaluate) enum Truths {
+enum Known {
     /// The labels of the reference.
     References,
     /// A table, by study, and how it is called.
@@ -36,6 +54,9 @@ pub(in crate::commands::evaluate) struct Coverage {
     pub(in crate::commands::evaluate) scored: u64,
     /// Studies of which it is not known what is true.
     pub(in crate::commands::evaluate) without_truth: u64,
+    /// Studies that a stratified selection left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(in crate::commands::evaluate) not_selected: u64,
     /// Studies that failed before there was anything to score.
     pub(in crate::commands::evaluate) failed: u64,
     /// The first of those that were not scored, each with its reason.
@@ -52,14 +73,29 @@ pub(in crate::commands::evaluate) struct Coverage {
     faults_file: String,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Studies that are named.
 const LISTED: usize = 10;
 
 impl TruthArgs {
+    /// Whether studies are selected by what is true.
+    pub(in crate::commands::evaluate) fn is_stratified(&self) -> bool {
+        self.stratified
+    }
+
     pub(in crate::commands::evaluate) fn read(&self) -> anyhow::Result<Truths> {
-        let Some(path) = &self.labels else {
-            return Ok(Truths::References);
+        let truths = |known| Truths {
+            known,
+            is_stratified: self.stratified,
+            selection: None,
         };
+        let Some(path) = &self.labels else {
+            return Ok(truths(Known::References));
+        };
+        require(path, "--labels is a table of labels")?;
         let table = TruthTable::read(path)?;
         let unknown: Vec<&str> = table.unknown().iter().map(|of| of.name()).collect();
         if !unknown.is_empty() {
@@ -83,44 +119,97 @@ impl TruthArgs {
         }
         // A run is resumed with the same table alone.
         let name = format!("labels {}", table.hash().short());
-        Ok(Truths::Table(table, name))
+        Ok(truths(Known::Table(table, name)))
     }
 }
 
 impl Truths {
+    /// Selects studies of a run, where that is asked for.
+    pub(in crate::commands::evaluate) async fn select(
+        mut self,
+        run: &FinishedRun,
+    ) -> anyhow::Result<Self> {
+        if !self.is_stratified {
+            return Ok(self);
+        }
+        let mut selection = StratifiedSelection::default();
+        let mut records = run.records().await?;
+        while let Some(record) = records.next().await? {
+            let truth = self.of(&record).filter(|_| record.error.is_none());
+            if let Some(truth) = truth {
+                selection.add(record.study.as_str(), &truth);
+            }
+        }
+        self.selection = Some(selection.finish());
+        Ok(self)
+    }
+
+    /// Whether anything is asked about a study; of which it is not known what is true, nothing is where studies are selected.
+    pub(in crate::commands::evaluate) fn selects(&self, record: &StudyRecord) -> bool {
+        self.selection.as_ref().is_none_or(|selection| {
+            let truth = self.of(record);
+            truth.is_some_and(|truth| selection.has(record.study.as_str(), &truth))
+        })
+    }
+
     /// What is true of a study, where that is known.
     pub(in crate::commands::evaluate) fn of(&self, record: &StudyRecord) -> Option<Truth> {
-        match self {
-            Self::References => record.reference_labels.as_ref().map(follow_ups::truth),
-            Self::Table(table, _) => table.get(record),
+        match &self.known {
+            Known::References => record.reference_labels.as_ref().map(follow_ups::truth),
+            Known::Table(table, _) => table.get(record),
         }
     }
 
-    /// How it is called.
-    pub(in crate::commands::evaluate) fn name(&self) -> &str {
-        match self {
-            Self::References => "references",
-            Self::Table(_, name) => name,
+    /// The patient of a study, where it is known: by the table, or by the folders of MIMIC-CXR.
+    pub(in crate::commands::evaluate) fn patient<'a>(
+        &'a self,
+        record: &'a StudyRecord,
+    ) -> Option<&'a str> {
+        match &self.known {
+            Known::References => patients::of_path(&record.file),
+            Known::Table(table, _) => table.patient(record),
+        }
+    }
+
+    /// How the run is called that asks by it: with another truth it is another one.
+    pub(in crate::commands::evaluate) fn name(&self) -> String {
+        let name = match &self.known {
+            Known::References => "references",
+            Known::Table(_, name) => name,
+        };
+        match self.is_stratified {
+            true => format!("{name}, stratified"),
+            false => name.to_owned(),
+        }
+    }
+
+    /// Whose labels say what is true.
+    pub(in crate::commands::evaluate) fn source(&self) -> LabelSource {
+        match &self.known {
+            Known::References => {
+                LabelSource::chexbert("references of the archive, by the run's scoring stage")
+            }
+            Known::Table(table, _) => table.source().clone(),
         }
     }
 
     /// Where it is not known, and why.
     fn gap(&self, record: &StudyRecord) -> Gap {
-        match self {
-            Self::References => Gap {
+        match &self.known {
+            Known::References => Gap {
                 file: record.file.clone(),
                 line: None,
                 reason: "it has no reference report: give --labels, or a manifest with a reference column".to_owned(),
             },
-            Self::Table(table, _) => Gap::of_table(table.path(), table.place(record), "--labels"),
+            Known::Table(table, _) => Gap::of_table(table.path(), table.place(record), "--labels"),
         }
     }
 
     /// The rows of the table that do not begin on one of these lines.
     fn unused(&self, used: &HashSet<u64>) -> Option<(&Path, Vec<RowPlace>)> {
-        match self {
-            Self::References => None,
-            Self::Table(table, _) => Some((table.path(), table.unused(used))),
+        match &self.known {
+            Known::References => None,
+            Known::Table(table, _) => Some((table.path(), table.unused(used))),
         }
     }
 }
@@ -160,6 +249,7 @@ impl Coverage {
         Ok(Self {
             scored: 0,
             without_truth: 0,
+            not_selected: 0,
             failed: 0,
             skipped: Vec::new(),
             rows_without_study: None,
@@ -175,7 +265,7 @@ impl Coverage {
         record: &StudyRecord,
         truths: &Truths,
     ) -> anyhow::Result<Option<Truth>> {
-        if let Truths::Table(table, _) = truths {
+        if let Known::Table(table, _) = &truths.known {
             self.used
                 .extend(table.place(record).map(|place| place.line));
         }
@@ -187,6 +277,10 @@ impl Coverage {
         if truth.is_none() {
             self.without_truth += 1;
             self.skip(record, truths.gap(record))?;
+        }
+        if truth.is_some() && !truths.selects(record) {
+            self.not_selected += 1;
+            return Ok(None);
         }
         Ok(truth)
     }
@@ -289,6 +383,7 @@ impl Coverage {
         let Self {
             scored,
             without_truth,
+            not_selected,
             failed,
             skipped,
             rows_without_study,
@@ -296,6 +391,9 @@ impl Coverage {
             ..
         } = self;
         outln!("{scored} studies scored, {without_truth} without a truth, {failed} failed");
+        if *not_selected > 0 {
+            outln!("  {not_selected} not selected");
+        }
         skipped
             .iter()
             .for_each(|skipped| outln!("  not scored: {skipped}"));

@@ -11,8 +11,14 @@ use radialog_training::evaluation::corpus::{
 };
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
-use super::{Blank, ReportArgs, labels};
-use crate::exit::UsageError;
+use super::{Blank, ReportArgs, labels, run_references};
+use crate::commands::evaluate::text::annotations::Annotations;
+use crate::named_path::{require, require_meteor};
+
+/// What an error of the file of texts is about.
+const NO_STORE: &str = "cannot keep texts in a temporary file";
+/// What an error of a thread is about.
+const ENDED: &str = "the evaluation ended unexpectedly";
 
 /// What is scored, and its texts.
 pub(super) struct Read {
@@ -41,15 +47,10 @@ pub(super) fn require_files(args: &ReportArgs) -> anyhow::Result<()> {
             "--references are tables, folders of reports, or ReXrank's JSON",
         )?;
     }
-    Ok(())
-}
-
-/// Refuses a path that leads nowhere.
-fn require(path: &Path, what: &str) -> anyhow::Result<()> {
-    match path.exists() {
-        true => Ok(()),
-        false => Err(UsageError(format!("there is no '{}': {what}", path.display())).into()),
+    if let Some(path) = &args.meteor {
+        require_meteor(path)?;
     }
+    Ok(())
 }
 
 impl Read {
@@ -61,10 +62,19 @@ impl Read {
         out: &Path,
         name: &str,
     ) -> anyhow::Result<Option<Self>> {
-        let (of, path) = (args.clone(), reports.to_owned());
-        let mut read = tokio::task::spawn_blocking(move || Self::of(&of, &path))
-            .await
-            .context("the evaluation ended unexpectedly")??;
+        let path = reports.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut store = TextStore::new().context(NO_STORE)?;
+            let predictions = PredictionFile::read(&path, &mut store)?;
+            anyhow::Ok((predictions, store))
+        });
+        let (mut predictions, mut store) = read.await.context(ENDED)??;
+        if args.references.is_empty() {
+            run_references::fetch(&mut predictions, &mut store, &args.labelling).await?;
+        }
+        let of = args.clone();
+        let read = tokio::task::spawn_blocking(move || Self::of(&of, predictions, store));
+        let mut read = read.await.context(ENDED)??;
         // A stratified selection follows from the labels; any other one saves labelling.
         if let Some(limit) = args.limit.filter(|_| !args.stratified) {
             read.corpus.limit(limit as usize);
@@ -72,6 +82,18 @@ impl Read {
         if !labels::complete(&mut read.corpus, &read.texts, &args.labelling, out, name).await? {
             return Ok(None);
         }
+        let (of, protocol) = (args.clone(), args.protocol.protocol());
+        let read = tokio::task::spawn_blocking(move || {
+            let dropped = read.corpus.drop_long_texts(&read.texts, protocol);
+            dropped.context("cannot read a stored text")?;
+            let is_rexrank = protocol == TextProtocol::Rexrank;
+            let annotations = Annotations::open(&of.annotations, is_rexrank)?;
+            if !annotations.is_empty() {
+                read.corpus.annotate(|id| annotations.of_study(id));
+            }
+            anyhow::Ok(read)
+        });
+        let mut read = read.await.context(ENDED)??;
         if args.stratified {
             read.corpus.stratify()?;
             if let Some(limit) = args.limit {
@@ -81,9 +103,17 @@ impl Read {
         Ok(Some(read))
     }
 
-    fn of(args: &ReportArgs, reports: &Path) -> anyhow::Result<Self> {
-        let mut store = TextStore::new().context("cannot keep texts in a temporary file")?;
-        let predictions = PredictionFile::read(reports, &mut store)?;
+    fn of(
+        args: &ReportArgs,
+        mut predictions: PredictionFile,
+        mut store: TextStore,
+    ) -> anyhow::Result<Self> {
+        if !args.references.is_empty() && predictions.stored_references().next().is_some() {
+            predictions.notes.push(
+                "the reference texts of the run itself do not count, since --references names others"
+                    .to_owned(),
+            );
+        }
         let mut files = args.references.clone();
         if files.is_empty() && predictions.has_references {
             files.push(predictions.path.clone());
@@ -101,9 +131,7 @@ impl Read {
                 Some(References::read(&files, section, &wanted, &mut store)?)
             }
         };
-        let texts = store
-            .finish()
-            .context("cannot keep texts in a temporary file")?;
+        let texts = store.finish().context(NO_STORE)?;
         let wanted = MatchOptions {
             split: args.split.clone(),
             blank_is_absent: matches!(args.blank, Blank::Negative),

@@ -40,7 +40,10 @@ pub(super) async fn complete(
     let texts = block_in_place(|| texts_to_label(corpus, stored))?;
     if texts.is_empty() {
         // All of them are empty, of which a labeler says nothing.
-        block_in_place(|| corpus.take_labels(|span| label(stored, span, &HashMap::new())))?;
+        let none = HashMap::new();
+        block_in_place(|| {
+            corpus.take_labels("all of them empty", |span| label(stored, span, &none))
+        })?;
         return Ok(true);
     }
     // Other texts are another run.
@@ -71,13 +74,16 @@ pub(super) async fn complete(
         labels.insert(record.study.to_string(), all);
     }
     results.tell_failures();
-    block_in_place(|| corpus.take_labels(|span| label(stored, span, &labels)))?;
     let manifest = bundle.manifest();
-    corpus.notes.push(format!(
-        "labels of {} different texts by the scoring component of bundle '{}' ({})",
-        texts.len(),
+    let labeler = format!(
+        "by the scoring component of bundle '{}' ({})",
         manifest.name,
         manifest.hash().short()
+    );
+    block_in_place(|| corpus.take_labels(&labeler, |span| label(stored, span, &labels)))?;
+    corpus.notes.push(format!(
+        "labels of {} different texts {labeler}",
+        texts.len()
     ));
     Ok(true)
 }

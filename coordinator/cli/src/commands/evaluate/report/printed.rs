@@ -7,6 +7,8 @@ use radialog_training::evaluation::corpus::{Corpus, FaultKind, InputFault};
 use radialog_training::evaluation::report_files::EvaluatedReports;
 use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup, SetAsides};
 
+use crate::commands::evaluate::estimates::written;
+
 /// So many faults of a kind are named; all of them are in faults.csv.
 const NAMED: usize = 5;
 
@@ -78,7 +80,7 @@ fn print_group(evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
         outln!(
             "  {:<40} {:<24}  {} is better{other}",
             metric.name,
-            estimate(metric),
+            written(metric.estimate),
             metric.better.word()
         );
     }
@@ -110,7 +112,9 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
             let found = metrics.iter().find(of);
             format!(
                 "  {:<24}",
-                found.map(|metric| estimate(metric)).unwrap_or_default()
+                found
+                    .map(|metric| written(metric.estimate))
+                    .unwrap_or_default()
             )
         };
         let line = match counts.known(finding) {
@@ -124,18 +128,6 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
             line.trim_end()
         );
     }
-}
-
-fn estimate(metric: &Metric) -> String {
-    metric.estimate.map_or_else(
-        || "-".to_owned(),
-        |estimate| {
-            format!(
-                "{:.4} [{:.4}, {:.4}]",
-                estimate.value, estimate.low, estimate.high
-            )
-        },
-    )
 }
 
 fn print_set_asides(set_asides: &SetAsides) {

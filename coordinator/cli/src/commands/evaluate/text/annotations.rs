@@ -5,30 +5,41 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
+use radialog_schemas::table::{TableError, TableReader};
 use radialog_training::evaluation::radgraph::{RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1};
+use radialog_training::evaluation::text_file::read_text;
 use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
 
 use crate::exit::UsageError;
+use crate::named_path::require;
 
 /// The columns of `--report-scores`, by the names that CXR-Report-Metric gives them.
 const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
 /// Where annotations lie.
 #[derive(Args)]
 #[command(next_help_heading = "Annotations, for --protocol rexrank")]
-pub(super) struct AnnotationArgs {
-    /// RadGraph's annotations of the hypotheses: an object by row, "0" being the first, as RadGraph writes it
+pub(in crate::commands::evaluate) struct AnnotationArgs {
+    /// RadGraph's annotations of the hypotheses: an object by row, "0" being the first, as RadGraph writes it; by study for
+    /// `evaluate report`
     #[arg(long, value_name = "JSON", requires = "radgraph_references")]
     radgraph_hypotheses: Option<PathBuf>,
     /// RadGraph's annotations of the references
     #[arg(long, value_name = "JSON", requires = "radgraph_hypotheses")]
     radgraph_references: Option<PathBuf>,
     /// Scores of each row from elsewhere, for RadCliQ-v1: a table with columns bertscore and semb_score, as CXR-Report-Metric
-    /// writes it, in the order of the texts
+    /// writes it, in the order of the texts, or with study_id
     #[arg(long, value_name = "CSV", requires = "radgraph_hypotheses")]
     report_scores: Option<PathBuf>,
+}
+
+impl AnnotationArgs {
+    /// Whether any are named.
+    pub(in crate::commands::evaluate) fn are_given(&self) -> bool {
+        self.radgraph_hypotheses.is_some()
+    }
 }
 
 /// A score that is not computed, and what it would need.
@@ -38,13 +49,10 @@ pub(super) struct NotComputed {
     pub(super) reason: &'static str,
 }
 
-/// The annotations of all rows, and the sums of the scores so far.
-pub(super) struct Annotations {
+/// The annotations of all rows.
+pub(in crate::commands::evaluate) struct Annotations {
     graphs: Option<[Graphs; 2]>,
     scores: Option<ReportScores>,
-    scored: u64,
-    radgraph_f1: f64,
-    radcliq_v1: f64,
 }
 
 /// RadGraph's annotations of a file.
@@ -58,10 +66,15 @@ struct ReportScores {
     file: PathBuf,
     /// The line of each row, and its cells as they stand: a row that is not scored may have none.
     rows: Vec<(u64, [String; 2])>,
+    /// The places of rows by the ids of their studies, where the table has a column of those.
+    ids: HashMap<String, usize>,
 }
 
 impl Annotations {
-    pub(super) fn open(args: &AnnotationArgs, is_rexrank: bool) -> anyhow::Result<Self> {
+    pub(in crate::commands::evaluate) fn open(
+        args: &AnnotationArgs,
+        is_rexrank: bool,
+    ) -> anyhow::Result<Self> {
         let files = args
             .radgraph_hypotheses
             .as_deref()
@@ -78,30 +91,31 @@ impl Annotations {
         Ok(Self {
             graphs,
             scores: scores.transpose()?,
-            scored: 0,
-            radgraph_f1: 0.0,
-            radcliq_v1: 0.0,
         })
     }
 
-    /// Adds a row, counted from 0, whose BLEU-2 is known.
-    pub(super) fn add(&mut self, row: u64, bleu_2: f64) -> anyhow::Result<()> {
+    /// The number of scores of a row ([`Annotations::scores_of`]).
+    pub(super) fn width(&self) -> usize {
+        usize::from(self.graphs.is_some()) + usize::from(self.scores.is_some())
+    }
+
+    /// RadGraph F1 and RadCliQ-v1 of a row, counted from 0, whose BLEU-2 is known; those that have annotations.
+    pub(super) fn scores_of(&self, row: u64, bleu_2: f64) -> anyhow::Result<Vec<f64>> {
         let Some([hypotheses, references]) = &self.graphs else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let radgraph_f1 = radgraph_f1(hypotheses.row(row)?, references.row(row)?);
-        self.scored += 1;
-        self.radgraph_f1 += radgraph_f1;
+        let mut found = vec![radgraph_f1];
         if let Some(scores) = &self.scores {
             let [bertscore, chexbert_similarity] = scores.row(row)?;
-            self.radcliq_v1 += radcliq_v1(&RadcliqParts {
+            found.push(radcliq_v1(&RadcliqParts {
                 radgraph_f1,
                 bertscore,
                 chexbert_similarity,
                 bleu_2,
-            });
+            }));
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Refuses files that have more than this many rows, the number of texts: they are of other texts.
@@ -120,25 +134,64 @@ impl Annotations {
         }
     }
 
-    /// The scores of all rows that were added.
-    pub(super) fn scores(&self) -> Vec<TextScore> {
-        let mean = |sum: f64| sum / self.scored.max(1) as f64;
+    /// The scores of some rows, from the sums of [`Annotations::scores_of`] and their number.
+    pub(super) fn scores(&self, sums: &[f64], rows: u64) -> Vec<TextScore> {
+        let mut means = sums.iter().map(|sum| sum / rows as f64);
         let score = |name, value, better| TextScore {
             name,
             value,
             better,
         };
         let mut scores = Vec::new();
-        if self.graphs.is_some() {
-            let value = mean(self.radgraph_f1);
+        if let Some(value) = means.next() {
             scores.push(score("RadGraph F1", value, Better::Higher));
         }
-        if self.scores.is_some() {
-            let value = mean(self.radcliq_v1);
+        if let Some(value) = means.next() {
             scores.push(score("RadCliQ-v1", value, Better::Lower));
             scores.push(score("1/RadCliQ-v1", 1.0 / value, Better::Higher));
         }
         scores
+    }
+
+    /// Whether there are any.
+    pub(in crate::commands::evaluate) fn is_empty(&self) -> bool {
+        self.graphs.is_none()
+    }
+
+    /// RadGraph F1 of a study, and its scores from elsewhere where there are any, by its id; a row without an id is `row N`.
+    pub(in crate::commands::evaluate) fn of_study(
+        &self,
+        id: &str,
+    ) -> Result<(f64, Option<[f64; 2]>), String> {
+        let Some([hypotheses, references]) = &self.graphs else {
+            return Err("there are no annotations".to_owned());
+        };
+        // Annotations of texts without ids are numbered from 0 on.
+        let number = id
+            .strip_prefix("row ")
+            .and_then(|row| row.parse::<u64>().ok());
+        let key = number.map_or_else(|| id.to_owned(), |row| row.saturating_sub(1).to_string());
+        let graph = |graphs: &'_ Graphs| {
+            let file = graphs.file.display();
+            graphs
+                .rows
+                .get(&key)
+                .cloned()
+                .ok_or(format!("{file} has no \"{key}\""))
+        };
+        let radgraph_f1 = radgraph_f1(&graph(hypotheses)?, &graph(references)?);
+        let similarities = match &self.scores {
+            None => None,
+            Some(scores) => {
+                let by_number = number.map(|row| row.saturating_sub(1) as usize);
+                let place = by_number.or_else(|| scores.ids.get(id).copied());
+                let file = scores.file.display();
+                let place = place.ok_or(format!("{file} has no row of it"))?;
+                let found = scores.row(place as u64);
+                Some(found.map_err(|error| error.to_string())?)
+            }
+        };
+        Ok((radgraph_f1, similarities))
     }
 
     /// What ReXrank shows and is not among the scores.
@@ -178,10 +231,12 @@ impl Graphs {
 }
 
 fn graphs(file: &Path) -> anyhow::Result<Graphs> {
-    let shown = file.display();
-    let open = File::open(file).with_context(|| format!("cannot open {shown}"))?;
-    let rows = serde_json::from_reader(BufReader::new(open))
-        .with_context(|| format!("{shown} is no RadGraph JSON, an object of annotations by row"))?;
+    require(file, "it is RadGraph's JSON")?;
+    let json = read_text(file)?;
+    let rows = serde_json::from_str(&json).with_context(|| {
+        let shown = file.display();
+        format!("{shown} is no RadGraph JSON, an object of annotations by row")
+    })?;
     Ok(Graphs {
         file: file.to_owned(),
         rows,
@@ -205,21 +260,32 @@ impl ReportScores {
 
 fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
     let shown = file.display();
-    let mut reader = csv::Reader::from_path(file).with_context(|| format!("cannot use {shown}"))?;
-    let header = reader.headers()?.clone();
-    let places = COLUMNS.map(|column| header.iter().position(|name| name == column));
+    require(file, "it is a table of scores, a row a text")?;
+    let open = File::open(file).with_context(|| format!("cannot open {shown}"))?;
+    let cannot_use = |error: TableError| anyhow!("cannot use {shown}: {}", error.with_line());
+    let mut table = TableReader::new(BufReader::new(open)).map_err(cannot_use)?;
+    let places = COLUMNS.map(|column| table.header().column(column));
     let [Some(bertscore), Some(semb_score)] = places else {
-        bail!("{shown} has not both columns {COLUMNS:?}");
+        let message = format!("{shown} has not both columns {COLUMNS:?}");
+        return Err(UsageError(message).into());
     };
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.with_context(|| format!("cannot use {shown}"))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let cell = |place: usize| record.get(place).unwrap_or_default().to_owned();
-        rows.push((line, [cell(bertscore), cell(semb_score)]));
+    let (mut rows, mut ids) = (Vec::new(), HashMap::new());
+    let id = ["study_id", "id"]
+        .iter()
+        .find_map(|name| table.header().column(name));
+    for row in table.by_ref() {
+        let row = row.map_err(cannot_use)?;
+        if let Some(id) = id.and_then(|column| row.cell(column)) {
+            ids.insert(id.to_owned(), rows.len());
+        }
+        rows.push((
+            row.line,
+            [bertscore, semb_score].map(|place| row.text(place).to_owned()),
+        ));
     }
     Ok(ReportScores {
         file: file.to_owned(),
         rows,
+        ids,
     })
 }

@@ -7,6 +7,7 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::evaluation::corpus::prediction_file::{FILE_COLUMNS, ID_COLUMNS};
+use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::prepare::{FindingLabels, TableFile};
 
 /// Names of the columns that have a radiologist's text, the best first.
@@ -17,8 +18,6 @@ const TEXT_COLUMNS: [&str; 5] = [
     "report",
     "text",
 ];
-/// Columns that name the patient.
-const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
 /// Where a table has what.
 pub(super) struct Columns {
@@ -59,8 +58,9 @@ impl Columns {
             unused: Vec::new(),
         };
         let names = table.names();
-        let has = |reason: &str| {
-            TrainingError::line(path, 1, format!("{reason}; it has {}", names.join(", ")))
+        let has = |reason: &str| TrainingError::MissingColumn {
+            path: path.to_owned(),
+            reason: format!("{reason}; it has {}", names.join(", ")),
         };
         if columns.ids.is_empty() && columns.files.is_empty() {
             return Err(has(&format!(

@@ -9,6 +9,7 @@ use crate::error::TrainingError;
 use crate::evaluation::corpus::FaultKind;
 use crate::evaluation::corpus::stem;
 use crate::evaluation::corpus::stored_texts::TextStore;
+use crate::evaluation::label_source::LabelSource;
 use crate::prepare::{TableFile, text_cell};
 
 /// So many columns are named where a table has more than are used.
@@ -25,6 +26,9 @@ impl References {
         let columns = Columns::of(&table, &file.path)?;
         file.has_texts = columns.text.is_some();
         file.has_labels = columns.findings.iter().any(Option::is_some);
+        file.labels_by = file
+            .has_labels
+            .then(|| LabelSource::table(&file.path, table.names()));
         if let Some(column) = columns.text {
             self.notes.push(format!(
                 "reference texts are the column '{}' of {}",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escaped;
-use crate::evaluation::quality::bootstrap::Estimate;
+use crate::evaluation::bootstrap::Estimate;
 use crate::evaluation::report_scores::Calibration;
 
 /// Width of a drawing, in its own units.

@@ -1,0 +1,68 @@
+//! The radiologists' reports that a run's archive had: they lie in the store of the run, and its lines name them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt, stream};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::{ContentHash, ObjectKey};
+use radialog_training::evaluation::corpus::{PredictionFile, TextStore};
+
+use crate::commands::prepare::run::RunArgs;
+
+/// Texts that are fetched at a time.
+const FETCHES: usize = 16;
+
+/// Fetches the references of a run's studies. What the store does not have is named.
+pub(super) async fn fetch(
+    predictions: &mut PredictionFile,
+    texts: &mut TextStore,
+    args: &RunArgs,
+) -> anyhow::Result<()> {
+    let stored: Vec<(usize, ObjectKey)> = predictions.stored_references().collect();
+    if stored.is_empty() {
+        return Ok(());
+    }
+    let folder = predictions.path.parent().unwrap_or(Path::new("."));
+    let objects = store(args, folder).await?;
+    let objects = objects.as_deref();
+    let fetched = stream::iter(stored).map(|(place, key)| async move {
+        let text = match objects {
+            Some(objects) => text(objects, &key).await?,
+            None => None,
+        };
+        anyhow::Ok((place, text))
+    });
+    let mut fetched = fetched.buffered(FETCHES);
+    while let Some((place, text)) = fetched.try_next().await? {
+        predictions.take_reference(place, text.as_deref(), texts)?;
+    }
+    Ok(())
+}
+
+/// The run's store: the one that is configured, else that of its folder; none where there is none.
+async fn store(args: &RunArgs, folder: &Path) -> anyhow::Result<Option<Arc<dyn Objects>>> {
+    let mut config = args.configuration()?;
+    let directory = config
+        .objects
+        .directory
+        .get_or_insert_with(|| folder.join("objects"));
+    // A store that is not there is made nowhere, by somebody who only reads.
+    if config.s3.is_none() && !directory.is_dir() {
+        return Ok(None);
+    }
+    Ok(Some(Backends::objects(&config).await?))
+}
+
+/// A stored text; none where it is gone or damaged.
+async fn text(objects: &dyn Objects, key: &ObjectKey) -> anyhow::Result<Option<String>> {
+    let content = match objects.get(key).await {
+        Ok(content) => content,
+        Err(ObjectError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error).context("cannot read a reference of the run"),
+    };
+    let is_whole = ObjectKey::reference(&ContentHash::of(&content)) == *key;
+    Ok(String::from_utf8(content.into()).ok().filter(|_| is_whole))
+}

@@ -1,0 +1,71 @@
+//! Who a study is of: studies of one patient are alike, and are drawn together where intervals are.
+
+use std::collections::HashMap;
+
+/// Columns that name the patient.
+pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
+
+/// Numbers for patients, from 0 on.
+#[derive(Clone, Debug, Default)]
+pub struct Patients {
+    known: HashMap<String, u32>,
+    next: u32,
+}
+
+impl Patients {
+    /// The number of a patient of this name; a study whose patient is not known is of one of its own.
+    pub fn number(&mut self, name: Option<&str>) -> u32 {
+        let next = self.next;
+        let number = match name.map(str::trim).filter(|name| !name.is_empty()) {
+            None => next,
+            Some(name) => {
+                let name = of_mimic(name).unwrap_or(name);
+                match self.known.get(name) {
+                    Some(number) => *number,
+                    None => *self.known.entry(name.to_owned()).or_insert(next),
+                }
+            }
+        };
+        self.next = next.max(number + 1);
+        number
+    }
+
+    /// The number of patients that are known by name.
+    pub fn named(&self) -> u64 {
+        self.known.len() as u64
+    }
+}
+
+/// The patient whose folder of MIMIC-CXR's tree a path leads through, as `files/p10/p10000032/s50414267/...`.
+pub fn of_path(path: &str) -> Option<&str> {
+    path.split('/').find_map(of_mimic)
+}
+
+/// The number of a patient as tables of MIMIC-CXR have it; its folders are called `p` and the number.
+fn of_mimic(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix('p')?;
+    (digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn studies_of_a_patient_have_one_number_and_those_of_nobody_one_each() {
+        let mut patients = Patients::default();
+        let of_folder = of_path("files/p10/p10000032/s50414267/x.jpg");
+        assert_eq!(of_folder, Some("10000032"));
+        let names = [
+            of_folder,
+            None,
+            Some("p10000032"),
+            Some(" "),
+            Some("b"),
+            None,
+        ];
+        assert_eq!(names.map(|name| patients.number(name)), [0, 1, 0, 2, 3, 4]);
+        assert_eq!(patients.named(), 2);
+        assert_eq!(of_path("p1/x.png"), None);
+    }
+}
