@@ -580,7 +580,7 @@ mod tests {
         let options = MatchOptions::default();
         let mut corpus = Corpus::of(predictions, Some(references), &options).unwrap();
         corpus.faults.clear();
-        let nothing = corpus.take_labels(|_| Ok::<_, ()>(None));
+        let nothing = corpus.take_labels("by the bundle", |_| Ok::<_, ()>(None));
         assert_eq!(nothing, Ok(()));
         let place = |fault: &InputFault| {
             let name = Path::new(&*fault.file).file_name().unwrap();
