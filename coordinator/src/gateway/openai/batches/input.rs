@@ -307,9 +307,8 @@ mod tests {
     async fn reading_goes_on_at_every_place_that_a_line_has_told() {
         let folder = tempfile::tempdir().unwrap();
         // Whole parts, as an upload makes them; a line lies across their border.
-        let content: Vec<u8> = (0..3)
-            .flat_map(|line| [b'a' + line; PART / 2 + 7].into_iter().chain(*b"\n"))
-            .collect();
+        let line = |letter: u8| [vec![letter; PART / 2 + 7], b"\n".to_vec()].concat();
+        let content = [b'a', b'b', b'c'].map(line).concat();
         let parts: Vec<&[u8]> = content.chunks(PART).collect();
         let longest = PART as u64;
         let mut from_start = lines(folder.path(), &parts, InputPlace::default(), longest).await;

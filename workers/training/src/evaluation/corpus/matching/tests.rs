@@ -1,0 +1,44 @@
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::super::{ReferenceSection, TextStore};
+use super::*;
+
+#[test]
+fn what_a_labeler_failed_on_is_named_where_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let predictions = write("predictions.csv", "id,report\na,Edema.\nb,Clear.\n");
+    let references = write("references.csv", "id,findings\nx,No.\nb,Clear.\na,Fine.\n");
+    let mut store = TextStore::new().unwrap();
+    let predictions = PredictionFile::read(&predictions, &mut store).unwrap();
+    let wanted: HashSet<String> = predictions.names().collect();
+    let section = ReferenceSection::Findings;
+    let references = References::read(&[references], section, &wanted, &mut store).unwrap();
+    let options = MatchOptions::default();
+    let mut corpus = Corpus::of(predictions, Some(references), &options).unwrap();
+    corpus.faults.clear();
+    let nothing = corpus.take_labels("by the bundle", |_| Ok::<_, ()>(None));
+    assert_eq!(nothing, Ok(()));
+    let place = |fault: &InputFault| {
+        let name = Path::new(&*fault.file).file_name().unwrap();
+        (
+            name.to_string_lossy().into_owned(),
+            fault.line,
+            fault.id.clone(),
+        )
+    };
+    let places: Vec<_> = corpus.faults.iter().map(place).collect();
+    let expected = [
+        ("predictions.csv", 3, "b"),
+        ("references.csv", 3, "b"),
+        ("predictions.csv", 2, "a"),
+        ("references.csv", 4, "a"),
+    ];
+    let expected = expected.map(|(file, line, id)| (file.to_owned(), line, id.to_owned()));
+    assert_eq!(places, expected);
+}
