@@ -71,7 +71,7 @@ fn what_the_readme_applies_is_there() {
 #[test]
 fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
-    let fixtures = ["site", "proxy"].map(fixture);
+    let fixtures = ["site", "proxy", "claim"].map(fixture);
     let patches = fixtures.clone().map(|name| {
         let file = folder().join(name).join("kustomization.yaml");
         let text = std::fs::read_to_string(file).unwrap();
@@ -80,7 +80,7 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     for patches in &patches {
         assert!(readme.contains(patches.as_str()), "{patches}");
     }
-    let [site, proxy] = fixtures.map(|name| Manifests::of(&name));
+    let [site, proxy, claim] = fixtures.map(|name| Manifests::of(&name));
     for workload in site.workloads() {
         let secrets = &workload.pod()["imagePullSecrets"];
         assert_eq!(
@@ -98,7 +98,7 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     assert_eq!(outside["to"].as_array().unwrap().len(), 2);
     let fetch = &proxy.workload("weights").pod()["initContainers"][0];
     assert_eq!(fetch["env"][0]["name"], "HTTPS_PROXY");
-    let claim = proxy.get("PersistentVolumeClaim", "bundles");
+    let claim = claim.get("PersistentVolumeClaim", "bundles");
     assert_eq!(claim["spec"]["storageClassName"], "shared");
 }
 
