@@ -16,7 +16,22 @@ use lapin::{BasicProperties, Channel, Confirmation, Error};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use super::publisher::PublishOutcome;
+/// What came of publishing a message once.
+#[derive(Debug)]
+pub(super) enum PublishOutcome {
+    /// The broker has confirmed that the message is durable.
+    Confirmed,
+    /// There is no such queue.
+    NoRoute,
+    /// The broker does not take it, for now.
+    Refused,
+    /// The message may be there or not.
+    Unknown,
+    /// The connection broke; the message may be there or not.
+    Broken(Option<Error>),
+    /// There was no answer until the deadline.
+    TimedOut,
+}
 
 /// A message to publish once.
 pub(super) struct PublishRequest {

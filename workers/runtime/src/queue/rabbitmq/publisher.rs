@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lapin::BasicProperties;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Error};
 use radialog_schemas::queues;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::confirms::PublishRequest;
+use super::confirms::{PublishOutcome, PublishRequest};
 use super::connection::{Session, SupervisedConnection};
 use super::{properties, topology};
 use crate::queue::{Message, QueueError};
@@ -22,23 +22,6 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 /// What the broker says where it has an alarm.
 const BLOCKED: &str = "it takes no messages for now, since it has an alarm: it is short of memory or disk. Make room there, or \
                        raise vm_memory_high_watermark or lower disk_free_limit; `rabbitmq-diagnostics alarms` names it";
-
-/// What came of publishing a message once.
-#[derive(Debug)]
-pub(super) enum PublishOutcome {
-    /// The broker has confirmed that the message is durable.
-    Confirmed,
-    /// There is no such queue.
-    NoRoute,
-    /// The broker does not take it, for now.
-    Refused,
-    /// The message may be there or not.
-    Unknown,
-    /// The connection broke; the message may be there or not.
-    Broken(Option<Error>),
-    /// There was no answer until the deadline.
-    TimedOut,
-}
 
 /// Publishes until the broker confirms, on new connections where need be, until `deadline`.
 pub(super) async fn publish(
