@@ -7,7 +7,6 @@ use candle_core::{Device, Tensor};
 use radialog_models::ModelError;
 use radialog_runtime::stage::{Feed, StageOutput};
 use radialog_schemas::Failure;
-use rayon::prelude::*;
 
 /// Takes what is ready, up to `limit` items, runs the model on it and answers, until the feed is closed.
 /// `model` returns one content an input, in order; the batch's time is shared evenly.
@@ -39,32 +38,53 @@ pub(crate) fn run_batches<I>(
     }
 }
 
-/// Runs `network` on images `[3, side, side]`; it takes a batch `[B, 3, side, side]` and returns one output an image.
+/// Runs `network` on images `[3, side, side]`, stacked to a batch `[B, 3, side, side]`; it returns one output an image.
 ///
-/// With `together` the images are stacked, as a GPU wants them. Else every image is a batch of its own, so that its bytes do
-/// not depend on the others; the cores share the images.
-pub(crate) fn run_on_images<T: Send>(
+/// Where a batch fails, each of its images is tried alone, so that one which fails fails alone; with `whole_batch`, where an
+/// output depends on the whole batch, all have failed.
+pub(crate) fn run_on_images<T>(
     device: &Device,
-    together: bool,
+    whole_batch: bool,
     images: &[&Tensor],
-    network: impl Fn(&Tensor) -> Result<Vec<T>, ModelError> + Sync,
+    network: impl Fn(&Tensor) -> Result<Vec<T>, ModelError>,
 ) -> Vec<Result<T, Failure>> {
-    let run = |images: &[&Tensor]| -> Vec<Result<T, Failure>> {
-        let outputs = Tensor::stack(images, 0)
-            .and_then(|batch| batch.to_device(device))
-            .map_err(ModelError::from)
-            .and_then(|batch| network(&batch));
-        match outputs {
-            Ok(outputs) => outputs.into_iter().map(Ok).collect(),
-            Err(error) => {
-                let failure = Failure::from(error);
-                images.iter().map(|_| Err(failure.clone())).collect()
-            }
-        }
+    let run = |images: &[&Tensor]| -> Result<Vec<T>, ModelError> {
+        network(&Tensor::stack(images, 0)?.to_device(device)?)
     };
-    if together {
-        run(images)
-    } else {
-        images.par_chunks(1).flat_map_iter(run).collect()
+    match run(images) {
+        Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+        Err(error) if whole_batch || images.len() == 1 => vec![Failure::from(error); images.len()]
+            .into_iter()
+            .map(Err)
+            .collect(),
+        Err(_) => images
+            .chunks(1)
+            .flat_map(|alone| run_on_images(device, true, alone, &network))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_fails_fails_alone_unless_outputs_depend_on_the_batch() {
+        let values = [1f32, f32::NAN, 3.0];
+        let images = values.map(|value| Tensor::new(&[value], &Device::Cpu).unwrap());
+        let images: Vec<&Tensor> = images.iter().collect();
+        let network = |batch: &Tensor| -> Result<Vec<f32>, ModelError> {
+            let values: Vec<f32> = batch.flatten_all()?.to_vec1()?;
+            match values.iter().any(|value| value.is_nan()) {
+                true => Err(ModelError::Input("not a number".to_owned())),
+                false => Ok(values),
+            }
+        };
+        let found = run_on_images(&Device::Cpu, false, &images, network);
+        assert!(matches!(found[..], [Ok(1.0), Err(_), Ok(3.0)]));
+        let found = run_on_images(&Device::Cpu, true, &images, network);
+        assert!(found.len() == 3 && found.iter().all(Result::is_err));
+        let found = run_on_images(&Device::Cpu, false, &images[..1], network);
+        assert!(matches!(found[..], [Ok(1.0)]));
     }
 }

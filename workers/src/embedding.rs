@@ -76,8 +76,8 @@ impl StageWork for EmbeddingStage {
     fn run(&self, feed: &mut dyn Feed<InputImage>) {
         batch::run_batches(feed, self.batch_limit, |images| {
             let tensors: Vec<&Tensor> = images.iter().map(|image| &image.tensor).collect();
-            let together = self.embedder.sees_whole_batch() || !self.device.is_cpu();
-            batch::run_on_images(&self.device, together, &tensors, |images| {
+            let whole_batch = self.embedder.sees_whole_batch();
+            batch::run_on_images(&self.device, whole_batch, &tensors, |images| {
                 self.embed(images)
             })
         });

@@ -68,8 +68,7 @@ impl StageWork for FindingsStage {
         batch::run_batches(feed, self.batch_limit, |images| {
             let tensors: Vec<&Tensor> = images.iter().map(|image| &image.tensor).collect();
             let predict = |images: &Tensor| self.predictor.predict(images);
-            let together = !self.device.is_cpu();
-            let reports = batch::run_on_images(&self.device, together, &tensors, predict);
+            let reports = batch::run_on_images(&self.device, false, &tensors, predict);
             let contents = images.iter().zip(reports).map(|(image, report)| {
                 let mut report = report?;
                 report.warnings.clone_from(&image.warnings);

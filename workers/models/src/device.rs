@@ -39,6 +39,11 @@ pub fn from_name(name: &str) -> Result<Device, DeviceError> {
     })
 }
 
+/// The instructions beyond the usual ones that kernels use on this processor, by name; none where it has none of them.
+pub fn cpu_instructions() -> Vec<&'static str> {
+    crate::kernels::cpu::names()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

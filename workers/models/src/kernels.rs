@@ -4,6 +4,8 @@
 //! Each number of a result is computed in an order that follows from the layer alone. So it has the same bytes whatever
 //! it is batched with, and whatever number of threads there are.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod attention;
 pub(crate) mod buffer;
 pub(crate) mod convolution;

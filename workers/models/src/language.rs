@@ -15,6 +15,7 @@ mod projection;
 pub mod quantized;
 pub mod sampler;
 mod speculation;
+mod threads;
 mod trained;
 
 pub use adapter_id::AdapterId;

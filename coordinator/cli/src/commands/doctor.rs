@@ -89,7 +89,10 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.report(
         "device",
         device
-            .map(|_| args.models.device.clone())
+            .map(|device| match device.is_cpu() {
+                true => format!("cpu: {}", cpu_kernels()),
+                false => args.models.device.clone(),
+            })
             .map_err(Into::into),
     );
     checks.report("limits", limits());
@@ -157,6 +160,14 @@ async fn state(config: &Config) -> anyhow::Result<String> {
     // To connect is to try keys, scripts and channels.
     drop(Backends::state(config).await?);
     Ok("reachable; keys, scripts and channels work".into())
+}
+
+/// The kernels that this processor gets; last bits of outputs in bf16 follow from them.
+fn cpu_kernels() -> String {
+    match radialog_models::device::cpu_instructions().as_slice() {
+        [] => "kernels for any processor".to_owned(),
+        names => format!("kernels for {}", names.join(", ")),
+    }
 }
 
 fn limits() -> anyhow::Result<String> {

@@ -37,7 +37,7 @@ pub(crate) struct Heads<'a> {
 /// Writes `softmax(query key^T / sqrt(width)) value` of each head and sequence, `[.., heads * width]`.
 ///
 /// # Panics
-/// Where spans lie beyond the rows, or queries of spans overlap.
+/// Where spans lie beyond the rows, queries of spans overlap, or queries have no keys.
 pub(crate) fn attend(heads: Heads<'_>, spans: &[Span], result: &mut [f32]) {
     attend_with(Features::detected(), heads, spans, result);
 }
@@ -52,6 +52,10 @@ fn attend_with(features: Features, heads: Heads<'_>, spans: &[Span], result: &mu
             end * row <= result.len().min(heads.query.len())
                 && span.keys.end * row <= heads.key.len().min(heads.value.len()),
             "a sequence lies beyond the rows"
+        );
+        assert!(
+            !span.keys.is_empty() || span.queries.is_empty(),
+            "a sequence attends to nothing"
         );
     }
     let target = Shared(result.as_mut_ptr());
@@ -91,7 +95,7 @@ impl Head<'_> {
     fn compute(&self) {
         let (width, keys) = (self.heads.width, self.span.keys.len());
         let queries = self.span.queries.len();
-        if queries == 0 || keys == 0 {
+        if queries == 0 {
             return;
         }
         let (key_panels, width_panels) = (keys.div_ceil(COLUMNS), width.div_ceil(COLUMNS));

@@ -17,6 +17,8 @@ pub(crate) struct Buffer {
     /// None only while it is dropped.
     memory: Option<MmapMut>,
     length: usize,
+    /// Whether the memory is kept for the next buffer when this one goes.
+    reused: bool,
 }
 
 /// What an allocator would keep, and no more than that: which pages a layer gets changes no number, since it reads only what it
@@ -43,14 +45,16 @@ impl Buffer {
         Self {
             memory: Some(memory),
             length,
+            reused: true,
         }
     }
 
-    /// The same for weights, which are never given back for something else: all zero.
+    /// The same for weights: all zero, and freed when they go instead of being kept for activations.
     pub(crate) fn zeroed(length: usize) -> Self {
         Self {
             memory: Some(map((length * size_of::<f32>()).max(1))),
             length,
+            reused: false,
         }
     }
 
@@ -80,6 +84,9 @@ impl Drop for Buffer {
         let Some(memory) = self.memory.take() else {
             return;
         };
+        if !self.reused {
+            return;
+        }
         let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = spare.iter().map(|memory| memory.len()).sum();
         if kept + memory.len() <= KEPT {

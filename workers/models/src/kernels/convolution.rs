@@ -8,7 +8,9 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::cpu::Features;
-use super::gemm::{Activation, Finish, PackedMatrix, Precision, bf16, multiply, multiply_rows};
+use super::gemm::{
+    Activation, Finish, PackedMatrix, Precision, bf16, multiply, multiply_rows_with,
+};
 
 mod patches;
 mod winograd;
@@ -169,14 +171,6 @@ impl Convolution {
         relu: bool,
         result: &mut [f32],
     ) {
-        let Window {
-            input,
-            output,
-            kernel,
-            stride,
-        } = self.window;
-        let target = self.extent(extent);
-        assert!(map.len() == extent.pixels() * input && result.len() == target.pixels() * output);
         let finish = Finish {
             bias: Some(&self.bias),
             residual,
@@ -186,13 +180,33 @@ impl Convolution {
                 Activation::None
             },
         };
+        self.compute_with(Features::detected(), map, extent, finish, result);
+    }
+
+    fn compute_with(
+        &self,
+        features: Features,
+        map: &[f32],
+        extent: Extent,
+        finish: Finish<'_>,
+        result: &mut [f32],
+    ) {
+        let Window {
+            input,
+            output,
+            kernel,
+            stride,
+        } = self.window;
+        let target = self.extent(extent);
+        assert!(map.len() == extent.pixels() * input && result.len() == target.pixels() * output);
         match &self.weights {
-            Weights::Winograd(winograd) => winograd.compute(map, extent, finish, result),
+            Weights::Winograd(winograd) => {
+                winograd.compute(features, map, extent, finish, result);
+            }
             Weights::Direct(weights) if (kernel, stride) == (1, 1) => {
-                multiply_rows(map, weights, finish, result);
+                multiply_rows_with(features, map, weights, finish, result);
             }
             Weights::Direct(weights) => {
-                let features = Features::detected();
                 let patches = Patches {
                     map,
                     extent,
@@ -212,11 +226,15 @@ impl Convolution {
     }
 }
 
-/// 3 x 3 maximum with stride 2 and padding 1 of maps without negative values.
+/// 3 x 3 maximum with stride 2 and padding 1 of maps without negative values. What is not a number stays, so that broken weights
+/// show.
 pub(crate) fn max_pool(map: &[f32], extent: Extent, result: &mut [f32]) {
     let target = extent.halved_by(2);
     let channels = map.len() / extent.pixels().max(1);
     assert!(map.len() == extent.pixels() * channels && result.len() == target.pixels() * channels);
+    if result.is_empty() {
+        return;
+    }
     result
         .par_chunks_exact_mut(target.columns * channels)
         .enumerate()
@@ -229,8 +247,9 @@ pub(crate) fn max_pool(map: &[f32], extent: Extent, result: &mut [f32]) {
                         let start = ((image * extent.rows + y) * extent.columns + x) * channels;
                         for (largest, &value) in pixel.iter_mut().zip(&map[start..start + channels])
                         {
-                            // What is not a number stays, so that broken weights show.
-                            *largest = if value < *largest { *largest } else { value };
+                            if value > *largest || value.is_nan() {
+                                *largest = value;
+                            }
                         }
                     }
                 }

@@ -85,17 +85,17 @@ pub(crate) fn multiply_rows(
     multiply_rows_with(Features::detected(), values, weights, finish, result);
 }
 
-fn multiply_rows_with(
+/// The same with these instructions.
+pub(crate) fn multiply_rows_with(
     features: Features,
     values: &[f32],
     weights: &PackedMatrix,
     finish: Finish<'_>,
     result: &mut [f32],
 ) {
-    let source = Dense {
-        values,
-        depth: weights.depth(),
-    };
+    let depth = weights.depth();
+    let source = Dense { values, depth };
+    assert_eq!(values.len(), source.rows() * depth, "rows of another width");
     match weights.precision() {
         Precision::F32 => multiply(features, &source, weights, finish, result),
         Precision::Bf16 => bf16::multiply(features, &source, weights, finish, result),
@@ -113,22 +113,23 @@ pub(crate) fn multiply(
     finish: Finish<'_>,
     result: &mut [f32],
 ) {
-    share(features, weights, finish, source.even(), result, |piece| {
+    let shape = (source.rows(), source.even());
+    share(features, weights, finish, shape, result, |piece| {
         piece.compute(source);
     });
 }
 
-/// Shares out a product to threads, whole lines of `line` rows where there are some.
+/// Shares out a product of so many rows to threads, whole lines of `line` rows where there are some.
 fn share(
     features: Features,
     weights: &PackedMatrix,
     finish: Finish<'_>,
-    line: usize,
+    (rows, line): (usize, usize),
     result: &mut [f32],
     compute: impl Fn(&Piece<'_>) + Sync,
 ) {
     let width = weights.width();
-    let rows = result.len() / width;
+    assert!(weights.depth() > 0, "a product of rows of nothing");
     assert!(
         result.len() == rows * width
             && finish.bias.is_none_or(|bias| bias.len() == width)
@@ -137,7 +138,7 @@ fn share(
                 .is_none_or(|residual| residual.len() == result.len()),
         "a product of {rows} rows of {width} does not fit"
     );
-    if rows == 0 {
+    if result.is_empty() {
         return;
     }
     let threads = rayon::current_num_threads();
@@ -353,4 +354,4 @@ fn panels(rows: Range<usize>, panel: usize) -> impl Iterator<Item = (usize, usiz
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

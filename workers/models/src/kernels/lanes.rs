@@ -189,14 +189,6 @@ impl Lanes for Portable {
     }
 }
 
-/// Whether the processor has what [`Avx2`] uses; known when it is compiled in a build for x86-64-v3.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
-}
-
 fn pair([low, high]: [i8; 2]) -> i32 {
     (i32::from(high) << 16) | (i32::from(low) & 0xffff)
 }

@@ -96,7 +96,7 @@ mod tests {
                 bias: &bias,
                 eps: 1e-5,
             };
-            for features in [Features::PORTABLE, Features::detected()] {
+            for features in Features::each() {
                 let mut found = values.clone();
                 normalise_with(features, norm, &mut found);
                 for (row, found) in values.chunks(width).zip(found.chunks(width)) {

@@ -193,7 +193,7 @@ impl PackedMatrix {
         let panels = self.rows.div_ceil(ROWS);
         let some = |first: usize| {
             let panels = first..panels.min(first + PANELS);
-            // SAFETY: the processor has what `features` and the standard library found, x is of this matrix's width and
+            // SAFETY: the processor has what `features` says, x is of this matrix's width and
             // groups and has tiles where they are used, and the panels are the matrix's; no other call has them.
             #[cfg(target_arch = "x86_64")]
             unsafe {
@@ -203,7 +203,7 @@ impl PackedMatrix {
                 if features.avx512_vnni {
                     return self.panels_avx512(x, panels, &output);
                 }
-                if lanes::has_avx2() {
+                if features.avx2 {
                     return self.panels_avx2(x, panels, &output);
                 }
             }
@@ -283,8 +283,8 @@ impl PackedMatrix {
         output: &Output,
     ) {
         let mut scratch = tiles::Scratch::new(x.rows);
-        // SAFETY: the processor has tiles, as the caller says; they are given back below.
-        unsafe { tiles::set_up(x.tile_width(), x.rows) };
+        // SAFETY: the processor has tiles, as the caller says, and nothing else uses them here.
+        let _tiles = unsafe { tiles::set_up(x.tile_width(), x.rows) };
         for panel in panels {
             let bytes = self.panel_bytes(panel).as_ptr();
             // SAFETY: the panel has all blocks of the matrix's width, which is that of x and its tiles.
@@ -302,8 +302,6 @@ impl PackedMatrix {
                 }
             }
         }
-        // SAFETY: they were set up above.
-        unsafe { tiles::release() };
     }
 
     /// The products of panels with all rows, eight at a time.

@@ -25,7 +25,8 @@ enum Stored {
 }
 
 impl KvCache {
-    /// An empty cache for at most `capacity` positions. Memory is taken as positions are written.
+    /// An empty cache for at most `capacity` positions, with room for all of them from the start. Beside quantised weights a model
+    /// makes caches of pages instead, which take memory as positions are written.
     ///
     /// # Errors
     /// Out of device memory.

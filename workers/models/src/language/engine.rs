@@ -11,22 +11,25 @@ use candle_core::Tensor;
 
 use super::LanguageError;
 use super::adapter_id::AdapterId;
-use super::cache::KvCache;
 use super::llama::{LanguageModel, SequenceChunk};
 use super::sampler::{Sampler, Sampling};
 use super::speculation::{self, Drafts, Speculation};
+use super::threads::on_own_threads;
 use sequence::ActiveSequence;
+use shared_prefixes::SharedPrefixes;
 use starting::StartingSequence;
 use turn_caches::{CachedTurn, TurnCaches};
 
 mod sequence;
+mod shared_prefixes;
 mod starting;
 mod turn_caches;
 
-/// Beginnings of prompts that are kept: one for each wording and adapter in use.
-const MAX_SHARED_PREFIXES: usize = 4;
-/// Prompts of batch work that are kept for those that begin alike, as shares of the cache of all running sequences.
-const KEPT_PROMPTS: usize = 8;
+/// The cache of all running sequences is so many times what is kept of the prompts of batch work, for those that begin alike.
+const CACHE_OVER_KEPT_PROMPTS: usize = 8;
+/// More running sequences than these draft nothing: a drafted row that is wrong then costs them all more than one that is right
+/// saves.
+const MOST_DRAFTING: usize = 2;
 /// A longer beginning belongs to one conversation and is not worth keeping.
 const MAX_PREFIX_LENGTH: usize = 256;
 
@@ -130,8 +133,7 @@ pub struct Engine {
     running: Vec<ActiveSequence>,
     /// The sequence whose prompt is being read, some positions a step.
     starting: Option<StartingSequence>,
-    /// The most recently used first.
-    shared_prefixes: Vec<SharedPrefix>,
+    shared_prefixes: SharedPrefixes,
     turn_caches: TurnCaches,
     /// Prompts of batch work with a key.
     prompt_caches: TurnCaches,
@@ -144,11 +146,6 @@ struct QueuedRequest {
     request: GenerationRequest,
 }
 
-struct SharedPrefix {
-    ids: Vec<u32>,
-    cache: KvCache,
-}
-
 impl Engine {
     /// An engine without sequences.
     pub fn new(model: Arc<LanguageModel>, mut limits: EngineLimits) -> Self {
@@ -156,14 +153,14 @@ impl Engine {
             limits.speculate = 0;
         }
         let turn_caches = TurnCaches::new(limits.chat.kept_tokens);
-        let prompt_caches = TurnCaches::new(limits.cache_tokens / KEPT_PROMPTS);
+        let prompt_caches = TurnCaches::new(limits.cache_tokens / CACHE_OVER_KEPT_PROMPTS);
         Self {
             model,
             limits,
             waiting: Default::default(),
             running: Vec::new(),
             starting: None,
-            shared_prefixes: Vec::new(),
+            shared_prefixes: SharedPrefixes::default(),
             turn_caches,
             prompt_caches,
             drafts: Drafts::default(),
@@ -271,12 +268,21 @@ impl Engine {
         self.turn_caches.extend(known);
     }
 
-    /// Gives every running sequence one more token, or several where a draft was right, then reads at most 64 positions of the prompt of one that starts, so that
-    /// running answers never wait for longer than that takes. A sequence that cannot start finishes with its error.
+    /// Gives every running sequence one more token, or several where a draft was right, then reads at most 64 positions of the
+    /// prompt of one that starts, its beginning included, so that running answers never wait for longer than that takes. On a
+    /// CPU this computes on threads of its own, beside those that images share. A sequence that cannot start finishes with its error.
     ///
     /// # Errors
     /// The network failed on the running sequences; they are all lost and must be admitted again.
     pub fn step(&mut self) -> Result<Vec<EngineEvent>, LanguageError> {
+        if self.model.device().is_cpu() {
+            on_own_threads(|| self.step_here())
+        } else {
+            self.step_here()
+        }
+    }
+
+    fn step_here(&mut self) -> Result<Vec<EngineEvent>, LanguageError> {
         let mut events = Vec::new();
         self.decode(&mut events).inspect_err(|_| {
             self.running.clear();
@@ -291,7 +297,9 @@ impl Engine {
             }
         }
         if let Some(mut starting) = self.starting.take() {
-            match starting.read_on(&self.model) {
+            let read = starting.read_on(&self.model);
+            let kept = |logits| self.keep_beginning(&mut starting).map(|()| logits);
+            match read.and_then(kept) {
                 Ok(None) => self.starting = Some(starting),
                 Ok(Some(logits)) => {
                     let mut sequence = starting.into_sequence();
@@ -349,6 +357,9 @@ impl Engine {
             self.model.config().eos_token_id,
         );
         let count = self.running.len();
+        if count > MOST_DRAFTING {
+            return vec![Vec::new(); count];
+        }
         let mut spare = speculation::ROWS.saturating_sub(count);
         let each = self.running.iter_mut().enumerate();
         let drafts = each.map(|(index, running)| {
@@ -500,11 +511,14 @@ impl Engine {
             let known = self.prompt_caches.recall(&key, &ids, image, &mut cache)?;
             kept_prompt = (known == 0).then_some(key);
         }
+        let mut beginning = None;
         if cache.is_empty() {
             // The same cut for every prompt, whether its beginning is known or not.
             let cut = ids.iter().position(|&id| id == image).unwrap_or(0);
-            if cut <= MAX_PREFIX_LENGTH {
-                self.run_prefix(&ids[..cut], &mut cache)?;
+            if (1..=MAX_PREFIX_LENGTH).contains(&cut)
+                && !self.shared_prefixes.recall(&ids[..cut], &mut cache)?
+            {
+                beginning = Some(cut);
             }
         }
         let (known, rest) = ids.split_at(cache.len());
@@ -528,41 +542,18 @@ impl Engine {
             speculation: Speculation::default(),
             kept_prompt,
         };
-        Ok(Some(StartingSequence::new(sequence, input)))
+        Ok(Some(StartingSequence::new(sequence, input, beginning)))
     }
 
-    /// Fills an empty cache with what comes before the first image: the same for all prompts of one wording and adapter,
-    /// so it is computed once.
-    fn run_prefix(&mut self, ids: &[u32], cache: &mut KvCache) -> Result<(), LanguageError> {
-        if ids.is_empty() {
+    /// Keeps the beginning of a prompt that is being read, once it is known.
+    fn keep_beginning(&mut self, starting: &mut StartingSequence) -> Result<(), LanguageError> {
+        let Some(length) = starting.take_beginning() else {
             return Ok(());
-        }
-        if let Some(index) = self
-            .shared_prefixes
-            .iter()
-            .position(|prefix| prefix.ids == ids && prefix.cache.adapter() == cache.adapter())
-        {
-            self.shared_prefixes[..=index].rotate_right(1);
-            return Ok(cache.copy_from(&self.shared_prefixes[0].cache, ids.len())?);
-        }
-        let input = self.model.embed(ids, &[])?;
-        self.model.forward(
-            &input,
-            &mut [SequenceChunk {
-                cache,
-                len: ids.len(),
-            }],
-        )?;
-        let mut kept = self.model.cache_of(cache.adapter(), ids.len())?;
-        kept.copy_from(cache, ids.len())?;
-        self.shared_prefixes.insert(
-            0,
-            SharedPrefix {
-                ids: ids.to_vec(),
-                cache: kept,
-            },
-        );
-        self.shared_prefixes.truncate(MAX_SHARED_PREFIXES);
+        };
+        let ActiveSequence { cache, ids, .. } = starting.sequence();
+        let mut kept = self.model.cache_of(cache.adapter(), length)?;
+        kept.copy_from(cache, length)?;
+        self.shared_prefixes.keep(&ids[..length], kept);
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 //! and takes as much of it as the sampler chooses anyway. So nothing depends on what was drafted but the time: on a CPU a
 //! position's logits have the same bytes alone and with the positions before it, and the sampler draws once a token.
 
-/// Rows that a pass computes at little more than the cost of one: it is then bound by the memory that weights are read from.
+/// Rows of a pass with drafts, at most. A large model reads its weights once for all of them; of a small one, whose weights lie in
+/// caches, each row costs its share.
 pub(super) const ROWS: usize = 16;
 /// Tokens that must stand in the text before, the most telling first.
 const GRAMS: [usize; 2] = [3, 2];

@@ -65,7 +65,7 @@ fn attention_agrees_with_the_naive_one_over_odd_lengths() {
         let mut expected = vec![0f32; total * row];
         naive(heads, &spans, &mut expected);
         let mut first = Vec::new();
-        for features in [Features::PORTABLE, Features::detected()] {
+        for features in Features::each() {
             let mut found = vec![f32::NAN; total * row];
             attend_with(features, heads, &spans, &mut found);
             for (found, expected) in found.iter().zip(&expected) {

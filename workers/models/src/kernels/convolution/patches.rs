@@ -121,6 +121,10 @@ impl<'a> RoundedPatches<'a> {
 #[expect(unsafe_code, reason = "as the trait says")]
 // SAFETY: a patch lies within the frame, and behind the last line there is room for a tile's rows.
 unsafe impl bf16::Source for RoundedPatches<'_> {
+    fn rows(&self) -> usize {
+        self.frame.patches.target.pixels()
+    }
+
     fn direct(&self, first: usize) -> Option<bf16::Left> {
         let Window {
             input,
@@ -174,6 +178,10 @@ unsafe impl bf16::Source for RoundedPatches<'_> {
 #[expect(unsafe_code, reason = "as the trait says")]
 // SAFETY: a patch lies within the frame, and a piece of rows within a line.
 unsafe impl Source for FramedPatches<'_> {
+    fn rows(&self) -> usize {
+        self.frame.patches.target.pixels()
+    }
+
     fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
         let Window {
             input,
@@ -211,6 +219,10 @@ unsafe impl Source for FramedPatches<'_> {
 #[expect(unsafe_code, reason = "as the trait says")]
 // SAFETY: all rows are packed.
 unsafe impl Source for Patches<'_> {
+    fn rows(&self) -> usize {
+        self.target.pixels()
+    }
+
     fn pack(
         &self,
         first: usize,

@@ -1,15 +1,5 @@
-use super::super::cpu::Features;
+use super::super::gemm::tests::noise;
 use super::*;
-
-fn noise(count: usize, seed: u32) -> Vec<f32> {
-    let value = |index: usize| {
-        let mixed = (index as u32)
-            .wrapping_add(seed.wrapping_mul(7919))
-            .wrapping_mul(0x9E37_79B9);
-        ((mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..count).map(value).collect()
-}
 
 fn rounded(values: &[f32]) -> Vec<f32> {
     let round = |value: &f32| half::bf16::from_f32(*value).to_f32();
@@ -106,21 +96,80 @@ fn convolutions_agree_with_the_naive_ones_over_odd_shapes() {
             };
             let convolution = Convolution::new(window, &weight, &bias, precision);
             let mut found = vec![f32::NAN; expected.len()];
-            convolution.compute(&map, extent, None, false, &mut found);
-            for (found, expected) in found.iter().zip(&expected) {
-                assert!(
-                    (f64::from(*found) - expected).abs() < tolerance,
-                    "{window:?} {precision:?}: {found}, {expected}"
-                );
+            for features in Features::each() {
+                let mut check = |residual: Option<&[f32]>| {
+                    let finish = Finish {
+                        bias: Some(&bias),
+                        residual,
+                        activation: match residual {
+                            None => Activation::None,
+                            Some(_) => Activation::Relu,
+                        },
+                    };
+                    found.fill(f32::NAN);
+                    convolution.compute_with(features, &map, extent, finish, &mut found);
+                    for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        let expected = match residual {
+                            None => *expected,
+                            Some(residual) => (expected + f64::from(residual[place])).max(0.0),
+                        };
+                        assert!(
+                            (f64::from(*found) - expected).abs() < tolerance,
+                            "{window:?} {precision:?} {features:?}: {found}, {expected}"
+                        );
+                    }
+                };
+                check(None);
+                check(Some(&residual));
             }
-            convolution.compute(&map, extent, Some(&residual), true, &mut found);
-            for ((found, expected), residual) in found.iter().zip(&expected).zip(&residual) {
-                let expected = (expected + f64::from(*residual)).max(0.0);
-                assert!(
-                    (f64::from(*found) - expected).abs() < tolerance,
-                    "{window:?} {precision:?}: {found}, {expected}"
-                );
-            }
+        }
+    }
+}
+
+#[test]
+fn the_pool_keeps_what_is_not_a_number_at_any_place_under_it() {
+    let extent = Extent {
+        batch: 1,
+        rows: 5,
+        columns: 5,
+    };
+    for place in 0..9 {
+        // The pool's middle: rows and columns 1 to 3.
+        let bad = (1 + place / 3) * 5 + 1 + place % 3;
+        let mut map = noise(25, 6)
+            .iter()
+            .map(|value| value.abs())
+            .collect::<Vec<_>>();
+        map[bad] = f32::NAN;
+        let mut result = [0f32; 9];
+        max_pool(&map, extent, &mut result);
+        assert!(result[4].is_nan(), "{place}");
+        assert!(!result[0].is_nan() || bad == 6);
+    }
+}
+
+#[test]
+fn no_images_give_no_results() {
+    let extent = Extent {
+        batch: 0,
+        rows: 5,
+        columns: 5,
+    };
+    max_pool(&[], extent, &mut []);
+    for (window, _) in windows() {
+        let weight = noise(
+            window.output * window.input * window.kernel * window.kernel,
+            1,
+        );
+        for precision in [Precision::F32, Precision::Bf16] {
+            let bias = noise(window.output, 2);
+            Convolution::new(window, &weight, &bias, precision).compute(
+                &[],
+                extent,
+                None,
+                false,
+                &mut [],
+            );
         }
     }
 }
@@ -136,7 +185,7 @@ fn portable_and_vector_transforms_give_the_same_bytes() {
             let winograd = Winograd::new(side, window, &weight);
             let [first, second] = [Features::PORTABLE, Features::detected()].map(|features| {
                 let mut result = vec![0f32; extent.pixels() * window.output];
-                winograd.compute_with(features, &map, extent, Finish::default(), &mut result);
+                winograd.compute(features, &map, extent, Finish::default(), &mut result);
                 result
             });
             if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {

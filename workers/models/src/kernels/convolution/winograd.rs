@@ -23,8 +23,6 @@ use transform::{LANES, Place, Transform};
 const WEIGHTS_OF_FOUR: usize = 256 * 256;
 /// Transformed numbers that a thread has at a time: with as many weights they stay in the second-level cache.
 const GROUP_NUMBERS: usize = 256 << 10;
-/// Groups of squares for each thread, at least.
-const GROUPS: usize = 1;
 /// Numbers by which a square's channels are longer than they are, so that they do not all lie in the same places of the cache.
 const GAP: usize = 16;
 
@@ -95,16 +93,6 @@ impl Winograd {
     /// See `Convolution::compute`, which checks the lengths.
     pub(super) fn compute(
         &self,
-        map: &[f32],
-        extent: Extent,
-        finish: Finish<'_>,
-        result: &mut [f32],
-    ) {
-        self.compute_with(Features::detected(), map, extent, finish, result);
-    }
-
-    pub(super) fn compute_with(
-        &self,
         features: Features,
         map: &[f32],
         extent: Extent,
@@ -150,10 +138,7 @@ impl Winograd {
         // As many groups as keep all threads busy to the end, of whole panels of rows where they are small.
         let (places, threads) = (self.transform.places(), rayon::current_num_threads());
         let most = (GROUP_NUMBERS / (places * self.input)).clamp(ROWS, 4 * ROWS);
-        let groups = count
-            .div_ceil(most)
-            .max(GROUPS * threads)
-            .next_multiple_of(threads);
+        let groups = count.div_ceil(most).max(threads).next_multiple_of(threads);
         let size = count.div_ceil(groups);
         let target = Shared(result.as_mut_ptr());
         (0..count.div_ceil(size.max(1)))

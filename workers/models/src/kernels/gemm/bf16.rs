@@ -12,6 +12,7 @@ use super::{Activation, Dense, Finish, PackedMatrix, Piece, line_panels, share};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::cpu::Features;
 
+mod widened;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -41,10 +42,13 @@ pub(crate) struct Left {
 /// The left matrix of a product, whose rows are made when they are needed.
 ///
 /// # Safety
-/// What [`Source::direct`] says lies in memory, for as long as the source is borrowed, and is not written meanwhile; what lies
-/// behind the last row can be read as if there were rows to the end of a tile.
+/// What [`Source::direct`] says lies in memory, for all of [`Source::rows`] and as long as the source is borrowed, and is not
+/// written meanwhile; what lies behind the last row can be read as if there were rows to the end of a tile.
 #[expect(unsafe_code, reason = "kernels read rows by pointers")]
 pub(crate) unsafe trait Source: Sync {
+    /// The number of rows.
+    fn rows(&self) -> usize;
+
     /// Rows from `first` on as they lie in memory; none where they must be packed.
     fn direct(&self, _first: usize) -> Option<Left> {
         None
@@ -63,6 +67,10 @@ pub(crate) unsafe trait Source: Sync {
 #[expect(unsafe_code, reason = "as the trait says")]
 // SAFETY: all rows are packed.
 unsafe impl Source for Dense<'_> {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
     fn pack(
         &self,
         features: Features,
@@ -108,7 +116,8 @@ pub(crate) fn multiply(
     finish: Finish<'_>,
     result: &mut [f32],
 ) {
-    share(features, weights, finish, source.even(), result, |piece| {
+    let shape = (source.rows(), source.even());
+    share(features, weights, finish, shape, result, |piece| {
         compute(piece, source);
     });
 }
@@ -123,7 +132,7 @@ fn compute(piece: &Piece<'_>, source: &impl Source) {
     let stride = padded + SQUARE;
     let mut packed = Buffer::take(row_panels.len() * ROWS * stride / PAIR);
     let mut sums = Buffer::take(ROWS * COLUMNS);
-    let tiles = Bf16Tiles::new(features);
+    let mut tiles = Bf16Tiles::new(features);
     let all = halves(weights.values());
     let group = (GROUP_BYTES / (block * size_of::<u16>()).max(1)).max(1);
     for first_panel in piece.panels.clone().step_by(group) {
@@ -296,20 +305,27 @@ pub(crate) fn round(features: Features, values: &[f32], target: &mut [u16]) {
 }
 
 /// The kernels that a processor has for bf16.
-struct Bf16Tiles {
+enum Bf16Tiles {
     #[cfg(target_arch = "x86_64")]
-    amx: Option<x86::Configured>,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86 only"))]
-    features: Features,
+    Amx(x86::Configured),
+    #[cfg(target_arch = "x86_64")]
+    DotProducts,
+    Widened(widened::Widened),
 }
 
 impl Bf16Tiles {
     fn new(features: Features) -> Self {
-        Self {
-            #[cfg(target_arch = "x86_64")]
-            amx: features.amx_bf16.then(x86::Configured::new),
-            features,
+        #[cfg(target_arch = "x86_64")]
+        if features.amx_bf16 {
+            #[expect(unsafe_code, reason = "instructions that were found at run time")]
+            // SAFETY: the processor has them.
+            return Self::Amx(unsafe { x86::Configured::new() });
         }
+        #[cfg(target_arch = "x86_64")]
+        if features.avx512_bf16 {
+            return Self::DotProducts;
+        }
+        Self::Widened(widened::Widened::new(features))
     }
 
     /// Computes up to [`ROWS`] rows times a panel of weights into `sums [ROWS, COLUMNS]`.
@@ -317,40 +333,16 @@ impl Bf16Tiles {
     /// # Safety
     /// All rows of a tile can be read, each as long as the panel is deep.
     #[expect(unsafe_code, reason = "rows are given by pointers")]
-    unsafe fn compute(&self, rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
+    unsafe fn compute(&mut self, rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
         assert!(sums.len() >= ROWS * COLUMNS && right.len().is_multiple_of(SQUARE * COLUMNS));
         // SAFETY: the caller's, and lengths were checked; instructions were found at run time.
         unsafe {
-            #[cfg(target_arch = "x86_64")]
-            if let Some(amx) = &self.amx {
-                amx.compute(rows, left, right, sums);
-                return;
-            }
-            #[cfg(target_arch = "x86_64")]
-            if self.features.avx512_bf16 {
-                x86::dot_products(rows, left, right, sums);
-                return;
-            }
-            widened(rows, left, right, sums);
-        }
-    }
-}
-
-/// The same in f32, for processors that know no bf16.
-///
-/// # Safety
-/// As [`Bf16Tiles::compute`].
-#[expect(unsafe_code, reason = "rows are given by pointers")]
-unsafe fn widened(rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
-    let line = right.len() / COLUMNS / left.lines;
-    for (index, sums) in sums.chunks_exact_mut(COLUMNS).take(rows).enumerate() {
-        sums.fill(0.0);
-        for row in 0..line * left.lines {
-            let entry = index * left.stride + row / line * left.pitch + row % line;
-            // SAFETY: the caller's.
-            let entry = bf16::from_bits(unsafe { *left.values.add(entry) }).to_f32();
-            for (column, sum) in sums.iter_mut().enumerate() {
-                *sum += entry * bf16::from_bits(right[place(row, column)]).to_f32();
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx(amx) => amx.compute(rows, left, right, sums),
+                #[cfg(target_arch = "x86_64")]
+                Self::DotProducts => x86::dot_products(rows, left, right, sums),
+                Self::Widened(widened) => widened.compute(rows, left, right, sums),
             }
         }
     }

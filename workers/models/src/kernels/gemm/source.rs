@@ -10,9 +10,13 @@ const CROWDED: usize = 1024;
 /// The left matrix of a product, whose rows are made when they are needed.
 ///
 /// # Safety
-/// What [`Source::direct`] says lies in memory, for as long as the source is borrowed, and is not written meanwhile.
+/// What [`Source::direct`] says lies in memory, for all of [`Source::rows`] and as long as the source is borrowed, and is not
+/// written meanwhile.
 #[expect(unsafe_code, reason = "kernels read rows by pointers")]
 pub(crate) unsafe trait Source: Sync {
+    /// The number of rows.
+    fn rows(&self) -> usize;
+
     /// Some entries of rows from `first` on as they lie in memory; none where they must be packed.
     fn direct(&self, _first: usize, _entries: Range<usize>) -> Option<Left> {
         None
@@ -46,9 +50,19 @@ pub(crate) struct Dense<'a> {
     pub(crate) depth: usize,
 }
 
+impl Dense<'_> {
+    pub(super) fn rows(&self) -> usize {
+        self.values.len() / self.depth.max(1)
+    }
+}
+
 #[expect(unsafe_code, reason = "as the trait says")]
 // SAFETY: rows lie one behind the other in the values.
 unsafe impl Source for Dense<'_> {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
     fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
         let crowded = self.depth.is_multiple_of(CROWDED);
         let rows = || &self.values[first * self.depth + entries.start..];

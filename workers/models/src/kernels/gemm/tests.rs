@@ -1,7 +1,7 @@
 use super::*;
 
 /// Numbers without a pattern, from -1 to 1.
-pub(super) fn noise(count: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
     let value = |index: usize| {
         let mixed = (index as u32)
             .wrapping_add(seed.wrapping_mul(7919))
@@ -81,7 +81,7 @@ fn products_agree_with_the_naive_ones_over_odd_shapes() {
     for (rows, depth, width) in SHAPES {
         let case = case(rows, depth, width);
         let expected = case.naive(|value| value);
-        for features in [Features::PORTABLE, Features::detected()] {
+        for features in Features::each() {
             let found = case.compute(features, Precision::F32);
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
@@ -95,18 +95,10 @@ fn products_agree_with_the_naive_ones_over_odd_shapes() {
 
 #[test]
 fn bf16_products_agree_with_naive_ones_of_rounded_numbers_over_odd_shapes() {
-    let all = Features::detected();
     for (rows, depth, width) in SHAPES {
         let case = case(rows, depth, width);
         let expected = case.naive(|value| half::bf16::from_f32(value).to_f32());
-        for features in [
-            Features::PORTABLE,
-            Features {
-                amx_bf16: false,
-                ..all
-            },
-            all,
-        ] {
+        for features in Features::each() {
             let found = case.compute(features, Precision::Bf16);
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
@@ -160,9 +152,50 @@ fn a_row_has_the_same_bytes_alone_in_any_batch_and_with_any_number_of_threads() 
 }
 
 #[test]
+fn bf16_that_is_widened_has_the_bytes_of_f32_products_of_rounded_numbers() {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        for (rows, depth, width) in SHAPES {
+            let case = case(rows, depth, width);
+            let round = |values: &[f32]| -> Vec<f32> {
+                let round = |value: &f32| half::bf16::from_f32(*value).to_f32();
+                values.iter().map(round).collect()
+            };
+            let rounded = Case {
+                left: round(&case.left),
+                weight: round(&case.weight),
+                ..self::case(rows, depth, width)
+            };
+            for features in Features::each() {
+                if !features.avx512_bf16 {
+                    assert_eq!(
+                        case.compute(features, Precision::Bf16),
+                        rounded.compute(features, Precision::F32),
+                        "{rows} {depth} {width} {features:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_not_there_are_not_read() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (values, results) in [(0, 4), (5, 4), (6, 2), (9, 4)] {
+            let outcome = std::panic::catch_unwind(|| {
+                let weights = PackedMatrix::transposed(&noise(6, 1), 3, precision);
+                let mut result = vec![0.0; results];
+                multiply_rows(&noise(values, 2), &weights, Finish::default(), &mut result);
+            });
+            assert!(outcome.is_err(), "{values} {results}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_a_number_passes_a_relu() {
     let weights = PackedMatrix::transposed(&[1.0], 1, Precision::F32);
-    for features in [Features::PORTABLE, Features::detected()] {
+    for features in Features::each() {
         let mut result = [0.0; 2];
         let finish = Finish {
             activation: Activation::Relu,

@@ -55,15 +55,16 @@ struct Part<'a> {
 /// Attention of the new positions of sequences over their caches; each group of query heads shares a head of keys. Returns
 /// `[new positions of all, query heads · width]`.
 pub(crate) fn attend(layer: usize, sequences: &[Attended<'_>], query_heads: usize) -> Vec<f32> {
-    attend_by(layer, sequences, query_heads, |part| part.output())
+    attend_with(Features::detected(), layer, sequences, query_heads)
 }
 
-fn attend_by(
+fn attend_with(
+    features: Features,
     layer: usize,
     sequences: &[Attended<'_>],
     query_heads: usize,
-    output: impl Fn(&Part<'_>) -> Vec<f32> + Send + Sync,
 ) -> Vec<f32> {
+    let output = |part: &Part<'_>| part.output(features);
     let Some(first) = sequences.first() else {
         return Vec::new();
     };
@@ -106,18 +107,19 @@ fn attend_by(
 
 impl Part<'_> {
     /// `[count, group, width]`.
-    fn output(&self) -> Vec<f32> {
+    fn output(&self, features: Features) -> Vec<f32> {
         #[cfg(target_arch = "x86_64")]
         {
-            if Features::detected().avx512_vnni {
+            if features.avx512_vnni {
                 // SAFETY: these instructions were found.
                 return unsafe { self.output_avx512() };
             }
-            if lanes::has_avx2() {
+            if features.avx2 {
                 // SAFETY: these instructions were found.
                 return unsafe { self.output_avx2() };
             }
         }
+        let _ = features;
         // SAFETY: any processor will do.
         unsafe { self.output_by::<lanes::Portable>() }
     }

@@ -38,16 +38,6 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// What this machine has, and less of it.
-fn machines() -> Vec<Features> {
-    let all = Features::detected();
-    let vnni = Features {
-        amx_int8: false,
-        ..all
-    };
-    vec![all, vnni, Features::PORTABLE]
-}
-
 #[test]
 fn a_product_is_that_of_the_widened_matrix() {
     for dtype in TYPES {
@@ -119,7 +109,7 @@ fn a_row_has_the_same_bits_among_any_others_and_on_any_processor() {
             for matrix in [packed(dtype, rows, columns).0, any(dtype, rows, columns)] {
                 let x = values(&wave(41, columns, 1.0));
                 let expected = portable(&matrix, &x);
-                for features in machines() {
+                for features in Features::each() {
                     for count in [1, 2, 3, 4, 5, 7, 8, 16, 17, 25, 41] {
                         let x = matrix.quantise_for(&x[..count * columns], features);
                         let found = matrix.product_with(&x, features);

@@ -16,6 +16,7 @@ use std::arch::x86_64::{
 use super::activations::{Activations, LINE, TILE};
 use super::formats::{Block, Header, ROWS, SUPER, SuperBlock, UNIT};
 use super::products::{add_block, expect, expect_unit, finish_block, pairs};
+use crate::kernels::amx;
 use crate::kernels::lanes::{Avx512, Lanes};
 
 type L = Avx512;
@@ -24,16 +25,6 @@ type L = Avx512;
 const QUADS: usize = UNIT / 4;
 /// Units that are unpacked before the rows pass by.
 const UNITS: usize = SUPER / UNIT;
-
-/// How the tiles are set up: `LDTILECFG` reads it.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
 
 /// A line of a cache.
 #[derive(Clone, Copy)]
@@ -86,18 +77,11 @@ impl Scratch {
 /// to 7 the same for the rows that are left, 3 and 4 for the matrix.
 ///
 /// # Safety
-/// The processor has tiles and the system lets this process use them; `width` is at most 64.
-pub(super) unsafe fn set_up(width: usize, rows: usize) {
+/// The processor has tiles and the system lets this process use them, this thread has none set up, and `width` is at most 64.
+pub(super) unsafe fn set_up(width: usize, rows: usize) -> amx::Configured {
     let rest = match rows % TILE {
         0 => TILE,
         rest => rest,
-    };
-    let mut configuration = Configuration {
-        palette: 1,
-        start: 0,
-        reserved: [0; 14],
-        bytes: [0; 16],
-        rows: [0; 16],
     };
     let tiles = [
         (TILE, LINE),
@@ -109,18 +93,7 @@ pub(super) unsafe fn set_up(width: usize, rows: usize) {
         (rest, LINE),
         (rest, width),
     ];
-    for (tile, (rows, bytes)) in tiles.into_iter().enumerate() {
-        (configuration.rows[tile], configuration.bytes[tile]) = (rows as u8, bytes as u16);
-    }
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack)) }
-}
-
-/// Gives the tiles back, so that the system need not save them.
-///
-/// # Safety
-/// The processor has tiles.
-pub(super) unsafe fn release() {
-    unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    unsafe { amx::Configured::new(tiles.map(|(rows, bytes)| (rows as u8, bytes as u16))) }
 }
 
 /// The whole numbers of a block of 256 values of sixteen rows: those with the low bytes, and those with the high ones. A

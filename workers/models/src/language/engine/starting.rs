@@ -17,14 +17,17 @@ pub(super) struct StartingSequence {
     input: Tensor,
     /// Positions of it that have been read.
     read: usize,
+    /// The length of the prompt's beginning, where it is worth keeping and not kept yet.
+    beginning: Option<usize>,
 }
 
 impl StartingSequence {
-    pub(super) fn new(sequence: ActiveSequence, input: Tensor) -> Self {
+    pub(super) fn new(sequence: ActiveSequence, input: Tensor, beginning: Option<usize>) -> Self {
         Self {
             sequence,
             input,
             read: 0,
+            beginning,
         }
     }
 
@@ -40,26 +43,42 @@ impl StartingSequence {
         self.sequence
     }
 
+    /// The length of a beginning that is worth keeping, once it has been read; only once.
+    pub(super) fn take_beginning(&mut self) -> Option<usize> {
+        let known = self.sequence.cache.len();
+        self.beginning.take_if(|length| *length <= known)
+    }
+
     /// Reads some more of the prompt; with the last of it, gives the logits `[vocab]` of the first token.
     pub(super) fn read_on(
         &mut self,
         model: &LanguageModel,
     ) -> Result<Option<Tensor>, LanguageError> {
-        let left = self.input.dim(0)? - self.read;
-        let len = left.min(POSITIONS);
         let adapter = self.sequence.cache.adapter();
-        let hidden = model.forward(
-            &self.input.narrow(0, self.read, len)?,
-            &mut [SequenceChunk {
-                cache: &mut self.sequence.cache,
-                len,
-            }],
-        )?;
-        self.read += len;
-        if len < left {
-            return Ok(None);
+        let mut most = POSITIONS;
+        loop {
+            let left = self.input.dim(0)? - self.read;
+            let known = self.sequence.cache.len();
+            // A pass ends where the beginning does, as where it is known already.
+            let beginning = self.beginning.map(|length| length.saturating_sub(known));
+            let to_cut = beginning.filter(|&length| length > 0);
+            let len = left.min(most).min(to_cut.unwrap_or(most));
+            let hidden = model.forward(
+                &self.input.narrow(0, self.read, len)?,
+                &mut [SequenceChunk {
+                    cache: &mut self.sequence.cache,
+                    len,
+                }],
+            )?;
+            self.read += len;
+            most -= len;
+            if len == left {
+                let last = hidden.narrow(0, len - 1, 1)?;
+                return Ok(Some(model.logits_of(&last, [adapter].into_iter())?.get(0)?));
+            }
+            if most == 0 {
+                return Ok(None);
+            }
         }
-        let last = hidden.narrow(0, len - 1, 1)?;
-        Ok(Some(model.logits_of(&last, [adapter].into_iter())?.get(0)?))
     }
 }

@@ -469,4 +469,5 @@ fn a_faulty_sequence_fails_alone() {
 mod adapters;
 mod prompts;
 mod speculation;
+mod threads;
 mod turns;

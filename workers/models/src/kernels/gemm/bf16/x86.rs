@@ -15,44 +15,23 @@ use std::mem::transmute;
 use half::bf16;
 
 use super::{COLUMNS, Left, Piece, Place, ROWS, SQUARE};
+use crate::kernels::amx;
 
 /// Bytes of a square of weights.
 const SQUARE_BYTES: usize = SQUARE * COLUMNS * 2;
 
-/// This thread's tiles, in the shape that the products want; given back when it is dropped.
+/// This thread's tiles, in the shape that the products want: 16 rows of 64 bytes.
 pub(super) struct Configured {
-    /// Tiles belong to a thread.
-    _thread: std::marker::PhantomData<*const ()>,
-}
-
-/// What the processor is told about tiles: eight of 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
+    _tiles: amx::Configured,
 }
 
 impl Configured {
-    /// Only on a processor whose features say `amx_bf16`.
-    pub(super) fn new() -> Self {
-        let mut configuration = Configuration {
-            palette: 1,
-            start_row: 0,
-            reserved: [0; 14],
-            row_bytes: [0; 16],
-            rows: [0; 16],
-        };
-        configuration.row_bytes[..8].fill(64);
-        configuration.rows[..8].fill(16);
-        // SAFETY: the processor has tiles and Linux lets this process use them; 64 bytes are read.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
-        }
+    /// # Safety
+    /// The processor's features say `amx_bf16`, and this thread has no tiles set up.
+    pub(super) unsafe fn new() -> Self {
         Self {
-            _thread: std::marker::PhantomData,
+            // SAFETY: the caller's.
+            _tiles: unsafe { amx::Configured::new([(16, 64); amx::TILES]) },
         }
     }
 
@@ -149,15 +128,6 @@ impl Configured {
                     options(nostack),
                 );
             }
-        }
-    }
-}
-
-impl Drop for Configured {
-    fn drop(&mut self) {
-        // SAFETY: the tiles of this thread, which nothing else uses.
-        unsafe {
-            asm!("tilerelease", options(nostack, nomem));
         }
     }
 }

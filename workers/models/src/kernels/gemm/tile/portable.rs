@@ -61,14 +61,17 @@ unsafe fn part_of<const ROWS: usize>(tile: &Tile, first: usize, part: usize) {
             pitch,
         } = tile.left;
         let left = values.add(first * stride);
-        let line = tile.depth / lines;
-        for depth in 0..tile.depth {
-            let right = &*tile.right.add(depth * COLUMNS + part).cast::<[f32; PART]>();
-            let place = depth / line * pitch + depth % line;
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let entry = *left.add(row * stride + place);
-                for (sum, weight) in sums.iter_mut().zip(right) {
-                    *sum = fused(entry, *weight, *sum);
+        let entries = tile.depth / lines;
+        for line in 0..lines {
+            let left = left.add(line * pitch);
+            let right = tile.right.add(line * entries * COLUMNS + part);
+            for place in 0..entries {
+                let right = &*right.add(place * COLUMNS).cast::<[f32; PART]>();
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let entry = *left.add(row * stride + place);
+                    for (sum, weight) in sums.iter_mut().zip(right) {
+                        *sum = fused(entry, *weight, *sum);
+                    }
                 }
             }
         }

@@ -145,22 +145,13 @@ fn any_width_group_and_number_of_rows_has_the_same_bits_with_any_instructions() 
             all,
             queries: &queries,
         }];
-        let found = attend(1, &sequence, 2 * group);
-        assert_eq!(bits(&found), bits(&expected), "{width} {group} {new}");
-        // SAFETY: any processor will do.
-        let portable = |part: &Part<'_>| unsafe { part.output_by::<lanes::Portable>() };
-        let found = attend_by(1, &sequence, 2 * group, portable);
-        assert_eq!(
-            bits(&found),
-            bits(&expected),
-            "{width} {group} {new}, portable"
-        );
-        #[cfg(target_arch = "x86_64")]
-        if lanes::has_avx2() {
-            // SAFETY: these instructions were found.
-            let avx2 = |part: &Part<'_>| unsafe { part.output_avx2() };
-            let found = attend_by(1, &sequence, 2 * group, avx2);
-            assert_eq!(bits(&found), bits(&expected), "{width} {group} {new}, AVX2");
+        for features in Features::each() {
+            let found = attend_with(features, 1, &sequence, 2 * group);
+            assert_eq!(
+                bits(&found),
+                bits(&expected),
+                "{width} {group} {new} {features:?}"
+            );
         }
     }
 }

@@ -65,3 +65,46 @@ fn kept_prompts_are_bounded_by_the_cache() {
     // An eighth of 1000 tokens holds one prompt of 72, in a page or as its whole capacity.
     assert_eq!(engine.prompt_caches.len(), 1);
 }
+
+#[test]
+fn a_new_beginning_is_read_in_the_same_small_parts_as_everything_and_kept_once_it_is_known() {
+    let model = model(DType::F32);
+    let long = || {
+        let mut prompt: Vec<u32> = (0..70).map(|i| 20 + i * 3).collect();
+        prompt.extend([IMAGE; 4]);
+        prompt.extend([7, 9]);
+        GenerationRequest {
+            prompt,
+            max_new_tokens: 4,
+            ..request(0)
+        }
+    };
+    let mut engine = engine(&model, 3);
+    let steps = |engine: &mut Engine, id: SequenceId| {
+        for step in 1.. {
+            let events = engine.step().unwrap();
+            let said = |event: &EngineEvent| matches!(event, EngineEvent::Token { sequence, .. } if *sequence == id);
+            if events.iter().any(said) {
+                return step;
+            }
+        }
+        0
+    };
+    let other = engine.admit(request(0)).unwrap();
+    steps(&mut engine, other);
+    // One that is cancelled before its beginning is known leaves nothing behind.
+    let cancelled = engine.admit(long()).unwrap();
+    engine.step().unwrap();
+    engine.cancel(cancelled);
+    assert_eq!(engine.shared_prefixes.len(), 1);
+    // 64 positions, then the 6 that are left of the beginning with what follows it.
+    let first = engine.admit(long()).unwrap();
+    assert_eq!(steps(&mut engine, first), 2);
+    assert_eq!(engine.shared_prefixes.len(), 2);
+    let second = engine.admit(long()).unwrap();
+    assert_eq!(steps(&mut engine, second), 1);
+    let answers = finish(&mut engine);
+    let of = |id: SequenceId| answers.iter().find(|(found, _)| *found == id).unwrap();
+    assert_eq!(of(first).1, of(second).1);
+    assert_eq!(of(other).1, alone(&model, 0));
+}
