@@ -18,16 +18,8 @@ use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::benchmark::{median, peer_python, random_weights};
+use radialog_tests::benchmark::{VISION_PACKAGES, median, peer_python, random_weights};
 
-const PACKAGES: [&str; 6] = [
-    "torch==2.15.0",
-    "torchvision==0.29.2",
-    "transformers==5.24.0",
-    "onnx==1.23.2",
-    "onnxruntime==1.32.0",
-    "onnxscript==0.7.2",
-];
 /// Side of the matrices whose product is the machine's limit.
 const SIDE: usize = 2048;
 
@@ -58,7 +50,7 @@ fn main() -> Result<()> {
         .iter()
         .filter(|argument| !argument.contains('='))
         .collect();
-    let python = peer_python("vision", &PACKAGES)?;
+    let python = peer_python("vision", &VISION_PACKAGES)?;
     let exported = env::temp_dir().join("radialog-peer-exports");
     std::fs::create_dir_all(&exported)?;
     println!("medians of {rounds} runs by turns (smallest and largest)");

@@ -14,6 +14,16 @@ use radialog_models::language::{QuantizedMatrices, QuantizedMatrix};
 use crate::golden::Formula;
 use crate::install;
 
+/// What the peers of image networks and of whole reports need, for [`peer_python`]'s environment `vision`.
+pub const VISION_PACKAGES: [&str; 6] = [
+    "torch==2.15.0",
+    "torchvision==0.29.2",
+    "transformers==5.24.0",
+    "onnx==1.23.2",
+    "onnxruntime==1.32.0",
+    "onnxscript==0.7.2",
+];
+
 /// Random weights of any name and shape, that keep activations in range.
 pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), dtype, Device::Cpu)

@@ -7,7 +7,9 @@ use crate::error::ModelError;
 use crate::kernels::attention::{Heads, Span, attend};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::gemm::Activation;
-use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm, softmax};
+use crate::layers::{
+    AttentionShape, Dropout, LayerNorm, Linear, attend_in_training, gelu, layer_norm, softmax,
+};
 
 /// This is added to the score of a position that must not be seen, as BERT does it.
 pub(crate) const BLOCKED: f64 = -10_000.0;
@@ -87,15 +89,23 @@ impl BertAttention {
         context: &Tensor,
         mask: Option<&Tensor>,
     ) -> Result<Tensor, ModelError> {
-        let split = |projection: &Linear, input: &Tensor| -> Result<Tensor, ModelError> {
-            let (batch, length, _) = input.dims3()?;
-            let projected = projection
-                .forward(input)?
-                .reshape((batch, length, self.heads, ()))?;
-            Ok(projected.transpose(1, 2)?.contiguous()?)
+        let query = self.query.forward(hidden)?;
+        let (key, value) = (self.key.forward(context)?, self.value.forward(context)?);
+        if query.track_op() && query.device().is_cpu() {
+            let shape = AttentionShape {
+                heads: self.heads,
+                width: query.dim(2)? / self.heads,
+            };
+            let attended =
+                attend_in_training([&query, &key, &value], shape, mask, self.dropout.draw())?;
+            return self.output.forward(&attended, hidden);
+        }
+        let split = |rows: Tensor| -> Result<Tensor, ModelError> {
+            let (batch, length, _) = rows.dims3()?;
+            let heads = rows.reshape((batch, length, self.heads, ()))?;
+            Ok(heads.transpose(1, 2)?.contiguous()?)
         };
-        let query = split(&self.query, hidden)?;
-        let (key, value) = (split(&self.key, context)?, split(&self.value, context)?);
+        let (query, key, value) = (split(query)?, split(key)?, split(value)?);
         let mut scores = (query.matmul(&key.t()?)? / (query.dim(3)? as f64).sqrt())?;
         if let Some(mask) = mask {
             scores = scores.broadcast_add(mask)?;

@@ -12,6 +12,7 @@ use crate::tensors;
 mod conv_tensors;
 pub(crate) mod cpu;
 mod dropout;
+pub(crate) mod matrix;
 mod norm;
 mod own_statistics;
 pub(crate) mod parallel;
@@ -26,6 +27,7 @@ pub use dropout::Dropout;
 pub(crate) use norm::{LayerNorm, layer_norm};
 use own_statistics::OwnStatistics;
 pub(crate) use projection::Projection;
+pub(crate) use trained::{AttentionShape, attend as attend_in_training};
 
 /// A 2-D convolution with a square kernel and a bias. A batch norm behind it that reads its running statistics is folded
 /// into both.
@@ -213,6 +215,8 @@ impl Conv {
 pub(crate) enum Linear {
     Cpu(Projection),
     Device(candle_nn::Linear),
+    /// Variables on a CPU: `[output, input]` and `[output]`.
+    Trained(Tensor, Tensor),
 }
 
 impl Linear {
@@ -221,8 +225,11 @@ impl Linear {
         let (vb, precision) = with_precision(&vb);
         let weight = tensors::matrix(input, output, "weight", &vb)?;
         let bias = tensors::bias(output, &vb)?;
-        if !vb.device().is_cpu() || weight.track_op() {
+        if !vb.device().is_cpu() {
             return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(bias))));
+        }
+        if weight.track_op() {
+            return Ok(Linear::Trained(weight, bias));
         }
         Ok(Linear::Cpu(Projection::new(&weight, &bias, precision)?))
     }
@@ -231,7 +238,7 @@ impl Linear {
     pub(crate) fn projection(&self) -> Option<&Projection> {
         match self {
             Linear::Cpu(projection) => Some(projection),
-            Linear::Device(_) => None,
+            Linear::Device(_) | Linear::Trained(..) => None,
         }
     }
 
@@ -239,9 +246,26 @@ impl Linear {
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         match self {
             Linear::Device(linear) => Ok(linear.forward(input)?),
+            Linear::Trained(weight, bias) => Ok(linear(input, weight, bias)?),
             Linear::Cpu(projection) => Ok(input.contiguous()?.apply_op1_no_bwd(projection)?),
         }
     }
+}
+
+/// [`Linear`] with weights that are elsewhere, too: `weight [output, input]` and `bias [output]`.
+pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: &Tensor) -> CandleResult<Tensor> {
+    if input.device().is_cpu() && (input.track_op() || weight.track_op()) {
+        return trained::linear(input, weight, bias);
+    }
+    let width = input.dim(D::Minus1)?;
+    let rows = input.reshape(((), width))?;
+    let mut dims = input.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = bias.elem_count();
+    }
+    rows.matmul(&weight.t()?)?
+        .broadcast_add(bias)?
+        .reshape(dims)
 }
 
 /// 3 x 3 maximum of a map with stride 2 and padding 1. The map is behind a ReLU, so zeros pad as well as minus infinity.

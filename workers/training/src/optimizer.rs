@@ -126,7 +126,7 @@ impl Gradients {
     pub fn norm(&self) -> Result<f64, TrainingError> {
         let mut sum = 0.0;
         for gradient in self.sums.values() {
-            sum += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            sum += step::sum_of_squares(gradient)?;
         }
         Ok(sum.sqrt())
     }
@@ -140,7 +140,7 @@ impl Gradients {
         let factor = longest / (norm + 1e-6);
         if factor < 1.0 {
             for gradient in self.sums.values_mut() {
-                *gradient = (&*gradient * factor)?;
+                step::scale(gradient, factor)?;
             }
         }
         Ok(norm)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Alignment, AlignmentConfig};
 use crate::bert::{BLOCKED, BertFeedForward, BertShape};
 use crate::error::ModelError;
-use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
+use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm, linear};
 use crate::tensors::{bias, constant, embedding, unread, unread_integers, unread_linear};
 
 /// How far random values of the embeddings lie from 0.
@@ -241,9 +241,7 @@ impl AlignmentPretraining {
             .head_norm
             .forward(&gelu(&self.head.forward(&hidden)?)?)?
             .reshape((batch * length, width))?;
-        let logits = hidden
-            .matmul(&self.word_embeddings.embeddings().t()?)?
-            .broadcast_add(&self.head_bias)?;
+        let logits = linear(&hidden, self.word_embeddings.embeddings(), &self.head_bias)?;
         Ok(logits.reshape((batch, length, ()))?)
     }
 

@@ -43,6 +43,8 @@ pub struct RandomBundle {
     /// Adapters of the language model by name, where there are several: the first one writes reports, the last one
     /// answers. None is the one without a name.
     pub adapters: Vec<AdapterName>,
+    /// Blocks of the language model, where they are not those of the geometry: a measurement on a small machine has fewer.
+    pub blocks: Option<usize>,
 }
 
 impl RandomBundle {
@@ -54,6 +56,7 @@ impl RandomBundle {
             seed,
             dtype: Dtype::F32,
             adapters: Vec::new(),
+            blocks: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl RandomBundle {
             seed,
             dtype: Dtype::F16,
             adapters: Vec::new(),
+            blocks: None,
         }
     }
 
@@ -84,7 +88,10 @@ impl RandomBundle {
             System::V1 => "",
             System::V2 => "v2-",
         };
-        format!("random-{system}{}", self.geometry)
+        match self.blocks {
+            None => format!("random-{system}{}", self.geometry),
+            Some(blocks) => format!("random-{system}{}-{blocks}-blocks", self.geometry),
+        }
     }
 
     /// Writes the bundle where there is none yet.
@@ -158,6 +165,9 @@ impl RandomBundle {
 
     fn configs(&self) -> ComponentConfigs {
         let mut configs = ComponentConfigs::of_system(self.system, self.geometry);
+        if let Some(blocks) = self.blocks {
+            configs.language.llama.num_hidden_layers = blocks;
+        }
         if let (Some(first), Some(last)) = (self.adapters.first(), self.adapters.last()) {
             configs.language.adapters = configs
                 .language
@@ -306,6 +316,29 @@ mod tests {
             "670194dd2955",
         ];
         assert_eq!(digests, expected);
+    }
+
+    #[test]
+    fn a_bundle_of_fewer_blocks_says_so_and_has_the_weights_of_the_others() {
+        let whole = RandomBundle::tiny(7);
+        let part = RandomBundle {
+            blocks: Some(1),
+            ..whole.clone()
+        };
+        assert_ne!(part.directory_name(), whole.directory_name());
+        let names = |bundle: &RandomBundle| -> Vec<String> {
+            let files = bundle.weights(bundle.configs().get(Stage::Language));
+            let specs = files.into_iter().flat_map(|file| file.tensors);
+            specs.map(|spec| spec.header.name).collect()
+        };
+        let is_of_second = |name: &String| name.contains("layers.1.");
+        let mut expected = names(&whole);
+        assert!(expected.iter().any(is_of_second));
+        expected.retain(|name| !is_of_second(name));
+        assert_eq!(names(&part), expected);
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = part.write(&dir.path().join("bundle")).unwrap();
+        assert_eq!(manifest.name, "random-tiny-1-blocks");
     }
 
     fn line(spec: &TensorSpec) -> String {

@@ -12,6 +12,7 @@ use super::gemm::{
     Activation, Finish, PackedMatrix, Precision, bf16, multiply, multiply_rows_with,
 };
 
+pub(crate) mod gradients;
 mod patches;
 mod winograd;
 
@@ -118,15 +119,47 @@ impl Convolution {
         } = window;
         assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
         let weights = match winograd::tile_side(window, precision) {
-            Some(side) => Weights::Winograd(Winograd::new(side, window, weight)),
+            Some(side) => {
+                let kernel = |column, row| kernel_of(weight, window, column, row);
+                Weights::Winograd(Winograd::new(side, window, Buffer::zeroed, kernel))
+            }
             None => Weights::Direct(PackedMatrix::new(
                 kernel * kernel * input,
                 output,
                 precision,
-                |row, column| {
-                    let (place, channel) = (row / input, row % input);
-                    weight[(column * input + channel) * kernel * kernel + place]
-                },
+                |row, column| weight_at(weight, window, column, row),
+            )),
+        };
+        Self {
+            window,
+            weights,
+            bias: bias.into(),
+        }
+    }
+
+    /// The f32 convolution with `weight [out, in, kernel, kernel]` that a training computes once: its packed weights lie in
+    /// memory that goes back to the next layer.
+    ///
+    /// # Panics
+    /// Where slices have other lengths.
+    pub(crate) fn once(window: Window, weight: &[f32], bias: &[f32]) -> Self {
+        let Window {
+            input,
+            output,
+            kernel,
+            ..
+        } = window;
+        assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
+        let weights = match winograd::tile_side(window, Precision::F32) {
+            Some(side) => {
+                let kernel = |column, row| kernel_of(weight, window, column, row);
+                Weights::Winograd(Winograd::new(side, window, Buffer::take, kernel))
+            }
+            None if kernel == 1 => Weights::Direct(PackedMatrix::of_columns(weight, input)),
+            None => Weights::Direct(PackedMatrix::of_entries(
+                kernel * kernel * input,
+                output,
+                |row, column| weight_at(weight, window, column, row),
             )),
         };
         Self {
@@ -224,6 +257,18 @@ impl Convolution {
             }
         }
     }
+}
+
+/// The weight of an output channel and a place in a patch, `[kernel, kernel, in]`, from `weight [out, in, kernel, kernel]`.
+fn weight_at(weight: &[f32], window: Window, output: usize, row: usize) -> f32 {
+    let (place, channel) = (row / window.input, row % window.input);
+    weight[(output * window.input + channel) * window.kernel * window.kernel + place]
+}
+
+/// The nine weights of an output and an input channel.
+fn kernel_of(weight: &[f32], window: Window, output: usize, input: usize) -> [f32; 9] {
+    let start = (output * window.input + input) * 9;
+    std::array::from_fn(|place| weight[start + place])
 }
 
 /// 3 x 3 maximum with stride 2 and padding 1 of maps without negative values. What is not a number stays, so that broken weights

@@ -90,6 +90,39 @@ fn gelu_row_avx512(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value = gelu(*value));
 }
 
+/// The slope of [`gelu`]: the share of a normal distribution below `x`, and `x` times its density there.
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    const INVERSE_ROOT_OF_TWO_PI: f32 = 0.398_942_3;
+    let share = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    share + x * exp(-0.5 * x * x) * INVERSE_ROOT_OF_TWO_PI
+}
+
+/// [`gelu_slope`] of each value in place.
+pub(crate) fn gelu_slope_row(features: Features, values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if features.avx512 {
+        #[expect(unsafe_code, reason = "instructions that were found at run time")]
+        // SAFETY: the processor has them.
+        unsafe {
+            gelu_slope_row_avx512(values);
+        }
+        return;
+    }
+    let _ = features;
+    values
+        .iter_mut()
+        .for_each(|value| *value = gelu_slope(*value));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn gelu_slope_row_avx512(values: &mut [f32]) {
+    values
+        .iter_mut()
+        .for_each(|value| *value = gelu_slope(*value));
+}
+
 /// `a * b + c`, rounded once where the processor can do so in one instruction; elsewhere that would be a slow call.
 #[inline(always)]
 pub(crate) fn fused(a: f32, b: f32, c: f32) -> f32 {

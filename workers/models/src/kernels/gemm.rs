@@ -13,10 +13,12 @@ use super::cpu::Features;
 use super::elementary::gelu_row;
 
 pub(crate) mod bf16;
+mod outer;
 mod packed;
 mod source;
 mod tile;
 
+pub(crate) use outer::outer;
 pub(crate) use packed::{PackedMatrix, Precision};
 pub(crate) use source::{Dense, Source};
 pub(crate) use tile::{Ahead, COLUMNS, Left, ROWS, Tile, Tiles, f32_tiles};

@@ -68,7 +68,7 @@ fn row_of(norm: Norm<'_>, row: &mut [f32]) {
 
 /// The sum of a term of each value, in an order that follows from their number.
 #[inline(always)]
-fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0f32; LANES];
     for chunk in chunks {

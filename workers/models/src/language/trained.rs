@@ -5,7 +5,6 @@ use candle_core::Tensor;
 
 mod attention;
 mod frozen_product;
-mod matrix;
 mod rms_norm;
 mod swiglu;
 

@@ -52,16 +52,23 @@ impl Dropout {
         self.draws.store(draws, Ordering::Relaxed);
     }
 
-    /// The tensor with some of its values dropped.
-    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        if self.rate <= 0.0 || self.rests.load(Ordering::Relaxed) {
-            return Ok(input.clone());
+    /// The next mask; none where nothing is dropped.
+    pub(crate) fn draw(&self) -> Option<DropoutMask> {
+        if self.is_none() || self.rests.load(Ordering::Relaxed) {
+            return None;
         }
         let draw = self.draws.fetch_add(1, Ordering::Relaxed);
-        let mask = DropoutMask {
+        Some(DropoutMask {
             key: mixed(self.seed ^ mixed(draw.wrapping_add(1))),
             kept: (1.0 / (1.0 - self.rate)) as f32,
             threshold: (self.rate * 16_777_216.0) as u64,
+        })
+    }
+
+    /// The tensor with some of its values dropped.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        let Some(mask) = self.draw() else {
+            return Ok(input.clone());
         };
         if input.device().is_cpu() && input.dtype() == DType::F32 {
             return input.contiguous()?.apply_op1(mask);
@@ -74,14 +81,15 @@ impl Dropout {
 }
 
 /// The factors that values are multiplied with; they are drawn again for the gradient, and not kept.
-struct DropoutMask {
+pub(crate) struct DropoutMask {
     key: u64,
     kept: f32,
     threshold: u64,
 }
 
 impl DropoutMask {
-    fn value(&self, index: u64) -> f32 {
+    /// The factor of the value at this place.
+    pub(crate) fn value(&self, index: u64) -> f32 {
         if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold {
             0.0
         } else {

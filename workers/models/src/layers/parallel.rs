@@ -3,6 +3,8 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::buffer::zeros;
+
 /// Values that a thread works on at a time: enough to repay waking it.
 pub(crate) const PART: usize = 1 << 15;
 
@@ -41,7 +43,7 @@ pub(crate) fn each_part(
     width: usize,
     work: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let (mut result, length) = (vec![0f32; first.len()], part_length(width));
+    let (mut result, length) = (zeros(first.len()), part_length(width));
     if first.len() <= length {
         work(first, second, &mut result);
         return result;
@@ -52,4 +54,34 @@ pub(crate) fn each_part(
         .zip(second.par_chunks(length));
     parts.for_each(|((result, first), second)| work(first, second, result));
     result
+}
+
+/// The sum of each of `width` columns.
+pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
+    let sums: Vec<Vec<f32>> = values
+        .par_chunks(part_length(width))
+        .map(|rows| {
+            let mut sums = vec![0f32; width];
+            for row in rows.chunks_exact(width) {
+                for (sum, value) in sums.iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+            sums
+        })
+        .collect();
+    let total = added(sums.iter(), width).into_iter();
+    total.map(|sum| sum as f32).collect()
+}
+
+/// Sums over chunks, always in their order.
+pub(crate) fn added<'a>(sums: impl Iterator<Item = &'a Vec<f32>>, width: usize) -> Vec<f64> {
+    let mut total = vec![0f64; width];
+    sums.for_each(|sums| {
+        total
+            .iter_mut()
+            .zip(sums)
+            .for_each(|(total, sum)| *total += f64::from(*sum))
+    });
+    total
 }

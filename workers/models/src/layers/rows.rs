@@ -1,12 +1,14 @@
 //! Operations on the rows of a tensor with their gradients: layer norm, softmax and GELU in one pass each, on all cores. The
 //! tensor library composes them of up to ten passes on one.
 
-use candle_core::cpu::erf::erf_f32;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::parallel::{each_pair, each_row, part_length};
+use super::parallel::{each_pair, each_part, each_row, part_length};
 use super::storage::floats;
+use crate::kernels::cpu::Features;
+use crate::kernels::elementary::{gelu_row, gelu_slope_row};
+use crate::kernels::normalise::sum;
 
 /// Layer norm of `[.., width]`, `weight [width]` and `bias [width]` (Ba et al., 2016).
 pub(super) struct LayerNormOp {
@@ -136,22 +138,39 @@ impl LayerNormGradient {
         [weights, biases]: &mut [Vec<f32>; 2],
     ) {
         let (mean, inverse) = moments(row, self.eps);
-        let (mut sum, mut along) = (0f32, 0f32);
-        for column in 0..row.len() {
-            let normal = (row[column] - mean) * inverse;
-            weights[column] += gradient[column] * normal;
-            biases[column] += gradient[column];
-            let weighted = gradient[column] * weight[column];
-            sum += weighted;
-            along += weighted * normal;
+        // The normalised row lies in the result until it is needed no more.
+        for (normal, value) in map.iter_mut().zip(row) {
+            *normal = (value - mean) * inverse;
+        }
+        let columns = weights.iter_mut().zip(biases).zip(map.iter()).zip(gradient);
+        for (((of_weight, of_bias), normal), gradient) in columns {
+            *of_weight += gradient * normal;
+            *of_bias += gradient;
         }
         let share = 1.0 / row.len() as f32;
-        for column in 0..row.len() {
-            let normal = (row[column] - mean) * inverse;
-            map[column] =
-                inverse * (gradient[column] * weight[column] - share * (sum + normal * along));
+        let total = share * products(gradient, weight, |_, product| product, map);
+        let along = share * products(gradient, weight, |normal, product| normal * product, map);
+        for ((normal, gradient), weight) in map.iter_mut().zip(gradient).zip(weight) {
+            *normal = inverse * (gradient * weight - total - *normal * along);
         }
     }
+}
+
+/// The sum of a term of each normalised value and the product of two others, in an order that follows from their number.
+fn products(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f32, normals: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let ((left, left_rest), (right, right_rest)) =
+        (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
+    let (normals, normals_rest) = normals.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for ((left, right), normals) in left.iter().zip(right).zip(normals) {
+        for (lane, place) in lanes.iter_mut().zip(0..LANES) {
+            *lane += term(normals[place], left[place] * right[place]);
+        }
+    }
+    let rest = left_rest.iter().zip(right_rest).zip(normals_rest);
+    let rest = rest.map(|((left, right), normal)| term(*normal, left * right));
+    lanes.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
 impl CustomOp1 for Softmax {
@@ -215,8 +234,11 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let result = each_row(floats(input, layout)?, 1, |row, result| {
-            result[0] = row[0] * normal_share(row[0])
+        let features = Features::detected();
+        let values = floats(input, layout)?;
+        let result = each_part((values, values), 1, |values, _, result| {
+            result.copy_from_slice(values);
+            gelu_row(features, result);
         });
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
@@ -241,31 +263,23 @@ impl CustomOp2 for GeluGradient {
         gradient_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let pair = (floats(input, layout)?, floats(gradient, gradient_layout)?);
-        let result = each_pair(pair, 1, |row, gradient, result| {
-            let value = row[0];
-            let density = (-0.5 * value * value).exp() * INVERSE_ROOT_OF_TWO_PI;
-            result[0] = gradient[0] * (normal_share(value) + value * density);
+        let features = Features::detected();
+        let result = each_part(pair, 1, |values, gradient, result| {
+            result.copy_from_slice(values);
+            gelu_slope_row(features, result);
+            for (result, gradient) in result.iter_mut().zip(gradient) {
+                *result *= gradient;
+            }
         });
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 }
 
-const INVERSE_ROOT_OF_TWO_PI: f32 = 0.398_942_3;
-
-/// The share of a normal distribution that lies below a value.
-fn normal_share(value: f32) -> f32 {
-    (erf_f32(value * std::f32::consts::FRAC_1_SQRT_2) + 1.0) * 0.5
-}
-
 /// Mean and one over the standard deviation.
 fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     let share = 1.0 / row.len() as f32;
-    let mean = row.iter().sum::<f32>() * share;
-    let variance = row
-        .iter()
-        .map(|value| (value - mean) * (value - mean))
-        .sum::<f32>()
-        * share;
+    let mean = sum(row, |value| value) * share;
+    let variance = sum(row, |value| (value - mean) * (value - mean)) * share;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 

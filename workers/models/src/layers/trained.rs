@@ -1,17 +1,21 @@
 //! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
 //! that follow each batch.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result as CandleResult, Tensor};
 
 use super::conv_tensors::{BatchNormTensors, ConvShape};
-use super::storage::floats;
 use crate::error::ModelError;
 
+mod attention;
 mod batch_norm;
+mod convolution;
+mod linear;
 mod pool;
 
+pub(crate) use attention::{AttentionShape, attend};
 use batch_norm::{AddRelu, BatchNorm};
+use convolution::{Behind, convolve};
+pub(super) use linear::linear;
 use pool::TrainedMaxPool;
 
 /// A convolution's variables.
@@ -61,27 +65,17 @@ impl TrainedConv {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor, ModelError> {
-        let ConvShape {
-            input,
-            output,
-            kernel,
-            stride,
-        } = shape;
         let early = relu && residual.is_none();
         let convolved = if map.device().is_cpu() {
-            let (batch, rows, columns, _) = map.dims4()?;
-            let (rows, columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
-            let patches = if (kernel, stride) == (1, 1) {
-                map.reshape(((), input))?
-            } else {
-                map.contiguous()?.apply_op1(Im2Col { shape })?
+            let behind = match (&self.norm, &self.bias) {
+                (Some(norm), _) => Behind::Norm(norm),
+                (None, Some(bias)) => Behind::Bias(bias),
+                (None, None) => Behind::Nothing,
             };
-            let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
-            self.finish(&patches.matmul(&weight)?, early)?
-                .reshape((batch, rows, columns, output))?
+            convolve(map, &self.weight, shape, behind, early)?
         } else {
             let output = map
-                .conv2d(&self.weight, kernel / 2, stride, 1, 1)?
+                .conv2d(&self.weight, shape.kernel / 2, shape.stride, 1, 1)?
                 .permute((0, 2, 3, 1))?;
             let rows = self
                 .finish(&output.flatten_to(2)?, early)?
@@ -100,7 +94,7 @@ impl TrainedConv {
         })
     }
 
-    /// Bias or batch norm of pixels `[.., out]`, and the ReLU.
+    /// Bias or batch norm of pixels `[.., out]` elsewhere than on a CPU, and the ReLU.
     fn finish(&self, pixels: &Tensor, relu: bool) -> CandleResult<Tensor> {
         let pixels = match (&self.bias, &self.norm) {
             (_, Some(norm)) => return norm.forward(pixels, relu),
@@ -137,112 +131,6 @@ fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
         .narrow(dim, 0, size.div_ceil(2) - 1)?
         .pad_with_zeros(dim, 1, 0)?;
     even.maximum(&odd)?.maximum(&before)
-}
-
-/// The patches under a kernel as rows: `[B, h, w, in]` to `[B h' w', kernel kernel in]`.
-struct Im2Col {
-    shape: ConvShape,
-}
-
-/// The gradient of [`Im2Col`]: rows are added up where they came from.
-struct Im2ColGradient {
-    shape: ConvShape,
-    map: Shape,
-}
-
-impl CustomOp1 for Im2Col {
-    fn name(&self) -> &'static str {
-        "patches"
-    }
-
-    fn cpu_fwd(&self, map: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let values = floats(map, layout)?;
-        let (batch, rows, columns, channels) = layout.shape().dims4()?;
-        let (kernel, stride) = (self.shape.kernel, self.shape.stride);
-        let (new_rows, new_columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
-        let depth = kernel * kernel * channels;
-        let mut result = vec![0f32; batch * new_rows * new_columns * depth];
-        result
-            .par_chunks_exact_mut(new_columns * depth)
-            .enumerate()
-            .for_each(|(index, line)| {
-                let (image, row) = (index / new_rows, index % new_rows);
-                for (column, patch) in line.chunks_exact_mut(depth).enumerate() {
-                    for (source, target) in places(row, column, kernel, stride, (rows, columns)) {
-                        let from = (image * rows * columns + source) * channels;
-                        patch[target * channels..][..channels]
-                            .copy_from_slice(&values[from..from + channels]);
-                    }
-                }
-            });
-        Ok((
-            CpuStorage::F32(result),
-            Shape::from((batch * new_rows * new_columns, depth)),
-        ))
-    }
-
-    fn bwd(&self, map: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let op = Im2ColGradient {
-            shape: self.shape,
-            map: map.shape().clone(),
-        };
-        gradient.contiguous()?.apply_op1_no_bwd(&op).map(Some)
-    }
-}
-
-impl CustomOp1 for Im2ColGradient {
-    fn name(&self) -> &'static str {
-        "gradient of patches"
-    }
-
-    fn cpu_fwd(&self, patches: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let values = floats(patches, layout)?;
-        let (batch, rows, columns, channels) = self.map.dims4()?;
-        let (kernel, stride) = (self.shape.kernel, self.shape.stride);
-        let (new_rows, new_columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
-        let depth = kernel * kernel * channels;
-        let mut result = vec![0f32; batch * rows * columns * channels];
-        // Images are apart, so that threads never add to the same place and the order of sums is fixed.
-        result
-            .par_chunks_exact_mut(rows * columns * channels)
-            .enumerate()
-            .for_each(|(image, map)| {
-                let patches = values[image * new_rows * new_columns * depth..].chunks_exact(depth);
-                for (index, patch) in patches.take(new_rows * new_columns).enumerate() {
-                    let (row, column) = (index / new_columns, index % new_columns);
-                    for (target, source) in places(row, column, kernel, stride, (rows, columns)) {
-                        let sums = &mut map[target * channels..][..channels];
-                        for (sum, value) in
-                            sums.iter_mut().zip(&patch[source * channels..][..channels])
-                        {
-                            *sum += value;
-                        }
-                    }
-                }
-            });
-        debug_assert_eq!(result.len(), batch * rows * columns * channels);
-        Ok((CpuStorage::F32(result), self.map.clone()))
-    }
-}
-
-/// Pixels of the map under the kernel at an output position, each with its place in the patch; none beyond the edge.
-fn places(
-    row: usize,
-    column: usize,
-    kernel: usize,
-    stride: usize,
-    (rows, columns): (usize, usize),
-) -> impl Iterator<Item = (usize, usize)> {
-    let padding = kernel / 2;
-    (0..kernel * kernel).filter_map(move |place| {
-        let y = (row * stride + place / kernel)
-            .checked_sub(padding)
-            .filter(|y| *y < rows)?;
-        let x = (column * stride + place % kernel)
-            .checked_sub(padding)
-            .filter(|x| *x < columns)?;
-        Some((y * columns + x, place))
-    })
 }
 
 #[cfg(test)]
@@ -307,6 +195,72 @@ mod tests {
                 assert!(
                     worst(found.get(var).unwrap(), expected.get(var).unwrap()) < 1e-3,
                     "{kernel} {stride}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_norm_behind_a_convolution_and_all_gradients_agree_with_the_tensor_library() {
+        let variable = |dims: &[usize], phase| Var::from_tensor(&wave(dims, phase)).unwrap();
+        for (kernel, stride, relu) in [(1, 1, true), (3, 1, false), (3, 2, true)] {
+            let shape = ConvShape {
+                input: 3,
+                output: 5,
+                kernel,
+                stride,
+            };
+            let (weight, image) = (
+                variable(&[5, 3, kernel, kernel], 1.0),
+                variable(&[2, 3, 61, 61], 0.0),
+            );
+            let (scale, bias) = (variable(&[5], 2.0), variable(&[5], 3.0));
+            let zeros = scale.zeros_like().unwrap().detach();
+            let tensors = BatchNormTensors {
+                weight: scale.as_tensor().clone(),
+                bias: bias.as_tensor().clone(),
+                running_mean: zeros.clone(),
+                running_var: zeros,
+            };
+            let ours = TrainedConv::with_norm(weight.as_tensor().clone(), tensors, 1e-5).unwrap();
+            let map = image.permute((0, 2, 3, 1)).unwrap();
+            let found = ours.forward(&map, shape, None, relu).unwrap();
+
+            let rows = image
+                .conv2d(&weight, kernel / 2, stride, 1, 1)
+                .unwrap()
+                .permute((0, 2, 3, 1))
+                .unwrap();
+            let norm = ours.norm.as_ref().unwrap();
+            let follow = norm.clone();
+            let plain = norm.forward(&rows.reshape(((), 5)).unwrap(), relu).unwrap();
+            let plain = plain.reshape(found.shape()).unwrap();
+            assert!(worst(&found, &plain) < 1e-4, "{kernel} {stride}");
+            // Both have moved the same running statistics, the second time from where the first had left them.
+            let mean = rows.reshape(((), 5)).unwrap().mean(0).unwrap();
+            let expected = (mean * (1.0 - 0.81)).unwrap();
+            assert!(worst(&follow.running_mean(), &expected) < 1e-5);
+
+            let cotangent = wave(plain.dims(), 4.0);
+            let slope = |output: &Tensor| {
+                (output * &cotangent)
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .backward()
+                    .unwrap()
+            };
+            let (found, expected) = (slope(&found), slope(&plain));
+            for variable in [&image, &weight, &scale, &bias] {
+                let (found, expected) = (
+                    found.get(variable).unwrap(),
+                    expected.get(variable).unwrap(),
+                );
+                let largest = worst(expected, &expected.zeros_like().unwrap());
+                let difference = worst(found, expected);
+                assert!(
+                    difference < 2e-4 * largest.max(1.0),
+                    "{kernel} {stride} {relu}: {difference} of {largest}"
                 );
             }
         }

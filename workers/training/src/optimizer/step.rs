@@ -1,7 +1,9 @@
 //! One step of AdamW on one variable. On a CPU it goes over the values in place and on all threads: of the tensor library's
 //! operations it would take ten, each with a tensor of its own.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+use candle_core::{
+    CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, Var, bail,
+};
 use rayon::prelude::*;
 
 use super::{AdamForm, AdamW};
@@ -174,6 +176,56 @@ impl InplaceOp3 for Step {
     }
 }
 
+/// The sum of the squares of a gradient's values, in parts of a fixed size.
+pub(super) fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
+    const LANES: usize = 16;
+    let gradient = gradient.contiguous()?;
+    let (storage, layout) = gradient.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Ok(f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?));
+    };
+    let parts: Vec<f64> = floats(storage, layout)?
+        .par_chunks(PART)
+        .map(|part| {
+            let mut lanes = [0f32; LANES];
+            let (chunks, rest) = part.as_chunks::<LANES>();
+            for chunk in chunks {
+                for (lane, value) in lanes.iter_mut().zip(chunk) {
+                    *lane += value * value;
+                }
+            }
+            let rest = rest.iter().map(|value| value * value).sum::<f32>();
+            lanes.into_iter().map(f64::from).sum::<f64>() + f64::from(rest)
+        })
+        .collect();
+    Ok(parts.into_iter().sum())
+}
+
+/// Multiplies a gradient with a factor; on a CPU in place.
+pub(super) fn scale(gradient: &mut Tensor, factor: f64) -> Result<()> {
+    if gradient.device().is_cpu() {
+        *gradient = gradient.contiguous()?;
+        return gradient.inplace_op1(&Scale(factor as f32));
+    }
+    *gradient = (&*gradient * factor)?;
+    Ok(())
+}
+
+struct Scale(f32);
+
+impl InplaceOp1 for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu_fwd(&self, values: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        floats_mut(values, layout)?
+            .par_chunks_mut(PART)
+            .for_each(|part| part.iter_mut().for_each(|value| *value *= self.0));
+        Ok(())
+    }
+}
+
 fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         bail!("moments and gradients are contiguous")
@@ -196,6 +248,22 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+
+    #[test]
+    fn the_norm_and_a_scale_are_those_of_the_tensor_library() {
+        let values: Vec<f32> = (0..40_003)
+            .map(|index| (index as f32 * 0.7).sin())
+            .collect();
+        let mut gradient = Tensor::from_vec(values, 40_003, &Device::Cpu).unwrap();
+        let squares = |gradient: &Tensor| {
+            let sum = gradient.sqr().unwrap().sum_all().unwrap();
+            f64::from(sum.to_scalar::<f32>().unwrap())
+        };
+        let plain = squares(&gradient);
+        assert!((sum_of_squares(&gradient).unwrap() - plain).abs() < 1e-5 * plain);
+        scale(&mut gradient, 0.5).unwrap();
+        assert!((squares(&gradient) - 0.25 * plain).abs() < 1e-5 * plain);
+    }
 
     #[test]
     fn steps_in_place_equal_composed_ones_in_both_forms() {

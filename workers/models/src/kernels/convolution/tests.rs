@@ -182,7 +182,8 @@ fn portable_and_vector_transforms_give_the_same_bytes() {
         let weight = noise(window.output * window.input * 9, 1);
         let map = noise(extent.pixels() * window.input, 3);
         for side in [2, 4] {
-            let winograd = Winograd::new(side, window, &weight);
+            let kernel = |column, row| kernel_of(&weight, window, column, row);
+            let winograd = Winograd::new(side, window, Buffer::take, kernel);
             let [first, second] = [Features::PORTABLE, Features::detected()].map(|features| {
                 let mut result = vec![0f32; extent.pixels() * window.output];
                 winograd.compute(features, &map, extent, Finish::default(), &mut result);
@@ -230,5 +231,88 @@ fn an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads() {
         let single = Extent { batch: 1, ..extent };
         let first = run(&map[..map.len() / 2], single, 2);
         assert_eq!(first, whole[..whole.len() / 2], "{window:?} {precision:?}");
+    }
+}
+
+/// The gradients of map and weights, in f64 over the definition of the forward pass.
+fn naive_gradients(
+    window: Window,
+    weight: &[f32],
+    map: &[f32],
+    gradient: &[f32],
+    extent: Extent,
+) -> [Vec<f64>; 2] {
+    let Window {
+        input,
+        output,
+        kernel,
+        stride,
+    } = window;
+    let target = extent.halved_by(stride);
+    let mut of = [vec![0f64; map.len()], vec![0f64; weight.len()]];
+    for (pixel, gradient) in gradient.chunks_exact(output).enumerate() {
+        let image = pixel / (target.rows * target.columns);
+        let (top, left) = (
+            pixel / target.columns % target.rows * stride,
+            pixel % target.columns * stride,
+        );
+        for place in 0..kernel * kernel {
+            let y = (top + place / kernel).wrapping_sub(kernel / 2);
+            let x = (left + place % kernel).wrapping_sub(kernel / 2);
+            if y >= extent.rows || x >= extent.columns {
+                continue;
+            }
+            let start = ((image * extent.rows + y) * extent.columns + x) * input;
+            for (channel, gradient) in gradient.iter().enumerate() {
+                for from in 0..input {
+                    let at = (channel * input + from) * kernel * kernel + place;
+                    of[0][start + from] += f64::from(*gradient) * f64::from(weight[at]);
+                    of[1][at] += f64::from(*gradient) * f64::from(map[start + from]);
+                }
+            }
+        }
+    }
+    of
+}
+
+#[test]
+fn gradients_agree_with_naive_ones_and_do_not_depend_on_the_number_of_threads() {
+    for (window, extent) in windows() {
+        let Window {
+            input,
+            output,
+            kernel,
+            stride,
+        } = window;
+        let weight = noise(output * input * kernel * kernel, 1);
+        let map = noise(extent.pixels() * input, 2);
+        let gradient = noise(extent.halved_by(stride).pixels() * output, 3);
+        let compute = || {
+            let (mut of_map, mut of_weights) =
+                (vec![f32::NAN; map.len()], vec![f32::NAN; weight.len()]);
+            gradients::of_map(window, &weight, &gradient, extent, &mut of_map);
+            gradients::of_weights(window, &map, &gradient, extent, &mut of_weights);
+            [of_map, of_weights]
+        };
+        let found = compute();
+        let expected = naive_gradients(window, &weight, &map, &gradient, extent);
+        for (found, expected) in found.iter().zip(&expected) {
+            let largest = expected
+                .iter()
+                .fold(1.0, |most: f64, value| most.max(value.abs()));
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (f64::from(*found) - expected).abs() < 1e-5 * largest,
+                    "{window:?}: {found}, {expected}"
+                );
+            }
+        }
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            assert_eq!(pool.install(compute), found, "{window:?}");
+        }
     }
 }

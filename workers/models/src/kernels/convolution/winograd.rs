@@ -67,21 +67,36 @@ struct Group {
 }
 
 impl Winograd {
-    pub(super) fn new(side: usize, window: Window, weight: &[f32]) -> Self {
+    /// `kernel` gives the nine weights of an output and an input channel; `memory` where they are kept.
+    pub(super) fn new(
+        side: usize,
+        window: Window,
+        memory: fn(usize) -> Buffer,
+        kernel: impl Fn(usize, usize) -> [f32; 9] + Sync,
+    ) -> Self {
         let Window { input, output, .. } = window;
         let transform = Transform::of_side(side);
         let places = transform.places();
         let panels = output.div_ceil(COLUMNS);
-        let mut weights = Buffer::zeroed(panels * places * input * COLUMNS);
-        for column in 0..output {
-            let (panel, lane) = (column / COLUMNS, column % COLUMNS);
-            for row in 0..input {
-                let kernel = &weight[(column * input + row) * 9..][..9];
-                for (place, value) in transform.kernel(kernel).into_iter().enumerate() {
-                    weights[((panel * places + place) * input + row) * COLUMNS + lane] = value;
+        let mut weights = memory(panels * places * input * COLUMNS);
+        weights
+            .par_chunks_exact_mut((places * input * COLUMNS).max(1))
+            .enumerate()
+            .for_each(|(panel, weights)| {
+                let columns = panel * COLUMNS..((panel + 1) * COLUMNS).min(output);
+                if columns.len() < COLUMNS {
+                    weights.fill(0.0);
                 }
-            }
-        }
+                // Input channels outside: the cache lines that they write are those of all columns.
+                for row in 0..input {
+                    for (lane, column) in columns.clone().enumerate() {
+                        let kernel = transform.kernel(&kernel(column, row));
+                        for (place, value) in kernel[..places].iter().enumerate() {
+                            weights[(place * input + row) * COLUMNS + lane] = *value;
+                        }
+                    }
+                }
+            });
         Self {
             transform,
             input,

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::super::buffer::Buffer;
 use super::bf16;
 use super::tile::COLUMNS;
@@ -35,10 +37,10 @@ impl PackedMatrix {
         depth: usize,
         width: usize,
         precision: Precision,
-        entry: impl Fn(usize, usize) -> f32,
+        entry: impl Fn(usize, usize) -> f32 + Sync,
     ) -> Self {
         let values = match precision {
-            Precision::F32 => pack(depth, width, entry),
+            Precision::F32 => pack(depth, width, Buffer::zeroed, entry),
             Precision::Bf16 => bf16::pack(depth, width, entry),
         };
         Self {
@@ -55,6 +57,59 @@ impl PackedMatrix {
         Self::new(depth, width, precision, |row, column| {
             weight[column * depth + row]
         })
+    }
+
+    /// The matrix `values [depth, width]` in f32, for a product or two: in memory that goes back to the next layer.
+    pub(crate) fn of_rows<T: Copy + Into<f32> + Sync>(values: &[T], width: usize) -> Self {
+        let depth = values.len() / width.max(1);
+        let values = packed(depth, width, Buffer::take, |rows, columns, target| {
+            let count = columns.len();
+            for (row, target) in rows.zip(target.chunks_exact_mut(COLUMNS)) {
+                let values = &values[row * width + columns.start..][..count];
+                for (target, value) in target.iter_mut().zip(values) {
+                    *target = (*value).into();
+                }
+            }
+        });
+        Self::lent(values, depth, width)
+    }
+
+    /// The transpose of `weight [width, depth]`, as [`PackedMatrix::of_rows`].
+    pub(crate) fn of_columns<T: Copy + Into<f32> + Sync>(weight: &[T], depth: usize) -> Self {
+        /// Rows that are turned together: those of all columns of a panel stay in the first-level cache.
+        const TURNED: usize = 16;
+        let width = weight.len() / depth.max(1);
+        let values = packed(depth, width, Buffer::take, |rows, columns, target| {
+            for (index, target) in target.chunks_mut(TURNED * COLUMNS).enumerate() {
+                let start = rows.start + index * TURNED;
+                let count = target.len() / COLUMNS;
+                for (lane, column) in columns.clone().enumerate() {
+                    let entries = &weight[column * depth + start..][..count];
+                    for (row, entry) in target.chunks_exact_mut(COLUMNS).zip(entries) {
+                        row[lane] = (*entry).into();
+                    }
+                }
+            }
+        });
+        Self::lent(values, depth, width)
+    }
+
+    /// The f32 matrix whose entry in a row and a column is `entry(row, column)`, as [`PackedMatrix::of_rows`].
+    pub(crate) fn of_entries(
+        depth: usize,
+        width: usize,
+        entry: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> Self {
+        Self::lent(pack(depth, width, Buffer::take, entry), depth, width)
+    }
+
+    fn lent(values: Buffer, depth: usize, width: usize) -> Self {
+        Self {
+            values: Arc::new(values),
+            depth,
+            width,
+            precision: Precision::F32,
+        }
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -100,22 +155,46 @@ fn block_depth(depth: usize) -> usize {
         .next_multiple_of(16)
 }
 
-fn pack(depth: usize, width: usize, entry: impl Fn(usize, usize) -> f32) -> Buffer {
+/// Packs in parallel: `fill` writes rows of a panel of columns, `[rows, COLUMNS]`, of which those beyond the width are zero.
+fn packed(
+    depth: usize,
+    width: usize,
+    memory: fn(usize) -> Buffer,
+    fill: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+) -> Buffer {
     let panels = width.div_ceil(COLUMNS);
-    let mut values = Buffer::zeroed(depth * panels * COLUMNS);
-    let mut rows = values.chunks_exact_mut(COLUMNS);
-    let block = block_depth(depth);
-    for start in (0..depth).step_by(block.max(1)) {
-        for panel in 0..panels {
-            for row in start..(start + block).min(depth) {
-                let Some(target) = rows.next() else {
-                    return values;
-                };
-                for (target, column) in target.iter_mut().zip(panel * COLUMNS..width) {
-                    *target = entry(row, column);
-                }
+    let mut values = memory(depth * panels * COLUMNS);
+    let block = block_depth(depth).max(1);
+    values
+        .par_chunks_mut((block * panels * COLUMNS).max(1))
+        .enumerate()
+        .for_each(|(index, values)| {
+            let rows = index * block..((index + 1) * block).min(depth);
+            values
+                .par_chunks_exact_mut(rows.len() * COLUMNS)
+                .enumerate()
+                .for_each(|(panel, target)| {
+                    let columns = panel * COLUMNS..((panel + 1) * COLUMNS).min(width);
+                    if columns.len() < COLUMNS {
+                        target.fill(0.0);
+                    }
+                    fill(rows.clone(), columns, target);
+                });
+        });
+    values
+}
+
+fn pack(
+    depth: usize,
+    width: usize,
+    memory: fn(usize) -> Buffer,
+    entry: impl Fn(usize, usize) -> f32 + Sync,
+) -> Buffer {
+    packed(depth, width, memory, |rows, columns, target| {
+        for (row, target) in rows.zip(target.chunks_exact_mut(COLUMNS)) {
+            for (target, column) in target.iter_mut().zip(columns.clone()) {
+                *target = entry(row, column);
             }
         }
-    }
-    values
+    })
 }

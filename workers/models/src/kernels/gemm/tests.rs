@@ -205,3 +205,78 @@ fn what_is_not_a_number_passes_a_relu() {
         assert!(result[0].is_nan() && result[1] == 0.0);
     }
 }
+
+/// Sums in f64 over the definition.
+fn naive_outer(left: &[f32], outputs: usize, right: &[f32], width: usize) -> Vec<f64> {
+    let mut sums = vec![0f64; outputs * width];
+    for (left, right) in left.chunks_exact(outputs).zip(right.chunks_exact(width)) {
+        for (left, sums) in left.iter().zip(sums.chunks_exact_mut(width)) {
+            for (right, sum) in right.iter().zip(sums) {
+                *sum += f64::from(*left) * f64::from(*right);
+            }
+        }
+    }
+    sums
+}
+
+#[test]
+fn products_over_rows_agree_with_naive_ones_and_do_not_depend_on_the_number_of_threads() {
+    let shapes = [
+        (1, 1, 1),
+        (3, 14, 33),
+        (511, 15, 64),
+        (513, 40, 100),
+        (9_000, 16, 31),
+        (4_100, 3, 32),
+        (600, 7, 900),
+    ];
+    for (rows, outputs, width) in shapes {
+        let (left, right) = (noise(rows * outputs, 1), noise(rows * width, 2));
+        let expected = naive_outer(&left, outputs, &right, width);
+        let source = Dense {
+            values: &right,
+            depth: width,
+        };
+        let compute = |features| {
+            let mut found = vec![f32::NAN; outputs * width];
+            outer(features, (&left, outputs), (&source, width), &mut found);
+            found
+        };
+        for features in [Features::PORTABLE, Features::detected()] {
+            for (found, expected) in compute(features).iter().zip(&expected) {
+                assert!(
+                    (f64::from(*found) - expected).abs() < 1e-5 * (rows as f64).sqrt(),
+                    "{rows} {outputs} {width}: {found}, {expected}"
+                );
+            }
+        }
+        let whole = compute(Features::detected());
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            assert_eq!(pool.install(|| compute(Features::detected())), whole);
+        }
+    }
+}
+
+#[test]
+fn matrices_for_one_product_are_packed_as_those_that_stay() {
+    for (depth, width) in [(1, 1), (17, 33), (600, 70), (1030, 32)] {
+        let weight = noise(depth * width, 5);
+        let stays = PackedMatrix::transposed(&weight, depth, Precision::F32);
+        let turned: Vec<f32> = (0..depth * width)
+            .map(|place| weight[place % width * depth + place / width])
+            .collect();
+        let entry = |row: usize, column: usize| weight[column * depth + row];
+        for lent in [
+            PackedMatrix::of_columns(&weight, depth),
+            PackedMatrix::of_rows(&turned, width),
+            PackedMatrix::of_entries(depth, width, entry),
+        ] {
+            assert_eq!((lent.depth(), lent.width()), (depth, width));
+            assert_eq!(lent.values(), stays.values(), "{depth} {width}");
+        }
+    }
+}

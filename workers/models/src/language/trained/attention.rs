@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::exp;
-use super::matrix::{Matrix, multiply};
+use crate::layers::matrix::{Matrix, multiply};
 use crate::layers::storage::{floats, with_floats};
 
 /// Queries of a block: large enough for fast products, small enough to waste little on what is masked.

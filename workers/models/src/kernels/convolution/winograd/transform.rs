@@ -98,8 +98,9 @@ impl Transform {
         self.size() * self.size()
     }
 
-    /// A kernel `[3, 3]`, transformed; computed in f64, so that only the result is rounded.
-    pub(super) fn kernel(self, kernel: &[f32]) -> Vec<f32> {
+    /// A kernel `[3, 3]`, transformed, of which as many numbers count as a square has; computed in f64, so that only the result
+    /// is rounded.
+    pub(super) fn kernel(self, kernel: &[f32; 9]) -> [f32; MOST_PLACES] {
         let rows: &[[f64; 3]] = match self {
             Self::Two => &[
                 [1.0, 0.0, 0.0],
@@ -125,12 +126,14 @@ impl Transform {
             }
             sum as f32
         };
-        rows.iter()
-            .flat_map(|vertical| {
-                rows.iter()
-                    .map(move |horizontal| entry(vertical, horizontal))
-            })
-            .collect()
+        let mut result = [0.0; MOST_PLACES];
+        let pairs = rows
+            .iter()
+            .flat_map(|vertical| rows.iter().map(move |horizontal| (vertical, horizontal)));
+        for (result, (vertical, horizontal)) in result.iter_mut().zip(pairs) {
+            *result = entry(vertical, horizontal);
+        }
+        result
     }
 
     /// Transforms a square of numbers, whose places in `map` are `sources`; the results are `apart` from each other.

@@ -4,7 +4,7 @@ use gemm::Parallelism;
 
 /// A matrix in a slice.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     values: &'a [f32],
     shape: (usize, usize),
     strides: (usize, usize),
@@ -12,7 +12,7 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// The matrix that begins the slice, with rows so far apart.
-    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub(crate) fn new(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         Self {
             values,
             shape: (rows, columns),
@@ -20,7 +20,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    pub(super) fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         let Self {
             values,
             shape: (rows, columns),
@@ -40,7 +40,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// `left · right`, written to a matrix whose rows are `stride` apart, or added to it; on this thread.
-pub(super) fn multiply(
+pub(crate) fn multiply(
     result: &mut [f32],
     stride: usize,
     adds: bool,
