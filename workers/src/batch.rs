@@ -51,16 +51,20 @@ pub(crate) fn run_on_images<T>(
     let run = |images: &[&Tensor]| -> Result<Vec<T>, ModelError> {
         network(&Tensor::stack(images, 0)?.to_device(device)?)
     };
+    let failed = |error: ModelError, count: usize| -> Vec<Result<T, Failure>> {
+        let failures = vec![Failure::from(error); count];
+        failures.into_iter().map(Err).collect()
+    };
     match run(images) {
         Ok(outputs) => outputs.into_iter().map(Ok).collect(),
-        Err(error) if whole_batch || images.len() == 1 => vec![Failure::from(error); images.len()]
-            .into_iter()
-            .map(Err)
-            .collect(),
-        Err(_) => images
+        Err(_) if !whole_batch && images.len() > 1 => images
             .chunks(1)
-            .flat_map(|alone| run_on_images(device, true, alone, &network))
+            .flat_map(|alone| match run(alone) {
+                Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+                Err(error) => failed(error, 1),
+            })
             .collect(),
+        Err(error) => failed(error, images.len()),
     }
 }
 
