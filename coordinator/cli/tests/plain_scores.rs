@@ -123,7 +123,7 @@ fn every_score_of_plain_files_has_an_interval_that_its_seed_determines() {
         references += &format!("{said} in study {row}.\n");
         hypotheses += &match row % 3 {
             0 => "Nothing.\n".to_owned(),
-            _ => format!("{said}.\n"),
+            _ => format!("{said}{}.\n", " and so on".repeat(row % 7)),
         };
     }
     let (hypotheses, references) = (

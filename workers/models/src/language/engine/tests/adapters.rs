@@ -372,6 +372,7 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
         }
         assert!(live.is_empty() && finished + cancelled == 100);
         assert!(cancelled > 10 && recalled > 5, "{cancelled} {recalled}");
-        assert_eq!(accepted > 0, speculate > 0, "{accepted}");
+        // Where many run, nothing is drafted, and few of these say anything twice.
+        assert!(speculate > 0 || accepted == 0, "{accepted}");
     }
 }
