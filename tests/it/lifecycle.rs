@@ -115,7 +115,7 @@ async fn a_role_that_is_stopped_while_it_reads_its_settings_stops_as_it_would_la
         (&["coordinator"], 0),
         (&["worker", "scoring"], 0),
         (&["gateway"], 0),
-        (&["status"], 130),
+        (&["doctor"], 130),
     ];
     for (arguments, code) in roles {
         let mut role = deployment.start(arguments);

@@ -129,7 +129,7 @@ async fn each_role_says_at_once_which_setting_is_refused() {
                 .rsplit_once('/')
                 .unwrap()
                 .0,
-            &["AMQP", "RADIALOG_REDIS_URL"],
+            &["is no Redis", "RADIALOG_REDIS_URL"],
         ),
         wrong(
             "RADIALOG_S3_URL",

@@ -115,7 +115,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
 #[tokio::test(flavor = "multi_thread")]
 async fn sentences_that_compare_with_an_earlier_image_are_marked_below_the_answer() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&fixture, Screen::PHONE).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     ask(&browser, "Größe? It is unchanged. No effusion").await?;
@@ -126,7 +126,7 @@ async fn sentences_that_compare_with_an_earlier_image_are_marked_below_the_answe
     assert_eq!(sentence, "It is unchanged.");
     let marks = "document.querySelectorAll('.comparisons').length";
     assert_eq!(browser.value(marks).await?, 1, "no other answer compares");
-    browser.picture("comparisons-phone").await?;
+    browser.picture("comparisons").await?;
     assert_fits(&browser).await?;
     browser.reload().await?;
     until_turn(&browser, 2, "done").await?;

@@ -126,7 +126,7 @@ impl ObjectStoreFixture {
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     fs::write(path, "x").unwrap();
                 }
-                None => keys.extend(name.to_str().and_then(|name| ObjectKey::parse(name))),
+                None => keys.extend(name.to_str().and_then(ObjectKey::parse)),
             }
         }
         let puts = keys.iter().map(|key| self.objects.put(key, "x".into()));

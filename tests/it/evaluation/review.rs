@@ -157,6 +157,7 @@ fn rexrank_scores_whole_reports_by_its_own_bleu_and_names_what_it_does_not_compu
         studies.starts_with("study_id,patient,words,reference_words,bleu_2,label_f1,"),
         "{studies}"
     );
+    folder.write("meteor.jar", "")?;
     for (option, place) in [("--meteor", "meteor.jar"), ("--original-files", "old")] {
         let fault = folder.fault(&[&rexrank[..], &[option, place]].concat(), 64)?;
         ensure!(fault.contains("leave"), "{fault}");

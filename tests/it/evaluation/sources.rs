@@ -102,7 +102,8 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
         folder.path("reports/a.txt"),
         latin_1("FINDINGS: D\u{e9}nse."),
     )?;
-    folder.write("reports/b.txt", "FINDINGS: Clear.")?;
+    let report = " FINAL REPORT\n FINDINGS:\n \n The lungs are clear.\n";
+    folder.write("reports/b.txt", report)?;
     let printed = folder.evaluate(&["good.csv", "--references", "reports"])?;
     ensure!(
         printed.contains("1 reports that are not UTF-8") && printed.contains("a.txt"),

@@ -158,8 +158,8 @@ fn theirs(python: &Path, texts: &[String]) -> Result<Theirs> {
     let folder = tempfile::tempdir()?;
     let (input, output) = (folder.path().join("texts"), folder.path().join("scores"));
     fs::write(&input, serde_json::to_vec(texts)?)?;
-    let punkt = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../workers/training/src/evaluation/words/punkt_english.json");
+    let punkt =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/models/src/sentences/english.json");
     let run = Command::new(python)
         .args(["-c", NLTK])
         .args([&punkt, &input, &output])

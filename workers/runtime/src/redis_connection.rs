@@ -239,6 +239,8 @@ pub(crate) fn state_error(error: RedisError) -> StateError {
             "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* ~{{radialog:* \
              &radialog:* +@all -@admin -@dangerous +info +cluster|slots ({said})"
         )
+    } else if said.contains("Parse error") {
+        format!("what answers there is no Redis ({said})")
     } else {
         said.to_owned()
     })

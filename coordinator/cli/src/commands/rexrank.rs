@@ -350,7 +350,7 @@ mod tests {
         let studies: Studies = serde_json::from_str(json).unwrap();
         let written = serde_json::to_string(&studies).unwrap();
         assert!(written.starts_with(r#"{"b":"#) && written.ends_with(r#","a":{}}"#));
-        let [read, again] = [json, &written].map(|json| serde_json::from_str::<Value>(json));
+        let [read, again] = [json, &written].map(serde_json::from_str::<Value>);
         assert_eq!(read.unwrap(), again.unwrap());
     }
 }

@@ -119,7 +119,7 @@ impl EvaluatedReports<'_> {
     }
 }
 
-/// The files that [`write`] and [`write_faults`] write into a folder; the one whose being there says that all are whole comes
+/// The files that [`write()`] and [`write_faults`] write into a folder; the one whose being there says that all are whole comes
 /// first.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let names = [

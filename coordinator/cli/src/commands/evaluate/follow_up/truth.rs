@@ -44,7 +44,7 @@ enum Known {
     /// The labels of the reference.
     References,
     /// A table, by study, and how it is called.
-    Table(TruthTable, String),
+    Table(Box<TruthTable>, String),
 }
 
 /// Studies, by what became of them. Whatever was not scored is in a table of faults, too.
@@ -119,7 +119,7 @@ impl TruthArgs {
         }
         // A run is resumed with the same table alone.
         let name = format!("labels {}", table.hash().short());
-        Ok(truths(Known::Table(table, name)))
+        Ok(truths(Known::Table(Box::new(table), name)))
     }
 }
 
