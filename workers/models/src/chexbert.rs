@@ -296,13 +296,24 @@ impl Chexbert {
             }
         })?;
         self.embeddings_norm.rows(&mut hidden);
+        let Some(((last_attention, last_feed_forward), before)) = self.layers.split_last() else {
+            return Ok(None);
+        };
         Ok(in_pool(|| {
-            for (attention, feed_forward) in &self.layers {
+            for (attention, feed_forward) in before {
                 hidden = attention.rows(&hidden, None, &spans)?;
                 hidden = feed_forward.rows(&hidden)?;
             }
-            let first = |span: &Span| &hidden[span.queries.start * width..][..width];
-            Some(spans.iter().flat_map(first).copied().collect())
+            // Of the last block nobody reads another token's state.
+            let mut first = Buffer::take(spans.len() * width);
+            for (row, span) in first.chunks_exact_mut(width).zip(&spans) {
+                row.copy_from_slice(&hidden[span.queries.start * width..][..width]);
+            }
+            for (row, span) in spans.iter_mut().enumerate() {
+                span.queries = row..row + 1;
+            }
+            let attended = last_attention.rows(&first, Some(&hidden), &spans)?;
+            Some(last_feed_forward.rows(&attended)?.to_vec())
         }))
     }
 
