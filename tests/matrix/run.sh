@@ -134,7 +134,7 @@ key="GK$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 secret=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 credentials=("AWS_ACCESS_KEY_ID=$key" "AWS_SECRET_ACCESS_KEY=$secret")
 
-# moto: it needs only Python, and knows conditional writes, which it does in two steps.
+# moto: it needs only Python, and knows conditional writes, which it does in two steps; in parts, it does not look at `If-Match`.
 moto_row() {
     local port log="$logs/moto.log" python="$roots/moto/bin"
     if [ ! -e "$roots/moto/complete" ]; then
@@ -151,7 +151,8 @@ import boto3
 boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").create_bucket(Bucket="radialog")
 CREATE
     run_suites "S3 by moto $("$python/pip" show moto | sed -n 's/^Version: //p')" "$logs/S3-moto.log" \
-        "RADIALOG_TEST_S3=http://127.0.0.1:$port/radialog" "${credentials[@]}" -- -- "${store_suites[@]}"
+        "RADIALOG_TEST_S3=http://127.0.0.1:$port/radialog" RADIALOG_TEST_S3_CONDITIONAL=small "${credentials[@]}" \
+        -- -- "${store_suites[@]}"
     stop_store
 }
 

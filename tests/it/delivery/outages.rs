@@ -261,9 +261,13 @@ async fn a_broker_that_takes_back_what_a_model_takes_long_for_gets_its_result_al
     assert_eq!(studies(&results), sent);
     assert!(results.iter().all(|result| failure(result).is_none()));
     worker.stop().await.unwrap();
-    for queue in [WORK.to_owned(), queues::dead(WORK)] {
-        assert_eq!(harness.queue.depth(&queue).await.unwrap(), 0, "{queue}");
+    // A task that the broker gave once more may have been handed back: it is done from what is stored.
+    while harness.queue.depth(WORK).await.unwrap() > 0 {
+        let worker = harness.start(&Arc::new(findings()), settings());
+        harness.results(1).await.unwrap();
+        worker.stop().await.unwrap();
     }
+    assert_eq!(harness.queue.depth(&queues::dead(WORK)).await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ mod rights;
 
 /// Names a bucket of another S3 implementation, e.g. `http://host:3900/bucket`.
 const VARIABLE: &str = "RADIALOG_TEST_S3";
-/// `0` where that implementation does not know conditional writes.
+/// `0` where that implementation does not know conditional writes, `small` where it knows them in a single request only.
 const CONDITIONAL_VARIABLE: &str = "RADIALOG_TEST_S3_CONDITIONAL";
 
 /// The only key of the tests' stores.
@@ -55,6 +55,7 @@ pub struct GivenStore {
     url: String,
     folders: AtomicUsize,
     knows_conditional_writes: bool,
+    knows_conditional_parts: bool,
 }
 
 impl GivenStore {
@@ -63,6 +64,7 @@ impl GivenStore {
             return Ok(None);
         };
         let url = url.trim_end_matches('/').to_owned();
+        let conditional = std::env::var(CONDITIONAL_VARIABLE);
         ensure!(
             url.matches('/').count() == 3,
             "{VARIABLE} is '{url}': write http://host:port/bucket"
@@ -70,7 +72,8 @@ impl GivenStore {
         Ok(Some(Self {
             url,
             folders: AtomicUsize::new(0),
-            knows_conditional_writes: std::env::var(CONDITIONAL_VARIABLE).as_deref() != Ok("0"),
+            knows_conditional_writes: conditional.as_deref() != Ok("0"),
+            knows_conditional_parts: !matches!(conditional.as_deref(), Ok("0" | "small")),
         }))
     }
 
@@ -85,6 +88,11 @@ impl GivenStore {
     /// Whether it does a write only over the version that is expected there.
     pub fn knows_conditional_writes(&self) -> bool {
         self.knows_conditional_writes
+    }
+
+    /// Whether it does so, too, with an object that comes in parts.
+    pub fn knows_conditional_parts(&self) -> bool {
+        self.knows_conditional_parts
     }
 }
 
