@@ -104,6 +104,17 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it reads its settings by [`crate::args::ServiceArgs::load_role`], which tells all that is wrong with them at once.
+    pub(crate) fn is_role(&self) -> bool {
+        match self {
+            Self::Worker(_) | Self::Coordinator(_) => true,
+            Self::Gateway(args) => args.is_role(),
+            _ => false,
+        }
+    }
+}
+
 pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,

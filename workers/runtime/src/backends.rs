@@ -99,6 +99,9 @@ impl Backends {
             Self::state(config),
             Self::conversations(config)
         )?;
+        if let Some(group) = &config.worker.group {
+            state.note_group(group).await?;
+        }
         Ok(Self {
             queue,
             objects,

@@ -120,7 +120,7 @@ impl<W: StageWork> Runner<W> {
             None => None,
         };
 
-        let metrics = Arc::new(metrics().stage(stage));
+        let metrics = Arc::new(metrics().stage(stage, group));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
             reading: StoreRetry::new("the object store", self.settings.store_timeout),

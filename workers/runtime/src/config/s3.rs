@@ -51,14 +51,15 @@ impl S3Config {
         let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
 
         let url = url?;
-        let Some((endpoint, bucket, prefix)) = parse_url(&url, endpoint) else {
+        let parsed = parse_url(&url, endpoint);
+        if parsed.is_none() {
             reader.fault(
                 "s3",
                 "url",
                 "write s3://bucket/prefix, or http://host:9000/bucket/prefix",
             );
-            return None;
-        };
+        }
+        let (endpoint, bucket, prefix) = parsed.unwrap_or_default();
         let credentials = match (access_key_id, secret_access_key) {
             (Some(access_key_id), Some(secret)) => Some(S3Credentials {
                 access_key_id,
