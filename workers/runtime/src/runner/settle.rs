@@ -223,6 +223,7 @@ fn is_final_for_the_study(code: ErrorCode) -> bool {
         ErrorCode::MessageInvalid
             | ErrorCode::SchemaVersion
             | ErrorCode::ObjectMissing
+            | ErrorCode::ObjectRefused
             | ErrorCode::ObjectCorrupt
     )
 }
