@@ -1,6 +1,6 @@
 //! Tells the program which commit it is built from, for `radialog --version`.
 
-use std::path::Path;
+#![allow(clippy::print_stdout, reason = "what a build script tells cargo, it prints")]
 
 include!("build_commit.rs");
 
@@ -9,7 +9,9 @@ const GIVEN: &str = "RADIALOG_COMMIT";
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let given = std::env::var(GIVEN).ok().filter(|commit| !commit.is_empty());
+    let given = std::env::var(GIVEN)
+        .ok()
+        .filter(|commit| !commit.is_empty());
     let commit = given.or_else(|| commit_of(&root));
     let build = commit.map_or_else(
         || "commit unknown: not built in a git checkout".to_owned(),
@@ -23,7 +25,11 @@ fn main() {
     let sources = SOURCES.map(|source| root.join(source));
     let heads = ["HEAD", "logs/HEAD"].map(|name| git(&root, &["rev-parse", "--git-path", name]));
     let heads = heads.into_iter().flatten().map(|path| root.join(path));
-    for path in sources.into_iter().chain(heads).filter(|path| path.exists()) {
+    for path in sources
+        .into_iter()
+        .chain(heads)
+        .filter(|path| path.exists())
+    {
         println!("cargo:rerun-if-changed={}", path.display());
     }
 }

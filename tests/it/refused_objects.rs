@@ -22,7 +22,13 @@ use radialog_tests::task_harness::TaskHarness;
 use crate::adapters::s3_at;
 
 /// Every operation on objects.
-const ALL: [&str; 5] = ["GetObject", "HeadObject", "PutObject", "DeleteObject", "ListObjectsV2"];
+const ALL: [&str; 5] = [
+    "GetObject",
+    "HeadObject",
+    "PutObject",
+    "DeleteObject",
+    "ListObjectsV2",
+];
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -61,15 +67,24 @@ async fn an_object_that_is_denied_is_told_from_a_store_that_denies_everything() 
             objects.get_range(&denied, 0..1).await.unwrap_err(),
             objects.get_versioned(&denied).await.unwrap_err(),
             objects.put(&denied, content.clone()).await.unwrap_err(),
-            objects.put_output(&denied, content.clone()).await.unwrap_err(),
-            objects.put_if(&denied, content.clone(), None).await.unwrap_err(),
+            objects
+                .put_output(&denied, content.clone())
+                .await
+                .unwrap_err(),
+            objects
+                .put_if(&denied, content.clone(), None)
+                .await
+                .unwrap_err(),
         ]
     };
     server.refuse_object(&bucket, denied.as_str());
     for error in errors().await {
         let text = error.to_string();
         assert!(matches!(error, ObjectError::Refused { .. }), "{text}");
-        assert!(text.contains("a/b/denied") && text.contains("policy"), "{text}");
+        assert!(
+            text.contains("a/b/denied") && text.contains("policy"),
+            "{text}"
+        );
     }
     assert_eq!(objects.get(&other).await.unwrap(), content);
     // What was asked for beside it has left nothing.

@@ -135,7 +135,9 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
         client: Client::new(),
     };
     let also = format!("{GROUP}={two}");
-    let gateway = ["gateway", "--listen", &address, "--bundle", &one, "--also", &also];
+    let gateway = [
+        "gateway", "--listen", &address, "--bundle", &one, "--also", &also,
+    ];
     let _gateway = cluster.processes.start(&gateway)?;
     let models = format!("{}/v1/models", cluster.gateway);
     cluster.until(&models, |text| text.contains("two")).await?;

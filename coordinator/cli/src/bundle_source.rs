@@ -74,7 +74,9 @@ pub(crate) fn fault(bundle: &str, config: &Config) -> Option<String> {
         return config.s3.is_none().then(|| unknown.to_string());
     }
     let manifest = read_manifest(Path::new(bundle));
-    let missing = manifest.err().filter(|error| matches!(error, BundleError::NotABundle(_)));
+    let missing = manifest
+        .err()
+        .filter(|error| matches!(error, BundleError::NotABundle(_)));
     missing.map(|error| error.to_string())
 }
 

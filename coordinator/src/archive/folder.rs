@@ -254,7 +254,9 @@ async fn tables_beside(
 ) -> Result<Arc<ImageTable>, CoordinatorError> {
     loop {
         match tables.beside(root).await {
-            Err(CoordinatorError::Objects(error)) if !matches!(error, ObjectError::Refused { .. }) => {
+            Err(CoordinatorError::Objects(error))
+                if !matches!(error, ObjectError::Refused { .. }) =>
+            {
                 warn!(%error, root, "the tables beside the tree cannot be read; trying again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

@@ -131,7 +131,10 @@ async fn while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not
     for study in studies {
         harness.send_answer(study).await;
     }
-    until("the tasks at the worker", || async { harness.depth().await == 0 }).await;
+    until("the tasks at the worker", || async {
+        harness.depth().await == 0
+    })
+    .await;
     let second = harness.begin("second", &[question("two")]).await;
     until("the tasks in their queue", || async {
         harness.depth().await == studies.len() as u64
@@ -145,7 +148,11 @@ async fn while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not
 
     let other = harness.start(&Arc::new(fake_stage()), settings());
     let results = harness.tasks.results(studies.len()).await.unwrap();
-    assert!(results.iter().all(|result| matches!(result.outcome, Outcome::Done { .. })));
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result.outcome, Outcome::Done { .. }))
+    );
     let done: BTreeSet<_> = results.iter().map(|result| result.study.as_str()).collect();
     assert_eq!(done, studies.into());
     assert_eq!(harness.depth().await, 0);

@@ -82,7 +82,9 @@ async fn groups_of_queues_are_noted_once_and_listed_in_order(state: Arc<dyn Stat
         state.note_group(group).await.unwrap();
     }
     let listed = state.groups().await.unwrap();
-    let listed = listed.into_iter().filter(|group| group.as_str().ends_with(&own));
+    let listed = listed
+        .into_iter()
+        .filter(|group| group.as_str().ends_with(&own));
     let [b, a, _] = groups;
     assert_eq!(listed.collect::<Vec<_>>(), [a, b]);
 }

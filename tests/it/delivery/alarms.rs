@@ -17,7 +17,11 @@ async fn whoever_asks_a_broker_with_an_alarm_is_told_of_it_in_time() {
     let limits = [("amqp.publish_timeout", "2"), ("start.timeout", "20")];
     let config = config(&[&[("amqp.url", url.as_str())], &limits[..]].concat());
     let queue = Backends::queue(&config).await.unwrap();
-    assert_eq!(queue.depth(WORK).await.unwrap(), 0, "it has published nothing");
+    assert_eq!(
+        queue.depth(WORK).await.unwrap(),
+        0,
+        "it has published nothing"
+    );
     // The first message is what the broker blocks the connection for.
     let published = queue.publish(WORK, Message::default()).await.unwrap_err();
     assert!(published.to_string().contains("alarm"), "{published}");

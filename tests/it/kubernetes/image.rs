@@ -77,7 +77,13 @@ fn bases_are_pinned_to_what_their_tags_are_now_or_nothing_changes() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let before = bases(&containerfile());
-    assert!(before.iter().filter(|line| line.starts_with("ARG ")).count() == 2);
+    assert!(
+        before
+            .iter()
+            .filter(|line| line.starts_with("ARG "))
+            .count()
+            == 2
+    );
 
     // A registry that does not answer, or answers nothing, is no reason to write half of it.
     let away = pinned(dir.path(), "exit 1", &[]);
@@ -92,7 +98,10 @@ fn bases_are_pinned_to_what_their_tags_are_now_or_nothing_changes() {
         let text = fs::read_to_string(&file).unwrap();
         let digest = ContentHash::of(content.as_bytes());
         let expected = before.iter().map(|line| match line.starts_with("ARG ") {
-            true => format!("{}@sha256:{digest}", line.split('@').next().unwrap_or_default()),
+            true => format!(
+                "{}@sha256:{digest}",
+                line.split('@').next().unwrap_or_default()
+            ),
             false => line.clone(),
         });
         assert_eq!(bases(&text), expected.collect::<Vec<_>>());
@@ -108,5 +117,10 @@ fn bases_are_pinned_to_what_their_tags_are_now_or_nothing_changes() {
 #[test]
 fn an_image_may_say_which_commit_it_is_of() {
     let text = containerfile();
-    assert!(text.contains("ARG COMMIT") && text.contains("RADIALOG_COMMIT=\"${COMMIT}\""));
+    assert!(text.contains("RADIALOG_COMMIT=\"${COMMIT}\""));
+    let (cook, commit) = (text.find("cargo chef cook"), text.find("ARG COMMIT"));
+    assert!(
+        cook.unwrap() < commit.unwrap(),
+        "another commit must not compile the dependencies again"
+    );
 }

@@ -366,13 +366,24 @@ mod tests {
         let flags = [("worker.grace".to_owned(), "soon".to_owned())];
         let mut seen = None;
         let check = |config: &Config, (): &()| {
-            seen = Some([config.s3.is_some(), config.amqp.is_some(), config.redis.is_some()]);
+            seen = Some([
+                config.s3.is_some(),
+                config.amqp.is_some(),
+                config.redis.is_some(),
+            ]);
             vec!["give --redis".to_owned()]
         };
         let loaded = Config::load_checked(Some(&file), environment, flags, |_| (), check);
         let error = loaded.unwrap_err();
         let text = error.to_string();
-        for words in ["s3.url", "RADIALOG_AMQP_URL", "RADIALOG_TELEMETRY_FILTER", "RUST_LOG", "--worker-grace", "give --redis"] {
+        for words in [
+            "s3.url",
+            "RADIALOG_AMQP_URL",
+            "RADIALOG_TELEMETRY_FILTER",
+            "RUST_LOG",
+            "--worker-grace",
+            "give --redis",
+        ] {
             assert!(text.contains(words), "{words} in {text}");
         }
         assert_eq!(error.faults.len(), 6, "{text}");

@@ -448,8 +448,7 @@ impl Metrics {
             queue_wait: self.queue_wait.with_label_values(&label),
             queue_work: self.queue_work.with_label_values(&label),
             work_in_flight: self.task_work.with_label_values(&label),
-            queue_depth: (self.queue_depth)
-                .with_label_values(&[stage.name(), group_label(group)]),
+            queue_depth: (self.queue_depth).with_label_values(&[stage.name(), group_label(group)]),
             fetch: self.task_fetch.with_label_values(&label),
             store: self.task_store.with_label_values(&label),
             computed: self.task_done.with_label_values(&[stage.name(), "false"]),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{BundleSource, HealthArgs, RetentionArgs, ServiceArgs};
 use crate::gateway_server::{self, ListenArgs};
 use crate::lifecycle::Lifecycle;
-use crate::{bundle_source, served_bundle};
 use crate::shared_services::{self, SharedService};
+use crate::{bundle_source, served_bundle};
 use new_key::NewKeyArgs;
 
 mod new_key;
@@ -70,7 +70,9 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         let bundles = gateway.also.iter().map(|also| also.bundle.as_str());
         let bundles = args.source.bundle.as_deref().into_iter().chain(bundles);
         let bundles = bundles.filter_map(|bundle| bundle_source::fault(bundle, config));
-        let open = gateway.is_open_to_all().then(|| GatewayError::Open(gateway.listen).to_string());
+        let open = gateway
+            .is_open_to_all()
+            .then(|| GatewayError::Open(gateway.listen).to_string());
         missing.into_iter().chain(open).chain(bundles).collect()
     })?;
     let lifecycle = Lifecycle::begin(&config).await?;

@@ -15,7 +15,10 @@ fn the_version_names_the_commit_or_says_that_it_is_unknown() {
         None => "commit".to_owned(),
     };
     let begin = format!("radialog {} (", env!("CARGO_PKG_VERSION"));
-    assert!(version.starts_with(&begin) && version.contains(&expected), "{version}");
+    assert!(
+        version.starts_with(&begin) && version.contains(&expected),
+        "{version}"
+    );
 }
 
 #[test]
@@ -32,19 +35,38 @@ fn a_commit_is_known_in_a_checkout_and_a_worktree_and_nowhere_else() {
         assert_eq!(commit_of(&main), None);
         return;
     }
-    let as_somebody = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+    let as_somebody = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b",
+        "-c",
+        "commit.gpgsign=false",
+    ];
     let run = |arguments: &[&str]| {
         let arguments = [&as_somebody[..], arguments].concat();
         git(&main, &arguments).unwrap_or_else(|| panic!("{arguments:?}"))
     };
     run(&["add", "-A"]);
     run(&["commit", "--quiet", "-m", "one"]);
-    run(&["worktree", "add", "--quiet", "--detach", &tree.display().to_string()]);
+    run(&[
+        "worktree",
+        "add",
+        "--quiet",
+        "--detach",
+        &tree.display().to_string(),
+    ]);
     let head = run(&["rev-parse", "HEAD"]);
     let commit = Some(head[..DIGITS].to_owned());
-    assert_eq!([commit_of(&main), commit_of(&tree)], [commit.clone(), commit]);
+    assert_eq!(
+        [commit_of(&main), commit_of(&tree)],
+        [commit.clone(), commit]
+    );
     std::fs::write(tree.join("schemas/src/lib.rs"), "two\n").unwrap();
-    assert_eq!(commit_of(&tree).unwrap(), format!("{}-dirty", &head[..DIGITS]));
+    assert_eq!(
+        commit_of(&tree).unwrap(),
+        format!("{}-dirty", &head[..DIGITS])
+    );
     assert_eq!(commit_of(&plain), None);
     // Sources that were unpacked below somebody's own repository.
     let unpacked = main.join("unpacked");

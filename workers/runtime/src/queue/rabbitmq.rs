@@ -138,13 +138,7 @@ impl Queue for RabbitQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        publisher::publish(
-            &self.connection,
-            &name(queue)?,
-            message,
-            self.deadline(),
-        )
-        .await
+        publisher::publish(&self.connection, &name(queue)?, message, self.deadline()).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
@@ -155,7 +149,8 @@ impl Queue for RabbitQueue {
                 .map_err(start_error)
         };
         let what = format!("subscribing to '{queue}'");
-        let consumer = until_started(&what, self.start_timeout, || self.no_answer(), subscribe).await?;
+        let consumer =
+            until_started(&what, self.start_timeout, || self.no_answer(), subscribe).await?;
         Ok(Box::new(consumer))
     }
 

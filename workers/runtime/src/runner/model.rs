@@ -409,7 +409,11 @@ mod tests {
         assert!(!harness.replies[1].withdraw(), "the model has it");
         assert!(harness.replies[2].withdraw());
         assert!(!harness.replies[2].withdraw(), "once");
-        assert_eq!(harness.ready(8, 8), NONE, "it stood at the head to run alone");
+        assert_eq!(
+            harness.ready(8, 8),
+            NONE,
+            "it stood at the head to run alone"
+        );
         assert_eq!(harness.wait(8), [3]);
     }
 
