@@ -1,6 +1,9 @@
 //! Tells the program which commit it is built from, for `radialog --version`.
 
-#![allow(clippy::print_stdout, reason = "what a build script tells cargo, it prints")]
+#![allow(
+    clippy::print_stdout,
+    reason = "what a build script tells cargo, it prints"
+)]
 
 include!("build_commit.rs");
 

@@ -265,8 +265,8 @@ impl State for RedisState {
     }
 
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
-        let names = self.run::<(Vec<String>,)>(redis::pipe().smembers(keys::GROUPS));
-        let (names,) = names.await?;
+        let members = redis::pipe().smembers(keys::GROUPS).to_owned();
+        let (names,): (Vec<String>,) = self.run(&members).await?;
         // Each was a group's name when it was noted.
         let mut groups: Vec<QueueGroup> = names.iter().flat_map(|name| name.parse()).collect();
         groups.sort();
