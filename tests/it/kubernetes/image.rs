@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use radialog_schemas::ContentHash;
+use serde_json::{Value, json};
 
 use super::manifests::folder;
 
@@ -123,4 +124,30 @@ fn an_image_may_say_which_commit_it_is_of() {
         cook.unwrap() < commit.unwrap(),
         "another commit must not compile the dependencies again"
     );
+}
+
+#[test]
+fn the_bill_of_materials_has_every_crate_of_the_binary_and_none_of_the_tests() {
+    let output = Command::new(folder().join("image/sbom")).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let bill: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.5")));
+    assert_eq!(bill["metadata"]["component"]["name"], "radialog");
+    let components = bill["components"].as_array().unwrap();
+    let find = |name: &str| components.iter().find(|one| one["name"] == name);
+    for name in ["lapin", "redis", "aws-sdk-s3", "candle-core", "radialog-runtime"] {
+        assert!(find(name).is_some(), "{name}");
+    }
+    for name in ["s3s-fs", "radialog-tests"] {
+        assert!(find(name).is_none(), "{name}");
+    }
+    for component in components {
+        let name = component["name"].as_str().unwrap();
+        assert!(component["licenses"].is_array(), "{name}");
+        let is_ours = name.starts_with("radialog");
+        assert_eq!(component.get("hashes").is_none(), is_ours, "{name}");
+    }
+    let of_all = bill["dependencies"].as_array().unwrap();
+    assert_eq!(of_all.len(), components.len() + 1);
 }
