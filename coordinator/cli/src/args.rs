@@ -72,23 +72,7 @@ pub(crate) struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The whole configuration, validated, of a service: it logs what it does.
-    pub(crate) fn load(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
-        let (config, _) = self.load_with_gateway(more)?;
-        Ok(config)
-    }
-
-    /// Does what [`ServiceArgs::load`] does, with the gateway's part.
-    pub(crate) fn load_with_gateway(
-        &self,
-        more: &[(&str, Option<String>)],
-    ) -> anyhow::Result<(Config, GatewayConfig)> {
-        let (config, gateway) = self.read(more)?;
-        Self::log(&config)?;
-        Ok((config, gateway))
-    }
-
-    /// The whole configuration, with the gateway's part, of a role that runs for long. All that is wrong is told in one message:
+    /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is told in one message:
     /// what no source may say, values of flags that cannot be read, and what `check` finds, e.g. services that are missing.
     pub(crate) fn load_role(
         &self,
@@ -189,7 +173,7 @@ pub(crate) struct BundleSource {
         env = "RADIALOG_PRECISION",
         value_name = "KIND",
         value_delimiter = ',',
-        value_parser = noted(clap::value_parser!(PrecisionChoice), PrecisionChoice::F32)
+        value_parser = noted(str::parse::<PrecisionChoice>, PrecisionChoice::F32)
     )]
     pub(crate) precision: Vec<PrecisionChoice>,
 }
@@ -276,11 +260,11 @@ impl ModelArgs {
 #[command(next_help_heading = "Retention (images and outputs of conversations that are gone)")]
 pub(crate) struct RetentionArgs {
     /// How long an object stays without an owner, in seconds [default: 3600] [env: RADIALOG_RETENTION_GRACE]
-    #[arg(long, value_name = "SECONDS", value_parser = noted(clap::value_parser!(f64), 3600.0))]
+    #[arg(long, value_name = "SECONDS", value_parser = noted(str::parse::<f64>, 3600.0))]
     retention_grace: Option<f64>,
     /// How often such objects are looked for, in seconds; at most half the grace [default: 900]
     /// [env: RADIALOG_RETENTION_INTERVAL]
-    #[arg(long, value_name = "SECONDS", value_parser = noted(clap::value_parser!(f64), 900.0))]
+    #[arg(long, value_name = "SECONDS", value_parser = noted(str::parse::<f64>, 900.0))]
     retention_interval: Option<f64>,
     /// Count them (radialog_retention_unowned_items) and leave them where they are [env: RADIALOG_RETENTION_DRY_RUN]
     #[arg(long)]
@@ -311,7 +295,7 @@ impl RetentionArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {
     /// Serve /metrics, /healthz and /readyz here, e.g. 0.0.0.0:9090 [env: RADIALOG_HEALTH_ADDRESS]
-    #[arg(long, value_name = "ADDRESS", value_parser = noted(clap::value_parser!(SocketAddr), SOME_ADDRESS))]
+    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<SocketAddr>, SOME_ADDRESS))]
     health_address: Option<SocketAddr>,
 }
 

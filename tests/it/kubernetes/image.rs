@@ -132,11 +132,20 @@ fn the_bill_of_materials_has_every_crate_of_the_binary_and_none_of_the_tests() {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");
     let bill: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.5")));
+    assert_eq!(
+        (&bill["bomFormat"], &bill["specVersion"]),
+        (&json!("CycloneDX"), &json!("1.5"))
+    );
     assert_eq!(bill["metadata"]["component"]["name"], "radialog");
     let components = bill["components"].as_array().unwrap();
     let find = |name: &str| components.iter().find(|one| one["name"] == name);
-    for name in ["lapin", "redis", "aws-sdk-s3", "candle-core", "radialog-runtime"] {
+    for name in [
+        "lapin",
+        "redis",
+        "aws-sdk-s3",
+        "candle-core",
+        "radialog-runtime",
+    ] {
         assert!(find(name).is_some(), "{name}");
     }
     for name in ["s3s-fs", "radialog-tests"] {

@@ -46,8 +46,9 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         ("worker.grace", args.grace.map(|s| s.to_string())),
         args.health.setting(),
     ];
-    let check = |config: &Config, _: &_| faults(args.stage, &args.models, config);
-    let (config, _) = args.services.load_role(&more, check)?;
+    let (config, _) = args
+        .services
+        .load_role(&more, |config, _| faults(args.stage, &args.models, config))?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let starting = start(args.stage, &args.models, &config, &lifecycle.readiness);
     let Some((backends, loaded)) = lifecycle.start(starting).await? else {
