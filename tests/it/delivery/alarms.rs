@@ -15,7 +15,7 @@ async fn whoever_asks_a_broker_with_an_alarm_is_told_of_it_in_time() {
     let broker = Broker::start_with(1, settings, "").await.unwrap();
     let url = broker.virtual_host().unwrap();
     let limits = [("amqp.publish_timeout", "2"), ("start.timeout", "20")];
-    let config = config(&[&[("amqp.url", url.as_str())], &limits[..]].concat());
+    let config = config(&[&[("amqp.url", url.as_str())][..], &limits].concat());
     let queue = Backends::queue(&config).await.unwrap();
     assert_eq!(
         queue.depth(WORK).await.unwrap(),
