@@ -46,7 +46,7 @@ impl StageWork for Full {
     }
 
     fn batch_limit(&self) -> usize {
-        self.fake.batch_limit()
+        StageWork::batch_limit(&self.fake)
     }
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<FakeInput, Failure> {
