@@ -72,8 +72,9 @@ pub(crate) struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is told in one message:
-    /// what no source may say, values of flags that cannot be read, and what `check` finds, e.g. services that are missing.
+    /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is
+    /// told in one message: what no source may say, values of flags that cannot be read, and what `check` finds, e.g. services
+    /// that are missing.
     pub(crate) fn load_role(
         &self,
         more: &[(&str, Option<String>)],
