@@ -81,6 +81,7 @@ pub async fn open_bucket(
     let other = S3Config {
         bucket: bucket.to_owned(),
         prefix: String::new(),
+        further: Some(url.to_owned()),
         ..configured.clone()
     };
     let objects = S3Objects::connect(&other, config.start_timeout).await?;

@@ -25,6 +25,8 @@ pub struct S3Config {
     pub timeout: Duration,
     /// The number of times that a request is tried.
     pub attempts: u32,
+    /// The address by which a command names a bucket of the same store, e.g. an archive; none where the bucket is `s3.url`'s.
+    pub further: Option<String>,
 }
 
 /// A static access key.
@@ -85,6 +87,7 @@ impl S3Config {
             path_style,
             timeout,
             attempts,
+            further: None,
         })
     }
 }

@@ -74,6 +74,10 @@ impl S3Objects {
             reason,
         };
         let place = config.endpoint.as_deref().unwrap_or("AWS");
+        let address = config.further.as_ref();
+        let address = address.map_or("--s3 (RADIALOG_S3_URL)".to_owned(), |url| {
+            format!("'{url}'")
+        });
         let head = || async {
             let head = store.client.head_bucket().bucket(&store.bucket).send();
             let Err(error) = head.await else {
@@ -81,7 +85,7 @@ impl S3Objects {
             };
             Err(match status(&error) {
                 Some(404) => StartError::Never(failed(format!(
-                    "there is no bucket '{}'; create it, or check --s3 (RADIALOG_S3_URL)",
+                    "there is no bucket '{}'; create it, or check {address}",
                     config.bucket
                 ))),
                 Some(403) if config.credentials.is_none() => StartError::Never(failed(
