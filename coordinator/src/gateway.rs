@@ -8,6 +8,7 @@ use std::time::Duration;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::http_server::{self, ConnectionLimits};
 use radialog_runtime::queue::QueueError;
+use radialog_runtime::state::StateError;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,9 @@ pub enum GatewayError {
     /// The broker is unreachable or refuses.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The state store is unreachable or refuses.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Batches of an earlier process cannot be taken up.
     #[error(transparent)]
     Batches(#[from] BatchError),
@@ -111,7 +115,7 @@ impl Gateway {
         backends: Backends,
         shutdown: CancellationToken,
     ) -> Result<Self, GatewayError> {
-        if config.keys.is_empty() && !config.listen.ip().is_loopback() {
+        if config.is_open_to_all() {
             return Err(GatewayError::Open(config.listen));
         }
         let failed = |reason| GatewayError::Listen {
@@ -123,6 +127,7 @@ impl Gateway {
         for bundle in bundles.bundles() {
             if let Some(group) = &bundle.group {
                 backends.queue.declare_group(group).await?;
+                backends.state.note_group(group).await?;
             }
         }
         let authenticator = Authenticator::new(&config);

@@ -1,28 +1,44 @@
 //! The depth of every queue as a metric of the coordinator's: where a stage has no worker, nobody else tells it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use radialog_runtime::backends::Backends;
 use radialog_runtime::metrics::metrics;
-use radialog_runtime::queue::Queue;
-use radialog_schemas::{Stage, queues};
+use radialog_runtime::queue::{Queue, QueueError};
+use radialog_schemas::{QueueGroup, Stage, queues};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// As often as Prometheus looks, or oftener.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// Publishes the depths of the work queues and of the queue of turns, of no group, until it is dropped.
-pub async fn watch_queues(queue: Arc<dyn Queue>) {
+/// Publishes the depths of the work queues and of the queue of turns, of no group and of every group that work is given to,
+/// until it is dropped.
+pub async fn watch_queues(backends: Backends) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut groups = Vec::new();
     loop {
         ticks.tick().await;
-        let stages = Stage::ALL.map(|stage| (stage.name(), queues::work(stage)));
-        for (label, name) in stages.into_iter().chain([("chat", queues::CHAT)]) {
-            match queue.depth(name).await {
-                Ok(depth) => metrics().waits(label, depth),
-                Err(error) => tracing::debug!(%error, name, "the depth of the queue is unknown"),
-            }
+        match backends.state.groups().await {
+            Ok(noted) => groups = noted,
+            Err(error) => tracing::debug!(%error, "groups of queues are as before"),
+        }
+        tell(&*backends.queue, None).await;
+        for group in &groups {
+            tell(&*backends.queue, Some(group)).await;
+        }
+    }
+}
+
+/// Publishes the depths of a group's queues.
+async fn tell(queue: &dyn Queue, group: Option<&QueueGroup>) {
+    let stages = Stage::ALL.map(|stage| (stage.name(), queues::work(stage)));
+    for (label, name) in stages.into_iter().chain([("chat", queues::CHAT)]) {
+        let name = queues::in_group(name, group);
+        match queue.depth(&name).await {
+            Ok(depth) => metrics().waits(label, group, Some(depth)),
+            Err(QueueError::NoQueue(_)) => metrics().waits(label, group, None),
+            Err(error) => tracing::debug!(%error, %name, "the depth of the queue is unknown"),
         }
     }
 }

@@ -54,6 +54,8 @@ pub enum ErrorCode {
     ObjectCorrupt,
     /// The object store does not answer or refuses.
     ObjectStore,
+    /// The object store refuses this object, and answers for others.
+    ObjectRefused,
     /// The queue does not answer or refuses.
     Queue,
     /// The message is not a task of this stage.

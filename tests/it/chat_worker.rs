@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 mod cancelling;
 mod faults;
+mod handing_back;
 mod model;
 mod order;
 

@@ -10,6 +10,7 @@ use radialog_schemas::{ErrorCode, Outcome, Stage, StageResult};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::TaskHarness;
 
+mod alarms;
 mod clusters;
 mod forgotten;
 mod links;

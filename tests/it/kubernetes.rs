@@ -71,7 +71,7 @@ fn what_the_readme_applies_is_there() {
 #[test]
 fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
-    let fixtures = ["site", "proxy", "claim"].map(fixture);
+    let fixtures = ["site", "proxy", "claim", "retry"].map(fixture);
     let patches = fixtures.clone().map(|name| {
         let file = folder().join(name).join("kustomization.yaml");
         let text = std::fs::read_to_string(file).unwrap();
@@ -80,7 +80,15 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     for patches in &patches {
         assert!(readme.contains(patches.as_str()), "{patches}");
     }
-    let [site, proxy, claim] = fixtures.map(|name| Manifests::of(&name));
+    let [site, proxy, claim, retry] = fixtures.map(|name| Manifests::of(&name));
+    let job = retry.kind("Job").into_iter().next().unwrap();
+    let arguments = &job["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(
+        arguments.as_array().unwrap().last().unwrap(),
+        "--retry-failed"
+    );
+    let volumes = &site.get("StatefulSet", "gateway")["spec"]["volumeClaimTemplates"];
+    assert_eq!(volumes[0]["spec"]["storageClassName"], "standard");
     for workload in site.workloads() {
         let secrets = &workload.pod()["imagePullSecrets"];
         assert_eq!(
@@ -494,6 +502,10 @@ fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones()
         annotations["nginx.ingress.kubernetes.io/proxy-buffering"],
         "off"
     );
+    let size = &annotations["nginx.ingress.kubernetes.io/proxy-body-size"];
+    let size = size.as_str().unwrap().trim_end_matches('m');
+    // A file of requests has 200 MiB at most, and a form around it.
+    assert!(size.parse::<u64>().unwrap() > 200, "{size}");
     let silence = &annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"];
     let silence: u64 = silence.as_str().unwrap().parse().unwrap();
     assert!(silence > GatewayConfig::default().heartbeat.as_secs());

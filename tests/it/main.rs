@@ -33,6 +33,7 @@ mod parity;
 mod plan;
 mod prepare;
 mod purge;
+mod refused_objects;
 mod revisions;
 mod stages;
 mod training;

@@ -284,6 +284,30 @@ async fn an_address_at_which_nobody_is_is_named_once_the_start_has_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_is_told_with_the_address_that_names_it() {
+    let deployment = Deployment::new().await;
+    let bundle = "s3://nowhere/radialog-v1";
+    let wrong_bundle = wrong(
+        "RADIALOG_BUNDLE",
+        bundle,
+        &["there is no bucket 'nowhere'", bundle],
+    );
+    let worker: &[&str] = &["worker", "scoring"];
+    deployment
+        .assert_refused(worker, &wrong_bundle, NEVER)
+        .await;
+    let archive = xrays().display().to_string();
+    let out = "s3://nowhere/results";
+    let embedded = wrong(
+        "RADIALOG_AMQP_URL",
+        "",
+        &["there is no bucket 'nowhere'", out],
+    );
+    let batch: &[&str] = &["batch", &archive, "--out", out];
+    deployment.assert_refused(batch, &embedded, NEVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_that_may_not_be_written_are_told_and_the_archive_is_as_it_was() {
     let deployment = Deployment::new().await;
     let bucket = restricted(&["PutObject"]).await;

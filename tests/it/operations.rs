@@ -86,6 +86,7 @@ async fn the_doctor_names_what_works_and_what_does_not() {
             "{what}: {healthy}"
         );
     }
+    assert!(healthy.contains("conditional writes, too"), "{healthy}");
     let sick = fixture.run(&[
         "doctor",
         "--redis",

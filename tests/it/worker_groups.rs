@@ -122,6 +122,48 @@ impl Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> Result<()> {
+    let services = Services::shared().await?;
+    let environment = services.environment()?.bucket(services.bucket()?);
+    let dir = tempfile::tempdir()?;
+    let one = bundle(&dir.path().join("one"), "one", 1)?;
+    let two = bundle(&dir.path().join("two"), "two", 2)?;
+    let [address, health] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+    let cluster = Cluster {
+        processes: ProcessCluster::new(environment)?,
+        gateway: format!("http://{address}"),
+        client: Client::new(),
+    };
+    let also = format!("{GROUP}={two}");
+    let gateway = [
+        "gateway", "--listen", &address, "--bundle", &one, "--also", &also,
+    ];
+    let _gateway = cluster.processes.start(&gateway)?;
+    let models = format!("{}/v1/models", cluster.gateway);
+    cluster.until(&models, |text| text.contains("two")).await?;
+    // Its image waits for the two stages that read it.
+    cluster.begin("two").await?;
+    let coordinator = ["coordinator", "--health-address", &health];
+    let _coordinator = cluster.processes.start(&coordinator)?;
+    let depth = |stage: &str, group: &str, depth: u32| {
+        format!(
+            "radialog_queue_depth_messages{{stage=\"{stage}\",worker_group=\"{group}\"}} {depth}\n"
+        )
+    };
+    let told = [
+        depth("embedding", GROUP, 1),
+        depth("findings", GROUP, 1),
+        depth("language", GROUP, 0),
+        depth("chat", GROUP, 0),
+        depth("embedding", "", 0),
+    ];
+    let metrics = format!("http://{health}/metrics");
+    let is_told = |text: &str| told.iter().all(|line| text.contains(line.as_str()));
+    cluster.until(&metrics, is_told).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_model_is_answered_by_the_workers_of_its_own_group() -> Result<()> {
     let services = Services::shared().await?;
     let environment = services.environment()?.bucket(services.bucket()?);

@@ -18,6 +18,7 @@ from podman import NETWORK, PodmanError
 PROMISED = {"asked": {0}, "asked (job)": {0, 65, 130}, "killed": {137}, "done": {0}}
 # A change of a pod's readiness reaches those who connect to the Service as late as this, as it does in a cluster, in seconds.
 ENDPOINT_DELAY = 1.0
+# Of a probe that names none, in seconds; Kubernetes gives it one, and containers here share the cores of one machine.
 PROBE_TIMEOUT = 2.0
 # A pod that ended by itself more often than this crash-loops, which ends the run.
 MOST_RESTARTS = 3
@@ -198,7 +199,7 @@ class Kubelet:
             pod.process = self.podman.process(pod.container_name)
 
     def _probe(self, pod, now):
-        """Asks what is due. Before a pod is started, its startup probe stands for the others."""
+        """Asks what is due. Liveness counts from the first time that the pod was ready: its starts are not what is tried here."""
         for kind in ("readinessProbe", "livenessProbe"):
             probe = pod.container.get(kind)
             if probe is None:
@@ -226,17 +227,18 @@ class Kubelet:
         pod.ready = ready and not pod.terminating
 
     def _ask(self, pod, probe):
+        timeout = probe.get("timeoutSeconds", PROBE_TIMEOUT)
         try:
             if "httpGet" in probe:
                 action = probe["httpGet"]
-                connection = http.client.HTTPConnection(pod.address, pod.port(action["port"]), timeout=PROBE_TIMEOUT)
+                connection = http.client.HTTPConnection(pod.address, pod.port(action["port"]), timeout=timeout)
                 connection.request("GET", action.get("path", "/"))
                 return 200 <= connection.getresponse().status < 400
             if "tcpSocket" in probe:
-                socket.create_connection((pod.address, pod.port(probe["tcpSocket"]["port"])), PROBE_TIMEOUT).close()
+                socket.create_connection((pod.address, pod.port(probe["tcpSocket"]["port"])), timeout).close()
                 return True
             command = probe["exec"]["command"]
-            self.podman("exec", pod.container_name, *command, timeout=PROBE_TIMEOUT + 10)
+            self.podman("exec", pod.container_name, *command, timeout=timeout + 10)
             return True
         except (OSError, http.client.HTTPException, PodmanError):
             return False

@@ -28,6 +28,8 @@ case $wanted in
     *S3* | *moto* | *[Gg]arage*) suites=() ;;
     *)
         suites=(bookworm trixie forky)
+        # A release that is named needs no other one.
+        [[ " ${suites[*]} " != *" $wanted "* || -z $wanted ]] || suites=("$wanted")
         [ "$(id -u)" = 0 ] || die "debootstrap and chroot need root"
         command -v debootstrap >/dev/null || apt-get install -y --no-install-recommends debootstrap >/dev/null \
             || die "install debootstrap"

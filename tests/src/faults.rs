@@ -320,6 +320,15 @@ impl State for FaultyState {
             .answer(state.create_document(run, name, value).await?)
     }
 
+    async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError> {
+        self.faults
+            .answer(self.faults.state()?.note_group(group).await?)
+    }
+
+    async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
+        self.faults.answer(self.faults.state()?.groups().await?)
+    }
+
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         self.faults
             .answer(self.faults.state()?.document(run, name).await?)

@@ -1,6 +1,6 @@
 //! Flags that several roles share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -16,6 +16,11 @@ use radialog_schemas::Stage;
 use radialog_workers::StageOptions;
 
 use crate::exit::UsageError;
+use crate::flag_faults::{self, noted};
+
+/// Stands for an address that cannot be read.
+pub(crate) const SOME_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// One of the two published systems.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,20 +72,21 @@ pub(crate) struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The whole configuration, validated, of a service: it logs what it does.
-    pub(crate) fn load(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
-        let (config, _) = self.load_with_gateway(more)?;
-        Ok(config)
-    }
-
-    /// Does what [`ServiceArgs::load`] does, with the gateway's part.
-    pub(crate) fn load_with_gateway(
+    /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is
+    /// told in one message: what no source may say, values of flags that cannot be read, and what `check` finds, e.g. services
+    /// that are missing.
+    pub(crate) fn load_role(
         &self,
         more: &[(&str, Option<String>)],
-    ) -> anyhow::Result<(Config, GatewayConfig)> {
-        let (config, gateway) = self.read(more)?;
-        Self::log(&config)?;
-        Ok((config, gateway))
+        check: impl FnOnce(&Config, &GatewayConfig) -> Vec<String>,
+    ) -> Result<(Config, GatewayConfig), ConfigError> {
+        self.read_checked(more, |config, gateway| {
+            // What is left out is said also where something is wrong. A filter that cannot be read is a fault already.
+            drop(Self::log(config));
+            let mut faults = flag_faults::take();
+            faults.extend(check(config, gateway));
+            faults
+        })
     }
 
     /// The whole configuration, validated, of a command that a person waits for: it logs only what went wrong.
@@ -117,10 +123,18 @@ impl ServiceArgs {
         Ok(())
     }
 
-    /// Every role reads all areas, so that a fault in any of them is found by all.
     fn read(
         &self,
         more: &[(&str, Option<String>)],
+    ) -> Result<(Config, GatewayConfig), ConfigError> {
+        self.read_checked(more, |_, _| Vec::new())
+    }
+
+    /// Every role reads all areas, so that a fault in any of them is found by all.
+    fn read_checked(
+        &self,
+        more: &[(&str, Option<String>)],
+        check: impl FnOnce(&Config, &GatewayConfig) -> Vec<String>,
     ) -> Result<(Config, GatewayConfig), ConfigError> {
         let objects = self.objects.as_ref().map(|dir| dir.display().to_string());
         let flags = [
@@ -134,11 +148,12 @@ impl ServiceArgs {
             .iter()
             .chain(more)
             .filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
-        Config::load_with(
+        Config::load_checked(
             self.config.as_deref(),
             std::env::vars(),
             given,
             GatewayConfig::read,
+            check,
         )
     }
 }
@@ -158,7 +173,8 @@ pub(crate) struct BundleSource {
         long,
         env = "RADIALOG_PRECISION",
         value_name = "KIND",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = noted(str::parse::<PrecisionChoice>, PrecisionChoice::F32)
     )]
     pub(crate) precision: Vec<PrecisionChoice>,
 }
@@ -183,12 +199,12 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
     pub(crate) device: String,
     /// Most items in a model at a time; changes the speed, never a result
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
     pub(crate) batch_size: u32,
     /// Most tokens that the language model's step drafts for a text, out of its prompt and what it says already; the model takes
     /// over those that it would choose: changes the speed, never a result. 0 drafts nothing [default: 8 on a CPU; a GPU drafts
     /// nothing]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=15))]
+    #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(0..=15), 0))]
     speculate: Option<u32>,
 }
 
@@ -245,11 +261,11 @@ impl ModelArgs {
 #[command(next_help_heading = "Retention (images and outputs of conversations that are gone)")]
 pub(crate) struct RetentionArgs {
     /// How long an object stays without an owner, in seconds [default: 3600] [env: RADIALOG_RETENTION_GRACE]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = noted(str::parse::<f64>, 3600.0))]
     retention_grace: Option<f64>,
     /// How often such objects are looked for, in seconds; at most half the grace [default: 900]
     /// [env: RADIALOG_RETENTION_INTERVAL]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = noted(str::parse::<f64>, 900.0))]
     retention_interval: Option<f64>,
     /// Count them (radialog_retention_unowned_items) and leave them where they are [env: RADIALOG_RETENTION_DRY_RUN]
     #[arg(long)]
@@ -280,7 +296,7 @@ impl RetentionArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {
     /// Serve /metrics, /healthz and /readyz here, e.g. 0.0.0.0:9090 [env: RADIALOG_HEALTH_ADDRESS]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<SocketAddr>, SOME_ADDRESS))]
     health_address: Option<SocketAddr>,
 }
 

@@ -1,12 +1,12 @@
 //! Where a bundle comes from: a folder, an S3 prefix, or the demo bundle that the binary brings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use radialog_models::bundle::hashes::user_cache_dir;
-use radialog_models::bundle::{Bundle, HashCache};
+use radialog_models::bundle::{Bundle, BundleError, HashCache, read_manifest};
 use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
@@ -65,6 +65,19 @@ pub(crate) async fn open_for(
         );
     }
     Ok(bundle)
+}
+
+/// What is wrong with a bundle's place, as far as it can be seen without asking a service.
+pub(crate) fn fault(bundle: &str, config: &Config) -> Option<String> {
+    if bundle.starts_with("s3://") {
+        let unknown = OpenBucketError::NotConfigured(bundle.to_owned());
+        return config.s3.is_none().then(|| unknown.to_string());
+    }
+    let manifest = read_manifest(Path::new(bundle));
+    let missing = manifest
+        .err()
+        .filter(|error| matches!(error, BundleError::NotABundle(_)));
+    missing.map(|error| error.to_string())
 }
 
 fn cache_dir() -> anyhow::Result<PathBuf> {

@@ -26,11 +26,14 @@ mod train;
 mod verify;
 mod worker;
 
+/// The release, and the commit that it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RADIALOG_BUILD"), ")");
+
 /// The whole command line.
 #[derive(Parser)]
 #[command(
     name = "radialog",
-    version,
+    version = VERSION,
     about = "Chest X-ray findings, reports and CheXbert labels at scale",
     long_about = "Chest X-ray findings, reports and CheXbert labels at scale.\n\n\
         `radialog serve` opens a page to talk about X-rays, `radialog batch` scores an archive: each does everything in one \
@@ -102,6 +105,17 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether it reads its settings by [`crate::args::ServiceArgs::load_role`], which tells all that is wrong with them at once.
+    pub(crate) fn is_role(&self) -> bool {
+        match self {
+            Self::Worker(_) | Self::Coordinator(_) => true,
+            Self::Gateway(args) => args.is_role(),
+            _ => false,
+        }
+    }
 }
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {

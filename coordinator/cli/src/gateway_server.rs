@@ -12,14 +12,16 @@ use radialog_runtime::config::Config;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive_source;
+use crate::args::SOME_ADDRESS;
 use crate::exit::UsageError;
+use crate::flag_faults::noted;
 
 /// Where it listens.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ListenArgs {
     /// Where to listen; other machines reach it only with API keys set (gateway.keys) [default: 127.0.0.1:7860]
     /// [env: RADIALOG_GATEWAY_LISTEN]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<SocketAddr>, SOME_ADDRESS))]
     listen: Option<SocketAddr>,
     /// A further bundle to serve, with the group of queues that its workers take tasks from, e.g. v2=/bundles/radialog-v2;
     /// may be given several times [env: RADIALOG_GATEWAY_ALSO, with commas between bundles]

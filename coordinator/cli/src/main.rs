@@ -14,6 +14,7 @@ mod demo_bundle;
 mod embedded_gateway;
 mod embedded_workers;
 mod exit;
+mod flag_faults;
 mod gateway_server;
 mod given_outputs;
 mod interruption;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use anyhow::Context;
 use commands::Cli;
 use exit::{EXIT_USAGE, is_usage};
+use radialog_runtime::config::ConfigError;
 use radialog_runtime::shutdown;
 use tokio::runtime::{Builder, Runtime};
 
@@ -63,6 +65,15 @@ fn main() -> ExitCode {
             };
         }
     };
+    // A role tells them with what else is wrong.
+    let faults = match command.is_role() {
+        true => Vec::new(),
+        false => flag_faults::take(),
+    };
+    if !faults.is_empty() {
+        errln!("error: {}", ConfigError { faults });
+        return ExitCode::from(EXIT_USAGE);
+    }
     let outcome = runtime.block_on(commands::run(command));
     runtime.shutdown_timeout(ABANDONED);
     match outcome {

@@ -40,21 +40,29 @@ impl SharedService {
     }
 }
 
-/// Refuses a role without the services that it needs, and names all that are missing. `instead` says how to do without.
+/// Refuses a command without the services that it needs, and names all that are missing.
 pub(crate) fn require(
+    command: &str,
+    needed: &[SharedService],
+    config: &Config,
+) -> Result<(), UsageError> {
+    missing(command, needed, config, "").map_or(Ok(()), |fault| Err(UsageError(fault)))
+}
+
+/// The services that a role needs and nobody gave, as one fault. `instead` says how to do without.
+pub(crate) fn missing(
     role: &str,
     needed: &[SharedService],
     config: &Config,
     instead: &str,
-) -> Result<(), UsageError> {
+) -> Option<String> {
     let missing = SharedService::missing(needed, config);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(UsageError(format!(
-        "{role} works on what all roles share: give {}{instead}",
-        missing.join("; ")
-    )))
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{role} works on what all roles share: give {}{instead}",
+            missing.join("; ")
+        )
+    })
 }
 
 /// Refuses some of the services where all are needed, in a command that can also do everything in its own process.

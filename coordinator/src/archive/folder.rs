@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use radialog_runtime::objects::ObjectError;
 use radialog_schemas::{ErrorCode, Failure, ImageFormat, ObjectKey};
 use tracing::warn;
 
@@ -253,7 +254,9 @@ async fn tables_beside(
 ) -> Result<Arc<ImageTable>, CoordinatorError> {
     loop {
         match tables.beside(root).await {
-            Err(CoordinatorError::Objects(error)) => {
+            Err(CoordinatorError::Objects(error))
+                if !matches!(error, ObjectError::Refused { .. }) =>
+            {
                 warn!(%error, root, "the tables beside the tree cannot be read; trying again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -293,6 +296,10 @@ async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
                         FileContent::Unsupported(Failure::new(code, message))
                     }
                 };
+            }
+            // Nobody may look, so that nobody can say that it is none.
+            Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ObjectRefused => {
+                return FileContent::Unsupported(failure);
             }
             Err(ImageReadError::Study(failure)) => {
                 return FileContent::NoImage(failure.message);

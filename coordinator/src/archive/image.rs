@@ -44,6 +44,15 @@ pub enum ImageReadError {
     Store(ObjectError),
 }
 
+impl From<ObjectError> for ImageReadError {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Refused { .. } => Self::Study(error.into()),
+            error => Self::Store(error),
+        }
+    }
+}
+
 /// The kind of a file, as its suffix promises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
@@ -109,7 +118,7 @@ impl ImageSource {
                 Ok(on_disk(file, looking).await?)
             }
             Self::Object { store, key } => {
-                let size = store.size(key).await.map_err(ImageReadError::Store)?;
+                let size = store.size(key).await?;
                 size.ok_or_else(|| missing(file).into())
             }
             Self::Inline(content) => Ok(content.len() as u64),
@@ -129,7 +138,7 @@ impl ImageSource {
             Self::Object { store, key } => {
                 match store.get_range(key, 0..SIGNATURE_BYTES as u64).await {
                     Err(ObjectError::NotFound(_)) => Err(missing(file).into()),
-                    start => start.map_err(ImageReadError::Store),
+                    start => Ok(start?),
                 }
             }
             Self::Inline(content) => Ok(content.slice(..content.len().min(SIGNATURE_BYTES))),
@@ -158,7 +167,7 @@ impl ImageSource {
                     content
                 }
                 Err(ObjectError::NotFound(_)) => return Err(missing(file).into()),
-                Err(error) => return Err(ImageReadError::Store(error)),
+                Err(error) => return Err(error.into()),
             },
             // Texts are inline, too; whoever makes them knows what they are.
             Self::Inline(content) if content.is_empty() => return Err(empty(file).into()),

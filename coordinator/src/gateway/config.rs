@@ -187,6 +187,11 @@ impl GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// Whether other machines reach it, and nobody needs a key.
+    pub fn is_open_to_all(&self) -> bool {
+        self.keys.is_empty() && !self.listen.ip().is_loopback()
+    }
+
     /// How long a body with an image may be, in bytes.
     pub(super) fn body_limit(&self) -> u64 {
         body_limit(self.max_image_bytes)

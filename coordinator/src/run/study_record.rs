@@ -132,7 +132,7 @@ pub(crate) enum StoredOutput<T> {
     Loaded(T),
     /// The stage is not done: it failed, was not asked for, or has not run yet.
     NotComputed,
-    /// The stage is done, and its output is gone or damaged.
+    /// The stage is done, and its output is gone, damaged or refused.
     Lost(Failure),
 }
 
@@ -239,9 +239,8 @@ pub(crate) async fn load<T: DeserializeOwned>(
     let key = keys.output(stage);
     let content = match objects.get(key).await {
         Ok(content) => content,
-        Err(error @ ObjectError::NotFound(_)) => {
-            let failure = Failure::new(ErrorCode::ObjectMissing, error);
-            return Ok(StoredOutput::Lost(failure));
+        Err(error @ (ObjectError::NotFound(_) | ObjectError::Refused { .. })) => {
+            return Ok(StoredOutput::Lost(error.into()));
         }
         Err(error) => return Err(error),
     };

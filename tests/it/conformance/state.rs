@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
 use radialog_runtime::state::{Fact, Facts, State};
-use radialog_schemas::RunId;
+use radialog_schemas::{QueueGroup, RunId};
 
 use crate::adapters::on_each_adapter;
 
@@ -44,6 +44,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     batches_answer_in_order_and_may_name_a_study_twice,
     racing_coordinators_see_each_fact_and_finish_once,
     empty_batches_are_nothing,
+    groups_of_queues_are_noted_once_and_listed_in_order,
 }}
 
 /// A run that no other test uses, also where the store is shared.
@@ -70,6 +71,22 @@ fn facts(pairs: &[(&str, &str)]) -> Facts {
         .iter()
         .map(|(field, value)| (field.to_string(), value.to_string()))
         .collect::<BTreeMap<_, _>>()
+}
+
+async fn groups_of_queues_are_noted_once_and_listed_in_order(state: Arc<dyn State>) {
+    // Other tests share the store, and note groups of their own.
+    let own = run().0;
+    let groups = ["b", "a", "b"].map(|name| format!("{name}-{own}").parse::<QueueGroup>());
+    let groups = groups.map(Result::unwrap);
+    for group in &groups {
+        state.note_group(group).await.unwrap();
+    }
+    let listed = state.groups().await.unwrap();
+    let listed = listed
+        .into_iter()
+        .filter(|group| group.as_str().ends_with(&own));
+    let [b, a, _] = groups;
+    assert_eq!(listed.collect::<Vec<_>>(), [a, b]);
 }
 
 async fn a_document_is_replaced_and_belongs_to_its_run(state: Arc<dyn State>) {

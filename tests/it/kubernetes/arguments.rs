@@ -63,7 +63,9 @@ fn a_role_without_the_secret_of_its_services_ends_with_64_and_names_what_is_miss
                 text.contains("--amqp") || text.contains("--s3"),
                 "{at}: {text}"
             );
-            assert_eq!(text.lines().count(), 1, "{at}: {text}");
+            // A gateway lacks its keys, too, and says both.
+            let errors = text.lines().filter(|line| line.starts_with("error: "));
+            assert_eq!(errors.count(), 1, "{at}: {text}");
         }
     }
 }

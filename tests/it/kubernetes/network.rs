@@ -4,6 +4,46 @@ use serde_json::{Value, json};
 
 use super::manifests::{Manifests, Workload, kustomizations};
 
+/// Whether a peer is more than some: a block of addresses that is wider than an institution's, or a selector that asks for
+/// nothing.
+fn is_anybody(peer: &Value) -> bool {
+    if let Some(cidr) = peer["ipBlock"]["cidr"].as_str() {
+        let bits = cidr
+            .rsplit_once('/')
+            .and_then(|(_, bits)| bits.parse().ok());
+        return bits.is_none_or(|bits: u32| bits < 8);
+    }
+    let asks = |selector: &str| {
+        let asked = ["matchLabels", "matchExpressions"].map(|kind| &peer[selector][kind]);
+        asked.into_iter().any(|asked| match asked {
+            Value::Object(labels) => !labels.is_empty(),
+            Value::Array(expressions) => !expressions.is_empty(),
+            _ => false,
+        })
+    };
+    // Pods alone are those of the policy's own namespace.
+    !(asks("podSelector") || asks("namespaceSelector"))
+}
+
+#[test]
+fn peers_that_ask_for_nothing_are_anybody() {
+    for peer in [
+        json!({}),
+        json!({"namespaceSelector": {}}),
+        json!({"podSelector": {"matchLabels": {}}}),
+        json!({"ipBlock": {"cidr": "::/0"}}),
+        json!({"ipBlock": {"cidr": "0.0.0.0/1"}}),
+    ] {
+        assert!(is_anybody(&peer), "{peer}");
+    }
+    for peer in [
+        json!({"ipBlock": {"cidr": "192.0.2.0/24"}}),
+        json!({"podSelector": {"matchLabels": {"app": "rabbitmq"}}}),
+    ] {
+        assert!(!is_anybody(&peer), "{peer}");
+    }
+}
+
 #[test]
 fn no_policy_allows_any_host_but_that_of_the_job_that_downloads() {
     let production = Manifests::of("overlays/production");
@@ -18,10 +58,8 @@ fn no_policy_allows_any_host_but_that_of_the_job_that_downloads() {
                     !peers.is_empty() && rule["ports"].is_array(),
                     "{name}: {rule}"
                 );
-                let everybody = peers
-                    .iter()
-                    .any(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0");
-                assert_eq!(everybody, name == "weights", "{name}");
+                let everybody = peers.iter().any(is_anybody);
+                assert_eq!(everybody, name == "weights", "{name}: {rule}");
             }
         }
     }

@@ -131,6 +131,16 @@ impl S3Server {
         self.rights.refuse(name(bucket_url), operations);
     }
 
+    /// Refuses every operation on this object from now on, as a policy that denies it does.
+    pub fn refuse_object(&self, bucket_url: &str, key: &str) {
+        self.rights.refuse_object(name(bucket_url), key);
+    }
+
+    /// How many requests on a bucket were refused so far.
+    pub fn refusals(&self, bucket_url: &str) -> usize {
+        self.rights.refusals(name(bucket_url))
+    }
+
     /// The address, e.g. `http://127.0.0.1:9000`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint

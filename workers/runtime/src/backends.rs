@@ -81,6 +81,7 @@ pub async fn open_bucket(
     let other = S3Config {
         bucket: bucket.to_owned(),
         prefix: String::new(),
+        further: Some(url.to_owned()),
         ..configured.clone()
     };
     let objects = S3Objects::connect(&other, config.start_timeout).await?;
@@ -99,6 +100,9 @@ impl Backends {
             Self::state(config),
             Self::conversations(config)
         )?;
+        if let Some(group) = &config.worker.group {
+            state.note_group(group).await?;
+        }
         Ok(Self {
             queue,
             objects,

@@ -9,7 +9,7 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::health;
+use crate::{health, telemetry};
 
 pub use reader::ConfigReader;
 pub use retention::RetentionConfig;
@@ -97,7 +97,6 @@ pub struct TelemetryConfig {
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration has {} fault(s):\n  - {}", faults.len(), faults.join("\n  - "))]
 pub struct ConfigError {
     /// Each with its source, and what to do.
     pub faults: Vec<String>,
@@ -128,6 +127,21 @@ impl Config {
         overrides: impl IntoIterator<Item = (String, String)>,
         areas: impl FnOnce(&mut ConfigReader) -> T,
     ) -> Result<(Self, T), ConfigError> {
+        Self::load_checked(file, environment, overrides, areas, |_, _| Vec::new())
+    }
+
+    /// Does what [`Config::load_with`] does, and has the whole looked at by its caller, whose faults are told with all others.
+    /// `check` sees the configuration even where it has faults: what is wrong there is as if it were given.
+    ///
+    /// # Errors
+    /// All faults of all sources, and those of `check`, at once.
+    pub fn load_checked<T>(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+        areas: impl FnOnce(&mut ConfigReader) -> T,
+        check: impl FnOnce(&Self, &T) -> Vec<String>,
+    ) -> Result<(Self, T), ConfigError> {
         let mut reader = ConfigReader::new(file, environment, overrides);
         let mut config = Self {
             amqp: amqp(&mut reader),
@@ -142,17 +156,33 @@ impl Config {
                 address: reader.parsed("health", "address"),
                 stall: reader.seconds("health", "stall", health::DEFAULT_STALL),
             },
-            telemetry: TelemetryConfig {
-                json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
-                filter: reader.text("telemetry", "filter"),
-            },
+            telemetry: telemetry(&mut reader),
             start_timeout: reader.seconds("start", "timeout", Duration::from_secs(60)),
             shutdown_pause: reader.seconds("shutdown", "pause", Duration::ZERO),
             service_links: Vec::new(),
         };
         let areas = areas(&mut reader);
-        config.service_links = reader.finish()?;
-        Ok((config, areas))
+        let (service_links, mut faults) = reader.finish();
+        config.service_links = service_links;
+        faults.extend(check(&config, &areas));
+        match faults.is_empty() {
+            true => Ok((config, areas)),
+            false => Err(ConfigError { faults }),
+        }
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.faults.as_slice() {
+            [fault] => f.write_str(fault),
+            faults => write!(
+                f,
+                "the configuration has {} faults:\n  - {}",
+                faults.len(),
+                faults.join("\n  - ")
+            ),
+        }
     }
 }
 
@@ -207,6 +237,19 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
         );
     }
     Some(RedisConfig { url, timeout })
+}
+
+fn telemetry(reader: &mut ConfigReader) -> TelemetryConfig {
+    let filter = reader.text("telemetry", "filter");
+    let configured = filter.as_deref().map(telemetry::directives);
+    if let Some(Err(error)) = configured {
+        reader.fault("telemetry", "filter", &error.to_string());
+    }
+    reader.check_foreign(telemetry::FILTER_VARIABLE, telemetry::directives);
+    TelemetryConfig {
+        json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
+        filter,
+    }
 }
 
 /// The addresses in `redis.url`: one, or those of a Redis Cluster with commas.
@@ -309,6 +352,45 @@ mod tests {
         ] {
             assert!(text.contains(source), "{source} in {text}");
         }
+    }
+
+    #[test]
+    fn what_others_check_is_told_with_the_faults_of_all_sources_and_one_fault_alone_is_one_line() {
+        let file = tempfile("[s3]\nurl = \"nowhere\"\n");
+        let environment = [
+            ("RADIALOG_AMQP_URL", "http://x"),
+            ("RADIALOG_TELEMETRY_FILTER", "radialog=loud"),
+            ("RUST_LOG", "radialog=louder"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let flags = [("worker.grace".to_owned(), "soon".to_owned())];
+        let mut seen = None;
+        let check = |config: &Config, (): &()| {
+            seen = Some([
+                config.s3.is_some(),
+                config.amqp.is_some(),
+                config.redis.is_some(),
+            ]);
+            vec!["give --redis".to_owned()]
+        };
+        let loaded = Config::load_checked(Some(&file), environment, flags, |_| (), check);
+        let error = loaded.unwrap_err();
+        let text = error.to_string();
+        for words in [
+            "s3.url",
+            "RADIALOG_AMQP_URL",
+            "RADIALOG_TELEMETRY_FILTER",
+            "RUST_LOG",
+            "--worker-grace",
+            "give --redis",
+        ] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        assert_eq!(error.faults.len(), 6, "{text}");
+        assert_eq!(seen, Some([true, true, false]), "what is wrong is given");
+        std::fs::remove_file(file).unwrap();
+        let one = load(&[], &[("worker.grace", "soon")]).unwrap_err();
+        assert_eq!(one.to_string(), one.faults[0]);
     }
 
     #[test]

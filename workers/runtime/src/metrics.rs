@@ -187,10 +187,15 @@ impl Metrics {
                 "radialog_task_inflight_seconds",
                 "Work that this worker holds: tasks in flight times measured service time",
             ),
-            queue_depth: int_gauge(
+            queue_depth: registered(
                 r,
-                "radialog_queue_depth_messages",
-                "Messages that wait, without those in flight",
+                IntGaugeVec::new(
+                    Opts::new(
+                        "radialog_queue_depth_messages",
+                        "Messages that wait, without those in flight; worker_group=GROUP: for workers of a further bundle",
+                    ),
+                    &["stage", "worker_group"],
+                ),
             ),
             queue_reconnects: registered(
                 r,
@@ -421,22 +426,29 @@ impl Metrics {
         }
     }
 
-    /// Sets how many messages wait for a stage, or `chat` of turns: for who looks at the queues beside their workers, of which
-    /// there may be none.
-    pub fn waits(&self, stage: &str, messages: u64) {
-        let depth = self.queue_depth.with_label_values(&[stage]);
-        depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
+    /// Sets how many messages wait for a stage, or `chat` of turns, of a group's workers: for who looks at the queues beside
+    /// their workers, of which there may be none. None where the queue is not there.
+    pub fn waits(&self, stage: &str, group: Option<&QueueGroup>, messages: Option<u64>) {
+        let labels = [stage, group_label(group)];
+        match messages {
+            Some(messages) => {
+                let depth = self.queue_depth.with_label_values(&labels);
+                depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
+            }
+            // Fails where nothing was told of it before.
+            None => drop(self.queue_depth.remove_label_values(&labels)),
+        }
     }
 
-    /// Looks up the metrics of one stage.
-    pub fn stage(&self, stage: Stage) -> StageMetrics {
+    /// Looks up the metrics of one stage, whose worker takes the tasks of this group.
+    pub fn stage(&self, stage: Stage, group: Option<&QueueGroup>) -> StageMetrics {
         let label = [stage.name()];
         StageMetrics {
             stage,
             queue_wait: self.queue_wait.with_label_values(&label),
             queue_work: self.queue_work.with_label_values(&label),
             work_in_flight: self.task_work.with_label_values(&label),
-            queue_depth: self.queue_depth.with_label_values(&label),
+            queue_depth: (self.queue_depth).with_label_values(&[stage.name(), group_label(group)]),
             fetch: self.task_fetch.with_label_values(&label),
             store: self.task_store.with_label_values(&label),
             computed: self.task_done.with_label_values(&[stage.name(), "false"]),
@@ -522,6 +534,11 @@ impl ChatMetrics {
             ));
         }
     }
+}
+
+/// As Prometheus has it where a label is not there.
+fn group_label(group: Option<&QueueGroup>) -> &str {
+    group.map_or("", QueueGroup::as_str)
 }
 
 fn registered<C: Collector + Clone + 'static>(

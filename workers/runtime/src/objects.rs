@@ -31,6 +31,14 @@ pub enum ObjectError {
         /// The store's words and what to check.
         reason: String,
     },
+    /// The store refuses this object, and answers for others: a policy denies it. Only who sets the rights can change that.
+    #[error("the object store refuses '{key}', and answers for other objects: {reason}")]
+    Refused {
+        /// The object.
+        key: String,
+        /// The store's words and what to check.
+        reason: String,
+    },
     /// The store's listing does not go on: it is out of order, or has no end. Trying again does not help.
     #[error("the object store cannot be listed at '{prefix}': {reason}")]
     Listing {
@@ -50,6 +58,7 @@ impl From<ObjectError> for Failure {
     fn from(error: ObjectError) -> Self {
         let code = match &error {
             ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
+            ObjectError::Refused { .. } => ErrorCode::ObjectRefused,
             ObjectError::Store { .. } | ObjectError::Listing { .. } | ObjectError::Full(_) => {
                 ErrorCode::ObjectStore
             }

@@ -19,6 +19,9 @@ pub enum QueueError {
          this user"
     )]
     Unreachable(String),
+    /// The broker has an alarm: on a connection that has published it reads nothing, and so answers nothing, until it is over.
+    #[error("the message broker does not answer: {0}")]
+    Alarm(&'static str),
     /// The broker did not confirm a message.
     #[error("the broker did not take a message for queue '{queue}': {reason}")]
     NotConfirmed {
@@ -115,6 +118,6 @@ pub trait Queue: Send + Sync + 'static {
     /// requeues it.
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError>;
 
-    /// Counts the messages that wait, without those in flight.
+    /// Counts the messages that wait, without those in flight. A broker that does not answer is an error in time.
     async fn depth(&self, queue: &str) -> Result<u64, QueueError>;
 }

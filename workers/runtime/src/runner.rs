@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use radialog_schemas::queues;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -120,13 +121,14 @@ impl<W: StageWork> Runner<W> {
             None => None,
         };
 
-        let metrics = Arc::new(metrics().stage(stage));
+        let metrics = Arc::new(metrics().stage(stage, group));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
             reading: StoreRetry::new("the object store", self.settings.store_timeout),
             writing: StoreRetry::new("the object store to write", self.settings.store_timeout),
             outputs: SingleFlight::default(),
             poison_lock: tokio::sync::Mutex::default(),
+            is_batch_paused: watch::Sender::new(false),
             stopping: CancellationToken::new(),
             name: self.settings.worker.clone(),
             work: self.work,
@@ -155,7 +157,14 @@ impl<W: StageWork> Runner<W> {
                 }
                 _ = look.tick(), if chat.is_some() => if let Some(paused) = chat_priority.update(worker.model.has_urgent_waiting()) {
                     tracing::debug!(%stage, paused, "batch work makes room for conversations, or goes on");
-                    consumer.set_prefetch(if paused { 0 } else { prefetch }).await;
+                    // Tasks go back while none comes, or they would come here again.
+                    if paused {
+                        consumer.set_prefetch(0).await;
+                    }
+                    worker.is_batch_paused.send_replace(paused);
+                    if !paused {
+                        consumer.set_prefetch(prefetch).await;
+                    }
                 },
                 _ = observe.tick() => {
                     tokio::spawn(worker.clone().observe_queue());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use radialog_schemas::{RunId, StudyId};
+use radialog_schemas::{QueueGroup, RunId, StudyId};
 
 mod keys;
 pub mod memory;
@@ -81,4 +81,11 @@ pub trait State: Send + Sync + 'static {
 
     /// Lets a run take lines, whether or not it had ended.
     async fn open_run(&self, run: &RunId) -> Result<(), StateError>;
+
+    /// Notes a group of queues whose workers somebody gives work to, so that who looks after all queues learns of it. It may
+    /// be repeated.
+    async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError>;
+
+    /// Lists the groups that were noted, in the order of their names.
+    async fn groups(&self) -> Result<Vec<QueueGroup>, StateError>;
 }

@@ -10,12 +10,26 @@ use crate::config::TelemetryConfig;
 /// What a role logs that sets nothing else. Whatever lapin reports, our adapter says with what to do.
 const DEFAULT_FILTER: &str = "info,lapin=off";
 
+/// The variable whose filter wins over the configured one.
+pub const FILTER_VARIABLE: &str = EnvFilter::DEFAULT_ENV;
+
 /// The log filter is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("the log filter '{filter}' is not valid: {reason}; write e.g. info,radialog_runtime=debug")]
 pub struct TelemetryError {
     filter: String,
     reason: ParseError,
+}
+
+/// Reads a log filter.
+///
+/// # Errors
+/// What is wrong with it, and how one looks.
+pub fn directives(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|reason| TelemetryError {
+        filter: filter.to_owned(),
+        reason,
+    })
 }
 
 /// Sends the process's logs to standard error; a second call keeps the first one's settings. `RUST_LOG`, where it is
@@ -25,9 +39,8 @@ pub struct TelemetryError {
 /// Where the filter is not valid.
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let configured = config.filter.as_deref().unwrap_or(DEFAULT_FILTER);
-    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| configured.to_owned());
-    let directives =
-        EnvFilter::try_new(&filter).map_err(|reason| TelemetryError { filter, reason })?;
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| configured.to_owned());
+    let directives = directives(&filter)?;
     let output = tracing_subscriber::fmt()
         .with_env_filter(directives)
         .with_writer(std::io::stderr);

@@ -30,10 +30,12 @@ pub(crate) struct CoordinatorArgs {
 }
 
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
-    let (config, gateway) = args
-        .services
-        .load_with_gateway(&args.retention.with([args.health.setting()]))?;
-    shared_services::require("a coordinator", &SharedService::ALL, &config, "")?;
+    let settings = args.retention.with([args.health.setting()]);
+    let (config, gateway) = args.services.load_role(&settings, |config, _| {
+        shared_services::missing("a coordinator", &SharedService::ALL, config, "")
+            .into_iter()
+            .collect()
+    })?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let connecting = async {
         let _step = lifecycle.readiness.step("connecting");
@@ -50,7 +52,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     tokio::spawn(
         shutdown
             .clone()
-            .run_until_cancelled_owned(watch_queues(backends.queue.clone())),
+            .run_until_cancelled_owned(watch_queues(backends.clone())),
     );
     let results = ResultConsumer::new(backends.clone(), config.worker.worker, shutdown.clone());
     tokio::select! {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, QueueError};
 use radialog_schemas::{ContentHash, ObjectKey, Stage, queues};
 
@@ -134,13 +135,16 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
     let drawn = format!("radialog doctor {}", uuid::Uuid::new_v4());
     let content = Bytes::from(drawn);
     let key = ObjectKey::image(&ContentHash::of(&content));
-    store.put(&key, content.clone()).await?;
-    let read = store.get(&key).await?;
-    store.delete(&key).await?;
-    anyhow::ensure!(
-        read == content,
-        "the store returned something else than was put"
-    );
+    let tried = knows_conditions(&*store, &key, &content).await;
+    // Whatever came of it.
+    let removed = store.delete(&key).await;
+    let conditions = match tried? {
+        true => "conditional writes, too",
+        false => {
+            "no conditional writes: results in a bucket (--out s3://...) and /v1/batches are refused"
+        }
+    };
+    removed?;
     let location = match &config.s3 {
         Some(s3) => format!("bucket '{}'", s3.bucket),
         None => format!(
@@ -153,7 +157,27 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
                 .display()
         ),
     };
-    Ok(format!("{location}: put, get and delete work"))
+    Ok(format!(
+        "{location}: put, get and delete work; {conditions}"
+    ))
+}
+
+/// Puts an object and gets it; returns whether a write over it is left undone that expects nothing there.
+async fn knows_conditions(
+    store: &dyn Objects,
+    key: &ObjectKey,
+    content: &Bytes,
+) -> anyhow::Result<bool> {
+    store.put(key, content.clone()).await?;
+    anyhow::ensure!(
+        store.get(key).await? == *content,
+        "the store returned something else than was put"
+    );
+    // One that does not know the condition does the write, or says that it does not.
+    Ok(matches!(
+        store.put_if(key, content.clone(), None).await,
+        Ok(None)
+    ))
 }
 
 async fn state(config: &Config) -> anyhow::Result<String> {

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let ExportCommand::Corrections(args) = args.what;
     let config = args.services.load_quiet(&[])?;
     let needed = [SharedService::Store];
-    shared_services::require("`radialog export corrections`", &needed, &config, "")?;
+    shared_services::require("`radialog export corrections`", &needed, &config)?;
     let bundle = bundle_source::open(
         &BundleSource::of(args.bundle.as_deref()),
         &[Stage::Language],

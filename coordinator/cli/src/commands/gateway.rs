@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use radialog_coordinator::gateway::{Gateway, GatewayConfig};
+use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{BundleSource, HealthArgs, RetentionArgs, ServiceArgs};
 use crate::gateway_server::{self, ListenArgs};
 use crate::lifecycle::Lifecycle;
-use crate::served_bundle;
 use crate::shared_services::{self, SharedService};
+use crate::{bundle_source, served_bundle};
 use new_key::NewKeyArgs;
 
 mod new_key;
@@ -46,6 +46,13 @@ pub(crate) struct GatewayArgs {
     services: ServiceArgs,
 }
 
+impl GatewayArgs {
+    /// Whether this is a gateway, and not one of its commands.
+    pub(crate) fn is_role(&self) -> bool {
+        self.command.is_none()
+    }
+}
+
 #[derive(Subcommand)]
 enum GatewayCommand {
     NewKey(NewKeyArgs),
@@ -56,13 +63,18 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         return new_key::run(args);
     }
     let [listen, also] = args.listen.settings();
-    let (config, gateway_config) = args.services.load_with_gateway(&args.retention.with([
-        listen,
-        also,
-        args.health.setting(),
-    ]))?;
-    let instead = ". To run all of it in one process, use `radialog serve`";
-    shared_services::require("a gateway", &SharedService::ALL, &config, instead)?;
+    let settings = args.retention.with([listen, also, args.health.setting()]);
+    let (config, gateway_config) = args.services.load_role(&settings, |config, gateway| {
+        let instead = ". To run all of it in one process, use `radialog serve`";
+        let missing = shared_services::missing("a gateway", &SharedService::ALL, config, instead);
+        let bundles = gateway.also.iter().map(|also| also.bundle.as_str());
+        let bundles = args.source.bundle.as_deref().into_iter().chain(bundles);
+        let bundles = bundles.filter_map(|bundle| bundle_source::fault(bundle, config));
+        let open = gateway
+            .is_open_to_all()
+            .then(|| GatewayError::Open(gateway.listen).to_string());
+        missing.into_iter().chain(open).chain(bundles).collect()
+    })?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let (source, readiness) = (&args.source, &lifecycle.readiness);
     let starting = start(

@@ -12,7 +12,7 @@ use radialog_schemas::Stage;
 use radialog_workers::{LoadedStage, load_stage};
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
-use crate::exit::UsageError;
+use crate::flag_faults::noted;
 use crate::lifecycle::Lifecycle;
 use crate::shared_services::{self, SharedService};
 use crate::{bundle_source, served_bundle};
@@ -30,7 +30,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Seconds that tasks in the model may take to finish after SIGTERM before they are handed back [default: 25]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = noted(clap::value_parser!(u64), 25))]
     grace: Option<u64>,
     #[command(flatten)]
     models: ModelArgs,
@@ -46,8 +46,9 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         ("worker.grace", args.grace.map(|s| s.to_string())),
         args.health.setting(),
     ];
-    let config = args.services.load(&more)?;
-    check(args.stage, &args.models, &config)?;
+    let (config, _) = args
+        .services
+        .load_role(&more, |config, _| faults(args.stage, &args.models, config))?;
     let lifecycle = Lifecycle::begin(&config).await?;
     let starting = start(args.stage, &args.models, &config, &lifecycle.readiness);
     let Some((backends, loaded)) = lifecycle.start(starting).await? else {
@@ -59,8 +60,8 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses what cannot be meant, and names all of it.
-fn check(stage: Stage, models: &ModelArgs, config: &Config) -> Result<(), UsageError> {
+/// What cannot be meant, all of it.
+fn faults(stage: Stage, models: &ModelArgs, config: &Config) -> Vec<String> {
     // The conversations of a language worker without a state would be its own: it would take other people's turns, and know
     // nothing of them.
     let needed: &[SharedService] = match stage {
@@ -68,8 +69,10 @@ fn check(stage: Stage, models: &ModelArgs, config: &Config) -> Result<(), UsageE
         _ => &[SharedService::Broker, SharedService::Store],
     };
     let instead = ". `radialog batch` needs none of them";
-    let missing = shared_services::require("a worker", needed, config, instead);
-    let mut faults: Vec<String> = missing.err().map(|error| error.0).into_iter().collect();
+    let missing = shared_services::missing("a worker", needed, config, instead);
+    let mut faults: Vec<String> = missing.into_iter().collect();
+    let bundle = models.source.bundle.as_deref();
+    faults.extend(bundle.and_then(|bundle| bundle_source::fault(bundle, config)));
     let choices = models.source.precision.iter();
     let refused = choices.filter_map(|choice| choice.check(stage).err());
     faults.extend(refused.map(|error| format!("--precision: {error}")));
@@ -83,10 +86,7 @@ fn check(stage: Stage, models: &ModelArgs, config: &Config) -> Result<(), UsageE
     };
     let options = models.stage_options(&[stage], &device, &config.worker);
     faults.extend(options.err().map(|error| error.0));
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(UsageError(faults.join(". Besides: "))),
-    }
+    faults
 }
 
 /// Connects, and loads the stage's model.

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod data_sets;
 mod services;
+mod version;
 
 fn radialog(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));

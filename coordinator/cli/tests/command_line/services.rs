@@ -236,3 +236,98 @@ fn a_worker_names_all_that_is_wrong_with_its_flags_and_services_at_once() {
         assert!(errors.contains(words), "{words}: {errors}");
     }
 }
+
+#[test]
+fn all_that_is_wrong_in_file_environment_and_flags_is_told_with_what_is_missing_in_one_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("radialog.toml");
+    std::fs::write(
+        &file,
+        "[amqp]\nheartbeat = 0\nurl = \"amqp://host\"\n[worker]\nname = \"a\"\nspeed = 3\n",
+    )
+    .unwrap();
+    let roles: [(&[&str], &[&str]); 3] = [
+        (
+            &[
+                "worker",
+                "language",
+                "--grace",
+                "soon",
+                "--batch-size",
+                "0",
+                "--device",
+                "tpu",
+            ],
+            &["--grace", "--batch-size", "tpu", "f99", "nowhere"],
+        ),
+        (
+            &["coordinator", "--retention-grace", "late"],
+            &["--retention-grace"],
+        ),
+        (
+            &[
+                "gateway",
+                "--listen",
+                "0.0.0.0:99999",
+                "--also",
+                "v2=elsewhere",
+            ],
+            &["--listen", "f99", "nowhere", "elsewhere"],
+        ),
+    ];
+    for (role, own) in roles {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        let command = command
+            .args(role)
+            .args(["--health-address", "here"])
+            .env("RADIALOG_CONFIG", &file)
+            .env("RADIALOG_BUNDLE", "nowhere")
+            .env("RADIALOG_PRECISION", "f99")
+            .env("RADIALOG_START_TIMEOUT", "long")
+            .env("RUST_LOG", "radialog=loud")
+            .current_dir(dir.path());
+        for variable in [
+            "RADIALOG_REDIS_URL",
+            "RADIALOG_S3_URL",
+            "RADIALOG_OBJECTS_DIRECTORY",
+        ] {
+            command.env_remove(variable);
+        }
+        let output = command.output().unwrap();
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{errors}");
+        let all = [
+            "amqp.heartbeat",
+            "worker.speed",
+            "RADIALOG_START_TIMEOUT",
+            "RUST_LOG",
+            "--health-address",
+            "--redis",
+            "--s3",
+        ];
+        for words in all.iter().chain(own) {
+            assert!(errors.contains(words), "{words} for {role:?}: {errors}");
+        }
+        assert!(
+            !errors.contains("give --amqp"),
+            "the broker is given: {errors}"
+        );
+        assert_eq!(errors.matches("error: ").count(), 1, "{errors}");
+    }
+    // Every other command says at once what it cannot read.
+    let output = radialog(&[
+        "batch",
+        "nowhere",
+        "--batch-size",
+        "0",
+        "--precision",
+        "f99",
+    ]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(
+        errors.contains("--batch-size") && errors.contains("f99"),
+        "{errors}"
+    );
+    assert!(!errors.contains("nowhere"), "{errors}");
+}

@@ -193,7 +193,7 @@ impl Dispatcher {
             .wait_for_archive(|| source.read(&entry.file, self.limits.image))
             .await?;
         let stored = self.store(content, |content| self.spec.source.key(content));
-        Ok(stored.await?)
+        stored.await
     }
 
     /// Waits out the archive's store; what is wrong with the image itself ends the attempts.
@@ -221,7 +221,7 @@ impl Dispatcher {
         &self,
         content: Bytes,
         key: impl Fn(&ContentHash) -> ObjectKey,
-    ) -> Result<ObjectKey, CoordinatorError> {
+    ) -> Result<ObjectKey, PrepareError> {
         let hashing = {
             let content = content.clone();
             tokio::task::spawn_blocking(move || ContentHash::of(&content))
@@ -231,12 +231,16 @@ impl Dispatcher {
         let once = || async {
             let stored = objects.ensure(&key, &content).await;
             stored.map_err(|error| match error {
-                ObjectError::Full(_) => AttemptError::Fatal(error.into()),
+                ObjectError::Full(_) => {
+                    AttemptError::Fatal(PrepareError::Run(CoordinatorError::Objects(error)))
+                }
+                ObjectError::Refused { .. } => {
+                    AttemptError::Fatal(PrepareError::Image(error.into()))
+                }
                 error => AttemptError::Unavailable(error),
             })
         };
-        let stored: Result<(), CoordinatorError> = self.executor.retry.until_settled(once).await;
-        stored.map(|()| key)
+        self.executor.retry.until_settled(once).await.map(|()| key)
     }
 
     fn failed(&self, entry: StudyEntry, failure: Failure) -> PreparedEntry {

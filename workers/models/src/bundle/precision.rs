@@ -36,6 +36,14 @@ pub struct PrecisionChoice {
     precision: Precision,
 }
 
+impl PrecisionChoice {
+    /// Single precision for every stage.
+    pub const F32: Self = Self {
+        stage: None,
+        precision: Precision::F32,
+    };
+}
+
 /// A choice that a bundle cannot honour.
 #[derive(Debug, thiserror::Error)]
 pub enum PrecisionError {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::ConfigError;
 use super::service_links::is_service_link;
 
 const PREFIX: &str = "RADIALOG_";
@@ -200,9 +199,20 @@ impl ConfigReader {
         self.faults.push(format!("{source}: {what}"));
     }
 
-    /// All faults, unknown fields among them; else the variables that were left out because Kubernetes sets them for a
-    /// Service. Variables of areas that are not ours are somebody else's.
-    pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+    /// Notes what `parse` finds wrong with a variable that other tools read, too.
+    pub(super) fn check_foreign<T, E: std::fmt::Display>(
+        &mut self,
+        variable: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) {
+        if let Some(Err(error)) = self.foreign.get(variable).map(|text| parse(text)) {
+            self.faults.push(format!("{variable}: {error}"));
+        }
+    }
+
+    /// The variables that were left out because Kubernetes sets them for a Service, and all faults, unknown fields among
+    /// them. Variables of areas that are not ours are somebody else's.
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
         let mut service_links = Vec::new();
         let areas: BTreeSet<&String> = self.known.iter().map(|(area, _)| area).collect();
         for ((area, field), value) in &self.values {
@@ -225,13 +235,7 @@ impl ConfigReader {
                 self.faults.push(format!("{}: {advice}", value.source));
             }
         }
-        if self.faults.is_empty() {
-            Ok(service_links)
-        } else {
-            Err(ConfigError {
-                faults: self.faults,
-            })
-        }
+        (service_links, self.faults)
     }
 }
 

@@ -25,6 +25,8 @@ pub struct S3Config {
     pub timeout: Duration,
     /// The number of times that a request is tried.
     pub attempts: u32,
+    /// The address by which a command names a bucket of the same store, e.g. an archive; none where the bucket is `s3.url`'s.
+    pub further: Option<String>,
 }
 
 /// A static access key.
@@ -51,14 +53,15 @@ impl S3Config {
         let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
 
         let url = url?;
-        let Some((endpoint, bucket, prefix)) = parse_url(&url, endpoint) else {
+        let parsed = parse_url(&url, endpoint);
+        if parsed.is_none() {
             reader.fault(
                 "s3",
                 "url",
                 "write s3://bucket/prefix, or http://host:9000/bucket/prefix",
             );
-            return None;
-        };
+        }
+        let (endpoint, bucket, prefix) = parsed.unwrap_or_default();
         let credentials = match (access_key_id, secret_access_key) {
             (Some(access_key_id), Some(secret)) => Some(S3Credentials {
                 access_key_id,
@@ -84,6 +87,7 @@ impl S3Config {
             path_style,
             timeout,
             attempts,
+            further: None,
         })
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn every_metric_is_rendered_under_its_convention() {
-    let stage = metrics().stage(Stage::Findings);
+    let stage = metrics().stage(Stage::Findings, None);
     stage.failure(ErrorCode::Model);
     stage.waiting(10, Duration::from_millis(500));
     metrics().serves(&BundleLabel {
@@ -20,6 +20,16 @@ fn every_metric_is_rendered_under_its_convention() {
         text.contains("radialog_task_failures_total{code=\"model\",stage=\"findings\"} 1"),
         "{text}"
     );
+    let v2: QueueGroup = "v2".parse().unwrap();
+    let own = "radialog_queue_depth_messages{stage=\"findings\",worker_group=\"\"} 10";
+    let of_v2 = "radialog_queue_depth_messages{stage=\"findings\",worker_group=\"v2\"} 3";
+    metrics().waits("findings", Some(&v2), Some(3));
+    let told = metrics().render();
+    assert!(told.contains(own) && told.contains(of_v2), "{told}");
+    metrics().waits("findings", Some(&v2), None);
+    metrics().waits("scoring", Some(&v2), None);
+    let told = metrics().render();
+    assert!(told.contains(own) && !told.contains("\"v2\""), "{told}");
     let info =
         r#"radialog_bundle_info{bundle="a \"b\"",group="",hash="e3b0c44298fc",version="1"} 1"#;
     assert!(text.contains(info), "{text}");

@@ -23,8 +23,10 @@ use secrecy::ExposeSecret;
 use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use crate::config::S3Config;
 use crate::start::{StartError, until_started};
+use refusals::Right;
 
 mod parts;
+mod refusals;
 
 /// A server that does not answer within it is not there; requests that are under way have a timeout of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +74,10 @@ impl S3Objects {
             reason,
         };
         let place = config.endpoint.as_deref().unwrap_or("AWS");
+        let address = config.further.as_ref();
+        let address = address.map_or("--s3 (RADIALOG_S3_URL)".to_owned(), |url| {
+            format!("'{url}'")
+        });
         let head = || async {
             let head = store.client.head_bucket().bucket(&store.bucket).send();
             let Err(error) = head.await else {
@@ -79,7 +85,7 @@ impl S3Objects {
             };
             Err(match status(&error) {
                 Some(404) => StartError::Never(failed(format!(
-                    "there is no bucket '{}'; create it, or check --s3 (RADIALOG_S3_URL)",
+                    "there is no bucket '{}'; create it, or check {address}",
                     config.bucket
                 ))),
                 Some(403) if config.credentials.is_none() => StartError::Never(failed(
@@ -122,7 +128,7 @@ impl S3Objects {
             .err()
             .is_some_and(|error| is_refused(&error));
         let put = self.client.put_object().bucket(&self.bucket).key(&path);
-        let put = put.if_match("\"nothing-has-this-version\"").send().await;
+        let put = put.if_match(refusals::NO_VERSION).send().await;
         let write = put.as_ref().err().is_some_and(is_refused);
         let delete = self.client.delete_object().bucket(&self.bucket).key(&path);
         let deleted = delete.send().await.err();
@@ -148,6 +154,7 @@ impl S3Objects {
         format!("{}{key}", self.prefix)
     }
 
+    /// What an answer means; whether one that refuses does so for this object alone is for [`S3Objects::unless_refused`].
     fn error<E: ProvideErrorMetadata + std::error::Error + 'static>(
         &self,
         key: &ObjectKey,
@@ -156,20 +163,15 @@ impl S3Objects {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
             Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(key.clone()),
-            _ => {
-                // The answer to HEAD has no code.
-                let advice = match status(error) {
-                    Some(403) => {
-                        "; check s3.access_key_id and s3.secret_access_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY): \
-                         that key must be allowed to read, write, list and delete in the bucket"
-                    }
-                    _ => "",
-                };
-                ObjectError::Store {
-                    key: self.path(key),
-                    reason: format!("{}{advice}", description_of(error)),
-                }
-            }
+            // The answer to HEAD has no code.
+            _ if is_refused(error) => ObjectError::Refused {
+                key: self.path(key),
+                reason: description_of(error),
+            },
+            _ => ObjectError::Store {
+                key: self.path(key),
+                reason: description_of(error),
+            },
         }
     }
 
@@ -240,20 +242,27 @@ impl S3Objects {
 #[async_trait]
 impl Objects for S3Objects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        self.write(key, content, None).await
+        self.unless_refused(key, Right::Write, || self.write(key, content.clone(), None))
+            .await
     }
 
     async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<(), ObjectError> {
-        self.write_file(key, file, Condition::None).await.map(drop)
+        let write = || self.write_file(key, file, Condition::None);
+        self.unless_refused(key, Right::Write, write)
+            .await
+            .map(drop)
     }
 
     async fn version(&self, key: &ObjectKey) -> Result<Option<Version>, ObjectError> {
-        let head = self.client.head_object().bucket(&self.bucket);
-        match head.key(self.path(key)).send().await {
-            Ok(head) => self.version_of(key, head.e_tag()).map(Some),
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(self.error(key, &error)),
-        }
+        let looked_up = self.unless_refused(key, Right::Read, || async {
+            let head = self.client.head_object().bucket(&self.bucket);
+            match head.key(self.path(key)).send().await {
+                Ok(head) => self.version_of(key, head.e_tag()).map(Some),
+                Err(error) if status(&error) == Some(404) => Ok(None),
+                Err(error) => Err(self.error(key, &error)),
+            }
+        });
+        looked_up.await
     }
 
     async fn put_file_if(
@@ -262,7 +271,8 @@ impl Objects for S3Objects {
         file: &Path,
         expected: Option<&Version>,
     ) -> Result<bool, ObjectError> {
-        self.write_file(key, file, Condition::of(expected)).await
+        let write = || self.write_file(key, file, Condition::of(expected));
+        self.unless_refused(key, Right::Write, write).await
     }
 
     async fn put_if(
@@ -271,27 +281,33 @@ impl Objects for S3Objects {
         content: Bytes,
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(self.path(key))
-            .body(ByteStream::from(content));
-        let (matches, none_matches) = Condition::of(expected).headers();
-        let request = request
-            .set_if_match(matches)
-            .set_if_none_match(none_matches);
-        match request.send().await {
-            Ok(answer) => self.version_of(key, answer.e_tag()).map(Some),
-            Err(error) if is_unmet(&error) => Ok(None),
-            Err(error) => Err(self.error(key, &error)),
-        }
+        let written = self.unless_refused(key, Right::Write, || async {
+            let request = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.path(key))
+                .body(ByteStream::from(content.clone()));
+            let (matches, none_matches) = Condition::of(expected).headers();
+            let request = request
+                .set_if_match(matches)
+                .set_if_none_match(none_matches);
+            match request.send().await {
+                Ok(answer) => self.version_of(key, answer.e_tag()).map(Some),
+                Err(error) if is_unmet(&error) => Ok(None),
+                Err(error) => Err(self.error(key, &error)),
+            }
+        });
+        written.await
     }
 
     async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
-        let request = self.client.get_object().bucket(&self.bucket);
-        let answer = request.key(self.path(key)).send().await;
-        let answer = answer.map_err(|error| self.error(key, &error))?;
+        let asked = self.unless_refused(key, Right::Read, || async {
+            let request = self.client.get_object().bucket(&self.bucket);
+            let answer = request.key(self.path(key)).send().await;
+            answer.map_err(|error| self.error(key, &error))
+        });
+        let answer = asked.await?;
         let version = self.version_of(key, answer.e_tag())?;
         let content = answer.body.collect().await;
         let content = content.map_err(|error| self.broken_off(key, error))?;
@@ -307,50 +323,49 @@ impl Objects for S3Objects {
             key: self.path(key),
             reason: format!("its hash was not computed: {error}"),
         })?;
-        self.write(key, content, Some(hash)).await
+        let write = || self.write(key, content.clone(), Some(hash.clone()));
+        self.unless_refused(key, Right::Write, write).await
     }
 
     async fn get_output(
         &self,
         key: &ObjectKey,
     ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
-        self.read(key, None).await
+        self.unless_refused(key, Right::Read, || self.read(key, None))
+            .await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.read(key, None).await.map(|(content, _)| content)
+        self.get_output(key).await.map(|(content, _)| content)
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.read(
-            key,
-            Some(format!("bytes={}-{}", range.start, range.end - 1)),
-        )
-        .await
-        .map(|(content, _)| content)
+        let read = || {
+            let range = format!("bytes={}-{}", range.start, range.end - 1);
+            self.read(key, Some(range))
+        };
+        let read = self.unless_refused(key, Right::Read, read).await;
+        read.map(|(content, _)| content)
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
-        match self
-            .client
-            .head_object()
-            .bucket(&self.bucket)
-            .key(self.path(key))
-            .send()
-            .await
-        {
-            Ok(head) => Ok(Some(
-                head.content_length()
-                    .and_then(|size| u64::try_from(size).ok())
-                    .unwrap_or(0),
-            )),
-            // The answer to HEAD has no body, and so no code.
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(self.error(key, &error)),
-        }
+        let looked_up = self.unless_refused(key, Right::Read, || async {
+            let head = self.client.head_object().bucket(&self.bucket);
+            match head.key(self.path(key)).send().await {
+                Ok(head) => Ok(Some(
+                    head.content_length()
+                        .and_then(|size| u64::try_from(size).ok())
+                        .unwrap_or(0),
+                )),
+                // The answer to HEAD has no body, and so no code.
+                Err(error) if status(&error) == Some(404) => Ok(None),
+                Err(error) => Err(self.error(key, &error)),
+            }
+        });
+        looked_up.await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
@@ -364,6 +379,7 @@ impl Objects for S3Objects {
         {
             Err(error) => match self.error(key, &error) {
                 ObjectError::NotFound(_) => Ok(()),
+                ObjectError::Refused { key, reason } => Err(refusals::of_all(key, &reason)),
                 other => Err(other),
             },
             Ok(_) => Ok(()),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{Consumer, Delivery, Message, Queue, QueueError};
 use crate::config::AmqpConfig;
 use crate::start::{StartError, until_started};
-use connection::{Session, SupervisedConnection};
+use connection::{ALARM, SupervisedConnection};
 use consumer::RabbitConsumer;
 use receipt::TakenReceipt;
 
@@ -65,7 +65,8 @@ impl RabbitQueue {
     /// When the broker does not answer, or refuses.
     pub async fn delete_queues(&self) -> Result<(), QueueError> {
         let names: Vec<String> = queues::all().map(str::to_owned).collect();
-        topology::delete(&*self.session().await?, &names).await
+        let deadline = self.deadline();
+        topology::delete(&*self.connection.session(deadline).await?, &names, deadline).await
     }
 
     /// Counts the consumers of all queues of no group: roles that run.
@@ -82,31 +83,42 @@ impl RabbitQueue {
 
     /// What the broker says of a queue.
     async fn look_at(&self, queue: &str) -> Result<lapin::Queue, QueueError> {
-        let channel = self.session().await?.channel().await?;
+        let deadline = self.deadline();
+        let session = self.connection.session(deadline).await?;
+        let channel = session.channel(deadline).await?;
         let passive = QueueDeclareOptions::durable().passive();
         let declared = channel.queue_declare(name(queue)?, passive, FieldTable::default());
-        declared.await.map_err(refused)
+        session.answered(deadline, declared).await
     }
 
-    async fn session(&self) -> Result<Arc<Session>, QueueError> {
-        self.connection
-            .session(Instant::now() + self.publish_timeout)
-            .await
+    /// Why the broker has not answered until now.
+    fn no_answer(&self) -> QueueError {
+        match self.connection.is_blocked() {
+            true => QueueError::Alarm(ALARM),
+            false => QueueError::Unreachable("it does not answer".to_owned()),
+        }
+    }
+
+    /// When a question that is asked now has no answer: what holds for a publish holds for others.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.publish_timeout
     }
 
     /// Tries again until the start timeout, as [`Queue::consume`] does: a broker that restarts takes a connection and resets
     /// it while the queues are being declared.
     async fn declare_all(&self, names: &[String]) -> Result<(), QueueError> {
         let declare = || async {
-            let session = self.session().await.map_err(StartError::Later)?;
-            topology::declare(&session, names)
+            let deadline = self.deadline();
+            let session = self.connection.session(deadline).await;
+            let session = session.map_err(StartError::Later)?;
+            topology::declare(&session, names, deadline)
                 .await
                 .map_err(start_error)
         };
         until_started(
             "declaring the queues",
             self.start_timeout,
-            no_answer,
+            || self.no_answer(),
             declare,
         )
         .await
@@ -126,13 +138,7 @@ impl Queue for RabbitQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        publisher::publish(
-            &self.connection,
-            &name(queue)?,
-            message,
-            Instant::now() + self.publish_timeout,
-        )
-        .await
+        publisher::publish(&self.connection, &name(queue)?, message, self.deadline()).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
@@ -143,17 +149,22 @@ impl Queue for RabbitQueue {
                 .map_err(start_error)
         };
         let what = format!("subscribing to '{queue}'");
-        let consumer = until_started(&what, self.start_timeout, no_answer, subscribe).await?;
+        let consumer =
+            until_started(&what, self.start_timeout, || self.no_answer(), subscribe).await?;
         Ok(Box::new(consumer))
     }
 
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
-        let channel = self.session().await?.taking().await?;
-        let taken = channel
-            .basic_get(name(queue)?, BasicGetOptions::default())
-            .await
-            .map_err(refused)?;
-        Ok(taken.map(|taken| consumer::to_delivery(taken.delivery, TakenReceipt)))
+        let deadline = self.deadline();
+        let session = self.connection.session(deadline).await?;
+        let (channel, name) = (session.taking(deadline).await?, name(queue)?);
+        // On a task of its own: a message that comes when nobody waits any more is dropped there, and so requeued.
+        let taking = tokio::spawn(async move {
+            let taken = channel.basic_get(name, BasicGetOptions::default()).await?;
+            Ok(taken.map(|taken| consumer::to_delivery(taken.delivery, TakenReceipt)))
+        });
+        let taken = async { taking.await.unwrap_or(Ok(None)) };
+        session.answered(deadline, taken).await
     }
 
     async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
@@ -170,12 +181,10 @@ fn name(queue: &str) -> Result<ShortString, QueueError> {
 fn start_error(error: QueueError) -> StartError<QueueError> {
     match error {
         QueueError::Refused(_) | QueueError::NoQueue(_) => StartError::Never(error),
-        QueueError::Unreachable(_) | QueueError::NotConfirmed { .. } => StartError::Later(error),
+        QueueError::Unreachable(_) | QueueError::Alarm(_) | QueueError::NotConfirmed { .. } => {
+            StartError::Later(error)
+        }
     }
-}
-
-fn no_answer() -> QueueError {
-    QueueError::Unreachable("it does not answer".to_owned())
 }
 
 /// The broker's refusal of one request, or the loss of the connection in the middle of it. A broker that stops closes the

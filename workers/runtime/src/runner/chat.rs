@@ -95,6 +95,8 @@ async fn answer_and_publish<W: StageWork>(
             tracing::debug!(reason, "requeueing the turn");
             return Ok(Settlement::Requeue);
         }
+        // A turn is never handed back: tasks are, for its sake.
+        Err(TaskError::HandBack) => return Ok(Settlement::Requeue),
         Err(TaskError::StoreFull(error)) => {
             tracing::debug!(%error, "requeueing the turn");
             return Ok(Settlement::Requeue);

@@ -1,4 +1,5 @@
-//! Turns of conversations before batch work: while turns wait for a place in the model, the worker takes no more tasks. A
+//! Turns of conversations before batch work: while turns wait for a place in the model, the worker takes no more tasks, and hands
+//! those back that the model has not begun with, so that another worker has them. A
 //! change costs a new subscription, so a turn that only waits for the next decode step causes none.
 
 /// Whether batch work is paused for the sake of turns.

@@ -30,6 +30,8 @@ pub(super) enum TaskError {
     Failed(Failure),
     /// It was not the task's fault: another worker should have it soon, with no attempt counted.
     Requeue(&'static str),
+    /// Turns need the model, which has not begun with it: another worker should have it, as if this one had never had it.
+    HandBack,
     /// The output cannot be stored, and neither can any other; the worker ends.
     StoreFull(ObjectError),
 }

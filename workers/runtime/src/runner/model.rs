@@ -37,20 +37,46 @@ pub(super) enum Reply {
     Silence,
 }
 
-/// A reply that is still to come. Dropping it takes the item back.
-pub(super) struct PendingReply(oneshot::Receiver<Result<StageOutput, Failure>>);
+/// A reply that is still to come. Dropping it takes the item back, also out of the model.
+pub(super) struct PendingReply {
+    received: oneshot::Receiver<Result<StageOutput, Failure>>,
+    claim: Claim,
+}
+
+impl PendingReply {
+    /// Takes the item back where the model has not begun with it; false where it has.
+    pub(super) fn withdraw(&self) -> bool {
+        self.claim.take()
+    }
+}
 
 impl Future for PendingReply {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
-        let received = Pin::new(&mut self.0).poll(context);
+        let received = Pin::new(&mut self.received).poll(context);
         received.map(|received| received.map_or(Reply::Silence, Reply::Answer))
     }
 }
 
+/// Who has an item, the model or the one that withdraws it: whoever claims first.
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// An item that the model has not taken.
+struct WaitingItem<I> {
+    item: WorkItem<I>,
+    claim: Claim,
+}
+
 /// None wakes the thread up to see that it is closed.
-type Signal<I> = Option<WorkItem<I>>;
+type Signal<I> = Option<WaitingItem<I>>;
 
 impl<I> Model<I> {
     /// Starts the thread.
@@ -85,13 +111,21 @@ impl<I> Model<I> {
         if urgent {
             self.shared.urgent.fetch_add(1, Ordering::Relaxed);
         }
-        self.send(Some(WorkItem {
+        let item = WorkItem {
             input,
             alone,
             urgent,
             answer,
+        };
+        let claim = Claim::default();
+        self.send(Some(WaitingItem {
+            item,
+            claim: claim.clone(),
         }));
-        PendingReply(reply)
+        PendingReply {
+            received: reply,
+            claim,
+        }
     }
 
     /// Whether urgent items wait for a place in the model.
@@ -125,8 +159,8 @@ impl<I> Drop for Model<I> {
 /// until the model is empty.
 struct ChannelFeed<I> {
     items: Receiver<Signal<I>>,
-    urgent: VecDeque<WorkItem<I>>,
-    others: VecDeque<WorkItem<I>>,
+    urgent: VecDeque<WaitingItem<I>>,
+    others: VecDeque<WaitingItem<I>>,
     /// An item that must run alone is in the model.
     exclusive: bool,
     shared: Arc<Shared>,
@@ -147,7 +181,7 @@ impl<I> ChannelFeed<I> {
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    fn queue(&mut self, urgent: bool) -> &mut VecDeque<WorkItem<I>> {
+    fn queue(&mut self, urgent: bool) -> &mut VecDeque<WaitingItem<I>> {
         if urgent {
             &mut self.urgent
         } else {
@@ -157,15 +191,15 @@ impl<I> ChannelFeed<I> {
 
     /// Puts what has arrived into its queue.
     fn receive(&mut self) {
-        while let Ok(Some(item)) = self.items.try_recv() {
-            self.queue(item.urgent).push_back(item);
+        while let Ok(Some(waiting)) = self.items.try_recv() {
+            self.queue(waiting.item.urgent).push_back(waiting);
         }
     }
 
     /// Whether the head of a queue must run alone; none where the queue is empty. Items that nobody waits for are dropped.
     fn head_runs_alone(&mut self, urgent: bool) -> Option<bool> {
         loop {
-            let item = self.queue(urgent).front()?;
+            let item = &self.queue(urgent).front()?.item;
             if !item.answer.is_closed() {
                 return Some(item.alone);
             }
@@ -173,12 +207,13 @@ impl<I> ChannelFeed<I> {
         }
     }
 
+    /// The head of a queue; none where the queue is empty, or the head was withdrawn.
     fn take(&mut self, urgent: bool) -> Option<WorkItem<I>> {
-        let item = self.queue(urgent).pop_front();
-        if urgent && item.is_some() {
+        let WaitingItem { item, claim } = self.queue(urgent).pop_front()?;
+        if urgent {
             self.shared.urgent.fetch_sub(1, Ordering::Relaxed);
         }
-        item
+        claim.take().then_some(item)
     }
 
     /// Adds items of a queue to the batch, up to one that must run alone.
@@ -199,9 +234,11 @@ impl<I> Feed<I> for ChannelFeed<I> {
             self.receive();
             let mut batch = Vec::new();
             for urgent in [true, false] {
-                if self.head_runs_alone(urgent) == Some(true) && batch.is_empty() {
-                    self.exclusive = true;
-                    return self.take(urgent).into_iter().collect();
+                while self.head_runs_alone(urgent) == Some(true) && batch.is_empty() {
+                    if let Some(item) = self.take(urgent) {
+                        self.exclusive = true;
+                        return vec![item];
+                    }
                 }
                 if urgent || self.head_runs_alone(true).is_none() {
                     self.fill(&mut batch, urgent, limit);
@@ -211,7 +248,7 @@ impl<I> Feed<I> for ChannelFeed<I> {
                 return batch;
             }
             match self.items.recv() {
-                Ok(Some(item)) => self.queue(item.urgent).push_back(item),
+                Ok(Some(waiting)) => self.queue(waiting.item.urgent).push_back(waiting),
                 Ok(None) => {}
                 Err(_) => return Vec::new(),
             }
@@ -261,17 +298,19 @@ mod tests {
                 .shared
                 .urgent
                 .fetch_add(usize::from(urgent), Ordering::Relaxed);
-            assert!(
-                self.sender
-                    .send(Some(WorkItem {
-                        input,
-                        alone,
-                        urgent,
-                        answer
-                    }))
-                    .is_ok()
-            );
-            self.replies.push(PendingReply(reply));
+            let (received, claim) = (reply, Claim::default());
+            let item = WorkItem {
+                input,
+                alone,
+                urgent,
+                answer,
+            };
+            let waiting = WaitingItem {
+                item,
+                claim: claim.clone(),
+            };
+            assert!(self.sender.send(Some(waiting)).is_ok());
+            self.replies.push(PendingReply { received, claim });
         }
 
         fn send_all(&mut self, items: &[(u32, &str)]) {
@@ -358,6 +397,24 @@ mod tests {
         harness.replies.drain(..2);
         assert_eq!(harness.wait(8), [2]);
         assert_eq!(harness.feed.shared.urgent.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_item_is_the_models_or_withdrawn_and_never_both() {
+        let mut harness = FeedHarness::new();
+        harness.send_all(&[(0, "!"), (1, ""), (2, "!"), (3, "")]);
+        // The reply is still there, as it is for a moment after a withdrawal.
+        assert!(harness.replies[0].withdraw());
+        assert_eq!(harness.wait(8), [1]);
+        assert!(!harness.replies[1].withdraw(), "the model has it");
+        assert!(harness.replies[2].withdraw());
+        assert!(!harness.replies[2].withdraw(), "once");
+        assert_eq!(
+            harness.ready(8, 8),
+            NONE,
+            "it stood at the head to run alone"
+        );
+        assert_eq!(harness.wait(8), [3]);
     }
 
     #[test]

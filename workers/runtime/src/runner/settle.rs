@@ -31,6 +31,8 @@ pub(super) enum TaskOutcome {
     },
     /// Somebody else should do it, for this reason.
     Requeue(&'static str),
+    /// Somebody else should do it, and this worker has not begun.
+    HandBack,
 }
 
 /// The way in which a delivery is settled.
@@ -99,6 +101,14 @@ async fn publish_outcome<W: StageWork>(
         TaskOutcome::Requeue(reason) => {
             tracing::debug!(reason, "requeueing the task");
             return Ok(Settlement::Requeue);
+        }
+        // The broker goes on counting how often it came back.
+        TaskOutcome::HandBack if delivery.redelivered => return Ok(Settlement::Requeue),
+        TaskOutcome::HandBack => {
+            // As new: a message that a broker takes back counts as one whose worker may have died on it, and runs alone.
+            tracing::debug!("handing the task back, since turns wait");
+            let message = delivery.message.clone();
+            worker.queue.publish(&delivery.source, message).await?;
         }
         TaskOutcome::Failed {
             failure,
@@ -213,6 +223,7 @@ fn is_final_for_the_study(code: ErrorCode) -> bool {
         ErrorCode::MessageInvalid
             | ErrorCode::SchemaVersion
             | ErrorCode::ObjectMissing
+            | ErrorCode::ObjectRefused
             | ErrorCode::ObjectCorrupt
     )
 }

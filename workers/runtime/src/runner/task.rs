@@ -73,6 +73,7 @@ pub(super) async fn handle<W: StageWork>(
                     study: Some((task.run, task.study)),
                 },
                 Err(TaskError::Requeue(reason)) => TaskOutcome::Requeue(reason),
+                Err(TaskError::HandBack) => TaskOutcome::HandBack,
                 Err(TaskError::StoreFull(error)) => {
                     end = Err(RunError::StoreFull(error.to_string()));
                     TaskOutcome::Requeue("the object store is full")
@@ -106,7 +107,7 @@ async fn perform<W: StageWork>(
         return Ok(());
     }
     let _isolated = poison::isolate(worker, delivery).await?;
-    let output = compute(worker, task, delivery.redelivered, timings).await?;
+    let output = compute(worker, task, delivery, timings).await?;
     worker.service_time.record(output.model_time);
     timings.model_ms = milliseconds(output.model_time);
     timings.batch = output.batch;
@@ -137,23 +138,39 @@ async fn perform<W: StageWork>(
     Ok(())
 }
 
-/// Fetches and runs the model. What was in the model when it panicked runs again alone; who panics alone did it.
+/// Fetches and runs the model. What was in the model when it panicked runs again alone; who panics alone did it. While batch work
+/// is paused, what the model has not begun with is handed back.
 async fn compute<W: StageWork>(
     worker: &Worker<W>,
     task: &Task,
-    redelivered: bool,
+    delivery: &InFlightDelivery,
     timings: &mut StageTimings,
 ) -> Result<StageOutput, TaskError> {
-    let mut alone = redelivered;
+    let mut alone = delivery.redelivered;
+    // One whose next attempt is queued has nothing to hand back.
+    let may_go_back = !delivery.is_retry_queued();
     loop {
         let started = Instant::now();
-        let input = worker.retry_unless_stopping(|| fetch(worker, task)).await?;
+        let input = tokio::select! {
+            biased;
+            input = worker.retry_unless_stopping(|| fetch(worker, task)) => input?,
+            () = worker.batch_paused(), if may_go_back => return Err(TaskError::HandBack),
+        };
         timings.fetch_ms = milliseconds(started.elapsed());
         worker
             .metrics
             .fetch
             .observe(started.elapsed().as_secs_f64());
-        match worker.model.ask(input, alone, false).await {
+        let mut pending = worker.model.ask(input, alone, false);
+        let reply = tokio::select! {
+            biased;
+            reply = &mut pending => reply,
+            () = worker.batch_paused(), if may_go_back => match pending.withdraw() {
+                true => return Err(TaskError::HandBack),
+                false => pending.await,
+            },
+        };
+        match reply {
             Reply::Answer(answer) => return answer.map_err(TaskError::Failed),
             Reply::Silence => worker.may_retry_alone(alone)?,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::TaskError;
@@ -30,6 +31,8 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) outputs: SingleFlight<ObjectKey>,
     /// Held while a suspected poison message is in the model.
     pub(super) poison_lock: tokio::sync::Mutex<()>,
+    /// Whether batch work is paused, so that tasks that the model has not begun with are handed back.
+    pub(super) is_batch_paused: watch::Sender<bool>,
     /// Cancelled when the worker stops: what is not in the model goes back to its queue.
     pub(super) stopping: CancellationToken,
     pub(super) name: String,
@@ -50,6 +53,13 @@ impl<W: StageWork> Worker<W> {
             () = self.stopping.cancelled() => Err(TaskError::Requeue("the worker stops")),
             done = work => Ok(done),
         }
+    }
+
+    /// Returns once batch work is paused.
+    pub(super) async fn batch_paused(&self) {
+        let mut is_paused = self.is_batch_paused.subscribe();
+        // The sender is the worker's own.
+        drop(is_paused.wait_for(|is_paused| *is_paused).await);
     }
 
     /// Repeats reading from the object store while it does not answer, unless the worker is asked to stop before.

@@ -1,7 +1,10 @@
-//! Redis keys, built here and nowhere else. The run stands in braces: in a Redis Cluster all keys of a run lie together,
+//! Redis keys of runs and queues, built here and nowhere else. The run stands in braces: in a Redis Cluster all keys of a run lie together,
 //! as the scripts need them.
 
 use radialog_schemas::{RunId, StudyId};
+
+/// Set of the groups of queues that somebody gives work to.
+pub(super) const GROUPS: &str = "radialog:groups";
 
 /// Hash of a run's documents.
 pub(super) fn documents(run: &RunId) -> String {

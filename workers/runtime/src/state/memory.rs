@@ -1,11 +1,11 @@
 //! The state of the embedded mode. A run resumes from its output directory and the objects, so nothing here needs to
 //! outlive the process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use radialog_schemas::{RunId, StudyId};
+use radialog_schemas::{QueueGroup, RunId, StudyId};
 
 use super::{Fact, Facts, State, StateError};
 
@@ -13,6 +13,7 @@ use super::{Fact, Facts, State, StateError};
 #[derive(Default)]
 pub struct MemoryState {
     runs: Mutex<BTreeMap<RunId, Run>>,
+    groups: Mutex<BTreeSet<QueueGroup>>,
 }
 
 #[derive(Default)]
@@ -24,6 +25,10 @@ struct Run {
 }
 
 impl MemoryState {
+    fn noted(&self) -> MutexGuard<'_, BTreeSet<QueueGroup>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, Run>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,6 +139,15 @@ impl State for MemoryState {
     async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
         self.runs().entry(run.clone()).or_default().is_ended = false;
         Ok(())
+    }
+
+    async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError> {
+        self.noted().insert(group.clone());
+        Ok(())
+    }
+
+    async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
+        Ok(self.noted().iter().cloned().collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use radialog_schemas::{RunId, StudyId};
+use radialog_schemas::{QueueGroup, RunId, StudyId};
 use redis::{FromRedisValue, Pipeline, Script};
 
 use super::{Fact, Facts, State, StateError, keys};
@@ -257,6 +257,20 @@ impl State for RedisState {
 
     async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
         self.run(redis::pipe().del(keys::ended(run)).ignore()).await
+    }
+
+    async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError> {
+        self.run(redis::pipe().sadd(keys::GROUPS, group.as_str()).ignore())
+            .await
+    }
+
+    async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
+        let members = redis::pipe().smembers(keys::GROUPS).to_owned();
+        let (names,): (Vec<String>,) = self.run(&members).await?;
+        // Each was a group's name when it was noted.
+        let mut groups: Vec<QueueGroup> = names.iter().flat_map(|name| name.parse()).collect();
+        groups.sort();
+        Ok(groups)
     }
 }
 

@@ -11,17 +11,24 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::confirms::{self, PublishRequest};
-use super::{QueueError, unreachable};
+use super::{QueueError, refused};
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 /// One attempt to connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether an alarm is over.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(100);
+/// What an alarm is, and what to do.
+pub(super) const ALARM: &str = "it takes no messages for now, since it has an alarm: it is short of memory or disk. Make room \
+                                there, or raise vm_memory_high_watermark or lower disk_free_limit; `rabbitmq-diagnostics alarms` \
+                                names it";
 
 /// So many refusals in a row are meant: a broker that is just starting may not know its users and virtual hosts yet.
 const REFUSALS: u32 = 3;
@@ -87,6 +94,14 @@ impl SupervisedConnection {
         self.session(deadline).await
     }
 
+    /// Whether the broker has said on the connection of the moment that it takes no messages.
+    pub(super) fn is_blocked(&self) -> bool {
+        match &*self.current.borrow() {
+            ConnectionState::Up(session) => session.is_blocked(),
+            ConnectionState::Down(_) | ConnectionState::Refused(_) => false,
+        }
+    }
+
     /// Returns the session of the moment; waits for one until `deadline`.
     pub(super) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, QueueError> {
         let mut current = self.current.clone();
@@ -123,16 +138,47 @@ impl Session {
     }
 
     /// Opens a new channel.
-    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
-        self.connection.create_channel().await.map_err(unreachable)
+    pub(super) async fn channel(&self, deadline: Instant) -> Result<Channel, QueueError> {
+        // One that is asked for meanwhile would be opened afterwards, for nobody, and there are only so many.
+        while self.is_blocked() && self.is_alive() {
+            if Instant::now() >= deadline {
+                return Err(QueueError::Alarm(ALARM));
+            }
+            sleep_until(deadline.min(Instant::now() + BLOCKED_PAUSE)).await;
+        }
+        self.answered(deadline, self.connection.create_channel())
+            .await
+    }
+
+    /// The broker's answer to a question whose effect nobody needs who does not hear of it.
+    pub(super) async fn answered<T>(
+        &self,
+        deadline: Instant,
+        question: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, QueueError> {
+        let question = async { question.await.map_err(refused) };
+        self.in_time(deadline, question).await
+    }
+
+    /// What the broker answers until `deadline`.
+    pub(super) async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        question: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        match timeout_at(deadline, question).await {
+            Ok(answer) => answer,
+            Err(_) if self.is_blocked() => Err(QueueError::Alarm(ALARM)),
+            Err(_) => Err(QueueError::Unreachable("no answer in time".to_owned())),
+        }
     }
 
     /// Returns the channel that single messages are taken on; they stay with it until they are settled.
-    pub(super) async fn taking(&self) -> Result<Channel, QueueError> {
+    pub(super) async fn taking(&self, deadline: Instant) -> Result<Channel, QueueError> {
         let mut taking = self.taking.lock().await;
         match &*taking {
             Some(channel) if channel.status().connected() => Ok(channel.clone()),
-            _ => Ok(taking.insert(self.channel().await?).clone()),
+            _ => Ok(taking.insert(self.channel(deadline).await?).clone()),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::queue::{Consumer, Delivery, Receipt};
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-/// The time that one attempt waits for a connection before it says so and tries again.
+/// The time that one attempt waits for a connection or a channel before it says so and tries again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A broker that does not answer a cancellation has lost the connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -215,6 +215,7 @@ impl Subscription {
             .basic_qos(prefetch, BasicQosOptions::default())
             .await
             .map_err(refused)?;
+        // Waited for as long as the connection lives: a subscription that nobody knows of would keep messages.
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let stream = channel
             .basic_consume(queue, ShortString::default(), options, arguments)
@@ -240,8 +241,9 @@ async fn open_again(
         return opened;
     };
     tracing::warn!(%queue, "the queue is gone; declaring it again");
-    let session = connection.session(Instant::now() + SESSION_TIMEOUT).await?;
-    topology::declare(&session, &[base.to_owned()]).await?;
+    let deadline = Instant::now() + SESSION_TIMEOUT;
+    let session = connection.session(deadline).await?;
+    topology::declare(&session, &[base.to_owned()], deadline).await?;
     open(connection, queue, prefetch).await
 }
 
@@ -254,8 +256,9 @@ async fn open(
     queue: ShortString,
     prefetch: u16,
 ) -> Result<Subscription, QueueError> {
-    let session = connection.session(Instant::now() + SESSION_TIMEOUT).await?;
-    let channel = session.channel().await?;
+    let deadline = Instant::now() + SESSION_TIMEOUT;
+    let session = connection.session(deadline).await?;
+    let channel = session.channel(deadline).await?;
     Subscription::open(session, channel, queue, prefetch).await
 }
 

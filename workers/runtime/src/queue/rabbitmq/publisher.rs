@@ -12,16 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::confirms::{PublishOutcome, PublishRequest};
-use super::connection::{Session, SupervisedConnection};
+use super::connection::{ALARM, Session, SupervisedConnection};
 use super::{properties, topology};
 use crate::queue::{Message, QueueError};
 
 /// A broker that refuses a message, e.g. because a quorum queue elects its leader, is asked again after this.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
-
-/// What the broker says where it has an alarm.
-const BLOCKED: &str = "it takes no messages for now, since it has an alarm: it is short of memory or disk. Make room there, or \
-                       raise vm_memory_high_watermark or lower disk_free_limit; `rabbitmq-diagnostics alarms` names it";
 
 /// Publishes until the broker confirms, on new connections where need be, until `deadline`.
 pub(super) async fn publish(
@@ -50,7 +46,7 @@ pub(super) async fn publish(
                 if !is_declared && let Some(base) = queues::base(queue.as_str()) =>
             {
                 tracing::warn!(%queue, "the queue is gone; declaring it again");
-                topology::declare(&session, &[base.to_owned()]).await?;
+                topology::declare(&session, &[base.to_owned()], deadline).await?;
                 is_declared = true;
             }
             PublishOutcome::NoRoute => {
@@ -67,7 +63,7 @@ pub(super) async fn publish(
                 tracing::debug!(?error, "a publish broke off; publishing again");
                 session.report_broken();
             }
-            PublishOutcome::TimedOut if session.is_blocked() => return not_confirmed(BLOCKED),
+            PublishOutcome::TimedOut if session.is_blocked() => return not_confirmed(ALARM),
             PublishOutcome::TimedOut => {
                 return not_confirmed(
                     "no answer in time; the broker may be short of memory or disk",

@@ -8,6 +8,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ErrorKind};
 use radialog_schemas::queues::{DELIVERY_LIMIT, RETRY_DELAYS, dead, retry};
+use tokio::time::Instant;
 
 use super::connection::Session;
 use super::{name, refused};
@@ -19,12 +20,19 @@ const DEAD_DELIVERY_LIMIT: u32 = i32::MAX as u32;
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Declares these queues with their retry steps and dead letters. Queues that are there are left as they are.
-pub(super) async fn declare(session: &Session, queues: &[String]) -> Result<(), QueueError> {
+pub(super) async fn declare(
+    session: &Session,
+    queues: &[String],
+    deadline: Instant,
+) -> Result<(), QueueError> {
     try_join_all(queues.iter().map(|queue| async move {
-        let channel = session.channel().await?;
+        let channel = session.channel(deadline).await?;
+        let declare_one = async |name: &str, arguments| {
+            let declaring = declare_one(&channel, name, arguments);
+            session.in_time(deadline, declaring).await
+        };
         let dead = dead(queue);
         declare_one(
-            &channel,
             &dead,
             vec![("x-delivery-limit", number(DEAD_DELIVERY_LIMIT.into()))],
         )
@@ -32,11 +40,11 @@ pub(super) async fn declare(session: &Session, queues: &[String]) -> Result<(), 
         let mut work = dead_lettering_to(&dead);
         work.push(("x-delivery-limit", number(DELIVERY_LIMIT.into())));
         work.push(("x-consumer-timeout", number(milliseconds(CONSUMER_TIMEOUT))));
-        declare_one(&channel, queue, work).await?;
+        declare_one(queue, work).await?;
         for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
             let mut waiting = dead_lettering_to(queue);
             waiting.push(("x-message-ttl", number(milliseconds(delay))));
-            declare_one(&channel, &retry(queue, step), waiting).await?;
+            declare_one(&retry(queue, step), waiting).await?;
         }
         Ok(())
     }))
@@ -73,14 +81,18 @@ async fn declare_one(
 }
 
 /// Deletes these queues with their retry steps and dead letters, whatever is in them or taken from them.
-pub(super) async fn delete(session: &Session, queues: &[String]) -> Result<(), QueueError> {
-    let channel = session.channel().await?;
+pub(super) async fn delete(
+    session: &Session,
+    queues: &[String],
+    deadline: Instant,
+) -> Result<(), QueueError> {
+    let channel = session.channel(deadline).await?;
     for queue in queues {
         let retries = (0..RETRY_DELAYS.len()).map(|step| retry(queue, step));
         // What waits for a retry first: it would come back.
         for one in retries.chain([queue.clone(), dead(queue)]) {
             let deleted = channel.queue_delete(name(&one)?, QueueDeleteOptions::default());
-            deleted.await.map_err(refused)?;
+            session.answered(deadline, deleted).await?;
         }
     }
     Ok(())
