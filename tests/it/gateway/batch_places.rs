@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_runtime::objects::Objects;
 use radialog_schemas::ObjectKey;
 use radialog_tests::faults::FaultInjector;
 use reqwest::Method;
