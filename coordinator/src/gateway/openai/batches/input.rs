@@ -227,7 +227,9 @@ pub(super) async fn check(
             some.push(line);
         }
         count += some.len() as u64;
-        let _memory = HeldMemory::wait(&lines.bodies, size as u64 * COPIES).await;
+        // They are parsed one after another.
+        let largest = some.iter().map(InputLine::size).max().unwrap_or(0);
+        let _memory = HeldMemory::wait(&lines.bodies, largest as u64 * COPIES).await;
         let parsed = body::beside(move || {
             let parse = |line: InputLine| {
                 let parsed = parse(line.content.as_deref(), endpoint);

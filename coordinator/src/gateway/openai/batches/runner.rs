@@ -25,8 +25,9 @@ use crate::request_store::batches::{self, BatchDocument};
 const RUNNING: usize = 2;
 /// Those of them whose lines wait for workers that do not come, and which have made room for others.
 const ASIDE: usize = 6;
-/// Batches that are only ended, without an answer more, at a time.
-const ENDING: usize = 2;
+/// Batches that are only ended, without an answer more, at a time. Each batch that is read may hold the memory of a longest
+/// line while it waits for that of its copies: with those that run, half of the least that a gateway has.
+const ENDING: usize = 1;
 /// Batches looked at at a time.
 const LOOKED_AT: usize = 16;
 /// The time after which batches are looked for again, unless one is told here.
