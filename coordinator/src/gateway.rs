@@ -26,6 +26,7 @@ mod body_memory;
 mod config;
 mod conversations;
 mod create;
+mod download;
 mod events;
 mod files;
 mod guard;

@@ -8,18 +8,20 @@ use radialog_runtime::objects::{ListCursor, ObjectEntry, ObjectError, Objects};
 use radialog_schemas::{ContentHash, ObjectKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::info;
 use uuid::Uuid;
 
 pub(crate) mod batches;
 pub(crate) mod files;
+mod sweep;
+
+pub(crate) use sweep::sweep;
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
 /// Digits of a name.
 const NAME_LENGTH: usize = 32;
-/// How long a file's parts wait for its head: an upload that was broken off, or a batch that nobody goes on with.
-const HEADLESS: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Those of them that are the time, in milliseconds since 1970: enough until the year 10889.
+const TIME_LENGTH: usize = 12;
 
 /// How an owner is named in keys.
 pub(crate) fn owner_folder(owner: &str) -> ContentHash {
@@ -29,8 +31,21 @@ pub(crate) fn owner_folder(owner: &str) -> ContentHash {
 /// Makes a name that nobody can guess; later ones come later in a listing.
 pub(crate) fn new_name() -> String {
     let random = Uuid::new_v4().simple().to_string();
-    // Twelve digits of milliseconds are enough until the year 10889.
-    format!("{:012x}{}", clock::now_ms(), &random[..NAME_LENGTH - 12])
+    let random = &random[..NAME_LENGTH - TIME_LENGTH];
+    format!("{:0TIME_LENGTH$x}{random}", clock::now_ms())
+}
+
+/// The name of something that belongs to what has this name, and was made with it.
+fn derived_name(name: &str, what: &str) -> String {
+    let hash = ContentHash::of_parts([name.as_bytes(), what.as_bytes()]);
+    let time = name.get(..TIME_LENGTH).unwrap_or_default();
+    format!("{time}{}", &hash.as_str()[..NAME_LENGTH - TIME_LENGTH])
+}
+
+/// When [`new_name`] made a name, in seconds since 1970.
+fn named_at(name: &str) -> u64 {
+    let time = name.get(..TIME_LENGTH).unwrap_or_default();
+    u64::from_str_radix(time, 16).unwrap_or(0) / 1000
 }
 
 /// Whether [`new_name`] makes such names.
@@ -49,89 +64,79 @@ fn json<T: Serialize>(value: &T) -> bytes::Bytes {
     text.expect("documents have string keys only").into()
 }
 
-fn parse<T: DeserializeOwned>(key: &ObjectKey, content: &[u8]) -> Result<T, ObjectError> {
-    serde_json::from_slice(content).map_err(|error| ObjectError::Store {
-        key: key.to_string(),
-        reason: format!("the document is damaged: {error}"),
-    })
+/// A document that cannot be read: cut, or of a release that writes others.
+#[derive(Debug)]
+struct Damaged(String);
+
+fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, Damaged> {
+    serde_json::from_slice(content).map_err(|error| Damaged(error.to_string()))
 }
 
 /// Reads a document; none where it is not there.
 async fn read<T: DeserializeOwned>(
     objects: &dyn Objects,
     key: &ObjectKey,
-) -> Result<Option<T>, ObjectError> {
+) -> Result<Option<Result<T, Damaged>>, ObjectError> {
     match objects.get(key).await {
         Err(ObjectError::NotFound(_)) => Ok(None),
-        content => parse(key, &content?).map(Some),
+        content => Ok(Some(parse(&content?))),
     }
 }
 
-/// Everything below a prefix.
-async fn entries(objects: &dyn Objects, prefix: &str) -> Result<Vec<ObjectEntry>, ObjectError> {
-    let mut entries = Vec::new();
-    let mut after: Option<ListCursor> = None;
-    loop {
-        let page = objects.list(prefix, after.as_ref(), PAGE).await?;
-        entries.extend(page.entries);
-        after = page.next;
-        if after.is_none() {
-            return Ok(entries);
+/// A listing, of which one page is in memory at a time.
+struct Pages<'a> {
+    objects: &'a dyn Objects,
+    prefix: &'a str,
+    after: Option<ListCursor>,
+    is_over: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn of(objects: &'a dyn Objects, prefix: &'a str) -> Self {
+        Self {
+            objects,
+            prefix,
+            after: None,
+            is_over: false,
         }
+    }
+
+    /// The next page; none behind the last one.
+    async fn next(&mut self) -> Result<Option<Vec<ObjectEntry>>, ObjectError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let page = self
+            .objects
+            .list(self.prefix, self.after.as_ref(), PAGE)
+            .await?;
+        self.is_over = page.next.is_none();
+        self.after = page.next;
+        Ok(Some(page.entries))
     }
 }
 
-/// Removes files whose time is over, what is left of broken uploads, and batches that have ended long ago. Returns the
-/// number of objects that it has removed, or would remove in a `dry_run`.
-///
-/// # Errors
-/// When the store does not answer; what is left is found by the next sweep.
-pub(crate) async fn sweep(objects: &dyn Objects, dry_run: bool) -> Result<u64, ObjectError> {
-    let mut gone = Vec::new();
-    let listed = entries(objects, ObjectKey::REQUEST_FILES).await?;
-    let folder = |entry: &ObjectEntry| {
-        let key = entry.key.as_str();
-        key.rsplit_once('/')
-            .map_or(String::new(), |(folder, _)| folder.to_owned())
-    };
-    for parts in listed.chunk_by(|one, next| folder(one) == folder(next)) {
-        // Names come in order, and digits before letters.
-        let head = parts
-            .last()
-            .filter(|entry| entry.key.as_str().ends_with("/head.json"));
-        let is_over = match head {
-            Some(entry) => {
-                let head: Option<files::FileHead> = read(objects, &entry.key).await?;
-                head.is_some_and(|head| head.expires_at < now())
-            }
-            None => {
-                let newest = parts.iter().map(|entry| entry.modified).max();
-                newest.is_some_and(|newest| age(newest) > HEADLESS)
-            }
-        };
-        if is_over {
-            // The head first.
-            gone.extend(parts.iter().rev().map(|entry| entry.key.clone()));
-        }
+/// What of the keys below a prefix `of` makes something.
+async fn listed<T>(
+    objects: &dyn Objects,
+    prefix: &str,
+    of: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, ObjectError> {
+    let mut found = Vec::new();
+    let mut pages = Pages::of(objects, prefix);
+    while let Some(entries) = pages.next().await? {
+        let rests = entries
+            .iter()
+            .filter_map(|entry| entry.key.as_str().strip_prefix(prefix));
+        found.extend(rests.filter_map(&of));
     }
-    let batches = entries(objects, ObjectKey::REQUEST_BATCHES).await?;
-    let old = batches
-        .into_iter()
-        .filter(|entry| age(entry.modified) > files::LIFETIME);
-    gone.extend(old.map(|entry| entry.key));
-    if !dry_run {
-        for key in &gone {
-            objects.delete(key).await?;
-        }
-    }
-    if !gone.is_empty() {
-        info!(
-            objects = gone.len(),
-            removed = !dry_run,
-            "files of requests and batches whose time was over"
-        );
-    }
-    Ok(gone.len() as u64)
+    Ok(found)
+}
+
+/// Reads `OWNER` and name of a key's last part, which this sign parts.
+fn owned(text: &str, sign: char) -> Option<(ContentHash, String)> {
+    let (owner, name) = text.split_once(sign)?;
+    is_name(name).then_some((ContentHash::from_hex(owner)?, name.to_owned()))
 }
 
 fn age(time: SystemTime) -> Duration {

@@ -146,30 +146,44 @@ impl ObjectKey {
     /// Prefix of the files of requests that were uploaded for batches or written by them.
     pub const REQUEST_FILES: &str = "request-files/";
 
-    /// Prefix of all files of one owner, who is named by a hash.
-    pub fn request_files_of(owner: &ContentHash) -> String {
-        format!("{}{owner}/", Self::REQUEST_FILES)
-    }
+    /// Prefix of what is known of each file: a listing of it reads no part's name.
+    pub const REQUEST_FILE_HEADS: &str = "request-files/heads/";
 
-    /// Prefix of one file of requests.
-    pub fn request_file_prefix(owner: &ContentHash, file: &str) -> String {
-        format!("{}{file}/", Self::request_files_of(owner))
+    /// Prefix of the signs of files that have parts and perhaps no head: they come in, or are being removed.
+    pub const OPEN_REQUEST_FILES: &str = "request-files/open/";
+
+    /// Prefix of what is known of one owner's files, who is named by a hash.
+    pub fn request_file_heads_of(owner: &ContentHash) -> String {
+        format!("{}{owner}/", Self::REQUEST_FILE_HEADS)
     }
 
     /// What is known of a file of requests. It is written last and removed first: without it, there is no such file.
     pub fn request_file_head(owner: &ContentHash, file: &str) -> Self {
-        Self(format!(
-            "{}head.json",
-            Self::request_file_prefix(owner, file)
-        ))
+        Self(format!("{}{file}", Self::request_file_heads_of(owner)))
     }
 
-    /// One part of a file of requests; parts are counted from 0.
-    pub fn request_file_part(owner: &ContentHash, file: &str, part: u32) -> Self {
-        Self(format!(
-            "{}{part:06}",
-            Self::request_file_prefix(owner, file)
-        ))
+    /// The sign that a file of requests has parts and perhaps no head.
+    pub fn open_request_file(owner: &ContentHash, file: &str) -> Self {
+        Self(format!("{}{owner}.{file}", Self::OPEN_REQUEST_FILES))
+    }
+
+    /// Prefix of the parts of one file of requests.
+    pub fn request_file_parts(owner: &ContentHash, file: &str) -> String {
+        format!("{}parts/{owner}/{file}/", Self::REQUEST_FILES)
+    }
+
+    /// One part of a file of requests, which may have the name of who wrote it; parts are counted from 0.
+    pub fn request_file_part(
+        owner: &ContentHash,
+        file: &str,
+        part: u32,
+        writer: Option<&str>,
+    ) -> Self {
+        let prefix = Self::request_file_parts(owner, file);
+        Self(match writer {
+            Some(writer) => format!("{prefix}{part:06}-{writer}"),
+            None => format!("{prefix}{part:06}"),
+        })
     }
 
     /// Prefix of the batches of requests.
@@ -191,6 +205,14 @@ impl ObjectKey {
     /// The sign that a batch of requests has not ended, for whoever looks for work.
     pub fn open_request_batch(owner: &ContentHash, batch: &str) -> Self {
         Self(format!("{}{owner}.{batch}", Self::OPEN_REQUEST_BATCHES))
+    }
+
+    /// Prefix of the names that batches of requests were given by the keys of their requests.
+    pub const REQUEST_BATCH_KEYS: &str = "request-batches/keys/";
+
+    /// The name of the batch that was asked for with an idempotency key, of which `key` is the hash.
+    pub fn request_batch_key(owner: &ContentHash, key: &ContentHash) -> Self {
+        Self(format!("{}{owner}.{key}", Self::REQUEST_BATCH_KEYS))
     }
 
     /// The folders of everything that is stored under these keys: no place for anything else.
@@ -342,7 +364,7 @@ mod tests {
             ObjectKey::labels(&hash, &image, None),
             ObjectKey::correction(&id, 1),
             ObjectKey::batch_part("one", "results", 0),
-            ObjectKey::request_file_part(&hash, "one", 0),
+            ObjectKey::request_file_part(&hash, "one", 0, None),
             ObjectKey::request_batch(&hash, "one"),
             ObjectKey::open_request_batch(&hash, "one"),
             image,

@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod bad_input;
+mod batch_places;
 mod clients;
 mod conversations;
 mod corrections;
@@ -15,6 +16,7 @@ pub(crate) mod models;
 mod openai;
 mod races;
 mod request_batches;
+mod request_files;
 mod responses;
 mod retention;
 pub(crate) mod sse;

@@ -193,3 +193,37 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
     ensure!(!wrong.status.success(), "that is no age");
     Ok(())
 }
+
+#[tokio::test]
+async fn files_of_requests_are_purged_by_age() -> Result<()> {
+    let fixture = StoreFixture::new(Environment::default())?;
+    let objects = fixture.objects()?;
+    let owner = ContentHash::of(b"ward");
+    let name = |digit: &str| digit.repeat(32);
+    let put = async |digit: &str| -> Result<()> {
+        let part = ObjectKey::request_file_part(&owner, &name(digit), 0, None);
+        objects.put(&part, "image".into()).await?;
+        let head = ObjectKey::request_file_head(&owner, &name(digit));
+        Ok(objects.put(&head, "damaged".into()).await?)
+    };
+    put("a").await?;
+    fixture.make_old()?;
+    put("b").await?;
+    fixture.says(&["purge"])?;
+    let ask = ["purge", "--older-than", "1h", "--dry-run"];
+    let said = fixture.says(&ask)?;
+    ensure!(
+        said.contains("1 files of requests and batches would be"),
+        "{said}"
+    );
+    let left = async || -> Result<usize> {
+        let page = objects.list(ObjectKey::REQUEST_FILES, None, 9).await?;
+        Ok(page.entries.len())
+    };
+    assert_eq!(left().await?, 4);
+    fixture.says(&ask[..3])?;
+    assert_eq!(left().await?, 2);
+    let head = ObjectKey::request_file_head(&owner, &name("b"));
+    ensure!(objects.size(&head).await?.is_some(), "it is young");
+    Ok(())
+}

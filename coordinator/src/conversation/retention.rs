@@ -123,6 +123,20 @@ pub async fn end_all(backends: &Backends) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// Removes files of requests and batches whose time is over, or that are older than `older_than`, and what uploads have left
+/// that were broken off. Returns how many there were, or would be in a `dry_run`.
+///
+/// # Errors
+/// When the store does not answer; what is left is found by the next sweep.
+pub async fn sweep_requests(
+    objects: &dyn Objects,
+    older_than: Option<Duration>,
+    dry_run: bool,
+) -> Result<u64, ObjectError> {
+    let lifetime = older_than.unwrap_or(request_store::files::LIFETIME);
+    request_store::sweep(objects, lifetime, dry_run).await
+}
+
 /// Finds the objects of conversations that are gone and, unless `dry_run`, removes them. Objects that were put within
 /// `grace` stay: their conversation may be about to begin. So do those of conversations that others keep: who knows a
 /// conversation renews its lease here at half the grace.
@@ -215,27 +229,35 @@ pub async fn sweep_until_shutdown(
     shutdown: &CancellationToken,
 ) {
     loop {
-        let swept = tokio::select! {
-            swept = sweep(backends, config.grace, config.dry_run) => swept,
+        tokio::select! {
+            () = sweep_all(backends, config) => {}
             () = shutdown.cancelled() => return,
-        };
-        match swept {
-            Ok(Unowned { objects: 0, .. }) => {}
-            Ok(unowned) => info!(
-                conversations = unowned.conversations,
-                objects = unowned.objects,
-                bytes = unowned.bytes,
-                removed = !config.dry_run,
-                "conversations that are gone had left objects"
-            ),
-            Err(error) => warn!(%error, "objects without an owner were not looked for"),
-        }
-        if let Err(error) = request_store::sweep(&*backends.objects, config.dry_run).await {
-            warn!(%error, "files of requests whose time is over were not looked for");
         }
         tokio::select! {
             () = tokio::time::sleep(config.interval) => {}
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Each sweep is done whatever has become of the others.
+async fn sweep_all(backends: &Backends, config: &RetentionConfig) {
+    match sweep(backends, config.grace, config.dry_run).await {
+        Ok(Unowned { objects: 0, .. }) => {}
+        Ok(unowned) => info!(
+            conversations = unowned.conversations,
+            objects = unowned.objects,
+            bytes = unowned.bytes,
+            removed = !config.dry_run,
+            "conversations that are gone had left objects"
+        ),
+        Err(error) => warn!(%error, "objects without an owner were not looked for"),
+    }
+    let requests = sweep_requests(&*backends.objects, None, config.dry_run);
+    if let Err(error) = requests.await {
+        warn!(%error, "files of requests whose time is over were not looked for");
+    }
+    if let Err(error) = backends.conversations.forget_ended().await {
+        warn!(%error, "the lists of conversations keep those that have ended");
     }
 }

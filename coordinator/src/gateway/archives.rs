@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -16,6 +15,7 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::JsonBody;
 use super::create::{self, Accepted, ChosenModel};
+use super::download::download;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use crate::run::{BatchService, BatchView, NewBatch};
@@ -144,15 +144,16 @@ pub(super) async fn result(
     caller: Caller,
     at: ArchivePath,
 ) -> ApiResult<Response> {
-    let content = batches(&app)?
-        .result(&caller.owner, &at.run, &at.file)
+    let parts = batches(&app)?
+        .result_parts(&caller.owner, &at.run, &at.file)
         .await?;
     let missing = "there is no such file, or the run has not ended; its view lists its results";
-    let content = content.ok_or_else(|| ApiError::new(ProblemCode::NotFound, missing))?;
+    let parts = parts.ok_or_else(|| ApiError::new(ProblemCode::NotFound, missing))?;
+    let content = download(&app, &caller, parts)?;
     let disposition = format!("attachment; filename=\"{}\"", at.file);
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    Ok((headers, Body::from_stream(content)).into_response())
+    Ok((headers, content).into_response())
 }

@@ -132,7 +132,8 @@ pub(super) async fn discard(request: Request) {
     }
 }
 
-async fn drain(mut pieces: axum::body::BodyDataStream) {
+/// Reads and forgets what is left of a body.
+pub(super) async fn drain(mut pieces: axum::body::BodyDataStream) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(piece)) = pieces.next().await {
@@ -146,7 +147,8 @@ async fn drain(mut pieces: axum::body::BodyDataStream) {
     let _ = tokio::time::timeout(DISCARDING, reading).await;
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// Reads how long a body is said to be.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?
         .to_str()

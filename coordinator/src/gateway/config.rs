@@ -10,6 +10,7 @@ use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::{ContentHash, QueueGroup};
 
 use crate::conversation::TurnSweeper;
+use crate::request_store::files::PART;
 
 /// The original demo's address.
 const DEFAULT_LISTEN: SocketAddr =
@@ -257,9 +258,11 @@ fn body_limit(max_image_bytes: u64) -> u64 {
         .saturating_add(JSON_LIMIT)
 }
 
-/// Memory with which one key can send the largest image.
+/// Memory with which one key can send the largest image, and a file of requests.
 fn least_body_memory(max_image_bytes: u64) -> u64 {
-    let upload = body_limit(max_image_bytes).saturating_mul(COPIES);
+    let upload = body_limit(max_image_bytes)
+        .saturating_mul(COPIES)
+        .max(2 * PART as u64);
     // One key has half of what uploads have.
     let uploads = upload.saturating_mul(2);
     uploads
@@ -277,7 +280,7 @@ fn body_memory(reader: &mut ConfigReader, default: u64, max_image_bytes: u64) ->
             "gateway",
             "body_memory_mib",
             &format!(
-                "the largest image needs {}; give as much, or a smaller max_image_mib",
+                "the largest image and a file of requests need {}; give as much, or a smaller max_image_mib",
                 least / MIB
             ),
         );
@@ -430,6 +433,12 @@ mod tests {
         assert_eq!(error.faults.len(), 2);
         let small = load("RADIALOG_GATEWAY_BODY_MEMORY_MIB", "100").unwrap_err();
         assert!(small.to_string().contains("max_image_mib"), "{small}");
+        // A file of requests takes as much however small images are.
+        let environment = [("BODY_MEMORY_MIB", "16"), ("MAX_IMAGE_MIB", "1")];
+        let environment =
+            environment.map(|(name, value)| (format!("RADIALOG_GATEWAY_{name}"), value.to_owned()));
+        let small = Config::load_with(None, environment, [], GatewayConfig::read);
+        assert!(small.unwrap_err().to_string().contains("37"));
         let large = load("RADIALOG_GATEWAY_MAX_IMAGE_MIB", "64").unwrap();
         assert!(large.body_memory > GatewayConfig::default().body_memory);
     }

@@ -253,20 +253,20 @@ pub(super) fn turn_request(
     }
 }
 
+/// Says that a field's value is not in its range.
+pub(super) fn outside(field: &str, range: impl std::fmt::Display) -> ApiError {
+    let detail = format!("'{field}' is not {range}");
+    ApiError::new(ProblemCode::InvalidRequest, detail).at(field)
+}
+
 /// Checks the options and says how to decode.
 pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     let default = Generation::default();
     let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);
-    let outside = |field: &str, range: &str| {
-        ApiError::new(
-            ProblemCode::InvalidRequest,
-            format!("'{field}' is not {range}"),
-        )
-    };
     if !(1..=MAX_NEW_TOKENS).contains(&max_new_tokens) {
         return Err(outside(
             "max_new_tokens",
-            &format!("from 1 to {MAX_NEW_TOKENS}"),
+            format!("from 1 to {MAX_NEW_TOKENS}"),
         ));
     }
     if options
@@ -282,7 +282,7 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
         return Err(outside("top_p", "over 0 and up to 1"));
     }
     if options.seed.is_some_and(|seed| seed > MAX_SEED) {
-        return Err(outside("seed", &format!("from 0 to {MAX_SEED}")));
+        return Err(outside("seed", format!("from 0 to {MAX_SEED}")));
     }
     if options
         .deadline_seconds
@@ -290,7 +290,7 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     {
         return Err(outside(
             "deadline_seconds",
-            &format!("from 1 to {MAX_DEADLINE_SECONDS}"),
+            format!("from 1 to {MAX_DEADLINE_SECONDS}"),
         ));
     }
     let temperature = options.temperature.filter(|value| *value > 0.0);

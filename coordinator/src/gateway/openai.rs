@@ -30,6 +30,7 @@ use crate::{ALIAS, ServedBundle, ServedModel};
 pub(super) mod batches;
 mod completion;
 mod errors;
+mod form_body;
 mod messages;
 mod query;
 pub(super) mod request_files;
@@ -283,14 +284,22 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         let error = ApiError::new(ProblemCode::InvalidRequest, format!("'{param}' {detail}"));
         return Err(error.at(param));
     }
+    let (most, asks_most) = match asked.max_completion_tokens {
+        None => (asked.max_tokens, "max_tokens"),
+        most => (most, "max_completion_tokens"),
+    };
+    if most.is_some_and(|most| !(1..=MAX_NEW_TOKENS).contains(&most)) {
+        return Err(create::outside(
+            asks_most,
+            format!("from 1 to {MAX_NEW_TOKENS}"),
+        ));
+    }
+    let seed = asked.seed.map(u64::try_from).transpose();
     Ok(TurnOptions {
-        max_new_tokens: asked
-            .max_completion_tokens
-            .or(asked.max_tokens)
-            .map(|most| most.min(MAX_NEW_TOKENS)),
+        max_new_tokens: most,
         temperature: asked.temperature,
         top_p: asked.top_p,
-        seed: asked.seed.map(|seed| seed.unsigned_abs() & MAX_SEED),
+        seed: seed.map_err(|_| create::outside("seed", format!("from 0 to {MAX_SEED}")))?,
         deadline_seconds: asked.deadline_seconds,
     })
 }

@@ -154,7 +154,7 @@ fn parameters() -> Value {
         "BatchAfter": query("after", "Go on after this batch, which `last_id` of a page names.", json!({"type": "string"})),
         "File": path("file", "The file.", json!({"type": "string", "pattern": "^file-[0-9a-f]{32}$"})),
         "FileAfter": query("after", "Go on after this file, which `last_id` of a page names.", json!({"type": "string"})),
-        "FileLimit": query("limit", "How many; 10,000 where nothing is said.", json!({"type": "integer", "minimum": 1, "maximum": 10_000})),
+        "FileLimit": query("limit", "How many; 1,000 where nothing is said.", json!({"type": "integer", "minimum": 1, "maximum": 10_000})),
         "FilePurpose": query("purpose", "Only files for this.", json!({"type": "string", "enum": ["batch", "batch_output"]})),
         "ResultFile": path("result", "One of the run's results.", json!({"type": "string", "enum": RESULT_FILES})),
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),

@@ -242,7 +242,7 @@ fn request_batch_operations() -> Vec<Operation> {
             .responds::<FileObject>(200, "The file.")
             .fails_with(&[404]),
         Operation::new(Method::DELETE, FILE, "deleteFile", delete(request_files::delete))
-            .describe("Remove a file", "A batch that still reads it fails.")
+            .describe("Remove a file", "Also one that is damaged. A batch that still reads it fails.")
             .tag(OPENAI_TAG)
             .parameters(&["File"])
             .responds::<DeletedFile>(200, "It is gone.")
@@ -253,15 +253,16 @@ fn request_batch_operations() -> Vec<Operation> {
             .access(Access::Unhurried)
             .parameters(&["File"])
             .responds_bytes(200, "application/jsonl", "The lines.")
-            .fails_with(&[404]),
+            .fails_with(&[400, 404]),
         Operation::new(Method::POST, BATCHES, "createBatch", post(batches::create))
             .describe(
                 "Answer a file of requests",
                 "As OpenAI's clients speak it. Every line is answered as `POST /v1/chat/completions` would, a few at a time; \
                  answers and faults come as two files, in the order of the lines. Whatever gateway \
-                 is free works on it, and goes on where another one has stopped.",
+                 is free works on it, and goes on where another one has stopped. Keys take turns.",
             )
             .tag(OPENAI_TAG)
+            .parameters(&["IdempotencyKey"])
             .reads_body::<NewRequestBatch>(JSON)
             .responds::<RequestBatch>(200, "The batch.")
             .fails_with(&[400, 404, 413, 415]),

@@ -111,7 +111,7 @@ impl From<BatchError> for ApiError {
             BatchError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
             BatchError::State(error) => error.into(),
             BatchError::Objects(error) => error.into(),
-            BatchError::Directory { .. } => Self::unavailable(&error),
+            BatchError::Directory { .. } | BatchError::Stopped(_) => Self::unavailable(&error),
         }
     }
 }

@@ -1,24 +1,25 @@
 //! The state of a batch of requests: one document, changed only by whoever has seen its last change. A gateway that works
-//! on a batch holds a lease in it, and whoever finds the lease over takes the batch.
+//! on a batch holds a lease in it, and whoever has seen the lease stand still for a minute takes the batch.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use radialog_runtime::clock;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::openai_batches::{
     BatchEndpoint, BatchLineFault, RequestBatchStatus, RequestCounts,
 };
 use radialog_schemas::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
-use super::{entries, is_name, json, parse, read};
+use super::files::PartWriter;
+use super::{derived_name, is_name, json, listed, named_at, owned, parse, read};
 
-/// How long a lease holds without being renewed.
-const LEASE: Duration = Duration::from_secs(60);
 /// How often a change is tried where others change the document, too.
 const CHANGES: u32 = 50;
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+/// The code of a batch whose document cannot be read.
+const DAMAGED: &str = "batch_damaged";
 
 /// A place in a batch's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +36,16 @@ pub(crate) struct OutputFile {
     pub(crate) name: String,
     pub(crate) parts: u32,
     pub(crate) bytes: u64,
+    /// Each holder of the batch writes under a name of its own, so that one that was taken for dead writes over nothing.
+    pub(crate) writers: Vec<PartWriter>,
 }
 
-/// Who works on a batch.
+/// Who works on a batch. Whoever sees the same lease for long enough takes it for abandoned: no two clocks are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Lease {
+pub(crate) struct Lease {
     holder: String,
-    until_ms: u64,
+    /// Raised with each renewal.
+    beat: u64,
 }
 
 /// The times of a batch, in seconds since 1970.
@@ -75,21 +79,27 @@ pub(crate) struct BatchDocument {
     pub(crate) refusals: OutputFile,
     /// There are lines among the refusals that nobody answered in time.
     pub(crate) has_expired: bool,
+    /// How it ends, once nothing of its outputs changes any more.
+    outcome: Option<RequestBatchStatus>,
     lease: Option<Lease>,
+    /// What is stored of it cannot be read.
+    #[serde(skip)]
+    pub(crate) is_damaged: bool,
 }
 
 impl BatchDocument {
     pub(crate) fn new(
+        batch: &str,
         owner: String,
         endpoint: BatchEndpoint,
         input: String,
         metadata: Option<BTreeMap<String, String>>,
         times: BatchTimes,
     ) -> Self {
-        let output = || OutputFile {
-            name: super::new_name(),
+        let [answers, refusals] = output_names(batch).map(|name| OutputFile {
+            name,
             ..OutputFile::default()
-        };
+        });
         Self {
             owner,
             endpoint,
@@ -101,10 +111,35 @@ impl BatchDocument {
             counts: RequestCounts::default(),
             faults: Vec::new(),
             place: InputPlace::default(),
-            answers: output(),
-            refusals: output(),
+            answers,
+            refusals,
             has_expired: false,
+            outcome: None,
             lease: None,
+            is_damaged: false,
+        }
+    }
+
+    /// Stands for a document that cannot be read. Nothing is done with it: a gateway of another release may read it.
+    fn damaged(batch: &str) -> Self {
+        let created = named_at(batch);
+        let times = BatchTimes {
+            created,
+            expires: created,
+            ..BatchTimes::default()
+        };
+        let endpoint = BatchEndpoint::ChatCompletions;
+        let fault = BatchLineFault {
+            code: DAMAGED.to_owned(),
+            message: "what is stored of this batch cannot be read; make another one".to_owned(),
+            param: None,
+            line: None,
+        };
+        Self {
+            status: RequestBatchStatus::Failed,
+            faults: vec![fault],
+            is_damaged: true,
+            ..Self::new(batch, String::new(), endpoint, String::new(), None, times)
         }
     }
 
@@ -113,29 +148,40 @@ impl BatchDocument {
         super::now() >= self.times.expires
     }
 
+    /// Nothing more of it is answered: it only has to be ended.
+    pub(crate) fn only_ends(&self) -> bool {
+        let is_ending = [
+            RequestBatchStatus::Cancelling,
+            RequestBatchStatus::Finalizing,
+        ];
+        is_ending.contains(&self.status) || self.is_late()
+    }
+
     /// There is something to do, also for one that is paused: to stop it, or to end it when its time is over.
     pub(crate) fn wants_work(&self) -> bool {
-        let ends = self.status == RequestBatchStatus::Cancelling || self.is_late();
-        !self.status.is_final() && (ends || !self.paused)
+        !self.status.is_final() && (self.only_ends() || !self.paused)
+    }
+
+    /// Its lease, whoever has it.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
     /// Whether this gateway may change what only its worker may.
     pub(crate) fn is_held_by(&self, holder: &str) -> bool {
-        self.lease
-            .as_ref()
-            .is_some_and(|lease| lease.holder == holder)
+        let is_holder = |lease: &Lease| lease.holder == holder;
+        self.lease.as_ref().is_some_and(is_holder)
     }
 
-    /// Takes or renews the lease. False where another gateway holds it.
-    pub(crate) fn hold(&mut self, holder: &str) -> bool {
-        let now = clock::now_ms();
-        let is_taken = |lease: &Lease| lease.holder != holder && lease.until_ms > now;
+    /// Takes or renews the lease. False where another gateway holds it, unless that lease is the abandoned one.
+    pub(crate) fn hold(&mut self, holder: &str, abandoned: Option<&Lease>) -> bool {
+        let is_taken = |lease: &Lease| lease.holder != holder && Some(lease) != abandoned;
         if self.lease.as_ref().is_some_and(is_taken) {
             return false;
         }
         self.lease = Some(Lease {
             holder: holder.to_owned(),
-            until_ms: now + LEASE.as_millis() as u64,
+            beat: self.lease.as_ref().map_or(0, |lease| lease.beat) + 1,
         });
         true
     }
@@ -145,36 +191,99 @@ impl BatchDocument {
         self.lease = None;
     }
 
-    /// Ends it. What is known of its end already stays.
-    pub(crate) fn end(&mut self, status: RequestBatchStatus) {
-        self.status = status;
+    /// Says how it ends: from here on nothing of its outputs changes.
+    pub(crate) fn conclude(&mut self, outcome: RequestBatchStatus, faults: Vec<BatchLineFault>) {
+        self.status = RequestBatchStatus::Finalizing;
+        self.times.finalizing = Some(super::now());
+        self.outcome = Some(outcome);
+        self.faults = faults;
+    }
+
+    /// Ends one that was concluded.
+    pub(crate) fn end(&mut self) {
+        self.status = self.outcome.unwrap_or(RequestBatchStatus::Failed);
         self.paused = false;
         self.times.ended = Some(super::now());
         self.release();
     }
 }
 
-/// Stores a new batch: the sign that it is open first, so that none is forgotten. False, and nothing is stored, where the
-/// store does not know the conditional writes by which one gateway at a time changes a batch.
+/// The names of the files of answers and of faults that a batch writes.
+pub(crate) fn output_names(batch: &str) -> [String; 2] {
+    ["answers", "faults"].map(|what| derived_name(batch, what))
+}
+
+/// What a request for a batch was given by its idempotency key.
+#[derive(Serialize, Deserialize)]
+struct NamedByKey {
+    batch: String,
+    /// The hash of the request.
+    asked: ContentHash,
+}
+
+/// The name of the batch that this key asks for: `name` where it comes for the first time. None where another request had
+/// the key.
+pub(crate) async fn name_by_key(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    key: &ContentHash,
+    asked: ContentHash,
+    name: String,
+) -> Result<Option<String>, ObjectError> {
+    let key = ObjectKey::request_batch_key(owner, key);
+    let first = NamedByKey { batch: name, asked };
+    if objects.put_if(&key, json(&first), None).await?.is_some() {
+        return Ok(Some(first.batch));
+    }
+    let known = read::<NamedByKey>(objects, &key).await?;
+    let known = known.and_then(Result::ok);
+    Ok(known
+        .filter(|known| known.asked == first.asked)
+        .map(|known| known.batch))
+}
+
+/// Stores a batch, the sign that it is open first, so that none is forgotten; returns it as it is then, where it was there
+/// before. None where the store does not know the conditional writes by which one gateway at a time changes a batch. Unless
+/// the same call may come again and go on, nothing stays of a batch that was not stored whole.
 pub(crate) async fn create(
     objects: &dyn Objects,
     owner: &ContentHash,
     batch: &str,
     document: &BatchDocument,
-) -> Result<bool, ObjectError> {
+    comes_again: bool,
+) -> Result<Option<BatchDocument>, ObjectError> {
+    let created = try_create(objects, owner, batch, document).await;
+    let is_refused = matches!(created, Ok(None));
+    if is_refused || created.is_err() && !comes_again {
+        let key = ObjectKey::request_batch(owner, batch);
+        for key in [key, ObjectKey::open_request_batch(owner, batch)] {
+            if let Err(error) = objects.delete(&key).await {
+                warn!(object = %key, %error, "what was begun of a batch stays");
+            }
+        }
+    }
+    created
+}
+
+async fn try_create(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    batch: &str,
+    document: &BatchDocument,
+) -> Result<Option<BatchDocument>, ObjectError> {
     let key = ObjectKey::request_batch(owner, batch);
     let sign = ObjectKey::open_request_batch(owner, batch);
     objects
         .put(&sign, bytes::Bytes::from_static(b"open"))
         .await?;
-    objects.put(&key, json(document)).await?;
+    let is_new = objects.put_if(&key, json(document), None).await?.is_some();
+    if !is_new {
+        let known = find(objects, owner, batch).await?;
+        return known.map(Some).ok_or(ObjectError::NotFound(key));
+    }
     // A store that does not know them does them all.
     let again = objects.put_if(&key, json(document), None).await?;
-    if again.is_some() {
-        objects.delete(&key).await?;
-        objects.delete(&sign).await?;
-    }
-    Ok(again.is_none())
+    Ok(again.is_none().then(|| document.clone()))
 }
 
 /// Reads a batch; none where there is none.
@@ -183,7 +292,8 @@ pub(crate) async fn find(
     owner: &ContentHash,
     batch: &str,
 ) -> Result<Option<BatchDocument>, ObjectError> {
-    read(objects, &ObjectKey::request_batch(owner, batch)).await
+    let found = read(objects, &ObjectKey::request_batch(owner, batch)).await?;
+    Ok(found.map(|found| found.unwrap_or_else(|_| BatchDocument::damaged(batch))))
 }
 
 /// Changes a batch, and returns it as it is then; none where there is none. `change` says whether it has changed anything;
@@ -200,7 +310,9 @@ pub(crate) async fn change(
             Err(ObjectError::NotFound(_)) => return Ok(None),
             found => found?,
         };
-        let mut document: BatchDocument = parse(&key, &content)?;
+        let Ok(mut document) = parse::<BatchDocument>(&content) else {
+            return Ok(Some(BatchDocument::damaged(batch)));
+        };
         if !change(&mut document) {
             return Ok(Some(document));
         }
@@ -223,27 +335,19 @@ pub(crate) async fn names(
     objects: &dyn Objects,
     owner: &ContentHash,
 ) -> Result<Vec<String>, ObjectError> {
-    let prefix = ObjectKey::request_batches_of(owner);
-    let listed = entries(objects, &prefix).await?;
-    let name = |key: &ObjectKey| {
-        let name = key.as_str().strip_prefix(&prefix)?.strip_suffix(".json")?;
-        Some(name.to_owned())
+    let name = |name: &str| {
+        let name = name.strip_suffix(".json").filter(|name| is_name(name));
+        name.map(str::to_owned)
     };
-    Ok(listed.iter().filter_map(|entry| name(&entry.key)).collect())
+    listed(objects, &ObjectKey::request_batches_of(owner), name).await
 }
 
-/// Owner and name of every batch that has not ended, the oldest of each owner first.
+/// Owner and name of every batch that has not ended.
 pub(crate) async fn open(objects: &dyn Objects) -> Result<Vec<(ContentHash, String)>, ObjectError> {
-    let listed = entries(objects, ObjectKey::OPEN_REQUEST_BATCHES).await?;
-    let parsed = |key: &ObjectKey| {
-        let sign = key.as_str().strip_prefix(ObjectKey::OPEN_REQUEST_BATCHES)?;
-        let (owner, batch) = sign.split_once('.')?;
-        is_name(batch).then_some((ContentHash::from_hex(owner)?, batch.to_owned()))
-    };
-    Ok(listed
-        .iter()
-        .filter_map(|entry| parsed(&entry.key))
-        .collect())
+    listed(objects, ObjectKey::OPEN_REQUEST_BATCHES, |sign| {
+        owned(sign, '.')
+    })
+    .await
 }
 
 /// Takes the sign away that a batch is open.

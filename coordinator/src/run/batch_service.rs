@@ -9,12 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, Stream};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::durable;
-use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -26,6 +23,7 @@ use super::archive_run::{
     ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions,
 };
 use super::progress::RunProgress;
+use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
 use crate::{CoordinatorError, ServedBundles};
 
@@ -269,17 +267,16 @@ impl BatchService {
         self.view(owner, id).await
     }
 
-    /// Reads a result file part by part; none where the batch has not ended or has no such file.
+    /// The parts of a result file; none where the batch has not ended or has no such file.
     ///
     /// # Errors
     /// When the state store does not answer.
-    pub async fn result(
+    pub async fn result_parts(
         &self,
         owner: &str,
         id: &str,
         file: &str,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, ObjectError>> + Send + use<>>, StateError>
-    {
+    ) -> Result<Option<Vec<ObjectKey>>, StateError> {
         let Some(place) = RESULT_FILES.iter().position(|name| *name == file) else {
             return Ok(None);
         };
@@ -289,18 +286,8 @@ impl BatchService {
         let Some(end) = self.documents.end(id).await? else {
             return Ok(None);
         };
-        let keys: Vec<ObjectKey> = (0..end.parts[place])
-            .map(|part| ObjectKey::batch_part(id, RESULT_FILES[place], part))
-            .collect();
-        let objects = self.backends.objects.clone();
-        let parts = stream::unfold(
-            (keys.into_iter(), objects),
-            |(mut keys, objects)| async move {
-                let part = objects.get(&keys.next()?).await;
-                Some((part, (keys, objects)))
-            },
-        );
-        Ok(Some(parts))
+        let key = |part| ObjectKey::batch_part(id, RESULT_FILES[place], part);
+        Ok(Some((0..end.parts[place]).map(key).collect()))
     }
 
     fn check(&self, archive: &str) -> Result<(), BatchError> {
@@ -331,41 +318,66 @@ impl BatchService {
         };
         tokio::spawn(async move {
             let id = requested.id.clone();
-            if let Err(error) = batches.run_to_end(requested, &stop).await {
-                warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
+            match batches.run_to_end(requested, &stop).await {
+                Ok(()) | Err(BatchError::Stopped(CoordinatorError::Stopped)) => {}
+                Err(error) => {
+                    warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
+                }
             }
             batches.here().remove(&id);
         });
     }
 
+    /// Runs a batch to its end. A state or an object store that does not answer is waited for.
     async fn run_to_end(
         &self,
         requested: BatchRequest,
         stop: &CancellationToken,
     ) -> Result<(), BatchError> {
         let BatchRequest { id, request, .. } = &requested;
+        let (retry, documents) = (self.retry(), &self.documents);
         // An earlier process may have ended before it was decided whose the batch is.
-        let known = self.documents.create_request(&requested).await?;
+        let known = retry
+            .until_success(|| documents.create_request(&requested))
+            .await?;
         if known.attempt != requested.attempt {
             info!(batch = id, "another gateway has begun this batch");
             return self.remove_folder(id);
         }
-        if self.documents.end(id).await?.is_none() {
+        if retry.until_success(|| documents.end(id)).await?.is_none() {
             let folder = self.folder(id).join("out");
             let ran = self.run_with_pauses(id, request, &folder, stop).await?;
             let Some((status, error)) = ran else {
                 return Ok(());
             };
-            let parts = result_files::store(&*self.backends.objects, id, &folder).await?;
+            let store = || async {
+                let stored = result_files::store(&*self.backends.objects, id, &folder).await;
+                stored.map_err(|error| match error {
+                    BatchError::Objects(error) => AttemptError::Unavailable(error),
+                    error => AttemptError::Fatal(error),
+                })
+            };
             let end = BatchEnd {
                 status,
                 error,
-                parts,
+                parts: retry.until_settled(store).await?,
             };
-            let end = self.documents.create_end(id, &end).await?;
+            let end = retry
+                .until_success(|| documents.create_end(id, &end))
+                .await?;
             info!(batch = id, status = ?end.status, "a batch has ended");
         }
         self.remove_folder(id)
+    }
+
+    /// Waits for what does not answer, until this gateway stops.
+    fn retry(&self) -> RetryUntilShutdown {
+        RetryUntilShutdown::new(self.shutdown.clone())
+    }
+
+    async fn is_cancelled(&self, id: &str) -> Result<bool, CoordinatorError> {
+        let is_cancelled = || self.documents.is_cancelled(id);
+        self.retry().until_success(is_cancelled).await
     }
 
     /// Runs a batch to its end, and lets it stand still where it is paused; none where this gateway stops first.
@@ -382,12 +394,12 @@ impl BatchService {
                 slot = self.slot(id) => Some(slot?),
                 () = stop.cancelled() => None,
             };
-            if slot.is_none() && !self.documents.is_cancelled(id).await? {
+            if slot.is_none() && !self.is_cancelled(id).await? {
                 return Ok(None);
             }
             let end = match self.run(id, request, out, stop).await {
                 Ok(RunEnd::Complete) => (BatchStatus::Done, None),
-                Ok(RunEnd::Interrupted) if self.documents.is_cancelled(id).await? => {
+                Ok(RunEnd::Interrupted) if self.is_cancelled(id).await? => {
                     (BatchStatus::Cancelled, None)
                 }
                 Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
@@ -399,8 +411,12 @@ impl BatchService {
     }
 
     /// Waits until the batch may run: it is not paused, or is to end, and few others run.
-    async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, BatchError> {
-        while self.documents.is_paused(id).await? && !self.documents.is_cancelled(id).await? {
+    async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
+        let stands_still = || async {
+            let is_paused = self.documents.is_paused(id).await?;
+            Ok::<_, StateError>(is_paused && !self.documents.is_cancelled(id).await?)
+        };
+        while self.retry().until_success(stands_still).await? {
             tokio::time::sleep(SHARE_EVERY).await;
         }
         Ok(self.slots.acquire().await.ok())

@@ -28,11 +28,11 @@ pub struct ChatCompletionRequest {
     pub stream_options: Option<StreamOptions>,
     /// Older name of `max_completion_tokens`.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2048))]
     pub max_tokens: Option<u32>,
     /// Stop after this many tokens; 300 where none is given, at most 2048.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2048))]
     pub max_completion_tokens: Option<u32>,
     /// None and 0 take the most probable token each time.
     #[serde(default)]
@@ -44,6 +44,7 @@ pub struct ChatCompletionRequest {
     pub top_p: Option<f64>,
     /// The same seed gives the same answer.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub seed: Option<i64>,
     /// End the answer before the first of these texts: one, or a list of up to 4.
     #[serde(default)]

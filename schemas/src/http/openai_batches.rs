@@ -47,7 +47,7 @@ pub struct FileObject {
     pub filename: String,
     /// What it is for.
     pub purpose: FilePurpose,
-    /// Always `processed`: what stands in it is checked by the batch.
+    /// `processed`: what stands in it is checked by the batch. `error`: what is stored of it is damaged, and it can only be removed.
     pub status: String,
 }
 
@@ -269,7 +269,7 @@ pub struct BatchLine {
 pub struct BatchOutputLine {
     /// The name of this line.
     pub id: String,
-    /// The caller's name of the request.
+    /// The caller's name of the request; empty where it cannot be read.
     pub custom_id: String,
     /// What the endpoint has answered.
     pub response: Option<BatchLineResponse>,

@@ -73,6 +73,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     a_deleted_conversation_is_gone,
     conversations_exist_until_they_are_deleted,
     a_conversation_ends_when_its_lifetime_is_over,
+    what_has_ended_is_taken_off_its_owners_list,
     conversations_of_all_owners_are_found_by_their_age,
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,

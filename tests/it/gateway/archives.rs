@@ -1,10 +1,12 @@
 //! Batches over HTTP, over archives in the gateway's own store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::ObjectKey;
+use radialog_tests::faults::FaultInjector;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -279,6 +281,39 @@ async fn a_paused_run_goes_on_when_it_is_resumed() -> Result<()> {
         problem(gateway.post(&missing, &json!({})).await?).await?.0,
         404
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_paused_run_outlives_a_state_that_does_not_answer() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
+    let faults = Arc::new(FaultInjector::default());
+    let again = tempfile::tempdir()?;
+    let gateway = RunningGateway::start(&faults.over(&fixture.backends), |config| {
+        config.archives = vec!["s3://archive/cxr".into()];
+        config.directory = again.path().to_owned();
+    })
+    .await?;
+    let started = gateway
+        .post("/v1/archives", &json!({"archive": "s3://archive/cxr"}))
+        .await?;
+    let path = started.headers()["location"].to_str()?.to_owned();
+    view_when(&gateway, &path, "running").await?;
+    gateway.post(&format!("{path}/pause"), &json!({})).await?;
+    view_when(&gateway, &path, "paused").await?;
+    let refused = faults.refused();
+    faults.set_unreachable(true);
+    // The run asks every second whether it may go on.
+    let asked = async {
+        while faults.refused() < refused + 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, asked).await?;
+    faults.set_unreachable(false);
+    assert_eq!(gateway.delete(&path).await?, 204);
+    view_when(&gateway, &path, "cancelled").await?;
     Ok(())
 }
 

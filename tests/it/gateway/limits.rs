@@ -21,12 +21,12 @@ fn owners(config: &mut GatewayConfig) {
         .to_vec();
 }
 
-async fn connect(gateway: &RunningGateway) -> Result<TcpStream> {
+pub(super) async fn connect(gateway: &RunningGateway) -> Result<TcpStream> {
     Ok(TcpStream::connect(gateway.url.trim_start_matches("http://")).await?)
 }
 
 /// Whatever comes until the gateway ends the connection.
-async fn rest(mut socket: TcpStream) -> Result<Vec<u8>> {
+pub(super) async fn rest(mut socket: TcpStream) -> Result<Vec<u8>> {
     let mut answer = Vec::new();
     // A connection that is cut may end with a reset.
     let reading = async {
@@ -63,7 +63,9 @@ impl SlowUpload {
 }
 
 /// Repeats until it is true.
-async fn eventually<F: Future<Output = Result<bool>>>(mut is: impl FnMut() -> F) -> Result<()> {
+pub(super) async fn eventually<F: Future<Output = Result<bool>>>(
+    mut is: impl FnMut() -> F,
+) -> Result<()> {
     let looking = async {
         while !is().await? {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -286,6 +286,12 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
         ("top_k", json!(40)),
         ("priority", json!(1)),
         ("store", json!(true)),
+        ("max_tokens", json!(0)),
+        ("max_completion_tokens", json!(5000)),
+        ("temperature", json!(2.5)),
+        ("top_p", json!(0)),
+        ("seed", json!(-1)),
+        ("deadline_seconds", json!(0)),
         ("stream_options", json!({"include_usage": true})),
         (
             "messages[0].content[0]",

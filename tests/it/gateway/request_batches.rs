@@ -15,24 +15,24 @@ use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, key, x
 const TIMEOUT: Duration = Duration::from_secs(120);
 const ENDPOINT: &str = "/v1/chat/completions";
 
-fn line(custom_id: &str, body: &Value) -> Value {
+pub(super) fn line(custom_id: &str, body: &Value) -> Value {
     json!({"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body})
 }
 
-fn question(custom_id: &str, text: &str) -> Value {
+pub(super) fn question(custom_id: &str, text: &str) -> Value {
     let body = json!({"model": "fake", "messages": [{"role": "user", "content": text}]});
     line(custom_id, &body)
 }
 
-fn answered(text: &str) -> String {
+pub(super) fn answered(text: &str) -> String {
     answer(&Ask::Question { text: text.into() })
 }
 
-fn jsonl(lines: &[Value]) -> String {
+pub(super) fn jsonl(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-async fn upload(gateway: &RunningGateway, content: String) -> Result<Response> {
+pub(super) async fn upload(gateway: &RunningGateway, content: String) -> Result<Response> {
     let form = Form::new().text("purpose", "batch").part(
         "file",
         Part::bytes(content.into_bytes()).file_name("requests.jsonl"),
@@ -44,7 +44,7 @@ async fn upload(gateway: &RunningGateway, content: String) -> Result<Response> {
         .await?)
 }
 
-async fn uploaded(gateway: &RunningGateway, content: String) -> Result<String> {
+pub(super) async fn uploaded(gateway: &RunningGateway, content: String) -> Result<String> {
     let file: Value = upload(gateway, content)
         .await?
         .error_for_status()?
@@ -53,12 +53,12 @@ async fn uploaded(gateway: &RunningGateway, content: String) -> Result<String> {
     Ok(file["id"].as_str().context("no id")?.to_owned())
 }
 
-fn asked(file: &str) -> Value {
+pub(super) fn asked(file: &str) -> Value {
     json!({"input_file_id": file, "endpoint": ENDPOINT, "completion_window": "24h"})
 }
 
 /// Uploads requests and makes a batch of them; returns its path.
-async fn begin(gateway: &RunningGateway, content: String) -> Result<String> {
+pub(super) async fn begin(gateway: &RunningGateway, content: String) -> Result<String> {
     let file = uploaded(gateway, content).await?;
     let batch = gateway.post("/v1/batches", &asked(&file)).await?;
     let batch: Value = batch.error_for_status()?.json().await?;
@@ -68,7 +68,7 @@ async fn begin(gateway: &RunningGateway, content: String) -> Result<String> {
     ))
 }
 
-async fn when(
+pub(super) async fn when(
     gateway: &RunningGateway,
     path: &str,
     is_so: impl Fn(&Value) -> bool,
@@ -86,7 +86,7 @@ async fn when(
     found.with_context(|| format!("{path} never got so far"))?
 }
 
-async fn ended(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
+pub(super) async fn ended(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
     let ends = ["completed", "failed", "expired", "cancelled"];
     let is_over = |view: &Value| ends.iter().any(|end| view["status"] == *end);
     let view = when(gateway, path, is_over).await?;
@@ -95,7 +95,7 @@ async fn ended(gateway: &RunningGateway, path: &str, status: &str) -> Result<Val
 }
 
 /// The lines of one of a batch's files.
-async fn lines_of(gateway: &RunningGateway, file: &Value) -> Result<Vec<Value>> {
+pub(super) async fn lines_of(gateway: &RunningGateway, file: &Value) -> Result<Vec<Value>> {
     let id = file.as_str().context("no file")?;
     let content = gateway.get(&format!("/v1/files/{id}/content")).await?;
     let content = content.error_for_status()?.text().await?;
@@ -175,7 +175,7 @@ async fn every_line_has_its_answer_or_its_fault_in_the_order_of_the_file() -> Re
     Ok(())
 }
 
-async fn open_batches(fixture: &GatewayFixture) -> Result<usize> {
+pub(super) async fn open_batches(fixture: &GatewayFixture) -> Result<usize> {
     let objects = &fixture.backends.objects;
     let page = objects
         .list(ObjectKey::OPEN_REQUEST_BATCHES, None, 10)

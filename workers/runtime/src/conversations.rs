@@ -200,7 +200,7 @@ pub trait Conversations: Send + Sync + 'static {
         id: &ConversationId,
     ) -> Result<Option<ConversationSnapshot>, StateError>;
 
-    /// Lists the owner's conversations, the latest first.
+    /// Lists the owner's conversations, the latest first. Some may have ended meanwhile.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
 
     /// Adds a queued turn to a conversation that has less than `max_turns` of them. The same request with the same
@@ -281,6 +281,10 @@ pub trait Conversations: Send + Sync + 'static {
     /// Lists the conversations of all owners that began before this time, in milliseconds since 1970, in no order. Some may
     /// have ended meanwhile.
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError>;
+
+    /// Takes conversations that have ended by themselves off the lists of their owners; returns how many. Nobody else does:
+    /// they would be listed for ever.
+    async fn forget_ended(&self) -> Result<u64, StateError>;
 
     /// Lists up to `limit` conversations with open turns that nobody has attended to for `idle`, the longest first. A
     /// conversation is on this list before its turns can be queued, so that none is forgotten.

@@ -1,4 +1,4 @@
-//! `radialog purge`: removes conversations, and what conversations have left.
+//! `radialog purge`: removes conversations and files of requests by their age, and what conversations have left.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,14 +17,15 @@ use crate::shared_services::{self, SharedService};
 
 /// Remove conversations, and the images and outputs that conversations have left
 ///
-/// Without options, removes what belongs to no conversation any more and is older than retention.grace: the same as
-/// gateways and coordinators do from time to time. Without --redis, nobody here knows which conversations there are: what
+/// Without options, removes what belongs to no conversation any more and is older than retention.grace, and files of requests
+/// (/v1/files) and batches (/v1/batches) that are older than 30 days: the same as gateways and coordinators do from time to time. Without --redis, nobody here knows which conversations there are: what
 /// a running process has not renewed within the grace goes.
 ///
 /// Example: radialog purge --older-than 30d --redis redis://host --s3 s3://radialog
 #[derive(Args)]
 pub(crate) struct PurgeArgs {
-    /// Also remove the conversations that began longer ago than this, with all that belongs to them, e.g. 30d, 12h, 45m
+    /// Also remove the conversations that began longer ago than this, with all that belongs to them, and the files of requests
+    /// and batches that are older, of all keys, e.g. 30d, 12h, 45m
     #[arg(long, value_name = "AGE", conflicts_with = "conversation")]
     older_than: Option<LengthOfTime>,
     /// Remove this conversation alone, with its corrections and all that belongs to it
@@ -93,6 +94,12 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     outln!(
         "{objects} objects ({bytes} bytes) of {conversations} conversations that are gone {verb}"
     );
+    let older_than = args.older_than.map(|LengthOfTime(age)| age);
+    let requests = retention::sweep_requests(&*backends.objects, older_than, args.dry_run).await?;
+    outln!("{requests} files of requests and batches {verb} because of their age");
+    if !args.dry_run {
+        backends.conversations.forget_ended().await?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{
@@ -17,13 +18,15 @@ use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::body::JsonBody;
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::request_path::parameter;
+use crate::gateway::request_path::{IdempotencyKey, parameter};
 use crate::request_store::batches::{self, BatchDocument, BatchTimes, OutputFile};
 use crate::request_store::{is_name, new_name, now, owner_folder};
 
 mod input;
 mod line;
 mod runner;
+mod schedule;
+mod work;
 
 pub(in crate::gateway) use runner::BatchRunner;
 
@@ -34,16 +37,22 @@ const WINDOW: u64 = 24 * 3600;
 /// Batches in a page: as many where nothing is said, and at most.
 const PAGE: usize = 20;
 const LARGEST_PAGE: usize = 100;
+/// Batches read at a time.
+const READ_AT_ONCE: usize = 16;
 /// The most notes of a caller, and the characters of their names and values.
 const MOST_NOTES: usize = 16;
 const LONGEST_NOTE_NAME: usize = 64;
 const LONGEST_NOTE: usize = 512;
 
-/// The name of a batch of the caller, which need not exist.
-pub(in crate::gateway) struct OwnBatch {
+/// Where a batch lies, which need not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct BatchName {
     owner: ContentHash,
     name: String,
 }
+
+/// The name of a batch of the caller, which need not exist.
+pub(in crate::gateway) struct OwnBatch(BatchName);
 
 impl FromRequestParts<AppState> for OwnBatch {
     type Rejection = ApiError;
@@ -52,10 +61,10 @@ impl FromRequestParts<AppState> for OwnBatch {
         let caller = Caller::from_request_parts(parts, app).await?;
         let id = parameter(parts, app, "batch").await.unwrap_or_default();
         let name = id.strip_prefix(PREFIX).filter(|name| is_name(name));
-        Ok(Self {
+        Ok(Self(BatchName {
             owner: owner_folder(&caller.owner),
             name: name.ok_or_else(no_batch)?.to_owned(),
-        })
+        }))
     }
 }
 
@@ -73,8 +82,10 @@ fn batch_id(name: &str) -> String {
 pub(in crate::gateway) async fn create(
     State(app): State<AppState>,
     caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(asked): JsonBody<NewRequestBatch>,
 ) -> ApiResult<Json<RequestBatch>> {
+    let fingerprint = ContentHash::of(&serde_json::to_vec(&asked).unwrap_or_default());
     let metadata = asked.metadata.filter(|notes| !notes.is_empty());
     let is_short = |(name, note): (&String, &String)| {
         name.chars().count() <= LONGEST_NOTE_NAME && note.chars().count() <= LONGEST_NOTE
@@ -91,11 +102,24 @@ pub(in crate::gateway) async fn create(
     let at_input = |error: ApiError| error.at("input_file_id");
     let file = request_files::own(&app, &caller, &asked.input_file_id);
     let file = file.await.map_err(at_input)?;
+    file.check().map_err(at_input)?;
     if file.purpose() != FilePurpose::Batch {
         let detail = "this file is what a batch has written; give one with purpose 'batch'";
         return Err(at_input(ApiError::new(ProblemCode::InvalidRequest, detail)));
     }
-    let (owner, name) = (owner_folder(&caller.owner), new_name());
+    let (objects, owner) = (&*app.backends.objects, owner_folder(&caller.owner));
+    let comes_again = key.is_some();
+    let name = match key {
+        None => new_name(),
+        Some(key) => {
+            let key = ContentHash::of(key.as_bytes());
+            let known = batches::name_by_key(objects, &owner, &key, fingerprint, new_name());
+            known.await?.ok_or_else(|| {
+                let detail = "another request had this Idempotency-Key; give each its own";
+                ApiError::new(ProblemCode::IdempotencyMismatch, detail)
+            })?
+        }
+    };
     let created = now();
     let times = BatchTimes {
         created,
@@ -104,24 +128,41 @@ pub(in crate::gateway) async fn create(
     };
     let input = file.name().to_owned();
     let document = BatchDocument::new(
+        &name,
         caller.owner.to_string(),
         asked.endpoint,
         input,
         metadata,
         times,
     );
-    if !batches::create(&*app.backends.objects, &owner, &name, &document).await? {
+    // To its end, also where the client goes away: nothing is begun by half.
+    let (inner, at) = (app.clone(), name.clone());
+    let creating = tokio::spawn(async move {
+        batches::create(
+            &*inner.backends.objects,
+            &owner,
+            &at,
+            &document,
+            comes_again,
+        )
+        .await
+    });
+    let created = creating.await.map_err(|error| {
+        tracing::error!(%error, "a batch was not made");
+        ApiError::new(ProblemCode::Internal, "the batch was not made")
+    })?;
+    let document = created?.ok_or_else(|| {
         let detail = "this gateway's store does not know conditional writes (If-Match), by which one gateway at a time works on \
                       a batch; send the requests one by one, or ask the operator for a store like AWS's";
-        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
-    }
+        ApiError::new(ProblemCode::InvalidRequest, detail)
+    })?;
     app.new_batch.notify_one();
     Ok(Json(view(&name, document)))
 }
 
 pub(in crate::gateway) async fn get(
     State(app): State<AppState>,
-    batch: OwnBatch,
+    OwnBatch(batch): OwnBatch,
 ) -> ApiResult<Json<RequestBatch>> {
     let found = batches::find(&*app.backends.objects, &batch.owner, &batch.name).await?;
     let document = found.ok_or_else(no_batch)?;
@@ -150,13 +191,16 @@ pub(in crate::gateway) async fn list(
     let mut names = page.rest(names, |name| batch_id(name))?;
     let has_more = names.len() > page.limit;
     names.truncate(page.limit);
-    let mut data = Vec::new();
-    for name in names {
+    let owner = &owner;
+    let data = stream::iter(names)
+        .map(|name| async move {
+            let found = batches::find(objects, owner, &name).await?;
+            ApiResult::Ok(found.map(|document| view(&name, document)))
+        })
+        .buffered(READ_AT_ONCE)
         // None where it has been swept meanwhile.
-        if let Some(document) = batches::find(objects, &owner, &name).await? {
-            data.push(view(&name, document));
-        }
-    }
+        .try_filter_map(async |found| Ok(found));
+    let data: Vec<RequestBatch> = data.try_collect().await?;
     Ok(Json(RequestBatchList {
         object: "list".to_owned(),
         first_id: data.first().map(|batch| batch.id.clone()),
@@ -168,10 +212,15 @@ pub(in crate::gateway) async fn list(
 
 pub(in crate::gateway) async fn cancel(
     State(app): State<AppState>,
-    batch: OwnBatch,
+    OwnBatch(batch): OwnBatch,
 ) -> ApiResult<Json<RequestBatch>> {
     change(&app, &batch, |document| {
-        if document.status.is_final() || document.status == RequestBatchStatus::Cancelling {
+        // One that is only ended is not stopped any more.
+        let is_ending = [
+            RequestBatchStatus::Cancelling,
+            RequestBatchStatus::Finalizing,
+        ];
+        if document.status.is_final() || is_ending.contains(&document.status) {
             return false;
         }
         document.status = RequestBatchStatus::Cancelling;
@@ -183,7 +232,7 @@ pub(in crate::gateway) async fn cancel(
 
 pub(in crate::gateway) async fn pause(
     State(app): State<AppState>,
-    batch: OwnBatch,
+    OwnBatch(batch): OwnBatch,
 ) -> ApiResult<Json<RequestBatch>> {
     change(&app, &batch, |document| {
         let is_changed = !document.status.is_final() && !document.paused;
@@ -195,7 +244,7 @@ pub(in crate::gateway) async fn pause(
 
 pub(in crate::gateway) async fn resume(
     State(app): State<AppState>,
-    batch: OwnBatch,
+    OwnBatch(batch): OwnBatch,
 ) -> ApiResult<Json<RequestBatch>> {
     change(&app, &batch, |document| {
         std::mem::take(&mut document.paused)
@@ -206,7 +255,7 @@ pub(in crate::gateway) async fn resume(
 /// Changes a batch as its owner, and tells this gateway's runner to look.
 async fn change(
     app: &AppState,
-    batch: &OwnBatch,
+    batch: &BatchName,
     change: impl FnMut(&mut BatchDocument) -> bool + Send,
 ) -> ApiResult<Json<RequestBatch>> {
     let objects = &*app.backends.objects;

@@ -72,8 +72,20 @@ impl PendingCompletion {
 
 /// Waits for the answer. An error says that it was not waited for to its end, or that it was cancelled.
 pub(super) async fn outcome(reader: &mut TurnFollower) -> ApiResult<Result<Answer, Failure>> {
+    outcome_with(reader, || {}).await
+}
+
+/// Waits for the answer as [`outcome`] does; `on_event` is called with each of its events.
+pub(super) async fn outcome_with(
+    reader: &mut TurnFollower,
+    on_event: impl Fn(),
+) -> ApiResult<Result<Answer, Failure>> {
     while let Some(update) = reader.next().await {
-        if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = update {
+        let TurnUpdate::Event(_, event) = update else {
+            continue;
+        };
+        on_event();
+        if let TurnEvent::Ended(outcome) = event {
             return match outcome {
                 TurnOutcome::Done(answer) => Ok(Ok(answer)),
                 TurnOutcome::Failed(failure) => Ok(Err(failure)),

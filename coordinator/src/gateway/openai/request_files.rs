@@ -3,20 +3,23 @@
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::Field;
 use axum::extract::{FromRequest, FromRequestParts, Multipart, Request, State};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use futures::stream::{self, StreamExt};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{DeletedFile, FileList, FileObject, FilePurpose};
 
+use super::form_body::FormBody;
 use super::query::{PageQuery, pairs};
 use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
-use crate::gateway::body::{self, media_type, unsupported, utf8};
+use crate::gateway::body::{self, content_length, media_type, unsupported, utf8};
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
+use crate::gateway::download::download;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::request_path::parameter;
 use crate::request_store::files::{self, FileHead, LIFETIME, PART};
@@ -25,19 +28,50 @@ use crate::request_store::{is_name, new_name, now, owner_folder};
 /// What the names of files begin with.
 const PREFIX: &str = "file-";
 const FORM: &str = "multipart/form-data";
-/// The largest file, in bytes.
+/// The largest file, in bytes, and the largest form around one.
 const LARGEST: u64 = 200 << 20;
+const LARGEST_FORM: u64 = LARGEST + (1 << 20);
 /// The longest name of a file, and what a form's other fields may hold.
 const LONGEST_NAME: usize = 255;
 const LONGEST_FIELD: usize = 1 << 10;
 /// Files in a page: as many where nothing is said, and at most.
-const PAGE: usize = 10_000;
+const PAGE: usize = 1000;
+const LARGEST_PAGE: usize = 10_000;
+/// Files whose heads are read at a time.
+const READ_AT_ONCE: usize = 16;
+
+/// The name of a file of the caller, which need not exist.
+pub(in crate::gateway) struct FileName {
+    owner: ContentHash,
+    name: String,
+}
 
 /// A file of the caller.
 pub(in crate::gateway) struct OwnFile {
     owner: ContentHash,
     name: String,
     head: FileHead,
+}
+
+impl FromRequestParts<AppState> for FileName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> ApiResult<Self> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let id = parameter(parts, app, "file").await;
+        Self::of(&caller, &id.unwrap_or_default())
+    }
+}
+
+impl FileName {
+    /// Names that cannot exist get the answer of those that do not, or that are somebody else's.
+    fn of(caller: &Caller, id: &str) -> ApiResult<Self> {
+        let name = id.strip_prefix(PREFIX).filter(|name| is_name(name));
+        Ok(Self {
+            owner: owner_folder(&caller.owner),
+            name: name.ok_or_else(no_file)?.to_owned(),
+        })
+    }
 }
 
 impl FromRequestParts<AppState> for OwnFile {
@@ -50,11 +84,9 @@ impl FromRequestParts<AppState> for OwnFile {
     }
 }
 
-/// Finds a file of the caller. Names that cannot exist, do not exist, or are somebody else's get the same answer.
+/// Finds a file of the caller.
 pub(super) async fn own(app: &AppState, caller: &Caller, id: &str) -> ApiResult<OwnFile> {
-    let name = id.strip_prefix(PREFIX).filter(|name| is_name(name));
-    let name = name.ok_or_else(no_file)?.to_owned();
-    let owner = owner_folder(&caller.owner);
+    let FileName { owner, name } = FileName::of(caller, id)?;
     let head = files::find(&*app.backends.objects, &owner, &name).await?;
     let head = head.ok_or_else(no_file)?;
     Ok(OwnFile { owner, name, head })
@@ -67,6 +99,18 @@ impl OwnFile {
 
     pub(super) fn purpose(&self) -> FilePurpose {
         self.head.purpose
+    }
+
+    /// Refuses a file of which nothing is known.
+    pub(super) fn check(&self) -> ApiResult<()> {
+        match self.head.is_damaged {
+            false => Ok(()),
+            true => {
+                let detail =
+                    "what is stored of this file is damaged; delete it, and upload it again";
+                Err(ApiError::new(ProblemCode::InvalidRequest, detail))
+            }
+        }
     }
 }
 
@@ -83,6 +127,10 @@ pub(super) fn file_id(name: &str) -> String {
 }
 
 fn described(name: &str, head: FileHead) -> FileObject {
+    let status = match head.is_damaged {
+        true => "error",
+        false => "processed",
+    };
     FileObject {
         id: file_id(name),
         object: "file".to_owned(),
@@ -91,7 +139,7 @@ fn described(name: &str, head: FileHead) -> FileObject {
         expires_at: head.expires_at,
         filename: head.filename,
         purpose: head.purpose,
-        status: "processed".to_owned(),
+        status: status.to_owned(),
     }
 }
 
@@ -103,10 +151,18 @@ pub(in crate::gateway) async fn list(
     let owner = owner_folder(&caller.owner);
     let objects = &*app.backends.objects;
     let names = files::names(objects, &owner).await?;
+    let names = page.rest(names, |name| file_id(name))?;
+    let owner = &owner;
+    let mut found = stream::iter(names)
+        .map(|name| async move {
+            let head = files::find(objects, owner, &name).await;
+            (name, head)
+        })
+        .buffered(READ_AT_ONCE);
     let mut data = Vec::new();
     let mut has_more = false;
-    for name in page.rest(names, |name| file_id(name))? {
-        let head = files::find(objects, &owner, &name).await?;
+    while let Some((name, head)) = found.next().await {
+        let head = head?;
         let Some(head) = head.filter(|head| purpose.is_none_or(|wanted| head.purpose == wanted))
         else {
             continue;
@@ -137,7 +193,7 @@ impl FromRequestParts<AppState> for FileQuery {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
         let mut purpose = None;
-        let page = PageQuery::read(pairs(parts)?, PAGE, PAGE, |name, value| {
+        let page = PageQuery::read(pairs(parts)?, PAGE, LARGEST_PAGE, |name, value| {
             match (name, value) {
                 ("purpose", "batch") => {
                     purpose = Some(FilePurpose::Batch);
@@ -158,9 +214,15 @@ pub(in crate::gateway) async fn get(file: OwnFile) -> Json<FileObject> {
     Json(described(&file.name, file.head))
 }
 
-pub(in crate::gateway) async fn content(State(app): State<AppState>, file: OwnFile) -> Response {
+pub(in crate::gateway) async fn content(
+    State(app): State<AppState>,
+    caller: Caller,
+    file: OwnFile,
+) -> ApiResult<Response> {
+    file.check()?;
     let OwnFile { owner, name, head } = file;
-    let content = files::content(app.backends.objects.clone(), &owner, &name, head.parts);
+    let parts = files::part_keys(&owner, &name, head.parts, &head.writers);
+    let content = download(&app, &caller, parts)?;
     let headers = [
         (header::CONTENT_TYPE, "application/jsonl".to_owned()),
         (header::CONTENT_LENGTH, head.bytes.to_string()),
@@ -169,14 +231,18 @@ pub(in crate::gateway) async fn content(State(app): State<AppState>, file: OwnFi
             format!("attachment; filename=\"{name}.jsonl\""),
         ),
     ];
-    (headers, Body::from_stream(content)).into_response()
+    Ok((headers, content).into_response())
 }
 
+/// Also of what cannot be read, and of what another removal has left.
 pub(in crate::gateway) async fn delete(
     State(app): State<AppState>,
-    file: OwnFile,
+    file: FileName,
 ) -> ApiResult<Json<DeletedFile>> {
-    files::remove(&*app.backends.objects, &file.owner, &file.name).await?;
+    let removed = files::remove(&*app.backends.objects, &file.owner, &file.name);
+    if !removed.await? {
+        return Err(no_file());
+    }
     Ok(Json(DeletedFile {
         id: file_id(&file.name),
         object: "file".to_owned(),
@@ -187,44 +253,70 @@ pub(in crate::gateway) async fn delete(
 pub(in crate::gateway) async fn upload(
     State(app): State<AppState>,
     caller: Caller,
-    form: FileForm,
+    FileForm { form, body }: FileForm,
 ) -> ApiResult<Json<FileObject>> {
     let (owner, name) = (owner_folder(&caller.owner), new_name());
     let mut memory = HeldMemory::new(app.bodies.clone(), caller.quota.bodies(), BodyKind::Upload);
     // The part that is being filled, and the one that is being stored.
-    memory.take(2 * PART as u64)?;
-    let stored = store(&app, &owner, &name, form.0).await;
-    let head = match stored {
-        Ok(head) => head,
+    let stored = match memory.take(2 * PART as u64) {
+        Ok(()) => store(&app, &owner, &name, form, &body).await,
+        Err(full) => Err(full),
+    };
+    match stored {
+        Ok(head) => Ok(Json(described(&name, head))),
         Err(error) => {
             // What is not removed now, the sweep removes.
             if let Err(left) = files::remove(&*app.backends.objects, &owner, &name).await {
-                tracing::warn!(error = %left, "parts of a refused file stay for a week");
+                tracing::warn!(error = %left, "parts of a refused file stay for a day");
             }
-            return Err(error);
+            drop(memory);
+            // Who has stopped sending is not waited for once more.
+            if error.problem.code != ProblemCode::Timeout {
+                body.drain().await;
+            }
+            Err(error)
         }
-    };
-    Ok(Json(described(&name, head)))
+    }
 }
 
 /// A form that is read while it comes in.
-pub(in crate::gateway) struct FileForm(Multipart);
+pub(in crate::gateway) struct FileForm {
+    form: Multipart,
+    body: FormBody,
+}
 
 impl FromRequest<AppState> for FileForm {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &AppState) -> ApiResult<Self> {
+    async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
         let kind = media_type(request.headers());
         if kind != FORM {
             body::discard(request).await;
             return Err(unsupported(&kind, FORM));
         }
-        let form = Multipart::from_request(request, &()).await;
-        let invalid = |error: axum::extract::multipart::MultipartRejection| {
-            ApiError::new(ProblemCode::InvalidMultipart, error.body_text())
-        };
-        form.map(Self).map_err(invalid)
+        if content_length(request.headers()).is_some_and(|length| length > LARGEST_FORM) {
+            body::discard(request).await;
+            return Err(too_large());
+        }
+        let (parts, incoming) = request.into_parts();
+        let body = FormBody::new(incoming, app.config.request_timeout);
+        let request = Request::from_parts(parts, Body::from_stream(body.pieces(LARGEST_FORM)));
+        match Multipart::from_request(request, &()).await {
+            Ok(form) => Ok(Self { form, body }),
+            Err(error) => {
+                body.drain().await;
+                Err(ApiError::new(
+                    ProblemCode::InvalidMultipart,
+                    error.body_text(),
+                ))
+            }
+        }
     }
+}
+
+fn too_large() -> ApiError {
+    let detail = format!("the file is over the limit of {LARGEST} bytes; send several");
+    ApiError::new(ProblemCode::BodyTooLarge, detail).at("file")
 }
 
 /// Reads a form to its end, and stores its file.
@@ -233,15 +325,17 @@ async fn store(
     owner: &ContentHash,
     name: &str,
     mut form: Multipart,
+    body: &FormBody,
 ) -> ApiResult<FileHead> {
     let mut purpose = None;
     let mut stored: Option<StoredContent> = None;
-    while let Some(field) = form.next_field().await.map_err(invalid)? {
+    while let Some(field) = form.next_field().await.map_err(|error| body.told(error))? {
+        body.was_read();
         match field.name().unwrap_or_default().to_owned().as_str() {
             "file" if stored.is_some() => return Err(twice("file")),
             "purpose" if purpose.is_some() => return Err(twice("purpose")),
-            "file" => stored = Some(store_content(app, owner, name, field).await?),
-            "purpose" => match short_text(field).await?.as_str() {
+            "file" => stored = Some(store_content(app, owner, name, field, body).await?),
+            "purpose" => match short_text(field, body).await?.as_str() {
                 "batch" => purpose = Some(FilePurpose::Batch),
                 other => {
                     let detail = format!(
@@ -280,8 +374,10 @@ async fn store(
         expires_at: created_at + LIFETIME.as_secs(),
         filename,
         purpose,
+        writers: Vec::new(),
+        is_damaged: false,
     };
-    files::put_head(&*app.backends.objects, owner, name, &head).await?;
+    files::end(&*app.backends.objects, owner, name, &head).await?;
     Ok(head)
 }
 
@@ -297,8 +393,10 @@ async fn store_content(
     owner: &ContentHash,
     name: &str,
     mut field: Field<'_>,
+    body: &FormBody,
 ) -> ApiResult<StoredContent> {
     let objects = &*app.backends.objects;
+    files::begin(objects, owner, name).await?;
     let given = field.file_name().unwrap_or_default();
     let filename = given
         .chars()
@@ -307,22 +405,11 @@ async fn store_content(
         .collect();
     let (mut bytes, mut parts) = (0_u64, 0);
     let mut buffer: Vec<u8> = Vec::new();
-    loop {
-        let chunk = tokio::time::timeout(app.config.request_timeout, field.chunk());
-        let late = |_| {
-            ApiError::new(
-                ProblemCode::Timeout,
-                "nothing of the body came for as long as a request may take; send it again",
-            )
-            .after(1)
-        };
-        let Some(mut chunk) = chunk.await.map_err(late)?.map_err(invalid)? else {
-            break;
-        };
+    while let Some(mut chunk) = field.chunk().await.map_err(|error| body.told(error))? {
+        body.was_read();
         bytes += chunk.len() as u64;
         if bytes > LARGEST {
-            let detail = format!("the file is over the limit of {LARGEST} bytes; send several");
-            return Err(ApiError::new(ProblemCode::BodyTooLarge, detail).at("file"));
+            return Err(too_large());
         }
         while buffer.len() + chunk.len() >= PART {
             buffer.extend_from_slice(&chunk.split_to(PART - buffer.len()));
@@ -343,9 +430,10 @@ async fn store_content(
     })
 }
 
-async fn short_text(mut field: Field<'_>) -> ApiResult<String> {
+async fn short_text(mut field: Field<'_>, body: &FormBody) -> ApiResult<String> {
     let mut content = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(invalid)? {
+    while let Some(chunk) = field.chunk().await.map_err(|error| body.told(error))? {
+        body.was_read();
         content.extend_from_slice(&chunk);
         if content.len() > LONGEST_FIELD {
             let detail = format!("a field is over the limit of {LONGEST_FIELD} bytes");
@@ -358,8 +446,4 @@ async fn short_text(mut field: Field<'_>) -> ApiResult<String> {
 fn twice(field: &str) -> ApiError {
     let detail = format!("the form has '{field}' twice");
     ApiError::new(ProblemCode::InvalidRequest, detail).at(field)
-}
-
-fn invalid(error: MultipartError) -> ApiError {
-    ApiError::new(ProblemCode::InvalidMultipart, error.body_text())
 }

@@ -38,6 +38,9 @@ pub enum BatchError {
     /// The object store.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// Its gateway stopped first.
+    #[error(transparent)]
+    Stopped(#[from] CoordinatorError),
 }
 
 fn allowed(prefixes: &[String]) -> String {

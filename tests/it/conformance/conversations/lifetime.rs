@@ -94,3 +94,31 @@ pub(super) async fn conversations_of_all_owners_are_found_by_their_age(
         assert_eq!(found, expected, "before {time}");
     }
 }
+
+pub(super) async fn what_has_ended_is_taken_off_its_owners_list(
+    conversations: Arc<dyn Conversations>,
+) {
+    let owner = unique().to_string();
+    let of_owner = |lifetime_seconds| Conversation {
+        owner: owner.clone(),
+        lifetime_seconds,
+        ..in_words()
+    };
+    let (short, long) = (of_owner(Some(1)), of_owner(None));
+    for conversation in [&short, &long] {
+        conversations
+            .create(conversation, &[ask("a")])
+            .await
+            .unwrap();
+    }
+    let ids = [short.id.clone()];
+    let over = async {
+        while conversations.exist(&ids).await.unwrap()[0] {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, over).await.expect("it stays for ever");
+    conversations.forget_ended().await.unwrap();
+    let listed = conversations.list(&owner, 9).await.unwrap();
+    assert_eq!(listed, [long.id]);
+}

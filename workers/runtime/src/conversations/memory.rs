@@ -487,6 +487,11 @@ impl Conversations for MemoryConversations {
             .collect())
     }
 
+    async fn forget_ended(&self) -> Result<u64, StateError> {
+        // What has ended is not listed here.
+        Ok(0)
+    }
+
     async fn unattended(
         &self,
         idle: Duration,

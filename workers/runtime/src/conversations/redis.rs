@@ -23,6 +23,7 @@ use crate::state::StateError;
 use subscriptions::Subscriptions;
 
 mod fields;
+mod forgetting;
 mod keys;
 mod open;
 mod queue;
@@ -407,6 +408,10 @@ impl Conversations for RedisConversations {
         begun.sort_unstable();
         begun.dedup();
         Ok(begun)
+    }
+
+    async fn forget_ended(&self) -> Result<u64, StateError> {
+        self.forget_all_ended().await
     }
 
     async fn unattended(

@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{BatchEndpoint, BatchLine, BatchLineFault};
 use radialog_schemas::{ContentHash, ObjectKey};
+use serde_json::Value;
 
 use crate::gateway::body;
+use crate::gateway::body_memory::{BodyMemory, HeldMemory};
+use crate::gateway::config::COPIES;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::request_store::batches::InputPlace;
 use crate::request_store::files::PART;
@@ -22,21 +25,25 @@ const MOST_FAULTS: usize = 100;
 const LONGEST_CUSTOM_ID: usize = 512;
 /// How much is parsed at a time.
 const PARSED_AT_ONCE: usize = 4 << 20;
+/// A line of so many bytes holds memory for bodies. Shorter ones are among what a gateway has for itself.
+const LARGE: usize = 4 << 20;
 
 /// A line that says something.
 pub(super) struct InputLine {
     /// From 1.
     pub(super) number: u64,
     /// None where it is longer than a request may be.
-    pub(super) content: Option<Vec<u8>>,
+    pub(super) content: Option<Bytes>,
     /// Where the next one begins.
     pub(super) end: InputPlace,
+    /// What it holds of the memory for bodies, where it is large.
+    pub(super) memory: Option<HeldMemory>,
 }
 
 impl InputLine {
     /// Its bytes in memory.
     pub(super) fn size(&self) -> usize {
-        self.content.as_ref().map_or(0, Vec::len)
+        self.content.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -56,12 +63,16 @@ pub(super) struct InputLines {
     skipped: usize,
     /// How long a line may be, in bytes.
     longest: usize,
+    bodies: Arc<BodyMemory>,
+    /// What the line that is being read holds, where it is large.
+    memory: Option<HeldMemory>,
 }
 
 impl InputLines {
     /// Begins at this place.
     pub(super) fn at(
         objects: Arc<dyn Objects>,
+        bodies: Arc<BodyMemory>,
         owner: &ContentHash,
         (file, parts): (&str, u32),
         place: InputPlace,
@@ -78,6 +89,8 @@ impl InputLines {
             place,
             skipped: (place.offset % PART as u64) as usize,
             longest: usize::try_from(longest).unwrap_or(usize::MAX),
+            bodies,
+            memory: None,
         }
     }
 
@@ -98,6 +111,10 @@ impl InputLines {
                     self.skip(looked_at);
                     looked_at = 0;
                 }
+                if self.memory.is_none() && self.buffer.len() >= LARGE {
+                    let longest = self.longest as u64;
+                    self.memory = Some(HeldMemory::wait(&self.bodies, longest).await);
+                }
                 if !self.read_part().await? {
                     break self.buffer.len();
                 }
@@ -105,7 +122,7 @@ impl InputLines {
             if end == 0 && !is_long {
                 return Ok(None);
             }
-            let line = self.buffer.split_to(end);
+            let (line, memory) = (self.buffer.split_to(end).freeze(), self.memory.take());
             self.place.offset += end as u64;
             self.place.line += 1;
             let mut content = line.as_ref().trim_ascii();
@@ -118,8 +135,9 @@ impl InputLines {
             let is_long = is_long || content.len() > self.longest;
             return Ok(Some(InputLine {
                 number: self.place.line,
-                content: (!is_long).then(|| content.to_vec()),
+                content: (!is_long).then(|| line.slice_ref(content)),
                 end: self.place,
+                memory,
             }));
         }
     }
@@ -134,7 +152,7 @@ impl InputLines {
         if self.part >= self.parts {
             return Ok(false);
         }
-        let key = ObjectKey::request_file_part(&self.owner, &self.file, self.part);
+        let key = ObjectKey::request_file_part(&self.owner, &self.file, self.part, None);
         let content = self.objects.get(&key).await?;
         let skipped = std::mem::take(&mut self.skipped).min(content.len());
         self.buffer.extend_from_slice(&content[skipped..]);
@@ -169,6 +187,22 @@ pub(super) fn parse(content: Option<&[u8]>, endpoint: BatchEndpoint) -> ApiResul
     Ok(line)
 }
 
+/// What is wrong with a batch whose file of requests is not there, or not whole.
+pub(super) fn gone() -> Vec<BatchLineFault> {
+    let error = ApiError::new(
+        ProblemCode::NotFound,
+        "the file of requests was deleted, is damaged, or its time is over; upload it again",
+    );
+    vec![fault(&error, None)]
+}
+
+/// The caller's name of a request that cannot be read otherwise; empty where that cannot be read either.
+pub(super) fn custom_id(content: Option<&[u8]>) -> String {
+    let line = content.and_then(|content| serde_json::from_slice::<Value>(content).ok());
+    let id = line.as_ref().and_then(|line| line["custom_id"].as_str());
+    id.unwrap_or_default().to_owned()
+}
+
 /// Reads the whole input; returns the number of its lines, or what is wrong with them.
 pub(super) async fn check(
     mut lines: InputLines,
@@ -181,7 +215,11 @@ pub(super) async fn check(
         let (mut some, mut size) = (Vec::new(), 0);
         let mut is_last = false;
         while size < PARSED_AT_ONCE && count + some.len() as u64 <= MOST_LINES {
-            let Some(line) = lines.next().await? else {
+            let line = match lines.next().await {
+                Err(ObjectError::NotFound(_)) => return Ok(Err(gone())),
+                line => line?,
+            };
+            let Some(line) = line else {
                 is_last = true;
                 break;
             };
@@ -189,6 +227,9 @@ pub(super) async fn check(
             some.push(line);
         }
         count += some.len() as u64;
+        // They are parsed one after another.
+        let largest = some.iter().map(InputLine::size).max().unwrap_or(0);
+        let _memory = HeldMemory::wait(&lines.bodies, largest as u64 * COPIES).await;
         let parsed = body::beside(move || {
             let parse = |line: InputLine| {
                 let parsed = parse(line.content.as_deref(), endpoint);
@@ -269,7 +310,8 @@ mod tests {
                 .unwrap();
         }
         let count = u32::try_from(parts.len()).unwrap();
-        InputLines::at(objects, &owner, ("file", count), place, longest)
+        let bodies = Arc::new(BodyMemory::of(1 << 30));
+        InputLines::at(objects, bodies, &owner, ("file", count), place, longest)
     }
 
     async fn all(mut lines: InputLines) -> Vec<(u64, Option<String>)> {
@@ -277,7 +319,7 @@ mod tests {
         while let Some(line) = lines.next().await.unwrap() {
             let content = line
                 .content
-                .map(|content| String::from_utf8(content).unwrap());
+                .map(|content| String::from_utf8(content.to_vec()).unwrap());
             read.push((line.number, content));
         }
         read
@@ -285,6 +327,16 @@ mod tests {
 
     fn text(number: u64, text: &str) -> (u64, Option<String>) {
         (number, Some(text.to_owned()))
+    }
+
+    #[test]
+    fn the_name_of_a_request_is_found_where_the_rest_is_wrong() {
+        let id = |line: &str| custom_id(Some(line.as_bytes()));
+        assert_eq!(id(r#"{"custom_id": "a", "method": 7}"#), "a");
+        assert_eq!(
+            [id(r#"{"custom_id": 1}"#), id("["), custom_id(None)],
+            [""; 3]
+        );
     }
 
     #[tokio::test]

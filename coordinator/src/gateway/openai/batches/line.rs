@@ -1,11 +1,12 @@
 //! Answering one line of a batch, as `POST /v1/chat/completions` would.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::http::openai::ErrorBody;
+use radialog_schemas::http::openai::{ChatCompletionRequest, ErrorBody};
 use radialog_schemas::http::openai_batches::{
-    BatchEndpoint, BatchLine, BatchLineError, BatchLineResponse, BatchOutputLine,
+    BatchEndpoint, BatchLineError, BatchLineResponse, BatchOutputLine,
 };
 use radialog_schemas::{ContentHash, ConversationId};
 use serde::Serialize;
@@ -39,24 +40,16 @@ pub(super) struct LineContext<'a> {
     /// The batch's name.
     pub(super) batch: &'a str,
     pub(super) endpoint: BatchEndpoint,
+    /// Counts what happens to lines: while it stands still, no worker has any of them.
+    pub(super) events: AtomicU64,
 }
 
 impl LineContext<'_> {
     /// Answers the line. What is full or away is waited for: dropped, the line can be answered again.
-    pub(super) async fn answer(&self, line: InputLine) -> ApiResult<AnsweredLine> {
-        let endpoint = self.endpoint;
-        let number = line.number;
-        let _memory = HeldMemory::wait(&self.app.bodies, line.size() as u64 * COPIES).await;
-        let read = move || Ok(input::parse(line.content.as_deref(), endpoint));
-        // The whole file was checked before; what is wrong now was not there then.
-        let BatchLine {
-            custom_id, body, ..
-        } = body::beside(read).await??;
-        let id = self.conversation(number);
-        let (status, body) = match self.complete(&id, body).await {
-            Ok((status, body)) => (status, body),
-            Err(error) => refusal(&error),
-        };
+    pub(super) async fn answer(&self, line: InputLine) -> AnsweredLine {
+        let id = conversation(self.batch, line.number);
+        let (custom_id, answered) = self.complete(&id, &line).await;
+        let (status, body) = answered.unwrap_or_else(|error| refusal(&error));
         let line = BatchOutputLine {
             id: format!("batch_req_{id}"),
             custom_id,
@@ -67,55 +60,41 @@ impl LineContext<'_> {
             }),
             error: None,
         };
-        Ok(AnsweredLine {
+        AnsweredLine {
             is_answer: status == 200,
             text: text(&line),
-        })
-    }
-
-    /// Says of a line that the batch's time was over before it was answered.
-    pub(super) fn expire(&self, line: &InputLine) -> ApiResult<AnsweredLine> {
-        let BatchLine { custom_id, .. } = input::parse(line.content.as_deref(), self.endpoint)?;
-        let line = BatchOutputLine {
-            id: format!("batch_req_{}", self.conversation(line.number)),
-            custom_id,
-            response: None,
-            error: Some(BatchLineError {
-                code: "batch_expired".to_owned(),
-                message: "the batch's time was over before this request was answered; send it again in another batch"
-                    .to_owned(),
-            }),
-        };
-        Ok(AnsweredLine {
-            is_answer: false,
-            text: text(&line),
-        })
-    }
-
-    /// The conversation that answers this line, by a name that every gateway gives it: whoever takes the batch over goes on
-    /// with it.
-    fn conversation(&self, number: u64) -> ConversationId {
-        let number = number.to_le_bytes();
-        let parts = [b"batch line".as_slice(), self.batch.as_bytes(), &number];
-        ConversationId(ContentHash::of_parts(parts).as_str()[..ID_LENGTH].to_owned())
-    }
-
-    async fn complete(&self, id: &ConversationId, body: Value) -> ApiResult<(u16, Value)> {
-        let asked = body::beside(move || parse(&serde_json::to_vec(&body).unwrap_or_default()));
-        let asked = asked.await?;
-        if asked.stream == Some(true) {
-            let detail = "'stream' is not for batches; leave it out";
-            return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("stream"));
         }
-        let model = asked.model.clone();
+    }
+
+    /// The line's name, and its answer.
+    async fn complete(
+        &self,
+        id: &ConversationId,
+        line: &InputLine,
+    ) -> (String, ApiResult<(u16, Value)>) {
         loop {
-            let answered = self.try_complete(id, &model, asked.clone()).await;
-            match answered {
-                Err(error) => match error.retry_after {
-                    Some(seconds) => sleep(Duration::from_secs(seconds)).await,
-                    None => return Err(error),
-                },
-                answered => return answered,
+            // Of the line, as long as its request is not stored; the line itself holds its own.
+            let bytes = line.size() as u64 * COPIES;
+            let memory = HeldMemory::wait(&self.app.bodies, bytes).await;
+            let (content, endpoint) = (line.content.clone(), self.endpoint);
+            let read = body::beside(move || Ok(read(content.as_deref(), endpoint)));
+            let (custom_id, asked) = match read.await {
+                Ok(read) => read,
+                Err(error) => return (String::new(), Err(error)),
+            };
+            let answered = match asked {
+                Ok(asked) => self.try_complete(id, asked, memory).await,
+                Err(mut error) if custom_id.is_empty() => {
+                    // Nothing else tells which one it is.
+                    let detail = &error.problem.detail;
+                    error.problem.detail = format!("line {}: {detail}", line.number);
+                    Err(error)
+                }
+                Err(error) => Err(error),
+            };
+            match answered.as_ref().err().and_then(|error| error.retry_after) {
+                Some(seconds) => sleep(Duration::from_secs(seconds)).await,
+                None => return (custom_id, answered),
             }
         }
     }
@@ -123,14 +102,18 @@ impl LineContext<'_> {
     async fn try_complete(
         &self,
         id: &ConversationId,
-        model: &str,
-        asked: radialog_schemas::http::openai::ChatCompletionRequest,
+        asked: ChatCompletionRequest,
+        memory: HeldMemory,
     ) -> ApiResult<(u16, Value)> {
+        let head = CompletionHead::of(id, asked.model.clone());
         let draft = draft(self.app, self.owner, id.clone(), asked).await?;
-        let head = CompletionHead::of(id, model.to_owned());
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
+        drop(memory);
         let mut reader = conversation.follow(self.app).await?;
-        Ok(match completion::outcome(&mut reader).await? {
+        let count = || {
+            self.events.fetch_add(1, Ordering::Relaxed);
+        };
+        Ok(match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
                 let status = errors::failure_status(&failure);
@@ -140,6 +123,55 @@ impl LineContext<'_> {
             }
         })
     }
+}
+
+/// Reads a line's name, and its request or what is wrong with it. The whole file was checked before; what is wrong now was
+/// not there then, or was right for a gateway with other limits.
+fn read(
+    content: Option<&[u8]>,
+    endpoint: BatchEndpoint,
+) -> (String, ApiResult<ChatCompletionRequest>) {
+    let line = match input::parse(content, endpoint) {
+        Ok(line) => line,
+        Err(error) => return (input::custom_id(content), Err(error)),
+    };
+    let body = serde_json::to_vec(&line.body).unwrap_or_default();
+    drop(line.body);
+    let asked = parse(&body).and_then(|asked| match asked.stream {
+        Some(true) => {
+            let detail = "'stream' is not for batches; leave it out";
+            Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("stream"))
+        }
+        _ => Ok(asked),
+    });
+    (line.custom_id, asked)
+}
+
+/// Says of a line that the batch's time was over before it was answered.
+pub(super) fn expired(batch: &str, line: &InputLine) -> AnsweredLine {
+    let line = BatchOutputLine {
+        id: format!("batch_req_{}", conversation(batch, line.number)),
+        custom_id: input::custom_id(line.content.as_deref()),
+        response: None,
+        error: Some(BatchLineError {
+            code: "batch_expired".to_owned(),
+            message:
+                "the batch's time was over before this request was answered; send it again in another batch"
+                    .to_owned(),
+        }),
+    };
+    AnsweredLine {
+        is_answer: false,
+        text: text(&line),
+    }
+}
+
+/// The conversation that answers a line, by a name that every gateway gives it: whoever takes the batch over goes on with
+/// it.
+fn conversation(batch: &str, number: u64) -> ConversationId {
+    let number = number.to_le_bytes();
+    let parts = [b"batch line".as_slice(), batch.as_bytes(), &number];
+    ConversationId(ContentHash::of_parts(parts).as_str()[..ID_LENGTH].to_owned())
 }
 
 /// Status and body of a request that is refused.

@@ -1,84 +1,83 @@
-//! Works on batches: takes those that nobody works on, answers their lines some at a time, and writes each such piece
-//! before the next begins. What a gateway has left in the middle, another one takes over a minute later.
+//! Takes batches that nobody works on, as many as there are places for, and holds them while they are worked on. What a
+//! gateway has left in the middle, another one takes over a minute later.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use radialog_runtime::objects::{ObjectError, Objects};
-use radialog_schemas::ContentHash;
-use radialog_schemas::http::ProblemCode;
-use radialog_schemas::http::openai_batches::{FilePurpose, RequestBatchStatus};
-use tokio::sync::Semaphore;
+use radialog_schemas::http::openai_batches::RequestBatchStatus;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use uuid::Uuid;
 
-use super::input::{self, InputLine, InputLines};
-use super::line::{AnsweredLine, LineContext};
+use super::BatchName;
+use super::schedule::{FreeBatch, Schedule};
+use super::work::BatchWork;
 use crate::gateway::app_state::AppState;
-use crate::gateway::body_memory::HeldMemory;
-use crate::gateway::problem::{ApiError, ApiResult};
-use crate::request_store::batches::{self, BatchDocument, InputPlace, OutputFile};
-use crate::request_store::files::{self, FileHead, LIFETIME};
-use crate::request_store::now;
+use crate::gateway::problem::ApiResult;
+use crate::request_store::batches::{self, BatchDocument};
 
-/// Batches that this gateway works on at a time; the others wait.
-const RUNNING: u32 = 2;
+/// Batches whose lines this gateway has answered at a time; the others wait.
+const RUNNING: usize = 2;
+/// Those of them whose lines wait for workers that do not come, and which have made room for others.
+const ASIDE: usize = 6;
+/// Batches that are only ended, without an answer more, at a time. Each batch that is read may hold the memory of a longest
+/// line while it waits for that of its copies: with those that run, half of the least that a gateway has.
+const ENDING: usize = 1;
+/// Batches looked at at a time.
+const LOOKED_AT: usize = 16;
 /// The time after which batches are looked for again, unless one is told here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The time after which a lease is renewed and a cancellation seen.
+/// The time after which a lease is renewed, and a cancellation or the end of the batch's time seen.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// Lines that are answered at a time.
-const AT_ONCE: usize = 8;
-/// The most lines and about the most bytes of input that are answered before the outputs are written.
-const PIECE_LINES: usize = 32;
-const PIECE_BYTES: usize = 4 << 20;
 
 /// Works on batches until its gateway stops.
 pub(in crate::gateway) struct BatchRunner {
-    app: AppState,
+    pub(super) app: AppState,
     /// By which leases are told apart.
-    name: String,
-    slots: Arc<Semaphore>,
-    /// The names of the batches that are worked on here.
-    here: Mutex<HashSet<String>>,
+    pub(super) name: String,
+    pub(super) running: Arc<Semaphore>,
+    pub(super) aside: Arc<Semaphore>,
+    ending: Arc<Semaphore>,
+    schedule: Mutex<Schedule>,
 }
 
-/// Where a batch lies.
-#[derive(Clone)]
-struct BatchName {
-    owner: ContentHash,
-    name: String,
+/// A batch that is worked on here until this is dropped.
+struct Here {
+    runner: Arc<BatchRunner>,
+    name: BatchName,
 }
 
-/// The outputs of some lines.
-#[derive(Default)]
-struct Piece {
-    answers: Vec<u8>,
-    refusals: Vec<u8>,
-    answered: u64,
-    refused: u64,
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.runner.schedule().end(&self.name);
+    }
 }
 
 impl BatchRunner {
     pub(in crate::gateway) fn new(app: AppState) -> Arc<Self> {
+        let places = |count| Arc::new(Semaphore::new(count));
         Arc::new(Self {
             app,
             name: Uuid::new_v4().simple().to_string(),
-            slots: Arc::new(Semaphore::new(RUNNING as usize)),
-            here: Mutex::default(),
+            running: places(RUNNING),
+            aside: places(ASIDE),
+            ending: places(ENDING),
+            schedule: Mutex::default(),
         })
     }
 
     /// Looks for batches until the shutdown, and ends when all that were worked on have been given back.
     pub(in crate::gateway) async fn run(self: Arc<Self>) {
         let shutdown = self.app.shutdown.clone();
+        let mut working = JoinSet::new();
         loop {
-            if let Err(error) = self.look().await {
+            while working.try_join_next().is_some() {}
+            if let Err(error) = self.look(&mut working).await {
                 warn!(%error, "batches of requests were not looked for");
             }
             tokio::select! {
@@ -87,52 +86,115 @@ impl BatchRunner {
                 () = shutdown.cancelled() => break,
             }
         }
-        let _all = self.slots.acquire_many(RUNNING).await;
+        while working.join_next().await.is_some() {}
     }
 
-    async fn look(self: &Arc<Self>) -> Result<(), ObjectError> {
-        for (owner, name) in batches::open(self.objects()).await? {
-            let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-                return Ok(());
-            };
-            let batch = BatchName { owner, name };
-            if !self.begin_here(&batch.name) {
-                continue;
-            }
-            let runner = self.clone();
-            tokio::spawn(async move {
-                let worked = runner.work_on(&batch).await;
-                runner.end_here(&batch.name);
-                drop(slot);
-                match worked {
-                    // The next one may have waited for this.
-                    Ok(true) => runner.app.new_batch.notify_one(),
-                    Ok(false) => {}
-                    Err(error) => {
-                        let (batch, error) = (batch.name, error.problem.detail);
-                        warn!(batch, error, "a batch of requests is tried again");
+    /// Looks at all open batches, and begins with those that it can take.
+    async fn look(self: &Arc<Self>, working: &mut JoinSet<()>) -> Result<(), ObjectError> {
+        let open = batches::open(self.objects()).await?;
+        let name = |(owner, name)| BatchName { owner, name };
+        let open: Vec<BatchName> = open.into_iter().map(name).collect();
+        let others: Vec<BatchName> = {
+            let schedule = self.schedule();
+            let is_other = |name: &&BatchName| !schedule.is_here(name);
+            open.iter().filter(is_other).cloned().collect()
+        };
+        let mut found = stream::iter(others)
+            .map(|name| async move {
+                let found = batches::find(self.objects(), &name.owner, &name.name).await;
+                (name, found)
+            })
+            .buffered(LOOKED_AT);
+        let mut free = Vec::new();
+        while let Some((name, found)) = found.next().await {
+            match found {
+                Ok(Some(document)) => {
+                    let Some(batch) = self.check(&name, &document).await else {
+                        continue;
+                    };
+                    match document.only_ends() {
+                        true => self.spawn(batch, &self.ending, working),
+                        false => free.push(batch),
                     }
                 }
-            });
+                // Its sign was written and it was not, yet or ever: the sweep takes what is old.
+                Ok(None) => {}
+                Err(error) => warn!(batch = name.name, %error, "a batch was not looked at"),
+            }
         }
+        while self.running.available_permits() > 0 {
+            let next = self.schedule().next(&mut free);
+            let Some(next) = next else {
+                break;
+            };
+            self.spawn(next, &self.running, working);
+        }
+        self.schedule().note(&free, &open);
         Ok(())
     }
 
-    fn begin_here(&self, name: &str) -> bool {
-        let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
-        here.insert(name.to_owned())
+    /// The batch, where it can be taken.
+    async fn check(&self, name: &BatchName, document: &BatchDocument) -> Option<FreeBatch> {
+        if document.is_damaged {
+            if self.schedule().tell_damaged(name) {
+                warn!(batch = name.name, "what is stored of a batch is damaged");
+            }
+            return None;
+        }
+        if document.status.is_final() {
+            let closed = batches::close(self.objects(), &name.owner, &name.name).await;
+            if let Err(error) = closed {
+                warn!(batch = name.name, %error, "the sign of a batch that has ended stays");
+            }
+            return None;
+        }
+        if !document.wants_work() {
+            return None;
+        }
+        let now = Instant::now();
+        self.schedule().free(name, document, &self.name, now)
     }
 
-    fn end_here(&self, name: &str) {
-        let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
-        here.remove(name);
+    /// Works on a batch, if there is a place for it.
+    fn spawn(
+        self: &Arc<Self>,
+        batch: FreeBatch,
+        places: &Arc<Semaphore>,
+        working: &mut JoinSet<()>,
+    ) {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            return;
+        };
+        self.schedule().begin(&batch.name);
+        let here = Here {
+            runner: self.clone(),
+            name: batch.name.clone(),
+        };
+        working.spawn(async move {
+            let runner = here.runner.clone();
+            let worked = runner.work_on(&batch, place).await;
+            drop(here);
+            match worked {
+                // The next one may have waited for this.
+                Ok(true) => runner.app.new_batch.notify_one(),
+                Ok(false) => {}
+                Err(error) => {
+                    let (batch, error) = (batch.name.name, error.problem.detail);
+                    warn!(batch, error, "a batch of requests is tried again");
+                }
+            }
+        });
     }
 
-    fn objects(&self) -> &dyn Objects {
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn objects(&self) -> &dyn Objects {
         &*self.app.backends.objects
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         batch: &BatchName,
         change: impl FnMut(&mut BatchDocument) -> bool + Send,
@@ -140,32 +202,27 @@ impl BatchRunner {
         batches::change(self.objects(), &batch.owner, &batch.name, change).await
     }
 
-    /// Works on a batch until it ends, is paused, or this gateway stops or loses it. False where there is
-    /// nothing to do.
-    async fn work_on(&self, batch: &BatchName) -> ApiResult<bool> {
+    /// Works on a batch until it ends, is paused or gives way, or this gateway stops or loses it. False where another gateway
+    /// was faster.
+    async fn work_on(&self, batch: &FreeBatch, place: OwnedSemaphorePermit) -> ApiResult<bool> {
+        let FreeBatch { name, abandoned } = batch;
         let mut is_mine = false;
-        let taken = self.change(batch, |document| {
-            is_mine = document.wants_work() && document.hold(&self.name);
+        let taken = self.change(name, |document| {
+            is_mine = document.wants_work() && document.hold(&self.name, abandoned.as_ref());
             is_mine
         });
-        let Some(document) = taken.await? else {
-            // Its sign was written and it was not, yet or ever: the sweep takes what is old.
+        let taken = taken.await?;
+        let Some(document) = taken.filter(|_| is_mine) else {
             return Ok(false);
         };
-        if document.status.is_final() {
-            batches::close(self.objects(), &batch.owner, &batch.name).await?;
-            return Ok(false);
-        }
-        if !is_mine {
-            return Ok(false);
-        }
         let stop = self.app.shutdown.child_token();
+        let work = BatchWork::new(self, name, &stop);
         let worked = tokio::select! {
-            worked = self.answer_all(batch, document, &stop) => worked,
-            () = self.keep(batch, &stop) => Ok(()),
+            worked = work.run(document, place) => worked,
+            () = self.keep(name, &stop) => Ok(()),
         };
         // Also after a failure: somebody else may do better.
-        let released = self.change(batch, |document| {
+        let released = self.change(name, |document| {
             let is_mine = document.is_held_by(&self.name);
             document.release();
             is_mine
@@ -174,261 +231,26 @@ impl BatchRunner {
         worked.map(|()| true)
     }
 
-    /// Renews the lease; ends where another gateway has it. A cancellation stops the lines that are being answered.
+    /// Renews the lease; ends where another gateway has it. A cancellation, and the end of the batch's time, stop the lines
+    /// that are being answered.
     async fn keep(&self, batch: &BatchName, stop: &CancellationToken) {
         loop {
             sleep(RENEW_EVERY).await;
             let mut is_lost = false;
             let kept = self.change(batch, |document| {
-                is_lost = document.status.is_final() || !document.hold(&self.name);
+                is_lost = document.status.is_final() || !document.hold(&self.name, None);
                 !is_lost
             });
             match kept.await {
                 Ok(Some(document)) if !is_lost => {
-                    if document.status == RequestBatchStatus::Cancelling {
+                    if document.status == RequestBatchStatus::Cancelling || document.is_late() {
                         stop.cancel();
                     }
                 }
                 Ok(_) => return,
-                // The lease holds for a while.
+                // Nobody else takes it for a while.
                 Err(error) => warn!(batch = batch.name, %error, "a batch's lease is not renewed"),
             }
         }
     }
-
-    async fn answer_all(
-        &self,
-        batch: &BatchName,
-        mut document: BatchDocument,
-        stop: &CancellationToken,
-    ) -> ApiResult<()> {
-        let input = files::find(self.objects(), &batch.owner, &document.input).await?;
-        let Some(input) = input else {
-            let error = ApiError::new(
-                ProblemCode::NotFound,
-                "the file of requests was deleted, or its time is over; upload it again",
-            );
-            document.faults = vec![input::fault(&error, None)];
-            return self
-                .finish(batch, document, RequestBatchStatus::Failed)
-                .await;
-        };
-        let lines = |document: &BatchDocument| {
-            let file = (document.input.as_str(), input.parts);
-            let objects = self.app.backends.objects.clone();
-            let longest = self.app.config.body_limit();
-            InputLines::at(objects, &batch.owner, file, document.place, longest)
-        };
-        if document.status == RequestBatchStatus::Validating {
-            match input::check(lines(&document), document.endpoint).await? {
-                Ok(total) => document = self.start(batch, total).await?,
-                Err(faults) => {
-                    document.faults = faults;
-                    return self
-                        .finish(batch, document, RequestBatchStatus::Failed)
-                        .await;
-                }
-            }
-        }
-        let mut lines = lines(&document);
-        loop {
-            if document.status == RequestBatchStatus::Cancelling {
-                return self
-                    .finish(batch, document, RequestBatchStatus::Cancelled)
-                    .await;
-            }
-            let is_late = document.is_late();
-            if document.paused && !is_late {
-                return Ok(());
-            }
-            let (some, end) = next_lines(&mut lines, document.place).await?;
-            if some.is_empty() {
-                let status = match document.has_expired {
-                    true => RequestBatchStatus::Expired,
-                    false => RequestBatchStatus::Completed,
-                };
-                return self.finish(batch, document, status).await;
-            }
-            let piece = tokio::select! {
-                piece = self.answer(batch, &document, some, is_late) => piece?,
-                () = stop.cancelled() => match self.change(batch, |_| false).await? {
-                    // Cancelled by its owner: what of this piece was answered is not written.
-                    Some(known) if !self.app.shutdown.is_cancelled() => {
-                        document = known;
-                        continue;
-                    }
-                    _ => return Ok(()),
-                }
-            };
-            match self.write(batch, &document, piece, end, is_late).await? {
-                Some(next) => document = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Notes that the lines have been checked.
-    async fn start(&self, batch: &BatchName, total: u64) -> ApiResult<BatchDocument> {
-        let started = self.change(batch, |document| {
-            document.counts.total = total;
-            document.times.in_progress.get_or_insert_with(now);
-            // It may have been cancelled meanwhile.
-            if document.status == RequestBatchStatus::Validating {
-                document.status = RequestBatchStatus::InProgress;
-            }
-            true
-        });
-        started.await?.ok_or_else(super::no_batch)
-    }
-
-    /// Answers some lines, several at a time; the outputs have their order.
-    async fn answer(
-        &self,
-        batch: &BatchName,
-        document: &BatchDocument,
-        lines: Vec<InputLine>,
-        is_late: bool,
-    ) -> ApiResult<Piece> {
-        let context = LineContext {
-            app: &self.app,
-            owner: &document.owner,
-            batch: &batch.name,
-            endpoint: document.endpoint,
-        };
-        let size: usize = lines.iter().map(InputLine::size).sum();
-        let _memory = HeldMemory::wait(&self.app.bodies, size as u64).await;
-        let answered = stream::iter(lines).map(|line| async {
-            match is_late {
-                true => context.expire(&line),
-                false => context.answer(line).await,
-            }
-        });
-        let answered: Vec<AnsweredLine> = answered.buffered(AT_ONCE).try_collect().await?;
-        let mut piece = Piece::default();
-        for line in answered {
-            match line.is_answer {
-                true => {
-                    piece.answered += 1;
-                    piece.answers.extend(line.text);
-                }
-                false => {
-                    piece.refused += 1;
-                    piece.refusals.extend(line.text);
-                }
-            }
-        }
-        Ok(piece)
-    }
-
-    /// Writes the outputs of some lines; none where another gateway has done so meanwhile.
-    async fn write(
-        &self,
-        batch: &BatchName,
-        document: &BatchDocument,
-        piece: Piece,
-        end: InputPlace,
-        is_late: bool,
-    ) -> Result<Option<BatchDocument>, ObjectError> {
-        let Piece {
-            answers,
-            refusals,
-            answered,
-            refused,
-        } = piece;
-        let answers = self.write_part(batch, &document.answers, answers).await?;
-        let refusals = self.write_part(batch, &document.refusals, refusals).await?;
-        let written = self.change(batch, |known| {
-            let is_next = known.place == document.place && known.is_held_by(&self.name);
-            if is_next {
-                known.place = end;
-                known.answers = answers.clone();
-                known.refusals = refusals.clone();
-                known.counts.completed += answered;
-                known.counts.failed += refused;
-                known.has_expired |= is_late;
-            }
-            is_next
-        });
-        let written = written.await?;
-        Ok(written.filter(|known| known.place == end && known.is_held_by(&self.name)))
-    }
-
-    async fn write_part(
-        &self,
-        batch: &BatchName,
-        file: &OutputFile,
-        content: Vec<u8>,
-    ) -> Result<OutputFile, ObjectError> {
-        let mut file = file.clone();
-        if !content.is_empty() {
-            file.bytes += content.len() as u64;
-            let content = Bytes::from(content);
-            files::put_part(
-                self.objects(),
-                &batch.owner,
-                &file.name,
-                file.parts,
-                content,
-            )
-            .await?;
-            file.parts += 1;
-        }
-        Ok(file)
-    }
-
-    /// Puts the outputs together and ends the batch.
-    async fn finish(
-        &self,
-        batch: &BatchName,
-        document: BatchDocument,
-        status: RequestBatchStatus,
-    ) -> ApiResult<()> {
-        let (objects, finalizing) = (self.objects(), now());
-        for (file, kind) in [(&document.answers, "output"), (&document.refusals, "error")] {
-            if file.parts == 0 {
-                continue;
-            }
-            let head = FileHead {
-                bytes: file.bytes,
-                parts: file.parts,
-                created_at: finalizing,
-                expires_at: finalizing + LIFETIME.as_secs(),
-                filename: format!("{}_{kind}.jsonl", super::batch_id(&batch.name)),
-                purpose: FilePurpose::BatchOutput,
-            };
-            files::put_head(objects, &batch.owner, &file.name, &head).await?;
-        }
-        let ended = self.change(batch, |known| {
-            let is_mine = known.is_held_by(&self.name) && known.place == document.place;
-            if is_mine {
-                known.times.finalizing = Some(finalizing);
-                known.faults = document.faults.clone();
-                known.end(status);
-            }
-            is_mine
-        });
-        let Some(ended) = ended.await?.filter(|known| known.status.is_final()) else {
-            return Ok(());
-        };
-        batches::close(objects, &batch.owner, &batch.name).await?;
-        info!(batch = batch.name, status = ?ended.status, "a batch of requests has ended");
-        Ok(())
-    }
-}
-
-/// The next lines to answer together, and the place behind them.
-async fn next_lines(
-    lines: &mut InputLines,
-    mut end: InputPlace,
-) -> Result<(Vec<InputLine>, InputPlace), ObjectError> {
-    let (mut some, mut size) = (Vec::new(), 0);
-    while some.len() < PIECE_LINES && size < PIECE_BYTES {
-        let Some(line) = lines.next().await? else {
-            break;
-        };
-        size += line.size();
-        end = line.end;
-        some.push(line);
-    }
-    Ok((some, end))
 }
