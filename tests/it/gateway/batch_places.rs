@@ -38,9 +38,9 @@ async fn alter(fixture: &GatewayFixture, path: &str, change: impl Fn(&mut Value)
     let objects = &fixture.backends.objects;
     let name = path.rsplit('_').next().context("a name")?;
     let all = objects.list(ObjectKey::REQUEST_BATCHES, None, 100).await?;
-    let key = all.entries.into_iter().map(|entry| entry.key);
+    let mut keys = all.entries.into_iter().map(|entry| entry.key);
     let suffix = format!("{name}.json");
-    let key = key.filter(|key| key.as_str().ends_with(&suffix)).next();
+    let key = keys.find(|key| key.as_str().ends_with(&suffix));
     let key = key.context("no document")?;
     loop {
         let (content, version) = objects.get_versioned(&key).await?;

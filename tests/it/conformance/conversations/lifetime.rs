@@ -98,7 +98,7 @@ pub(super) async fn conversations_of_all_owners_are_found_by_their_age(
 pub(super) async fn what_has_ended_is_taken_off_its_owners_list(
     conversations: Arc<dyn Conversations>,
 ) {
-    let owner = unique().to_string();
+    let owner = unique();
     let of_owner = |lifetime_seconds| Conversation {
         owner: owner.clone(),
         lifetime_seconds,
