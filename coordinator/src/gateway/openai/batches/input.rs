@@ -97,6 +97,7 @@ impl InputLines {
     /// The next line that is not blank; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<InputLine>, ObjectError> {
         loop {
+            self.pass_over_blank_lines().await;
             let mut is_long = false;
             let mut looked_at = 0;
             let end = loop {
@@ -139,6 +140,21 @@ impl InputLines {
                 end: self.place,
                 memory,
             }));
+        }
+    }
+
+    /// Goes past the whole blank lines at the buffer's beginning, all at once: a file may have millions.
+    async fn pass_over_blank_lines(&mut self) {
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+        let blank = self.buffer.iter().take_while(|byte| is_blank(byte)).count();
+        let is_end = |byte: &u8| *byte == b'\n';
+        let whole = self.buffer[..blank].iter().rposition(is_end);
+        let whole = whole.map_or(0, |end| end + 1);
+        if whole > 0 {
+            let ends = self.buffer[..whole].iter().filter(|byte| is_end(byte));
+            self.place.line += ends.count() as u64;
+            self.skip(whole);
+            tokio::task::yield_now().await;
         }
     }
 
@@ -337,6 +353,16 @@ mod tests {
             [id(r#"{"custom_id": 1}"#), id("["), custom_id(None)],
             [""; 3]
         );
+    }
+
+    #[tokio::test]
+    async fn blank_lines_are_counted_and_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let blank = b"\n".repeat(1 << 16);
+        let parts = [&blank[..], b" \r\na\n\n", b"\nb"];
+        let read = all(lines(folder.path(), &parts, InputPlace::default(), 100).await).await;
+        let before = 1 << 16;
+        assert_eq!(read, [text(before + 2, "a"), text(before + 5, "b")]);
     }
 
     #[tokio::test]
