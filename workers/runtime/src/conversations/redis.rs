@@ -104,6 +104,19 @@ impl RedisConversations {
             .await?;
         fields::snapshot(&all)
     }
+
+    /// Puts a conversation on its owner's list, where it is not there.
+    async fn enlist(&self, conversation: &Conversation) -> Result<(), StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("ZADD")
+            .arg(keys::owner(&conversation.owner))
+            .arg("NX")
+            .arg(conversation.created_ms)
+            .arg(conversation.id.as_str())
+            .ignore();
+        self.connection.run(&pipeline).await
+    }
 }
 
 #[async_trait]
@@ -132,17 +145,7 @@ impl Conversations for RedisConversations {
             scripts::EXISTING => CreateOutcome::Existing { ready },
             _ => return Ok(CreateOutcome::Mismatch),
         };
-        self.connection
-            .run::<()>(
-                redis::pipe()
-                    .cmd("ZADD")
-                    .arg(keys::owner(&conversation.owner))
-                    .arg("NX")
-                    .arg(conversation.created_ms)
-                    .arg(id.as_str())
-                    .ignore(),
-            )
-            .await?;
+        self.enlist(conversation).await?;
         self.add_waiting(id, queued).await?;
         Ok(outcome)
     }
@@ -380,6 +383,10 @@ impl Conversations for RedisConversations {
             .zrem(keys::owner(&conversation.owner), id.as_str())
             .ignore();
         self.connection.run::<()>(&pipeline).await?;
+        // Somebody may have created it again before it was taken off the list.
+        if let Some(again) = self.read(id).await? {
+            self.enlist(&again.conversation).await?;
+        }
         Ok(true)
     }
 
