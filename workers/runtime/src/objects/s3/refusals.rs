@@ -114,6 +114,6 @@ fn is_answered<E>(error: Option<&SdkError<E>>) -> bool {
     let Some(error) = error else { return true };
     // 501: it does not know conditions, which it looks at after the rights.
     let status = super::status(error);
-    let is_answer = |status| status == 501 || status < 500 && status != 429;
+    let is_answer = |status: u16| status == 501 || status < 500 && status != 429;
     !is_refused(error) && status.is_some_and(is_answer)
 }
