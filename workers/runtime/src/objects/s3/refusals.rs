@@ -112,6 +112,8 @@ impl S3Objects {
 /// Whether the store said something else than that it refuses, or that it is in trouble.
 fn is_answered<E>(error: Option<&SdkError<E>>) -> bool {
     let Some(error) = error else { return true };
+    // 501: it does not know conditions, which it looks at after the rights.
     let status = super::status(error);
-    !is_refused(error) && status.is_some_and(|status| status < 500 && status != 429)
+    let is_answer = |status: u16| status == 501 || status < 500 && status != 429;
+    !is_refused(error) && status.is_some_and(is_answer)
 }
