@@ -11,10 +11,14 @@ mod tables;
 mod tokenizer;
 mod weak_labels;
 
-pub use datasets::dialogs::DialogDataset;
+pub use datasets::dialogs::{DialogDataset, DialogSummary};
 pub use datasets::instruct::{InstructDataset, InstructSummary, TaskFile};
-pub use datasets::labelled_reports::{LabelledReport, report_table_samples, samples};
-pub use datasets::reports::{Coverage, ReportSample, report_samples, write_reports};
+pub use datasets::labelled_reports::{
+    LabelledReport, SelectedReports, report_table_samples, samples,
+};
+pub use datasets::reports::{
+    Coverage, ReportSample, report_samples, selection_words, write_reports,
+};
 pub use datasets::tasks::answers::{
     ANSWER_TOKENS, AnswerRequest, PredictedReport, answer, corrections, questions, write_task_file,
 };
