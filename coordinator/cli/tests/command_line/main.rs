@@ -4,6 +4,7 @@
 use std::process::{Command, Output};
 
 mod data_sets;
+mod finetune;
 mod services;
 
 fn radialog(arguments: &[&str]) -> Output {
@@ -64,6 +65,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "pairs"],
         &["prepare", "tokenizer"],
         &["prepare", "tasks"],
+        &["finetune"],
         &["train", "findings"],
         &["train", "alignment"],
         &["train", "chexbert"],

@@ -97,19 +97,16 @@ impl TableCheck {
                 .seen
                 .entry(patient.clone())
                 .or_insert((Some(side), line));
-            match first.0 {
-                Some(other) if other != side => {
-                    let earlier = first.1;
-                    first.0 = None;
-                    self.fault(
-                        &patients.table,
-                        line,
-                        format!(
-                            "patient '{patient}' is on two sides: {side} here, {other} in line {earlier}"
-                        ),
-                    );
-                }
-                _ => {}
+            if let Some(other) = first.0
+                && other != side
+            {
+                let earlier = first.1;
+                first.0 = None;
+                self.fault(
+                    &patients.table,
+                    line,
+                    format!("patient '{patient}' is on two sides: {side} here, {other} in line {earlier}"),
+                );
             }
         }
         Some(side)
