@@ -93,7 +93,7 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one_with_and_
     );
     let csv = fixture.text("parts/metrics.csv");
     assert!(csv.starts_with(
-        "epoch,step,rate,train_loss,validation_loss,validation_itc,validation_itm,validation_lm,"
+        "epoch,step,rate,train_loss,validation_loss,validation_itc,validation_itm,validation_lm\n"
     ));
 }
 
