@@ -6,6 +6,8 @@
 //! a lenient reader takes everything behind an unclosed quote for one field, to the end of the file; here only the
 //! broken row is lost, and it is named with its line.
 //!
+//! The sides of a data set are known by each of their usual names, too ([`split_name`]).
+//!
 //! Cells stand between commas, or what else the header, or a line `sep=;` before it, shows.
 //!
 //! Cells that a spreadsheet would run as formulas are written with an apostrophe in front ([`escaped`]); every reader takes
@@ -15,11 +17,13 @@ mod formula;
 mod header;
 mod parser;
 mod reader;
+mod split;
 
 pub use formula::{escaped, unescaped};
 pub use header::{Header, MissingColumn};
 pub use parser::{LONGEST_ROW, MalformedRow, Row, RowParser};
 pub use reader::{TableError, TableReader};
+pub use split::split_name;
 
 /// What programs write where they have no value.
 const MISSING: [&str; 6] = ["", "nan", "NaN", "NA", "None", "null"];

@@ -159,7 +159,7 @@ fn every_adapter_and_its_task_is_part_of_the_components_hash_and_goes_with_an_as
     let assembly = BundleAssembly {
         name: "assembled".into(),
         version: "1".into(),
-        license: "none".into(),
+        license: Some("none".into()),
         half: false,
         parts: [(Stage::Language, bundle.path(""))].into(),
     };

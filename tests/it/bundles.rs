@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::ComponentConfigs;
 use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder, ReportLabeler};
 use radialog_models::bundle::{
     Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
 };
+use radialog_models::bundle::{ComponentConfigs, read_manifest};
 use radialog_models::tensors::TensorSpec;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, RelativePath, Stage};
@@ -208,7 +208,7 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
     let assembly = BundleAssembly {
         name: "mixed".to_owned(),
         version: "1".to_owned(),
-        license: "none".to_owned(),
+        license: None,
         half: true,
         parts: Stage::ALL
             .into_iter()
@@ -234,6 +234,8 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
         bundle.manifest().random_weights,
         "what is random stays called so"
     );
+    let part = read_manifest(&sources[0])?;
+    assert_eq!(bundle.manifest().license, part.license);
     let size =
         |dir: &Path| -> Result<u64> { Ok(fs::metadata(dir.join("findings.safetensors"))?.len()) };
     assert!(size(&target)? * 10 < size(&sources[1])? * 6);

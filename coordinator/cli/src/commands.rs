@@ -15,6 +15,7 @@ mod dlq;
 mod doctor;
 mod evaluate;
 mod export;
+mod finetune;
 mod gateway;
 mod plan;
 mod prepare;
@@ -97,6 +98,7 @@ pub(crate) enum Command {
     Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
     Train(train::TrainArgs),
+    Finetune(finetune::FinetuneArgs),
     Verify(verify::VerifyArgs),
     /// Print a shell's completion script
     ///
@@ -138,6 +140,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(args) => ended_by_signals(export::run(args)).await,
         Command::Prepare(args) => ended_by_signals(prepare::run(args)).await,
         Command::Train(args) => train::run(args).await,
+        Command::Finetune(args) => finetune::run(args).await,
         Command::Verify(args) => ended_by_signals(verify::run(args)).await,
         Command::Completions { shell } => {
             // It gives up on an output that cannot be written.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use radialog_schemas::table::Row;
+use radialog_schemas::table::{Row, split_name};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
@@ -96,7 +96,8 @@ impl StudyEntries for ManifestEntries {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
-            if self.wanted_split.is_none() || self.wanted_split.as_deref() == self.split_of(&row) {
+            let wanted = self.wanted_split.as_deref().map(split_name);
+            if wanted.is_none() || wanted == self.split_of(&row).map(split_name) {
                 return Some(self.entry(&row));
             }
         }

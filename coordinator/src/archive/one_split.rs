@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use radialog_schemas::table::split_name;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use crate::CoordinatorError;
@@ -47,7 +48,8 @@ impl StudyEntries for OneSplitEntries {
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
             match self.entries.next().await? {
-                Ok(entry) if entry.split.as_deref() != Some(self.split.as_str()) => {}
+                Ok(entry)
+                    if entry.split.as_deref().map(split_name) != Some(split_name(&self.split)) => {}
                 entry => return Some(entry),
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::table::Row;
+use radialog_schemas::table::{Row, split_name};
 use radialog_schemas::{GeneratedReport, TextPrompt};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
@@ -150,7 +150,7 @@ impl ReportEntries {
         };
         let cell = |column: usize| row.cell(column + shift);
         if let Some((column, wanted)) = &self.split
-            && cell(*column) != Some(wanted)
+            && cell(*column).map(split_name) != Some(split_name(wanted))
         {
             return None;
         }

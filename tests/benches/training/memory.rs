@@ -12,9 +12,9 @@ use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
 use radialog_tests::benchmark::{peak_memory, run};
 use radialog_training::data::batch_loader::BatchLoader;
-use radialog_training::data::labelled_images::{Batching, labelled_images};
+use radialog_training::data::labelled_images::{Batching, LabelledSides};
 use radialog_training::prepare::Sectioning;
-use radialog_training::recipe::{BlankLabels, ImageTable};
+use radialog_training::recipe::{ImageTable, LabelRule};
 
 use super::sections::generate;
 
@@ -75,6 +75,7 @@ pub(crate) fn child() -> Result<()> {
                 reports: here.join("reports"),
                 images: here.join("images"),
                 output: here.join("out.csv"),
+                name_study: false,
             };
             work.run(&|_, _| ())?;
         }
@@ -105,13 +106,13 @@ fn load(dir: &Path) -> Result<()> {
         labels: dir.join("labels.csv"),
         images: dir.join("images"),
     };
-    let images = labelled_images(&[table], "train")?;
+    let images = LabelledSides::read(&[table])?.train;
     let batching = Batching {
         input: InputSize {
             short_side: 512,
             side: 488,
         },
-        blank: BlankLabels::Mask,
+        rule: LabelRule::default(),
         augment: None,
         device: Device::Cpu,
     };

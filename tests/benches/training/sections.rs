@@ -54,6 +54,7 @@ pub(crate) fn compare() -> Result<()> {
             reports: path("reports"),
             images: path("images"),
             output: path("ours.csv"),
+            name_study: false,
         };
         let summary = work.run(&|_, _| ())?;
         ensure!(

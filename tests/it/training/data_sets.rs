@@ -29,6 +29,7 @@ fn archive() -> Vec<LabelledReport> {
     let sample = |index: usize| LabelledReport {
         dicom_id: format!("d{index}"),
         note_file: format!("s{}.txt", index / 2),
+        patient: None,
         findings: format!(" Report {index}: the heart is é large. "),
         labels: if index.is_multiple_of(3) {
             labels(&[])
@@ -267,7 +268,11 @@ fn rows_without_findings_or_of_another_split_are_left_out() {
     .unwrap();
     let splits = SplitTable::read(&splits).unwrap();
     let train = samples(&table, Some((&splits, "train")), &LabelTable::default()).unwrap();
-    assert_eq!(train.len(), 1);
+    assert_eq!(
+        train.words(),
+        "1 of 3 rows are used: 1 of another split left out, 1 without a findings section left out, 1 without labels"
+    );
+    let train = train.samples;
     assert_eq!(
         (train[0].dicom_id.as_str(), train[0].findings.as_str()),
         ("a", "one two")
@@ -276,6 +281,48 @@ fn rows_without_findings_or_of_another_split_are_left_out() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("validate"), "{error}");
+}
+
+#[test]
+fn an_image_without_findings_is_answered_in_words_where_every_image_is_taken_and_counted_where_it_is_not()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let (samples, prompts, task_prompts) =
+        (archive(), Prompts::default(), TaskPrompts::own().unwrap());
+    let run = |coverage| {
+        let instruct = InstructDataset {
+            samples: &samples,
+            prompts: &prompts,
+            task_prompts: &task_prompts,
+            tasks: dir.path().to_owned(),
+            mimic_nle: None,
+            coverage,
+            seed: 1,
+        };
+        let summary = instruct.run(&dir.path().join("out.json")).unwrap();
+        let made = read(&dir.path().join("out.json"));
+        let count = |output: &str| made.iter().filter(|made| made.output == output).count() as u64;
+        (summary.empty, count(""), count("no finding"))
+    };
+    assert_eq!(run(Coverage::EachImage { questions: 1 }), (0, 0, 40));
+    let (empty, found, _) = run(Coverage::Original);
+    assert_eq!(empty, found);
+    assert!(empty > 0, "as in the original's data set");
+}
+
+#[test]
+fn a_selection_that_takes_nothing_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let normal: Vec<LabelledReport> = archive().into_iter().step_by(3).collect();
+    let path = dir.path().join("reports.json");
+    let write = |coverage| write_reports(&path, &normal, &Prompts::default(), coverage, 1);
+    let error = write(Coverage::Original).unwrap_err().to_string();
+    assert!(
+        error.contains("0 of 40 without") && error.contains("--each-image"),
+        "{error}"
+    );
+    assert!(!path.exists());
+    assert_eq!(write(Coverage::EachImage { questions: 1 }).unwrap(), 40);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
 use radialog_training::trainers::{FindingsTrainer, Training, TrainingOutcome};
 
-use super::fixture::{RECIPE, TrainingFixture, without_seconds};
+use super::fixture::{RECIPE, TrainingFixture};
 
 const SIDE: usize = 96;
 const EPOCHS: u64 = 2;
@@ -47,14 +47,14 @@ fn fixture(more: &str) -> TrainingFixture<FindingsTrainer> {
 #[test]
 fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one() {
     let fixture = fixture("");
-    let whole = without_seconds(fixture.run_whole("whole"));
+    let whole = fixture.run_whole("whole");
     // Once inside each epoch.
-    let parts = without_seconds(fixture.run_in_parts("parts", &[2, 4]));
+    let parts = fixture.run_in_parts("parts", &[2, 4]);
     assert_eq!(whole, parts);
-    fixture.assert_same_bytes(
-        "whole",
-        "parts",
-        &["findings.safetensors", "optimizer.safetensors"],
+    fixture.assert_same_folders("whole", "parts");
+    assert_eq!(
+        fixture.text("parts/times.csv").lines().count() as u64,
+        1 + EPOCHS
     );
     let csv = fixture.text("parts/metrics.csv");
     assert_eq!(csv.lines().count() as u64, 1 + EPOCHS, "{csv}");
@@ -85,6 +85,89 @@ fn both_checkpoints_are_bundles_that_predict() {
             assert!(predicted.probability.is_finite());
         }
     }
+}
+
+#[test]
+fn what_uncertain_labels_count_as_is_said_and_follows_the_recipe() {
+    for (key, said) in [
+        ("", "14 labels of -1 count as absent: uncertain = \"zero\""),
+        ("uncertain = \"one\"", "count as present"),
+        ("uncertain = \"ignore\"", "are left out"),
+    ] {
+        let fixture = fixture(key);
+        let labels = fixture.text("labels.csv");
+        let changed = labels.lines().map(|line| match line.strip_suffix(",0") {
+            Some(row) => format!("{row},-1\n"),
+            None => format!("{line}\n"),
+        });
+        fixture.write("labels.csv", &changed.collect::<String>());
+        let notes = fixture.training("out", false).unwrap().notes();
+        assert!(notes.iter().any(|note| note.contains(said)), "{notes:?}");
+    }
+}
+
+#[test]
+fn a_score_that_no_validation_image_defines_is_empty_and_the_last_epoch_is_the_best() {
+    let fixture = fixture("");
+    let labels = fixture.text("labels.csv");
+    let changed = labels
+        .lines()
+        .map(|line| match line.contains(",validate,") {
+            true => line.replace(",1", ",0") + "\n",
+            false => format!("{line}\n"),
+        });
+    fixture.write("labels.csv", &changed.collect::<String>());
+    let notes = fixture.training("out", false).unwrap().notes();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("the last epoch counts as the best")),
+        "{notes:?}"
+    );
+    let rows = fixture.run_whole("out");
+    assert_eq!(
+        (rows[1].get("macro_auc"), rows[1].get("macro_f1")),
+        (None, None)
+    );
+    let csv = fixture.text("out/metrics.csv");
+    let names: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let last: Vec<&str> = csv.lines().last().unwrap().split(',').collect();
+    let place = names.iter().position(|name| *name == "macro_auc").unwrap();
+    assert_eq!(last[place], "", "{csv}");
+    let weights = |run: &str| fixture.bytes(&format!("out/{run}/findings.safetensors"));
+    assert!(weights("best") == weights("last"));
+}
+
+#[test]
+fn a_table_with_faults_stops_before_the_first_step() {
+    let fixture = fixture("");
+    let labels = fixture.text("labels.csv");
+    let first = labels
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .to_owned();
+    let second = labels
+        .lines()
+        .nth(2)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .to_owned();
+    let changed = labels
+        .replace(&first, "gone.png")
+        .replace(&second, "lost.png");
+    fixture.write("labels.csv", &changed);
+    let error = fixture.training("out", false).err().unwrap().to_string();
+    assert!(
+        error.contains("gone.png") && error.contains("lost.png") && error.contains("line 3"),
+        "{error}"
+    );
+    assert!(!fixture.path("out").exists(), "nothing was begun");
 }
 
 #[test]

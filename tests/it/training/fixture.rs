@@ -113,6 +113,30 @@ impl<S: Trainer> TrainingFixture<S> {
         }
     }
 
+    /// Holds all files that two trainings of the same recipe wrote to the same bytes, but for their times.
+    pub(super) fn assert_same_folders(&self, one: &str, other: &str) {
+        let files = |run: &str| {
+            let mut files: Vec<String> = Vec::new();
+            for folder in ["", "last/", "best/"] {
+                let entries = fs::read_dir(self.path(run).join(folder)).unwrap();
+                let names = entries.map(|entry| entry.unwrap());
+                let names = names.filter(|entry| entry.path().is_file());
+                files
+                    .extend(names.map(|entry| {
+                        folder.to_owned() + &entry.file_name().into_string().unwrap()
+                    }));
+            }
+            files.retain(|name| name != "times.csv");
+            files.sort();
+            files
+        };
+        assert_eq!(files(one), files(other));
+        for name in files(one) {
+            let [one, other] = [one, other].map(|run| self.bytes(&format!("{run}/{name}")));
+            assert!(one == other, "{name} differs");
+        }
+    }
+
     /// Copies PNG files of the preprocessing cases into a folder below, and returns their names in alphabetical order.
     pub(super) fn copy_images(&self, folder: &str) -> Vec<String> {
         let source = preprocessing_images();
@@ -136,13 +160,4 @@ pub(super) fn rows(outcome: TrainingOutcome) -> Vec<EpochMetrics> {
         TrainingOutcome::Complete(rows) => rows,
         TrainingOutcome::Interrupted => panic!("the training was interrupted"),
     }
-}
-
-/// The measurements without the times, which differ from run to run.
-pub(super) fn without_seconds(rows: Vec<EpochMetrics>) -> Vec<Vec<(String, f64)>> {
-    let timeless = |row: EpochMetrics| {
-        let values = row.0.into_iter();
-        values.filter(|(name, _)| name != "seconds").collect()
-    };
-    rows.into_iter().map(timeless).collect()
 }

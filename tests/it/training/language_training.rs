@@ -1,6 +1,6 @@
 //! `train language` from a recipe to checkpoints: an adapter beside frozen weights, and all weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
@@ -10,7 +10,11 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::RandomBundle;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::language::TrainingSequence;
+use radialog_models::prompt::Prompts;
+use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_schemas::Stage;
+use radialog_training::data::sample_form::SampleForm;
+use radialog_training::data::tokenized_dataset::TokenizedDataset;
 use radialog_training::data::tokenized_sample::TokenizedSample;
 use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::recipe::LanguageRecipe;
@@ -248,6 +252,76 @@ fn a_small_model_from_random_weights_learns_its_texts() {
         value("train_loss")
     );
     assert!(value("token_accuracy") > 0.8, "{}", value("token_accuracy"));
+}
+
+#[test]
+fn samples_that_are_split_off_are_all_of_their_patients() {
+    let fixture = fixture();
+    let tokenizer = LlamaTokenizer::from_file(&fixture.path("start/language.tokenizer.json"));
+    let encode = |patients: &HashMap<String, String>| {
+        TokenizedDataset::encode(
+            &[fixture.path("train.json")],
+            tokenizer.as_ref().unwrap(),
+            &SampleForm::new(Prompts::default()),
+            1024,
+            patients,
+            &fixture.path("scratch"),
+        )
+        .unwrap()
+    };
+    let groups = |samples: &TokenizedDataset| -> BTreeSet<u32> {
+        (0..samples.len()).map(|row| samples.group(row)).collect()
+    };
+    let by_image = encode(&HashMap::new());
+    assert_eq!(
+        (by_image.unnamed, groups(&by_image).len()),
+        (SAMPLES as u64, IMAGES)
+    );
+    let two = (0..IMAGES).map(|index| (format!("image{index}"), format!("p{}", index / 2)));
+    let by_patient = encode(&two.collect());
+    assert_eq!((by_patient.unnamed, groups(&by_patient).len()), (0, 2));
+    // One sample is asked for; its patient has six.
+    fixture.write(
+        "patients.csv",
+        "dicom_id,subject_id\nimage0,0\nimage1,0\nimage2,1\nimage3,1\n",
+    );
+    let keys = "data = [\"train.json\"]\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\nstart = \"start\"\n";
+    for (more, validation, said) in [
+        (
+            "patients = \"patients.csv\"\n",
+            "6 validation samples",
+            false,
+        ),
+        ("", "3 validation samples", true),
+    ] {
+        set_recipe(&fixture, &format!("{keys}{more}"));
+        let notes = fixture.training("noted", false).unwrap().notes();
+        assert!(notes.iter().any(|note| note == validation), "{notes:?}");
+        let says = notes.iter().any(|note| note.contains("name no patient"));
+        assert_eq!(says, said, "{notes:?}");
+    }
+}
+
+#[test]
+fn a_training_that_gets_no_better_ends_early_and_stays_ended() {
+    let fixture = fixture();
+    // Steps this small change nothing.
+    let keys = "start = \"start\"\nepochs = 6\nrate = 1e-30\npatience = 1\n";
+    assert_eq!(run_with(&fixture, "out", keys).len(), 2);
+    let again = rows(fixture.run("out", true, u64::MAX).unwrap());
+    assert_eq!(again.len(), 2);
+    let license = |dir: &str| {
+        fixture
+            .bundle(dir, Stage::Language)
+            .manifest()
+            .license
+            .clone()
+    };
+    assert!(
+        license("out/best").starts_with(&license("start")),
+        "the terms of the start go on to apply: {}",
+        license("out/best")
+    );
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl QualityFixture {
             images += &format!("{damaged},q{index},train,{labels}\n");
         }
         fs::write(dir.path().join("reports.csv"), reports).unwrap();
+        let pairs = images.lines().enumerate().map(|(index, line)| match index {
+            0 => format!("{},study_id,findings\n", line.trim()),
+            _ => format!("{line},s{index},The heart is large.\n"),
+        });
+        fs::write(dir.path().join("pairs.csv"), pairs.collect::<String>()).unwrap();
         fs::write(dir.path().join("labels.csv"), images).unwrap();
         Self { dir }
     }
@@ -78,6 +83,10 @@ impl QualityFixture {
                 labels: self.path("labels.csv"),
                 images: self.dir.path().to_owned(),
             }],
+            pairs: Some(ImageTable {
+                labels: self.path("pairs.csv"),
+                images: self.dir.path().to_owned(),
+            }),
             parts: parts.to_vec(),
             split: "test".into(),
             seed: 5,
@@ -137,6 +146,9 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
         3,
         "the bundle and two baselines"
     );
+    let pairs = &tables(QualityPart::Pairs)[0].rows;
+    assert_eq!(pairs.len(), 2, "the bundle and one baseline");
+    assert!(matches!(pairs[0].scores["BLEU-4"], ScoreCell::Measured(_)));
     assert!(
         tables(QualityPart::Image)[0]
             .rows
@@ -172,6 +184,55 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     assert_eq!(
         serde_json::to_value(&again).unwrap(),
         serde_json::to_value(&report).unwrap()
+    );
+}
+
+#[test]
+fn tables_without_training_rows_are_measured_without_baselines_and_too_few_images_are_told() {
+    let fixture = QualityFixture::new();
+    for name in ["reports.csv", "labels.csv"] {
+        let text = fs::read_to_string(fixture.path(name)).unwrap();
+        let kept = text.lines().filter(|line| !line.contains(",train,"));
+        fs::write(fixture.path(name), kept.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    let quality = fixture.quality(&QualityPart::ALL);
+    let (report, _) = quality
+        .measure(&fixture.bundle(&quality), &|_, _, _| {})
+        .unwrap();
+    let findings = &report.parts[&QualityPart::Findings];
+    let says = |part: &str| findings.notes.iter().any(|note| note.contains(part));
+    assert!(says("there is no prior"), "{:?}", findings.notes);
+    assert!(says("fewer than 10 images"), "{:?}", findings.notes);
+    assert_eq!(report.parts[&QualityPart::Report].tables[0].rows.len(), 1);
+}
+
+#[test]
+fn one_image_has_no_interval_and_a_patient_who_was_trained_on_is_told() {
+    let fixture = QualityFixture::new();
+    let labels = fs::read_to_string(fixture.path("labels.csv")).unwrap();
+    // Only the first image has "No Finding", and its patient has a training image.
+    let labels = labels
+        .replace("rgb.png,p1,test,1", "rgb.png,p1,test,0")
+        .replace(",q1,train", ",p0,train");
+    fs::write(fixture.path("labels.csv"), labels).unwrap();
+    let quality = fixture.quality(&[QualityPart::Findings]);
+    let (report, _) = quality
+        .measure(&fixture.bundle(&quality), &|_, _, _| {})
+        .unwrap();
+    let findings = &report.parts[&QualityPart::Findings];
+    let row = findings.tables[1].rows.iter();
+    let row = row.clone().find(|row| row.name == "No Finding").unwrap();
+    assert_eq!(row.scores["positive"], ScoreCell::Count(1));
+    assert!(
+        matches!(row.scores["AUC"], ScoreCell::Fixed(_)),
+        "{:?}",
+        row.scores["AUC"]
+    );
+    let says = |part: &str| findings.notes.iter().any(|note| note.contains(part));
+    assert!(
+        says("1 patients of this split have training images"),
+        "{:?}",
+        findings.notes
     );
 }
 

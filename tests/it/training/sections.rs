@@ -62,6 +62,7 @@ fn check_csv(reports: &[RecordedSections], recorded: &Path) -> Result<()> {
         reports: root.path().join("reports"),
         images: root.path().join("images"),
         output: root.path().join("sectioned.csv"),
+        name_study: false,
     };
     for report in reports {
         write_study(&sectioning, report)?;
@@ -135,6 +136,7 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
         reports,
         images,
         output: output.clone(),
+        name_study: false,
     }
     .run(&|_, _| ())
     .unwrap();
@@ -187,6 +189,7 @@ fn the_published_zip_gives_the_same_rows_as_its_folder() {
             reports: reports.to_owned(),
             images: images.clone(),
             output: output.clone(),
+            name_study: false,
         };
         let summary = sectioning.run(&|_, _| ()).unwrap();
         assert_eq!((summary.reports, summary.rows), (4, 4), "{summary:?}");
@@ -206,6 +209,7 @@ fn a_zip_that_is_damaged_or_none_is_named() {
             reports: reports.clone(),
             images: root.path().to_owned(),
             output,
+            name_study: false,
         }
         .run(&|_, _| ())
     };
@@ -222,4 +226,33 @@ fn a_zip_that_is_damaged_or_none_is_named() {
             .any(|problem| problem.contains("s2.txt") && problem.contains("cannot read")),
         "{summary:?}"
     );
+}
+
+#[test]
+fn a_study_column_with_a_name_gives_as_many_names_as_values() {
+    let root = tempfile::tempdir().unwrap();
+    let (reports, images) = (root.path().join("reports"), root.path().join("images"));
+    let patient = Path::new("p10/p10000001");
+    fs::create_dir_all(reports.join(patient)).unwrap();
+    fs::create_dir_all(images.join(patient).join("s1")).unwrap();
+    let text = " FINDINGS: clear, but\n for one\n";
+    fs::write(reports.join(patient).join("s1.txt"), text).unwrap();
+    fs::write(images.join(patient).join("s1/a.jpg"), b"").unwrap();
+    let output = root.path().join("sectioned.csv");
+    for (name_study, names) in [(false, 8), (true, 9)] {
+        let sectioning = Sectioning {
+            reports: reports.clone(),
+            images: images.clone(),
+            output: output.clone(),
+            name_study,
+        };
+        sectioning.run(&|_, _| ()).unwrap();
+        let text = fs::read_to_string(&output).unwrap();
+        let header = text.lines().next().unwrap();
+        assert_eq!(header.split(',').count(), names, "{header}");
+        assert_eq!(header.starts_with("study_id,"), name_study);
+        let row = SectionedReader::open(&output).unwrap().next().unwrap();
+        let row = row.unwrap();
+        assert_eq!((row.study.as_str(), row.dicom_id.as_str()), ("s1", "a"));
+    }
 }

@@ -6,5 +6,6 @@ pub mod image_text_pairs;
 pub mod labelled_images;
 pub(crate) mod pixels;
 pub mod sample_form;
+pub(crate) mod table_check;
 pub mod tokenized_dataset;
 pub mod tokenized_sample;

@@ -10,6 +10,9 @@ use radialog_models::language::LanguageError;
 use radialog_models::prompt::ChatPromptError;
 use radialog_models::tokenizers::TokenizerError;
 
+/// The most faults of tables that are shown.
+const LISTED: usize = 40;
+
 /// A failure of a preparation or a training.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
@@ -49,6 +52,9 @@ pub enum TrainingError {
         /// What is wrong.
         faults: Vec<String>,
     },
+    /// Tables that cannot be trained on; every fault of them, with its line.
+    #[error("the tables have {} fault(s), and nothing was begun:\n  {}", .0.len(), listed(.0))]
+    Tables(Vec<String>),
     /// Nothing to work on.
     #[error("{0}")]
     Empty(String),
@@ -123,6 +129,15 @@ impl TrainingError {
             reason: reason.into(),
         }
     }
+}
+
+/// The first faults, and how many more there are.
+fn listed(faults: &[String]) -> String {
+    let mut shown: Vec<String> = faults.iter().take(LISTED).cloned().collect();
+    if let Some(more) = faults.len().checked_sub(LISTED).filter(|more| *more > 0) {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join("\n  ")
 }
 
 fn place(line: Option<u64>) -> String {

@@ -3,6 +3,7 @@
 pub mod data;
 pub mod error;
 pub mod evaluation;
+pub mod finetune;
 pub mod losses;
 pub mod optimizer;
 pub mod prepare;

@@ -11,10 +11,14 @@ mod tables;
 mod tokenizer;
 mod weak_labels;
 
-pub use datasets::dialogs::DialogDataset;
+pub use datasets::dialogs::{DialogDataset, DialogSummary};
 pub use datasets::instruct::{InstructDataset, InstructSummary, TaskFile};
-pub use datasets::labelled_reports::{LabelledReport, report_table_samples, samples};
-pub use datasets::reports::{Coverage, ReportSample, report_samples, write_reports};
+pub use datasets::labelled_reports::{
+    LabelledReport, SelectedReports, report_table_samples, samples,
+};
+pub use datasets::reports::{
+    Coverage, ReportSample, report_samples, selection_words, write_reports,
+};
 pub use datasets::tasks::answers::{
     ANSWER_TOKENS, AnswerRequest, PredictedReport, answer, corrections, questions, write_task_file,
 };
@@ -25,6 +29,7 @@ pub use formats::pickle::import_embeddings;
 pub use formats::tensor_file::{TensorFileData, TensorFileHeader};
 pub use pairing::{Pairing, PairingSummary};
 pub use sources::mimic_cxr::{Sectioning, SectioningSummary};
+pub(crate) use sources::nih::class as nih_class;
 pub use sources::nih::{NihImages, read_nih};
 pub use sources::open_i::{OpenI, OpenIReports, RemovedWords, TagAgreement};
 pub use tables::csv_output::CsvOutput;
@@ -32,6 +37,7 @@ pub use tables::finding_labels::FindingLabels;
 pub use tables::image_table::{ImageRow, write_image_table};
 pub use tables::label_table::{LabelTable, LabelTableWriter};
 pub use tables::predictions::{PredictionsWriter, read_predictions};
+pub(crate) use tables::report_table::write as write_table;
 pub use tables::report_table::{
     PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table,
     write_report_table,

@@ -7,6 +7,8 @@ pub mod curves;
 mod findings;
 mod initial_weights;
 mod language;
+pub(crate) mod memory;
+mod times;
 mod training;
 
 pub use alignment::{AlignmentTrainer, ImageTextBatch};
@@ -14,5 +16,6 @@ pub use chexbert::ChexbertTrainer;
 pub use findings::FindingsTrainer;
 pub use language::LanguageTrainer;
 pub use training::{
-    Objective, StepReport, Trainer, Training, TrainingOutcome, TrainingPlan, can_resume,
+    Measurement, Objective, StepReport, Trainer, Training, TrainingOutcome, TrainingPlan,
+    can_resume,
 };

@@ -80,12 +80,9 @@ enum BundleCommand {
         /// Its version
         #[arg(long, default_value = "1")]
         version: String,
-        /// The terms under which it may be used
-        #[arg(
-            long,
-            default_value = "The terms of the training data and of the weights it started from apply."
-        )]
-        license: String,
+        /// The terms under which it may be used [default: those of all parts]
+        #[arg(long)]
+        license: Option<String>,
         /// Store matrices in half precision (f16)
         #[arg(long)]
         half: bool,

@@ -17,6 +17,8 @@ mod resampling;
 mod text;
 mod view;
 
+pub(super) use bundle::written;
+
 /// Score a finished run, a bundle, or texts in files
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {

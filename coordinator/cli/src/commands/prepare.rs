@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport, Sectioning, SplitTable,
-    TaskPrompts, report_table_samples, samples, write_reports,
+    Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport, Sectioning,
+    SelectedReports, SplitTable, TaskPrompts, report_table_samples, samples, selection_words,
+    write_reports,
 };
 
 use crate::args::SystemArg;
@@ -40,6 +41,9 @@ enum PrepareCommand {
     Labels(labels::LabelsArgs),
     /// Cut MIMIC-CXR reports into sections: one CSV row an image, with impression, findings, last paragraph, comparison
     ///
+    /// As in the original's file, each row begins with the study, for which the first line has no name: eight names stand over
+    /// nine values. pandas takes it for the index; Python's csv.DictReader wants --name-study. All commands here read both.
+    ///
     /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
     /// sectioned.csv
     Sections {
@@ -52,6 +56,9 @@ enum PrepareCommand {
         /// The CSV to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Name the first column, too: study_id
+        #[arg(long)]
+        name_study: bool,
     },
     /// Make the report-generation data set (RG): a prompt and the report that should follow
     ///
@@ -167,10 +174,12 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             reports,
             images,
             out,
+            name_study,
         } => sections(Sectioning {
             reports,
             images,
             output: out,
+            name_study,
         }),
         PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
@@ -182,6 +191,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 data.coverage(1),
                 seed,
             )?;
+            outln!("{}", selection_words(&samples, data.coverage(1)));
             outln!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -193,9 +203,13 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 tasks,
                 seed: data.samples.seed,
             };
+            let made = dialogs.run(&data.out)?;
+            if made.empty > 0 {
+                outln!("{} questions left out: their answers are empty", made.empty);
+            }
             outln!(
                 "{} conversations written to {}",
-                dialogs.run(&data.out)?,
+                made.dialogs,
                 data.out.display()
             );
             Ok(ExitCode::SUCCESS)
@@ -270,6 +284,13 @@ fn instruct(
             if file.made { "made" } else { "read" }
         );
     }
+    if summary.empty > 0 {
+        outln!(
+            "  {} answers are empty, as the original's are to which findings there are where there is none; --each-image answers \
+             \"no finding\"",
+            summary.empty
+        );
+    }
     let missing: Vec<_> = summary.missing.iter().map(|task| task.name()).collect();
     if !missing.is_empty() {
         outln!(
@@ -313,7 +334,7 @@ impl DataArgs {
 impl SampleArgs {
     fn read(&self) -> anyhow::Result<Vec<LabelledReport>> {
         if let Some(pairs) = &self.pairs {
-            return Ok(report_table_samples(pairs, &self.split)?);
+            return Ok(told(report_table_samples(pairs, &self.split)?));
         }
         let (sectioned, labels) = self
             .sectioned
@@ -326,6 +347,12 @@ impl SampleArgs {
             .map(SplitTable::read)
             .transpose()?;
         let split = splits.as_ref().map(|table| (table, self.split.as_str()));
-        Ok(samples(sectioned, split, &LabelTable::read(labels)?)?)
+        Ok(told(samples(sectioned, split, &LabelTable::read(labels)?)?))
     }
+}
+
+/// Says how many rows are used, and why others are not.
+fn told(selected: SelectedReports) -> Vec<LabelledReport> {
+    outln!("{}", selected.words());
+    selected.samples
 }

@@ -167,20 +167,31 @@ fn finish<S: Trainer>(
     stop: &CancellationToken,
     out: &Path,
 ) -> anyhow::Result<ExitCode> {
+    let outcome = run_with_progress(training, stop)?;
+    let shown = out.display();
+    let TrainingOutcome::Complete(_) = outcome else {
+        outln!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    outln!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a training to its end or until it is told to stop, and says how far it is and what each epoch came to.
+pub(super) fn run_with_progress<S: Trainer>(
+    training: Training<S>,
+    stop: &CancellationToken,
+) -> anyhow::Result<TrainingOutcome> {
     for note in training.notes() {
         errln!("{note}");
     }
     let bar = progress_bar()?;
     let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
     bar.finish_and_clear();
-    let shown = out.display();
-    let TrainingOutcome::Complete(rows) = outcome else {
-        outln!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
-        return Ok(ExitCode::from(EXIT_INTERRUPTED));
-    };
-    print_rows(&rows);
-    outln!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
-    Ok(ExitCode::SUCCESS)
+    if let TrainingOutcome::Complete(rows) = &outcome {
+        print_rows(rows);
+    }
+    Ok(outcome)
 }
 
 /// What each epoch came to, in the columns that the training has.
@@ -193,16 +204,12 @@ fn print_rows(rows: &[EpochMetrics]) {
     let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
     line(["epoch".to_owned()].into_iter().chain(heading).collect());
     for row in rows {
-        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
-        let cells = columns
-            .iter()
-            .map(|(name, _)| format!("{:>14.4}", value(name)));
-        line(
-            [value("epoch").to_string()]
-                .into_iter()
-                .chain(cells)
-                .collect(),
-        );
+        let cells = columns.iter().map(|(name, _)| match row.get(name) {
+            Some(value) => format!("{value:>14.4}"),
+            None => format!("{:>14}", "-"),
+        });
+        let epoch = row.get("epoch").unwrap_or_default();
+        line([epoch.to_string()].into_iter().chain(cells).collect());
     }
 }
 

@@ -95,6 +95,43 @@ fn open_data_becomes_a_data_set_step_by_step() {
         "--out",
         &path("tokenizer.json"),
     ]);
+    let printed = done(&[
+        "reports",
+        "--pairs",
+        &path("pairs.csv"),
+        "--each-image",
+        "--out",
+        &path("reports.json"),
+    ]);
+    assert!(
+        printed.contains("2 of 2 rows are used") && printed.contains("each of 2 images once"),
+        "{printed}"
+    );
+    // The original's selection takes one image without findings for 13 with: here, none.
+    let train = |out: &str, split: &str| {
+        let of = [
+            "reports",
+            "--pairs",
+            &path("pairs.csv"),
+            "--split",
+            split,
+            "--out",
+            &path(out),
+        ];
+        radialog(&[&["prepare"], of.as_slice()].concat())
+    };
+    let printed = text(&train("selected.json", "train").stdout);
+    assert!(
+        printed.contains("1 images with findings 2 times, 0 of 1 without"),
+        "{printed}"
+    );
+    let none = train("none.json", "test");
+    assert!(!none.status.success());
+    assert!(
+        text(&none.stderr).contains("0 of 2 rows are used: 2 of another split"),
+        "{}",
+        text(&none.stderr)
+    );
     done(&[
         "tasks",
         "--reports",

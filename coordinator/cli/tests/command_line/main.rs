@@ -4,6 +4,7 @@
 use std::process::{Command, Output};
 
 mod data_sets;
+mod finetune;
 mod services;
 mod version;
 
@@ -65,6 +66,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "pairs"],
         &["prepare", "tokenizer"],
         &["prepare", "tasks"],
+        &["finetune"],
         &["train", "findings"],
         &["train", "alignment"],
         &["train", "chexbert"],

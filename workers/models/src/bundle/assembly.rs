@@ -1,6 +1,6 @@
 //! Bundles made of components of others: what trainings wrote, put together to be served and handed on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +24,8 @@ pub struct BundleAssembly {
     pub name: String,
     /// The new bundle's version.
     pub version: String,
-    /// The terms under which the new bundle may be used.
-    pub license: String,
+    /// The terms under which the new bundle may be used; those of all parts without it.
+    pub license: Option<String>,
     /// Whether matrices are stored in half precision.
     pub half: bool,
     /// The bundle that each stage's component is taken from.
@@ -106,7 +106,10 @@ impl BundleAssembly {
             name: self.name.clone(),
             version: self.version.clone(),
             random_weights: false,
-            license: self.license.clone(),
+            license: match &self.license {
+                Some(license) => license.clone(),
+                None => licenses(parts),
+            },
             components: BTreeMap::new(),
             files: BTreeMap::new(),
         };
@@ -176,6 +179,23 @@ impl BundleAssembly {
             .then(|| HashMap::from([(ggml::METADATA_KEY.to_owned(), ggml::metadata(&types))]));
         safetensors::serialize_to_file(tensors, metadata, path).map_err(BundleError::unusable(path))
     }
+}
+
+/// The terms of all parts, each once; those of a part that went on from another one have that one's in them.
+fn licenses(parts: &[(Stage, Bundle)]) -> String {
+    let all: BTreeSet<&str> = parts
+        .iter()
+        .map(|(_, bundle)| bundle.manifest.license.as_str())
+        .collect();
+    let is_whole = |license: &&&str| {
+        all.iter()
+            .all(|other| other == *license || !other.contains(**license))
+    };
+    all.iter()
+        .filter(is_whole)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The tensors that inference reads.

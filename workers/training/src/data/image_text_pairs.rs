@@ -1,8 +1,8 @@
 //! Images with texts: the tables that the alignment training reads.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
 use crate::prepare::sections::strip;
 use crate::prepare::{SectionedReader, SplitTable, TableFile};
@@ -20,93 +20,113 @@ pub struct ImageTextPair {
 /// Makes ids of a text.
 type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, TrainingError>;
 
-/// Reads the pairs of a split that have a text, in the order of the tables.
-///
-/// # Errors
-/// A table without its columns, an image that is not there, or no pair.
-pub fn pairs(
-    tables: &[PairTable],
-    split: &str,
-    encode: Encode<'_>,
-) -> Result<Vec<ImageTextPair>, TrainingError> {
-    let mut pairs = Vec::new();
-    for table in tables {
-        match &table.split_table {
-            Some(splits) => {
-                sectioned(table, &SplitTable::read(splits)?, split, encode, &mut pairs)?
-            }
-            None => plain(table, split, encode, &mut pairs)?,
-        }
-    }
-    if pairs.is_empty() {
-        let reason =
-            format!("no pair with a text of the split '{split}' in the tables of the recipe");
-        return Err(TrainingError::Empty(reason));
-    }
-    // Told before hours of training and not in the middle of them.
-    let images: BTreeSet<&Path> = pairs.iter().map(|pair| pair.image.as_path()).collect();
-    if let Some(missing) = images.iter().find(|image| !image.is_file()) {
-        let reason =
-            "no such image: a table of the recipe names it; check its folder of images".to_owned();
-        return Err(TrainingError::Content {
-            path: missing.to_path_buf(),
-            line: None,
-            reason,
-        });
-    }
-    Ok(pairs)
+/// The pairs of the sides that a training reads, in the order of the tables.
+#[derive(Clone, Debug, Default)]
+pub struct PairSides {
+    /// Pairs to learn from.
+    pub train: Vec<ImageTextPair>,
+    /// Pairs that say which checkpoint is the best.
+    pub validate: Vec<ImageTextPair>,
+    /// What a user should know of the tables.
+    pub notes: Vec<String>,
 }
 
-fn plain(
-    table: &PairTable,
-    split: &str,
-    encode: Encode<'_>,
-    pairs: &mut Vec<ImageTextPair>,
-) -> Result<(), TrainingError> {
-    let mut rows = TableFile::open(&table.pairs)?
-        .with_hint(format!("it needs image, split and {}", table.text));
-    let (image, of_split) = (rows.column("image")?, rows.column("split")?);
-    let text = rows.column(&table.text)?;
-    while let Some(row) = rows.next_row()? {
-        let text = strip(row.cell(text).unwrap_or_default());
-        if row.cell(of_split) == Some(split) && !text.is_empty() {
-            pairs.push(ImageTextPair {
-                image: folder(table).join(row.cell(image).unwrap_or_default()),
-                ids: encode(text)?,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The rows of MIMIC-CXR as the original reads them: findings without newlines.
-fn sectioned(
-    table: &PairTable,
-    splits: &SplitTable,
-    split: &str,
-    encode: Encode<'_>,
-    pairs: &mut Vec<ImageTextPair>,
-) -> Result<(), TrainingError> {
-    for row in SectionedReader::open(&table.pairs)? {
-        let row = row?;
-        let text = match table.text.as_str() {
-            "findings" => row.report.findings.replace('\n', ""),
-            "impression" => row.report.impression.replace('\n', ""),
-            other => {
-                let reason = format!("its text is 'findings' or 'impression', not '{other}'");
-                return Err(TrainingError::line(&table.pairs, 1, reason));
+impl PairSides {
+    /// Reads the pairs that have a text.
+    ///
+    /// # Errors
+    /// A table without its columns, or a side without pairs; every image that is not there and every patient who is on two
+    /// sides, together.
+    pub fn read(tables: &[PairTable], encode: Encode<'_>) -> Result<Self, TrainingError> {
+        let (mut sides, mut check) = (Self::default(), TableCheck::default());
+        for table in tables {
+            match &table.split_table {
+                Some(splits) => {
+                    let splits = SplitTable::read(splits)?;
+                    sides.add_sectioned(table, &splits, encode, &mut check)?;
+                }
+                None => sides.add_plain(table, encode, &mut check)?,
             }
-        };
-        let text = strip(&text);
-        if splits.get(&row.dicom_id) == Some(split) && !text.is_empty() {
-            let image = folder(table).join(&row.image_folder).join(&row.image_file);
-            pairs.push(ImageTextPair {
-                image,
-                ids: encode(text)?,
-            });
+        }
+        sides.notes = check.finish()?;
+        for (split, pairs) in [("train", &sides.train), ("validate", &sides.validate)] {
+            if pairs.is_empty() {
+                let reason = format!(
+                    "no pair with a text of the split '{split}' in the tables of the recipe"
+                );
+                return Err(TrainingError::Empty(reason));
+            }
+        }
+        Ok(sides)
+    }
+
+    fn of(&mut self, side: Option<&str>) -> Option<&mut Vec<ImageTextPair>> {
+        match side {
+            Some("train") => Some(&mut self.train),
+            Some("validate") => Some(&mut self.validate),
+            _ => None,
         }
     }
-    Ok(())
+
+    fn add_plain(
+        &mut self,
+        table: &PairTable,
+        encode: Encode<'_>,
+        check: &mut TableCheck,
+    ) -> Result<(), TrainingError> {
+        let mut rows = TableFile::open(&table.pairs)?
+            .with_hint(format!("it needs image, split and {}", table.text));
+        let (image, of_split) = (rows.column("image")?, rows.column("split")?);
+        let text = rows.column(&table.text)?;
+        let mut patients = TablePatients::of(&table.pairs, &rows);
+        while let Some(row) = rows.next_row()? {
+            let side = check.side(&row, of_split, &mut patients);
+            let text = strip(row.cell(text).unwrap_or_default());
+            if let Some(pairs) = self.of(side).filter(|_| !text.is_empty()) {
+                let image = folder(table).join(row.cell(image).unwrap_or_default());
+                check.file(&table.pairs, row.line, &image);
+                pairs.push(ImageTextPair {
+                    image,
+                    ids: encode(text)?,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of MIMIC-CXR as the original reads them: findings without newlines.
+    fn add_sectioned(
+        &mut self,
+        table: &PairTable,
+        splits: &SplitTable,
+        encode: Encode<'_>,
+        check: &mut TableCheck,
+    ) -> Result<(), TrainingError> {
+        let mut patients = TablePatients::unnamed(&table.pairs);
+        for row in SectionedReader::open(&table.pairs)? {
+            let row = row?;
+            let text = match table.text.as_str() {
+                "findings" => row.report.findings.replace('\n', ""),
+                "impression" => row.report.impression.replace('\n', ""),
+                other => {
+                    let reason = format!("its text is 'findings' or 'impression', not '{other}'");
+                    return Err(TrainingError::line(&table.pairs, 1, reason));
+                }
+            };
+            let text = strip(&text);
+            let split = splits.get(&row.dicom_id);
+            let side = check.side_of(split, row.patient(), row.line, &mut patients);
+            if let Some(pairs) = self.of(side).filter(|_| !text.is_empty()) {
+                let image = folder(table).join(&row.image_folder).join(&row.image_file);
+                check.file(&table.pairs, row.line, &image);
+                pairs.push(ImageTextPair {
+                    image,
+                    ids: encode(text)?,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn folder(table: &PairTable) -> &Path {
@@ -127,14 +147,14 @@ mod tests {
         Ok(text.chars().map(u32::from).collect())
     }
 
-    fn read(dir: &Path, split_table: Option<&str>) -> Result<Vec<ImageTextPair>, TrainingError> {
+    fn read(dir: &Path, split_table: Option<&str>) -> Result<PairSides, TrainingError> {
         let table = PairTable {
             pairs: dir.join("pairs.csv"),
             images: None,
             text: "findings".to_owned(),
             split_table: split_table.map(|name| dir.join(name)),
         };
-        pairs(&[table], "train", &letters)
+        PairSides::read(&[table], &letters)
     }
 
     #[test]
@@ -145,24 +165,37 @@ mod tests {
             fs::write(image, "").unwrap();
         }
         let rows = format!(
-            "study_id,split,image,findings,Edema\n1,train,a.png, clear ,1\n2,test,a.png,x,\n3,train,a.png,,\n4,train,{},ok,\n",
+            "study_id,split,image,findings,Edema\n1,train,a.png, clear ,1\n2,test,a.png,x,\n3,train,a.png,,\n4,train,{},ok,\n5,val,a.png,v,\n\
+             6,extra,a.png,x,\n",
             whole.display()
         );
         fs::write(dir.path().join("pairs.csv"), rows).unwrap();
-        let pairs = read(dir.path(), None).unwrap();
+        let sides = read(dir.path(), None).unwrap();
+        assert_eq!(
+            sides.validate[0].ids,
+            letters("v").unwrap(),
+            "a side is known by its other names"
+        );
+        assert_eq!(sides.notes.len(), 1, "{:?}", sides.notes);
         let expected = [("clear", beside), ("ok", whole)].map(|(text, image)| ImageTextPair {
             image,
             ids: letters(text).unwrap(),
         });
-        assert_eq!(pairs, expected);
+        assert_eq!(sides.train, expected);
     }
 
     #[test]
     fn a_sectioned_table_is_joined_with_the_split_table() {
         let dir = tempfile::tempdir().unwrap();
         let folder = "files/p10/p10000001/s50000001";
-        fs::create_dir_all(dir.path().join(folder)).unwrap();
-        fs::write(dir.path().join(folder).join("d1.jpg"), "").unwrap();
+        for (folder, image) in [
+            (folder, "d1"),
+            (folder, "d2"),
+            ("files/p10/p2/s50000001", "d3"),
+        ] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join(format!("{image}.jpg")), "").unwrap();
+        }
         let header = crate::prepare::SECTIONED_COLUMNS.join(",");
         let row = |dicom: &str| {
             format!(
@@ -171,30 +204,44 @@ mod tests {
         };
         fs::write(
             dir.path().join("pairs.csv"),
-            format!("{header}\n{}{}", row("d1"), row("d2")),
+            format!(
+                "{header}\n{}{}{}",
+                row("d1"),
+                row("d2"),
+                row("d3").replace("p10000001", "p2")
+            ),
         )
         .unwrap();
         fs::write(
             dir.path().join("split.csv"),
-            "dicom_id,split\nd1,train\nd2,test\n",
+            "dicom_id,split\nd1,train\nd2,extra\nd3,validate\n",
         )
         .unwrap();
         let pairs = read(dir.path(), Some("split.csv")).unwrap();
-        assert_eq!(pairs.len(), 1);
-        assert_eq!(pairs[0].ids, letters("all is well").unwrap());
+        assert_eq!((pairs.train.len(), pairs.validate.len()), (1, 1));
+        assert_eq!(pairs.train[0].ids, letters("all is well").unwrap());
+        let splits = "dicom_id,split\nd1,train\nd2,test\nd3,validate\n";
+        fs::write(dir.path().join("split.csv"), splits).unwrap();
+        let error = read(dir.path(), Some("split.csv")).unwrap_err().to_string();
+        assert!(
+            error.contains("line 5: patient 'p10000001' is on two sides"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn an_image_that_is_not_there_is_named_before_anything_is_trained() {
+    fn all_images_that_are_not_there_are_named_before_anything_is_trained() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(
             dir.path().join("pairs.csv"),
-            "split,image,findings\ntrain,gone.png,x\n",
+            "split,image,findings\ntrain,gone.png,x\nvalidate,lost.png,x\n",
         )
         .unwrap();
         let error = read(dir.path(), None).unwrap_err().to_string();
         assert!(
-            error.contains("gone.png") && error.contains("no such image"),
+            error.contains("line 2: there is no image")
+                && error.contains("gone.png")
+                && error.contains("lost.png"),
             "{error}"
         );
     }

@@ -9,9 +9,10 @@ use rayon::prelude::*;
 
 use crate::data::augmentation::Augmentation;
 use crate::data::pixels::{pixels, stack};
+use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
 use crate::prepare::{FindingLabels, TableFile};
-use crate::recipe::{BlankLabels, ImageTable};
+use crate::recipe::{ImageTable, LabelRule};
 
 /// A training image of the findings classifier, with its 14 labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,43 +40,56 @@ pub struct ImageBatch {
 pub struct Batching {
     /// What the network sees of an image.
     pub input: InputSize,
-    /// What blank labels count as.
-    pub blank: BlankLabels,
+    /// What labels count as.
+    pub rule: LabelRule,
     /// Seed of the augmentation of this pass; none without it.
     pub augment: Option<u64>,
     /// The device on which batches are put.
     pub device: Device,
 }
 
-/// Reads which images a split has, in the order of the tables.
-///
-/// # Errors
-/// A table without the columns `image`, `split` and the 14 findings, another label than 1, 0, -1 or nothing, or no image.
-pub fn labelled_images(
-    tables: &[ImageTable],
-    split: &str,
-) -> Result<Vec<LabelledImage>, TrainingError> {
-    let mut images = Vec::new();
-    for table in tables {
-        let mut rows =
-            TableFile::open(&table.labels)?.with_hint("it needs image, split and the 14 findings");
-        let (image, of_split) = (rows.column("image")?, rows.column("split")?);
-        let findings = rows.findings()?;
-        while let Some(row) = rows.next_row()? {
-            if row.cell(of_split) == Some(split) {
-                images.push(LabelledImage {
-                    path: table.images.join(row.cell(image).unwrap_or_default()),
-                    labels: rows.labels(&row, &findings)?,
-                });
+/// The images of the sides that a training reads, in the order of the tables.
+#[derive(Clone, Debug, Default)]
+pub struct LabelledSides {
+    /// Images to learn from.
+    pub train: Vec<LabelledImage>,
+    /// Images that say which checkpoint is the best.
+    pub validate: Vec<LabelledImage>,
+    /// What a user should know of the tables.
+    pub notes: Vec<String>,
+}
+
+impl LabelledSides {
+    /// Reads tables with the columns `image`, `split` and the 14 findings; `patient_id` (or `subject_id`) where there is one.
+    ///
+    /// # Errors
+    /// A table without its columns; every label other than 1, 0, -1 or nothing, every image that is not there and every patient
+    /// who is on two sides, together.
+    pub fn read(tables: &[ImageTable]) -> Result<Self, TrainingError> {
+        let (mut sides, mut check) = (Self::default(), TableCheck::default());
+        for table in tables {
+            let mut rows = TableFile::open(&table.labels)?
+                .with_hint("it needs image, split and the 14 findings");
+            let (image, split) = (rows.column("image")?, rows.column("split")?);
+            let findings = rows.findings()?;
+            let mut patients = TablePatients::of(&table.labels, &rows);
+            while let Some(row) = rows.next_row()? {
+                let images = match check.side(&row, split, &mut patients) {
+                    Some("train") => &mut sides.train,
+                    Some("validate") => &mut sides.validate,
+                    _ => continue,
+                };
+                let path = table.images.join(row.cell(image).unwrap_or_default());
+                check.file(&table.labels, row.line, &path);
+                match rows.labels(&row, &findings) {
+                    Ok(labels) => images.push(LabelledImage { path, labels }),
+                    Err(error) => check.error(&error),
+                }
             }
         }
+        sides.notes = check.finish()?;
+        Ok(sides)
     }
-    if images.is_empty() {
-        return Err(TrainingError::Empty(format!(
-            "no image of the split '{split}' in the tables of the recipe"
-        )));
-    }
-    Ok(images)
 }
 
 impl Batching {
@@ -97,8 +111,8 @@ impl Batching {
         };
         Ok(ImageBatch {
             images: stack(planes, self.input.side, &self.device)?,
-            targets: cells(&|label| label == Label::Positive)?,
-            mask: cells(&|label| self.blank == BlankLabels::Absent || label != Label::Blank)?,
+            targets: cells(&|label| self.rule.truth(label) == Some(true))?,
+            mask: cells(&|label| self.rule.truth(label).is_some())?,
             names: images.iter().map(name).collect(),
         })
     }
@@ -120,4 +134,73 @@ fn name(image: &LabelledImage) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A table of images, each with its patient, split and the label of the first finding.
+    fn read(rows: &[[&str; 4]]) -> Result<LabelledSides, TrainingError> {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
+        let mut text = format!("image,patient_id,split,{}\n", names.join(","));
+        for [image, patient, split, label] in rows {
+            text += &format!("{image},{patient},{split},{label}{}\n", ",".repeat(13));
+            if !image.starts_with("gone") {
+                fs::write(dir.path().join(image), "").unwrap();
+            }
+        }
+        let labels = dir.path().join("labels.csv");
+        fs::write(&labels, text).unwrap();
+        LabelledSides::read(&[ImageTable {
+            labels,
+            images: dir.path().to_owned(),
+        }])
+    }
+
+    #[test]
+    fn everything_that_would_stop_a_training_later_is_told_at_once() {
+        let error = read(&[
+            ["gone1.png", "p1", "train", "1"],
+            ["a.png", "p2", "train", "1"],
+            ["b.png", "p2", "validate", "0"],
+            ["c.png", "p3", "train", "7"],
+            ["gone2.png", "p4", "val", "1"],
+            ["gone3.png", "p5", "test", "1"],
+            ["d.png", "p6", "validate", "1"],
+            ["e.png", "p6", "test", "1"],
+        ]);
+        let error = error.unwrap_err().to_string();
+        for part in [
+            "5 fault(s)",
+            "line 2: there is no image",
+            "line 4: patient 'p2' is on two sides: validate here, train in line 3",
+            "line 5: No Finding: '7'",
+            "line 6: there is no image",
+            "line 9: patient 'p6'",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("gone3"), "no training reads it: {error}");
+    }
+
+    #[test]
+    fn a_side_is_known_by_its_other_names_and_rows_of_none_are_counted() {
+        let sides = read(&[
+            ["a.png", "p1", "Training", "1"],
+            ["b.png", "p2", "val", "0"],
+            ["c.png", "p3", "extra", "0"],
+            ["d.png", "p4", "", "0"],
+        ])
+        .unwrap();
+        assert_eq!((sides.train.len(), sides.validate.len()), (1, 1));
+        let notes = [
+            "1 rows name no split: they are not read",
+            "1 rows are of a split 'extra': they are not read",
+        ];
+        assert_eq!(sides.notes, notes);
+    }
 }

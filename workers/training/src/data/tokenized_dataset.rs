@@ -1,6 +1,7 @@
 //! Samples of the language model, encoded once. Their ids lie in a scratch file and are read when their batch comes, so
 //! that memory does not grow with the texts: it holds 32 bytes a sample, to know where each is.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -33,6 +34,9 @@ struct DatasetRow {
     /// The image's file in LLaVA's data sets, whose stem is its name.
     #[serde(default)]
     image: Option<ImageFiles>,
+    /// The patient, where whoever made the data set knew it.
+    #[serde(default)]
+    patient: Option<String>,
     #[serde(default)]
     task_type: Option<String>,
     /// The number of answers that are learned, from the last one back.
@@ -122,6 +126,7 @@ struct ScratchLocation {
     dicom: u32,
     file: u16,
     row: u32,
+    group: u32,
     is_report: bool,
 }
 
@@ -146,6 +151,8 @@ pub struct TokenizedDataset {
     places: Vec<ScratchLocation>,
     /// Samples that teach nothing, since their prompt fills the cutoff.
     pub dropped: u64,
+    /// Samples whose patient nobody names: those of one image are a group of their own.
+    pub unnamed: u64,
 }
 
 impl fmt::Debug for TokenizedDataset {
@@ -158,8 +165,8 @@ impl fmt::Debug for TokenizedDataset {
 }
 
 impl TokenizedDataset {
-    /// Encodes the rows of these files into the file `scratch`, which is written over and has no name afterwards. Samples that teach nothing are left
-    /// out and counted.
+    /// Encodes the rows of these files into the file `scratch`, which is written over and has no name afterwards. Samples that
+    /// teach nothing are left out and counted. `patients` names the patient of an image; a row that names one itself goes first.
     ///
     /// # Errors
     /// Files that cannot be read or written; a row that is no sample, with its place.
@@ -168,6 +175,7 @@ impl TokenizedDataset {
         tokenizer: &LlamaTokenizer,
         form: &SampleForm,
         cutoff: usize,
+        patients: &HashMap<String, String>,
         scratch: &Path,
     ) -> Result<Self, TrainingError> {
         let file = File::create(scratch).map_err(TrainingError::io("create", scratch))?;
@@ -182,6 +190,9 @@ impl TokenizedDataset {
             written: 0,
             places: Vec::new(),
             dropped: 0,
+            unnamed: 0,
+            patients,
+            groups: HashMap::new(),
         };
         for (index, path) in files.iter().enumerate() {
             rows(path, &mut |row, content| encoder.add(index, row, content))?;
@@ -191,6 +202,7 @@ impl TokenizedDataset {
             mut writer,
             places,
             dropped,
+            unnamed,
             ..
         } = encoder;
         writer
@@ -205,6 +217,7 @@ impl TokenizedDataset {
             path: scratch.to_owned(),
             places,
             dropped,
+            unnamed,
         })
     }
 
@@ -221,6 +234,11 @@ impl TokenizedDataset {
     /// Returns whether a sample asks for a report, and not about one.
     pub fn is_report(&self, index: usize) -> bool {
         self.places[index].is_report
+    }
+
+    /// Returns the number of a sample's patient, or of its image where no patient is named.
+    pub fn group(&self, index: usize) -> u32 {
+        self.places[index].group
     }
 
     /// Returns what errors call a sample: its file, and its number in it.
@@ -273,9 +291,24 @@ struct Encoder<'a> {
     written: u64,
     places: Vec<ScratchLocation>,
     dropped: u64,
+    unnamed: u64,
+    patients: &'a HashMap<String, String>,
+    /// The numbers of patients and of images without one.
+    groups: HashMap<(bool, String), u32>,
 }
 
 impl Encoder<'_> {
+    /// The number of a sample's patient, or of its image.
+    fn group(&mut self, patient: Option<String>, image: &str) -> u32 {
+        let patient = patient.or_else(|| self.patients.get(image).cloned());
+        let patient = patient.filter(|patient| !patient.is_empty());
+        self.unnamed += u64::from(patient.is_none());
+        let is_named = patient.is_some();
+        let number = self.groups.len() as u32;
+        let key = (is_named, patient.unwrap_or_else(|| image.to_owned()));
+        *self.groups.entry(key).or_insert(number)
+    }
+
     fn add(&mut self, file: usize, row: u32, content: DatasetRow) -> Result<(), TrainingError> {
         self.waiting.push((file, row, content));
         if self.waiting.len() == TOGETHER {
@@ -308,7 +341,8 @@ impl Encoder<'_> {
             .par_iter()
             .map(encode)
             .collect::<Result<_, TrainingError>>()?;
-        for ((file, number, row), (example, image)) in self.waiting.drain(..).zip(examples) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for ((file, number, row), (example, image)) in waiting.into_iter().zip(examples) {
             if !example.teaches() {
                 self.dropped += 1;
                 continue;
@@ -326,12 +360,14 @@ impl Encoder<'_> {
                     .write_all(bytes)
                     .map_err(TrainingError::io("write", self.path))?;
             }
+            let group = self.group(row.patient.clone(), &image);
             self.places.push(ScratchLocation {
                 offset: self.written,
                 ids: example.ids.len() as u32,
                 dicom: dicom.len() as u32,
                 file: file as u16,
                 row: number,
+                group,
                 is_report: row.is_report(),
             });
             self.written += (ids.len() + dicom.len()) as u64;

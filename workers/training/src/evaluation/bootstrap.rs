@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::text_scores::protocol::Better;
 use crate::random::Random;
@@ -18,7 +18,7 @@ pub const SEED: u64 = 42;
 const TAIL: f64 = 0.025;
 
 /// A figure with its 95 % confidence interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The figure over all items.
     pub value: f64,

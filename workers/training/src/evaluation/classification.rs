@@ -12,13 +12,14 @@ pub struct Predictions {
     cells: [Vec<(f32, bool)>; CLASSES],
 }
 
-/// The scores of a classifier of findings, each between 0 and 1.
+/// The scores of a classifier over the findings that some images have and others have not, each between 0 and 1; none where
+/// there is no such finding.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// Mean F1 of the 14 findings at a probability of one half; 0 where it is not defined.
-    pub macro_f1: f64,
-    /// Mean area under the ROC curve of the findings that have both answers.
-    pub macro_auc: f64,
+    /// Mean F1 at a probability of one half.
+    pub macro_f1: Option<f64>,
+    /// Mean area under the ROC curve.
+    pub macro_auc: Option<f64>,
 }
 
 impl Predictions {
@@ -37,17 +38,24 @@ impl Predictions {
 
     /// Computes the scores of all images.
     pub fn scores(&self) -> Scores {
-        let f1 = self.cells.iter().map(|cells| f1(cells)).sum::<f64>() / CLASSES as f64;
-        let aucs: Vec<f64> = self.cells.iter().filter_map(|cells| auc(cells)).collect();
-        let auc = if aucs.is_empty() {
-            0.0
-        } else {
-            aucs.iter().sum::<f64>() / aucs.len() as f64
+        let scored = self
+            .cells
+            .iter()
+            .filter_map(|cells| Some((f1(cells), auc(cells)?)));
+        let scored: Vec<(f64, f64)> = scored.collect();
+        let mean = |of: fn(&(f64, f64)) -> f64| {
+            let sum: f64 = scored.iter().map(of).sum();
+            (!scored.is_empty()).then(|| sum / scored.len() as f64)
         };
         Scores {
-            macro_f1: f1,
-            macro_auc: auc,
+            macro_f1: mean(|(f1, _)| *f1),
+            macro_auc: mean(|(_, auc)| *auc),
         }
+    }
+
+    /// Mean F1 of all 14 findings, 0 where it is not defined: what the original's training computes of a batch.
+    pub fn macro_f1_of_all(&self) -> f64 {
+        self.cells.iter().map(|cells| f1(cells)).sum::<f64>() / CLASSES as f64
     }
 
     /// The area under the ROC curve of each finding that has both answers.
@@ -125,6 +133,21 @@ mod tests {
         logits[5] = 2.0;
         logits[3] = 9.0;
         predictions.add(&logits, &truths, &known);
-        assert!((predictions.scores().macro_f1 - 1.0 / 14.0).abs() < 1e-12);
+        assert!((predictions.macro_f1_of_all() - 1.0 / 14.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn scores_are_of_the_findings_that_have_both_answers_and_of_no_other() {
+        let mut predictions = Predictions::default();
+        assert_eq!(predictions.scores(), Scores::default());
+        let (mut truths, known) = ([0.0; 14], [1.0; 14]);
+        predictions.add(&[-1.0; 14], &truths, &known);
+        assert_eq!(predictions.scores(), Scores::default(), "nobody has any");
+        truths[5] = 1.0;
+        let mut logits = [-1.0; 14];
+        logits[5] = 2.0;
+        predictions.add(&logits, &truths, &known);
+        let scores = predictions.scores();
+        assert_eq!((scores.macro_f1, scores.macro_auc), (Some(1.0), Some(1.0)));
     }
 }

@@ -123,6 +123,22 @@ impl LabelCounts {
         self.known[finding as usize]
     }
 
+    /// Mean F1 of the findings that some of the reports have and others have not; none where there is no such finding. Trainings
+    /// and evaluations of bundles have no other macro F1. [`ClinicalScores::macro_f1`] is the published test program's, in
+    /// whose data set all findings are.
+    pub fn scored_macro_f1(&self) -> Option<f64> {
+        let is_scored = |finding: &Finding| {
+            let positives = self.positives(*finding);
+            positives > 0 && positives < self.known(*finding)
+        };
+        let scored: Vec<usize> = Finding::ALL
+            .into_iter()
+            .filter(is_scored)
+            .map(|finding| finding as usize)
+            .collect();
+        (!scored.is_empty()).then(|| self.macro_of(&scored).f1)
+    }
+
     /// The share of the reports without this finding, as far as it is known, that do not say it; 0 where there is none.
     pub fn specificity(&self, finding: Finding) -> f64 {
         let negatives = self.known(finding) - self.positives(finding);

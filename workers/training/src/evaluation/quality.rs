@@ -6,7 +6,8 @@ mod chexbert;
 mod dialog;
 mod findings;
 mod images;
-mod networks;
+pub(crate) mod networks;
+mod pairs;
 mod reports;
 pub mod score_table;
 mod studies;
@@ -47,6 +48,8 @@ pub enum QualityPart {
     Report,
     /// Reports from images.
     Image,
+    /// Reports from images, beside the radiologist's text of the same image.
+    Pairs,
     /// Answers to questions about a report.
     Dialog,
 }
@@ -58,6 +61,9 @@ pub struct QualityEvaluation {
     pub reports: Option<PathBuf>,
     /// Tables of labelled images.
     pub images: Vec<ImageTable>,
+    /// A table of images with the radiologist's text about them (`study_id`, `split`, `image`, `findings`, the 14 findings), and the
+    /// folder of the images.
+    pub pairs: Option<ImageTable>,
     /// The parts to measure; none twice.
     pub parts: Vec<QualityPart>,
     /// The split that is scored: `test`, or `validate` while models are still chosen.
@@ -116,11 +122,12 @@ pub struct GeneratedText {
 
 impl QualityPart {
     /// All parts, in the order in which they are measured.
-    pub const ALL: [QualityPart; 5] = [
+    pub const ALL: [QualityPart; 6] = [
         QualityPart::Findings,
         QualityPart::Chexbert,
         QualityPart::Report,
         QualityPart::Image,
+        QualityPart::Pairs,
         QualityPart::Dialog,
     ];
 
@@ -131,6 +138,7 @@ impl QualityPart {
             QualityPart::Chexbert => "chexbert",
             QualityPart::Report => "report",
             QualityPart::Image => "image",
+            QualityPart::Pairs => "pairs",
             QualityPart::Dialog => "dialog",
         }
     }
@@ -143,7 +151,7 @@ impl QualityPart {
             QualityPart::Report | QualityPart::Dialog => {
                 &[Stage::Embedding, Stage::Language, Stage::Scoring]
             }
-            QualityPart::Image => &Stage::ALL,
+            QualityPart::Image | QualityPart::Pairs => &Stage::ALL,
         }
     }
 
@@ -158,7 +166,12 @@ impl QualityPart {
     /// Whether it needs tables of images. The language model has never seen a request without an image, so that reports
     /// from given findings need some, too.
     pub fn needs_images(self) -> bool {
-        self != QualityPart::Chexbert
+        !matches!(self, QualityPart::Chexbert | QualityPart::Pairs)
+    }
+
+    /// Returns whether the part needs a table of images with their reports.
+    pub fn needs_pairs(self) -> bool {
+        self == QualityPart::Pairs
     }
 }
 
@@ -221,6 +234,7 @@ impl QualityEvaluation {
             ) {
                 (true, _) => "a table of reports",
                 (false, true) if self.images.is_empty() => "a table of images",
+                _ if part.needs_pairs() && self.pairs.is_none() => "a table of images with reports",
                 _ => continue,
             };
             return Err(TrainingError::Empty(format!(
@@ -242,6 +256,7 @@ impl QualityEvaluation {
                 QualityPart::Chexbert => chexbert::measure(&evaluator),
                 QualityPart::Report => reports::measure(&mut evaluator),
                 QualityPart::Image => images::measure(&mut evaluator),
+                QualityPart::Pairs => pairs::measure(&mut evaluator),
                 QualityPart::Dialog => dialog::measure(&mut evaluator),
             };
             parts.insert(part, section?);
@@ -261,14 +276,18 @@ impl QualityEvaluation {
 }
 
 impl Evaluator<'_> {
-    /// The reports of a split; all of the training split.
-    fn reports(&self, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+    /// The reports of the split that is scored.
+    fn reports(&self) -> Result<Vec<ReportRow>, TrainingError> {
         let path = self.quality.reports.clone().unwrap_or_default();
-        let mut reports = studies::reports(&path, split)?;
-        if split != TRAIN {
-            reports.truncate(self.quality.limit.unwrap_or(usize::MAX));
-        }
+        let mut reports = studies::reports(&path, &self.quality.split)?;
+        reports.truncate(self.quality.limit.unwrap_or(usize::MAX));
         Ok(reports)
+    }
+
+    /// All reports of the training split, for baselines. A table to test on may have none.
+    fn trained_reports(&self) -> Result<Vec<ReportRow>, TrainingError> {
+        let path = self.quality.reports.clone().unwrap_or_default();
+        studies::reports_if_any(&path, TRAIN)
     }
 
     /// The images of the split that is scored.
@@ -307,7 +326,7 @@ impl Evaluator<'_> {
                 images: tables,
                 seed: self.quality.seed,
             };
-            let (reports, _) = pairing.pair(&self.reports(&self.quality.split)?)?;
+            let (reports, _) = pairing.pair(&self.reports()?)?;
             let mut used: Vec<&str> = reports.iter().map(|report| report.image.as_str()).collect();
             used.sort_unstable();
             used.dedup();

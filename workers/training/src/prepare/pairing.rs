@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use radialog_schemas::table::split_name;
 use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
@@ -131,7 +132,7 @@ impl Pairing {
                 let known = set(&labels, |label| label != Label::Blank);
                 let positive = set(&labels, |label| label == Label::Positive);
                 let groups = sides
-                    .entry(row.cell(split).unwrap_or_default().to_owned())
+                    .entry(split_name(row.cell(split).unwrap_or_default()).to_owned())
                     .or_default();
                 groups
                     .entry((known, positive))

@@ -9,6 +9,7 @@ use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::file::{self, BLANK};
 use radialog_schemas::Finding;
+use radialog_schemas::table::split_name;
 
 use self::merges::CountedWords;
 use crate::error::TrainingError;
@@ -72,7 +73,9 @@ impl TokenizerTrainer {
             let (column, split) = (table.column(name)?, table.optional("split"));
             while let Some(row) = table.next_row()? {
                 let text = text(&row, column);
-                if !text.is_empty() && split.is_none_or(|split| row.cell(split) == Some("train")) {
+                if !text.is_empty()
+                    && split.is_none_or(|split| row.cell(split).map(split_name) == Some("train"))
+                {
                     texts.push(text.to_owned());
                 }
             }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::findings::FindingsConfig;
+use radialog_schemas::Label;
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
@@ -24,6 +25,9 @@ pub struct FindingsRecipe {
     /// What a label that is not given counts as.
     #[serde(default)]
     pub blank: BlankLabels,
+    /// What a label of -1 counts as.
+    #[serde(default)]
+    pub uncertain: UncertainLabels,
     /// Whether training images are turned, sheared and relit at random.
     #[serde(default)]
     pub augment: bool,
@@ -53,7 +57,53 @@ pub enum BlankLabels {
     Absent,
 }
 
+/// What a label of -1 counts as: the report thinks the finding possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UncertainLabels {
+    /// Nothing: its cell is left out of the loss.
+    Ignore,
+    /// The finding is present.
+    One,
+    /// The finding is absent, as in the original.
+    #[default]
+    Zero,
+}
+
+/// What labels count as in a training of the classifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LabelRule {
+    /// What a label that is not given counts as.
+    pub blank: BlankLabels,
+    /// What a label of -1 counts as.
+    pub uncertain: UncertainLabels,
+}
+
+impl LabelRule {
+    /// Whether a finding with this label counts as present; none where its cell is left out.
+    pub fn truth(self, label: Label) -> Option<bool> {
+        match label {
+            Label::Positive => Some(true),
+            Label::Negative => Some(false),
+            Label::Blank => (self.blank == BlankLabels::Absent).then_some(false),
+            Label::Uncertain => match self.uncertain {
+                UncertainLabels::Ignore => None,
+                UncertainLabels::One => Some(true),
+                UncertainLabels::Zero => Some(false),
+            },
+        }
+    }
+}
+
 impl FindingsRecipe {
+    /// What its labels count as.
+    pub fn rule(&self) -> LabelRule {
+        LabelRule {
+            blank: self.blank,
+            uncertain: self.uncertain,
+        }
+    }
+
     pub(crate) fn schedule(&self) -> Schedule {
         self.training.linear_schedule()
     }

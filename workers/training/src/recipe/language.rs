@@ -18,9 +18,14 @@ pub struct LanguageRecipe {
     /// Data sets for validation.
     #[serde(default)]
     pub validation: Vec<PathBuf>,
-    /// Samples of `data` that are split off for validation where no files are named.
+    /// Samples of `data` that are split off for validation where no files are named: all of some patients, or of some images where
+    /// no patient is named, until there are as many.
     #[serde(default = "default_validation_size")]
     pub validation_size: usize,
+    /// A table that names the patients of images: `dicom_id`, `study_id` or `image` (as samples call the image), and `subject_id` or
+    /// `patient_id`, e.g. `mimic-cxr-2.0.0-split.csv`. Samples of one patient are on one side where some are split off.
+    #[serde(default)]
+    pub patients: Option<PathBuf>,
     /// Files of image tokens, each tensor named by its image.
     #[serde(default)]
     pub embeddings: Vec<PathBuf>,
@@ -150,9 +155,14 @@ impl Recipe for LanguageRecipe {
             *file = folder.join(&*file);
         }
         self.tokenizer = self.tokenizer.take().map(|path| folder.join(path));
+        self.patients = self.patients.take().map(|path| folder.join(path));
     }
 
     fn check(&self, faults: &mut Faults) {
+        faults.unless(
+            self.patients.as_ref().is_none_or(|path| path.is_file()),
+            "patients: no such file",
+        );
         faults.unless(
             !self.data.is_empty(),
             "data: name at least one JSON file of samples",

@@ -31,6 +31,8 @@ pub struct TrainingArguments {
     pub clip: Option<f64>,
     /// Steps between checkpoints, beside the one at the end of each epoch.
     pub checkpoint_steps: Option<u64>,
+    /// Epochs after which a training ends early when none of them was better than the best before; never without it.
+    pub patience: Option<u64>,
 }
 
 /// The same keys as a file has them, where it has them.
@@ -45,6 +47,7 @@ struct WrittenArguments {
     warmup: Option<u64>,
     clip: Option<f64>,
     checkpoint_steps: Option<u64>,
+    patience: Option<u64>,
 }
 
 impl Default for TrainingArguments {
@@ -60,6 +63,7 @@ impl Default for TrainingArguments {
             warmup: None,
             clip: None,
             checkpoint_steps: None,
+            patience: None,
         }
     }
 }
@@ -78,6 +82,7 @@ impl TrainingArguments {
             warmup: written.warmup.or(defaults.warmup),
             clip: written.clip.or(defaults.clip),
             checkpoint_steps: written.checkpoint_steps.or(defaults.checkpoint_steps),
+            patience: written.patience.or(defaults.patience),
         })
     }
 
@@ -90,8 +95,10 @@ impl TrainingArguments {
             rate,
             clip,
             checkpoint_steps,
+            patience,
             ..
         } = *self;
+        faults.unless(patience != Some(0), "patience: must be 1 or more");
         faults.unless(self.accumulation > 0, "accumulation: must be 1 or more");
         faults.unless(self.epochs > 0, "epochs: must be 1 or more");
         faults.unless(

@@ -13,9 +13,9 @@ use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
-use super::training::{Objective, Trainer, Training, TrainingPlan};
+use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
-use crate::data::image_text_pairs::{ImageTextPair, pairs};
+use crate::data::image_text_pairs::{ImageTextPair, PairSides};
 use crate::error::TrainingError;
 use crate::losses::alignment::{AlignmentLosses, HardNegatives, losses};
 use crate::optimizer::AdamW;
@@ -51,6 +51,7 @@ pub struct AlignmentTrainer {
     words: SpecialTokens,
     train: Arc<[ImageTextPair]>,
     validate: Arc<[ImageTextPair]>,
+    notes: Vec<String>,
     patches: Arc<Patches>,
     device: Device,
 }
@@ -110,13 +111,13 @@ impl Training<AlignmentTrainer> {
             decoder: tokenizer.decoder_id().ok_or_else(no_decoder)?,
         };
         let longest = recipe.longest.min(text.max_position_embeddings);
-        let of_split = |split: &str| -> Result<Arc<[ImageTextPair]>, TrainingError> {
-            let pairs = pairs(&recipe.tables, split, &|text| {
-                Ok(tokenizer.encode(text, longest)?)
-            })?;
-            Ok(pairs.into())
-        };
-        let (train, validate) = (of_split("train")?, of_split("validate")?);
+        let PairSides {
+            train,
+            validate,
+            notes,
+        } = PairSides::read(&recipe.tables, &|text| Ok(tokenizer.encode(text, longest)?))?;
+        let (train, validate): (Arc<[ImageTextPair]>, Arc<[ImageTextPair]>) =
+            (train.into(), validate.into());
         if train.len() < recipe.training.batch_size || validate.len() < 2 {
             let (found, needed, measured) =
                 (train.len(), recipe.training.batch_size, validate.len());
@@ -175,6 +176,7 @@ impl Training<AlignmentTrainer> {
             words,
             train,
             validate,
+            notes,
             patches,
             device: device.clone(),
         };
@@ -293,7 +295,7 @@ impl Trainer for AlignmentTrainer {
 
     /// Means over batches in the order of the tables, with the same negatives' draws after every epoch. A last pair alone has
     /// no negatives and is left out.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+    fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
         let weights =
             VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network =
@@ -318,11 +320,15 @@ impl Trainer for AlignmentTrainer {
         }
         let [total, itc, itm, lm] = sums.map(|sum| sum / count);
         Ok(vec![
-            ("validation_loss", total),
-            ("validation_itc", itc),
-            ("validation_itm", itm),
-            ("validation_lm", lm),
+            ("validation_loss", Some(total)),
+            ("validation_itc", Some(itc)),
+            ("validation_itm", Some(itm)),
+            ("validation_lm", Some(lm)),
         ])
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn draws(&self) -> u64 {

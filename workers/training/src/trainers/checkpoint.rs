@@ -25,9 +25,8 @@ pub use component::{ComponentDescription, ComponentFile};
 const STATE_FILE: &str = "training.json";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
-/// The licence of every checkpoint.
-const LICENSE: &str = "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
-                  from apply.";
+/// The licence of a checkpoint whose weights were drawn, and what goes with that of the bundle that it started from.
+const LICENSE: &str = "Weights trained with `radialog train`: the terms of the training data and of the weights they started from apply.";
 
 /// The progress of a training: all that a resume needs beside variables and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +44,9 @@ pub struct TrainingProgress {
     pub draws: u64,
     /// Best validation score so far.
     pub best: Option<f64>,
+    /// Epochs since it was reached.
+    #[serde(default)]
+    pub since_best: u64,
     /// What was measured after each complete epoch.
     pub rows: Vec<EpochMetrics>,
 }
@@ -131,7 +133,7 @@ fn write_bundle(
         name: format!("trained-{}", component.stage.name()),
         version,
         random_weights: false,
-        license: LICENSE.to_owned(),
+        license: component.license.clone(),
         components: BTreeMap::from([(
             component.stage,
             Component {

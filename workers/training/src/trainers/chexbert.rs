@@ -11,7 +11,8 @@ use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
 
 use super::initial_weights;
-use super::training::{Objective, Trainer, Training, TrainingPlan};
+use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
+use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
 use crate::evaluation::clinical::LabelCounts;
 use crate::losses::chexbert;
@@ -41,7 +42,16 @@ pub struct ChexbertTrainer {
     dropout: Dropout,
     train: Vec<TokenizedReport>,
     validate: Vec<TokenizedReport>,
+    notes: Vec<String>,
     device: Device,
+}
+
+/// The reports of the sides that a training reads.
+#[derive(Default)]
+struct ReportSides {
+    train: Vec<TokenizedReport>,
+    validate: Vec<TokenizedReport>,
+    notes: Vec<String>,
 }
 
 /// One labelled report as ids.
@@ -97,8 +107,11 @@ impl Training<ChexbertTrainer> {
             });
         }
         let longest = network.max_length().min(recipe.longest);
-        let of_split = |split: &str| reports(&recipe, split, &tokenizer, longest);
-        let (train, validate) = (of_split("train")?, of_split("validate")?);
+        let ReportSides {
+            train,
+            validate,
+            notes,
+        } = reports(&recipe, &tokenizer, longest)?;
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
         let plan = TrainingPlan {
@@ -118,6 +131,7 @@ impl Training<ChexbertTrainer> {
             dropout,
             train,
             validate,
+            notes,
             device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
@@ -160,7 +174,7 @@ impl Trainer for ChexbertTrainer {
     }
 
     /// Runs the reports through the network of inference. Positive against everything else, as reports are scored.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+    fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
         let weights =
             VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = Chexbert::new(&self.config.chexbert, weights)?;
@@ -183,10 +197,14 @@ impl Trainer for ChexbertTrainer {
         }
         let scores = counts.scores();
         Ok(vec![
-            ("macro_f1", scores.macro_f1),
-            ("accuracy", scores.accuracy),
-            ("validation_loss", mean_loss),
+            ("macro_f1", counts.scored_macro_f1()),
+            ("accuracy", Some(scores.accuracy)),
+            ("validation_loss", Some(mean_loss)),
         ])
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn draws(&self) -> u64 {
@@ -206,13 +224,12 @@ fn loss(network: &Chexbert, batch: &[TokenizedReport]) -> Result<Tensor, Trainin
     Ok(chexbert::heads(&network.forward(&ids)?.logits, &classes)?)
 }
 
-/// The reports of a split that have a text and at least one label.
+/// The reports that have a text and at least one label.
 fn reports(
     recipe: &ChexbertRecipe,
-    split: &str,
     tokenizer: &BertTokenizer,
     longest: usize,
-) -> Result<Vec<TokenizedReport>, TrainingError> {
+) -> Result<ReportSides, TrainingError> {
     let path = &recipe.reports;
     let mut table = TableFile::open(path)?.with_hint(format!(
         "it needs split, {} and the 14 findings",
@@ -220,13 +237,25 @@ fn reports(
     ));
     let (text, of_split) = (table.column(&recipe.text)?, table.column("split")?);
     let findings = table.findings()?;
-    let mut reports = Vec::new();
+    let (mut sides, mut check) = (ReportSides::default(), TableCheck::default());
+    let mut patients = TablePatients::of(path, &table);
     while let Some(row) = table.next_row()? {
+        let side = match check.side(&row, of_split, &mut patients) {
+            Some("train") => &mut sides.train,
+            Some("validate") => &mut sides.validate,
+            _ => continue,
+        };
         let cleaned = clean_text(row.cell(text).unwrap_or_default());
-        if row.cell(of_split) != Some(split) || cleaned.is_empty() {
+        if cleaned.is_empty() {
             continue;
         }
-        let labels = table.labels(&row, &findings)?;
+        let labels = match table.labels(&row, &findings) {
+            Ok(labels) => labels,
+            Err(error) => {
+                check.error(&error);
+                continue;
+            }
+        };
         // A report without any cell was not labelled.
         if labels.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
             continue;
@@ -236,19 +265,22 @@ fn reports(
             .map(|(head, finding)| class(labels[finding as usize], head, recipe.zero))
             .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
-        reports.push(TokenizedReport {
+        side.push(TokenizedReport {
             name: format!("line {}", row.line),
             ids,
             classes,
         });
     }
-    if reports.is_empty() {
-        let shown = path.display();
-        return Err(TrainingError::Empty(format!(
-            "'{shown}' has no labelled report of the split '{split}'"
-        )));
+    sides.notes = check.finish()?;
+    for (split, reports) in [("train", &sides.train), ("validate", &sides.validate)] {
+        if reports.is_empty() {
+            let shown = path.display();
+            return Err(TrainingError::Empty(format!(
+                "'{shown}' has no labelled report of the split '{split}'"
+            )));
+        }
     }
-    Ok(reports)
+    Ok(sides)
 }
 
 /// The class of a label; the last head, "No Finding", knows only blank and positive.

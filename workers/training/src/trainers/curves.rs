@@ -14,25 +14,25 @@ const CHART: (f64, f64) = (420.0, 240.0);
 const MARGIN: f64 = 48.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df"];
 
-/// What was measured after an epoch: the name and the value of each measurement. All epochs of a training have the same
-/// names.
+/// What was measured after an epoch: the name and the value of each measurement, none where it is not defined. All epochs of a
+/// training have the same names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EpochMetrics(pub Vec<(String, f64)>);
+pub struct EpochMetrics(pub Vec<(String, Option<f64>)>);
 
 /// A chart: its title and the names of its curves.
 pub type Chart = (&'static str, &'static [&'static str]);
 
 impl EpochMetrics {
-    /// Returns the measurement of this name.
+    /// Returns the measurement of this name, where it is defined.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0
             .iter()
             .find(|(found, _)| found == name)
-            .map(|(_, value)| *value)
+            .and_then(|(_, value)| *value)
     }
 }
 
-/// Writes all rows as CSV, over what was there.
+/// Writes all rows as CSV, over what was there. A cell of what is not defined is empty.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -43,7 +43,11 @@ pub fn write_csv(path: &Path, rows: &[EpochMetrics]) -> Result<(), TrainingError
         text = names.join(",") + "\n";
     }
     for row in rows {
-        let values: Vec<String> = row.0.iter().map(|(_, value)| value.to_string()).collect();
+        let values: Vec<String> = row
+            .0
+            .iter()
+            .map(|(_, value)| value.map_or_else(String::new, |value| value.to_string()))
+            .collect();
         text += &(values.join(",") + "\n");
     }
     durable::replace(path, text.as_bytes()).map_err(TrainingError::io("write", path))
@@ -162,9 +166,13 @@ mod tests {
 
     #[test]
     fn a_chart_of_one_point_and_of_none_has_no_broken_numbers() {
-        let row = EpochMetrics(vec![("epoch".to_owned(), 1.0), ("loss".to_owned(), 0.5)]);
+        let row = EpochMetrics(vec![
+            ("epoch".to_owned(), Some(1.0)),
+            ("loss".to_owned(), Some(0.5)),
+            ("auc".to_owned(), None),
+        ]);
         for rows in [vec![], vec![row]] {
-            let svg = draw(&rows, "epoch", ("Loss", &["loss", "missing"]));
+            let svg = draw(&rows, "epoch", ("Loss", &["loss", "auc", "missing"]));
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
     }

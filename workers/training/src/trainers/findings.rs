@@ -9,15 +9,16 @@ use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
 use super::initial_weights;
-use super::training::{Objective, Trainer, Training, TrainingPlan};
+use super::memory;
+use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
-use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, labelled_images};
+use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, LabelledSides};
 use crate::error::TrainingError;
 use crate::evaluation::classification::Predictions;
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{BlankLabels, FindingsRecipe, LoadedRecipe};
+use crate::recipe::{FindingsRecipe, LabelRule, LoadedRecipe, UncertainLabels};
 use crate::trainers::checkpoint::ComponentDescription;
 use crate::trainers::curves::Chart;
 use crate::variables::Variables;
@@ -41,6 +42,7 @@ pub struct FindingsTrainer {
     weights: Tensor,
     train: Vec<LabelledImage>,
     validate: Vec<LabelledImage>,
+    notes: Vec<String>,
     device: Device,
 }
 
@@ -59,25 +61,31 @@ impl Training<FindingsTrainer> {
         let (config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?.to_device(device)?;
         let network = FindingsClassifier::new(&config.classifier, variables.var_builder(device))?;
-        let (train, validate) = (
-            labelled_images(&recipe.tables, "train")?,
-            labelled_images(&recipe.tables, "validate")?,
-        );
+        let LabelledSides {
+            train,
+            validate,
+            notes,
+        } = LabelledSides::read(&recipe.tables)?;
+        for (side, images) in [("train", &train), ("validate", &validate)] {
+            if images.is_empty() {
+                return Err(TrainingError::Empty(format!(
+                    "no image of the split '{side}' in the tables of the recipe"
+                )));
+            }
+        }
         if train.len() < recipe.training.batch_size {
             let (found, needed) = (train.len(), recipe.training.batch_size);
             return Err(TrainingError::Empty(format!(
                 "{found} training images do not fill a batch of {needed}"
             )));
         }
-        if recipe.training.start.is_none() && recipe.blank == BlankLabels::Mask {
-            silence_unknown(&variables, &train)?;
+        let known = KnownLabels::of(&train, recipe.rule());
+        if recipe.training.start.is_none() {
+            silence_unknown(&variables, &known)?;
         }
-        let weights = (0..Finding::ALL.len()).map(|finding| {
-            let positives = train
-                .iter()
-                .filter(|image| image.labels[finding] == Label::Positive)
-                .count();
-            recipe.weighting.weight(positives, train.len())
+        let weights = known.iter().map(|counts| {
+            let KnownLabels { positive, known } = *counts;
+            recipe.weighting.weight(positive, known)
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), device)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
@@ -90,12 +98,20 @@ impl Training<FindingsTrainer> {
             charts: &CHARTS,
             recipe: hash,
         };
+        let mut notes = notes_of(notes, &recipe, &known, [&train, &validate]);
+        if matches!(device, Device::Cpu) {
+            notes.extend(memory::note(
+                &config.classifier.vision,
+                recipe.training.batch_size,
+            ));
+        }
         let trainer = FindingsTrainer {
-            recipe,
             config,
             variables: variables.clone(),
             network,
             weights,
+            notes,
+            recipe,
             train,
             validate,
             device: device.clone(),
@@ -109,7 +125,7 @@ impl FindingsTrainer {
         let input = self.config.classifier.vision.input();
         Batching {
             input,
-            blank: self.recipe.blank,
+            rule: self.recipe.rule(),
             augment: None,
             device: self.device.clone(),
         }
@@ -161,7 +177,7 @@ impl Trainer for FindingsTrainer {
     }
 
     /// Runs the images through the network of inference.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+    fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
         let weights =
             VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
@@ -188,32 +204,116 @@ impl Trainer for FindingsTrainer {
                 of_batch.add(logits, targets, mask);
             }
             // The original's score: the mean of the batches' own, which depends on their size.
-            f1_of_batches += share * of_batch.scores().macro_f1;
+            f1_of_batches += share * of_batch.macro_f1_of_all();
         }
         let scores = predictions.scores();
         Ok(vec![
             ("macro_f1", scores.macro_f1),
-            ("macro_f1_of_batches", f1_of_batches),
+            ("macro_f1_of_batches", Some(f1_of_batches)),
             ("macro_auc", scores.macro_auc),
-            ("validation_loss", mean_loss),
+            ("validation_loss", Some(mean_loss)),
         ])
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 }
 
-/// Findings that no image has a label for are not said: no gradient would move their outputs from where they were drawn.
-fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(), TrainingError> {
-    let is_known = |finding: usize| {
-        train
-            .iter()
-            .any(|image| image.labels[finding] != Label::Blank)
+/// How much is known of a finding in the training images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct KnownLabels {
+    /// Images that have it.
+    positive: usize,
+    /// Images of which it is known whether they have it.
+    known: usize,
+}
+
+impl KnownLabels {
+    /// The counts of each finding, in the published order.
+    fn of(images: &[LabelledImage], rule: LabelRule) -> [Self; Finding::ALL.len()] {
+        let mut counts = [Self::default(); Finding::ALL.len()];
+        for image in images {
+            for (count, label) in counts.iter_mut().zip(image.labels) {
+                let truth = rule.truth(label);
+                count.known += usize::from(truth.is_some());
+                count.positive += usize::from(truth == Some(true));
+            }
+        }
+        counts
+    }
+}
+
+/// What a user should know before the first step: what labels count as, and what cannot be learned or measured.
+fn notes_of(
+    mut notes: Vec<String>,
+    recipe: &FindingsRecipe,
+    known: &[KnownLabels; Finding::ALL.len()],
+    [train, validate]: [&[LabelledImage]; 2],
+) -> Vec<String> {
+    let labels = train.iter().chain(validate).flat_map(|image| image.labels);
+    let uncertain = labels.filter(|label| *label == Label::Uncertain).count();
+    if uncertain > 0 {
+        let (counts, name) = match recipe.uncertain {
+            UncertainLabels::Ignore => ("are left out", "ignore"),
+            UncertainLabels::One => ("count as present", "one"),
+            UncertainLabels::Zero => ("count as absent", "zero"),
+        };
+        notes.push(format!(
+            "{uncertain} labels of -1 {counts}: uncertain = \"{name}\""
+        ));
+    }
+    let named = |is_one: &dyn Fn(KnownLabels) -> bool, of: &[KnownLabels]| {
+        let findings = Finding::ALL.into_iter().zip(of);
+        let names = findings.filter(|(_, counts)| is_one(**counts));
+        names
+            .map(|(finding, _)| finding.name())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    let known: Vec<bool> = (0..Finding::ALL.len()).map(is_known).collect();
+    let mut note = |names: String, what: &str| {
+        if !names.is_empty() {
+            notes.push(format!("{names}: {what}"));
+        }
+    };
+    note(
+        named(&|of| of.known == 0, known),
+        "no training image has a label; it is not learned",
+    );
+    note(
+        named(&|of| of.known > 0 && of.positive == 0, known),
+        "no training image has it; it will not be found",
+    );
+    note(
+        named(&|of| of.known > 0 && of.positive == of.known, known),
+        "every known label of the training images is positive; it cannot be told apart",
+    );
+    let of_validate = KnownLabels::of(validate, recipe.rule());
+    let is_scored = |of: KnownLabels| of.positive > 0 && of.positive < of.known;
+    note(
+        named(&|of| of.known > 0 && !is_scored(of), &of_validate),
+        "no validation image has it, or all have; not scored",
+    );
+    if !of_validate.into_iter().any(is_scored) {
+        notes.push(
+            "no finding can be scored on the validation images: the last epoch counts as the best"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// Findings that no image has a label for are not said: no gradient would move their outputs from where they were drawn.
+fn silence_unknown(
+    variables: &Variables,
+    known: &[KnownLabels; Finding::ALL.len()],
+) -> Result<(), TrainingError> {
     let (Some(weight), Some(bias)) = (variables.get("fc2.weight"), variables.get("fc2.bias"))
     else {
         return Ok(());
     };
     let kept = Tensor::from_iter(
-        known.iter().map(|known| f32::from(u8::from(*known))),
+        known.iter().map(|of| f32::from(u8::from(of.known > 0))),
         weight.device(),
     )?;
     weight.set(
@@ -246,4 +346,45 @@ fn start(
     };
     let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::recipe::BlankLabels;
+
+    /// Images of which each has this label of every finding.
+    fn images(labels: &[Label]) -> Vec<LabelledImage> {
+        let image = |label: &Label| LabelledImage {
+            path: PathBuf::new(),
+            labels: [*label; Finding::ALL.len()],
+        };
+        labels.iter().map(image).collect()
+    }
+
+    #[test]
+    fn labels_that_do_not_count_change_no_weight() {
+        use Label::{Blank, Negative, Positive, Uncertain};
+        let labelled = [Positive, Negative, Negative, Negative];
+        let more = [labelled.as_slice(), &[Blank; 6], &[Uncertain; 2]].concat();
+        let of = |labels: &[Label], blank, uncertain| {
+            KnownLabels::of(&images(labels), LabelRule { blank, uncertain })[0]
+        };
+        let (masked, ignored) = (BlankLabels::Mask, UncertainLabels::Ignore);
+        let expected = KnownLabels {
+            positive: 1,
+            known: 4,
+        };
+        assert_eq!(of(&labelled, masked, ignored), expected);
+        assert_eq!(of(&more, masked, ignored), expected);
+        let counts = |blank, uncertain| {
+            let KnownLabels { positive, known } = of(&more, blank, uncertain);
+            (positive, known)
+        };
+        assert_eq!(counts(BlankLabels::Absent, ignored), (1, 10));
+        assert_eq!(counts(masked, UncertainLabels::Zero), (1, 6));
+        assert_eq!(counts(masked, UncertainLabels::One), (3, 6));
+    }
 }

@@ -1,5 +1,6 @@
 //! `train language`: the language model on data sets of prompts and answers, an adapter beside frozen weights or all weights.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -9,11 +10,12 @@ use radialog_models::language::{LanguageModel, TrainingSequence};
 
 use self::images::ImageTokens;
 use self::start::LanguageStart;
-use super::training::{Objective, Trainer, Training, TrainingPlan};
+use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::tokenized_dataset::{TokenizedDataset, TrainingSample};
 use crate::error::TrainingError;
 use crate::losses::language::NextTokenTargets;
 use crate::optimizer::AdamW;
+use crate::prepare::TableFile;
 use crate::random::Random;
 use crate::recipe::{LanguageRecipe, LoadedRecipe};
 use crate::trainers::curves::Chart;
@@ -199,7 +201,7 @@ impl Trainer for LanguageTrainer {
     }
 
     /// Mean over all learned tokens, and not the original's mean of its batches' means.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+    fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
         // The model is too large to have twice.
         self.dropout.rest(true);
         let (mut sum, mut correct, mut tokens) = (0.0, 0.0, 0.0);
@@ -212,8 +214,8 @@ impl Trainer for LanguageTrainer {
         }
         self.dropout.rest(false);
         Ok(vec![
-            ("validation_loss", sum / tokens),
-            ("token_accuracy", correct / tokens),
+            ("validation_loss", Some(sum / tokens)),
+            ("token_accuracy", Some(correct / tokens)),
         ])
     }
 
@@ -228,6 +230,13 @@ impl Trainer for LanguageTrainer {
             dropped += self.validate.samples.dropped;
         }
         notes.extend(self.widening.clone());
+        let unnamed = self.train.samples.unnamed;
+        if self.recipe.validation.is_empty() && unnamed > 0 {
+            notes.push(format!(
+                "{unnamed} samples name no patient: validation samples are chosen by image, so that a patient may be on both sides; \
+                 patients = TABLE names them"
+            ));
+        }
         if dropped > 0 {
             let cutoff = self.recipe.cutoff;
             notes.push(format!(
@@ -253,12 +262,17 @@ fn parts(
     out: &Path,
 ) -> Result<(Subset, Subset), TrainingError> {
     let form = start.form();
+    let patients = match &recipe.patients {
+        Some(table) => patients(table)?,
+        None => HashMap::new(),
+    };
     let encode = |files| {
         TokenizedDataset::encode(
             files,
             &start.tokenizer,
             &form,
             recipe.cutoff,
+            &patients,
             &out.join("samples.partial"),
         )
     };
@@ -269,12 +283,9 @@ fn parts(
     };
     let mut train = all(&samples);
     let validate = if recipe.validation.is_empty() {
-        Random::stream(recipe.training.seed, "validation").shuffle(&mut train.rows);
-        let mut rows = train
-            .rows
-            .split_off(train.rows.len().saturating_sub(recipe.validation_size));
+        let (kept, mut rows) = split_off(&samples, recipe);
+        train.rows = kept;
         rows.sort_unstable();
-        train.rows.sort_unstable();
         Subset { samples, rows }
     } else {
         all(&Rc::new(encode(&recipe.validation)?))
@@ -290,4 +301,51 @@ fn parts(
         }
     }
     Ok((train, validate))
+}
+
+/// Samples to train on and those that are split off, all of a patient together.
+fn split_off(samples: &TokenizedDataset, recipe: &LanguageRecipe) -> (Vec<usize>, Vec<usize>) {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut places: HashMap<u32, usize> = HashMap::new();
+    for row in 0..samples.len() {
+        let place = *places.entry(samples.group(row)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    Random::stream(recipe.training.seed, "validation").shuffle(&mut groups);
+    let mut rows = Vec::new();
+    while rows.len() < recipe.validation_size {
+        let Some(group) = groups.pop() else { break };
+        rows.extend(group);
+    }
+    let mut kept = groups.concat();
+    kept.sort_unstable();
+    (kept, rows)
+}
+
+/// The patients of images, by what samples call the image.
+fn patients(path: &Path) -> Result<HashMap<String, String>, TrainingError> {
+    let mut table = TableFile::open(path)?
+        .with_hint("it needs dicom_id, study_id or image, and subject_id or patient_id");
+    let find = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
+    let (Some(image), Some(patient)) = (
+        find(&["dicom_id", "study_id", "image"]),
+        find(&["subject_id", "patient_id"]),
+    ) else {
+        return Err(table.column("subject_id").err().unwrap_or_else(|| {
+            TrainingError::line(path, 1, "it has no dicom_id, study_id or image")
+        }));
+    };
+    let mut patients = HashMap::new();
+    while let Some(row) = table.next_row()? {
+        if let (Some(image), Some(patient)) = (row.cell(image), row.cell(patient)) {
+            let name = Path::new(image).file_stem().unwrap_or_default();
+            for name in [image.to_owned(), name.to_string_lossy().into_owned()] {
+                patients.insert(name, patient.to_owned());
+            }
+        }
+    }
+    Ok(patients)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use radialog_models::bundle::read_manifest;
 use radialog_schemas::ContentHash;
 
 use crate::error::TrainingError;
@@ -13,11 +14,15 @@ use crate::optimizer::{AdamW, Gradients, Optimizer};
 use crate::recipe::TrainingArguments;
 use crate::trainers::checkpoint::{self, ComponentDescription, TrainingProgress};
 use crate::trainers::curves::{self, Chart, EpochMetrics};
+use crate::trainers::times::EpochTimes;
 use crate::variables::Variables;
 
 /// Folders of the checkpoints below the output folder.
 const LAST: &str = "last";
 const BEST: &str = "best";
+
+/// A measurement of a validation: its name and its value, none where the samples do not define it.
+pub type Measurement = (&'static str, Option<f64>);
 
 /// What is particular to one training: its batches, its loss and its validation. [`Training`] does the rest.
 pub trait Trainer {
@@ -43,12 +48,12 @@ pub trait Trainer {
     /// Returns what errors call the samples of a batch.
     fn names(&self, batch: &Self::Batch) -> Vec<String>;
 
-    /// What is measured on the validation samples with the weights as they are: names and values. The first one decides
-    /// which checkpoint is the best, as the plan's [`Objective`] says.
+    /// What is measured on the validation samples with the weights as they are. The first one decides which checkpoint is the
+    /// best, as the plan's [`Objective`] says; where it is never defined, the last one is.
     ///
     /// # Errors
     /// None but the network's and those of reading samples.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError>;
+    fn validate(&self) -> Result<Vec<Measurement>, TrainingError>;
 
     /// Returns what a user should know before the first step.
     fn notes(&self) -> Vec<String> {
@@ -127,6 +132,7 @@ pub struct Training<S> {
     variables: Variables,
     optimizer: Optimizer,
     progress: TrainingProgress,
+    times: EpochTimes,
 }
 
 /// What a step reports to the user.
@@ -185,9 +191,15 @@ impl<S: Trainer> Training<S> {
             }
             (None, false) => TrainingProgress::default(),
         };
+        let component = match &plan.arguments.start {
+            Some(start) => component.with_terms_of_start(&read_manifest(start)?.license),
+            None => component,
+        };
         trainer.resume_draws(progress.draws);
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
+        let times = EpochTimes::open(&out.join("times.csv"), progress.epoch)?;
         Ok(Self {
+            times,
             trainer,
             plan,
             out: out.to_owned(),
@@ -203,7 +215,16 @@ impl<S: Trainer> Training<S> {
         self.trainer.notes()
     }
 
-    /// Trains until the recipe's end or until `stop` says so, and writes checkpoints, `metrics.csv` and `curves.html`.
+    /// Measures the validation samples with the weights as they are: before the first step, those of the start.
+    ///
+    /// # Errors
+    /// As those of the trainer's validation.
+    pub fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
+        self.trainer.validate()
+    }
+
+    /// Trains until the recipe's end or until `stop` says so, and writes checkpoints, `metrics.csv`, `curves.html` and
+    /// `times.csv`, the only one of them in which two trainings of the same recipe differ.
     /// `report` hears of every step.
     ///
     /// # Errors
@@ -215,7 +236,7 @@ impl<S: Trainer> Training<S> {
     ) -> Result<TrainingOutcome, TrainingError> {
         let in_epoch = self.trainer.batches_in_epoch();
         let total = self.plan.steps_in_epoch(in_epoch) * self.plan.arguments.epochs;
-        while self.progress.epoch < self.plan.arguments.epochs {
+        while self.progress.epoch < self.plan.arguments.epochs && !self.is_out_of_patience() {
             let started = Instant::now();
             let Self {
                 trainer,
@@ -225,6 +246,7 @@ impl<S: Trainer> Training<S> {
                 variables,
                 optimizer,
                 progress,
+                ..
             } = &mut self;
             let mut batches = trainer.batches(progress.epoch, progress.in_epoch as usize);
             loop {
@@ -272,6 +294,12 @@ impl<S: Trainer> Training<S> {
         Ok(TrainingOutcome::Complete(self.progress.rows))
     }
 
+    /// Whether so many epochs brought nothing better that the training ends early.
+    fn is_out_of_patience(&self) -> bool {
+        let patience = self.plan.arguments.patience;
+        patience.is_some_and(|epochs| self.progress.since_best >= epochs)
+    }
+
     fn end_epoch(&mut self, started: Instant) -> Result<(), TrainingError> {
         let seconds = started.elapsed().as_secs_f64();
         let train_loss = self.progress.loss_sum / (self.progress.in_epoch as f64).max(1.0);
@@ -287,22 +315,22 @@ impl<S: Trainer> Training<S> {
             ("rate", rate),
             ("train_loss", train_loss),
         ];
-        let values = counted
-            .into_iter()
-            .chain(measured.iter().copied())
-            .chain([("seconds", seconds)]);
+        let counted = counted.map(|(name, value)| (name, Some(value)));
+        let values = counted.into_iter().chain(measured.iter().copied());
         self.progress.rows.push(EpochMetrics(
             values
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
         ));
-        let score = measured.first().map_or(0.0, |(_, score)| *score);
-        if self
-            .progress
-            .best
-            .is_none_or(|best| self.plan.objective.is_better(score, best))
-        {
-            self.progress.best = Some(score);
+        let score = measured.first().and_then(|(_, score)| *score);
+        let is_best = match (score, self.progress.best) {
+            (Some(score), Some(best)) => self.plan.objective.is_better(score, best),
+            (_, best) => best.is_none(),
+        };
+        self.progress.since_best += 1;
+        if is_best {
+            self.progress.best = score;
+            self.progress.since_best = 0;
             checkpoint::save(&self.out.join(BEST), &self.component, &self.variables, None)?;
         }
         let resume = Some((&self.optimizer, &self.progress, &self.plan.recipe));
@@ -312,6 +340,7 @@ impl<S: Trainer> Training<S> {
             &self.variables,
             resume,
         )?;
+        self.times.add(self.progress.epoch, seconds)?;
         let rows = &self.progress.rows;
         curves::write_csv(&self.out.join("metrics.csv"), rows)?;
         curves::write_html(

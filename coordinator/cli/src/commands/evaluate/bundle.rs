@@ -28,7 +28,8 @@ use crate::exit::UsageError;
 /// findings: macro AUC of the classifier on images. chexbert: F1 of each label on reports. report: reports written from the
 /// labels of real reports, beside their text and labels (the request brings an image with such labels, since there are no
 /// pairs of images and reports: it is no picture of that patient). image: reports written from images, beside the labels
-/// published for them, and the same with images exchanged. dialog: 50 scripted turns, right or wrong by a rule.
+/// published for them, and the same with images exchanged. pairs: reports written from images, beside the radiologist's text of
+/// the same image. dialog: 50 scripted turns, right or wrong by a rule.
 ///
 /// Example: radialog evaluate bundle --bundle demo --openi openi/reports.csv --nih nih/labels.csv nih/images --nih
 /// nih64/labels.csv nih64/images
@@ -44,7 +45,11 @@ pub(super) struct BundleArgs {
     /// Table of labelled images (image, split, the 14 findings; patient_id where there is one), and their folder; repeatable
     #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"])]
     nih: Vec<PathBuf>,
-    /// Measure only these, of findings, chexbert, report, image, dialog. Default: all that the tables allow
+    /// Table of images with the radiologist's text about each (study_id, split, image, findings, the 14 findings; patient_id where
+    /// there is one), and their folder
+    #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"])]
+    pairs: Vec<PathBuf>,
+    /// Measure only these, of findings, chexbert, report, image, pairs, dialog. Default: all that the tables allow
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<QualityPart>,
     /// The split that is scored
@@ -113,9 +118,11 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         images: pair[1].clone(),
     };
     let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
+    let pairs = args.pairs.chunks_exact(2).map(table).next();
     let possible = |part: &QualityPart| {
         (args.openi.is_some() || !part.needs_reports())
             && (!images.is_empty() || !part.needs_images())
+            && (pairs.is_some() || !part.needs_pairs())
     };
     let asked = |part: &QualityPart| {
         if args.only.is_empty() {
@@ -126,7 +133,9 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     };
     let parts: Vec<QualityPart> = QualityPart::ALL.into_iter().filter(asked).collect();
     if let Some(part) = parts.iter().find(|part| !possible(part)) {
-        let needs = if args.openi.is_none() && part.needs_reports() {
+        let needs = if part.needs_pairs() {
+            "--pairs TABLE FOLDER"
+        } else if args.openi.is_none() && part.needs_reports() {
             "--openi TABLE"
         } else {
             "--nih TABLE FOLDER"
@@ -134,13 +143,16 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         return Err(UsageError(format!("to measure '{}', give {needs}", part.name())).into());
     }
     if parts.is_empty() {
-        return Err(UsageError("give --openi TABLE, --nih TABLE FOLDER, or both".into()).into());
+        let reason =
+            "give --openi TABLE, --nih TABLE FOLDER, --pairs TABLE FOLDER, or several of them";
+        return Err(UsageError(reason.into()).into());
     }
     let device = device::from_name(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
     Ok(QualityEvaluation {
         reports,
         images,
+        pairs,
         parts,
         split,
         seed: args.seed,
@@ -224,7 +236,8 @@ fn print_table(table: &ScoreTable) {
     }
 }
 
-fn written(cell: &ScoreCell) -> String {
+/// A figure as people read it.
+pub(in crate::commands) fn written(cell: &ScoreCell) -> String {
     // No "-0.000".
     let number = |value: f64| format!("{:.3}", (value * 1000.0).round() / 1000.0 + 0.0);
     match cell {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use radialog_schemas::Label;
+use radialog_schemas::table::split_name;
 use radialog_training::prepare::{
     OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, TokenizerKind, TokenizerTrainer,
     read_nih, read_report_table, write_image_table, write_pairs_table, write_report_table,
@@ -231,7 +232,7 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             out,
         } => {
             let mut rows = read_report_table(&reports)?;
-            rows.retain(|row| row.split == split);
+            rows.retain(|row| row.split == split_name(&split));
             let task_prompts = wording.read()?;
             let tasks = ReportTasks {
                 reports: &rows,

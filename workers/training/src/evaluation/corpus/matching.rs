@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use radialog_schemas::table::split_name;
 use radialog_schemas::{Finding, Label};
 
 use super::prediction_file::{Prediction, PredictionFile};
@@ -129,7 +130,7 @@ impl Corpus {
         }
         let reports_by = LabelSource::chexbert("reports, by the run's scoring stage");
         let references_by = LabelSource::chexbert("references of the run, by its scoring stage");
-        let wanted = options.split.as_deref().map(plain_split);
+        let wanted = options.split.as_deref().map(split_name);
         let mut any_split = false;
         let mut placed = Vec::new();
         for prediction in file.predictions {
@@ -159,7 +160,7 @@ impl Corpus {
                         fault(FaultKind::UnknownSplit, String::new());
                         continue;
                     }
-                    Some(split) if plain_split(split) != wanted => {
+                    Some(split) if split_name(split) != wanted => {
                         corpus.other_splits += 1;
                         continue;
                     }
@@ -333,7 +334,7 @@ impl Corpus {
         for file in files {
             let shown: Arc<str> = file.path.to_string_lossy().into();
             let unused = file.entries.iter().filter(|entry| {
-                let split = entry.split.as_deref().map(plain_split);
+                let split = entry.split.as_deref().map(split_name);
                 !entry.used && (wanted.is_none() || split.is_none() || split == wanted)
             });
             for entry in unused {
@@ -544,14 +545,6 @@ fn rows_with_text(
         all.push(rows);
     }
     Ok(all)
-}
-
-/// A split's name as all tables of MIMIC-CXR, CheXpert and ReXrank mean it.
-fn plain_split(name: &str) -> &str {
-    match name.trim() {
-        "valid" | "val" | "validation" => "validate",
-        name => name,
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::evaluation::bootstrap::Bootstrap;
 use crate::prepare::FindingLabels;
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let reports = evaluator.reports(&evaluator.quality.split)?;
+    let reports = evaluator.reports()?;
     let texts: Vec<&str> = reports
         .iter()
         .map(|report| report.findings.as_str())

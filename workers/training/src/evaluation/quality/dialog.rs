@@ -11,7 +11,7 @@ use super::agreement::{Flags, findings, mean, present};
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
-use super::{Evaluator, GeneratedText, QualityPart, ReportFromLabels, TRAIN, flags};
+use super::{Evaluator, GeneratedText, QualityPart, ReportFromLabels, flags};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use rules::{first_sentence, is_right};
@@ -135,10 +135,15 @@ fn real(mut flags: Flags) -> Flags {
     flags
 }
 
-/// The number of training reports that have each finding.
+/// The number of training reports that have each finding; without such reports, all findings are as frequent.
 fn frequencies(evaluator: &Evaluator<'_>) -> Result<[f32; Finding::ALL.len()], TrainingError> {
     let mut counts = [0.0; Finding::ALL.len()];
-    for report in evaluator.reports(TRAIN)? {
+    let trained = evaluator.trained_reports()?;
+    if trained.is_empty() {
+        counts = [1.0; Finding::ALL.len()];
+        counts[Finding::NoFinding as usize] = 0.0;
+    }
+    for report in trained {
         for finding in findings(&real(stated(&report))) {
             counts[finding as usize] += 1.0;
         }

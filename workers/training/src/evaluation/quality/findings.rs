@@ -1,5 +1,7 @@
 //! The findings classifier on images of patients that it never saw.
 
+use std::collections::BTreeSet;
+
 use radialog_schemas::{Finding, FindingsReport};
 
 use super::agreement::{CLASSES, LabelPair, macro_f1, mean, with_both_answers};
@@ -10,6 +12,9 @@ use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::classification::auc;
 
+/// Fewer images than this with a finding, or without, are told.
+const FEW: usize = 10;
+
 /// An image with what is known and what was predicted.
 struct Predicted {
     patient: String,
@@ -19,7 +24,7 @@ struct Predicted {
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
     let images = evaluator.images()?;
-    let trained = studies::images(&evaluator.quality.images, TRAIN)?;
+    let trained = studies::images_if_any(&evaluator.quality.images, TRAIN)?;
     let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
     let predictions = evaluator.networks.classify(&paths)?;
     let mut overview = ScoreTable::new(
@@ -46,6 +51,14 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             .map(|(image, report)| predicted(image, report))
             .collect();
         let priors = priors(trained.iter().filter(of_set));
+        notes.extend(
+            priors
+                .is_none()
+                .then(|| format!("{name}: the table has no training images: there is no prior.")),
+        );
+        if table.is_some() {
+            notes.extend(also_trained(&name, &images, &trained, of_set));
+        }
         let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
         let classes = with_both_answers(&truths);
         let resamples = Bootstrap::new(
@@ -60,11 +73,12 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             &mut overview,
             &name,
             &predicted,
-            &priors,
+            priors.as_ref(),
             &classes,
             &resamples,
         );
-        tables.push(each_finding(&name, &predicted, &priors, &resamples));
+        tables.push(each_finding(&name, &predicted, priors.as_ref(), &resamples));
+        notes.extend(few(&name, &truths, &classes));
         let known = |finding: &Finding| {
             truths
                 .iter()
@@ -110,16 +124,56 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
     }
 }
 
-/// The share of the images on which each finding is there, of those where it is known.
-fn priors<'a>(images: impl Iterator<Item = &'a LabelledTestImage>) -> [f64; CLASSES] {
+/// The share of the images on which each finding is there, of those where it is known; none without images.
+fn priors<'a>(images: impl Iterator<Item = &'a LabelledTestImage>) -> Option<[f64; CLASSES]> {
     let mut counts = [(0_u32, 0_u32); CLASSES];
+    let mut any = false;
     for image in images {
+        any = true;
         for ((there, known), truth) in counts.iter_mut().zip(image.truth()) {
             *there += u32::from(truth == Some(true));
             *known += u32::from(truth.is_some());
         }
     }
-    counts.map(|(there, known)| f64::from(there) / f64::from(known.max(1)))
+    let share = |(there, known): (u32, u32)| f64::from(there) / f64::from(known.max(1));
+    any.then(|| counts.map(share))
+}
+
+/// Says how many patients of the split that is scored have training images in the same table.
+fn also_trained(
+    name: &str,
+    images: &[LabelledTestImage],
+    trained: &[LabelledTestImage],
+    of_set: impl Fn(&&LabelledTestImage) -> bool,
+) -> Option<String> {
+    let patients = |images: &[LabelledTestImage]| -> BTreeSet<String> {
+        let of_set = images.iter().filter(&of_set);
+        of_set.map(|image| image.patient.clone()).collect()
+    };
+    let both = patients(images).intersection(&patients(trained)).count();
+    (both > 0).then(|| {
+        format!("{name}: {both} patients of this split have training images, too: the figures are too good.")
+    })
+}
+
+/// Names the findings of which there is too little for a figure that means much.
+fn few(name: &str, truths: &[[Option<bool>; CLASSES]], classes: &[Finding]) -> Option<String> {
+    let count = |finding: Finding, answer: bool| {
+        let cells = truths.iter().map(|truth| truth[finding as usize]);
+        cells.filter(|cell| *cell == Some(answer)).count()
+    };
+    let least = |finding: Finding| count(finding, true).min(count(finding, false));
+    let few = classes.iter().filter(|finding| least(**finding) < FEW);
+    let names: Vec<String> = few
+        .map(|finding| format!("{} ({})", finding.name(), least(*finding)))
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{name}: fewer than {FEW} images with, or without, {}: their figures are chance as much as quality, and an interval \
+             over so few says too little; one image has none.",
+            names.join(", ")
+        )
+    })
 }
 
 fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64> {
@@ -137,12 +191,11 @@ fn overview_rows(
     overview: &mut ScoreTable,
     name: &str,
     predicted: &[Predicted],
-    priors: &[f64; CLASSES],
+    priors: Option<&[f64; CLASSES]>,
     classes: &[Finding],
     resamples: &Bootstrap,
 ) {
-    let patients: std::collections::BTreeSet<&String> =
-        predicted.iter().map(|image| &image.patient).collect();
+    let patients: BTreeSet<&String> = predicted.iter().map(|image| &image.patient).collect();
     let counts = || {
         [
             ScoreCell::from(predicted.len()),
@@ -173,13 +226,15 @@ fn overview_rows(
             })
             .collect::<Vec<_>>()
     };
-    let prior = always(priors.map(|prior| prior > 0.5));
-    overview.row(
-        format!("{name}: prior"),
-        counts()
-            .into_iter()
-            .chain([ScoreCell::Fixed(0.5), f1(&prior)]),
-    );
+    if let Some(priors) = priors {
+        let prior = always(priors.map(|prior| prior > 0.5));
+        overview.row(
+            format!("{name}: prior"),
+            counts()
+                .into_iter()
+                .chain([ScoreCell::Fixed(0.5), f1(&prior)]),
+        );
+    }
     let all = always([true; CLASSES]);
     overview.row(
         format!("{name}: every finding"),
@@ -192,13 +247,14 @@ fn overview_rows(
 fn each_finding(
     name: &str,
     predicted: &[Predicted],
-    priors: &[f64; CLASSES],
+    priors: Option<&[f64; CLASSES]>,
     resamples: &Bootstrap,
 ) -> ScoreTable {
     let mut table = ScoreTable::new(
         &format!("{name}: each finding"),
         &["known", "positive", "prior", "AUC"],
     );
+    let all: Vec<usize> = (0..predicted.len()).collect();
     for finding in Finding::ALL {
         let class = finding as usize;
         let count = |of: &dyn Fn(Option<bool>) -> bool| {
@@ -210,16 +266,19 @@ fn each_finding(
         let known = count(&|truth| truth.is_some());
         if known > 0 {
             let positive = count(&|truth| truth == Some(true));
-            let area = resamples.measure(|at| auc_of(predicted, at, finding));
-            table.row(
-                finding.name(),
-                [
-                    known.into(),
-                    positive.into(),
-                    ScoreCell::Fixed(priors[class]),
-                    area.into(),
-                ],
-            );
+            let area = match positive.min(known - positive) {
+                // All resamples that define it have the same image.
+                1 => {
+                    auc_of(predicted, &all, finding).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
+                }
+                _ => resamples
+                    .measure(|at| auc_of(predicted, at, finding))
+                    .into(),
+            };
+            let prior = priors.map_or(ScoreCell::Undefined, |priors| {
+                ScoreCell::Fixed(priors[class])
+            });
+            table.row(finding.name(), [known.into(), positive.into(), prior, area]);
         }
     }
     table

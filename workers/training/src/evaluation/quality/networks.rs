@@ -31,7 +31,7 @@ const TOGETHER: usize = 8;
 const SHARE: usize = 24;
 
 /// The networks that an evaluation has loaded.
-pub(super) struct Networks<'a> {
+pub(crate) struct Networks<'a> {
     embedder: Option<ImageEmbedder>,
     predictor: Option<FindingsPredictor>,
     labeler: Option<ReportLabeler>,
@@ -42,13 +42,13 @@ pub(super) struct Networks<'a> {
 }
 
 /// Something to answer: a conversation, and the tokens of its image.
-pub(super) struct DialogRequest {
-    pub(super) dialog: ChatPrompt,
-    pub(super) image: Tensor,
+pub(crate) struct DialogRequest {
+    pub(crate) dialog: ChatPrompt,
+    pub(crate) image: Tensor,
 }
 
 impl<'a> Networks<'a> {
-    pub(super) fn load(
+    pub(crate) fn load(
         bundle: &Bundle,
         stages: &[Stage],
         device: &Device,
@@ -77,12 +77,12 @@ impl<'a> Networks<'a> {
     }
 
     /// The rule by which the prompt names findings.
-    pub(super) fn rule(&self) -> TextRule {
+    pub(crate) fn rule(&self) -> TextRule {
         self.rule
     }
 
     /// The findings of each image.
-    pub(super) fn classify<P: AsRef<Path> + Sync>(
+    pub(crate) fn classify<P: AsRef<Path> + Sync>(
         &self,
         images: &[P],
     ) -> Result<Vec<FindingsReport>, TrainingError> {
@@ -100,7 +100,7 @@ impl<'a> Networks<'a> {
     }
 
     /// The image tokens of each image, `[32, 768]` at published geometry.
-    pub(super) fn embed<P: AsRef<Path> + Sync>(
+    pub(crate) fn embed<P: AsRef<Path> + Sync>(
         &self,
         images: &[P],
     ) -> Result<Vec<Tensor>, TrainingError> {
@@ -116,7 +116,7 @@ impl<'a> Networks<'a> {
     }
 
     /// The labels of each text, in the published order. An empty text has none.
-    pub(super) fn label<S: AsRef<str> + Sync>(
+    pub(crate) fn label<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
     ) -> Result<Vec<FindingLabels>, TrainingError> {
@@ -138,7 +138,7 @@ impl<'a> Networks<'a> {
     }
 
     /// A conversation about an image that has not begun: the request for its report.
-    pub(super) fn ask_report(
+    pub(crate) fn ask_report(
         &self,
         findings: &str,
         image: &Tensor,
@@ -154,14 +154,14 @@ impl<'a> Networks<'a> {
     }
 
     /// The language model's network, tokenizer and prompts.
-    pub(super) fn language(&self) -> Result<&LanguagePipeline, TrainingError> {
+    pub(crate) fn language(&self) -> Result<&LanguagePipeline, TrainingError> {
         self.language
             .as_ref()
             .ok_or_else(|| missing(Stage::Language))
     }
 
     /// The most probable answer to each question, as a reader gets it.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
         what: &str,
         questions: &[DialogRequest],

@@ -7,7 +7,7 @@ use radialog_schemas::Finding;
 use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
-use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
+use super::{Evaluator, GeneratedText, QualityPart, flags};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::text_scores::{BleuCounts, rouge_l};
@@ -15,10 +15,10 @@ use crate::evaluation::words::words;
 use crate::prepare::ReportRow;
 
 /// One way to come by a report for each study.
-struct Writer {
-    name: &'static str,
-    texts: Vec<String>,
-    labels: Vec<Flags>,
+pub(super) struct Writer {
+    pub(super) name: &'static str,
+    pub(super) texts: Vec<String>,
+    pub(super) labels: Vec<Flags>,
 }
 
 pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
@@ -43,7 +43,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let reports: Vec<ReportRow> = written.iter().map(|study| study.report.clone()).collect();
     evaluator.texts.extend(texts);
 
-    let trained = evaluator.reports(TRAIN)?;
+    let trained = evaluator.trained_reports()?;
     let labelled = |name, texts: Vec<String>| -> Result<Writer, TrainingError> {
         Ok(Writer {
             name,
@@ -60,11 +60,11 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         .iter()
         .map(|report| report.findings.clone())
         .collect();
-    let writers = [
-        model,
-        labelled("most frequent training report", frequent)?,
-        labelled("nearest training report", nearest)?,
-    ];
+    let mut writers = vec![model];
+    if !trained.is_empty() {
+        writers.push(labelled("most frequent training report", frequent)?);
+        writers.push(labelled("nearest training report", nearest)?);
+    }
     let reference = labelled("the radiologist's own text", references)?;
 
     let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
@@ -77,7 +77,11 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
              labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
             reports.len()
         ),
-        "Nearest training report: the first with the fewest different positive labels.".to_owned(),
+        match trained.is_empty() {
+            false => "Nearest training report: the first with the fewest different positive labels.",
+            true => "The table has no training reports: there are no baselines.",
+        }
+        .to_owned(),
         "BLEU of the corpus and ROUGE-L as pycocoevalcap computes them, over lower-case words and punctuation marks. \
          Label F1: labels of the text by the bundle's own CheXbert, macro over 14 findings (0 where a finding is neither \
          there nor prediction) and micro over the five common ones (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural \
@@ -92,7 +96,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
 }
 
 /// The first of the texts that occur most often.
-fn most_frequent(reports: &[ReportRow]) -> &str {
+pub(super) fn most_frequent(reports: &[ReportRow]) -> &str {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for report in reports {
         *counts.entry(&report.findings).or_default() += 1;
@@ -120,7 +124,7 @@ fn nearest<'a>(reports: &'a [ReportRow], flags: &Flags) -> &'a str {
         .map_or("", |report| &report.findings)
 }
 
-fn wording(writers: &[Writer], reference: &Writer, resamples: &Bootstrap) -> ScoreTable {
+pub(super) fn wording(writers: &[Writer], reference: &Writer, resamples: &Bootstrap) -> ScoreTable {
     let columns = ["words", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"];
     let mut table = ScoreTable::new("wording, beside the radiologist's text", &columns);
     let references: Vec<Vec<String>> = reference.texts.iter().map(|text| words(text)).collect();
@@ -162,7 +166,7 @@ fn wording(writers: &[Writer], reference: &Writer, resamples: &Bootstrap) -> Sco
     table
 }
 
-fn content(
+pub(super) fn content(
     writers: &[Writer],
     reference: &Writer,
     reports: &[ReportRow],
@@ -227,6 +231,7 @@ mod tests {
             impression,
             indication,
             image,
+            patient: None,
             labels,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::evaluation::bootstrap::Estimate;
 
@@ -38,7 +38,7 @@ pub struct ScoreRow {
 }
 
 /// A figure in a table of scores.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ScoreCell {
     /// A number of things.

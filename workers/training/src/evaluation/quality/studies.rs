@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Label;
+use radialog_schemas::table::split_name;
 
 use super::agreement::{CLASSES, Flags, present};
 use crate::error::TrainingError;
@@ -48,8 +49,7 @@ pub(super) fn stated(report: &ReportRow) -> Flags {
 /// # Errors
 /// A table that is none, or no report left.
 pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
-    let mut reports = read_report_table(path)?;
-    reports.retain(|report| report.split == split && !report.findings.trim().is_empty());
+    let reports = reports_if_any(path, split)?;
     if reports.is_empty() {
         let reason = format!(
             "'{}' has no report with findings of the split '{split}'",
@@ -57,6 +57,13 @@ pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, Traini
         );
         return Err(TrainingError::Empty(reason));
     }
+    Ok(reports)
+}
+
+/// As [`reports`], of a split that the table may be without.
+pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+    let mut reports = read_report_table(path)?;
+    reports.retain(|report| report.split == split && !report.findings.trim().is_empty());
     Ok(reports)
 }
 
@@ -70,38 +77,51 @@ pub(super) fn images(
     split: &str,
 ) -> Result<Vec<LabelledTestImage>, TrainingError> {
     let mut images = Vec::new();
-    for (
-        number,
-        ImageTable {
-            labels: path,
-            images: folder,
-        },
-    ) in tables.iter().enumerate()
-    {
-        let before = images.len();
-        let mut table = TableFile::open(path)?;
-        let (image, side, columns) = (
-            table.column("image")?,
-            table.column("split")?,
-            table.findings()?,
-        );
-        let patient = table.optional("patient_id").unwrap_or(image);
-        while let Some(row) = table.next_row()? {
-            let cell = |column: usize| row.cell(column).unwrap_or_default();
-            if cell(side) == split {
-                let labels = table.labels(&row, &columns)?;
-                let path = folder.join(cell(image));
-                images.push(LabelledTestImage {
-                    patient: cell(patient).to_owned(),
-                    path,
-                    table: number,
-                    labels,
-                });
-            }
-        }
-        if images.len() == before {
-            let reason = format!("'{}' has no image of the split '{split}'", path.display());
+    for (number, table) in tables.iter().enumerate() {
+        let found = of_table(number, table, split)?;
+        if found.is_empty() {
+            let shown = table.labels.display();
+            let reason = format!("'{shown}' has no image of the split '{split}'");
             return Err(TrainingError::Empty(reason));
+        }
+        images.extend(found);
+    }
+    Ok(images)
+}
+
+/// As [`images`], of a split that tables may be without.
+pub(super) fn images_if_any(
+    tables: &[ImageTable],
+    split: &str,
+) -> Result<Vec<LabelledTestImage>, TrainingError> {
+    let tables = tables.iter().enumerate();
+    let images = tables.map(|(number, table)| of_table(number, table, split));
+    Ok(images.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn of_table(
+    number: usize,
+    table: &ImageTable,
+    split: &str,
+) -> Result<Vec<LabelledTestImage>, TrainingError> {
+    let mut rows = TableFile::open(&table.labels)?;
+    let (image, side, columns) = (
+        rows.column("image")?,
+        rows.column("split")?,
+        rows.findings()?,
+    );
+    let patient = ["patient_id", "subject_id"];
+    let patient = patient.into_iter().find_map(|name| rows.optional(name));
+    let mut images = Vec::new();
+    while let Some(row) = rows.next_row()? {
+        let cell = |column: usize| row.cell(column).unwrap_or_default();
+        if split_name(cell(side)) == split {
+            images.push(LabelledTestImage {
+                patient: cell(patient.unwrap_or(image)).to_owned(),
+                path: table.images.join(cell(image)),
+                table: number,
+                labels: rows.labels(&row, &columns)?,
+            });
         }
     }
     Ok(images)

@@ -13,6 +13,7 @@ use crate::prepare::datasets::labelled_reports::{LabelledReport, report_findings
 use crate::prepare::datasets::tasks::InstructTask;
 use crate::prepare::datasets::tasks::TaskSample;
 use crate::prepare::formats::json_list::{self, NonAscii};
+use crate::prepare::sections::strip;
 use crate::prepare::tables::finding_labels::positives;
 use crate::random::Random;
 
@@ -32,6 +33,15 @@ pub struct DialogDataset<'a> {
     pub seed: u64,
 }
 
+/// The counts of a dialog data set that was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DialogSummary {
+    /// Conversations.
+    pub dialogs: u64,
+    /// Questions that were left out since their answer is empty.
+    pub empty: u64,
+}
+
 /// One conversation.
 #[derive(Serialize)]
 struct DialogSample<'a> {
@@ -42,15 +52,19 @@ struct DialogSample<'a> {
     task_type: &'static str,
     /// The number of answers that are learned, from the last one back.
     answers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patient: Option<&'a str>,
 }
 
 impl DialogDataset<'_> {
     /// Writes a conversation an image (its report, then all that is asked about it) and one a correction (the wrong report,
-    /// after a request that names what it states; its correction; some of the questions). Returns their number.
+    /// after a request that names what it states; its correction; some of the questions). A question without an answer is left
+    /// out and counted.
     ///
     /// # Errors
     /// Task files that cannot be read or hold something else; an output that cannot be written.
-    pub fn run(&self, output: &Path) -> Result<u64, TrainingError> {
+    pub fn run(&self, output: &Path) -> Result<DialogSummary, TrainingError> {
+        let mut summary = DialogSummary::default();
         let mut asked: BTreeMap<String, Vec<TaskSample>> = BTreeMap::new();
         for task in InstructTask::ALL {
             let path = task.file(&self.tasks);
@@ -61,6 +75,10 @@ impl DialogDataset<'_> {
             let samples: Vec<TaskSample> =
                 serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
             for sample in samples {
+                if strip(&sample.output).is_empty() {
+                    summary.empty += 1;
+                    continue;
+                }
                 asked.entry(sample.dicom.clone()).or_default().push(sample);
             }
         }
@@ -106,7 +124,8 @@ impl DialogDataset<'_> {
             }
         }
         random.shuffle(&mut dialogs);
-        json_list::write(output, dialogs.into_iter().map(Ok), NonAscii::Kept)
+        summary.dialogs = json_list::write(output, dialogs.into_iter().map(Ok), NonAscii::Kept)?;
+        Ok(summary)
     }
 
     fn dialog<'s>(
@@ -124,7 +143,7 @@ impl DialogDataset<'_> {
             output = match turn.task_type == InstructTask::AllFindings.name() {
                 // As in the original's samples.
                 true => turn.output.to_lowercase(),
-                false => crate::prepare::sections::strip(&turn.output).to_owned(),
+                false => strip(&turn.output).to_owned(),
             };
         }
         messages.push(Prompt::default());
@@ -135,6 +154,7 @@ impl DialogDataset<'_> {
             dicom: &sample.dicom_id,
             task_type: "dialog",
             answers,
+            patient: sample.patient.as_deref(),
         }
     }
 }
@@ -148,6 +168,7 @@ mod tests {
 
     fn sample(image: &str, report: &str, positive: &[Finding]) -> LabelledReport {
         LabelledReport {
+            patient: None,
             dicom_id: image.into(),
             note_file: format!("{image}.txt"),
             findings: report.into(),
@@ -180,7 +201,8 @@ mod tests {
         }
         .run(&out)?;
         let read: Vec<Value> = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
-        assert_eq!(made, read.len() as u64);
+        assert_eq!(made.dialogs, read.len() as u64);
+        assert_eq!(made.empty, u64::from(tasks.join("empty").exists()));
         Ok(read)
     }
 
@@ -229,6 +251,12 @@ mod tests {
         away["incorrect_findings"] = json!(["Cardiomegaly"]);
         write(InstructTask::Correct, &[correction, away]);
 
+        // A question whose answer is empty teaches nothing.
+        fs::write(dir.path().join("empty"), "").unwrap();
+        write(
+            InstructTask::Region,
+            &[task(InstructTask::Region, "two", "The left lung?", "  ")],
+        );
         let made = dialogs(dir.path(), 1).unwrap();
         assert_eq!(made, dialogs(dir.path(), 1).unwrap());
         assert_eq!(made.len(), 4);

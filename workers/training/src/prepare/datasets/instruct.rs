@@ -66,6 +66,8 @@ pub struct InstructSummary {
     pub reports: u64,
     /// All samples.
     pub samples: u64,
+    /// The number of them whose answer is empty: in the original's data set, the findings of an image without any.
+    pub empty: u64,
 }
 
 impl InstructDataset<'_> {
@@ -98,6 +100,7 @@ impl InstructDataset<'_> {
             missing: Vec::new(),
             reports: 0,
             samples: 0,
+            empty: 0,
         };
         let mut all: Vec<ReportSample> =
             report_samples(self.samples, self.prompts, self.coverage, self.seed).collect();
@@ -107,6 +110,11 @@ impl InstructDataset<'_> {
             .iter()
             .map(|sample| (sample.dicom_id.as_str(), sample.positive_text()))
             .collect();
+        let patients = self
+            .samples
+            .iter()
+            .filter_map(|sample| Some((sample.dicom_id.as_str(), sample.patient.clone()?)));
+        let patients: HashMap<&str, String> = patients.collect();
         for task in InstructTask::ALL {
             let path = task.file(&self.tasks);
             if !path.is_file() {
@@ -125,9 +133,14 @@ impl InstructDataset<'_> {
             all.extend(
                 samples
                     .iter()
-                    .map(|sample| self.fused(task, sample, &texts)),
+                    .map(|sample| self.fused(task, sample, &texts, &patients)),
             );
         }
+        if self.coverage != Coverage::Original {
+            all.retain(|sample| !sample.output.is_empty());
+        }
+        let is_empty = |sample: &&ReportSample| sample.output.is_empty();
+        summary.empty = all.iter().filter(is_empty).count() as u64;
         self.random("fuse").shuffle(&mut all);
         summary.samples = json_list::write(output, all.into_iter().map(Ok), NonAscii::Escaped)?;
         Ok(summary)
@@ -139,6 +152,7 @@ impl InstructDataset<'_> {
         task: InstructTask,
         sample: &TaskSample,
         findings: &HashMap<&str, String>,
+        patients: &HashMap<&str, String>,
     ) -> ReportSample {
         let findings = findings
             .get(sample.dicom.as_str())
@@ -163,6 +177,7 @@ impl InstructDataset<'_> {
                 output.to_owned()
             },
             dicom: sample.dicom.clone(),
+            patient: patients.get(sample.dicom.as_str()).cloned(),
         }
     }
 
@@ -206,10 +221,12 @@ impl InstructDataset<'_> {
         let (_, rows) = self.findings_rows();
         let ask = |row: usize| {
             let sample = &self.samples[row];
-            let names: Vec<_> = positives(&sample.labels)
-                .into_iter()
-                .map(Finding::name)
-                .collect();
+            let mut found = positives(&sample.labels);
+            // The published weights have seen an empty answer, which teaches any other model to say nothing.
+            if found.is_empty() && self.coverage != Coverage::Original {
+                found.push(Finding::NoFinding);
+            }
+            let names: Vec<_> = found.into_iter().map(Finding::name).collect();
             let question = self.task_prompts.request(InstructTask::AllFindings, random);
             TaskSample::new(
                 InstructTask::AllFindings,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
 use crate::prepare::datasets::labelled_reports::LabelledReport;
-use crate::prepare::datasets::selection::{EPOCHS, stratified};
+use crate::prepare::datasets::selection::{EPOCHS, is_normal, normal_rows, stratified};
 use crate::prepare::formats::json_list::{self, NonAscii};
 use crate::random::Random;
 
@@ -23,6 +23,9 @@ pub struct ReportSample {
     pub output: String,
     /// The image.
     pub dicom: String,
+    /// The patient, where the table that the sample is from has a column of it; the original's files have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
 }
 
 /// The selection of images that a data set asks about.
@@ -57,14 +60,30 @@ pub fn report_samples<'a>(
             input: String::new(),
             output: sample.target().to_owned(),
             dicom: sample.dicom_id.clone(),
+            patient: sample.patient.clone(),
         }
     })
+}
+
+/// How many samples a data set of reports takes from its rows, in words.
+pub fn selection_words(samples: &[LabelledReport], coverage: Coverage) -> String {
+    let normal = samples.iter().filter(|sample| is_normal(&sample.labels));
+    let normal = normal.count();
+    let with = samples.len() - normal;
+    match coverage {
+        Coverage::EachImage { .. } => format!("each of {} images once", samples.len()),
+        Coverage::Original => format!(
+            "{with} images with findings {EPOCHS} times, {} of {normal} without (the original's selection; --each-image takes \
+             each image once)",
+            normal_rows(EPOCHS * with).min(normal)
+        ),
+    }
 }
 
 /// Writes the data set and returns its number of samples.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The file cannot be written, or the selection takes nothing.
 pub fn write_reports(
     path: &Path,
     samples: &[LabelledReport],
@@ -72,6 +91,13 @@ pub fn write_reports(
     coverage: Coverage,
     seed: u64,
 ) -> Result<u64, TrainingError> {
+    if report_samples(samples, prompts, coverage, seed)
+        .next()
+        .is_none()
+    {
+        let words = selection_words(samples, coverage);
+        return Err(TrainingError::Empty(format!("no sample is left: {words}")));
+    }
     json_list::write(
         path,
         report_samples(samples, prompts, coverage, seed).map(Ok),

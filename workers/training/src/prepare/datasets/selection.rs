@@ -26,12 +26,12 @@ pub(crate) fn stratified(
 
 /// The number of rows without findings that go with `count` rows with them: `int((count * 14 / 13) / 14)`, in the
 /// original's floating point and order, which decides where the quotient is whole.
-fn normal_rows(count: usize) -> usize {
+pub(crate) fn normal_rows(count: usize) -> usize {
     ((count as f64 * 14.0 / 13.0) / 14.0) as usize
 }
 
 /// A row is normal where "No Finding" is positive or nothing is; support devices alone make a finding.
-fn is_normal(labels: &FindingLabels) -> bool {
+pub(crate) fn is_normal(labels: &FindingLabels) -> bool {
     let positive = |finding: Finding| labels[finding as usize] == Label::Positive;
     positive(Finding::NoFinding) || !Finding::ALL.into_iter().any(positive)
 }

@@ -15,6 +15,7 @@ fn labels(positive: &[Finding], blank: &[Finding]) -> FindingLabels {
 
 fn report(study: usize, split: &str, positive: &[Finding]) -> ReportRow {
     ReportRow {
+        patient: None,
         study: format!("R{study}"),
         split: split.to_owned(),
         findings: "Text.".to_owned(),

@@ -10,7 +10,7 @@ use crate::error::TrainingError;
 use crate::prepare::sections::Report;
 use crate::prepare::sources::folder;
 use crate::prepare::tables::csv_output::CsvOutput;
-use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedRow};
+use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, STUDY_COLUMN, SectionedRow};
 
 mod report_files;
 
@@ -26,6 +26,9 @@ pub struct Sectioning {
     pub images: PathBuf,
     /// The CSV file to write.
     pub output: PathBuf,
+    /// Whether the study's column has a name, too, for readers that take as many values as there are names. The original's file
+    /// leaves it without one.
+    pub name_study: bool,
 }
 
 /// The counts of a preparation, and the reports that it left out.
@@ -66,7 +69,9 @@ impl Sectioning {
                  mimic-cxr-reports.zip"
             )));
         }
-        let mut table = CsvOutput::create_as_python(&self.output, SECTIONED_COLUMNS)?;
+        let named = self.name_study.then_some(STUDY_COLUMN);
+        let names = named.into_iter().chain(SECTIONED_COLUMNS);
+        let mut table = CsvOutput::create_as_python(&self.output, names)?;
         let mut summary = SectioningSummary::default();
         let total = patients.len() as u64;
         for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
@@ -126,6 +131,7 @@ impl Sectioning {
             image_file: name.to_owned(),
             image_folder: format!("files/{}/{study}", patient.display()),
             note_file: note.clone(),
+            line: 0,
         };
         let images: Vec<_> = names
             .iter()

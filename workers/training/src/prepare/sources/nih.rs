@@ -166,6 +166,15 @@ fn labels(cell: &str) -> Result<FindingLabels, String> {
     Ok(labels)
 }
 
+/// What a class of the collection is in CheXpert's words, in whatever spelling: none of a name that is no class, `Some(None)` of a
+/// class without a counterpart.
+pub(crate) fn class(name: &str) -> Option<Option<Finding>> {
+    let plain = |name: &str| name.to_lowercase().replace([' ', '-'], "_");
+    let wanted = plain(name.trim());
+    let known = CLASSES.into_iter().find(|(name, _)| plain(name) == wanted);
+    known.map(|(_, finding)| finding)
+}
+
 fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
     let named = |name: &str| name.starts_with("Data_Entry_2017") && name.ends_with(".csv");
     let found = names(folder)?.into_iter().find(|name| named(name));

@@ -102,6 +102,7 @@ impl OpenI {
             };
             let side = || patient_split::side(&format!("openi:{}", number(&study.id))).to_owned();
             let mut row = ReportRow {
+                patient: None,
                 split: study.split.unwrap_or_else(side),
                 findings: clean::clean(&study.findings, self.removed),
                 impression: clean::clean(&study.impression, self.removed),

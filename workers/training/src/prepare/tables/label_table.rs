@@ -51,6 +51,11 @@ impl LabelTable {
             .unwrap_or([Label::Blank; Finding::ALL.len()])
     }
 
+    /// Returns whether the table has an image.
+    pub fn has(&self, dicom: &str) -> bool {
+        self.images.contains_key(dicom)
+    }
+
     /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.images.len()

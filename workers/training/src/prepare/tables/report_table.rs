@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use radialog_schemas::table::split_name;
 use radialog_schemas::{Finding, Label};
 
 use super::csv_output::CsvOutput;
@@ -22,6 +23,9 @@ pub const REPORT_COLUMNS: [&str; 6] = [
 /// The columns of the table of pairs in front of the labels.
 pub const PAIR_COLUMNS: [&str; 5] = ["study_id", "split", "image", "findings", "impression"];
 
+/// The column of the patient, which a table has where it names any.
+const PATIENT_COLUMN: &str = "patient_id";
+
 /// One row of a report table or of a table of pairs: a study with its report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRow {
@@ -37,6 +41,8 @@ pub struct ReportRow {
     pub indication: String,
     /// The image of the row, where the table has one.
     pub image: String,
+    /// The patient, where the table names it (`patient_id` or `subject_id`).
+    pub patient: Option<String>,
     /// 1, 0, -1 or nothing, in the published order.
     pub labels: FindingLabels,
 }
@@ -67,11 +73,7 @@ pub fn write_report_table(path: &Path, rows: &[ReportRow]) -> Result<(), Trainin
             row.text(),
         ]
     };
-    write(
-        path,
-        &REPORT_COLUMNS,
-        rows.iter().map(|row| (cells(row), &row.labels)),
-    )
+    write_rows(path, &REPORT_COLUMNS, rows, cells)
 }
 
 /// Writes a table of pairs.
@@ -79,7 +81,7 @@ pub fn write_report_table(path: &Path, rows: &[ReportRow]) -> Result<(), Trainin
 /// # Errors
 /// A file that cannot be written.
 pub fn write_pairs_table(path: &Path, rows: &[ReportRow]) -> Result<(), TrainingError> {
-    let cells = |row: &ReportRow| {
+    let cells = |row: &ReportRow| -> Vec<String> {
         [
             &row.study,
             &row.split,
@@ -91,11 +93,25 @@ pub fn write_pairs_table(path: &Path, rows: &[ReportRow]) -> Result<(), Training
         .cloned()
         .collect()
     };
-    write(
-        path,
-        &PAIR_COLUMNS,
-        rows.iter().map(|row| (cells(row), &row.labels)),
-    )
+    write_rows(path, &PAIR_COLUMNS, rows, cells)
+}
+
+/// Writes rows with their patients, where any is known.
+fn write_rows(
+    path: &Path,
+    columns: &[&'static str],
+    rows: &[ReportRow],
+    cells: impl Fn(&ReportRow) -> Vec<String>,
+) -> Result<(), TrainingError> {
+    let are_named = rows.iter().any(|row| row.patient.is_some());
+    let patient = are_named.then_some(PATIENT_COLUMN);
+    let columns: Vec<&str> = columns.iter().copied().chain(patient).collect();
+    let rows = rows.iter().map(|row| {
+        let patient = are_named.then(|| row.patient.clone().unwrap_or_default());
+        let cells = cells(row).into_iter().chain(patient);
+        (cells.collect(), &row.labels)
+    });
+    write(path, &columns, rows)
 }
 
 /// Writes columns of text and then the 14 labels.
@@ -137,6 +153,8 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
     );
     let (impression, indication) = (table.optional("impression"), table.optional("indication"));
     let image = table.optional("image");
+    let patient = [PATIENT_COLUMN, "subject_id"];
+    let patient = patient.into_iter().find_map(|name| table.optional(name));
     let labels = table.findings()?;
     let mut rows: Vec<ReportRow> = Vec::new();
     let mut known = std::collections::HashSet::new();
@@ -149,11 +167,12 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
             |column: Option<usize>| column.map_or("", |column| text(&cells, column)).to_owned();
         let row = ReportRow {
             study: cell(Some(study)),
-            split: cell(Some(split)),
+            split: split_name(&cell(Some(split))).to_owned(),
             findings: section(Some(findings)),
             impression: section(impression),
             indication: section(indication),
             image: cell(image),
+            patient: Some(cell(patient)).filter(|patient| !patient.is_empty()),
             labels: table.labels(&cells, &labels)?,
         };
         if row.study.is_empty() || !known.insert(row.study.clone()) {
@@ -190,6 +209,7 @@ mod tests {
             impression: "Edema.".to_owned(),
             indication: String::new(),
             image: String::new(),
+            patient: Some("p1".to_owned()),
             labels,
         }
     }

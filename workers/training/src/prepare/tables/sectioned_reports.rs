@@ -19,6 +19,9 @@ pub const SECTIONED_COLUMNS: [&str; 8] = [
     "Note_file",
 ];
 
+/// The name of the study in front of the others, where the file has one for every value.
+pub(crate) const STUDY_COLUMN: &str = "study_id";
+
 /// One row of a sectioned CSV: an image with the sections of its report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectionedRow {
@@ -34,9 +37,18 @@ pub struct SectionedRow {
     pub image_folder: String,
     /// `sNNNNNNNN.txt`.
     pub note_file: String,
+    /// Where the row begins; 0 of one that is to be written.
+    pub line: u64,
 }
 
 impl SectionedRow {
+    /// The patient, `pNNNNNNNN`, as the folder of the image names it.
+    pub fn patient(&self) -> Option<String> {
+        let mut folders = self.image_folder.rsplit('/');
+        let (_study, patient) = (folders.next()?, folders.next()?);
+        Some(patient.to_owned()).filter(|patient| patient.starts_with('p'))
+    }
+
     /// Returns the nine cells, in the original's order.
     pub fn cells(&self) -> [&str; 9] {
         [
@@ -58,6 +70,8 @@ pub struct SectionedReader {
     table: TableFile,
     /// The positions of [`SECTIONED_COLUMNS`].
     columns: [usize; SECTIONED_COLUMNS.len()],
+    /// The position of [`STUDY_COLUMN`], where it has a name.
+    study: Option<usize>,
 }
 
 impl SectionedReader {
@@ -72,7 +86,12 @@ impl SectionedReader {
         for (column, name) in columns.iter_mut().zip(SECTIONED_COLUMNS) {
             *column = table.column(name)?;
         }
-        Ok(Self { table, columns })
+        let study = table.optional(STUDY_COLUMN);
+        Ok(Self {
+            table,
+            columns,
+            study,
+        })
     }
 
     fn row(&self, IndexedRow { index, row }: IndexedRow) -> SectionedRow {
@@ -89,8 +108,10 @@ impl SectionedReader {
         let section = |column: usize| text(&row, column).to_owned();
         let name = |column: usize| row.cell(column).unwrap_or_default().to_owned();
         let note_file = name(note_file);
+        let study = index.or_else(|| Some(row.cell(self.study?)?.to_owned()));
         SectionedRow {
-            study: index.unwrap_or_else(|| note_file.trim_end_matches(".txt").to_owned()),
+            line: row.line,
+            study: study.unwrap_or_else(|| note_file.trim_end_matches(".txt").to_owned()),
             report: Report {
                 impression: section(impression),
                 findings: section(findings),
@@ -156,6 +177,17 @@ mod tests {
             (row.study.as_str(), row.report.findings.as_str()),
             ("s1", "f")
         );
+    }
+
+    #[test]
+    fn a_table_that_names_the_study_too_is_read_by_name() {
+        let names = SECTIONED_COLUMNS.join(",");
+        let rows = read(&format!(
+            "{STUDY_COLUMN},{names}\ns7,i,f,l,c,d,d.jpg,files/p10/p1/s1,s1.txt\n"
+        ));
+        let row = rows.into_iter().next().unwrap().unwrap();
+        assert_eq!((row.study.as_str(), row.line), ("s7", 2));
+        assert_eq!(row.patient().as_deref(), Some("p1"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use radialog_schemas::table::split_name;
+
 use super::table_file::TableFile;
 use crate::error::TrainingError;
 
@@ -22,13 +24,13 @@ impl SplitTable {
         let (dicom, split) = (table.column("dicom_id")?, table.column("split")?);
         let mut images = HashMap::new();
         while let Some(row) = table.next_row()? {
-            let cell = |column: usize| row.cell(column).unwrap_or_default().to_owned();
-            images.insert(cell(dicom), cell(split));
+            let side = split_name(row.cell(split).unwrap_or_default()).to_owned();
+            images.insert(row.cell(dicom).unwrap_or_default().to_owned(), side);
         }
         Ok(Self { images })
     }
 
-    /// Returns the split of an image.
+    /// Returns the split of an image, by its plain name, e.g. `validate` where the table says `val`.
     pub fn get(&self, dicom: &str) -> Option<&str> {
         self.images.get(dicom).map(String::as_str)
     }

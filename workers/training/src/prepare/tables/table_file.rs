@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use radialog_schemas::Finding;
-use radialog_schemas::table::{MalformedRow, MissingColumn, Row, TableError, TableReader};
+use radialog_schemas::table::{Header, MalformedRow, MissingColumn, Row, TableError, TableReader};
 
 use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
@@ -59,6 +59,11 @@ impl TableFile {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The names of the columns.
+    pub(crate) fn header(&self) -> &Header {
+        self.rows.header()
     }
 
     /// The position of a column that must be there.

@@ -8,6 +8,7 @@ use radialog_schemas::Stage;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
 use serde::Serialize;
 
+use super::LICENSE;
 use crate::error::TrainingError;
 
 /// What a component is called and how it is described in the bundle of a checkpoint.
@@ -24,6 +25,8 @@ pub struct ComponentDescription {
     pub prefix: &'static str,
     /// Its other files.
     pub files: Vec<ComponentFile>,
+    /// The terms of the weights.
+    pub license: String,
 }
 
 impl ComponentDescription {
@@ -45,7 +48,17 @@ impl ComponentDescription {
             weights: ("weights".to_owned(), name),
             prefix,
             files: Vec::new(),
+            license: LICENSE.to_owned(),
         })
+    }
+
+    /// The same with the terms of the bundle that the weights start from in front, which go on to apply.
+    pub(in crate::trainers) fn with_terms_of_start(mut self, license: &str) -> Self {
+        self.license = match license.ends_with(LICENSE) {
+            true => license.to_owned(),
+            false => format!("{license} {LICENSE}"),
+        };
+        self
     }
 
     /// Adds another file.

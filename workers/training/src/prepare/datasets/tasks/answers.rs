@@ -184,6 +184,7 @@ mod tests {
 
     fn sample(index: usize, positive: &[Finding]) -> LabelledReport {
         LabelledReport {
+            patient: None,
             dicom_id: format!("d{index}"),
             note_file: format!("s{index}.txt"),
             findings: format!(" Report {index}. "),

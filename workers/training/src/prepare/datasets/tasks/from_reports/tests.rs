@@ -2,6 +2,7 @@ use super::*;
 
 fn row(study: &str, findings: &str, impression: &str, positive: &[Finding]) -> ReportRow {
     ReportRow {
+        patient: None,
         study: study.to_owned(),
         split: "train".to_owned(),
         findings: findings.to_owned(),

@@ -1,0 +1,285 @@
+//! What came of a fine-tuning: the bundle, its figures on the test rows beside those of the start, and a model card.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
+use radialog_models::durable;
+use radialog_schemas::Stage;
+use radialog_training::evaluation::quality::{QualityEvaluation, QualityPart, QualityReport};
+use radialog_training::finetune::TrainedPart;
+use radialog_training::recipe::ImageTable;
+
+use super::super::evaluate::written;
+use super::parts::{Parts, Trained, Training};
+use super::{bar, show};
+
+/// The row of each figure: the part, the number of the table in it, the table's row, the column, what it is called.
+const FIGURES: [(QualityPart, usize, &str, &str, &str); 6] = [
+    (
+        QualityPart::Findings,
+        0,
+        "classifier",
+        "macro AUC",
+        "findings: macro AUC",
+    ),
+    (
+        QualityPart::Findings,
+        0,
+        "classifier",
+        "macro F1",
+        "findings: macro F1",
+    ),
+    (
+        QualityPart::Pairs,
+        0,
+        "bundle",
+        "BLEU-1",
+        "reports of images: BLEU-1",
+    ),
+    (
+        QualityPart::Pairs,
+        0,
+        "bundle",
+        "BLEU-4",
+        "reports of images: BLEU-4",
+    ),
+    (
+        QualityPart::Pairs,
+        0,
+        "bundle",
+        "ROUGE-L",
+        "reports of images: ROUGE-L",
+    ),
+    (
+        QualityPart::Pairs,
+        1,
+        "bundle",
+        "macro F1 text",
+        "reports of images: macro F1 of labels",
+    ),
+];
+
+/// A figure before and after.
+struct Compared {
+    name: &'static str,
+    before: String,
+    after: String,
+}
+
+/// Assembles the bundle, measures it and the start on the test rows, and writes the model card. None where it was interrupted.
+pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<Option<PathBuf>> {
+    let out = &training.args.out;
+    let bundle = out.join("bundle");
+    if !bundle.is_dir() {
+        assemble(training, parts, &bundle)?;
+    }
+    let before = measured(training, training.bundle, &out.join("before.json"))?;
+    if training.stop.is_cancelled() {
+        return Ok(None);
+    }
+    let opened = Bundle::open_with(&bundle, &Stage::ALL, &HashCache::user())?;
+    let after = measured(training, &opened, &out.join("after.json"))?;
+    let compared = compared(&before, &after);
+    if compared.is_empty() {
+        outln!("\nno test row can be scored");
+    } else {
+        outln!("\non the test rows, with 95 % intervals over patients:");
+        let width = compared
+            .iter()
+            .map(|row| row.before.len())
+            .max()
+            .unwrap_or_default();
+        outln!("  {:<40} {:<width$}  after", "", "before");
+        for row in &compared {
+            outln!("  {:<40} {:<width$}  {}", row.name, row.before, row.after);
+        }
+    }
+    let card = card(training, parts, &compared, &after);
+    for folder in [out.as_path(), &bundle] {
+        let path = folder.join("MODEL_CARD.md");
+        durable::replace(&path, card.as_bytes())
+            .with_context(|| format!("cannot write '{}'", path.display()))?;
+    }
+    Ok(Some(bundle))
+}
+
+fn assemble(training: &Training<'_>, parts: &Parts, bundle: &Path) -> anyhow::Result<()> {
+    let start = training.bundle.dir();
+    let is_taken = |part: TrainedPart| {
+        parts
+            .get(part.name())
+            .is_some_and(|trained| trained.as_ref().is_ok_and(|trained| trained.is_taken))
+    };
+    let of = |stage: Stage| match stage {
+        Stage::Findings if is_taken(TrainedPart::Findings) => Some(TrainedPart::Findings),
+        Stage::Scoring if is_taken(TrainedPart::Labeler) => Some(TrainedPart::Labeler),
+        Stage::Language if is_taken(TrainedPart::Language) => Some(TrainedPart::Language),
+        _ => None,
+    };
+    let folder = |stage| match of(stage) {
+        Some(part) => training.args.out.join(part.name()).join("best"),
+        None => start.to_owned(),
+    };
+    BundleAssembly {
+        name: training.args.name.clone(),
+        version: "1".to_owned(),
+        license: None,
+        half: false,
+        parts: Stage::ALL
+            .into_iter()
+            .map(|stage| (stage, folder(stage)))
+            .collect(),
+    }
+    .write(bundle)?;
+    Ok(())
+}
+
+/// The figures of a bundle on the test rows, which are computed once.
+fn measured(
+    training: &Training<'_>,
+    bundle: &Bundle,
+    path: &Path,
+) -> anyhow::Result<serde_json::Value> {
+    if path.is_file() {
+        let text = fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+        return serde_json::from_slice(&text)
+            .with_context(|| format!("'{}' is damaged: remove it", path.display()));
+    }
+    let images = training.images()?;
+    let test = training
+        .table
+        .rows
+        .iter()
+        .filter(|row| row.side == Some("test"));
+    let has_reports = test.clone().any(|row| !row.report.is_empty());
+    let mut parts = Vec::new();
+    parts.extend((test.count() > 0).then_some(QualityPart::Findings));
+    parts.extend(has_reports.then_some(QualityPart::Pairs));
+    let quality = QualityEvaluation {
+        reports: None,
+        pairs: Some(ImageTable {
+            labels: training.data.pairs(),
+            images: images.images.clone(),
+        }),
+        images: vec![images],
+        parts,
+        split: "test".to_owned(),
+        seed: training.args.seed,
+        limit: None,
+        lower_case_names: false,
+        device: training.device.clone(),
+    };
+    let bar = bar()?;
+    let measured = quality.measure(bundle, &|what, done, total| show(&bar, what, done, total));
+    bar.finish_and_clear();
+    let (report, _): (QualityReport, _) = measured?;
+    let value = serde_json::to_value(&report)?;
+    let text = serde_json::to_string_pretty(&value)? + "\n";
+    durable::replace(path, text.as_bytes())
+        .with_context(|| format!("cannot write '{}'", path.display()))?;
+    Ok(value)
+}
+
+fn compared(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Compared> {
+    let cell = |report: &serde_json::Value,
+                (part, table, row, column): (QualityPart, usize, &str, &str)| {
+        let rows = report["parts"][part.name()]["tables"][table]["rows"].as_array()?;
+        let is_row = |found: &&serde_json::Value| {
+            found["name"]
+                .as_str()
+                .is_some_and(|name| name.ends_with(row))
+        };
+        let cell = rows.iter().find(is_row)?["scores"][column].clone();
+        serde_json::from_value(cell).ok().map(|cell| written(&cell))
+    };
+    let row = |(part, table, row, column, name): (QualityPart, usize, &str, &str, &'static str)| {
+        let place = (part, table, row, column);
+        Some(Compared {
+            name,
+            before: cell(before, place)?,
+            after: cell(after, place)?,
+        })
+    };
+    FIGURES.into_iter().filter_map(row).collect()
+}
+
+fn card(
+    training: &Training<'_>,
+    parts: &Parts,
+    compared: &[Compared],
+    after: &serde_json::Value,
+) -> String {
+    let manifest = training.bundle.manifest();
+    let mut sides: BTreeMap<&str, (usize, std::collections::BTreeSet<&str>)> = BTreeMap::new();
+    for row in &training.table.rows {
+        let (images, patients) = sides.entry(row.side.unwrap_or_default()).or_default();
+        *images += 1;
+        patients.insert(&row.patient);
+    }
+    // Writing to a String cannot fail.
+    let mut card = format!(
+        "# {}\n\nResearch software, not a medical device.\n\nMade by `radialog finetune` from the bundle '{}' ({}) and the table \
+         `{}` (SHA-256 {}).\n\n## Data\n\n| split | images | patients |\n| --- | --- | --- |\n",
+        training.args.name,
+        manifest.name,
+        manifest.hash().short(),
+        training
+            .table
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy(),
+        training.table.hash.short()
+    );
+    for (side, (images, patients)) in &sides {
+        let _ = writeln!(card, "| {side} | {images} | {} |", patients.len());
+    }
+    let _ = writeln!(card, "\nColumns: {}.", training.table.columns);
+    for note in &training.table.notes {
+        let _ = writeln!(card, "- {note}");
+    }
+    let _ = writeln!(
+        card,
+        "\n## Training\n\nRecipes are in `recipes/`, curves in each part's folder.\n"
+    );
+    for (part, trained) in parts {
+        let words = match trained {
+            Ok(trained) => Trained::words(trained),
+            Err(reason) => format!("not trained: {reason}"),
+        };
+        let _ = writeln!(card, "- {part}: {words}");
+    }
+    let _ = writeln!(
+        card,
+        "- all else is that of the start\n\n## On the test rows\n"
+    );
+    match compared.is_empty() {
+        true => card.push_str("No test row can be scored.\n"),
+        false => {
+            card.push_str(
+                "95 % intervals over patients; checkpoints were chosen on the validation rows.\n\n",
+            );
+            card.push_str("| score | before | after |\n| --- | --- | --- |\n");
+            for row in compared {
+                let _ = writeln!(card, "| {} | {} | {} |", row.name, row.before, row.after);
+            }
+        }
+    }
+    card.push_str("\nHow to read them:\n\n");
+    for part in [QualityPart::Findings, QualityPart::Pairs] {
+        let notes = after["parts"][part.name()]["notes"].as_array();
+        for note in notes.into_iter().flatten().filter_map(|note| note.as_str()) {
+            let _ = writeln!(card, "- {note}");
+        }
+    }
+    let _ = writeln!(
+        card,
+        "\n## Terms\n\n{} The terms of the table's data apply, too.",
+        manifest.license
+    );
+    card
+}

@@ -1,0 +1,210 @@
+//! Which column of a user's table is what: named by the user, or recognised.
+
+use radialog_schemas::Finding;
+use radialog_schemas::table::Header;
+
+use super::cells::{finding, plain};
+
+/// The names by which columns are recognised, whatever their case, spaces and underscores.
+const IMAGE: &[&str] = &[
+    "image",
+    "imagepath",
+    "imagefile",
+    "path",
+    "file",
+    "filename",
+    "filepath",
+    "img",
+    "imageindex",
+];
+const REPORT: &[&str] = &[
+    "report",
+    "findings",
+    "text",
+    "reporttext",
+    "findingssection",
+    "caption",
+    "reference",
+];
+const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
+const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
+const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
+const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
+
+/// The columns that a user names; what is not named is recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnNames {
+    /// The image's file.
+    pub image: Option<String>,
+    /// The radiologist's text.
+    pub report: Option<String>,
+    /// The patient.
+    pub patient: Option<String>,
+    /// The side.
+    pub split: Option<String>,
+    /// Several findings in one cell.
+    pub labels: Option<String>,
+    /// The label of one finding.
+    pub findings: Vec<(Finding, String)>,
+}
+
+/// Where the columns of a table are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The image's file.
+    pub image: usize,
+    /// The radiologist's text.
+    pub report: Option<usize>,
+    /// The patient, or the study where no column names patients.
+    pub patient: Option<usize>,
+    /// Whether `patient` is the study.
+    pub patient_is_study: bool,
+    /// The side.
+    pub split: Option<usize>,
+    /// Several findings in one cell.
+    pub labels: Option<usize>,
+    /// The label of each finding that has a column.
+    pub findings: Vec<(Finding, usize)>,
+}
+
+impl ColumnNames {
+    /// Finds the columns of a table.
+    ///
+    /// # Errors
+    /// Every column that is named and not there; no column of images, or none to learn from.
+    pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
+        let mut faults = Vec::new();
+        let there = header.names().join(", ");
+        let mut find = |named: &Option<String>, flag: &str, known: &[&str]| match named {
+            Some(name) => header.column(name).or_else(|| {
+                faults.push(format!("{flag}: no column '{name}'; it has {there}"));
+                None
+            }),
+            None => known.iter().find_map(|known| {
+                let mut names = header.names().iter();
+                names.position(|name| plain(name) == **known)
+            }),
+        };
+        let image = find(&self.image, "--image", IMAGE);
+        let mut columns = Columns {
+            image: image.unwrap_or_default(),
+            report: find(&self.report, "--report", REPORT),
+            patient: find(&self.patient, "--patient", PATIENT),
+            split: find(&self.split, "--split", SPLIT),
+            labels: find(&self.labels, "--labels", LABELS),
+            ..Columns::default()
+        };
+        if columns.patient.is_none() {
+            columns.patient = find(&None, "", STUDY);
+            columns.patient_is_study = columns.patient.is_some();
+        }
+        for (finding, name) in &self.findings {
+            let column = find(&Some(name.clone()), "--finding", &[]);
+            columns
+                .findings
+                .extend(column.map(|column| (*finding, column)));
+        }
+        for (column, name) in header.names().iter().enumerate() {
+            let finding = finding(name).filter(|_| self.labels.is_none());
+            let is_new =
+                |finding: &Finding| columns.findings.iter().all(|(known, _)| known != finding);
+            columns
+                .findings
+                .extend(finding.filter(is_new).map(|finding| (finding, column)));
+        }
+        if image.is_none() && self.image.is_none() {
+            faults.push(format!(
+                "no column of images is recognised: name it with --image; it has {there}"
+            ));
+        }
+        if columns.report.is_none() && columns.labels.is_none() && columns.findings.is_empty() {
+            faults.push(format!(
+                "no column of reports or labels is recognised: name one with --report, --labels or --finding; it has {there}"
+            ));
+        }
+        // Columns of single findings say more than a list of what is there.
+        if !columns.findings.is_empty() {
+            columns.labels = None;
+        }
+        match faults.is_empty() {
+            true => Ok(columns),
+            false => Err(faults),
+        }
+    }
+}
+
+impl Columns {
+    /// What each column was taken for, in words.
+    pub fn words(&self, header: &Header) -> String {
+        let name = |column: usize| header.names().get(column).cloned().unwrap_or_default();
+        let patient = match self.patient_is_study {
+            true => "study (as patient)",
+            false => "patient",
+        };
+        let roles = [
+            ("image", Some(self.image)),
+            ("report", self.report),
+            (patient, self.patient),
+            ("split", self.split),
+            ("labels", self.labels),
+        ];
+        let mut words: Vec<String> = roles
+            .into_iter()
+            .filter_map(|(role, column)| Some(format!("{role} = {}", name(column?))))
+            .collect();
+        if !self.findings.is_empty() {
+            words.push(format!(
+                "{} columns of single findings",
+                self.findings.len()
+            ));
+        }
+        words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_recognised_by_usual_names_and_taken_as_named() {
+        let header = Header::new([
+            "Subject ID",
+            "Path",
+            "Report_Text",
+            "Effusion",
+            "edema",
+            "heart",
+        ]);
+        let columns = ColumnNames::default().find(&header).unwrap();
+        let found = [(Finding::PleuralEffusion, 3), (Finding::Edema, 4)];
+        assert_eq!(
+            (columns.image, columns.report, columns.patient),
+            (1, Some(2), Some(0))
+        );
+        assert_eq!(columns.findings, found);
+        let named = ColumnNames {
+            findings: vec![(Finding::Cardiomegaly, "heart".to_owned())],
+            ..ColumnNames::default()
+        };
+        assert!(
+            named
+                .find(&header)
+                .unwrap()
+                .findings
+                .contains(&(Finding::Cardiomegaly, 5))
+        );
+    }
+
+    #[test]
+    fn every_column_that_is_missing_is_told() {
+        let named = ColumnNames {
+            split: Some("fold".to_owned()),
+            ..ColumnNames::default()
+        };
+        let faults = named.find(&Header::new(["a", "b"])).unwrap_err().join("\n");
+        for part in ["--split: no column 'fold'", "--image", "--report"] {
+            assert!(faults.contains(part), "{part}: {faults}");
+        }
+    }
+}

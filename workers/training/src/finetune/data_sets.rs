@@ -1,0 +1,249 @@
+//! What the trainings read, made of a user's table: labelled images, reports, image tokens, dialogs. What is there already is taken
+//! as it is, so that an interrupted fine-tuning goes on.
+
+use std::path::{Path, PathBuf};
+
+use radialog_models::bundle::Bundle;
+use radialog_models::bundle::components::LanguageComponent;
+use radialog_models::device::Device;
+use radialog_schemas::{Finding, Label, Stage};
+
+use super::table::{FinetuneRow, FinetuneTable};
+use crate::error::TrainingError;
+use crate::evaluation::quality::ProgressCallback;
+use crate::evaluation::quality::networks::Networks;
+use crate::prepare::{
+    Coverage, DialogDataset, FindingLabels, InstructDataset, ReportRow, ReportTasks, TaskPrompts,
+    TensorFileHeader, read_report_table, report_table_samples, write_pairs_table, write_table,
+};
+
+/// Images whose tokens are held at a time.
+const TOGETHER: usize = 256;
+/// Questions about single findings in each dialog.
+const QUESTIONS: usize = 4;
+
+/// The folder of the data sets.
+#[derive(Clone, Debug)]
+pub struct DataSets(pub PathBuf);
+
+/// How the rows came by their labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Labelled {
+    /// Rows with labels of the table.
+    pub given: usize,
+    /// Rows without, whose report CheXbert has labelled.
+    pub by_chexbert: usize,
+    /// Rows without either.
+    pub none: usize,
+}
+
+impl DataSets {
+    /// Labelled images: image, patient, split, the 14 findings.
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images.csv")
+    }
+
+    /// Images with their reports.
+    pub fn pairs(&self) -> PathBuf {
+        self.0.join("pairs.csv")
+    }
+
+    /// Image tokens.
+    pub fn embeddings(&self) -> PathBuf {
+        self.0.join("embeddings.safetensors")
+    }
+
+    /// Dialogs of a side.
+    pub fn dialogs(&self, side: &str) -> PathBuf {
+        self.0.join(format!("dialogs.{side}.json"))
+    }
+
+    /// Writes the tables of images and of reports. A report that no label of the table goes with is labelled by the bundle's
+    /// CheXbert; what it does not mention counts as absent in the image, as in the original's data.
+    ///
+    /// # Errors
+    /// A bundle without a labeler where one is needed, a file that cannot be written.
+    pub fn write_tables(
+        &self,
+        table: &FinetuneTable,
+        bundle: &Bundle,
+        device: &Device,
+        progress: ProgressCallback<'_>,
+    ) -> Result<Labelled, TrainingError> {
+        let rows = &table.rows;
+        let is_blank = |row: &FinetuneRow| row.labels.iter().all(|label| *label == Label::Blank);
+        let needs = |row: &&FinetuneRow| is_blank(row) && !row.report.is_empty();
+        let texts: Vec<&str> = rows
+            .iter()
+            .filter(needs)
+            .map(|row| row.report.as_str())
+            .collect();
+        let mut labels = match texts.is_empty() {
+            true => Vec::new(),
+            false => Networks::load(bundle, &[Stage::Scoring], device, progress)?.label(&texts)?,
+        }
+        .into_iter();
+        let mut labelled = Labelled::default();
+        let of_rows: Vec<(FindingLabels, FindingLabels)> = rows
+            .iter()
+            .map(|row| {
+                if !is_blank(row) {
+                    labelled.given += 1;
+                    return (row.labels, row.labels);
+                }
+                let of_report = match row.report.is_empty() {
+                    true => None,
+                    false => labels.next(),
+                };
+                match of_report {
+                    Some(of_report) => {
+                        labelled.by_chexbert += 1;
+                        (absent_where_blank(of_report), of_report)
+                    }
+                    None => {
+                        labelled.none += 1;
+                        (row.labels, row.labels)
+                    }
+                }
+            })
+            .collect();
+        std::fs::create_dir_all(&self.0).map_err(TrainingError::io("create", &self.0))?;
+        let cells = |row: &FinetuneRow| {
+            let side = row.side.unwrap_or_default().to_owned();
+            vec![row.name.clone(), row.patient.clone(), side]
+        };
+        let reports = rows
+            .iter()
+            .zip(&of_rows)
+            .map(|(row, (_, of_report))| ReportRow {
+                study: row.name.clone(),
+                split: row.side.unwrap_or_default().to_owned(),
+                findings: row.report.clone(),
+                impression: String::new(),
+                indication: String::new(),
+                image: row.name.clone(),
+                patient: Some(row.patient.clone()),
+                labels: *of_report,
+            });
+        let with_text = reports.filter(|report| !report.findings.is_empty());
+        write_pairs_table(&self.pairs(), &with_text.collect::<Vec<_>>())?;
+        // The last one: where it is, both are.
+        let images = rows
+            .iter()
+            .zip(&of_rows)
+            .map(|(row, (labels, _))| (cells(row), labels));
+        write_table(&self.images(), &["image", "patient_id", "split"], images)?;
+        Ok(labelled)
+    }
+
+    /// Writes the image tokens of all images with a report that train or validate.
+    ///
+    /// # Errors
+    /// A bundle without an image encoder, an image that cannot be read, a file that cannot be written.
+    pub fn write_embeddings(
+        &self,
+        folder: &Path,
+        bundle: &Bundle,
+        device: &Device,
+        progress: ProgressCallback<'_>,
+    ) -> Result<u64, TrainingError> {
+        let names: Vec<String> = read_report_table(&self.pairs())?
+            .into_iter()
+            .filter(|row| row.split == "train" || row.split == "validate")
+            .map(|row| row.study)
+            .collect();
+        let networks = Networks::load(bundle, &[Stage::Embedding], device, &|_, _, _| {})?;
+        let paths = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| folder.join(name))
+                .collect::<Vec<_>>()
+        };
+        let total = names.len() as u64;
+        let mut done = 0;
+        let mut file = None;
+        for names_together in names.chunks(TOGETHER) {
+            let tokens = networks.embed(&paths(names_together))?;
+            for tokens in tokens {
+                if file.is_none() {
+                    let mut header = TensorFileHeader::create(&self.embeddings(), tokens.dims())?;
+                    names.iter().try_for_each(|name| header.add(name))?;
+                    file = Some(header.rows()?);
+                }
+                if let Some(file) = &mut file {
+                    file.add(&tokens.flatten_all()?.to_vec1::<f32>()?)?;
+                }
+            }
+            done += names_together.len() as u64;
+            progress("embedding images", done, total);
+        }
+        match file {
+            Some(file) => file.finish()?,
+            None => {
+                let reason = "no image with a report trains or validates";
+                return Err(TrainingError::Empty(reason.to_owned()));
+            }
+        }
+        Ok(total)
+    }
+
+    /// Writes the dialogs of a side: each image's report, questions about its findings, corrections, as `prepare tasks`, `instruct`
+    /// and `dialogs` make them for every image.
+    ///
+    /// # Errors
+    /// No report of this side, files that cannot be written.
+    pub fn write_dialogs(
+        &self,
+        side: &str,
+        language: &LanguageComponent,
+        seed: u64,
+    ) -> Result<u64, TrainingError> {
+        let tasks = self.0.join(format!("tasks.{side}"));
+        let prompts = &language.prompts;
+        let task_prompts = TaskPrompts::own()?.with_questions(prompts.questions.clone());
+        let mut rows = read_report_table(&self.pairs())?;
+        rows.retain(|row| row.split == side);
+        let from_reports = ReportTasks {
+            reports: &rows,
+            task_prompts: &task_prompts,
+            corrections: 1,
+            seed,
+        };
+        match from_reports.write(&tasks) {
+            // Reports that state nothing that a phrase list knows have no corrections.
+            Ok(_) | Err(TrainingError::Empty(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let samples = report_table_samples(&self.pairs(), side)?.samples;
+        let instruct = InstructDataset {
+            samples: &samples,
+            prompts,
+            task_prompts: &task_prompts,
+            tasks: tasks.clone(),
+            mimic_nle: None,
+            coverage: Coverage::EachImage {
+                questions: QUESTIONS,
+            },
+            seed,
+        };
+        instruct.run(&tasks.join("instruct.json"))?;
+        let dialogs = DialogDataset {
+            samples: &samples,
+            prompts,
+            tasks,
+            seed,
+        };
+        Ok(dialogs.run(&self.dialogs(side))?.dialogs)
+    }
+}
+
+fn absent_where_blank(labels: FindingLabels) -> FindingLabels {
+    let mut labels = labels;
+    for finding in Finding::ALL {
+        let label = &mut labels[finding as usize];
+        if *label == Label::Blank {
+            *label = Label::Negative;
+        }
+    }
+    labels
+}

@@ -1,0 +1,229 @@
+//! A user's table, read and checked as a whole: what is wrong with it is told at once, with lines, before anything is computed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use radialog_models::preprocess::InputSize;
+use radialog_schemas::table::split_name;
+use radialog_schemas::{ContentHash, Finding, Label};
+use rayon::prelude::*;
+
+use super::cells;
+use super::columns::{ColumnNames, Columns};
+use crate::data::pixels::pixels;
+use crate::data::table_check::{SIDES, TableCheck, TablePatients};
+use crate::error::TrainingError;
+use crate::prepare::{FindingLabels, TableFile, text_cell};
+
+/// An image is decoded as small as this to see whether it can be read.
+const LOOK: InputSize = InputSize {
+    short_side: 32,
+    side: 32,
+};
+
+/// An image of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinetuneRow {
+    /// Where the row begins.
+    pub line: u64,
+    /// Its file as the table names it; identifies it.
+    pub name: String,
+    /// The file.
+    pub image: PathBuf,
+    /// The patient, or what stands for one.
+    pub patient: String,
+    /// `train`, `validate` or `test`; none where the table names no side.
+    pub side: Option<&'static str>,
+    /// The radiologist's text; may be empty.
+    pub report: String,
+    /// Its labels, in the published order; all blank where the table has none.
+    pub labels: FindingLabels,
+}
+
+/// A table that can be trained on.
+#[derive(Clone, Debug)]
+pub struct FinetuneTable {
+    /// The table's file.
+    pub path: PathBuf,
+    /// The folder of the images.
+    pub folder: PathBuf,
+    /// Its images, in order.
+    pub rows: Vec<FinetuneRow>,
+    /// What each column was taken for.
+    pub columns: String,
+    /// What a user should know of it.
+    pub notes: Vec<String>,
+    /// Hash of the file.
+    pub hash: ContentHash,
+}
+
+impl FinetuneTable {
+    /// Reads a table whose images lie below `folder`, and looks at each of them. `progress` hears how many of how many images were
+    /// looked at, from several threads.
+    ///
+    /// # Errors
+    /// A file that is no table; else all faults: columns, rows, labels and splits that cannot be meant, images that are named
+    /// twice, not there or cannot be read, patients on two sides.
+    pub fn read(
+        path: &Path,
+        folder: &Path,
+        names: &ColumnNames,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self, TrainingError> {
+        let content = std::fs::read(path).map_err(TrainingError::io("read", path))?;
+        let folder = std::path::absolute(folder).map_err(TrainingError::io("find", folder))?;
+        let mut table = TableFile::open(path)?;
+        let shown = path.display();
+        let columns = names.find(table.header()).map_err(|faults| {
+            let faults = faults
+                .into_iter()
+                .map(|fault| format!("'{shown}' line 1: {fault}"));
+            TrainingError::Tables(faults.collect())
+        })?;
+        let mut read = Self {
+            path: path.to_owned(),
+            columns: columns.words(table.header()),
+            folder,
+            rows: Vec::new(),
+            notes: Vec::new(),
+            hash: ContentHash::of(&content),
+        };
+        if columns.patient.is_none() {
+            read.notes.push(
+                "no column names patients or studies: each image counts as a patient of its own, so that a patient may be on both \
+                 sides; name one with --patient"
+                    .to_owned(),
+            );
+        }
+        let mut check = TableCheck::default();
+        read.take_rows(&mut table, &columns, &mut check)?;
+        read.look_at_images(&mut check, progress);
+        check.finish()?;
+        Ok(read)
+    }
+
+    fn take_rows(
+        &mut self,
+        table: &mut TableFile,
+        columns: &Columns,
+        check: &mut TableCheck,
+    ) -> Result<(), TrainingError> {
+        let mut lines: HashMap<String, u64> = HashMap::new();
+        let mut patients = TablePatients::unnamed(&self.path);
+        let mut unknown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        while let Some(row) = table.try_row()? {
+            let row = match row {
+                Ok(row) => row.row,
+                Err(malformed) => {
+                    check.fault(&self.path, malformed.line, malformed.reason);
+                    continue;
+                }
+            };
+            let line = row.line;
+            let Some(name) = row.cell(columns.image).map(str::to_owned) else {
+                check.fault(&self.path, line, "it names no image");
+                continue;
+            };
+            if let Some(before) = lines.insert(name.clone(), line) {
+                check.fault(
+                    &self.path,
+                    line,
+                    format!("image '{name}' stands in line {before}, too"),
+                );
+            }
+            let patient = columns.patient.and_then(|column| row.cell(column));
+            let patient = patient.unwrap_or(&name).to_owned();
+            let split = columns.split.and_then(|column| row.cell(column));
+            let side = split.and_then(|split| {
+                if !SIDES.contains(&split_name(split)) {
+                    unknown.entry(split.to_owned()).or_insert((line, 0)).1 += 1;
+                    return None;
+                }
+                check.side_of(Some(split), Some(patient.clone()), line, &mut patients)
+            });
+            let mut labels = [Label::Blank; Finding::ALL.len()];
+            for (finding, column) in &columns.findings {
+                match cells::label(row.cell(*column).unwrap_or_default()) {
+                    Ok(label) => labels[*finding as usize] = label,
+                    Err(reason) => {
+                        check.fault(&self.path, line, format!("{}: {reason}", finding.name()))
+                    }
+                }
+            }
+            if let Some(column) = columns.labels {
+                match cells::labels(row.cell(column).unwrap_or_default()) {
+                    Ok(found) => labels = found,
+                    Err(reason) => check.fault(&self.path, line, reason),
+                }
+            }
+            let report = columns.report.map_or("", |column| text_cell(&row, column));
+            self.rows.push(FinetuneRow {
+                image: self.folder.join(&name),
+                line,
+                name,
+                patient,
+                side,
+                report: report.split_whitespace().collect::<Vec<_>>().join(" "),
+                labels,
+            });
+        }
+        for (split, (line, count)) in unknown {
+            check.fault(
+                &self.path,
+                line,
+                format!("split '{split}' ({count} rows) is none of train, validate, test"),
+            );
+        }
+        if self.rows.is_empty() {
+            check.fault(&self.path, 1, "it has no row that can be used");
+        }
+        self.note_blanks(columns);
+        Ok(())
+    }
+
+    fn note_blanks(&mut self, columns: &Columns) {
+        let count =
+            |of: &dyn Fn(&FinetuneRow) -> bool| self.rows.iter().filter(|row| of(row)).count();
+        let without = count(&|row| row.report.is_empty());
+        let unlabelled = count(&|row| row.labels.iter().all(|label| *label == Label::Blank));
+        let (all, mut notes) = (self.rows.len(), Vec::new());
+        if columns.report.is_some() && without > 0 {
+            notes.push(format!("{without} of {all} rows have no report"));
+        }
+        if (columns.labels.is_some() || !columns.findings.is_empty()) && unlabelled > 0 {
+            notes.push(format!("{unlabelled} of {all} rows have no label"));
+        }
+        self.notes.extend(notes);
+    }
+
+    /// Decodes every image, on all cores.
+    fn look_at_images(&self, check: &mut TableCheck, progress: &(dyn Fn(u64, u64) + Sync)) {
+        let (done, total) = (AtomicU64::new(0), self.rows.len() as u64);
+        let look = |row: &FinetuneRow| {
+            let fault = match row.image.is_file() {
+                false => Some(format!("there is no image '{}'", row.image.display())),
+                true => pixels(&row.image, LOOK)
+                    .err()
+                    .map(|error| error.to_string()),
+            };
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            Some((row.line, fault?))
+        };
+        let faults: Vec<_> = self.rows.par_iter().filter_map(look).collect();
+        for (line, fault) in faults {
+            check.fault(&self.path, line, fault);
+        }
+    }
+
+    /// Whether any row has a report.
+    pub fn has_reports(&self) -> bool {
+        self.rows.iter().any(|row| !row.report.is_empty())
+    }
+
+    /// Whether any row has a label.
+    pub fn has_labels(&self) -> bool {
+        let is_labelled = |row: &FinetuneRow| row.labels.iter().any(|label| *label != Label::Blank);
+        self.rows.iter().any(is_labelled)
+    }
+}
