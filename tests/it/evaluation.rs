@@ -15,6 +15,8 @@ use tempfile::TempDir;
 mod bad_input;
 mod files;
 mod labelled;
+mod memory;
+mod options;
 mod recorded;
 mod review;
 mod sources;

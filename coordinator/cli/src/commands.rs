@@ -15,6 +15,7 @@ mod dlq;
 mod doctor;
 mod evaluate;
 mod export;
+mod former_files;
 mod gateway;
 mod plan;
 mod prepare;

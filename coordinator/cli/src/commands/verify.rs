@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use radialog_coordinator::archive::{ImageSource, OneStudy, StudyEntry};
@@ -19,6 +19,7 @@ use radialog_runtime::config::Config;
 use radialog_schemas::{
     ContentHash, Generation, ObjectKey, Source, Stage, StageSet, StudyRecord, StudyStatus,
 };
+use radialog_training::evaluation::text_file::utf_8;
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
@@ -86,6 +87,9 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut config = args.services.load_quiet(&[])?;
+    if config.amqp.is_some() || config.redis.is_some() {
+        errln!("note: everything is computed in this process: --amqp and --redis are not used");
+    }
     // Everything but the store is in this process.
     (config.amqp, config.redis) = (None, None);
     if config.objects.directory.is_none() {
@@ -148,12 +152,13 @@ fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
         ))
     })?;
     let (mut others, mut count) = (Vec::new(), 0_u64);
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
         let line = line.with_context(|| format!("cannot read {shown}"))?;
-        let record: StudyRecord = serde_json::from_str(&line)
+        let line = utf_8(&line).map_err(|reason| anyhow!("{shown} line {number}: {reason}"))?;
+        let record: StudyRecord = serde_json::from_str(line)
             .with_context(|| format!("{shown} line {number}: not a study record"))?;
         if record.study.as_str() == study {
-            return Ok((line, record));
+            return Ok((line.to_owned(), record));
         }
         count += 1;
         if others.len() < NAMED {

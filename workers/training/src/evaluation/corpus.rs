@@ -1,13 +1,14 @@
-//! What an evaluation of reports reads: generated reports of any origin, and what they are compared with. Texts lie in a file
-//! without a name until they are scored, so that memory holds what is known of each study, and no text.
+//! What an evaluation of reports reads: generated reports of any origin, and what they are compared with. Texts, studies
+//! and faults lie in files without a name, so that memory holds where they lie, and a few bytes of each id.
 //!
 //! Nothing is dropped silently: whatever is wrong is an [`InputFault`] with its file, line and id.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod faults;
 mod matching;
 mod prediction_file;
 mod reference_file;
@@ -15,6 +16,7 @@ mod rexrank_file;
 pub(crate) mod selection;
 mod stored_texts;
 
+pub use faults::Faults;
 pub use matching::{Corpus, MatchOptions, MatchedStudy};
 pub use prediction_file::{Prediction, PredictionFile};
 pub use reference_file::{ReferenceSection, References};
@@ -22,10 +24,10 @@ pub use rexrank_file::without_nan;
 pub use stored_texts::{Span, StoredTexts, TextStore};
 
 /// Something that is wrong with a row, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputFault {
     /// The file that it stands in.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub file: Arc<str>,
     /// The line where it begins, from 1 on; 0 where the file has no lines of its own.
     pub line: u64,
@@ -34,12 +36,16 @@ pub struct InputFault {
     /// What is wrong, by which it is counted.
     pub kind: FaultKind,
     /// What more there is to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
+}
+
+fn of_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
 }
 
 impl fmt::Display for InputFault {
@@ -59,7 +65,7 @@ impl fmt::Display for InputFault {
 }
 
 /// What can be wrong with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// A row that is none: broken quoting, or too many or few cells.
@@ -140,6 +146,12 @@ pub(crate) fn comparable(id: &str) -> &str {
         Some(digits) if digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()) => digits,
         _ => id,
     }
+}
+
+/// An id as files of annotations and tables of scores are searched for it: without the folders of a path, and as [`comparable`] has
+/// it.
+pub fn plain_id(id: &str) -> &str {
+    comparable(stem(id))
 }
 
 /// A file's name without folders and suffix.

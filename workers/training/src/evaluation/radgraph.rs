@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+mod graph_file;
+
+pub use graph_file::GraphFile;
+
 /// What RadGraph found in a report, as its programs write it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ReportGraph {
     /// Entities by their number.
-    #[serde(default)]
     pub entities: BTreeMap<String, Entity>,
 }
 
@@ -136,7 +139,8 @@ mod tests {
         assert!((score - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12, "{score}");
         let absent = graph(r#"{"entities": {"1": {"tokens": "effusion", "label": "OBS-DA"}}}"#);
         assert_eq!(radgraph_f1(&absent, &reference), 0.0);
-        assert_eq!(radgraph_f1(&graph("{}"), &graph("{}")), 0.0);
+        let nothing = ReportGraph::default();
+        assert_eq!(radgraph_f1(&nothing, &nothing), 0.0);
     }
 
     #[test]

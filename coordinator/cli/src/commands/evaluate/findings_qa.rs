@@ -177,7 +177,8 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = args.mode.files();
-    session.set_aside(&files.each_ref().map(String::as_str), &[args.mode.suffix()])?;
+    let files = files.each_ref().map(String::as_str);
+    session.set_aside(&files, &[args.mode.suffix()], args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
 }

@@ -1,32 +1,32 @@
 //! The folder that an evaluation writes to: one evaluation at a time, and no scores of an earlier one beside a failure.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use radialog_coordinator::CoordinatorError;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 
-use crate::exit::EXIT_INTERRUPTED;
+use crate::commands::former_files::FormerFiles;
+use crate::exit::UsageError;
 
 /// The file whose lock an evaluation holds.
 const LOCK_FILE: &str = ".evaluation.lock";
-/// The end of the names of files of an earlier evaluation, while a new one has not come to its end.
-const OLD: &str = "old";
 
 /// A folder that nobody else evaluates into until this is dropped.
 pub(super) struct OutFolder {
     _lock: FolderLock,
-    /// The files of the evaluation, and whether an earlier one had them.
-    files: Vec<(PathBuf, bool)>,
+    former: FormerFiles,
 }
 
 impl OutFolder {
     /// Makes the folder where it is not there, and takes it.
     pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
         let shown = folder.display();
+        if folder.is_file() {
+            let message = format!("--out: '{shown}' is a file: name a folder");
+            return Err(UsageError(message).into());
+        }
         fs::create_dir_all(folder).with_context(|| format!("cannot create '{shown}'"))?;
         let lock = FolderLock::take(&folder.join(LOCK_FILE)).map_err(|error| match error {
             FolderLockError::Held(holder) => anyhow!(
@@ -36,75 +36,56 @@ impl OutFolder {
         })?;
         Ok(Self {
             _lock: lock,
-            files: Vec::new(),
+            former: FormerFiles::default(),
         })
     }
 
     /// Gives the files of an earlier evaluation names that say so, until this one has come to its end.
-    pub(super) fn set_aside(&mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
-        for file in files {
-            let was_there = match fs::rename(&file, old(&file)) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => {
-                    let shown = file.display();
-                    return Err(error).context(format!("cannot set '{shown}' aside"));
-                }
-            };
-            self.files.push((file, was_there));
-        }
-        Ok(())
+    pub(super) fn set_aside<'a>(
+        &mut self,
+        files: &[PathBuf],
+        read: impl IntoIterator<Item = &'a Path>,
+    ) -> anyhow::Result<()> {
+        self.former.set_aside(files, read)
     }
 
-    /// Removes the earlier files where the evaluation has come to its end. Where it failed they keep the names that say that they
-    /// are old; but an evaluation that was refused, since the folder's runs are of another one, has not touched them.
+    /// Says how the files of an earlier evaluation are called where this one writes none, and leaves them so.
+    pub(super) fn leave(self) {
+        for (file, now) in self.former.were_there() {
+            outln!(
+                "{} is of an earlier evaluation, and is called {} now",
+                file.display(),
+                now.display()
+            );
+        }
+    }
+
+    /// Ends the evaluation: what becomes of the earlier files ([`FormerFiles::settle`]).
     pub(super) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
-        let is_refusal = |error: &anyhow::Error| {
-            matches!(
-                error.downcast_ref(),
-                Some(CoordinatorError::OtherRun { .. })
-            )
-        };
-        for (file, was_there) in self.files {
-            let settled = match result {
-                Ok(code) if *code == ExitCode::from(EXIT_INTERRUPTED) => Ok(()),
-                Ok(_) => match fs::remove_file(old(&file)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                },
-                Err(error) if was_there && is_refusal(error) => fs::rename(old(&file), &file),
-                Err(_) => Ok(()),
-            };
-            settled.with_context(|| format!("cannot settle '{}'", old(&file).display()))?;
-        }
-        Ok(())
+        self.former.settle(result)
     }
-}
-
-fn old(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".");
-    name.push(OLD);
-    name.into()
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
+    use radialog_coordinator::CoordinatorError;
 
     use super::*;
+    use crate::exit::EXIT_INTERRUPTED;
 
     fn evaluated(folder: &Path, result: anyhow::Result<ExitCode>) -> (bool, bool) {
         let file = folder.join("scores.json");
         fs::write(&file, "{}").unwrap();
-        let _ = fs::remove_file(old(&file));
+        let old = folder.join("scores.json.old");
+        let _ = fs::remove_file(&old);
         let mut out = OutFolder::take(folder).unwrap();
         assert!(OutFolder::take(folder).is_err());
-        out.set_aside(vec![file.clone(), folder.join("missing")])
+        out.set_aside(&[file.clone(), folder.join("missing")], [])
             .unwrap();
         assert!(!file.exists());
         out.settle(&result).unwrap();
-        (file.exists(), old(&file).exists())
+        (file.exists(), old.exists())
     }
 
     #[test]

@@ -176,9 +176,11 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         }
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
-            for (number, text) in numbers.drain(..).zip(texts) {
+            let texts = texts.iter().zip(&chunk);
+            for (number, (text, (hypothesis, _))) in numbers.drain(..).zip(texts) {
+                let (has_text, bleu_2) = (!hypothesis.is_empty(), text.smoothed_bleu_2);
                 let mut row = text.row();
-                row.extend(annotations.scores_of(number, text.smoothed_bleu_2)?);
+                row.extend(annotations.scores_of(number, has_text, bleu_2)?);
                 rows.add(&row).map_err(kept)?;
             }
             chunk.clear();

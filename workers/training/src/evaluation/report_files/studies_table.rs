@@ -8,6 +8,7 @@ use super::{EvaluatedReports, FAULTS_FILE};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Corpus;
 use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::stored_rows::temporary;
 use crate::evaluation::text_scores::protocol::TextProtocol;
 use crate::prepare::CsvOutput;
 
@@ -30,12 +31,9 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
         "agreement",
     ]);
     let mut table = CsvOutput::create(path, names)?;
-    for (study, scores) in evaluated
-        .corpus
-        .studies
-        .iter()
-        .zip(&evaluated.scores.studies)
-    {
+    let studies = evaluated.corpus.studies.iter();
+    for (study, scores) in studies.zip(evaluated.scores.studies.iter()) {
+        let (study, scores) = (study.map_err(temporary)?, scores.map_err(temporary)?);
         let mut cells = vec![study.id.clone(), study.patient.to_string()];
         match &scores.text {
             Some(text) => {
@@ -45,7 +43,7 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
             }
             None => cells.resize(cells.len() + 2 + texts.len(), String::new()),
         }
-        label_cells(scores, &mut cells);
+        label_cells(&scores, &mut cells);
         let comparisons = scores.comparisons;
         let or_empty = |count: Option<u64>| count.map_or_else(String::new, |n| n.to_string());
         cells.extend([
@@ -109,7 +107,8 @@ fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
 pub fn write_faults(folder: &Path, corpus: &Corpus) -> Result<(), TrainingError> {
     let names = ["file", "line", "id", "fault", "scored", "detail"];
     let mut table = CsvOutput::create(&folder.join(FAULTS_FILE), names)?;
-    for fault in &corpus.faults {
+    for fault in corpus.faults.iter() {
+        let fault = fault.map_err(temporary)?;
         let line = fault.line.to_string();
         let scored = if fault.kind.is_scored() { "yes" } else { "no" };
         table.row([

@@ -13,7 +13,7 @@ use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
 type Answers = ([Option<bool>; CLASSES], [bool; CLASSES]);
 
 /// The scores of one study; its texts are not kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StudyScores {
     /// The report's words beside the reference's, where there is a reference text.
     pub text: Option<TextCounts>,
@@ -58,6 +58,8 @@ pub struct Totals {
     pub findings: LabelCounts,
     /// The number of images whose findings were scored.
     pub classified: u64,
+    /// The squared distances of the classifier's probabilities from what is true, and the number of these answers.
+    pub(super) distances: (f64, u64),
 }
 
 impl StudyScores {
@@ -165,6 +167,15 @@ impl Totals {
         if let Some((truth, said)) = &study.findings {
             self.classified += 1;
             self.findings.add_known(truth, said);
+            let probabilities = study.probabilities.unwrap_or_default();
+            for (truth, probability) in truth.iter().zip(probabilities) {
+                let Some(truth) = *truth else {
+                    continue;
+                };
+                let distance = f64::from(probability) - f64::from(u8::from(truth));
+                self.distances.0 += distance * distance;
+                self.distances.1 += 1;
+            }
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What `radialog evaluate report` scores: generated reports and what they are compared with.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 use super::{Blank, ReportArgs, labels, run_references};
 use crate::commands::evaluate::text::annotations::Annotations;
+use crate::exit::UsageError;
 use crate::named_path::{require, require_meteor};
 
 /// What an error of the file of texts is about.
@@ -77,7 +77,7 @@ impl Read {
         let mut read = read.await.context(ENDED)??;
         // A stratified selection follows from the labels; any other one saves labelling.
         if let Some(limit) = args.limit.filter(|_| !args.stratified) {
-            read.corpus.limit(limit as usize);
+            read.corpus.limit(limit as usize)?;
         }
         if !labels::complete(&mut read.corpus, &read.texts, &args.labelling, out, name).await? {
             return Ok(None);
@@ -89,7 +89,10 @@ impl Read {
             let is_rexrank = protocol == TextProtocol::Rexrank;
             let annotations = Annotations::open(&of.annotations, is_rexrank)?;
             if !annotations.is_empty() {
-                read.corpus.annotate(|id| annotations.of_study(id));
+                let annotated = read
+                    .corpus
+                    .annotate(|id, has_text| annotations.of_study(id, has_text));
+                annotated.context("cannot store the studies")?;
             }
             anyhow::Ok(read)
         });
@@ -97,7 +100,7 @@ impl Read {
         if args.stratified {
             read.corpus.stratify()?;
             if let Some(limit) = args.limit {
-                read.corpus.limit(limit as usize);
+                read.corpus.limit(limit as usize)?;
             }
         }
         Ok(Some(read))
@@ -108,7 +111,7 @@ impl Read {
         mut predictions: PredictionFile,
         mut store: TextStore,
     ) -> anyhow::Result<Self> {
-        if !args.references.is_empty() && predictions.stored_references().next().is_some() {
+        if !args.references.is_empty() && predictions.has_stored_references {
             predictions.notes.push(
                 "the reference texts of the run itself do not count, since --references names others"
                     .to_owned(),
@@ -121,20 +124,25 @@ impl Read {
         let references = match files.is_empty() {
             true => None,
             false => {
-                let wanted: HashSet<String> = predictions.names().collect();
                 let section = match args.protocol.protocol() {
                     TextProtocol::Rexrank => ReferenceSection::Whole,
                     TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
                         ReferenceSection::Findings
                     }
                 };
-                Some(References::read(&files, section, &wanted, &mut store)?)
+                let wanted = || predictions.names();
+                Some(References::read(&files, section, wanted, &mut store)?)
             }
         };
+        let has_table = references.as_ref().is_some_and(References::have_labels);
+        if args.blank.is_some() && !has_table {
+            let message = "--blank is about tables of labels, and --references name none: leave it out, or name one";
+            return Err(UsageError(message.to_owned()).into());
+        }
         let texts = store.finish().context(NO_STORE)?;
         let wanted = MatchOptions {
             split: args.split.clone(),
-            blank_is_absent: matches!(args.blank, Blank::Negative),
+            blank_is_absent: matches!(args.blank, Some(Blank::Negative)),
         };
         let corpus = Corpus::of(predictions, references, &wanted)?;
         Ok(Self { corpus, texts })

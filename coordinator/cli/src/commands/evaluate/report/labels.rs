@@ -92,6 +92,7 @@ pub(super) async fn complete(
 fn texts_to_label(corpus: &Corpus, texts: &StoredTexts) -> anyhow::Result<BTreeMap<String, Span>> {
     let mut all = BTreeMap::new();
     for span in corpus.texts_to_label() {
+        let span = span.context("cannot read the studies")?;
         let text = texts.read(span).context("cannot read a stored text")?;
         if !text.trim().is_empty() {
             all.insert(key(&text), span);
