@@ -59,6 +59,19 @@ fn a_file_that_is_read_is_never_overwritten() -> Result<()> {
     let fault = folder.fault(&[&files[..], &["--out", "eval"]].concat(), 64)?;
     ensure!(fault.contains("'eval/studies.csv' is read"), "{fault}");
     ensure!(folder.read("eval/studies.csv")?.starts_with("id,report"));
+    // Nor what else lies there, as long as no evaluation has written it.
+    folder.write("others.csv", "id,report\na,Clear.\n")?;
+    let others = [
+        "others.csv",
+        "--references",
+        "references.csv",
+        "--out",
+        "eval",
+    ];
+    let fault = folder.fault(&others, 64)?;
+    ensure!(fault.contains("no evaluation has written it"), "{fault}");
+    ensure!(folder.read("eval/studies.csv")?.starts_with("id,report"));
+    folder.evaluate(&files)?;
     folder.evaluate(&files)?;
     Ok(())
 }

@@ -17,7 +17,7 @@ mod resampling;
 mod text;
 mod view;
 
-/// Score a finished run, a bundle, or texts in files
+/// Score runs, predictions, texts and bundles, and what a model answers after its report
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
     #[command(subcommand)]

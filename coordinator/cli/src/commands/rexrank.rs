@@ -125,6 +125,19 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     }
     let write = move || manifest.write(&path);
     tokio::task::spawn_blocking(write).await??;
+    let folder = args
+        .save
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        let made = block_in_place(|| durable::create_directory(folder));
+        made.map_err(|error| {
+            let shown = folder.display();
+            UsageError(format!(
+                "--save_json_file: cannot create '{shown}': {error}"
+            ))
+        })?;
+    }
     let mut former = FormerFiles::default();
     let saved = std::slice::from_ref(&args.save);
     block_in_place(|| former.set_aside(saved, [args.input.as_path()]))?;
@@ -245,7 +258,7 @@ fn image(study: &Map<String, Value>) -> Result<&Path, String> {
         (_, Some(Value::Array(images))) => images
             .first()
             .and_then(Value::as_str)
-            .ok_or(format!("has an empty {IMAGES}"))?,
+            .ok_or(format!("has an {IMAGES} that begins with no path"))?,
         _ => return Err(format!("names no image: give {KEY_IMAGE} or {IMAGES}")),
     };
     let image = Path::new(image);

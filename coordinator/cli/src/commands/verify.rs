@@ -98,7 +98,7 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         } else {
             args.run.parent()
         };
-        config.objects.directory = folder.map(|folder| folder.join("objects"));
+        config.objects.directory = folder.map(store_of);
     }
     let stages = stages(&record);
     let source = &args.models.source;
@@ -138,6 +138,16 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The store of a run in this folder: its own, or that of the evaluation whose folder it lies in.
+pub(super) fn store_of(folder: &Path) -> PathBuf {
+    let own = folder.join("objects");
+    let above = folder.join("../objects");
+    match !own.is_dir() && above.is_dir() {
+        true => above,
+        false => own,
+    }
+}
+
 /// The study's line, and the record that it is.
 fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
     let path = match run.is_dir() {
@@ -152,13 +162,29 @@ fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
         ))
     })?;
     let (mut others, mut count) = (Vec::new(), 0_u64);
-    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
-        let line = line.with_context(|| format!("cannot read {shown}"))?;
-        let line = utf_8(&line).map_err(|reason| anyhow!("{shown} line {number}: {reason}"))?;
-        let record: StudyRecord = serde_json::from_str(line)
-            .with_context(|| format!("{shown} line {number}: not a study record"))?;
+    let mut lines = BufReader::new(file);
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        let read = lines.read_until(b'\n', &mut bytes);
+        if read.with_context(|| format!("cannot read {shown}"))? == 0 {
+            break;
+        }
+        let line = utf_8(&bytes).map_err(|reason| anyhow!("{shown} line {number}: {reason}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record: StudyRecord = match serde_json::from_str(line) {
+            Ok(record) => record,
+            // A run that was killed leaves at most one broken line, its last.
+            Err(_) if !line.ends_with('\n') => break,
+            Err(error) => {
+                let context = format!("{shown} line {number}: not a study record");
+                return Err(anyhow!(error).context(context));
+            }
+        };
         if record.study.as_str() == study {
-            return Ok((line.to_owned(), record));
+            return Ok((line.trim_end().to_owned(), record));
         }
         count += 1;
         if others.len() < NAMED {

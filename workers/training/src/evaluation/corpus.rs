@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod faults;
 mod matching;
+mod names;
 mod prediction_file;
 mod reference_file;
 mod rexrank_file;
@@ -78,6 +79,8 @@ pub enum FaultKind {
     DuplicatePrediction,
     /// Two references of one id that say different things.
     DifferingReferences,
+    /// A prediction whose path ends as that of another, where only the end leads to a reference.
+    AmbiguousName,
     /// A study that failed in its run, and has no report.
     FailedStudy,
     /// A prediction without text: an empty cell, or `nan`. It is scored, as the empty text that it is.
@@ -92,6 +95,8 @@ pub enum FaultKind {
     ReferenceWithoutPrediction,
     /// A cell that is no label.
     NoLabel,
+    /// A study with a number that is no probability of a finding: what else it has is scored.
+    NoProbability,
     /// A text that the labeler failed on: its labels are not scored.
     NotLabelled,
     /// A text that is too long to compare with its reference; what else the study has is scored.
@@ -109,7 +114,11 @@ impl FaultKind {
     pub fn is_scored(self) -> bool {
         matches!(
             self,
-            Self::EmptyPrediction | Self::ReferenceGone | Self::TooLong | Self::NotAnnotated
+            Self::EmptyPrediction
+                | Self::ReferenceGone
+                | Self::TooLong
+                | Self::NotAnnotated
+                | Self::NoProbability
         )
     }
 
@@ -121,6 +130,9 @@ impl FaultKind {
             Self::NoId => "rows without an id",
             Self::DuplicatePrediction => "predictions whose id stands earlier",
             Self::DifferingReferences => "references that differ under one id",
+            Self::AmbiguousName => {
+                "predictions whose paths end alike, so that nobody can say whose a reference is"
+            }
             Self::FailedStudy => "studies that failed in the run",
             Self::EmptyPrediction => "empty predictions, scored as empty texts",
             Self::ReferenceGone => {
@@ -130,6 +142,9 @@ impl FaultKind {
             Self::EmptyReference => "empty references",
             Self::ReferenceWithoutPrediction => "references without a prediction",
             Self::NoLabel => "rows with a cell that is no label",
+            Self::NoProbability => {
+                "studies with numbers that are no probabilities, whose findings are not scored"
+            }
             Self::NotLabelled => "texts that could not be labelled, whose labels are not scored",
             Self::TooLong => "texts that are too long to compare, and have no text scores",
             Self::NotAnnotated => "studies without annotations, and without the scores of them",
@@ -156,10 +171,14 @@ pub fn plain_id(id: &str) -> &str {
 
 /// A file's name without folders and suffix.
 pub(crate) fn stem(path: &str) -> &str {
-    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
-    match name.rsplit_once('.') {
+    without_suffix(path.rsplit(['/', '\\']).next().unwrap_or(path))
+}
+
+/// A path without what names of images and reports end with.
+fn without_suffix(path: &str) -> &str {
+    match path.rsplit_once('.') {
         Some((stem, suffix)) if !stem.is_empty() && is_suffix(suffix) => stem,
-        _ => name,
+        _ => path,
     }
 }
 

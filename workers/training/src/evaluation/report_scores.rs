@@ -85,17 +85,21 @@ pub struct ReportScores {
     pub set_asides: Option<SetAsides>,
 }
 
-/// Scores a corpus. `progress` hears how many studies are done.
+/// Scores a corpus. `progress` hears how many studies are done. CIDEr looks at the references of the corpus, or of `beside`, with
+/// which it is compared: scores by different references cannot be.
 ///
 /// # Errors
 /// A text cannot be read.
 pub fn score(
     corpus: &Corpus,
     texts: &StoredTexts,
+    beside: Option<(&Corpus, &StoredTexts)>,
     options: &ScoreOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<ReportScores, TrainingError> {
-    let studies = study_scores(corpus, texts, options, progress)?;
+    let (of_corpus, of_texts) = beside.unwrap_or((corpus, texts));
+    let frequencies = frequencies(of_corpus, options, &|span| read(of_texts, span))?;
+    let studies = study_scores(corpus, texts, &frequencies, options, progress)?;
     let (mut totals, mut calibration) = (Totals::default(), Calibration::new());
     for study in studies.iter() {
         let study = study.map_err(temporary)?;
@@ -123,15 +127,12 @@ pub fn score(
 fn study_scores(
     corpus: &Corpus,
     texts: &StoredTexts,
+    frequencies: &DocumentFrequencies,
     options: &ScoreOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<StoredScores, TrainingError> {
     let truths = Truths::of(corpus, options);
-    let read = |span: Option<Span>| {
-        let text = span.map(|span| texts.read(span)).transpose();
-        text.map_err(temporary)
-    };
-    let frequencies = frequencies(corpus, options, &read)?;
+    let read = |span: Option<Span>| read(texts, span);
     let mut scores = ScoresWriter::new().map_err(temporary)?;
     let mut done = 0;
     for studies in corpus.studies.chunks(CHUNK) {
@@ -141,7 +142,7 @@ fn study_scores(
                 study,
                 prediction.as_deref(),
                 reference.as_deref(),
-                &frequencies,
+                frequencies,
                 &truths,
                 options,
             ))
@@ -155,6 +156,11 @@ fn study_scores(
         progress(done);
     }
     scores.finish().map_err(temporary)
+}
+
+fn read(texts: &StoredTexts, span: Option<Span>) -> Result<Option<String>, TrainingError> {
+    let text = span.map(|span| texts.read(span)).transpose();
+    text.map_err(temporary)
 }
 
 /// What CIDEr has to know of all references that are scored, before the first text is.

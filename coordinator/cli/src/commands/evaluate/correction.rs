@@ -98,6 +98,7 @@ struct SideScores {
 }
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
+    args.meteor.check()?;
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = [SCORES_FILE, TABLE_FILE, FAULTS_FILE];

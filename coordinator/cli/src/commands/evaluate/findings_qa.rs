@@ -246,8 +246,8 @@ async fn evaluate(
         scores.truth
     );
     scores.studies.print();
-    outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
-    print_scores(&[&scores.answers, &scores.reports]);
+    outln!("{:<28} {:>8} {:>8}", "", "reports", "answers");
+    print_scores(&[&scores.reports, &scores.answers]);
     print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
     session.finish(&scores_file, &scores, &scores.studies)
 }

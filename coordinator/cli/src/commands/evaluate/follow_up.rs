@@ -247,7 +247,10 @@ impl<'a> Session<'a> {
             stages: StageSet::closure_from(Source::Dialog, stages),
             generation: self.generation(tokens)?,
         };
-        Ok(self.run(job, None).await?.map(|(run, _)| run))
+        let ended = self.run(job, None).await?.map(|(run, _)| run);
+        // What follows is computed again by the same command.
+        interruption::give_back();
+        Ok(ended)
     }
 
     fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {

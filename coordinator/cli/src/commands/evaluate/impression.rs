@@ -22,8 +22,7 @@ const TABLE_FILE: &str = "impression.csv";
 /// What is not scored.
 const FAULTS_FILE: &str = "impression-faults.csv";
 
-/// Let a v2 model write the impression to the radiologist's findings, and score it against the
-/// radiologist's
+/// Let a v2 model write the impression to a radiologist's findings, and score it
 ///
 /// The dialog has the image, its predicted findings, and the radiologist's findings section where the
 /// report would be. Studies with both sections count. A bundle of v1 was not trained for this and is
@@ -67,6 +66,7 @@ struct Scores {
 }
 
 pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
+    args.meteor.check()?;
     let columns: [&[&str]; 2] = [&["findings"], &["impression"]];
     let references = single_question::truths(&args.references, columns)?;
     let mut session = Session::open(&args.shared, &[Stage::Language]).await?;

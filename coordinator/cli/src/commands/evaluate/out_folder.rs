@@ -1,10 +1,13 @@
 //! The folder that an evaluation writes to: one evaluation at a time, and no scores of an earlier one beside a failure.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
+use radialog_models::durable;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 
 use crate::commands::former_files::FormerFiles;
@@ -12,11 +15,14 @@ use crate::exit::UsageError;
 
 /// The file whose lock an evaluation holds.
 const LOCK_FILE: &str = ".evaluation.lock";
+/// The names of the files that evaluations have written into the folder.
+const FILES_FILE: &str = ".evaluation.files";
 
 /// A folder that nobody else evaluates into until this is dropped.
 pub(super) struct OutFolder {
     _lock: FolderLock,
     former: FormerFiles,
+    folder: PathBuf,
 }
 
 impl OutFolder {
@@ -37,16 +43,45 @@ impl OutFolder {
         Ok(Self {
             _lock: lock,
             former: FormerFiles::default(),
+            folder: folder.to_owned(),
         })
     }
 
-    /// Gives the files of an earlier evaluation names that say so, until this one has come to its end.
+    /// Gives the files of an earlier evaluation names that say so, until this one has come to its end. The first one has the scores:
+    /// where there are none, and no evaluation has noted that a file of the folder is its own, it is somebody else's, and is refused.
     pub(super) fn set_aside<'a>(
         &mut self,
         files: &[PathBuf],
         read: impl IntoIterator<Item = &'a Path>,
     ) -> anyhow::Result<()> {
-        self.former.set_aside(files, read)
+        let noted = self.folder.join(FILES_FILE);
+        let shown = noted.display();
+        let text = match fs::read_to_string(&noted) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.with_context(|| format!("cannot read '{shown}'"))?,
+        };
+        let mut ours: BTreeSet<&str> = text.lines().collect();
+        let name = |file: &'_ PathBuf| -> Option<String> {
+            let name = file.strip_prefix(&self.folder).ok()?;
+            Some(name.to_string_lossy().into_owned())
+        };
+        let has_scores = files.first().is_some_and(|scores| scores.exists());
+        let is_foreign = |file: &&PathBuf| {
+            let is_ours = |name: String| has_scores || ours.contains(name.as_str());
+            file.exists() && !name(file).is_none_or(is_ours)
+        };
+        if let Some(file) = files.iter().find(is_foreign) {
+            let message = format!(
+                "'{}' is there, and no evaluation has written it: name another folder with --out",
+                file.display()
+            );
+            return Err(UsageError(message).into());
+        }
+        self.former.set_aside(files, read)?;
+        let names: Vec<String> = files.iter().filter_map(name).collect();
+        ours.extend(names.iter().map(String::as_str));
+        let text: String = ours.into_iter().flat_map(|name| [name, "\n"]).collect();
+        durable::replace(&noted, text.as_bytes()).with_context(|| format!("cannot write '{shown}'"))
     }
 
     /// Says how the files of an earlier evaluation are called where this one writes none, and leaves them so.
@@ -86,6 +121,28 @@ mod tests {
         assert!(!file.exists());
         out.settle(&result).unwrap();
         (file.exists(), old.exists())
+    }
+
+    #[test]
+    fn what_no_evaluation_has_written_is_never_taken_for_one_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["scores.json", "studies.csv"].map(|name| folder.path().join(name));
+        let set_aside = || {
+            OutFolder::take(folder.path())
+                .unwrap()
+                .set_aside(&files, [])
+        };
+        fs::write(&files[1], "somebody's").unwrap();
+        for _ in 0..2 {
+            assert!(set_aside().is_err());
+            assert_eq!(fs::read_to_string(&files[1]).unwrap(), "somebody's");
+        }
+        fs::remove_file(&files[1]).unwrap();
+        set_aside().unwrap();
+        // What was left by one that was killed before its scores.
+        fs::write(&files[1], "ours").unwrap();
+        set_aside().unwrap();
+        assert!(!files[1].exists());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
 use radialog_training::evaluation::clinical::UncertainAs;
+use radialog_training::evaluation::corpus::References;
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
 use radialog_training::evaluation::report_scores::{
     self, BlankAs, Metric, MetricGroup, ReportScores, ScoreOptions,
@@ -92,8 +93,8 @@ pub(super) struct ReportArgs {
     /// What an uncertain label counts as, in references and reports. Default: negative, as in the paper
     #[arg(long, value_enum)]
     uncertain: Option<Uncertain>,
-    /// What an empty cell of a table of labels counts as. auto, the default: not there, but rows and findings without any label are
-    /// not scored
+    /// What an empty cell of a table of labels counts as. auto: not there, but rows and findings without any label are not scored.
+    /// Default: auto; negative, as in the original, where all tables are CheXbert's by their names, and for --original-files
     #[arg(long, value_enum)]
     blank: Option<Blank>,
     /// Only studies of this split, by a column of the references or the results
@@ -198,7 +199,11 @@ fn evaluate(
     options: &ScoreOptions,
     out: &Path,
 ) -> anyhow::Result<()> {
-    let scores = score(ours, options, &args.reports, args, out)?;
+    let options = &ScoreOptions {
+        blank: ours.blank,
+        ..options.clone()
+    };
+    let scores = score(ours, None, options, &args.reports, args, out)?;
     let totals = &scores.totals;
     if args.uncertain.is_some() && totals.labelled == 0 && totals.classified == 0 {
         let message = "--uncertain is about labels, and none are scored: leave it out, or name labels of the references";
@@ -206,7 +211,7 @@ fn evaluate(
     }
     let comparison = match (&args.against, other) {
         (Some(path), Some(other)) => {
-            let others = score(other, options, path, args, out)?;
+            let others = score(other, Some(ours), options, path, args, out)?;
             let compared = report_scores::compare(
                 &path.display().to_string(),
                 (&ours.corpus, &scores),
@@ -253,10 +258,6 @@ fn evaluate(
 /// Where the images are: where the flag says, else where the run has read them.
 fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
     if let Some(folder) = &args.images {
-        if !folder.is_dir() {
-            let reason = format!("--images: '{}' is no folder", folder.display());
-            return Err(UsageError(reason).into());
-        }
         return Ok(Some(ImageFolder(folder.clone())));
     }
     let is_results = args
@@ -318,13 +319,21 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
             None | Some(Uncertain::Negative) => UncertainAs::Negative,
             Some(Uncertain::Positive) => UncertainAs::Positive,
         },
-        blank: match args.blank {
-            None | Some(Blank::Auto) => BlankAs::Auto,
-            Some(Blank::Negative) => BlankAs::Negative,
-            Some(Blank::Unknown) => BlankAs::Unknown,
-        },
+        // Until the references are read.
+        blank: BlankAs::Auto,
         resampling: args.resampling.resampling(),
     })
+}
+
+/// What a missing label counts as. A table of CheXbert's is read as the original reads it, whose files have no other.
+fn blank(args: &ReportArgs, references: Option<&References>) -> BlankAs {
+    let is_chexberts = references.is_some_and(References::are_labelled_by_chexbert);
+    match args.blank {
+        None if args.original_files.is_some() || is_chexberts => BlankAs::Negative,
+        None | Some(Blank::Auto) => BlankAs::Auto,
+        Some(Blank::Negative) => BlankAs::Negative,
+        Some(Blank::Unknown) => BlankAs::Unknown,
+    }
 }
 
 /// Refuses options that would change nothing, and a file that is named twice.
@@ -358,11 +367,16 @@ fn refuse_idle_options(args: &ReportArgs) -> anyhow::Result<()> {
         let message = format!("--original-files: '{}' is no folder", file.display());
         return Err(UsageError(message).into());
     }
+    if let Some(folder) = args.images.as_ref().filter(|folder| !folder.is_dir()) {
+        let reason = format!("--images: '{}' is no folder", folder.display());
+        return Err(UsageError(reason).into());
+    }
     Ok(())
 }
 
 fn score(
     read: &Read,
+    beside: Option<&Read>,
     options: &ScoreOptions,
     run: &Path,
     args: &ReportArgs,
@@ -387,7 +401,8 @@ fn score(
         return Err(UsageError(reason).into());
     }
     let bar = progress_bar(read.corpus.studies.len() as u64)?;
-    let scores = report_scores::score(&read.corpus, &read.texts, options, &|done| {
+    let beside = beside.map(|read| (&read.corpus, &read.texts));
+    let scores = report_scores::score(&read.corpus, &read.texts, beside, options, &|done| {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();

@@ -16,7 +16,7 @@ use crate::error::TrainingError;
 use crate::evaluation::label_source::{LabelSource, LabelSources};
 use crate::evaluation::patients::{self, Patients};
 use crate::evaluation::stored_rows::{StoredRows, temporary};
-use crate::evaluation::text_scores::protocol::{MOST_PAIRS, TOO_LONG, TextProtocol};
+use crate::evaluation::text_scores::protocol::{TOO_LONG, TextProtocol};
 use crate::prepare::FindingLabels;
 
 mod look_up;
@@ -50,6 +50,8 @@ pub struct MatchedStudy {
     pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// Whether these were given with the run as yes and no, and are no classifier's.
+    pub findings_are_given: bool,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
     pub agreement: Option<f64>,
     /// RadGraph F1, where there are annotations of the report and its reference.
@@ -83,6 +85,8 @@ pub struct Corpus {
     pub faults: Faults,
     /// What to know about how they were read.
     pub notes: Vec<String>,
+    /// Whether predictions have no ids.
+    by_order: bool,
 }
 
 /// How predictions and references are put together.
@@ -125,6 +129,7 @@ impl Corpus {
             unlabelled: references.unlabelled,
             faults: file.faults,
             notes: file.notes,
+            by_order: file.by_order,
         };
         corpus.notes.append(&mut references.notes);
         let others = &references.faults;
@@ -146,6 +151,12 @@ impl Corpus {
         // Where the references stand, and those that stand nowhere by id: lines of a run are in the order in which they were done.
         let (mut placed, mut unplaced): (Vec<((u32, u32), u32)>, Vec<(Box<str>, u32)>) =
             Default::default();
+        if !file.by_order {
+            for prediction in file.predictions.iter() {
+                let prediction = prediction.map_err(temporary)?;
+                files.iter_mut().for_each(|file| file.note(&prediction));
+            }
+        }
         for prediction in file.predictions.iter() {
             let prediction = prediction.map_err(temporary)?;
             let id = prediction.id.clone();
@@ -161,8 +172,8 @@ impl Corpus {
             };
             let found = match found(&prediction, &mut files, &rows).map_err(temporary)? {
                 Ok(found) => found,
-                Err(detail) => {
-                    fault(FaultKind::DifferingReferences, detail);
+                Err((kind, detail)) => {
+                    fault(kind, detail);
                     continue;
                 }
             };
@@ -222,6 +233,7 @@ impl Corpus {
                 reference_labels,
                 is_of_table: of_table.is_some(),
                 probabilities: prediction.probabilities,
+                findings_are_given: prediction.findings_are_given,
                 agreement: prediction.agreement,
                 radgraph_f1: None,
                 similarities: None,
@@ -231,10 +243,12 @@ impl Corpus {
                 Some(place) => placed.push((place, row)),
                 None => unplaced.push((study.id.as_str().into(), row)),
             }
-            studies.add(&(found.patient, study)).map_err(temporary)?;
+            let patient = found.patient.or(prediction.patient);
+            studies.add(&(patient, study)).map_err(temporary)?;
         }
         if let Some(split) = &options.split
             && !any_split
+            && corpus.predictions > 0
         {
             return Err(TrainingError::Empty(format!(
                 "neither the predictions nor the references name a split: leave out --split {split}, or add a column split"
@@ -290,16 +304,27 @@ impl Corpus {
             let (Some(text), Some(reference)) = (study.prediction, study.reference) else {
                 return Ok(Some(study));
             };
-            // No text has more words than bytes, which saves reading most.
-            let most = u64::from(text.bytes()) * u64::from(reference.bytes());
-            if most > MOST_PAIRS as u64
-                && protocol.is_too_long(&texts.read(text)?, &texts.read(reference)?)
-            {
+            if protocol.is_too_long(&texts.read(text)?, &texts.read(reference)?) {
                 study.reference = None;
                 faults.add(study.fault(file, FaultKind::TooLong, TOO_LONG));
             }
             Ok(Some(study))
         })
+    }
+
+    /// Names the studies that are scored with an empty report.
+    ///
+    /// # Errors
+    /// The studies cannot be read.
+    pub fn name_empty(&mut self) -> io::Result<()> {
+        for study in self.studies.iter() {
+            let study = study?;
+            if study.prediction.is_some_and(|text| text.bytes() == 0) {
+                let fault = study.fault(&self.file, FaultKind::EmptyPrediction, "");
+                self.faults.add(fault);
+            }
+        }
+        Ok(())
     }
 
     /// Takes what others have computed of each study, by its id and whether its report has a text: RadGraph F1, and BERTScore with the
@@ -323,6 +348,11 @@ impl Corpus {
             }
             Ok(Some(study))
         })
+    }
+
+    /// Whether predictions have no ids, and are numbered.
+    pub fn has_rows(&self) -> bool {
+        self.by_order
     }
 
     /// Whose labels the studies have.

@@ -6,14 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::table::RowParser;
-use radialog_schemas::{Finding, Labels, ObjectKey, StudyRecord};
+use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
 use serde::{Deserialize, Serialize};
 
+use super::names::{ends, whole};
 use super::rexrank_file;
 use super::stored_texts::{Span, TextStore};
-use super::{FaultKind, Faults, InputFault, comparable, stem};
+use super::{FaultKind, Faults, InputFault, comparable};
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
+use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::evaluation::stored_rows::{StoredRows, temporary};
 use crate::evaluation::text_file::utf_8;
 use crate::evaluation::text_rows::TextRows;
@@ -68,6 +70,10 @@ pub struct Prediction {
     pub agreement: Option<f64>,
     /// The side of the data, where the file says.
     pub split: Option<String>,
+    /// The patient, where the file says.
+    pub patient: Option<String>,
+    /// Whether the findings were given with the run: their probabilities are 0 and 1, and no classifier's.
+    pub findings_are_given: bool,
 }
 
 /// All predictions of a file, in its order.
@@ -96,33 +102,36 @@ pub struct PredictionFile {
 pub struct PredictionNames(HashSet<IdDigest>);
 
 impl Prediction {
-    /// The ids that the study may have in a table: its own, and those in the path of its image.
-    pub(super) fn ids(&self) -> Vec<&str> {
-        let mut ids = vec![self.id.as_str(), stem(&self.id)];
-        if !self.study.is_empty() {
-            ids.push(self.study.as_str());
-        }
-        if !self.image.is_empty() {
-            ids.push(stem(&self.image));
-        }
-        // The study's folder in MIMIC-CXR's tree.
+    /// The names that the study may have in a table: its own id, its image's path, its folder in MIMIC-CXR's tree.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let of_file = [&self.id, &self.study, &self.image];
+        let of_file = of_file.into_iter().filter(|name| !name.is_empty());
+        let mut names: Vec<&str> = of_file
+            .flat_map(|name| [comparable(name), whole(name)])
+            .collect();
         for path in [&self.image, &self.id] {
             let mut folders = path.rsplit('/').skip(1);
             if let Some(folder) = folders.next()
                 && folder.len() == 9
                 && folder.starts_with('s')
             {
-                ids.push(folder);
+                names.push(comparable(folder));
             }
         }
-        ids
+        names
+    }
+
+    /// The ends of its paths, which may be the whole name that a table has.
+    pub(super) fn ends(&self) -> impl Iterator<Item = &str> {
+        ends(&self.id).chain(ends(&self.image))
     }
 }
 
 impl PredictionNames {
-    /// Whether a study may have this id.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.0.contains(&IdDigest::of(comparable(id)))
+    /// Whether a study may be that of this path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        let is_one = |name: &str| self.0.contains(&IdDigest::of(name));
+        is_one(whole(path)) || ends(path).any(is_one)
     }
 }
 
@@ -206,8 +215,8 @@ impl PredictionFile {
         let mut names = HashSet::new();
         for prediction in self.predictions.iter() {
             let prediction = prediction.map_err(temporary)?;
-            let ids = prediction.ids().into_iter();
-            names.extend(ids.map(|id| IdDigest::of(comparable(id))));
+            let all = prediction.names().into_iter().chain(prediction.ends());
+            names.extend(all.map(IdDigest::of));
         }
         Ok(PredictionNames(names))
     }
@@ -242,18 +251,44 @@ impl PredictionFile {
                 break;
             }
             let line = utf_8(&text).map_err(|reason| TrainingError::line(&path, number, reason))?;
-            let record: StudyRecord = serde_json::from_str(line).map_err(|error| {
-                TrainingError::line(&path, number, format!("not a study record: {error}"))
-            })?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let record: StudyRecord = match serde_json::from_str(line) {
+                Ok(record) => record,
+                // A run that was killed leaves at most one broken line, its last.
+                Err(_) if !line.ends_with('\n') => {
+                    let reason = "the last line is cut: run the batch again, which writes it anew";
+                    self.fault(number, "", FaultKind::MalformedRow, reason.to_owned());
+                    break;
+                }
+                Err(error) => {
+                    let reason = format!("not a study record: {error}");
+                    return Err(TrainingError::line(&path, number, reason));
+                }
+            };
             let id = record.study.to_string();
             if let Some(error) = &record.error {
                 self.fault(number, &id, FaultKind::FailedStudy, error.to_string());
                 continue;
             }
             let report = match &record.report {
-                Some(report) => self.text(store, number, &id, report)?,
+                Some(report) => stored(store, report)?,
                 None => None,
             };
+            let probabilities = record.findings.as_ref().map(|findings| {
+                let mut all = [0.0; Finding::ALL.len()];
+                for finding in findings {
+                    all[finding.finding as usize] = finding.probability;
+                }
+                all
+            });
+            let is_one = |number: &f32| (0.0..=1.0).contains(number);
+            let whole = probabilities.filter(|all| all.iter().all(is_one));
+            if probabilities.is_some() && whole.is_none() {
+                self.fault(number, &id, FaultKind::NoProbability, String::new());
+            }
+            let probabilities = whole;
             self.push(Prediction {
                 id,
                 study: String::new(),
@@ -263,15 +298,11 @@ impl PredictionFile {
                 reference_labels: record.reference_labels.as_ref().map(labels),
                 stored_reference: record.reference,
                 reference: None,
-                probabilities: record.findings.as_ref().map(|findings| {
-                    let mut all = [0.0; Finding::ALL.len()];
-                    for finding in findings {
-                        all[finding.finding as usize] = finding.probability;
-                    }
-                    all
-                }),
+                probabilities,
                 agreement: record.consistency.map(|consistency| consistency.agreement),
                 split: record.split,
+                patient: None,
+                findings_are_given: record.given.contains_key(&Stage::Findings),
                 image: record.file,
             })?;
         }
@@ -290,13 +321,14 @@ impl PredictionFile {
             self.has_references |= study.findings().is_some();
             let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
-            let text = self.text(store, line, id, report.as_deref().unwrap_or_default())?;
+            let text = stored(store, report.as_deref().unwrap_or_default())?;
             self.push(Prediction {
                 id: id.clone(),
                 line,
                 text,
                 image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
                 split: rexrank_file::text(study.split.as_ref()),
+                patient: rexrank_file::text(study.subject_id.as_ref()),
                 ..Prediction::default()
             })?;
         }
@@ -322,6 +354,7 @@ impl PredictionFile {
             _ => (None, id),
         };
         let (split, image) = (table.optional("split"), find(&["image", "file"]));
+        let patient = find(&PATIENT_COLUMNS);
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
             table.names()[column],
@@ -346,7 +379,7 @@ impl PredictionFile {
                 continue;
             };
             let cell = |column: Option<usize>| column.and_then(|column| row.cell(column));
-            let text = self.text(store, row.line, &study, text_cell(&row, column))?;
+            let text = stored(store, text_cell(&row, column))?;
             self.push(Prediction {
                 id: study,
                 study: cell(of_study).unwrap_or_default().to_owned(),
@@ -354,6 +387,7 @@ impl PredictionFile {
                 text,
                 image: cell(image).unwrap_or_default().to_owned(),
                 split: cell(split).map(str::to_owned),
+                patient: cell(patient).map(str::to_owned),
                 ..Prediction::default()
             })?;
         }
@@ -368,7 +402,7 @@ impl PredictionFile {
             let (line, text) = row.map_err(TrainingError::content(&path))?;
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let id = format!("row {}", place + 1);
-            let text = self.text(store, line, &id, text)?;
+            let text = stored(store, text)?;
             self.push(Prediction {
                 id,
                 line,
@@ -388,22 +422,15 @@ impl PredictionFile {
             detail,
         });
     }
+}
 
-    /// Stores a report; one without text is named.
-    fn text(
-        &mut self,
-        store: &mut TextStore,
-        line: u64,
-        id: &str,
-        text: &str,
-    ) -> Result<Option<Span>, TrainingError> {
-        if text.trim().is_empty() {
-            self.fault(line, id, FaultKind::EmptyPrediction, String::new());
-        }
-        let span = store.add(text);
-        span.map(Some)
-            .map_err(TrainingError::io("store a text of", &self.path))
-    }
+/// Stores a report; a blank one is empty.
+fn stored(store: &mut TextStore, text: &str) -> Result<Option<Span>, TrainingError> {
+    let text = match text.trim() {
+        "" => "",
+        _ => text,
+    };
+    store.add(text).map(Some).map_err(temporary)
 }
 
 /// The labels of a record; what it does not name is blank.

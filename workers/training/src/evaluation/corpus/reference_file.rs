@@ -1,6 +1,7 @@
 //! What reports are compared with: texts, or labels of the findings, in tables, in ReXrank's JSON, or in a folder of reports.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -8,12 +9,13 @@ use std::path::{Path, PathBuf};
 use radialog_schemas::Finding;
 use serde::{Deserialize, Serialize};
 
-use super::prediction_file::{PredictionNames, is_table};
+use super::names::{ends, whole};
+use super::prediction_file::{Prediction, PredictionNames, is_table};
 use super::stored_texts::{Span, TextStore};
-use super::{FaultKind, Faults, InputFault, comparable, rexrank_file, stem};
+use super::{FaultKind, Faults, InputFault, comparable, rexrank_file, without_suffix};
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
-use crate::evaluation::label_source::LabelSource;
+use crate::evaluation::label_source::{LabelKind, LabelSource};
 use crate::evaluation::stored_rows::{StoredRows, temporary};
 use crate::evaluation::text_file::read_text;
 use crate::evaluation::text_rows::TextRows;
@@ -58,6 +60,10 @@ pub(super) struct ReferenceFile {
     keys: HashMap<IdDigest, u32>,
     /// Entries that share an id, by it.
     repeated: HashMap<IdDigest, Repeated>,
+    /// Places by the end of a path; none where several entries' paths end so.
+    ends: HashMap<IdDigest, Option<u32>>,
+    /// Entries that a prediction goes by the end of a path of, with the prediction; none where several do.
+    taken: HashMap<u32, Option<IdDigest>>,
     pub(super) has_texts: bool,
     pub(super) has_labels: bool,
     /// Whose labels they are, where it has any.
@@ -91,6 +97,8 @@ pub struct References {
 pub(super) enum Found {
     Nothing,
     Entry(u32),
+    /// The end of a path is the only name that leads there.
+    End(u32),
     /// Rows of which some differ.
     Differing(Repeated),
 }
@@ -136,6 +144,16 @@ impl References {
         Ok(references)
     }
 
+    /// Whether there are tables of labels, and CheXbert has labelled all of them.
+    pub fn are_labelled_by_chexbert(&self) -> bool {
+        let mut tables = self.files.iter().filter(|file| file.has_labels).peekable();
+        let is_chexberts = |file: &ReferenceFile| {
+            let source = file.labels_by.as_ref();
+            source.is_some_and(|source| source.kind == LabelKind::Chexbert)
+        };
+        tables.peek().is_some() && tables.all(is_chexberts)
+    }
+
     /// Whether one of the files is a table of labels.
     pub fn have_labels(&self) -> bool {
         self.files.iter().any(|file| file.has_labels)
@@ -151,11 +169,19 @@ impl References {
         for (id, study) in rexrank_file::read(&file.path)? {
             let findings = study.findings();
             let text = match section {
-                ReferenceSection::Findings => findings.unwrap_or_default(),
+                ReferenceSection::Findings => {
+                    let is_there = |text: &String| radialog_schemas::table::cell(text).is_some();
+                    findings.filter(is_there).unwrap_or_default()
+                }
                 ReferenceSection::Whole => {
                     let impression = study.impression();
                     match (findings, impression) {
                         (None, None) => String::new(),
+                        (Some(findings), Some(impression))
+                            if findings.trim().is_empty() && impression.trim().is_empty() =>
+                        {
+                            String::new()
+                        }
                         // The benchmark's own script writes Python's `None` where a section is missing.
                         (findings, impression) => format!(
                             "Findings: {} Impression: {}",
@@ -214,10 +240,16 @@ impl References {
         while let Some(folder) = folders.pop() {
             let entries = fs::read_dir(&folder).map_err(TrainingError::io("list", &folder))?;
             for entry in entries {
-                let path = entry.map_err(TrainingError::io("list", &folder))?.path();
-                if path.is_dir() {
+                let entry = entry.map_err(TrainingError::io("list", &folder))?;
+                let kind = entry
+                    .file_type()
+                    .map_err(TrainingError::io("list", &folder))?;
+                let path = entry.path();
+                let is_text = |suffix: &OsStr| suffix.eq_ignore_ascii_case("txt");
+                // A link to a folder may lead back to this one.
+                if kind.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|suffix| suffix == "txt") {
+                } else if path.extension().is_some_and(is_text) && path.is_file() {
                     reports.push(path);
                 }
             }
@@ -230,9 +262,11 @@ impl References {
         }
         reports.sort_unstable();
         for path in reports {
-            let id = stem(&path.to_string_lossy()).to_owned();
+            let inside = path.strip_prefix(&file.path).unwrap_or(&path);
+            let name = inside.to_string_lossy().into_owned();
+            let id = without_suffix(&name).to_owned();
             let mut findings = String::new();
-            if wanted.has(&id) {
+            if wanted.has(&name) {
                 match read_text(&path) {
                     Ok(text) => findings = Report::of(&text).findings,
                     Err(error @ TrainingError::Content { .. }) => {
@@ -250,7 +284,7 @@ impl References {
                 patient: patient.filter(|name| name.len() == 9 && name.starts_with('p')),
                 ..ReferenceEntry::default()
             };
-            file.add(entry, &findings, vec![id], store)?;
+            file.add(entry, &findings, vec![name], store)?;
         }
         self.notes.push(format!(
             "reference texts are the findings sections of the reports below {}",
@@ -286,6 +320,8 @@ impl ReferenceFile {
             contents: Vec::new(),
             keys: HashMap::new(),
             repeated: HashMap::new(),
+            ends: HashMap::new(),
+            taken: HashMap::new(),
             has_texts: false,
             has_labels: false,
             labels_by: None,
@@ -307,8 +343,8 @@ impl ReferenceFile {
         (text, entry.labels).hash(&mut hasher);
         let content = hasher.finish();
         let place = self.entries.len() as u32;
-        for key in keys {
-            let key = IdDigest::of(comparable(&key));
+        let names = keys.iter().flat_map(|key| [comparable(key), whole(key)]);
+        for key in names.map(IdDigest::of) {
             match self.keys.get(&key) {
                 // A row's id and its image's name are often the same.
                 Some(&other) if other == place => {}
@@ -329,24 +365,65 @@ impl ReferenceFile {
                 }
             }
         }
+        for end in keys.iter().flat_map(|key| ends(key)) {
+            let known = self.ends.entry(IdDigest::of(end)).or_insert(Some(place));
+            if *known != Some(place) {
+                *known = None;
+            }
+        }
         self.entries.add(&entry).map_err(temporary)?;
         self.contents.push(content);
         self.used.push(false);
         Ok(())
     }
 
-    /// Looks for a study by the ids that it may have here, the best first.
-    pub(super) fn find(&self, ids: &[&str]) -> Found {
-        for id in ids {
-            let id = IdDigest::of(comparable(id));
-            let repeated = self.repeated.get(&id);
-            if let Some(repeated) = repeated.filter(|repeated| repeated.differing.is_some()) {
-                return Found::Differing(repeated.clone());
+    /// Looks for a study by the names that it may have here, the best first.
+    pub(super) fn find(&self, prediction: &Prediction) -> Found {
+        let names: Vec<IdDigest> = prediction.names().into_iter().map(IdDigest::of).collect();
+        for name in &names {
+            match self.named(name) {
+                Found::Nothing => {}
+                found => return found,
             }
-            if let Some(&place) = self.keys.get(&id) {
-                return Found::Entry(place);
+        }
+        for name in &names {
+            if let Some(Some(place)) = self.ends.get(name) {
+                return Found::End(*place);
+            }
+        }
+        for end in prediction.ends() {
+            match self.named(&IdDigest::of(end)) {
+                Found::Nothing => {}
+                Found::Entry(place) => return Found::End(place),
+                found => return found,
             }
         }
         Found::Nothing
+    }
+
+    fn named(&self, name: &IdDigest) -> Found {
+        let repeated = self.repeated.get(name);
+        if let Some(repeated) = repeated.filter(|repeated| repeated.differing.is_some()) {
+            return Found::Differing(repeated.clone());
+        }
+        self.keys
+            .get(name)
+            .map_or(Found::Nothing, |place| Found::Entry(*place))
+    }
+
+    /// Notes which entry a prediction goes by the end of a path of: where several do, nobody can say whose it is.
+    pub(super) fn note(&mut self, prediction: &Prediction) {
+        if let Found::End(place) = self.find(prediction) {
+            let prediction = IdDigest::of(&prediction.id);
+            let taken = self.taken.entry(place).or_insert(Some(prediction));
+            if *taken != Some(prediction) {
+                *taken = None;
+            }
+        }
+    }
+
+    /// Whether several predictions go by the end of a path of this entry.
+    pub(super) fn is_of_several(&self, place: u32) -> bool {
+        self.taken.get(&place) == Some(&None)
     }
 }

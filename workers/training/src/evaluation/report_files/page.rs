@@ -236,11 +236,16 @@ fn compared(page: &mut String, comparison: &Comparison) {
         comparison.only.1,
         comparison.exchanges
     );
+    let mut group = None;
     for compared in comparison
         .metrics
         .iter()
         .filter(|compared| compared.metric.finding.is_none())
     {
+        if group.replace(compared.metric.group) != Some(compared.metric.group) {
+            let title = compared.metric.group.title();
+            let _ = writeln!(page, "<tr><th colspan=\"6\">{title}</th></tr>");
+        }
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td>{}</td><td>{}</td></tr>",

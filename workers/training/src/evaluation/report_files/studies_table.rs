@@ -29,6 +29,9 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
         "sentences",
         "comparing_sentences",
         "agreement",
+        "radgraph_f1",
+        "radcliq_v1",
+        "line",
     ]);
     let mut table = CsvOutput::create(path, names)?;
     let studies = evaluated.corpus.studies.iter();
@@ -50,6 +53,9 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
             or_empty(comparisons.map(|counts| counts.sentences)),
             or_empty(comparisons.map(|counts| counts.comparing_sentences)),
             scores.agreement.map_or_else(String::new, decimal),
+            scores.radgraph_f1.map_or_else(String::new, decimal),
+            scores.radcliq_v1.map_or_else(String::new, decimal),
+            study.line.to_string(),
         ]);
         table.row(cells.iter().map(String::as_str))?;
     }

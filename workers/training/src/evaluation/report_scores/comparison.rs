@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::stored_scores::{ScoresWriter, StoredScores};
-use super::{Metric, MetricSet, ReportScores, ScoreOptions, Totals};
+use super::{Metric, MetricSet, ReportScores, ScoreOptions, StudyScores, Totals};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::{Corpus, comparable};
 use crate::evaluation::id_digest::IdDigest;
@@ -87,7 +87,8 @@ pub fn compare(
         for [first, second] in pairs.totals(exchanges.iter().map(stream).collect())? {
             let values = set.values(&first).into_iter().zip(set.values(&second));
             for (((a, b), real), reached) in values.zip(&real).zip(&mut reached) {
-                *reached += u64::from((a - b).abs() >= real - f64::EPSILON);
+                // Sums in another order are off by their last digits.
+                *reached += u64::from((a - b).abs() >= real * (1.0 - 1e-9) - 1e-12);
             }
         }
         io::Result::Ok(reached)
@@ -122,6 +123,23 @@ pub fn compare(
     }))
 }
 
+/// Takes away what only one of the two has: means of different studies cannot be compared, and a failure would be a gain.
+fn keep_common(one: &mut StudyScores, other: &mut StudyScores) {
+    fn keep<T>(one: &mut Option<T>, other: &mut Option<T>) {
+        if one.is_none() || other.is_none() {
+            (*one, *other) = (None, None);
+        }
+    }
+    keep(&mut one.text, &mut other.text);
+    keep(&mut one.report, &mut other.report);
+    keep(&mut one.severity, &mut other.severity);
+    keep(&mut one.comparisons, &mut other.comparisons);
+    keep(&mut one.radgraph_f1, &mut other.radgraph_f1);
+    keep(&mut one.radcliq_v1, &mut other.radcliq_v1);
+    keep(&mut one.findings, &mut other.findings);
+    keep(&mut one.probabilities, &mut other.probabilities);
+}
+
 impl Pairs {
     fn of(
         (our_corpus, our_scores): (&Corpus, &ReportScores),
@@ -143,8 +161,11 @@ impl Pairs {
         let mut begins_patient = Vec::with_capacity(common.len());
         let mut before = None;
         for (patient, ours, other) in common {
-            first.add(&our_scores.studies.get(ours as usize)?)?;
-            second.add(&other_scores.studies.get(other as usize)?)?;
+            let mut ours = our_scores.studies.get(ours as usize)?;
+            let mut other = other_scores.studies.get(other as usize)?;
+            keep_common(&mut ours, &mut other);
+            first.add(&ours)?;
+            second.add(&other)?;
             begins_patient.push(before.replace(patient) != Some(patient));
         }
         Ok(Self {

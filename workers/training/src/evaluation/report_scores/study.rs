@@ -29,7 +29,7 @@ pub struct StudyScores {
     pub radcliq_v1: Option<f64>,
     /// The classifier's answers beside the reference's labels.
     pub findings: Option<Answers>,
-    /// The classifier's probabilities.
+    /// The classifier's probabilities; none where findings were given as yes and no.
     pub probabilities: Option<[f32; CLASSES]>,
     /// Findings that the classifier sees and the report does not state, and the other way round.
     pub disagreement: Option<([bool; CLASSES], [bool; CLASSES])>,
@@ -73,7 +73,7 @@ impl StudyScores {
     ) -> Self {
         let mut scores = Self {
             comparisons: prediction.map(ComparisonCounts::of),
-            probabilities: study.probabilities,
+            probabilities: study.probabilities.filter(|_| !study.findings_are_given),
             agreement: study.agreement,
             radgraph_f1: study.radgraph_f1,
             ..Self::default()
@@ -167,11 +167,11 @@ impl Totals {
         if let Some((truth, said)) = &study.findings {
             self.classified += 1;
             self.findings.add_known(truth, said);
-            let probabilities = study.probabilities.unwrap_or_default();
-            for (truth, probability) in truth.iter().zip(probabilities) {
-                let Some(truth) = *truth else {
+            for (class, truth) in truth.iter().enumerate() {
+                let (Some(truth), Some(probabilities)) = (*truth, study.probabilities) else {
                     continue;
                 };
+                let probability = probabilities[class];
                 let distance = f64::from(probability) - f64::from(u8::from(truth));
                 self.distances.0 += distance * distance;
                 self.distances.1 += 1;

@@ -14,6 +14,7 @@ use radialog_training::prepare::{CsvOutput, FindingLabels};
 use tokio::task::block_in_place;
 
 use crate::commands::prepare::run::{Job, RunArgs, Session};
+use crate::interruption;
 
 /// The folder of the run, in the folder of results.
 const RUN: &str = "labels";
@@ -60,7 +61,10 @@ pub(super) async fn complete(
         stages: &[Stage::Scoring],
         generation: Generation::default(),
     };
-    let Some(finished) = session.run(&bundle, job).await? else {
+    let finished = session.run(&bundle, job).await?;
+    // What follows is computed again by the same command.
+    interruption::give_back();
+    let Some(finished) = finished else {
         return Ok(false);
     };
     let mut results = finished.results().await?;

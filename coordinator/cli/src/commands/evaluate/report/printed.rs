@@ -91,7 +91,7 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
     }
     let columns = names.iter().map(|name| format!("  {name:<24}"));
     outln!(
-        "  {:<28} {:>8}{}",
+        "  {:<28} {:>8}{}  (higher is better)",
         "each finding",
         "positive",
         columns.collect::<String>().trim_end()
@@ -160,8 +160,12 @@ fn print_comparison(comparison: &Comparison) {
         comparison.exchanges
     );
     outln!("  {:<40} {:>8} {:>8} {:>8}", "", "here", "there", "p");
+    let mut group = None;
     for compared in &comparison.metrics {
         if compared.metric.finding.is_none() {
+            if group.replace(compared.metric.group) != Some(compared.metric.group) {
+                outln!("  {}", compared.metric.group.title());
+            }
             let (metric, p) = (&compared.metric, compared.p);
             outln!(
                 "  {:<40} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 use crate::commands::prepare::run::RunArgs;
+use crate::commands::verify::store_of;
 
 /// Texts that are fetched at a time.
 const FETCHES: usize = 16;
@@ -49,7 +50,7 @@ async fn store(args: &RunArgs, folder: &Path) -> anyhow::Result<Option<Arc<dyn O
     let directory = config
         .objects
         .directory
-        .get_or_insert_with(|| folder.join("objects"));
+        .get_or_insert_with(|| store_of(folder));
     // A store that is not there is made nowhere, by somebody who only reads.
     if config.s3.is_none() && !directory.is_dir() {
         return Ok(None);

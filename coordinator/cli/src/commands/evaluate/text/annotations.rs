@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use radialog_schemas::table::{TableError, TableReader};
-use radialog_training::evaluation::corpus::plain_id;
+use radialog_training::evaluation::corpus::{Corpus, plain_id};
 use radialog_training::evaluation::radgraph::{
-    GraphFile, RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1,
+    GraphFile, INVERSE_RADCLIQ, RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1,
 };
 use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
@@ -173,9 +173,36 @@ impl Annotations {
         }
         if let Some(value) = means.next() {
             scores.push(score("RadCliQ-v1", value, Better::Lower));
-            scores.push(score("1/RadCliQ-v1", 1.0 / value, Better::Higher));
+            scores.push(score(INVERSE_RADCLIQ, 1.0 / value, Better::Higher));
         }
         scores
+    }
+
+    /// What to know of annotations that were not used: how many are of no study. Refuses those of texts without ids that are more than
+    /// the texts.
+    pub(in crate::commands::evaluate) fn unused(
+        &self,
+        corpus: &Corpus,
+    ) -> anyhow::Result<Vec<String>> {
+        if corpus.has_rows() {
+            self.check(corpus.predictions)?;
+            return Ok(Vec::new());
+        }
+        let studies = corpus.predictions as usize;
+        let of_graphs = self.graphs.iter().flatten();
+        let of_graphs = of_graphs.map(|graphs| (graphs.path(), graphs.len()));
+        let of_scores = self.scores.iter();
+        let of_scores = of_scores.map(|scores| (scores.file.as_path(), scores.rows.len()));
+        let more = of_graphs
+            .chain(of_scores)
+            .filter(|(_, count)| *count > studies);
+        let note = |(file, count): (&Path, usize)| {
+            format!(
+                "{} has {count} annotations, and there are {studies} predictions: others are not used",
+                file.display()
+            )
+        };
+        Ok(more.map(note).collect())
     }
 
     /// Whether there are any.
@@ -298,7 +325,11 @@ fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
     for row in table.by_ref() {
         let row = row.map_err(cannot_use)?;
         if let Some(id) = id.and_then(|column| row.cell(column)) {
-            ids.insert(plain_id(id).to_owned(), rows.len());
+            if ids.insert(plain_id(id).to_owned(), rows.len()).is_some() {
+                let line = row.line;
+                let message = format!("{shown} line {line}: a second row of '{id}': keep one");
+                return Err(UsageError(message).into());
+            }
         }
         rows.push((
             row.line,

@@ -6,6 +6,7 @@ use std::path::Path;
 use radialog_schemas::Label;
 
 use crate::error::TrainingError;
+use crate::evaluation::corpus::FaultKind;
 use crate::evaluation::corpus::prediction_file::Prediction;
 use crate::evaluation::corpus::reference_file::{Found, ReferenceFile};
 use crate::evaluation::corpus::stored_texts::Span;
@@ -36,7 +37,11 @@ pub(super) struct Reference {
     pub(super) is_partly_empty: bool,
 }
 
-/// Looks a study up in all files: the first text and the first labels count. Rows that differ are named instead.
+/// Why a study has no reference, and where rows stand.
+pub(super) type Refusal = (FaultKind, String);
+
+/// Looks a study up in all files: the first text and the first labels count. Rows that differ, and those that may be of another
+/// study, are named instead.
 ///
 /// # Errors
 /// What was read of the files cannot be read again.
@@ -44,13 +49,12 @@ pub(super) fn found(
     prediction: &Prediction,
     files: &mut [ReferenceFile],
     rows: &[Vec<u32>],
-) -> io::Result<Result<Reference, String>> {
+) -> io::Result<Result<Reference, Refusal>> {
     let mut reference = Reference::default();
-    let ids = prediction.ids();
     for (number, file) in files.iter_mut().enumerate() {
         let found = match rows.get(number) {
             Some(rows) => row_of(&prediction.id, rows).map_or(Found::Nothing, Found::Entry),
-            None => file.find(&ids),
+            None => file.find(prediction),
         };
         let place = match found {
             Found::Nothing => continue,
@@ -66,9 +70,16 @@ pub(super) fn found(
                 let first = line(repeated.places.first())?;
                 let second = line(repeated.differing.as_ref())?;
                 let name = file.path.display();
-                return Ok(Err(format!("lines {first} and {second} of {name}")));
+                let detail = format!("lines {first} and {second} of {name}");
+                return Ok(Err((FaultKind::DifferingReferences, detail)));
             }
-            Found::Entry(place) => place,
+            Found::End(place) if file.is_of_several(place) => {
+                file.used[place as usize] = true;
+                let entry = file.entries.get(place as usize)?;
+                let detail = format!("as '{}' of {}", entry.id, file.path.display());
+                return Ok(Err((FaultKind::AmbiguousName, detail)));
+            }
+            Found::Entry(place) | Found::End(place) => place,
         };
         file.used[place as usize] = true;
         let entry = file.entries.get(place as usize)?;
@@ -91,7 +102,8 @@ pub(super) fn found(
         if let (Some(labels), Some(before)) = (&entry.labels, &reference.labels)
             && contradict(labels, before)
         {
-            return Ok(Err(format!("{} and {shown}", reference.labels_at)));
+            let detail = format!("{} and {shown}", reference.labels_at);
+            return Ok(Err((FaultKind::DifferingReferences, detail)));
         }
         if entry.labels.is_some() && !reference.labels.as_ref().is_some_and(says_something) {
             reference.labels = entry
