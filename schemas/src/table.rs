@@ -31,11 +31,15 @@ const MISSING: [&str; 6] = ["", "nan", "NaN", "NA", "None", "null"];
 /// What is wrong with a row, or a line of texts, of another encoding, as Latin-1.
 pub const NOT_UTF_8: &str = "it is not UTF-8: save the file in UTF-8";
 
-/// What is wrong with a file that begins with these bytes, where it is UTF-16: every other one is 0, or a mark shows it.
+/// What is wrong with a table that begins with these bytes, where it is UTF-16.
 pub fn utf_16(bytes: &[u8]) -> Option<&'static str> {
-    let is_utf_16 =
-        bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0);
-    is_utf_16.then_some("it is UTF-16 text (a spreadsheet's \"Unicode\"): save it as CSV in UTF-8")
+    let reason = "it is UTF-16 text (a spreadsheet's \"Unicode\"): save it as CSV in UTF-8";
+    is_utf_16(bytes).then_some(reason)
+}
+
+/// Whether a file that begins with these bytes is UTF-16: every other one is 0, or a mark shows it.
+pub fn is_utf_16(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0)
 }
 
 /// A cell without surrounding white space; `None` where it is missing.

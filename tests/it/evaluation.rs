@@ -13,8 +13,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod bad_input;
+mod compared;
 mod files;
 mod labelled;
+mod memory;
+mod names;
+mod options;
 mod recorded;
 mod review;
 mod sources;

@@ -251,11 +251,17 @@ fn studies_of_mimic_find_their_labels_in_its_table() -> Result<()> {
 fn a_bundle_of_v1_skips_what_v2_was_trained_for_and_says_so() -> Result<()> {
     let fixture = EvaluationFixture::tiny()?;
     let view = ["view", "studies.csv", "--views", "studies.csv"];
+    std::fs::create_dir(fixture.path("eval"))?;
+    std::fs::write(fixture.path("eval/view.json"), "of another bundle")?;
     let text = fixture.evaluate(0, &view, "eval")?;
     ensure!(
         text.contains("view is skipped") && text.contains("RaDialog v2"),
         "{text}"
     );
+    // What another bundle has answered is no result of this one, and is not lost.
+    let former = std::fs::read_to_string(fixture.path("eval/view.json.old"))?;
+    ensure!(!fixture.path("eval/view.json").exists() && former == "of another bundle");
+    ensure!(text.contains("is called eval/view.json.old now"), "{text}");
     let sections = "study_id,findings,impression\ns0, The heart is large. ,Large heart.\ns1,x,\n";
     std::fs::write(fixture.path("sections.csv"), sections)?;
     let impression = ["impression", "studies.csv", "--references", "sections.csv"];

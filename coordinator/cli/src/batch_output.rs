@@ -36,6 +36,11 @@ pub(crate) enum BatchOutput {
 }
 
 impl OutputArgs {
+    /// Whether a working folder is named.
+    pub(crate) fn names_work(&self) -> bool {
+        self.work.is_some()
+    }
+
     /// The folder, where it is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.out.folder()

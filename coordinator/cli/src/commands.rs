@@ -16,6 +16,7 @@ mod doctor;
 mod evaluate;
 mod export;
 mod finetune;
+mod former_files;
 mod gateway;
 mod plan;
 mod prepare;

@@ -69,6 +69,11 @@ pub(crate) fn take_over() -> io::Result<CancellationToken> {
     shutdown::on_signals()
 }
 
+/// Gives signals back to [`ended_by_signals`], where nothing is left to finish.
+pub(crate) fn give_back() {
+    IS_TAKEN_OVER.store(false, Ordering::SeqCst);
+}
+
 async fn exit_after_grace() {
     tokio::time::sleep(GRACE).await;
     std::process::exit(EXIT_INTERRUPTED.into());

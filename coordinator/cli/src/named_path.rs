@@ -15,6 +15,17 @@ pub(crate) fn require(path: &Path, what: &str) -> Result<(), UsageError> {
     }
 }
 
+/// Refuses what is read more than once, and is there but once.
+pub(crate) fn require_stored(path: &Path) -> Result<(), UsageError> {
+    match path.is_file() || path.is_dir() {
+        true => Ok(()),
+        false => Err(UsageError(format!(
+            "'{}' is a pipe, and it is read more than once: write it to a file first",
+            path.display()
+        ))),
+    }
+}
+
 /// Refuses a `--meteor` that leads nowhere.
 pub(crate) fn require_meteor(path: &Path) -> Result<(), UsageError> {
     require(

@@ -257,7 +257,29 @@ fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
         "{error}"
     );
 
-    let few = folder.write("f.json", &format!(r#"{{"0": {graph}}}"#));
+    // Nothing is in an empty text: CXR-Report-Metric does not annotate it, and counts no match.
+    let few = folder.write("f.json", &format!(r#"[{graph}]"#));
+    let blank = folder.write("e.csv", "Small effusion.\n\"\"\n");
+    let half = [
+        "--radgraph-hypotheses",
+        &few,
+        "--radgraph-references",
+        &graphs,
+    ];
+    let scored = score(&blank, &texts, &[&protocol[..], &half].concat());
+    let scored: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    assert_eq!(value(&scored, "RadGraph F1"), 0.5);
+    let others = graph.replace("OBS-DP", "Observation::definitely present");
+    let others = folder.write("o.json", &format!("[{others}, {others}]"));
+    let mut mixed = half;
+    mixed[3] = &others;
+    let output = score(&blank, &texts, &[&protocol[..], &mixed].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(
+        error.contains("annotate both with the same RadGraph"),
+        "{error}"
+    );
     let files = [
         "--radgraph-hypotheses",
         &few,
@@ -372,7 +394,54 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
             "{expected}: {error}"
         );
     }
+    // JSON is no CSV, whatever its encoding.
+    let utf_16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(&input, utf_16).unwrap();
+    let error = text(&radialog(&line).stderr);
+    assert!(
+        error.contains("it is UTF-16: save the file in UTF-8"),
+        "{error}"
+    );
     folder.write("in.json", r#"{"a": {"image_path": ["x"]}}"#);
+    for (place, value, more, expected) in [
+        (
+            4,
+            input.as_str(),
+            &[][..],
+            "is read, and would be overwritten",
+        ),
+        (4, images, &[], "is a folder, and a file is written"),
+        (6, input.as_str(), &[], "is no folder"),
+        (
+            4,
+            out.as_str(),
+            &["--max-new-tokens", "4", "--work", "w"],
+            "before those of",
+        ),
+    ] {
+        let mut line = line.to_vec();
+        line[place] = value;
+        let output = radialog(&[&line, more].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    // An interrupted or failed run leaves no result of another one.
+    folder.write("in.json", r#"{"a": {"image_path": ["x"]}}"#);
+    let broken = [
+        "--work",
+        &folder.path("w2"),
+        "--bundle",
+        &folder.path("nowhere"),
+    ];
+    let output = radialog(&[&line[..], &broken].concat());
+    assert!(!output.status.success());
+    assert!(
+        !std::path::Path::new(&out).exists(),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(folder.read("out.json.old"), before);
     let output = radialog(&[&line[..], &["--no-such-option"]].concat());
     assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
 }

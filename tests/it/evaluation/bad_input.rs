@@ -294,3 +294,84 @@ fn a_stratified_selection_keeps_all_findings_and_a_thirteenth_without() -> Resul
     );
     Ok(())
 }
+
+#[test]
+fn only_what_is_scored_counts_as_an_empty_report_that_is() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write(
+        "p.csv",
+        "id,split,report\na,test,Clear.\nb,train,\nc,test,nan\nd,test,\n",
+    )?;
+    folder.write("r.csv", "id,findings\na,Clear.\nb,Clear.\nd,Clear.\n")?;
+    let files = ["p.csv", "--references", "r.csv", "--split", "test"];
+    let scores = folder.scores(&files)?;
+    ensure!(scores["faults"]["empty-prediction"] == 1, "{scores}");
+    let faults = folder.read("evaluation/faults.csv")?;
+    ensure!(
+        faults.contains("p.csv,5,d,") && !faults.contains("p.csv,3,b,"),
+        "{faults}"
+    );
+    let scores = folder.scores(&[&files[..], &["--limit", "1"]].concat())?;
+    ensure!(
+        scores["faults"].get("empty-prediction").is_none(),
+        "{scores}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_first_row_with_a_cell_too_many_is_a_fault_of_its_own() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let predictions = "study_id,prediction\na,Clear, and more\nb,Edema.\nc,Edema.\n";
+    folder.write("p.csv", predictions)?;
+    folder.write("r.csv", "study_id,findings\nb,Edema.\nc,Edema.\n")?;
+    let printed = folder.evaluate(&["p.csv", "--references", "r.csv"])?;
+    ensure!(
+        printed.contains("2 studies scored")
+            && printed.contains("p.csv line 2: 3 values under 2 names"),
+        "{printed}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_run_that_was_killed_is_scored_without_its_broken_last_line() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let whole = line("a", "Clear.", None, None)?;
+    let cut = line("b", "Clear.", None, None)?;
+    folder.write("results.jsonl", &(whole + "\n" + &cut[..cut.len() / 2]))?;
+    folder.write("r.csv", "id,findings\na,Clear.\n")?;
+    let printed = folder.evaluate(&["results.jsonl", "--references", "r.csv"])?;
+    ensure!(
+        printed.contains("1 studies scored") && printed.contains("line 3: the last line is cut"),
+        "{printed}"
+    );
+    let fault = folder.fault(&["s3://bucket/run", "--references", "r.csv"], 64)?;
+    ensure!(fault.contains("copy its results.jsonl"), "{fault}");
+    Ok(())
+}
+
+#[test]
+fn references_that_differ_are_told_apart_in_time() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let (mut predictions, mut references) = ("id,report\n".to_owned(), "id,findings\n".to_owned());
+    for id in 0..20_000 {
+        predictions += &format!("a{id},Clear.\n");
+        references += &format!("a{id},One.\na{id},Other.\na{id},One.\n");
+    }
+    folder.write("p.csv", &(predictions + "b,Clear.\n"))?;
+    folder.write("r.csv", &(references + "b,Clear.\n"))?;
+    // A pass over the table for each of them took four minutes.
+    let scores = folder.scores(&["p.csv", "--references", "r.csv"])?;
+    ensure!(
+        scores["faults"]["differing-references"] == 20_000,
+        "{scores}"
+    );
+    ensure!(
+        scores["faults"]
+            .get("reference-without-prediction")
+            .is_none(),
+        "{scores}"
+    );
+    Ok(())
+}

@@ -181,6 +181,12 @@ fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Res
         let named = page.contains("does not lie in &#39;") && page.contains("archive&#39;: name");
         ensure!(named, "{page}");
     }
+    let summary = folder.read("results/summary.json")?;
+    ensure!(summary.contains("\"interrupted\": false"), "{summary}");
+    let summary = summary.replace("\"interrupted\": false", "\"interrupted\": true");
+    folder.write("results/summary.json", &summary)?;
+    let printed = folder.evaluate(&[&["results"], &quick[..]].concat())?;
+    ensure!(printed.contains("the run is not complete"), "{printed}");
     std::fs::rename(folder.path("archive"), folder.path("moved"))?;
     folder.evaluate(&[&["results", "--images", "moved"], &quick[..]].concat())?;
     let page = folder.read("eval/report.html")?;

@@ -88,7 +88,27 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
                 fault.contains(name) && fault.contains("in UTF-8"),
                 "{name}: {fault}"
             );
+            // A table is saved as CSV, and nothing else is.
+            ensure!(
+                name.ends_with(".csv") || !fault.contains("CSV"),
+                "{name}: {fault}"
+            );
         }
+    }
+    let records = "\u{feff}".to_owned() + &line("a", "D\u{e9}nse.", None, None)?;
+    folder.write("results.jsonl", &records)?;
+    folder.evaluate(&["results.jsonl", "--references", "good.csv"])?;
+    for (name, content) in [
+        ("utf16.jsonl", utf_16(&records)),
+        ("latin1.jsonl", latin_1(&records[3..])),
+    ] {
+        std::fs::write(folder.path(name), content)?;
+        let fault = folder.fault(&[name, "--references", "good.csv"], 1)?;
+        ensure!(
+            fault.contains(&format!("{name}' line 1: it is "))
+                && fault.contains("save the file in UTF-8"),
+            "{name}: {fault}"
+        );
     }
     // Of a table, the row alone.
     std::fs::write(folder.path("latin1.csv"), latin_1(table))?;

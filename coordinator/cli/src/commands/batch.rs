@@ -48,7 +48,7 @@ pub(crate) struct BatchArgs {
     /// s3://bucket/prefix of one of them
     input: String,
     #[command(flatten)]
-    out: OutputArgs,
+    pub(super) out: OutputArgs,
     /// Also read images outside of the archive's folder, which rows of a manifest with absolute paths or .. and links can
     /// name; without it their studies fail
     #[arg(long)]

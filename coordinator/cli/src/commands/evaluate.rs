@@ -19,7 +19,7 @@ mod view;
 
 pub(super) use bundle::written;
 
-/// Score a finished run, a bundle, or texts in files
+/// Score runs, predictions, texts and bundles, and what a model answers after its report
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
     #[command(subcommand)]

@@ -17,11 +17,14 @@ use radialog_runtime::durable;
 use radialog_schemas::table::{cell, unescaped};
 use radialog_schemas::{ContentHash, StudyRecord};
 use radialog_training::evaluation::corpus::without_nan;
+use radialog_training::evaluation::text_file::read_text;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use tokio::task::block_in_place;
 
 use super::batch;
+use super::former_files::FormerFiles;
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::named_path::require;
 
@@ -39,7 +42,8 @@ const IMAGES: &str = "image_path";
 /// hidden test set.
 ///
 /// What follows are options of `radialog batch`, e.g. --bundle, --amqp or --max-new-tokens. The run keeps its state in a folder
-/// beside the result (--work), from where the same command resumes; that of another JSON is refused.
+/// beside the result (--work), from where the same command resumes; that of another JSON is refused. An earlier result is called
+/// .old until there is another.
 ///
 /// Examples:
 ///
@@ -95,6 +99,10 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         &args.images,
         "--img_root_dir is the folder that image paths begin in",
     )?;
+    if !args.images.is_dir() {
+        let message = format!("--img_root_dir: '{}' is no folder", args.images.display());
+        return Err(UsageError(message).into());
+    }
     let (input, images) = (args.input.clone(), args.images.clone());
     let read = move || read(&input, &images);
     let (studies, manifest, refused) = tokio::task::spawn_blocking(read).await??;
@@ -107,13 +115,46 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         let message = format!("what follows the four options goes to `radialog batch`: {error}");
         UsageError(message)
     })?;
+    if line.args.out.names_work() {
+        let message = "--work is an option of rexrank: give it before those of `radialog batch`";
+        return Err(UsageError(message.to_owned()).into());
+    }
     if line.args.dry_run {
         let message = "--dry-run makes no reports that could be written: leave it out, or ask `radialog batch --dry-run` of a manifest";
         return Err(UsageError(message.to_owned()).into());
     }
     let write = move || manifest.write(&path);
     tokio::task::spawn_blocking(write).await??;
-    let code = batch::run(line.args)
+    let folder = args
+        .save
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        let made = block_in_place(|| durable::create_directory(folder));
+        made.map_err(|error| {
+            let shown = folder.display();
+            UsageError(format!(
+                "--save_json_file: cannot create '{shown}': {error}"
+            ))
+        })?;
+    }
+    let mut former = FormerFiles::default();
+    let saved = std::slice::from_ref(&args.save);
+    block_in_place(|| former.set_aside(saved, [args.input.as_path()]))?;
+    let result = answer(args.save, work, line.args, studies, refused).await;
+    block_in_place(|| former.settle(&result))?;
+    result
+}
+
+/// Makes the reports, and writes the studies with them.
+async fn answer(
+    save: PathBuf,
+    work: PathBuf,
+    line: batch::BatchArgs,
+    studies: Studies,
+    refused: Reasons,
+) -> anyhow::Result<ExitCode> {
+    let code = batch::run(line)
         .await
         .map_err(|error| match error.downcast_ref() {
             Some(CoordinatorError::OtherRun { dir, .. }) => {
@@ -128,7 +169,6 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
     if code == ExitCode::from(EXIT_INTERRUPTED) {
         return Ok(code);
     }
-    let save = args.save;
     let finish = move || finish(studies, refused, &work, &save);
     let is_complete = tokio::task::spawn_blocking(finish).await??;
     Ok(match is_complete {
@@ -157,8 +197,7 @@ impl Manifest {
 /// Reads the studies and makes the manifest of those that can be in one; the others are named with what is wrong.
 fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reasons)> {
     let shown = input.display();
-    let json = fs::read_to_string(input)
-        .map_err(|error| UsageError(format!("--input_json_file: cannot read {shown}: {error}")))?;
+    let json = read_text(input)?;
     let studies: Studies = serde_json::from_str(&without_nan(&json))
         .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))?;
     ensure!(!studies.0.is_empty(), "{shown} has no study");
@@ -219,7 +258,7 @@ fn image(study: &Map<String, Value>) -> Result<&Path, String> {
         (_, Some(Value::Array(images))) => images
             .first()
             .and_then(Value::as_str)
-            .ok_or(format!("has an empty {IMAGES}"))?,
+            .ok_or(format!("has an {IMAGES} that begins with no path"))?,
         _ => return Err(format!("names no image: give {KEY_IMAGE} or {IMAGES}")),
     };
     let image = Path::new(image);

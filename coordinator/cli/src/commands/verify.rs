@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use radialog_coordinator::archive::{ImageSource, OneStudy, StudyEntry};
@@ -19,6 +19,7 @@ use radialog_runtime::config::Config;
 use radialog_schemas::{
     ContentHash, Generation, ObjectKey, Source, Stage, StageSet, StudyRecord, StudyStatus,
 };
+use radialog_training::evaluation::text_file::utf_8;
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
@@ -86,6 +87,9 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut config = args.services.load_quiet(&[])?;
+    if config.amqp.is_some() || config.redis.is_some() {
+        errln!("note: everything is computed in this process: --amqp and --redis are not used");
+    }
     // Everything but the store is in this process.
     (config.amqp, config.redis) = (None, None);
     if config.objects.directory.is_none() {
@@ -94,7 +98,7 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         } else {
             args.run.parent()
         };
-        config.objects.directory = folder.map(|folder| folder.join("objects"));
+        config.objects.directory = folder.map(store_of);
     }
     let stages = stages(&record);
     let source = &args.models.source;
@@ -134,6 +138,16 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The store of a run in this folder: its own, or that of the evaluation whose folder it lies in.
+pub(super) fn store_of(folder: &Path) -> PathBuf {
+    let own = folder.join("objects");
+    let above = folder.join("../objects");
+    match !own.is_dir() && above.is_dir() {
+        true => above,
+        false => own,
+    }
+}
+
 /// The study's line, and the record that it is.
 fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
     let path = match run.is_dir() {
@@ -148,12 +162,29 @@ fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
         ))
     })?;
     let (mut others, mut count) = (Vec::new(), 0_u64);
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let line = line.with_context(|| format!("cannot read {shown}"))?;
-        let record: StudyRecord = serde_json::from_str(&line)
-            .with_context(|| format!("{shown} line {number}: not a study record"))?;
+    let mut lines = BufReader::new(file);
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        let read = lines.read_until(b'\n', &mut bytes);
+        if read.with_context(|| format!("cannot read {shown}"))? == 0 {
+            break;
+        }
+        let line = utf_8(&bytes).map_err(|reason| anyhow!("{shown} line {number}: {reason}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record: StudyRecord = match serde_json::from_str(line) {
+            Ok(record) => record,
+            // A run that was killed leaves at most one broken line, its last.
+            Err(_) if !line.ends_with('\n') => break,
+            Err(error) => {
+                let context = format!("{shown} line {number}: not a study record");
+                return Err(anyhow!(error).context(context));
+            }
+        };
         if record.study.as_str() == study {
-            return Ok((line, record));
+            return Ok((line.trim_end().to_owned(), record));
         }
         count += 1;
         if others.len() < NAMED {

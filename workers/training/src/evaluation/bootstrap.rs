@@ -14,6 +14,10 @@ use crate::random::Random;
 pub const REPEATS: usize = 1000;
 /// The seed where nobody names one.
 pub const SEED: u64 = 42;
+/// Resamples that one pass over stored items serves, as long as their weights stay small.
+const BLOCK: usize = 16;
+/// Weights that are in memory at a time on a core.
+const WEIGHTS: usize = 1 << 20;
 /// Share of the resamples that an interval leaves out on each side.
 const TAIL: f64 = 0.025;
 
@@ -175,11 +179,11 @@ impl Bootstrap {
     /// An error of `scores`.
     pub fn estimates_of_blocks<E: Send>(
         &self,
-        block: usize,
         scores: impl Fn(&[Vec<u32>]) -> Result<Vec<Vec<f64>>, E> + Sync,
     ) -> Result<Vec<Option<Estimate>>, E> {
         let all = scores(&[vec![1; self.items.len()]])?.pop();
-        let blocks = self.starts.par_chunks(block.max(1)).map(|starts| {
+        let block = (WEIGHTS / self.items().max(1)).clamp(1, BLOCK);
+        let blocks = self.starts.par_chunks(block).map(|starts| {
             let weights: Vec<Vec<u32>> = starts.iter().map(|start| self.weights(start)).collect();
             scores(&weights)
         });
@@ -349,7 +353,7 @@ mod tests {
             vec![sum.sum::<f64>() / f64::from(drawn), f64::NAN]
         };
         let estimates = bootstrap.estimates(of);
-        let of_blocks = bootstrap.estimates_of_blocks::<()>(7, |weights| {
+        let of_blocks = bootstrap.estimates_of_blocks::<()>(|weights| {
             Ok(weights.iter().map(|weights| of(weights)).collect())
         });
         assert_eq!(of_blocks, Ok(estimates.clone()));

@@ -1,20 +1,23 @@
-//! What an evaluation of reports reads: generated reports of any origin, and what they are compared with. Texts lie in a file
-//! without a name until they are scored, so that memory holds what is known of each study, and no text.
+//! What an evaluation of reports reads: generated reports of any origin, and what they are compared with. Texts, studies
+//! and faults lie in files without a name, so that memory holds where they lie, and a few bytes of each id.
 //!
 //! Nothing is dropped silently: whatever is wrong is an [`InputFault`] with its file, line and id.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod faults;
 mod matching;
+mod names;
 mod prediction_file;
 mod reference_file;
 mod rexrank_file;
 pub(crate) mod selection;
 mod stored_texts;
 
+pub use faults::Faults;
 pub use matching::{Corpus, MatchOptions, MatchedStudy};
 pub use prediction_file::{Prediction, PredictionFile};
 pub use reference_file::{ReferenceSection, References};
@@ -22,10 +25,10 @@ pub use rexrank_file::without_nan;
 pub use stored_texts::{Span, StoredTexts, TextStore};
 
 /// Something that is wrong with a row, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputFault {
     /// The file that it stands in.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub file: Arc<str>,
     /// The line where it begins, from 1 on; 0 where the file has no lines of its own.
     pub line: u64,
@@ -34,12 +37,16 @@ pub struct InputFault {
     /// What is wrong, by which it is counted.
     pub kind: FaultKind,
     /// What more there is to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
+}
+
+fn of_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
 }
 
 impl fmt::Display for InputFault {
@@ -59,7 +66,7 @@ impl fmt::Display for InputFault {
 }
 
 /// What can be wrong with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// A row that is none: broken quoting, or too many or few cells.
@@ -72,6 +79,8 @@ pub enum FaultKind {
     DuplicatePrediction,
     /// Two references of one id that say different things.
     DifferingReferences,
+    /// A prediction whose path ends as that of another, where only the end leads to a reference.
+    AmbiguousName,
     /// A study that failed in its run, and has no report.
     FailedStudy,
     /// A prediction without text: an empty cell, or `nan`. It is scored, as the empty text that it is.
@@ -86,6 +95,8 @@ pub enum FaultKind {
     ReferenceWithoutPrediction,
     /// A cell that is no label.
     NoLabel,
+    /// A study with a number that is no probability of a finding: what else it has is scored.
+    NoProbability,
     /// A text that the labeler failed on: its labels are not scored.
     NotLabelled,
     /// A text that is too long to compare with its reference; what else the study has is scored.
@@ -103,7 +114,11 @@ impl FaultKind {
     pub fn is_scored(self) -> bool {
         matches!(
             self,
-            Self::EmptyPrediction | Self::ReferenceGone | Self::TooLong | Self::NotAnnotated
+            Self::EmptyPrediction
+                | Self::ReferenceGone
+                | Self::TooLong
+                | Self::NotAnnotated
+                | Self::NoProbability
         )
     }
 
@@ -115,6 +130,9 @@ impl FaultKind {
             Self::NoId => "rows without an id",
             Self::DuplicatePrediction => "predictions whose id stands earlier",
             Self::DifferingReferences => "references that differ under one id",
+            Self::AmbiguousName => {
+                "predictions whose paths end alike, so that nobody can say whose a reference is"
+            }
             Self::FailedStudy => "studies that failed in the run",
             Self::EmptyPrediction => "empty predictions, scored as empty texts",
             Self::ReferenceGone => {
@@ -124,6 +142,9 @@ impl FaultKind {
             Self::EmptyReference => "empty references",
             Self::ReferenceWithoutPrediction => "references without a prediction",
             Self::NoLabel => "rows with a cell that is no label",
+            Self::NoProbability => {
+                "studies with numbers that are no probabilities, whose findings are not scored"
+            }
             Self::NotLabelled => "texts that could not be labelled, whose labels are not scored",
             Self::TooLong => "texts that are too long to compare, and have no text scores",
             Self::NotAnnotated => "studies without annotations, and without the scores of them",
@@ -142,12 +163,22 @@ pub(crate) fn comparable(id: &str) -> &str {
     }
 }
 
+/// An id as files of annotations and tables of scores are searched for it: without the folders of a path, and as [`comparable`] has
+/// it.
+pub fn plain_id(id: &str) -> &str {
+    comparable(stem(id))
+}
+
 /// A file's name without folders and suffix.
 pub(crate) fn stem(path: &str) -> &str {
-    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
-    match name.rsplit_once('.') {
+    without_suffix(path.rsplit(['/', '\\']).next().unwrap_or(path))
+}
+
+/// A path without what names of images and reports end with.
+fn without_suffix(path: &str) -> &str {
+    match path.rsplit_once('.') {
         Some((stem, suffix)) if !stem.is_empty() && is_suffix(suffix) => stem,
-        _ => name,
+        _ => path,
     }
 }
 

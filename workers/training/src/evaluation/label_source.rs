@@ -57,23 +57,26 @@ impl LabelSource {
         }
     }
 
-    /// The labels of a table with these columns: by what only one table has, else by the file's name.
+    /// The labels of a table with these columns: by what only one table has, else by the file's name as it was published. A name that
+    /// has a labeler's in it may be of a table that is compared with it.
     pub(crate) fn table(path: &Path, columns: &[String]) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.to_lowercase();
         let has = |column: &str| columns.iter().any(|name| name.eq_ignore_ascii_case(column));
-        let kind = if has("nih_labels") {
-            LabelKind::Nih
-        } else if name.contains("visualchexbert") {
-            LabelKind::VisualChexbert
-        } else if name.contains("chexbert") {
-            LabelKind::Chexbert
-        } else if name.contains("chexpert") {
-            LabelKind::Chexpert
-        } else if name.contains("negbio") {
-            LabelKind::Negbio
-        } else {
-            LabelKind::Table
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        let name = name.strip_suffix(".csv").unwrap_or(name);
+        // As PhysioNet has them: mimic-cxr-2.0.0-chexpert.csv.gz.
+        let name = match name.strip_prefix("mimic-cxr-") {
+            Some(rest) => rest.split_once('-').map_or(rest, |(_, labeler)| labeler),
+            None => name,
+        };
+        let kind = match name {
+            _ if has("nih_labels") => LabelKind::Nih,
+            "chexbert" | "chexbert_labels" | "finding_chexbert_labels" => LabelKind::Chexbert,
+            "visualchexbert" | "visualchexbert_labels" => LabelKind::VisualChexbert,
+            "chexpert" | "chexpert_labels" => LabelKind::Chexpert,
+            "negbio" | "negbio_labels" => LabelKind::Negbio,
+            _ => LabelKind::Table,
         };
         Self {
             kind,
@@ -172,6 +175,13 @@ mod tests {
         assert!(chexpert.starts_with("CheXpert's labels ("), "{chexpert}");
         let chexbert = source("finding_chexbert_labels.csv", &["dicom_id"]);
         assert!(chexbert.starts_with("CheXbert's labels ("), "{chexbert}");
+        for name in [
+            "radiologists_beside_chexbert.csv",
+            "chexpert_valid_radiologists.csv",
+        ] {
+            let compared = source(name, &["study_id", "Edema"]);
+            assert!(compared.starts_with("labels of a table ("), "{compared}");
+        }
         let own = source("mine/truth.csv", &["study_id", "Edema"]);
         assert_eq!(own, "labels of a table (mine/truth.csv)");
     }

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use super::id_digest::IdDigest;
+
 /// Columns that name the patient.
 pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
 /// Numbers for patients, from 0 on.
 #[derive(Clone, Debug, Default)]
 pub struct Patients {
-    known: HashMap<String, u32>,
+    known: HashMap<IdDigest, u32>,
     next: u32,
 }
 
@@ -20,10 +22,7 @@ impl Patients {
             None => next,
             Some(name) => {
                 let name = of_mimic(name).unwrap_or(name);
-                match self.known.get(name) {
-                    Some(number) => *number,
-                    None => *self.known.entry(name.to_owned()).or_insert(next),
-                }
+                *self.known.entry(IdDigest::of(name)).or_insert(next)
             }
         };
         self.next = next.max(number + 1);

@@ -163,6 +163,14 @@ impl QualityPart {
         )
     }
 
+    /// Whether a model writes texts that are scored.
+    pub fn writes_texts(self) -> bool {
+        matches!(
+            self,
+            QualityPart::Report | QualityPart::Image | QualityPart::Dialog
+        )
+    }
+
     /// Whether it needs tables of images. The language model has never seen a request without an image, so that reports
     /// from given findings need some, too.
     pub fn needs_images(self) -> bool {

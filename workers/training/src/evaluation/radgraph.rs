@@ -5,11 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::bootstrap::Estimate;
+
+mod graph_file;
+
+pub use graph_file::GraphFile;
+
 /// What RadGraph found in a report, as its programs write it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ReportGraph {
     /// Entities by their number.
-    #[serde(default)]
     pub entities: BTreeMap<String, Entity>,
 }
 
@@ -109,6 +114,14 @@ pub fn radcliq_v1(parts: &RadcliqParts) -> f64 {
     weighted.sum::<f64>() + RADCLIQ_V1_INTERCEPT
 }
 
+/// What ReXrank prints of RadCliQ-v1.
+pub const INVERSE_RADCLIQ: &str = "1/RadCliQ-v1";
+
+/// The inverse of RadCliQ-v1, where RadCliQ and its interval are over 0; elsewhere more of it is not better, and it is not defined.
+pub fn inverse_of(radcliq: Option<Estimate>, inverse: Option<Estimate>) -> Option<Estimate> {
+    inverse.filter(|_| radcliq.is_some_and(|radcliq| radcliq.low > 0.0 && radcliq.value > 0.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +149,24 @@ mod tests {
         assert!((score - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12, "{score}");
         let absent = graph(r#"{"entities": {"1": {"tokens": "effusion", "label": "OBS-DA"}}}"#);
         assert_eq!(radgraph_f1(&absent, &reference), 0.0);
-        assert_eq!(radgraph_f1(&graph("{}"), &graph("{}")), 0.0);
+        let nothing = ReportGraph::default();
+        assert_eq!(radgraph_f1(&nothing, &nothing), 0.0);
+    }
+
+    #[test]
+    fn an_inverse_is_printed_where_more_of_it_is_better() {
+        let estimate = |low: f64, value: f64| {
+            Some(Estimate {
+                value,
+                low,
+                high: 2.0,
+            })
+        };
+        let inverse = estimate(0.5, 1.0);
+        assert_eq!(inverse_of(estimate(0.5, 1.0), inverse), inverse);
+        assert_eq!(inverse_of(estimate(-0.1, 1.0), inverse), None);
+        assert_eq!(inverse_of(estimate(-2.0, -1.0), inverse), None);
+        assert_eq!(inverse_of(None, inverse), None);
     }
 
     #[test]

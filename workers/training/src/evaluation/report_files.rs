@@ -17,7 +17,7 @@ pub use original_files::{original_files, write_original_files};
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;
-use super::corpus::{Corpus, FaultKind, InputFault, StoredTexts};
+use super::corpus::{Corpus, FaultKind, StoredTexts};
 use super::report_scores::{BlankAs, Comparison, MetricGroup, ReportScores, ScoreOptions};
 use super::text_scores::protocol::TextProtocol;
 use crate::error::TrainingError;
@@ -72,8 +72,8 @@ impl EvaluatedReports<'_> {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.scores.totals.text.texts == 0 {
-            let gone = |fault: &InputFault| fault.kind == FaultKind::ReferenceGone;
-            let reason = match self.corpus.faults.iter().any(gone) {
+            let faults = self.corpus.faults.kinds();
+            let reason = match faults.contains_key(&FaultKind::ReferenceGone) {
                 true => "the reference texts that the run had are not in its store",
                 false => {
                     "no study has a reference text (an image without a report of its own has none)"

@@ -10,18 +10,22 @@ mod metrics;
 mod ranking;
 mod resampling;
 mod set_asides;
+mod stored_scores;
 mod study;
 
 pub use comparison::{Comparison, compare};
 pub use metrics::{Metric, MetricGroup, MetricSet};
 pub use ranking::{Calibration, CalibrationBin};
 pub use set_asides::{SetAside, SetAsides};
+pub use stored_scores::StoredScores;
 pub use study::{StudyScores, Totals};
 
+use self::stored_scores::ScoresWriter;
 use super::bootstrap::{Estimate, Resampling};
 use super::clinical::UncertainAs;
 use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
 use super::label_source::LabelSources;
+use super::stored_rows::temporary;
 use super::text_scores::cider::DocumentFrequencies;
 use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
 use crate::error::TrainingError;
@@ -68,7 +72,7 @@ impl ScoreOptions {
 /// The scores of a corpus: of each study, and of all with intervals.
 pub struct ReportScores {
     /// In the order of the corpus.
-    pub studies: Vec<StudyScores>,
+    pub studies: StoredScores,
     /// Whose labels they are of.
     pub sources: LabelSources,
     /// All together.
@@ -81,26 +85,38 @@ pub struct ReportScores {
     pub set_asides: Option<SetAsides>,
 }
 
-/// Scores a corpus. `progress` hears how many studies are done.
+/// Scores a corpus. `progress` hears how many studies are done. CIDEr looks at the references of the corpus, or of `beside`, with
+/// which it is compared: scores by different references cannot be.
 ///
 /// # Errors
 /// A text cannot be read.
 pub fn score(
     corpus: &Corpus,
     texts: &StoredTexts,
+    beside: Option<(&Corpus, &StoredTexts)>,
     options: &ScoreOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<ReportScores, TrainingError> {
-    let studies = study_scores(corpus, texts, options, progress)?;
-    let mut totals = Totals::default();
-    studies.iter().for_each(|study| totals.add(study));
-    let sources = corpus.label_sources();
+    let (of_corpus, of_texts) = beside.unwrap_or((corpus, texts));
+    let frequencies = frequencies(of_corpus, options, &|span| read(of_texts, span))?;
+    let studies = study_scores(corpus, texts, &frequencies, options, progress)?;
+    let (mut totals, mut calibration) = (Totals::default(), Calibration::new());
+    for study in studies.iter() {
+        let study = study.map_err(temporary)?;
+        totals.add(&study);
+        calibration.add(&study);
+    }
+    let sources = corpus.label_sources().map_err(temporary)?;
     let set = MetricSet::of(&totals, options, &sources);
-    let estimates = resampling::estimates(corpus, &studies, &set, options);
-    let metrics = set.metrics(estimates);
+    let mut patients = Vec::with_capacity(corpus.studies.len());
+    for study in corpus.studies.iter() {
+        patients.push(study.map_err(temporary)?.patient);
+    }
+    let estimates = resampling::estimates(&patients, &studies, &set, options);
+    let metrics = set.metrics(estimates.map_err(temporary)?);
     Ok(ReportScores {
-        calibration: Calibration::of(&studies),
-        set_asides: SetAsides::of(&studies, options, &sources),
+        calibration: calibration.finish(),
+        set_asides: SetAsides::of(&studies, options, &sources).map_err(temporary)?,
         studies,
         totals,
         metrics,
@@ -111,19 +127,14 @@ pub fn score(
 fn study_scores(
     corpus: &Corpus,
     texts: &StoredTexts,
+    frequencies: &DocumentFrequencies,
     options: &ScoreOptions,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Vec<StudyScores>, TrainingError> {
+) -> Result<StoredScores, TrainingError> {
     let truths = Truths::of(corpus, options);
-    let read = |span: Option<Span>| {
-        let text = span.map(|span| texts.read(span)).transpose();
-        text.map_err(TrainingError::io(
-            "read texts of",
-            "a temporary file".as_ref(),
-        ))
-    };
-    let frequencies = frequencies(corpus, options, &read)?;
-    let mut scores = Vec::with_capacity(corpus.studies.len());
+    let read = |span: Option<Span>| read(texts, span);
+    let mut scores = ScoresWriter::new().map_err(temporary)?;
+    let mut done = 0;
     for studies in corpus.studies.chunks(CHUNK) {
         let score = |study: &MatchedStudy| {
             let (prediction, reference) = (read(study.prediction)?, read(study.reference)?);
@@ -131,16 +142,25 @@ fn study_scores(
                 study,
                 prediction.as_deref(),
                 reference.as_deref(),
-                &frequencies,
+                frequencies,
                 &truths,
                 options,
             ))
         };
+        let studies = studies.map_err(temporary)?;
         let scored: Result<Vec<_>, TrainingError> = studies.par_iter().map(score).collect();
-        scores.extend(scored?);
-        progress(scores.len() as u64);
+        for study in scored? {
+            scores.add(&study).map_err(temporary)?;
+            done += 1;
+        }
+        progress(done);
     }
-    Ok(scores)
+    scores.finish().map_err(temporary)
+}
+
+fn read(texts: &StoredTexts, span: Option<Span>) -> Result<Option<String>, TrainingError> {
+    let text = span.map(|span| texts.read(span)).transpose();
+    text.map_err(temporary)
 }
 
 /// What CIDEr has to know of all references that are scored, before the first text is.
@@ -155,6 +175,7 @@ fn frequencies(
     }
     for studies in corpus.studies.chunks(CHUNK) {
         let both = |study: &&MatchedStudy| study.prediction.is_some();
+        let studies = studies.map_err(temporary)?;
         let references: Result<Vec<Option<String>>, TrainingError> = studies
             .iter()
             .filter(both)

@@ -1,27 +1,13 @@
 //! What scores of texts are sums of, a row of numbers a text, in a file that has no name and goes with the process: memory does not
 //! grow with the texts, however often they are drawn.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 
 use super::bootstrap::{Bootstrap, Estimate};
-
-/// Bytes of a number.
-const NUMBER: usize = size_of::<f64>();
-/// Bytes that are read at a time.
-const READ: usize = 1 << 16;
-/// Resamples that one pass over the file serves, as long as their weights stay small.
-const BLOCK: usize = 16;
-/// Weights that are in memory at a time on a core.
-const WEIGHTS: usize = 1 << 20;
+use super::number_rows::{NumberRows, NumberRowsWriter};
 
 /// Rows that are being stored, all as wide.
-pub struct SummedRows {
-    file: BufWriter<File>,
-    width: usize,
-    rows: usize,
-}
+pub struct SummedRows(NumberRowsWriter);
 
 impl SummedRows {
     /// No rows yet, of so many numbers each.
@@ -29,24 +15,17 @@ impl SummedRows {
     /// # Errors
     /// No file can be created in the system's folder of temporary files, or rows have no number.
     pub fn new(width: usize) -> io::Result<Self> {
-        if width == 0 {
-            return Err(io::Error::other("rows without numbers"));
-        }
-        Ok(Self {
-            file: BufWriter::new(tempfile::tempfile()?),
-            width,
-            rows: 0,
-        })
+        NumberRowsWriter::new(width).map(Self)
     }
 
     /// The number of rows.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.0.rows()
     }
 
     /// The number of numbers of a row.
     pub fn width(&self) -> usize {
-        self.width
+        self.0.width()
     }
 
     /// Adds a row.
@@ -54,14 +33,7 @@ impl SummedRows {
     /// # Errors
     /// There is no room, or the row has another width.
     pub fn add(&mut self, row: &[f64]) -> io::Result<()> {
-        if row.len() != self.width {
-            return Err(io::Error::other("a row of another width"));
-        }
-        for number in row {
-            self.file.write_all(&number.to_le_bytes())?;
-        }
-        self.rows += 1;
-        Ok(())
+        self.0.add(row)
     }
 
     /// Computes scores of the sum of all rows, with their intervals; none where they are NaN. The items of the bootstrap are the
@@ -74,44 +46,34 @@ impl SummedRows {
         bootstrap: &Bootstrap,
         scores: impl Fn(&[f64]) -> Vec<f64> + Sync,
     ) -> io::Result<Vec<Option<Estimate>>> {
-        if bootstrap.items() != self.rows {
+        if bootstrap.items() != self.rows() {
             return Err(io::Error::other("a bootstrap of another number of rows"));
         }
-        let file = self.file.into_inner();
-        let file = file.map_err(io::IntoInnerError::into_error)?;
-        let block = (WEIGHTS / self.rows.max(1)).clamp(1, BLOCK);
-        bootstrap.estimates_of_blocks(block, |weights| {
-            let sums = sums(&file, self.width, weights)?;
+        let width = self.width();
+        let rows = self.0.finish()?;
+        bootstrap.estimates_of_blocks(|weights| {
+            let sums = sums(&rows, width, weights)?;
             Ok(sums.iter().map(|sums| scores(sums)).collect())
         })
     }
 }
 
 /// The sums of the rows, each of which counts as often as its weight says, for each of these weights.
-fn sums(file: &File, width: usize, weights: &[Vec<u32>]) -> io::Result<Vec<Vec<f64>>> {
+fn sums(rows: &NumberRows, width: usize, weights: &[Vec<u32>]) -> io::Result<Vec<Vec<f64>>> {
     let mut sums = vec![vec![0.0; width]; weights.len()];
-    let (rows, row_bytes) = (weights.first().map_or(0, Vec::len), width * NUMBER);
-    let at_once = (READ / row_bytes.max(1)).max(1);
-    let (mut bytes, mut row) = (vec![0; at_once * row_bytes], vec![0.0; width]);
-    let mut place = 0;
-    while place < rows {
-        let bytes = &mut bytes[..at_once.min(rows - place) * row_bytes];
-        file.read_exact_at(bytes, (place * row_bytes) as u64)?;
-        for stored in bytes.chunks_exact(row_bytes) {
-            for (number, bytes) in row.iter_mut().zip(stored.as_chunks::<NUMBER>().0) {
-                *number = f64::from_le_bytes(*bytes);
-            }
+    for block in rows.blocks() {
+        let (begin, numbers) = block?;
+        for (place, row) in (begin..).zip(numbers.chunks_exact(width)) {
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 let weight = weights[place];
                 if weight == 0 {
                     continue;
                 }
                 let weight = f64::from(weight);
-                for (sum, number) in sums.iter_mut().zip(&row) {
+                for (sum, number) in sums.iter_mut().zip(row) {
                     *sum += weight * number;
                 }
             }
-            place += 1;
         }
     }
     Ok(sums)

@@ -18,7 +18,9 @@ use serde::Serialize;
 
 use crate::args::BundleSource;
 use crate::bundle_source;
+use crate::commands::former_files::FormerFiles;
 use crate::exit::UsageError;
+use crate::named_path::require;
 
 /// Measure a bundle on the test split: findings, CheXbert labels, reports from labels, reports from images, dialog
 ///
@@ -56,8 +58,8 @@ pub(super) struct BundleArgs {
     #[arg(long, default_value = "test", value_parser = ["test", "validate"])]
     split: String,
     /// Only so many reports, and images of each table
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Determines resamples, permutations and the dialog's turns
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -78,6 +80,23 @@ pub(super) struct BundleArgs {
 
 pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let quality = quality(&args)?;
+    let mut former = FormerFiles::default();
+    if args.texts.as_ref() == Some(&args.out) {
+        let message = "--out and --texts name one file: name another for one of the two";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let files: Vec<PathBuf> = std::iter::once(&args.out)
+        .chain(&args.texts)
+        .cloned()
+        .collect();
+    let read = args.openi.iter().chain(&args.nih).map(PathBuf::as_path);
+    tokio::task::block_in_place(|| former.set_aside(&files, read))?;
+    let result = evaluate(args, quality).await;
+    tokio::task::block_in_place(|| former.settle(&result))?;
+    result
+}
+
+async fn evaluate(args: BundleArgs, quality: QualityEvaluation) -> anyhow::Result<ExitCode> {
     let config = Config::load(None, std::env::vars(), [])?;
     let source = BundleSource::of(args.bundle.as_deref());
     let bundle = bundle_source::open(&source, &quality.stages(), &config).await?;
@@ -147,6 +166,21 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
             "give --openi TABLE, --nih TABLE FOLDER, --pairs TABLE FOLDER, or several of them";
         return Err(UsageError(reason.into()).into());
     }
+    let asks_dialog = parts.contains(&QualityPart::Dialog);
+    if args.lower_case_names && !asks_dialog {
+        let message = "--lower-case-names is about dialog, which is not measured: leave it out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    if args.texts.is_some() && !parts.iter().any(|part| part.writes_texts()) {
+        let message = "--texts has what report, image and dialog write, and none of them is measured: leave it out";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    for path in args.openi.iter().chain(&args.nih) {
+        require(
+            path,
+            "--openi names a table, --nih a table and a folder of images",
+        )?;
+    }
     let device = device::from_name(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
     Ok(QualityEvaluation {
@@ -156,7 +190,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         parts,
         split,
         seed: args.seed,
-        limit: args.limit,
+        limit: args.limit.map(|limit| limit as usize),
         lower_case_names: args.lower_case_names,
         device,
     })

@@ -98,9 +98,11 @@ struct SideScores {
 }
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
+    args.meteor.check()?;
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
-    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &SUFFIXES)?;
+    let files = [SCORES_FILE, TABLE_FILE, FAULTS_FILE];
+    session.set_aside(&files, &SUFFIXES, args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
 }

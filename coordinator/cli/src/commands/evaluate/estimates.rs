@@ -6,7 +6,14 @@ use radialog_training::evaluation::bootstrap::{Estimate, ScoreEstimate};
 pub(super) fn written(estimate: Option<Estimate>) -> String {
     estimate.map_or_else(
         || "-".to_owned(),
-        |Estimate { value, low, high }| format!("{value:.4} [{low:.4}, {high:.4}]"),
+        |Estimate { value, low, high }| {
+            // No "-0.0000".
+            let [value, low, high] = [value, low, high].map(|number| match number.abs() < 5e-5 {
+                true => 0.0,
+                false => number,
+            });
+            format!("{value:.4} [{low:.4}, {high:.4}]")
+        },
     )
 }
 

@@ -177,7 +177,8 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = args.mode.files();
-    session.set_aside(&files.each_ref().map(String::as_str), &[args.mode.suffix()])?;
+    let files = files.each_ref().map(String::as_str);
+    session.set_aside(&files, &[args.mode.suffix()], args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
 }
@@ -245,8 +246,8 @@ async fn evaluate(
         scores.truth
     );
     scores.studies.print();
-    outln!("{:<28} {:>8} {:>8}", "", "answers", "reports");
-    print_scores(&[&scores.answers, &scores.reports]);
+    outln!("{:<28} {:>8} {:>8}", "", "reports", "answers");
+    print_scores(&[&scores.reports, &scores.answers]);
     print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
     session.finish(&scores_file, &scores, &scores.studies)
 }

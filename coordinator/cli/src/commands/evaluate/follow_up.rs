@@ -1,7 +1,7 @@
 //! What all evaluations share that ask on after reports: a run over an archive, and one over the dialogs that follow from it, each
 //! through the queue and the workers, in folders below the evaluation's own. Both are resumed by the same command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ pub(super) struct FollowUpArgs {
     #[arg(long, value_name = "SPLIT")]
     split: Option<String>,
     /// Only the first N studies
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Also read images outside of the archive's folder, which a manifest can name
     #[arg(long)]
@@ -158,12 +158,19 @@ impl<'a> Session<'a> {
     }
 
     /// Sets aside what an earlier evaluation has written under these names, and under the original's with these suffixes.
-    pub(super) fn set_aside(&mut self, names: &[&str], suffixes: &[&str]) -> anyhow::Result<()> {
+    /// `truth` is the table that says what is true.
+    pub(super) fn set_aside(
+        &mut self,
+        names: &[&str],
+        suffixes: &[&str],
+        truth: Option<&Path>,
+    ) -> anyhow::Result<()> {
         let originals = self.original_files();
         let original = |suffix: &&str| originals.scores(suffix);
         let files = names.iter().map(|name| self.file(name));
-        let files = files.chain(suffixes.iter().map(original)).collect();
-        self.out.set_aside(files)
+        let files: Vec<PathBuf> = files.chain(suffixes.iter().map(original)).collect();
+        let read = truth.into_iter().chain([Path::new(&self.args.input)]);
+        self.out.set_aside(&files, read)
     }
 
     /// Ends the evaluation: what was set aside goes where it has come to its end.
@@ -240,7 +247,10 @@ impl<'a> Session<'a> {
             stages: StageSet::closure_from(Source::Dialog, stages),
             generation: self.generation(tokens)?,
         };
-        Ok(self.run(job, None).await?.map(|(run, _)| run))
+        let ended = self.run(job, None).await?.map(|(run, _)| run);
+        // What follows is computed again by the same command.
+        interruption::give_back();
+        Ok(ended)
     }
 
     fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {
@@ -298,12 +308,13 @@ impl<'a> Session<'a> {
         self.args.resampling.resampling()
     }
 
-    /// Says that the bundle cannot do a task.
-    pub(super) fn skip(&self, task: &str, reason: &str) {
+    /// Says that the bundle cannot do a task, so that nothing is written.
+    pub(super) fn skip(self, task: &str, reason: &str) {
         outln!(
             "{task} is skipped: bundle '{}' was not trained for it ({reason}). Name a bundle of RaDialog v2 with --bundle",
             self.bundle.manifest().name
         );
+        self.out.leave();
     }
 
     /// Writes the scores, and ends the command.

@@ -22,12 +22,11 @@ const TABLE_FILE: &str = "impression.csv";
 /// What is not scored.
 const FAULTS_FILE: &str = "impression-faults.csv";
 
-/// Let a v2 model write the impression to the radiologist's findings, and score it against the
-/// radiologist's
+/// Let a v2 model write the impression to a radiologist's findings, and score it
 ///
 /// The dialog has the image, its predicted findings, and the radiologist's findings section where the
 /// report would be. Studies with both sections count. A bundle of v1 was not trained for this and is
-/// skipped, which is said.
+/// skipped, which is said; files of an earlier evaluation are then called .old.
 ///
 /// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer),
 /// impression-faults.csv (every study that was not scored and every row of --references without one),
@@ -67,9 +66,12 @@ struct Scores {
 }
 
 pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
+    args.meteor.check()?;
     let columns: [&[&str]; 2] = [&["findings"], &["impression"]];
     let references = single_question::truths(&args.references, columns)?;
     let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
+    let read = Some(args.references.as_path());
+    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[], read)?;
     if session.prompts.impression.is_none() {
         session.skip(
             "impression",
@@ -77,7 +79,6 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[])?;
     let result = evaluate(&args, &session, references).await;
     session.settle(result)
 }

@@ -1,32 +1,38 @@
 //! The folder that an evaluation writes to: one evaluation at a time, and no scores of an earlier one beside a failure.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use radialog_coordinator::CoordinatorError;
+use radialog_models::durable;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 
-use crate::exit::EXIT_INTERRUPTED;
+use crate::commands::former_files::FormerFiles;
+use crate::exit::UsageError;
 
 /// The file whose lock an evaluation holds.
 const LOCK_FILE: &str = ".evaluation.lock";
-/// The end of the names of files of an earlier evaluation, while a new one has not come to its end.
-const OLD: &str = "old";
+/// The names of the files that evaluations have written into the folder.
+const FILES_FILE: &str = ".evaluation.files";
 
 /// A folder that nobody else evaluates into until this is dropped.
 pub(super) struct OutFolder {
     _lock: FolderLock,
-    /// The files of the evaluation, and whether an earlier one had them.
-    files: Vec<(PathBuf, bool)>,
+    former: FormerFiles,
+    folder: PathBuf,
 }
 
 impl OutFolder {
     /// Makes the folder where it is not there, and takes it.
     pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
         let shown = folder.display();
+        if folder.is_file() {
+            let message = format!("--out: '{shown}' is a file: name a folder");
+            return Err(UsageError(message).into());
+        }
         fs::create_dir_all(folder).with_context(|| format!("cannot create '{shown}'"))?;
         let lock = FolderLock::take(&folder.join(LOCK_FILE)).map_err(|error| match error {
             FolderLockError::Held(holder) => anyhow!(
@@ -36,75 +42,107 @@ impl OutFolder {
         })?;
         Ok(Self {
             _lock: lock,
-            files: Vec::new(),
+            former: FormerFiles::default(),
+            folder: folder.to_owned(),
         })
     }
 
-    /// Gives the files of an earlier evaluation names that say so, until this one has come to its end.
-    pub(super) fn set_aside(&mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
-        for file in files {
-            let was_there = match fs::rename(&file, old(&file)) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => {
-                    let shown = file.display();
-                    return Err(error).context(format!("cannot set '{shown}' aside"));
-                }
-            };
-            self.files.push((file, was_there));
-        }
-        Ok(())
-    }
-
-    /// Removes the earlier files where the evaluation has come to its end. Where it failed they keep the names that say that they
-    /// are old; but an evaluation that was refused, since the folder's runs are of another one, has not touched them.
-    pub(super) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
-        let is_refusal = |error: &anyhow::Error| {
-            matches!(
-                error.downcast_ref(),
-                Some(CoordinatorError::OtherRun { .. })
-            )
+    /// Gives the files of an earlier evaluation names that say so, until this one has come to its end. The first one has the scores:
+    /// where there are none, and no evaluation has noted that a file of the folder is its own, it is somebody else's, and is refused.
+    pub(super) fn set_aside<'a>(
+        &mut self,
+        files: &[PathBuf],
+        read: impl IntoIterator<Item = &'a Path>,
+    ) -> anyhow::Result<()> {
+        let noted = self.folder.join(FILES_FILE);
+        let shown = noted.display();
+        let text = match fs::read_to_string(&noted) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.with_context(|| format!("cannot read '{shown}'"))?,
         };
-        for (file, was_there) in self.files {
-            let settled = match result {
-                Ok(code) if *code == ExitCode::from(EXIT_INTERRUPTED) => Ok(()),
-                Ok(_) => match fs::remove_file(old(&file)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                },
-                Err(error) if was_there && is_refusal(error) => fs::rename(old(&file), &file),
-                Err(_) => Ok(()),
-            };
-            settled.with_context(|| format!("cannot settle '{}'", old(&file).display()))?;
+        let mut ours: BTreeSet<&str> = text.lines().collect();
+        let name = |file: &'_ PathBuf| -> Option<String> {
+            let name = file.strip_prefix(&self.folder).ok()?;
+            Some(name.to_string_lossy().into_owned())
+        };
+        let has_scores = files.first().is_some_and(|scores| scores.exists());
+        let is_foreign = |file: &&PathBuf| {
+            let is_ours = |name: String| has_scores || ours.contains(name.as_str());
+            file.exists() && !name(file).is_none_or(is_ours)
+        };
+        if let Some(file) = files.iter().find(is_foreign) {
+            let message = format!(
+                "'{}' is there, and no evaluation has written it: name another folder with --out",
+                file.display()
+            );
+            return Err(UsageError(message).into());
         }
-        Ok(())
+        self.former.set_aside(files, read)?;
+        let names: Vec<String> = files.iter().filter_map(name).collect();
+        ours.extend(names.iter().map(String::as_str));
+        let text: String = ours.into_iter().flat_map(|name| [name, "\n"]).collect();
+        durable::replace(&noted, text.as_bytes()).with_context(|| format!("cannot write '{shown}'"))
     }
-}
 
-fn old(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".");
-    name.push(OLD);
-    name.into()
+    /// Says how the files of an earlier evaluation are called where this one writes none, and leaves them so.
+    pub(super) fn leave(self) {
+        for (file, now) in self.former.were_there() {
+            outln!(
+                "{} is of an earlier evaluation, and is called {} now",
+                file.display(),
+                now.display()
+            );
+        }
+    }
+
+    /// Ends the evaluation: what becomes of the earlier files ([`FormerFiles::settle`]).
+    pub(super) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
+        self.former.settle(result)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
+    use radialog_coordinator::CoordinatorError;
 
     use super::*;
+    use crate::exit::EXIT_INTERRUPTED;
 
     fn evaluated(folder: &Path, result: anyhow::Result<ExitCode>) -> (bool, bool) {
         let file = folder.join("scores.json");
         fs::write(&file, "{}").unwrap();
-        let _ = fs::remove_file(old(&file));
+        let old = folder.join("scores.json.old");
+        let _ = fs::remove_file(&old);
         let mut out = OutFolder::take(folder).unwrap();
         assert!(OutFolder::take(folder).is_err());
-        out.set_aside(vec![file.clone(), folder.join("missing")])
+        out.set_aside(&[file.clone(), folder.join("missing")], [])
             .unwrap();
         assert!(!file.exists());
         out.settle(&result).unwrap();
-        (file.exists(), old(&file).exists())
+        (file.exists(), old.exists())
+    }
+
+    #[test]
+    fn what_no_evaluation_has_written_is_never_taken_for_one_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["scores.json", "studies.csv"].map(|name| folder.path().join(name));
+        let set_aside = || {
+            OutFolder::take(folder.path())
+                .unwrap()
+                .set_aside(&files, [])
+        };
+        fs::write(&files[1], "somebody's").unwrap();
+        for _ in 0..2 {
+            assert!(set_aside().is_err());
+            assert_eq!(fs::read_to_string(&files[1]).unwrap(), "somebody's");
+        }
+        fs::remove_file(&files[1]).unwrap();
+        set_aside().unwrap();
+        // What was left by one that was killed before its scores.
+        fs::write(&files[1], "ours").unwrap();
+        set_aside().unwrap();
+        assert!(!files[1].exists());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `radialog evaluate report`: generated reports beside references, by the protocol that papers use.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
 use radialog_training::evaluation::clinical::UncertainAs;
+use radialog_training::evaluation::corpus::References;
 use radialog_training::evaluation::report_files::{self, EvaluatedReports, ImageFolder};
 use radialog_training::evaluation::report_scores::{
     self, BlankAs, Metric, MetricGroup, ReportScores, ScoreOptions,
@@ -87,12 +90,13 @@ pub(super) struct ReportArgs {
     /// METEOR's data: meteor-1.5.jar, or the folder that has it and data/paraphrase-en.gz
     #[arg(long, value_name = "JAR|DIR")]
     meteor: Option<PathBuf>,
-    /// What an uncertain label counts as, in references and reports. The paper has it as negative
-    #[arg(long, value_enum, default_value_t = Uncertain::Negative)]
-    uncertain: Uncertain,
-    /// What an empty cell of a table of labels counts as. auto: not there, but rows and findings without any label are not scored
-    #[arg(long, value_enum, default_value_t = Blank::Auto)]
-    blank: Blank,
+    /// What an uncertain label counts as, in references and reports. Default: negative, as in the paper
+    #[arg(long, value_enum)]
+    uncertain: Option<Uncertain>,
+    /// What an empty cell of a table of labels counts as. auto: not there, but rows and findings without any label are not scored.
+    /// Default: auto; negative, as in the original, where all tables are CheXbert's by their names, and for --original-files
+    #[arg(long, value_enum)]
+    blank: Option<Blank>,
     /// Only studies of this split, by a column of the references or the results
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
@@ -149,7 +153,10 @@ pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &of.original_files {
             files.extend(report_files::original_files(folder, &name(&of)));
         }
-        folder.set_aside(files)?;
+        let read = [Some(&of.reports), of.against.as_ref()];
+        let read = read.into_iter().flatten().chain(&of.references);
+        let read = read.chain(of.annotations.files()).map(PathBuf::as_path);
+        folder.set_aside(&files, read)?;
         anyhow::Ok((options, folder))
     });
     let (options, folder) = options
@@ -171,7 +178,8 @@ async fn read_and_evaluate(
     let other = match &args.against {
         Some(path) => match Read::labelled(&args, path, &out, "against").await? {
             Some(other) => {
-                ours.corpus.add_faults_of(&other.corpus);
+                let added = ours.corpus.add_faults_of(&other.corpus);
+                added.context("cannot read the faults of --against")?;
                 Some(other)
             }
             None => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
@@ -191,16 +199,25 @@ fn evaluate(
     options: &ScoreOptions,
     out: &Path,
 ) -> anyhow::Result<()> {
-    let scores = score(ours, options, &args.reports, args, out)?;
+    let options = &ScoreOptions {
+        blank: ours.blank,
+        ..options.clone()
+    };
+    let scores = score(ours, None, options, &args.reports, args, out)?;
+    let totals = &scores.totals;
+    if args.uncertain.is_some() && totals.labelled == 0 && totals.classified == 0 {
+        let message = "--uncertain is about labels, and none are scored: leave it out, or name labels of the references";
+        return Err(UsageError(message.to_owned()).into());
+    }
     let comparison = match (&args.against, other) {
         (Some(path), Some(other)) => {
-            let others = score(other, options, path, args, out)?;
+            let others = score(other, Some(ours), options, path, args, out)?;
             let compared = report_scores::compare(
                 &path.display().to_string(),
                 (&ours.corpus, &scores),
                 (&other.corpus, &others),
                 options,
-            );
+            )?;
             let Some(compared) = compared else {
                 bail!(
                     "{} and {} have no study in common: they must be reports of the same archive",
@@ -241,10 +258,6 @@ fn evaluate(
 /// Where the images are: where the flag says, else where the run has read them.
 fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
     if let Some(folder) = &args.images {
-        if !folder.is_dir() {
-            let reason = format!("--images: '{}' is no folder", folder.display());
-            return Err(UsageError(reason).into());
-        }
         return Ok(Some(ImageFolder(folder.clone())));
     }
     let is_results = args
@@ -276,6 +289,7 @@ fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
     input::require_files(args)?;
+    refuse_idle_options(args)?;
     if args.against.is_some() && args.labelling.names_run() {
         let message = "--run names one folder, and the labels of --against need another: leave --run out, and both lie in --out";
         return Err(UsageError(message.to_owned()).into());
@@ -302,20 +316,67 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
     Ok(ScoreOptions {
         scorer: TextScorer::new(protocol, meteor),
         uncertain: match args.uncertain {
-            Uncertain::Negative => UncertainAs::Negative,
-            Uncertain::Positive => UncertainAs::Positive,
+            None | Some(Uncertain::Negative) => UncertainAs::Negative,
+            Some(Uncertain::Positive) => UncertainAs::Positive,
         },
-        blank: match args.blank {
-            Blank::Auto => BlankAs::Auto,
-            Blank::Negative => BlankAs::Negative,
-            Blank::Unknown => BlankAs::Unknown,
-        },
+        // Until the references are read.
+        blank: BlankAs::Auto,
         resampling: args.resampling.resampling(),
     })
 }
 
+/// What a missing label counts as. A table of CheXbert's is read as the original reads it, whose files have no other.
+fn blank(args: &ReportArgs, references: Option<&References>) -> BlankAs {
+    let is_chexberts = references.is_some_and(References::are_labelled_by_chexbert);
+    match args.blank {
+        None if args.original_files.is_some() || is_chexberts => BlankAs::Negative,
+        None | Some(Blank::Auto) => BlankAs::Auto,
+        Some(Blank::Negative) => BlankAs::Negative,
+        Some(Blank::Unknown) => BlankAs::Unknown,
+    }
+}
+
+/// Refuses options that would change nothing, and a file that is named twice.
+fn refuse_idle_options(args: &ReportArgs) -> anyhow::Result<()> {
+    if !args.labelling.names_bundle()
+        && (args.labelling.names_run() || args.labelling.retries_failed())
+    {
+        let message =
+            "--run and --retry-failed are about the run that labels: name its bundle with --bundle";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    if args.annotations.are_given() && args.protocol.protocol() != TextProtocol::Rexrank {
+        let message = "annotations are scored under --protocol rexrank";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let place = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let mut files = HashSet::new();
+    if let Some(twice) = args
+        .references
+        .iter()
+        .find(|path| !files.insert(place(path)))
+    {
+        let message = format!("--references name '{}' twice", twice.display());
+        return Err(UsageError(message).into());
+    }
+    if args.against.as_ref().map(place) == Some(place(&args.reports)) {
+        let message = "--against names the reports themselves: name those of another system";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    if let Some(file) = args.original_files.as_ref().filter(|path| path.is_file()) {
+        let message = format!("--original-files: '{}' is no folder", file.display());
+        return Err(UsageError(message).into());
+    }
+    if let Some(folder) = args.images.as_ref().filter(|folder| !folder.is_dir()) {
+        let reason = format!("--images: '{}' is no folder", folder.display());
+        return Err(UsageError(reason).into());
+    }
+    Ok(())
+}
+
 fn score(
     read: &Read,
+    beside: Option<&Read>,
     options: &ScoreOptions,
     run: &Path,
     args: &ReportArgs,
@@ -340,7 +401,8 @@ fn score(
         return Err(UsageError(reason).into());
     }
     let bar = progress_bar(read.corpus.studies.len() as u64)?;
-    let scores = report_scores::score(&read.corpus, &read.texts, options, &|done| {
+    let beside = beside.map(|read| (&read.corpus, &read.texts));
+    let scores = report_scores::score(&read.corpus, &read.texts, beside, options, &|done| {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();

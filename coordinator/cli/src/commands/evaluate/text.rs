@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use radialog_training::evaluation::bootstrap::{Bootstrap, Resampling, ScoreEstimate};
+use radialog_training::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 use radialog_training::evaluation::summed_rows::SummedRows;
 use radialog_training::evaluation::text_rows::TextRows;
 use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
@@ -23,14 +24,15 @@ use super::ProtocolName;
 use super::estimates::print_estimates;
 use super::resampling::ResamplingArgs;
 use crate::exit::UsageError;
-use crate::named_path::{require, require_meteor};
+use crate::named_path::{require, require_meteor, require_stored};
 
 pub(super) mod annotations;
 
 /// Texts that are in memory at a time.
 const CHUNK: usize = 2048;
 /// What is said of a row whose texts are too long.
-const TOO_LONG_REMARK: &str = "skipped: text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
+const TOO_LONG_REMARK: &str = "skipped: text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048, or \
+                               over 65,536 pairs of equal words";
 /// Remarks that are printed; `--json` has all.
 const PRINTED: usize = 20;
 
@@ -130,6 +132,9 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
     }
     for path in [&args.hypotheses, &args.references] {
         require(path, "it is a CSV without a header, one text a row")?;
+        if protocol.has_cider() {
+            require_stored(path)?;
+        }
     }
     if let Some(path) = &args.meteor {
         require_meteor(path)?;
@@ -176,9 +181,11 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         }
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
-            for (number, text) in numbers.drain(..).zip(texts) {
+            let texts = texts.iter().zip(&chunk);
+            for (number, (text, (hypothesis, _))) in numbers.drain(..).zip(texts) {
+                let (has_text, bleu_2) = (!hypothesis.is_empty(), text.smoothed_bleu_2);
                 let mut row = text.row();
-                row.extend(annotations.scores_of(number, text.smoothed_bleu_2)?);
+                row.extend(annotations.scores_of(number, has_text, bleu_2)?);
                 rows.add(&row).map_err(kept)?;
             }
             chunk.clear();
@@ -219,9 +226,14 @@ fn estimates(
     let bootstrap = Bootstrap::of_streams(&each, resampling);
     // Names are those of any sum.
     let names = scores(&vec![1.0; rows.width()]);
-    let estimates = rows.estimates(&bootstrap, |sums| {
+    let mut estimates = rows.estimates(&bootstrap, |sums| {
         scores(sums).iter().map(|score| score.value).collect()
     })?;
+    let is_inverse = |score: &TextScore| score.name == INVERSE_RADCLIQ;
+    if let Some(place) = names.iter().position(is_inverse) {
+        // It follows what it is the inverse of.
+        estimates[place] = inverse_of(estimates[place - 1], estimates[place]);
+    }
     let named = names.into_iter().zip(estimates);
     let score = |(TextScore { name, better, .. }, estimate): (TextScore, _)| ScoreEstimate {
         name: name.to_owned(),

@@ -29,7 +29,8 @@ const FAULTS_FILE: &str = "view-faults.csv";
 ///
 /// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in
 /// it, whatever its case and with both blanks; else it is unknown, which is a class of its own. A
-/// bundle of v1 was not trained for this and is skipped, which is said.
+/// bundle of v1 was not trained for this and is skipped, which is said; files of an earlier evaluation
+/// are then called .old.
 ///
 /// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), view-faults.csv (every
 /// image that was not scored and every row of --views without one), and the runs. Run the same
@@ -69,11 +70,15 @@ struct Scores {
 pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let views = single_question::truths(&args.views, [&["ViewPosition", "view"]])?;
     let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
+    session.set_aside(
+        &[SCORES_FILE, TABLE_FILE, FAULTS_FILE],
+        &[],
+        Some(&args.views),
+    )?;
     if session.prompts.view.is_none() {
         session.skip("view", "its prompts have no question for the view");
         return Ok(ExitCode::SUCCESS);
     }
-    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[])?;
     let result = evaluate(&args, &session, views).await;
     session.settle(result)
 }

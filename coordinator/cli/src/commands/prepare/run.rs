@@ -52,6 +52,11 @@ impl RunArgs {
         self.run.is_some()
     }
 
+    /// Whether what failed is to be tried again.
+    pub(crate) fn retries_failed(&self) -> bool {
+        self.retry_failed
+    }
+
     /// Where services and stores are, for whoever reads what another run has stored.
     pub(crate) fn configuration(&self) -> anyhow::Result<Config> {
         self.services.load_quiet(&[])

@@ -1,22 +1,29 @@
 //! Generated reports beside what they are compared with, study by study.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use radialog_schemas::table::split_name;
 use radialog_schemas::{Finding, Label};
+use serde::{Deserialize, Serialize};
 
-use super::prediction_file::{Prediction, PredictionFile};
-use super::reference_file::{Found, ReferenceEntry, ReferenceFile, References};
+use self::look_up::{found, rows_with_text};
+use super::prediction_file::PredictionFile;
+use super::reference_file::{ReferenceFile, References};
 use super::stored_texts::{Span, StoredTexts};
-use super::{FaultKind, InputFault, comparable};
+use super::{FaultKind, Faults, InputFault};
 use crate::error::TrainingError;
 use crate::evaluation::label_source::{LabelSource, LabelSources};
 use crate::evaluation::patients::{self, Patients};
-use crate::evaluation::text_scores::protocol::{MOST_PAIRS, TOO_LONG, TextProtocol};
+use crate::evaluation::stored_rows::{StoredRows, temporary};
+use crate::evaluation::text_scores::protocol::{TOO_LONG, TextProtocol};
 use crate::prepare::FindingLabels;
 
+mod look_up;
+
 /// A generated report and what it is compared with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MatchedStudy {
     /// The study.
     pub id: String,
@@ -34,16 +41,18 @@ pub struct MatchedStudy {
     pub reference: Option<Span>,
     /// What a labeler says of the generated report.
     pub labels: Option<FindingLabels>,
-    /// Who labels the generated report, where it has labels.
-    pub labels_by: Option<LabelSource>,
+    /// Who labels the generated report, where it has labels: a place in the corpus' sources.
+    labels_by: Option<u16>,
     /// What is true: labels of a table, or what a labeler says of the radiologist's text.
     pub reference_labels: Option<FindingLabels>,
-    /// Whose labels those are, where there are any.
-    pub truth_by: Option<LabelSource>,
+    /// Whose labels those are, where there are any: a place in the corpus' sources.
+    truth_by: Option<u16>,
     /// Whether they are of a table, which may leave findings unknown.
     pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// Whether these were given with the run as yes and no, and are no classifier's.
+    pub findings_are_given: bool,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
     pub agreement: Option<f64>,
     /// RadGraph F1, where there are annotations of the report and its reference.
@@ -53,14 +62,16 @@ pub struct MatchedStudy {
 }
 
 /// What is scored, in the order of the references, and what is not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Corpus {
     /// The file of the predictions.
     file: Arc<str>,
     /// The files of the references.
     reference_files: Vec<Arc<str>>,
+    /// Whose labels there may be.
+    sources: Vec<LabelSource>,
     /// What is scored.
-    pub studies: Vec<MatchedStudy>,
+    pub studies: StoredRows<MatchedStudy>,
     /// The number of predictions that were read.
     pub predictions: u64,
     /// The number of patients that are known by name; 0 where every study counts as a patient.
@@ -72,9 +83,11 @@ pub struct Corpus {
     /// Findings that no table of labels has a label of.
     pub unlabelled: Vec<Finding>,
     /// Everything that is wrong with the files.
-    pub faults: Vec<InputFault>,
+    pub faults: Faults,
     /// What to know about how they were read.
     pub notes: Vec<String>,
+    /// Whether predictions have no ids.
+    by_order: bool,
 }
 
 /// How predictions and references are put together.
@@ -86,12 +99,8 @@ pub struct MatchOptions {
     pub blank_is_absent: bool,
 }
 
-/// A study and where its reference stands.
-struct Placed {
-    place: (usize, usize),
-    patient: Option<String>,
-    study: MatchedStudy,
-}
+/// A study and its patient's name.
+type NamedPatient = (Option<String>, MatchedStudy);
 
 impl Corpus {
     /// Puts predictions and references together. Without references, those are taken that came with the predictions.
@@ -103,41 +112,58 @@ impl Corpus {
         references: Option<References>,
         options: &MatchOptions,
     ) -> Result<Self, TrainingError> {
-        let mut corpus = Self {
-            predictions: file.predictions.len() as u64,
-            notes: file.notes,
-            faults: file.faults,
-            ..Self::default()
-        };
         let shown: Arc<str> = file.path.to_string_lossy().into();
-        corpus.file = shown.clone();
         // References that are named are the only ones: a run's own would mix two truths.
         let has_references = references.is_some();
         let mut references = references.unwrap_or_default();
-        corpus.notes.append(&mut references.notes);
-        corpus.faults.append(&mut references.faults);
-        corpus.unlabelled = std::mem::take(&mut references.unlabelled);
         let mut files = references.files;
         let names = files.iter().map(|file| file.path.to_string_lossy().into());
-        corpus.reference_files = names.collect();
+        let mut corpus = Self {
+            file: shown.clone(),
+            reference_files: names.collect(),
+            sources: Vec::new(),
+            studies: StoredRows::new().map_err(temporary)?,
+            predictions: file.predictions.len() as u64,
+            patients: 0,
+            other_splits: 0,
+            not_selected: 0,
+            unlabelled: references.unlabelled,
+            faults: file.faults,
+            notes: file.notes,
+            by_order: file.by_order,
+        };
+        corpus.notes.append(&mut references.notes);
+        let others = &references.faults;
+        corpus.faults.add_all(others, |_| true).map_err(temporary)?;
         let mut rows = Vec::new();
         if file.by_order {
-            rows = rows_with_text(&file.path, &file.predictions, &files)?;
+            rows = rows_with_text(&file.path, file.predictions.len(), &files)?;
         } else if let Some(rows) = files.iter().find(|file| file.by_order) {
             return Err(TrainingError::content(&rows.path)(
                 "texts without ids can be compared with predictions without ids only: give a table with a column of ids",
             ));
         }
-        let reports_by = LabelSource::chexbert("reports, by the run's scoring stage");
-        let references_by = LabelSource::chexbert("references of the run, by its scoring stage");
+        let of_run = |texts: &str| LabelSource::chexbert(&format!("{texts} scoring stage"));
+        let reports_by = corpus.source(of_run("reports, by the run's"));
+        let references_by = corpus.source(of_run("references of the run, by its"));
         let wanted = options.split.as_deref().map(split_name);
         let mut any_split = false;
-        let mut placed = Vec::new();
-        for prediction in file.predictions {
+        let mut studies: StoredRows<NamedPatient> = StoredRows::new().map_err(temporary)?;
+        // Where the references stand, and those that stand nowhere by id: lines of a run are in the order in which they were done.
+        let (mut placed, mut unplaced): (Vec<((u32, u32), u32)>, Vec<(Box<str>, u32)>) =
+            Default::default();
+        if !file.by_order {
+            for prediction in file.predictions.iter() {
+                let prediction = prediction.map_err(temporary)?;
+                files.iter_mut().for_each(|file| file.note(&prediction));
+            }
+        }
+        for prediction in file.predictions.iter() {
+            let prediction = prediction.map_err(temporary)?;
             let id = prediction.id.clone();
             let line = prediction.line;
             let mut fault = |kind, detail| {
-                corpus.faults.push(InputFault {
+                corpus.faults.add(InputFault {
                     file: shown.clone(),
                     line,
                     id: id.clone(),
@@ -145,14 +171,14 @@ impl Corpus {
                     detail,
                 });
             };
-            let found = match found(&prediction, &mut files, &rows) {
+            let found = match found(&prediction, &mut files, &rows).map_err(temporary)? {
                 Ok(found) => found,
-                Err(detail) => {
-                    fault(FaultKind::DifferingReferences, detail);
+                Err((kind, detail)) => {
+                    fault(kind, detail);
                     continue;
                 }
             };
-            let split = found.split.clone().or(prediction.split);
+            let split = found.split.or(prediction.split);
             any_split |= split.is_some();
             if let Some(wanted) = wanted {
                 match &split {
@@ -187,63 +213,82 @@ impl Corpus {
             if found.is_partly_empty || found.labels.is_some() && of_table.is_none() {
                 fault(FaultKind::EmptyReference, found.detail);
             }
-            // Without a place in the references, by id: lines of a run stand in the order in which they were done.
-            let last = (usize::MAX, 0);
-            placed.push(Placed {
-                place: found.place.unwrap_or(last),
-                patient: found.patient,
-                study: MatchedStudy {
-                    id: found.id.filter(|_| file.by_order).unwrap_or(prediction.id),
-                    patient: 0,
-                    image: if prediction.image.is_empty() {
-                        found.image
-                    } else {
-                        prediction.image
-                    },
-                    line: prediction.line,
-                    reference_at: found.text_at,
-                    prediction: prediction.text,
-                    reference,
-                    labels: prediction.labels,
-                    labels_by: prediction.labels.map(|_| reports_by.clone()),
-                    truth_by: match of_table {
-                        Some(_) => found.labels_by,
-                        None => of_run.map(|_| references_by.clone()),
-                    },
-                    reference_labels,
-                    is_of_table: of_table.is_some(),
-                    probabilities: prediction.probabilities,
-                    agreement: prediction.agreement,
-                    radgraph_f1: None,
-                    similarities: None,
+            let study = MatchedStudy {
+                id: found.id.filter(|_| file.by_order).unwrap_or(prediction.id),
+                patient: 0,
+                image: if prediction.image.is_empty() {
+                    found.image
+                } else {
+                    prediction.image
                 },
-            });
+                line: prediction.line,
+                reference_at: found.text_at,
+                prediction: prediction.text,
+                reference,
+                labels: prediction.labels,
+                labels_by: prediction.labels.map(|_| reports_by),
+                truth_by: match of_table {
+                    Some(_) => found.labels_by.map(|source| corpus.source(source)),
+                    None => of_run.map(|_| references_by),
+                },
+                reference_labels,
+                is_of_table: of_table.is_some(),
+                probabilities: prediction.probabilities,
+                findings_are_given: prediction.findings_are_given,
+                agreement: prediction.agreement,
+                radgraph_f1: None,
+                similarities: None,
+            };
+            let row = studies.len() as u32;
+            match found.place {
+                Some(place) => placed.push((place, row)),
+                None => unplaced.push((study.id.as_str().into(), row)),
+            }
+            let patient = found.patient.or(prediction.patient);
+            studies.add(&(patient, study)).map_err(temporary)?;
         }
         if let Some(split) = &options.split
             && !any_split
+            && corpus.predictions > 0
         {
             return Err(TrainingError::Empty(format!(
                 "neither the predictions nor the references name a split: leave out --split {split}, or add a column split"
             )));
         }
-        corpus.name_unused(&files, wanted);
-        placed.sort_by(|a, b| (a.place, &a.study.id).cmp(&(b.place, &b.study.id)));
-        corpus.take(placed);
+        corpus.name_unused(&files, wanted).map_err(temporary)?;
+        placed.sort_unstable();
+        unplaced.sort_unstable();
+        let placed = placed.into_iter().map(|(_, row)| row);
+        let order = placed.chain(unplaced.into_iter().map(|(_, row)| row));
+        corpus.take(&studies, order).map_err(temporary)?;
         Ok(corpus)
     }
 
-    /// Numbers the patients, in the order of the studies.
-    fn take(&mut self, placed: Vec<Placed>) {
+    /// The place of a source of labels.
+    fn source(&mut self, source: LabelSource) -> u16 {
+        let known = self.sources.iter().position(|known| *known == source);
+        let place = known.unwrap_or_else(|| {
+            self.sources.push(source);
+            self.sources.len() - 1
+        });
+        place as u16
+    }
+
+    /// Takes studies in this order, and numbers their patients.
+    fn take(
+        &mut self,
+        studies: &StoredRows<NamedPatient>,
+        order: impl Iterator<Item = u32>,
+    ) -> io::Result<()> {
         let mut patients = Patients::default();
-        for Placed {
-            patient, mut study, ..
-        } in placed
-        {
+        for row in order {
+            let (patient, mut study) = studies.get(row as usize)?;
             let of_folder = || patients::of_path(&study.image);
             study.patient = patients.number(patient.as_deref().or_else(of_folder));
-            self.studies.push(study);
+            self.studies.add(&study)?;
         }
         self.patients = patients.named();
+        Ok(())
     }
 
     /// Takes the references away from texts that are too long to be compared with them, and names those.
@@ -254,108 +299,124 @@ impl Corpus {
         &mut self,
         texts: &StoredTexts,
         protocol: TextProtocol,
-    ) -> std::io::Result<()> {
-        for study in &mut self.studies {
+    ) -> io::Result<()> {
+        let (file, faults) = (&self.file, &mut self.faults);
+        self.studies.rewrite(|mut study| {
             let (Some(text), Some(reference)) = (study.prediction, study.reference) else {
-                continue;
+                return Ok(Some(study));
             };
-            // No text has more words than bytes, which saves reading most.
-            let most = u64::from(text.bytes()) * u64::from(reference.bytes());
-            if most <= MOST_PAIRS as u64 {
-                continue;
-            }
             if protocol.is_too_long(&texts.read(text)?, &texts.read(reference)?) {
                 study.reference = None;
-                self.faults.push(InputFault {
-                    file: self.file.clone(),
-                    line: study.line,
-                    id: study.id.clone(),
-                    kind: FaultKind::TooLong,
-                    detail: TOO_LONG.to_owned(),
+                faults.add(study.fault(file, FaultKind::TooLong, TOO_LONG));
+            }
+            Ok(Some(study))
+        })
+    }
+
+    /// Names the studies that are scored with an empty report.
+    ///
+    /// # Errors
+    /// The studies cannot be read.
+    pub fn name_empty(&mut self) -> io::Result<()> {
+        for study in self.studies.iter() {
+            let study = study?;
+            if study.prediction.is_some_and(|text| text.bytes() == 0) {
+                let fault = study.fault(&self.file, FaultKind::EmptyPrediction, "");
+                self.faults.add(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what others have computed of each study, by its id and whether its report has a text: RadGraph F1, and BERTScore with the
+    /// similarity of CheXbert's embeddings. A study without is named.
+    ///
+    /// # Errors
+    /// The studies cannot be read or stored.
+    pub fn annotate(
+        &mut self,
+        annotation: impl Fn(&str, bool) -> Result<(f64, Option<[f64; 2]>), String>,
+    ) -> io::Result<()> {
+        let (file, faults) = (&self.file, &mut self.faults);
+        self.studies.rewrite(|mut study| {
+            let has_text = study.prediction.is_some_and(|text| text.bytes() > 0);
+            match annotation(&study.id, has_text) {
+                Ok((radgraph_f1, similarities)) => {
+                    study.radgraph_f1 = Some(radgraph_f1);
+                    study.similarities = similarities;
+                }
+                Err(detail) => faults.add(study.fault(file, FaultKind::NotAnnotated, &detail)),
+            }
+            Ok(Some(study))
+        })
+    }
+
+    /// Whether predictions have no ids, and are numbered.
+    pub fn has_rows(&self) -> bool {
+        self.by_order
+    }
+
+    /// Whose labels the studies have.
+    ///
+    /// # Errors
+    /// The studies cannot be read.
+    pub fn label_sources(&self) -> io::Result<LabelSources> {
+        let (mut reports, mut truth) = (BTreeSet::new(), BTreeSet::new());
+        for study in self.studies.iter() {
+            let study = study?;
+            reports.extend(study.labels_by.filter(|_| study.labels.is_some()));
+            truth.extend(study.truth_by.filter(|_| study.reference_labels.is_some()));
+        }
+        let source = |place: &u16| self.sources.get(usize::from(*place));
+        Ok(LabelSources::of(
+            reports.iter().filter_map(source),
+            truth.iter().filter_map(source),
+        ))
+    }
+
+    /// Takes over what is wrong with the predictions of another system, so that it is told beside ours.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn add_faults_of(&mut self, other: &Self) -> io::Result<()> {
+        let of_predictions = |fault: &InputFault| fault.file == other.file;
+        self.faults.add_all(&other.faults, of_predictions)
+    }
+
+    fn name_unused(&mut self, files: &[ReferenceFile], wanted: Option<&str>) -> io::Result<()> {
+        for file in files {
+            let shown: Arc<str> = file.path.to_string_lossy().into();
+            for (entry, used) in file.entries.iter().zip(&file.used) {
+                let entry = entry?;
+                let split = entry.split.as_deref().map(split_name);
+                if *used || wanted.is_some() && split.is_some() && split != wanted {
+                    continue;
+                }
+                self.faults.add(InputFault {
+                    file: shown.clone(),
+                    line: entry.line,
+                    id: entry.id,
+                    kind: FaultKind::ReferenceWithoutPrediction,
+                    detail: String::new(),
                 });
             }
         }
         Ok(())
     }
 
-    /// Takes what others have computed of each study, by its id: RadGraph F1, and BERTScore with the similarity of CheXbert's
-    /// embeddings. A study without is named.
-    pub fn annotate(
-        &mut self,
-        annotation: impl Fn(&str) -> Result<(f64, Option<[f64; 2]>), String>,
-    ) {
-        for study in &mut self.studies {
-            let found = annotation(&study.id).or_else(|_| annotation(comparable(&study.id)));
-            match found {
-                Ok((radgraph_f1, similarities)) => {
-                    study.radgraph_f1 = Some(radgraph_f1);
-                    study.similarities = similarities;
-                }
-                Err(detail) => self.faults.push(InputFault {
-                    file: self.file.clone(),
-                    line: study.line,
-                    id: study.id.clone(),
-                    kind: FaultKind::NotAnnotated,
-                    detail,
-                }),
-            }
-        }
-    }
-
-    /// Whose labels the studies have.
-    pub fn label_sources(&self) -> LabelSources {
-        let reports = self.studies.iter().filter(|study| study.labels.is_some());
-        let truth = self.studies.iter();
-        let truth = truth.filter(|study| study.reference_labels.is_some());
-        LabelSources::of(
-            reports.filter_map(|study| study.labels_by.as_ref()),
-            truth.filter_map(|study| study.truth_by.as_ref()),
-        )
-    }
-
-    /// Takes over what is wrong with the predictions of another system, so that it is told beside ours.
-    pub fn add_faults_of(&mut self, other: &Self) {
-        let of_predictions = other.faults.iter().filter(|fault| fault.file == other.file);
-        self.faults.extend(of_predictions.cloned());
-    }
-
-    /// Names a study that cannot be selected, since it has no labels.
-    pub(super) fn name_unlabelled(&mut self, study: &MatchedStudy) {
-        self.faults.push(InputFault {
-            file: self.file.clone(),
-            line: study.line,
-            id: study.id.clone(),
-            kind: FaultKind::Unlabelled,
-            detail: String::new(),
-        });
-    }
-
-    fn name_unused(&mut self, files: &[ReferenceFile], wanted: Option<&str>) {
-        for file in files {
-            let shown: Arc<str> = file.path.to_string_lossy().into();
-            let unused = file.entries.iter().filter(|entry| {
-                let split = entry.split.as_deref().map(split_name);
-                !entry.used && (wanted.is_none() || split.is_none() || split == wanted)
-            });
-            for entry in unused {
-                self.faults.push(InputFault {
-                    file: shown.clone(),
-                    line: entry.line,
-                    id: entry.id.clone(),
-                    kind: FaultKind::ReferenceWithoutPrediction,
-                    detail: String::new(),
-                });
-            }
-        }
-    }
-
     /// The texts that a labeler has to read, since there are no labels of them: generated reports and, with them, references
     /// without labels.
-    pub fn texts_to_label(&self) -> impl Iterator<Item = Span> + '_ {
+    pub fn texts_to_label(&self) -> impl Iterator<Item = io::Result<Span>> + '_ {
         self.studies.iter().flat_map(|study| {
-            let generated = study.prediction.filter(|_| study.labels.is_none());
-            let reference = study.reference.filter(|_| study.reference_labels.is_none());
-            generated.into_iter().chain(reference)
+            let (texts, error) = match study {
+                Ok(study) => {
+                    let generated = study.prediction.filter(|_| study.labels.is_none());
+                    let reference = study.reference.filter(|_| study.reference_labels.is_none());
+                    ([generated, reference], None)
+                }
+                Err(error) => ([None, None], Some(Err(error))),
+            };
+            texts.into_iter().flatten().map(Ok).chain(error)
         })
     }
 
@@ -363,188 +424,75 @@ impl Corpus {
     /// in words behind a comma.
     ///
     /// # Errors
-    /// An error of `label`.
-    pub fn take_labels<E>(
+    /// An error of `label`; the studies cannot be read or stored.
+    pub fn take_labels<E: From<io::Error>>(
         &mut self,
         labeler: &str,
         label: impl Fn(Span) -> Result<Option<FindingLabels>, E>,
     ) -> Result<(), E> {
-        let reports_by = LabelSource::chexbert(&format!("reports, {labeler}"));
-        let references_by = LabelSource::chexbert(&format!("reference texts, {labeler}"));
-        for study in &mut self.studies {
-            let of_prediction = (&self.file, study.line);
-            // Without a place of its own, it came with the prediction.
-            let of_reference = study.reference_at.and_then(|(file, line)| {
-                let file = self.reference_files.get(file as usize)?;
-                Some((file, line))
-            });
-            let of_reference = of_reference.unwrap_or(of_prediction);
-            for (text, labels, (by, source), (file, line)) in [
-                (
-                    study.prediction,
-                    &mut study.labels,
-                    (&mut study.labels_by, &reports_by),
-                    of_prediction,
-                ),
-                (
-                    study.reference,
-                    &mut study.reference_labels,
-                    (&mut study.truth_by, &references_by),
-                    of_reference,
-                ),
-            ] {
-                let (Some(text), None) = (text, &labels) else {
-                    continue;
-                };
-                *labels = label(text)?;
-                *by = labels.map(|_| source.clone());
-                if labels.is_none() {
-                    self.faults.push(InputFault {
-                        file: file.clone(),
-                        line,
-                        id: study.id.clone(),
-                        kind: FaultKind::NotLabelled,
-                        detail: String::new(),
-                    });
+        let of_texts = |texts: &str| LabelSource::chexbert(&format!("{texts}, {labeler}"));
+        let reports_by = self.source(of_texts("reports"));
+        let references_by = self.source(of_texts("reference texts"));
+        let (predictions, references) = (&self.file, &self.reference_files);
+        let faults = &mut self.faults;
+        self.studies.rewrite(|mut study| {
+            if let (Some(text), None) = (study.prediction, &study.labels) {
+                study.labels = label(text)?;
+                study.labels_by = study.labels.map(|_| reports_by);
+                if study.labels.is_none() {
+                    faults.add(study.fault(predictions, FaultKind::NotLabelled, ""));
                 }
             }
-        }
-        Ok(())
-    }
-}
-
-/// What the references say of a study.
-#[derive(Default)]
-struct Reference {
-    id: Option<String>,
-    place: Option<(usize, usize)>,
-    text: Option<Span>,
-    /// The number of the text's file, and its line there.
-    text_at: Option<(u32, u64)>,
-    labels: Option<FindingLabels>,
-    /// Whose labels they are.
-    labels_by: Option<LabelSource>,
-    patient: Option<String>,
-    split: Option<String>,
-    image: String,
-    /// Where the labels stand.
-    labels_at: String,
-    /// Where an empty reference stands, or the last one.
-    detail: String,
-    /// Whether a file has the study with neither a text nor labels.
-    is_partly_empty: bool,
-}
-
-/// Looks a study up in all files: the first text and the first labels count. Rows that differ are an error that names them.
-fn found(
-    prediction: &Prediction,
-    files: &mut [ReferenceFile],
-    rows: &[Vec<usize>],
-) -> Result<Reference, String> {
-    let mut reference = Reference::default();
-    let ids = prediction.ids();
-    for (number, file) in files.iter_mut().enumerate() {
-        let found = match rows.get(number) {
-            Some(rows) => row_of(&prediction.id, rows).map_or(Found::Nothing, Found::Entry),
-            None => file.find(&ids),
-        };
-        let place = match found {
-            Found::Nothing => continue,
-            Found::Differing(first, second) => {
-                // They have a prediction, though nobody can say which of them belongs to it.
-                let of_study = |entry: &&mut ReferenceEntry| {
-                    ids.iter().any(|id| comparable(id) == comparable(&entry.id))
-                };
-                file.entries
-                    .iter_mut()
-                    .filter(of_study)
-                    .for_each(|entry| entry.used = true);
-                let name = file.path.display();
-                return Err(format!("lines {first} and {second} of {name}"));
+            if let (Some(text), None) = (study.reference, &study.reference_labels) {
+                study.reference_labels = label(text)?;
+                study.truth_by = study.reference_labels.map(|_| references_by);
+                if study.reference_labels.is_none() {
+                    let mut fault = study.fault(predictions, FaultKind::NotLabelled, "");
+                    // Without a place of its own, it came with the prediction.
+                    if let Some((file, line)) = study.reference_at
+                        && let Some(file) = references.get(file as usize)
+                    {
+                        (fault.file, fault.line) = (file.clone(), line);
+                    }
+                    faults.add(fault);
+                }
             }
-            Found::Entry(place) => place,
-        };
-        let shown = match file.entries[place].line {
-            0 => file.path.display().to_string(),
-            line => format!("{} line {line}", file.path.display()),
-        };
-        let labels_by = &file.labels_by;
-        let entry = &mut file.entries[place];
-        entry.used = true;
-        if reference.place.is_none() {
-            reference.place = Some((number, place));
-            reference.id = Some(entry.id.clone());
-        }
-        if let (None, Some(text)) = (reference.text, entry.text) {
-            reference.text = Some(text);
-            reference.text_at = Some((number as u32, entry.line));
-        }
-        // A row that says nothing hides none that does.
-        let says_something =
-            |labels: &FindingLabels| labels.iter().any(|label| *label != Label::Blank);
-        if let (Some(labels), Some(before)) = (&entry.labels, &reference.labels)
-            && contradict(labels, before)
-        {
-            return Err(format!("{} and {shown}", reference.labels_at));
-        }
-        if entry.labels.is_some() && !reference.labels.as_ref().is_some_and(says_something) {
-            reference.labels = entry
-                .labels
-                .filter(says_something)
-                .or(reference.labels)
-                .or(entry.labels);
-            reference.labels_at.clone_from(&shown);
-            reference.labels_by.clone_from(labels_by);
-        }
-        let is_empty = entry.text.is_none() && !entry.labels.as_ref().is_some_and(says_something);
-        reference.is_partly_empty |= entry.text.is_none() && entry.labels.is_none();
-        reference.patient = reference.patient.or_else(|| entry.patient.clone());
-        reference.split = reference.split.or_else(|| entry.split.clone());
-        if reference.image.is_empty() {
-            reference.image.clone_from(&entry.image);
-        }
-        if is_empty || reference.detail.is_empty() {
-            reference.detail = shown;
+            Ok(Some(study))
+        })
+    }
+
+    /// Keeps the studies that are wanted; one about which nobody can say is left out, and named.
+    pub(super) fn select(
+        &mut self,
+        mut wanted: impl FnMut(&MatchedStudy) -> Option<bool>,
+    ) -> io::Result<()> {
+        let (file, faults) = (&self.file, &mut self.faults);
+        let not_selected = &mut self.not_selected;
+        self.studies.rewrite(|study| match wanted(&study) {
+            Some(true) => Ok(Some(study)),
+            Some(false) => {
+                *not_selected += 1;
+                Ok(None)
+            }
+            None => {
+                faults.add(study.fault(file, FaultKind::Unlabelled, ""));
+                Ok(None)
+            }
+        })
+    }
+}
+
+impl MatchedStudy {
+    /// What is wrong with the study's prediction.
+    fn fault(&self, file: &Arc<str>, kind: FaultKind, detail: &str) -> InputFault {
+        InputFault {
+            file: file.clone(),
+            line: self.line,
+            id: self.id.clone(),
+            kind,
+            detail: detail.to_owned(),
         }
     }
-    Ok(reference)
-}
-
-/// Whether two tables say different things of one finding.
-fn contradict(one: &FindingLabels, other: &FindingLabels) -> bool {
-    let mut pairs = one.iter().zip(other);
-    pairs.any(|(one, other)| one != other && *one != Label::Blank && *other != Label::Blank)
-}
-
-/// The entry of a row without an id.
-fn row_of(id: &str, rows: &[usize]) -> Option<usize> {
-    let number: usize = id.strip_prefix("row ")?.parse().ok()?;
-    rows.get(number.checked_sub(1)?).copied()
-}
-
-/// The entries that predictions without ids belong to, file by file: all rows, and of a table those that have a text. Files of
-/// which nobody can say which row belongs to which are refused.
-fn rows_with_text(
-    path: &std::path::Path,
-    predictions: &[Prediction],
-    files: &[ReferenceFile],
-) -> Result<Vec<Vec<usize>>, TrainingError> {
-    let mut all = Vec::new();
-    for file in files {
-        let has_text = |place: &usize| file.by_order || file.entries[*place].text.is_some();
-        let rows: Vec<usize> = (0..file.entries.len()).filter(has_text).collect();
-        if rows.len() != predictions.len() {
-            return Err(TrainingError::content(path)(format!(
-                "{} predictions without ids, but {} has {} texts: they must be the same studies in the same order, or have a column of \
-                 ids",
-                predictions.len(),
-                file.path.display(),
-                rows.len()
-            )));
-        }
-        all.push(rows);
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,16 +1,23 @@
 //! Generated reports: the lines of a run, a CSV table, a CSV of texts alone, or ReXrank's JSON.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::table::RowParser;
-use radialog_schemas::{Finding, Labels, ObjectKey, StudyRecord};
+use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
+use serde::{Deserialize, Serialize};
 
+use super::names::{ends, whole};
 use super::rexrank_file;
 use super::stored_texts::{Span, TextStore};
-use super::{FaultKind, InputFault, comparable, stem};
+use super::{FaultKind, Faults, InputFault, comparable};
 use crate::error::TrainingError;
+use crate::evaluation::id_digest::IdDigest;
+use crate::evaluation::patients::PATIENT_COLUMNS;
+use crate::evaluation::stored_rows::{StoredRows, temporary};
+use crate::evaluation::text_file::utf_8;
 use crate::evaluation::text_rows::TextRows;
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
@@ -31,11 +38,13 @@ const TEXT_COLUMNS: [&str; 8] = [
     "findings",
     "text",
 ];
+/// Predictions whose references are taken at a time.
+const TAKEN: usize = 256;
 /// The lines of a run.
 const RESULTS_FILE: &str = "results.jsonl";
 
 /// One generated report.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Prediction {
     /// The study, or its image where the file names both.
     pub id: String,
@@ -51,9 +60,9 @@ pub struct Prediction {
     pub labels: Option<FindingLabels>,
     /// What a labeler says of the radiologist's report, as a run over an archive with references has it.
     pub reference_labels: Option<FindingLabels>,
-    /// Where the radiologist's report is in the store of the run, and the text itself once it was fetched.
+    /// Where the radiologist's report is in the store of the run.
     pub stored_reference: Option<ObjectKey>,
-    /// The radiologist's report of the run.
+    /// The radiologist's report of the run, once it was fetched.
     pub reference: Option<Span>,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
@@ -61,46 +70,68 @@ pub struct Prediction {
     pub agreement: Option<f64>,
     /// The side of the data, where the file says.
     pub split: Option<String>,
+    /// The patient, where the file says.
+    pub patient: Option<String>,
+    /// Whether the findings were given with the run: their probabilities are 0 and 1, and no classifier's.
+    pub findings_are_given: bool,
 }
 
 /// All predictions of a file, in its order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PredictionFile {
     /// The file that was read.
     pub path: PathBuf,
     /// Its predictions, each id once.
-    pub predictions: Vec<Prediction>,
+    pub predictions: StoredRows<Prediction>,
+    /// The line of each id.
+    lines: HashMap<IdDigest, u32>,
     /// Whether predictions have no ids and stand in the order of the references.
     pub by_order: bool,
     /// Whether the file has what they are compared with, too.
     pub has_references: bool,
+    /// Whether a run's store has what they are compared with.
+    pub has_stored_references: bool,
     /// What is wrong with it.
-    pub faults: Vec<InputFault>,
+    pub faults: Faults,
     /// What to know about how it was read.
     pub notes: Vec<String>,
 }
 
+/// The ids that studies may have.
+#[derive(Debug)]
+pub struct PredictionNames(HashSet<IdDigest>);
+
 impl Prediction {
-    /// The ids that the study may have in a table: its own, and those in the path of its image.
-    pub(super) fn ids(&self) -> Vec<&str> {
-        let mut ids = vec![self.id.as_str(), stem(&self.id)];
-        if !self.study.is_empty() {
-            ids.push(self.study.as_str());
-        }
-        if !self.image.is_empty() {
-            ids.push(stem(&self.image));
-        }
-        // The study's folder in MIMIC-CXR's tree.
+    /// The names that the study may have in a table: its own id, its image's path, its folder in MIMIC-CXR's tree.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let of_file = [&self.id, &self.study, &self.image];
+        let of_file = of_file.into_iter().filter(|name| !name.is_empty());
+        let mut names: Vec<&str> = of_file
+            .flat_map(|name| [comparable(name), whole(name)])
+            .collect();
         for path in [&self.image, &self.id] {
             let mut folders = path.rsplit('/').skip(1);
             if let Some(folder) = folders.next()
                 && folder.len() == 9
                 && folder.starts_with('s')
             {
-                ids.push(folder);
+                names.push(comparable(folder));
             }
         }
-        ids
+        names
+    }
+
+    /// The ends of its paths, which may be the whole name that a table has.
+    pub(super) fn ends(&self) -> impl Iterator<Item = &str> {
+        ends(&self.id).chain(ends(&self.image))
+    }
+}
+
+impl PredictionNames {
+    /// Whether a study may be that of this path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        let is_one = |name: &str| self.0.contains(&IdDigest::of(name));
+        is_one(whole(path)) || ends(path).any(is_one)
     }
 }
 
@@ -117,57 +148,95 @@ impl PredictionFile {
         };
         let mut file = Self {
             path,
-            ..Self::default()
+            predictions: StoredRows::new().map_err(temporary)?,
+            lines: HashMap::new(),
+            by_order: false,
+            has_references: false,
+            has_stored_references: false,
+            faults: Faults::default(),
+            notes: Vec::new(),
         };
         let suffix = file.path.extension().and_then(|suffix| suffix.to_str());
-        match suffix {
-            Some("jsonl") => file.read_records(store)?,
-            Some("json") => file.read_rexrank(store)?,
+        let has_suffix =
+            |name: &str| suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(name));
+        match () {
+            () if has_suffix("jsonl") => file.read_records(store)?,
+            () if has_suffix("json") => file.read_rexrank(store)?,
             _ if is_table(&file.path)? => file.read_table(store)?,
             _ => file.read_rows(store)?,
         }
-        file.drop_duplicates();
+        // Each id is known.
+        file.lines = HashMap::new();
         Ok(file)
     }
 
-    /// The stored references of the run that the predictions are of, each with the place of its prediction.
-    pub fn stored_references(&self) -> impl Iterator<Item = (usize, ObjectKey)> + '_ {
-        let places = self.predictions.iter().enumerate();
-        places.filter_map(|(place, prediction)| Some((place, prediction.stored_reference.clone()?)))
-    }
-
-    /// Takes a reference of the run; none where the store does not have it, which is named.
+    /// Takes the references that the run's store has. `fetch` is asked for some at a time, and has none of what the store has not,
+    /// which is named.
     ///
     /// # Errors
-    /// There is no room for it.
-    pub fn take_reference(
+    /// An error of `fetch`, or there is no room.
+    pub fn take_references<E: From<TrainingError>>(
         &mut self,
-        place: usize,
-        text: Option<&str>,
         store: &mut TextStore,
-    ) -> Result<(), TrainingError> {
-        match text {
-            Some(text) if text.trim().is_empty() => {}
-            Some(text) => {
-                let span = store.add(text);
-                let span = span.map_err(TrainingError::io("store a text of", &self.path))?;
-                self.predictions[place].reference = Some(span);
+        mut fetch: impl FnMut(Vec<ObjectKey>) -> Result<Vec<Option<String>>, E>,
+    ) -> Result<(), E> {
+        let mut taken = StoredRows::new().map_err(temporary)?;
+        let mut gone = Vec::new();
+        for predictions in self.predictions.chunks(TAKEN) {
+            let mut predictions = predictions.map_err(temporary)?;
+            let keys = predictions.iter();
+            let keys = keys.filter_map(|prediction| prediction.stored_reference.clone());
+            let mut texts = fetch(keys.collect())?.into_iter();
+            for prediction in &mut predictions {
+                if prediction.stored_reference.is_some() {
+                    match texts.next().flatten() {
+                        Some(text) if text.trim().is_empty() => {}
+                        Some(text) => {
+                            prediction.reference = Some(store.add(&text).map_err(temporary)?);
+                        }
+                        None => gone.push((prediction.line, prediction.id.clone())),
+                    }
+                }
+                taken.add(prediction).map_err(temporary)?;
             }
-            None => {
-                let (id, line) = (
-                    self.predictions[place].id.clone(),
-                    self.predictions[place].line,
-                );
-                self.fault(line, &id, FaultKind::ReferenceGone, String::new());
-            }
+        }
+        self.predictions = taken;
+        for (line, id) in gone {
+            self.fault(line, &id, FaultKind::ReferenceGone, String::new());
         }
         Ok(())
     }
 
     /// Every id that a study may have, as a folder of reports may name it.
-    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        let names = self.predictions.iter().flat_map(Prediction::ids);
-        names.map(|id| comparable(id).to_owned())
+    ///
+    /// # Errors
+    /// The predictions cannot be read.
+    pub fn names(&self) -> Result<PredictionNames, TrainingError> {
+        let mut names = HashSet::new();
+        for prediction in self.predictions.iter() {
+            let prediction = prediction.map_err(temporary)?;
+            let all = prediction.names().into_iter().chain(prediction.ends());
+            names.extend(all.map(IdDigest::of));
+        }
+        Ok(PredictionNames(names))
+    }
+
+    /// Takes a prediction whose id no earlier one has.
+    fn push(&mut self, prediction: Prediction) -> Result<(), TrainingError> {
+        let digest = IdDigest::of(comparable(&prediction.id));
+        if let Some(&first) = self.lines.get(&digest) {
+            let detail = match first {
+                0 => "the first one is scored".to_owned(),
+                first => format!("line {first} has this id already, and is scored"),
+            };
+            let (line, id) = (prediction.line, prediction.id);
+            self.fault(line, &id, FaultKind::DuplicatePrediction, detail);
+            return Ok(());
+        }
+        let line = u32::try_from(prediction.line).unwrap_or(u32::MAX);
+        self.lines.insert(digest, line);
+        self.has_stored_references |= prediction.stored_reference.is_some();
+        self.predictions.add(&prediction).map_err(temporary)
     }
 
     fn read_records(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
@@ -181,19 +250,46 @@ impl PredictionFile {
             if read.map_err(TrainingError::io("read", &path))? == 0 {
                 break;
             }
-            let record: StudyRecord = serde_json::from_slice(&text).map_err(|error| {
-                TrainingError::line(&path, number, format!("not a study record: {error}"))
-            })?;
+            let line = utf_8(&text).map_err(|reason| TrainingError::line(&path, number, reason))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let record: StudyRecord = match serde_json::from_str(line) {
+                Ok(record) => record,
+                // A run that was killed leaves at most one broken line, its last.
+                Err(_) if !line.ends_with('\n') => {
+                    let reason = "the last line is cut: run the batch again, which writes it anew";
+                    self.fault(number, "", FaultKind::MalformedRow, reason.to_owned());
+                    break;
+                }
+                Err(error) => {
+                    let reason = format!("not a study record: {error}");
+                    return Err(TrainingError::line(&path, number, reason));
+                }
+            };
             let id = record.study.to_string();
             if let Some(error) = &record.error {
                 self.fault(number, &id, FaultKind::FailedStudy, error.to_string());
                 continue;
             }
             let report = match &record.report {
-                Some(report) => self.text(store, number, &id, report)?,
+                Some(report) => stored(store, report)?,
                 None => None,
             };
-            self.predictions.push(Prediction {
+            let probabilities = record.findings.as_ref().map(|findings| {
+                let mut all = [0.0; Finding::ALL.len()];
+                for finding in findings {
+                    all[finding.finding as usize] = finding.probability;
+                }
+                all
+            });
+            let is_one = |number: &f32| (0.0..=1.0).contains(number);
+            let whole = probabilities.filter(|all| all.iter().all(is_one));
+            if probabilities.is_some() && whole.is_none() {
+                self.fault(number, &id, FaultKind::NoProbability, String::new());
+            }
+            let probabilities = whole;
+            self.push(Prediction {
                 id,
                 study: String::new(),
                 line: number,
@@ -202,17 +298,13 @@ impl PredictionFile {
                 reference_labels: record.reference_labels.as_ref().map(labels),
                 stored_reference: record.reference,
                 reference: None,
-                probabilities: record.findings.as_ref().map(|findings| {
-                    let mut all = [0.0; Finding::ALL.len()];
-                    for finding in findings {
-                        all[finding.finding as usize] = finding.probability;
-                    }
-                    all
-                }),
+                probabilities,
                 agreement: record.consistency.map(|consistency| consistency.agreement),
                 split: record.split,
+                patient: None,
+                findings_are_given: record.given.contains_key(&Stage::Findings),
                 image: record.file,
-            });
+            })?;
         }
         Ok(())
     }
@@ -229,15 +321,16 @@ impl PredictionFile {
             self.has_references |= study.findings().is_some();
             let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
-            let text = self.text(store, line, id, report.as_deref().unwrap_or_default())?;
-            self.predictions.push(Prediction {
+            let text = stored(store, report.as_deref().unwrap_or_default())?;
+            self.push(Prediction {
                 id: id.clone(),
                 line,
                 text,
                 image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
                 split: rexrank_file::text(study.split.as_ref()),
+                patient: rexrank_file::text(study.subject_id.as_ref()),
                 ..Prediction::default()
-            });
+            })?;
         }
         Ok(())
     }
@@ -261,6 +354,7 @@ impl PredictionFile {
             _ => (None, id),
         };
         let (split, image) = (table.optional("split"), find(&["image", "file"]));
+        let patient = find(&PATIENT_COLUMNS);
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
             table.names()[column],
@@ -285,16 +379,17 @@ impl PredictionFile {
                 continue;
             };
             let cell = |column: Option<usize>| column.and_then(|column| row.cell(column));
-            let text = self.text(store, row.line, &study, text_cell(&row, column))?;
-            self.predictions.push(Prediction {
+            let text = stored(store, text_cell(&row, column))?;
+            self.push(Prediction {
                 id: study,
                 study: cell(of_study).unwrap_or_default().to_owned(),
                 line: row.line,
                 text,
                 image: cell(image).unwrap_or_default().to_owned(),
                 split: cell(split).map(str::to_owned),
+                patient: cell(patient).map(str::to_owned),
                 ..Prediction::default()
-            });
+            })?;
         }
     }
 
@@ -307,42 +402,19 @@ impl PredictionFile {
             let (line, text) = row.map_err(TrainingError::content(&path))?;
             let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
             let id = format!("row {}", place + 1);
-            let text = self.text(store, line, &id, text)?;
-            self.predictions.push(Prediction {
+            let text = stored(store, text)?;
+            self.push(Prediction {
                 id,
                 line,
                 text,
                 ..Prediction::default()
-            });
+            })?;
         }
         Ok(())
     }
 
-    fn drop_duplicates(&mut self) {
-        let mut lines = std::collections::HashMap::new();
-        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-        for prediction in std::mem::take(&mut self.predictions) {
-            match lines.get(comparable(&prediction.id)) {
-                Some(&first) => dropped.push((prediction, first)),
-                None => {
-                    lines.insert(comparable(&prediction.id).to_owned(), prediction.line);
-                    kept.push(prediction);
-                }
-            }
-        }
-        self.predictions = kept;
-        for (prediction, first) in dropped {
-            let detail = match first {
-                0 => "the first one is scored".to_owned(),
-                first => format!("line {first} has this id already, and is scored"),
-            };
-            let (line, id) = (prediction.line, prediction.id);
-            self.fault(line, &id, FaultKind::DuplicatePrediction, detail);
-        }
-    }
-
     fn fault(&mut self, line: u64, id: &str, kind: FaultKind, detail: String) {
-        self.faults.push(InputFault {
+        self.faults.add(InputFault {
             file: self.path.to_string_lossy().into(),
             line,
             id: id.to_owned(),
@@ -350,22 +422,15 @@ impl PredictionFile {
             detail,
         });
     }
+}
 
-    /// Stores a report; one without text is named.
-    fn text(
-        &mut self,
-        store: &mut TextStore,
-        line: u64,
-        id: &str,
-        text: &str,
-    ) -> Result<Option<Span>, TrainingError> {
-        if text.trim().is_empty() {
-            self.fault(line, id, FaultKind::EmptyPrediction, String::new());
-        }
-        let span = store.add(text);
-        span.map(Some)
-            .map_err(TrainingError::io("store a text of", &self.path))
-    }
+/// Stores a report; a blank one is empty.
+fn stored(store: &mut TextStore, text: &str) -> Result<Option<Span>, TrainingError> {
+    let text = match text.trim() {
+        "" => "",
+        _ => text,
+    };
+    store.add(text).map(Some).map_err(temporary)
 }
 
 /// The labels of a record; what it does not name is blank.

@@ -1,17 +1,22 @@
 //! What reports are compared with: texts, or labels of the findings, in tables, in ReXrank's JSON, or in a folder of reports.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Finding;
+use serde::{Deserialize, Serialize};
 
-use super::prediction_file::is_table;
+use super::names::{ends, whole};
+use super::prediction_file::{Prediction, PredictionNames, is_table};
 use super::stored_texts::{Span, TextStore};
-use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
+use super::{FaultKind, Faults, InputFault, comparable, rexrank_file, without_suffix};
 use crate::error::TrainingError;
-use crate::evaluation::label_source::LabelSource;
+use crate::evaluation::id_digest::IdDigest;
+use crate::evaluation::label_source::{LabelKind, LabelSource};
+use crate::evaluation::stored_rows::{StoredRows, temporary};
 use crate::evaluation::text_file::read_text;
 use crate::evaluation::text_rows::TextRows;
 use crate::prepare::FindingLabels;
@@ -31,7 +36,7 @@ pub enum ReferenceSection {
 }
 
 /// What is known of a study from the references.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ReferenceEntry {
     pub(super) id: String,
     pub(super) line: u64,
@@ -40,25 +45,40 @@ pub(super) struct ReferenceEntry {
     pub(super) patient: Option<String>,
     pub(super) split: Option<String>,
     pub(super) image: String,
-    pub(super) used: bool,
-    content: u64,
 }
 
 /// One file of references.
 #[derive(Debug)]
 pub(super) struct ReferenceFile {
     pub(super) path: PathBuf,
-    pub(super) entries: Vec<ReferenceEntry>,
+    pub(super) entries: StoredRows<ReferenceEntry>,
+    /// Whether a prediction belongs to an entry.
+    pub(super) used: Vec<bool>,
+    /// The hash of what an entry says.
+    contents: Vec<u64>,
     /// Places in `entries` by id.
-    keys: HashMap<String, u32>,
-    /// Ids that stand for rows which say different things, with the lines of two of them.
-    differing: HashMap<String, (u64, u64)>,
+    keys: HashMap<IdDigest, u32>,
+    /// Entries that share an id, by it.
+    repeated: HashMap<IdDigest, Repeated>,
+    /// Places by the end of a path; none where several entries' paths end so.
+    ends: HashMap<IdDigest, Option<u32>>,
+    /// Entries that a prediction goes by the end of a path of, with the prediction; none where several do.
+    taken: HashMap<u32, Option<IdDigest>>,
     pub(super) has_texts: bool,
     pub(super) has_labels: bool,
     /// Whose labels they are, where it has any.
     pub(super) labels_by: Option<LabelSource>,
     /// Whether rows have no ids and stand in the order of the predictions.
     pub(super) by_order: bool,
+}
+
+/// Entries of one id.
+#[derive(Clone, Debug)]
+pub(super) struct Repeated {
+    /// Where they are.
+    pub(super) places: Vec<u32>,
+    /// The first that says something else than the very first.
+    pub(super) differing: Option<u32>,
 }
 
 /// All references.
@@ -68,7 +88,7 @@ pub struct References {
     /// Findings that no table of labels has a label of; empty without one.
     pub unlabelled: Vec<Finding>,
     /// What is wrong with them.
-    pub faults: Vec<InputFault>,
+    pub faults: Faults,
     /// What to know about how they were read.
     pub notes: Vec<String>,
 }
@@ -76,13 +96,16 @@ pub struct References {
 /// What a look-up gives.
 pub(super) enum Found {
     Nothing,
-    Entry(usize),
-    /// Rows that differ, by line.
-    Differing(u64, u64),
+    Entry(u32),
+    /// The end of a path is the only name that leads there.
+    End(u32),
+    /// Rows of which some differ.
+    Differing(Repeated),
 }
 
 impl References {
-    /// Reads files of references. Of a folder of reports only those are read whose name is in `wanted`.
+    /// Reads files of references. Of a folder of reports only those are read whose name is in `wanted`, which is called for where
+    /// there is such a folder.
     ///
     /// # Errors
     /// No such file, a table without an id or without anything to compare with, or a column whose name is nearly that of a
@@ -90,25 +113,18 @@ impl References {
     pub fn read(
         paths: &[PathBuf],
         section: ReferenceSection,
-        wanted: &HashSet<String>,
+        wanted: impl Fn() -> Result<PredictionNames, TrainingError>,
         store: &mut TextStore,
     ) -> Result<Self, TrainingError> {
         let mut references = Self::default();
         let mut labelled = [false; Finding::ALL.len()];
         for path in paths {
-            let mut file = ReferenceFile {
-                path: path.clone(),
-                entries: Vec::new(),
-                keys: HashMap::new(),
-                differing: HashMap::new(),
-                has_texts: false,
-                has_labels: false,
-                labels_by: None,
-                by_order: false,
-            };
-            let is_json = path.extension().is_some_and(|suffix| suffix == "json");
+            let mut file = ReferenceFile::new(path)?;
+            let is_json = path
+                .extension()
+                .is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"));
             if path.is_dir() {
-                references.read_folder(&mut file, wanted, store)?;
+                references.read_folder(&mut file, &wanted()?, store)?;
             } else if is_json {
                 references.read_rexrank(&mut file, section, store)?;
             } else if is_table(path)? {
@@ -118,7 +134,7 @@ impl References {
             }
             references.files.push(file);
         }
-        if references.files.iter().any(|file| file.has_labels) {
+        if references.have_labels() {
             let missing = Finding::ALL.into_iter().zip(labelled);
             references.unlabelled = missing
                 .filter(|(_, labelled)| !labelled)
@@ -126,6 +142,21 @@ impl References {
                 .collect();
         }
         Ok(references)
+    }
+
+    /// Whether there are tables of labels, and CheXbert has labelled all of them.
+    pub fn are_labelled_by_chexbert(&self) -> bool {
+        let mut tables = self.files.iter().filter(|file| file.has_labels).peekable();
+        let is_chexberts = |file: &ReferenceFile| {
+            let source = file.labels_by.as_ref();
+            source.is_some_and(|source| source.kind == LabelKind::Chexbert)
+        };
+        tables.peek().is_some() && tables.all(is_chexberts)
+    }
+
+    /// Whether one of the files is a table of labels.
+    pub fn have_labels(&self) -> bool {
+        self.files.iter().any(|file| file.has_labels)
     }
 
     fn read_rexrank(
@@ -138,11 +169,19 @@ impl References {
         for (id, study) in rexrank_file::read(&file.path)? {
             let findings = study.findings();
             let text = match section {
-                ReferenceSection::Findings => findings.unwrap_or_default(),
+                ReferenceSection::Findings => {
+                    let is_there = |text: &String| radialog_schemas::table::cell(text).is_some();
+                    findings.filter(is_there).unwrap_or_default()
+                }
                 ReferenceSection::Whole => {
                     let impression = study.impression();
                     match (findings, impression) {
                         (None, None) => String::new(),
+                        (Some(findings), Some(impression))
+                            if findings.trim().is_empty() && impression.trim().is_empty() =>
+                        {
+                            String::new()
+                        }
                         // The benchmark's own script writes Python's `None` where a section is missing.
                         (findings, impression) => format!(
                             "Findings: {} Impression: {}",
@@ -192,7 +231,7 @@ impl References {
     fn read_folder(
         &mut self,
         file: &mut ReferenceFile,
-        wanted: &HashSet<String>,
+        wanted: &PredictionNames,
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
@@ -201,10 +240,16 @@ impl References {
         while let Some(folder) = folders.pop() {
             let entries = fs::read_dir(&folder).map_err(TrainingError::io("list", &folder))?;
             for entry in entries {
-                let path = entry.map_err(TrainingError::io("list", &folder))?.path();
-                if path.is_dir() {
+                let entry = entry.map_err(TrainingError::io("list", &folder))?;
+                let kind = entry
+                    .file_type()
+                    .map_err(TrainingError::io("list", &folder))?;
+                let path = entry.path();
+                let is_text = |suffix: &OsStr| suffix.eq_ignore_ascii_case("txt");
+                // A link to a folder may lead back to this one.
+                if kind.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|suffix| suffix == "txt") {
+                } else if path.extension().is_some_and(is_text) && path.is_file() {
                     reports.push(path);
                 }
             }
@@ -217,9 +262,11 @@ impl References {
         }
         reports.sort_unstable();
         for path in reports {
-            let id = stem(&path.to_string_lossy()).to_owned();
+            let inside = path.strip_prefix(&file.path).unwrap_or(&path);
+            let name = inside.to_string_lossy().into_owned();
+            let id = without_suffix(&name).to_owned();
             let mut findings = String::new();
-            if wanted.contains(comparable(&id)) {
+            if wanted.has(&name) {
                 match read_text(&path) {
                     Ok(text) => findings = Report::of(&text).findings,
                     Err(error @ TrainingError::Content { .. }) => {
@@ -237,7 +284,7 @@ impl References {
                 patient: patient.filter(|name| name.len() == 9 && name.starts_with('p')),
                 ..ReferenceEntry::default()
             };
-            file.add(entry, &findings, vec![id], store)?;
+            file.add(entry, &findings, vec![name], store)?;
         }
         self.notes.push(format!(
             "reference texts are the findings sections of the reports below {}",
@@ -254,7 +301,7 @@ impl References {
         kind: FaultKind,
         detail: String,
     ) {
-        self.faults.push(InputFault {
+        self.faults.add(InputFault {
             file: file.path.to_string_lossy().into(),
             line,
             id: id.to_owned(),
@@ -265,6 +312,23 @@ impl References {
 }
 
 impl ReferenceFile {
+    fn new(path: &Path) -> Result<Self, TrainingError> {
+        Ok(Self {
+            path: path.to_owned(),
+            entries: StoredRows::new().map_err(temporary)?,
+            used: Vec::new(),
+            contents: Vec::new(),
+            keys: HashMap::new(),
+            repeated: HashMap::new(),
+            ends: HashMap::new(),
+            taken: HashMap::new(),
+            has_texts: false,
+            has_labels: false,
+            labels_by: None,
+            by_order: false,
+        })
+    }
+
     fn add(
         &mut self,
         mut entry: ReferenceEntry,
@@ -273,24 +337,27 @@ impl ReferenceFile {
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         if !text.trim().is_empty() {
-            let span = store.add(text);
-            entry.text = Some(span.map_err(TrainingError::io("store a text of", &self.path))?);
+            entry.text = Some(store.add(text).map_err(temporary)?);
         }
         let mut hasher = DefaultHasher::new();
         (text, entry.labels).hash(&mut hasher);
-        entry.content = hasher.finish();
+        let content = hasher.finish();
         let place = self.entries.len() as u32;
-        for key in keys {
-            let key = comparable(&key).to_owned();
+        let names = keys.iter().flat_map(|key| [comparable(key), whole(key)]);
+        for key in names.map(IdDigest::of) {
             match self.keys.get(&key) {
                 // A row's id and its image's name are often the same.
                 Some(&other) if other == place => {}
                 Some(&other) => {
-                    let other = &self.entries[other as usize];
-                    if other.content != entry.content {
-                        self.differing
-                            .entry(key)
-                            .or_insert((other.line, entry.line));
+                    let repeated = self.repeated.entry(key).or_insert_with(|| Repeated {
+                        places: vec![other],
+                        differing: None,
+                    });
+                    if repeated.places.last() != Some(&place) {
+                        repeated.places.push(place);
+                    }
+                    if repeated.differing.is_none() && self.contents[other as usize] != content {
+                        repeated.differing = Some(place);
                     }
                 }
                 None => {
@@ -298,21 +365,65 @@ impl ReferenceFile {
                 }
             }
         }
-        self.entries.push(entry);
+        for end in keys.iter().flat_map(|key| ends(key)) {
+            let known = self.ends.entry(IdDigest::of(end)).or_insert(Some(place));
+            if *known != Some(place) {
+                *known = None;
+            }
+        }
+        self.entries.add(&entry).map_err(temporary)?;
+        self.contents.push(content);
+        self.used.push(false);
         Ok(())
     }
 
-    /// Looks for a study by the ids that it may have here, the best first.
-    pub(super) fn find(&self, ids: &[&str]) -> Found {
-        for id in ids {
-            let id = comparable(id);
-            if let Some(&(first, second)) = self.differing.get(id) {
-                return Found::Differing(first, second);
+    /// Looks for a study by the names that it may have here, the best first.
+    pub(super) fn find(&self, prediction: &Prediction) -> Found {
+        let names: Vec<IdDigest> = prediction.names().into_iter().map(IdDigest::of).collect();
+        for name in &names {
+            match self.named(name) {
+                Found::Nothing => {}
+                found => return found,
             }
-            if let Some(&place) = self.keys.get(id) {
-                return Found::Entry(place as usize);
+        }
+        for name in &names {
+            if let Some(Some(place)) = self.ends.get(name) {
+                return Found::End(*place);
+            }
+        }
+        for end in prediction.ends() {
+            match self.named(&IdDigest::of(end)) {
+                Found::Nothing => {}
+                Found::Entry(place) => return Found::End(place),
+                found => return found,
             }
         }
         Found::Nothing
+    }
+
+    fn named(&self, name: &IdDigest) -> Found {
+        let repeated = self.repeated.get(name);
+        if let Some(repeated) = repeated.filter(|repeated| repeated.differing.is_some()) {
+            return Found::Differing(repeated.clone());
+        }
+        self.keys
+            .get(name)
+            .map_or(Found::Nothing, |place| Found::Entry(*place))
+    }
+
+    /// Notes which entry a prediction goes by the end of a path of: where several do, nobody can say whose it is.
+    pub(super) fn note(&mut self, prediction: &Prediction) {
+        if let Found::End(place) = self.find(prediction) {
+            let prediction = IdDigest::of(&prediction.id);
+            let taken = self.taken.entry(place).or_insert(Some(prediction));
+            if *taken != Some(prediction) {
+                *taken = None;
+            }
+        }
+    }
+
+    /// Whether several predictions go by the end of a path of this entry.
+    pub(super) fn is_of_several(&self, place: u32) -> bool {
+        self.taken.get(&place) == Some(&None)
     }
 }

@@ -4,13 +4,17 @@ use radialog_schemas::{Finding, Label};
 
 use super::matching::{Corpus, MatchedStudy};
 use crate::error::TrainingError;
+use crate::evaluation::stored_rows::temporary;
 use crate::prepare::FindingLabels;
 
 impl Corpus {
     /// Keeps the first `limit` studies.
-    pub fn limit(&mut self, limit: usize) {
+    ///
+    /// # Errors
+    /// They cannot be stored.
+    pub fn limit(&mut self, limit: usize) -> Result<(), TrainingError> {
         self.not_selected += self.studies.len().saturating_sub(limit) as u64;
-        self.studies.truncate(limit);
+        self.studies.truncate(limit).map_err(temporary)
     }
 
     /// Keeps every study with a finding and, in order, about a thirteenth as many without, as the original's test program
@@ -21,31 +25,27 @@ impl Corpus {
     /// No study has labels.
     pub fn stratify(&mut self) -> Result<(), TrainingError> {
         let labels = |study: &MatchedStudy| study.reference_labels.as_ref().map(has_finding);
-        let first = self.studies.first();
-        if let Some(first) = first.filter(|_| self.studies.iter().all(|s| labels(s).is_none())) {
+        let (mut with, mut labelled, mut first) = (0, false, None);
+        for study in self.studies.iter() {
+            let study = study.map_err(temporary)?;
+            labelled |= labels(&study).is_some();
+            with += u64::from(labels(&study) == Some(true));
+            first.get_or_insert(study.id);
+        }
+        if let (Some(first), false) = (first, labelled) {
             return Err(TrainingError::Empty(format!(
-                "a stratified selection needs labels of the references, and '{}' has none: give a table of labels, or a bundle \
-                 that labels them (--bundle)",
-                first.id
+                "a stratified selection needs labels of the references, and '{first}' has none: give a table of labels, or a bundle \
+                 that labels them (--bundle)"
             )));
         }
-        let with = self
-            .studies
-            .iter()
-            .filter(|s| labels(s) == Some(true))
-            .count();
-        let mut without = kept_without(with as u64);
-        for study in std::mem::take(&mut self.studies) {
-            match labels(&study) {
-                None => self.name_unlabelled(&study),
-                Some(false) if without == 0 => self.not_selected += 1,
-                Some(has_finding) => {
-                    without -= u64::from(!has_finding);
-                    self.studies.push(study);
-                }
-            }
-        }
-        Ok(())
+        let mut without = kept_without(with);
+        let selected = self.select(|study| {
+            let has_finding = labels(study)?;
+            let wanted = has_finding || without > 0;
+            without -= u64::from(wanted && !has_finding);
+            Some(wanted)
+        });
+        selected.map_err(temporary)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{CLASSES, FindingCounts, FindingScores, Said, Truth};
 use crate::evaluation::bootstrap::{Bootstrap, Estimate, Resampling};
 use crate::evaluation::clinical::Rates;
+use crate::evaluation::text_scores::protocol::Better;
 
 /// A name, and the score that it is of.
 type Score<T> = (&'static str, fn(&T) -> f64);
@@ -40,8 +41,10 @@ pub struct PairedAnswers {
 /// One score of both sides with 95 % intervals over patients.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairedEstimate {
-    /// The score; higher is better.
+    /// The score.
     pub name: String,
+    /// Which values are good, of both sides and of the difference.
+    pub better: Better,
     /// The one finding that it is of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
@@ -62,6 +65,8 @@ impl PairedEstimate {
     ) -> Option<Self> {
         Some(Self {
             name: name.to_owned(),
+            // Of whatever is scored here, more is better.
+            better: Better::Higher,
             finding,
             first: first?,
             second: second?,

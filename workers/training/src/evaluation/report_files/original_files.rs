@@ -12,6 +12,7 @@ use crate::evaluation::original_files::{
     OriginalFiles, OriginalScore, make_folder_of, report_lines,
 };
 use crate::evaluation::report_scores::{Metric, MetricGroup};
+use crate::evaluation::stored_rows::temporary;
 use crate::prepare::CsvOutput;
 
 /// The files that are written below a folder for a run of this name.
@@ -34,8 +35,11 @@ pub fn write_original_files(
     make_folder_of(&texts)?;
     write_texts(&texts, evaluated)?;
     let mut written = vec![texts];
-    let mut studies = evaluated.corpus.studies.iter();
-    if studies.any(|study| study.labels.is_some()) {
+    let mut has_labels = false;
+    for study in evaluated.corpus.studies.iter() {
+        has_labels |= study.map_err(temporary)?.labels.is_some();
+    }
+    if has_labels {
         let labels = files.labels();
         write_labels(&labels, evaluated)?;
         written.push(labels);
@@ -57,19 +61,15 @@ pub fn write_original_files(
 
 fn report(study: &MatchedStudy, evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingError> {
     let text = study.prediction.map(|span| evaluated.texts.read(span));
-    let text = text.transpose();
-    let text = text.map_err(TrainingError::io(
-        "read texts of",
-        "a temporary file".as_ref(),
-    ))?;
+    let text = text.transpose().map_err(temporary)?;
     Ok(text.unwrap_or_default())
 }
 
 /// A text a line, between quotes and without any of its own.
 fn write_texts(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
     let mut file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
-    for study in &evaluated.corpus.studies {
-        let text = report(study, evaluated)?.replace('"', "");
+    for study in evaluated.corpus.studies.iter() {
+        let text = report(&study.map_err(temporary)?, evaluated)?.replace('"', "");
         let written = std::io::Write::write_all(&mut file, format!("\"{text}\"\n").as_bytes());
         written.map_err(TrainingError::io("write", path))?;
     }
@@ -80,8 +80,9 @@ fn write_texts(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), Trai
 fn write_labels(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
     let names = Finding::chexbert_order().map(Finding::name);
     let mut table = CsvOutput::create_as_pandas(path, std::iter::once("findings").chain(names))?;
-    for study in &evaluated.corpus.studies {
-        let text = report(study, evaluated)?;
+    for study in evaluated.corpus.studies.iter() {
+        let study = study.map_err(temporary)?;
+        let text = report(&study, evaluated)?;
         let labels = study.labels.unwrap_or([Label::Blank; Finding::ALL.len()]);
         let cells = Finding::chexbert_order().map(|finding| labels[finding as usize].csv_value());
         table.row(std::iter::once(text.as_str()).chain(cells))?;

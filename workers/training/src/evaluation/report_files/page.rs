@@ -1,14 +1,16 @@
 //! The evaluation as one HTML page that needs nothing else: no script, no address, images and style within.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 
 use radialog_schemas::Finding;
 
 use super::EvaluatedReports;
 use super::published::{self, Ours};
 use crate::error::TrainingError;
-use crate::evaluation::corpus::FaultKind;
-use crate::evaluation::report_scores::{Comparison, MetricGroup};
+use crate::evaluation::report_scores::{Comparison, MetricGroup, StoredScores};
+use crate::evaluation::stored_rows::temporary;
 
 mod charts;
 mod comparisons;
@@ -17,7 +19,7 @@ mod review;
 mod scores;
 
 /// So many faults are listed; all of them are in the table beside the page.
-const LISTED: usize = 20;
+const LISTED: u64 = 20;
 
 /// Makes the page.
 ///
@@ -30,14 +32,15 @@ pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingE
         name = escaped(&evaluated.name),
         style = include_str!("page/style.css"),
     );
-    head(&mut page, evaluated);
+    head(&mut page, evaluated)?;
     for group in MetricGroup::ALL {
         scores::write(&mut page, evaluated, group);
     }
     comparisons::write(&mut page, evaluated)?;
-    lengths(&mut page, evaluated);
+    let counts = StudyCounts::of(&evaluated.scores.studies).map_err(temporary)?;
+    lengths(&mut page, &counts);
     calibration(&mut page, evaluated);
-    disagreement(&mut page, evaluated);
+    disagreement(&mut page, &counts);
     if let Some(set_asides) = &evaluated.scores.set_asides {
         review::write(&mut page, set_asides);
     }
@@ -68,7 +71,7 @@ fn escaped(text: &str) -> String {
 
 // Writing to a String cannot fail, so that what `write!` returns is dropped below.
 
-fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
+fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
     let (corpus, totals) = (evaluated.corpus, &evaluated.scores.totals);
     let _ = write!(
         page,
@@ -98,20 +101,19 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     }
     *page += "</ul>\n";
     if corpus.faults.is_empty() {
-        return;
+        return Ok(());
     }
     *page += "<h2>What is wrong with the files</h2>\n<ul>\n";
-    let mut kinds: Vec<FaultKind> = corpus.faults.iter().map(|fault| fault.kind).collect();
-    kinds.sort_unstable();
-    for kind in kinds.chunk_by(|a, b| a == b) {
-        let _ = writeln!(page, "<li>{} {}</li>", kind.len(), kind[0].words());
+    for (kind, faults) in corpus.faults.kinds() {
+        let _ = writeln!(page, "<li>{} {}</li>", faults.count, kind.words());
     }
     let _ = write!(
         page,
         "</ul>\n<details><summary class=\"muted\">The first {}</summary>\n<ul class=\"muted\">\n",
         corpus.faults.len().min(LISTED)
     );
-    for fault in corpus.faults.iter().take(LISTED) {
+    for fault in corpus.faults.iter().take(LISTED as usize) {
+        let fault = fault.map_err(temporary)?;
         let _ = writeln!(
             page,
             "<li>{}: {}</li>",
@@ -120,33 +122,67 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) {
         );
     }
     *page += "</ul></details>\n";
+    Ok(())
 }
 
-fn lengths(page: &mut String, evaluated: &EvaluatedReports<'_>) {
-    let (generated, references): (Vec<u32>, Vec<u32>) = evaluated
-        .scores
-        .studies
-        .iter()
-        .filter_map(|study| study.text.as_ref())
-        .map(|text| text.bleu.lengths())
-        .map(|(words, reference_words)| (words as u32, reference_words as u32))
-        .unzip();
+/// What the page counts of the studies' scores.
+#[derive(Default)]
+struct StudyCounts {
+    /// How many generated reports have so many words, and how many references.
+    lengths: [BTreeMap<u64, u64>; 2],
+    /// Studies whose classifier and report can be compared, and those in which they differ.
+    compared: u64,
+    differing: u64,
+    /// Studies in which the classifier sees a finding that the report does not state, and the other way round.
+    seen: [u64; Finding::ALL.len()],
+    stated: [u64; Finding::ALL.len()],
+}
+
+impl StudyCounts {
+    fn of(studies: &StoredScores) -> io::Result<Self> {
+        let mut counts = Self::default();
+        for study in studies.iter() {
+            let study = study?;
+            if let Some(text) = &study.text {
+                let (words, reference_words) = text.bleu.lengths();
+                for (lengths, words) in counts.lengths.iter_mut().zip([words, reference_words]) {
+                    *lengths.entry(words).or_default() += 1;
+                }
+            }
+            let Some((seen, stated)) = &study.disagreement else {
+                continue;
+            };
+            counts.compared += 1;
+            counts.differing += u64::from(seen.iter().chain(stated).any(|flag| *flag));
+            for (flags, counts) in [(seen, &mut counts.seen), (stated, &mut counts.stated)] {
+                for (flag, count) in flags.iter().zip(counts) {
+                    *count += u64::from(*flag);
+                }
+            }
+        }
+        Ok(counts)
+    }
+}
+
+fn lengths(page: &mut String, counts: &StudyCounts) {
+    let [generated, references] = &counts.lengths;
     if generated.is_empty() {
         return;
     }
-    let mean = |lengths: &[u32]| {
-        lengths.iter().map(|length| f64::from(*length)).sum::<f64>() / lengths.len() as f64
+    let mean = |lengths: &BTreeMap<u64, u64>| {
+        let words: u64 = lengths.iter().map(|(length, texts)| length * texts).sum();
+        words as f64 / lengths.values().sum::<u64>() as f64
     };
     let _ = write!(
         page,
         "<h2>Lengths</h2>\n<figure><figcaption><span class=\"key first\"></span>generated reports ({:.1} words on average) <span class=\"key \
          second\"></span>references ({:.1})</figcaption>\n{}</figure>\n",
-        mean(&generated),
-        mean(&references),
+        mean(generated),
+        mean(references),
         charts::histogram(
             "Lengths of reports and references in words",
-            &generated,
-            &references
+            generated,
+            references
         )
     );
 }
@@ -165,31 +201,20 @@ fn calibration(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     );
 }
 
-fn disagreement(page: &mut String, evaluated: &EvaluatedReports<'_>) {
-    let studies: Vec<_> = evaluated
-        .scores
-        .studies
-        .iter()
-        .filter_map(|study| study.disagreement.as_ref())
-        .collect();
-    if studies.is_empty() {
+fn disagreement(page: &mut String, counts: &StudyCounts) {
+    if counts.compared == 0 {
         return;
     }
-    let any = studies
-        .iter()
-        .filter(|(seen, stated)| seen.iter().chain(stated).any(|flag| *flag))
-        .count();
     let _ = write!(
         page,
-        "<h2>Classifier and report</h2>\n<p>In {any} of {} studies they disagree: the classifier sees a finding that the report does not \
+        "<h2>Classifier and report</h2>\n<p>In {} of {} studies they disagree: the classifier sees a finding that the report does not \
          state, or the other way round.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th class=\"number\">seen, not stated</th><th \
          class=\"number\">stated, not seen</th></tr>\n",
-        studies.len()
+        counts.differing, counts.compared
     );
     for finding in Finding::ALL {
         let class = finding as usize;
-        let seen = studies.iter().filter(|(seen, _)| seen[class]).count();
-        let stated = studies.iter().filter(|(_, stated)| stated[class]).count();
+        let (seen, stated) = (counts.seen[class], counts.stated[class]);
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td class=\"number\">{seen}</td><td class=\"number\">{stated}</td></tr>",
@@ -211,11 +236,16 @@ fn compared(page: &mut String, comparison: &Comparison) {
         comparison.only.1,
         comparison.exchanges
     );
+    let mut group = None;
     for compared in comparison
         .metrics
         .iter()
         .filter(|compared| compared.metric.finding.is_none())
     {
+        if group.replace(compared.metric.group) != Some(compared.metric.group) {
+            let title = compared.metric.group.title();
+            let _ = writeln!(page, "<tr><th colspan=\"6\">{title}</th></tr>");
+        }
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td>{}</td><td>{}</td></tr>",

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
+use radialog_schemas::Finding;
+
 use super::EvaluatedReports;
 use crate::evaluation::bootstrap::Estimate;
-use crate::evaluation::report_scores::MetricGroup;
+use crate::evaluation::clinical::UncertainAs;
+use crate::evaluation::report_scores::{BlankAs, MetricGroup};
 use crate::evaluation::text_scores::protocol::TextProtocol;
 
 /// The scores that are published, in percent.
@@ -143,6 +146,24 @@ pub(super) fn caution(evaluated: &EvaluatedReports<'_>) -> String {
             sources.truth_words()
         );
     }
+    if labelled > 0 && evaluated.options.uncertain == UncertainAs::Positive {
+        caution += " CE here counts uncertain findings as positive, the published one as negative: they cannot be compared.";
+    }
+    let counts = &evaluated.scores.totals.reports;
+    let unknown = Finding::ALL
+        .iter()
+        .filter(|finding| counts.known(**finding) == 0);
+    let unknown = unknown.count();
+    if labelled > 0 && unknown > 0 {
+        let _ = write!(
+            caution,
+            " CE here leaves out {unknown} findings without a label, the published one is of all 14: they cannot be compared."
+        );
+    }
+    if labelled > 0 && evaluated.options.blank == BlankAs::Unknown {
+        caution += " CE here leaves out blank labels, which the published one counts as negative: they cannot be compared.";
+    }
+    caution += " BERTScore is published, too (0.36 to 0.40), and not computed here.";
     if has_texts && !evaluated.options.scorer.meteor().is_complete() {
         caution += " METEOR here matches by form and stem only (--meteor names its data), the published one by synonyms and paraphrases, too.";
     }

@@ -8,6 +8,7 @@ use super::{EvaluatedReports, FAULTS_FILE};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Corpus;
 use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::stored_rows::temporary;
 use crate::evaluation::text_scores::protocol::TextProtocol;
 use crate::prepare::CsvOutput;
 
@@ -28,14 +29,14 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
         "sentences",
         "comparing_sentences",
         "agreement",
+        "radgraph_f1",
+        "radcliq_v1",
+        "line",
     ]);
     let mut table = CsvOutput::create(path, names)?;
-    for (study, scores) in evaluated
-        .corpus
-        .studies
-        .iter()
-        .zip(&evaluated.scores.studies)
-    {
+    let studies = evaluated.corpus.studies.iter();
+    for (study, scores) in studies.zip(evaluated.scores.studies.iter()) {
+        let (study, scores) = (study.map_err(temporary)?, scores.map_err(temporary)?);
         let mut cells = vec![study.id.clone(), study.patient.to_string()];
         match &scores.text {
             Some(text) => {
@@ -45,13 +46,16 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
             }
             None => cells.resize(cells.len() + 2 + texts.len(), String::new()),
         }
-        label_cells(scores, &mut cells);
+        label_cells(&scores, &mut cells);
         let comparisons = scores.comparisons;
         let or_empty = |count: Option<u64>| count.map_or_else(String::new, |n| n.to_string());
         cells.extend([
             or_empty(comparisons.map(|counts| counts.sentences)),
             or_empty(comparisons.map(|counts| counts.comparing_sentences)),
             scores.agreement.map_or_else(String::new, decimal),
+            scores.radgraph_f1.map_or_else(String::new, decimal),
+            scores.radcliq_v1.map_or_else(String::new, decimal),
+            study.line.to_string(),
         ]);
         table.row(cells.iter().map(String::as_str))?;
     }
@@ -109,7 +113,8 @@ fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
 pub fn write_faults(folder: &Path, corpus: &Corpus) -> Result<(), TrainingError> {
     let names = ["file", "line", "id", "fault", "scored", "detail"];
     let mut table = CsvOutput::create(&folder.join(FAULTS_FILE), names)?;
-    for fault in &corpus.faults {
+    for fault in corpus.faults.iter() {
+        let fault = fault.map_err(temporary)?;
         let line = fault.line.to_string();
         let scored = if fault.kind.is_scored() { "yes" } else { "no" };
         table.row([

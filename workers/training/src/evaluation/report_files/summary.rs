@@ -53,10 +53,8 @@ struct Counts {
 impl<'a> Summary<'a> {
     pub(super) fn of(evaluated: &'a EvaluatedReports<'a>) -> Self {
         let (corpus, totals) = (evaluated.corpus, &evaluated.scores.totals);
-        let mut faults = BTreeMap::new();
-        for fault in &corpus.faults {
-            *faults.entry(fault.kind).or_insert(0) += 1;
-        }
+        let faults = corpus.faults.kinds().iter();
+        let faults = faults.map(|(kind, faults)| (*kind, faults.count)).collect();
         let mut notes = corpus.notes.clone();
         notes.extend(evaluated.notes());
         notes.push(evaluated.resampled());

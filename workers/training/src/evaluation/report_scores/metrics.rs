@@ -3,9 +3,10 @@
 use radialog_schemas::Finding;
 use serde::Serialize;
 
-use super::{Better, Estimate, ScoreOptions, TextScorer, Totals};
+use super::{Better, CLASSES, Estimate, ScoreOptions, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
 use crate::evaluation::label_source::LabelSources;
+use crate::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 use crate::evaluation::text_scores::protocol::TextScore;
 
 /// What a score is of.
@@ -86,6 +87,17 @@ impl MetricSet {
             UncertainAs::Positive => "positive",
         };
         let (reports, truth) = (sources.report_words(), sources.truth_words());
+        // Means of fewer findings are other means.
+        let of_findings = |counts: &LabelCounts| {
+            let known = Finding::ALL
+                .iter()
+                .filter(|finding| counts.known(**finding) > 0);
+            match known.count() {
+                0 | CLASSES => String::new(),
+                known => format!("; of {known} of {CLASSES} findings, the others have no label"),
+            }
+        };
+        let (of_reports, of_images) = (of_findings(&totals.reports), of_findings(&totals.findings));
         Self {
             has_labels: totals.labelled > 0,
             has_findings: totals.classified > 0,
@@ -94,12 +106,12 @@ impl MetricSet {
             has_comparisons: totals.comparisons.reports > 0,
             text: options.scorer.scores(&totals.text),
             scorer: options.scorer.clone(),
-            labels: format!("{reports}; truth: {truth}; uncertain as {uncertain}"),
+            labels: format!("{reports}; truth: {truth}; uncertain as {uncertain}{of_reports}"),
             findings: format!(
-                "classifier, probability over 0.5; truth: {truth}; uncertain as {uncertain}"
+                "classifier, probability over 0.5; truth: {truth}; uncertain as {uncertain}{of_images}"
             ),
             ranking: format!(
-                "classifier's probabilities; truth: {truth}; uncertain as {uncertain}"
+                "classifier's probabilities; truth: {truth}; uncertain as {uncertain}{of_images}"
             ),
             severity: format!("weights of this project, not validated; truth: {truth}"),
         }
@@ -167,6 +179,12 @@ impl MetricSet {
         for (metric, estimate) in metrics.iter_mut().zip(estimates) {
             metric.estimate = estimate;
         }
+        let is_inverse = |metric: &Metric| metric.name == INVERSE_RADCLIQ;
+        if let Some(place) = metrics.iter().position(is_inverse) {
+            // It follows what it is the inverse of.
+            let radcliq = metrics[place - 1].estimate;
+            metrics[place].estimate = inverse_of(radcliq, metrics[place].estimate);
+        }
         metrics
     }
 
@@ -208,7 +226,7 @@ impl MetricSet {
             add(
                 MetricGroup::Text,
                 annotations,
-                "1/RadCliQ-v1",
+                INVERSE_RADCLIQ,
                 Better::Higher,
                 None,
             );

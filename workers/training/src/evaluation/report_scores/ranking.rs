@@ -1,21 +1,45 @@
 //! How well the classifier's probabilities rank and state: area under the ROC curve, Brier score and calibration.
 
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
 use serde::Serialize;
 
-use super::{CLASSES, StudyScores};
+use super::stored_scores::StoredScores;
+use super::{CLASSES, StudyScores, Totals};
 
 /// Bins of a reliability diagram.
 const BINS: usize = 10;
+/// Bytes of an image of a ranking.
+const IMAGE: usize = size_of::<u32>();
+/// Images that are read at a time.
+const READ: usize = 1 << 14;
+/// Marks an image that has the finding, beside the number of its study.
+const TRUE: u32 = 1 << 31;
+/// Marks an image with the same probability as the one before.
+const EQUAL: u32 = 1 << 30;
 
-/// The probabilities of the images whose labels are known, by finding, the least first; sorted once for all resamples.
+/// The images whose labels are known, by finding, those with the least probability first; sorted once for all resamples, and in a
+/// file without a name, so that memory does not grow with them.
 pub(super) struct Ranking {
-    findings: Vec<Vec<RankedImage>>,
+    file: File,
+    /// The images of each finding.
+    findings: Vec<Range<usize>>,
 }
 
-struct RankedImage {
-    study: u32,
-    probability: f32,
-    truth: bool,
+/// The images of a ranking that were seen so far, each as often as its weight says.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Without the finding, with a lower probability.
+    below: f64,
+    /// Pairs of an image with the finding and one without that are in order; ties count half.
+    pairs: f64,
+    /// With the finding.
+    positives: f64,
+    /// Of the probability that is being read: with the finding, and without.
+    equal: (f64, f64),
 }
 
 /// How often findings of a probability are there.
@@ -40,104 +64,145 @@ pub struct CalibrationBin {
 }
 
 impl Ranking {
-    pub(super) fn of(studies: &[StudyScores]) -> Self {
-        let images = |class: usize| {
-            let mut images: Vec<RankedImage> = studies
-                .iter()
-                .enumerate()
-                .filter_map(|(study, scores)| {
-                    let (truth, _) = scores.findings.as_ref()?;
-                    Some(RankedImage {
-                        study: study as u32,
-                        probability: scores.probabilities?[class],
-                        truth: truth[class]?,
-                    })
-                })
-                .collect();
-            images.sort_by(|a, b| a.probability.total_cmp(&b.probability));
-            images
-        };
-        Self {
-            findings: (0..CLASSES).map(images).collect(),
+    pub(super) fn of(studies: &StoredScores) -> io::Result<Self> {
+        if studies.len() >= EQUAL as usize {
+            return Err(io::Error::other("more studies than can be ranked"));
         }
+        let mut file = BufWriter::new(tempfile::tempfile()?);
+        let (mut findings, mut begin) = (Vec::with_capacity(CLASSES), 0);
+        for class in 0..CLASSES {
+            let mut images: Vec<(f32, u32)> = Vec::new();
+            for (study, scores) in studies.iter().enumerate() {
+                let scores = scores?;
+                let truth = scores.findings.and_then(|(truth, _)| truth[class]);
+                if let (Some(truth), Some(probabilities)) = (truth, scores.probabilities) {
+                    let truth = if truth { TRUE } else { 0 };
+                    images.push((probabilities[class], study as u32 | truth));
+                }
+            }
+            images.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut before = None;
+            for (probability, image) in &images {
+                let equal = match before == Some(*probability) {
+                    true => EQUAL,
+                    false => 0,
+                };
+                before = Some(*probability);
+                file.write_all(&(image | equal).to_le_bytes())?;
+            }
+            findings.push(begin..begin + images.len());
+            begin += images.len();
+        }
+        let file = file.into_inner();
+        Ok(Self {
+            file: file.map_err(io::IntoInnerError::into_error)?,
+            findings,
+        })
     }
 
-    /// Macro AUC, Brier score, and the AUC of each finding, where a study counts as often as its weight says; NaN where a score is
+    /// For each of these weights, by which a study counts so many times: macro AUC, and the AUC of each finding; NaN where one is
     /// not defined.
-    pub(super) fn values(&self, weights: &[u32]) -> Vec<f64> {
-        let aucs: Vec<f64> = self
-            .findings
-            .iter()
-            .map(|images| auc(images, weights))
-            .collect();
-        let defined: Vec<f64> = aucs.iter().copied().filter(|auc| !auc.is_nan()).collect();
-        let (mut error, mut answers) = (0.0, 0.0);
-        for image in self.findings.iter().flatten() {
-            let weight = f64::from(weights[image.study as usize]);
-            let distance = f64::from(image.probability) - f64::from(u8::from(image.truth));
-            error += weight * distance * distance;
-            answers += weight;
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn aucs(&self, weights: &[Vec<u32>]) -> io::Result<Vec<(f64, [f64; CLASSES])>> {
+        let mut aucs = vec![[f64::NAN; CLASSES]; weights.len()];
+        let mut bytes = vec![0; READ * IMAGE];
+        for (class, images) in self.findings.iter().enumerate() {
+            let mut seen = vec![Seen::default(); weights.len()];
+            for begin in images.clone().step_by(READ) {
+                let bytes = &mut bytes[..(images.end - begin).min(READ) * IMAGE];
+                self.file.read_exact_at(bytes, (begin * IMAGE) as u64)?;
+                for image in bytes.as_chunks::<IMAGE>().0 {
+                    let image = u32::from_le_bytes(*image);
+                    let study = (image & !(TRUE | EQUAL)) as usize;
+                    for (seen, weights) in seen.iter_mut().zip(weights) {
+                        seen.see(image, f64::from(weights[study]));
+                    }
+                }
+            }
+            for (aucs, seen) in aucs.iter_mut().zip(seen) {
+                aucs[class] = seen.auc();
+            }
         }
-        let macro_auc = defined.iter().sum::<f64>() / defined.len() as f64;
-        let mut values = vec![macro_auc, error / answers];
-        values.extend(aucs);
-        values
+        let with_mean = |aucs: [f64; CLASSES]| {
+            let defined = aucs.iter().filter(|auc| !auc.is_nan());
+            let (sum, count) =
+                defined.fold((0.0, 0_u32), |(sum, count), auc| (sum + auc, count + 1));
+            (sum / f64::from(count), aucs)
+        };
+        Ok(aucs.into_iter().map(with_mean).collect())
     }
 }
 
-/// The share of pairs of an image with the finding and one without that are in order; ties count half.
-fn auc(images: &[RankedImage], weights: &[u32]) -> f64 {
-    let (mut below, mut pairs, mut positives) = (0.0, 0.0, 0.0);
-    for equal in images.chunk_by(|a, b| a.probability == b.probability) {
-        let (mut with, mut without) = (0.0, 0.0);
-        for image in equal {
-            let weight = f64::from(weights[image.study as usize]);
-            if image.truth {
-                with += weight;
-            } else {
-                without += weight;
-            }
+impl Seen {
+    fn see(&mut self, image: u32, weight: f64) {
+        if image & EQUAL == 0 {
+            self.end_equal();
         }
-        pairs += with * (below + without / 2.0);
-        below += without;
-        positives += with;
+        match image & TRUE {
+            0 => self.equal.1 += weight,
+            _ => self.equal.0 += weight,
+        }
     }
-    // 0 / 0 where one of the two sides is empty.
-    pairs / (positives * below)
+
+    fn end_equal(&mut self) {
+        let (with, without) = std::mem::take(&mut self.equal);
+        self.pairs += with * (self.below + without / 2.0);
+        self.below += without;
+        self.positives += with;
+    }
+
+    /// The share of pairs that are in order; 0 / 0 where one of the two sides is empty.
+    fn auc(mut self) -> f64 {
+        self.end_equal();
+        self.pairs / (self.positives * self.below)
+    }
+}
+
+/// The mean squared distance of the probabilities from what is true; NaN where there is no answer.
+pub(super) fn brier(totals: &Totals) -> f64 {
+    let (distances, answers) = totals.distances;
+    distances / answers as f64
 }
 
 impl Calibration {
-    /// Counts all known answers of all findings.
-    pub(super) fn of(studies: &[StudyScores]) -> Self {
-        let mut bins = vec![CalibrationBin::default(); BINS];
-        for scores in studies {
-            let (Some((truth, _)), Some(probabilities)) = (&scores.findings, &scores.probabilities)
-            else {
+    /// No answers yet.
+    pub(super) fn new() -> Self {
+        Self {
+            bins: vec![CalibrationBin::default(); BINS],
+            expected_error: 0.0,
+        }
+    }
+
+    /// Adds the known answers of a study; [`Calibration::finish`] makes shares of their sums.
+    pub(super) fn add(&mut self, scores: &StudyScores) {
+        let (Some((truth, _)), Some(probabilities)) = (&scores.findings, &scores.probabilities)
+        else {
+            return;
+        };
+        for class in 0..CLASSES {
+            let Some(truth) = truth[class] else {
                 continue;
             };
-            for class in 0..CLASSES {
-                let Some(truth) = truth[class] else {
-                    continue;
-                };
-                let probability = f64::from(probabilities[class]);
-                let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
-                bins[bin].answers += 1;
-                bins[bin].probability += probability;
-                bins[bin].share += f64::from(u8::from(truth));
-            }
+            let probability = f64::from(probabilities[class]);
+            let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
+            self.bins[bin].answers += 1;
+            self.bins[bin].probability += probability;
+            self.bins[bin].share += f64::from(u8::from(truth));
         }
-        let all: u64 = bins.iter().map(|bin| bin.answers).sum();
-        let mut expected_error = 0.0;
-        for bin in bins.iter_mut().filter(|bin| bin.answers > 0) {
+    }
+
+    /// Makes means and shares of the sums.
+    pub(super) fn finish(mut self) -> Self {
+        let all: u64 = self.bins.iter().map(|bin| bin.answers).sum();
+        for bin in self.bins.iter_mut().filter(|bin| bin.answers > 0) {
             bin.probability /= bin.answers as f64;
             bin.share /= bin.answers as f64;
             let weight = bin.answers as f64 / all as f64;
-            expected_error += weight * (bin.probability - bin.share).abs();
+            self.expected_error += weight * (bin.probability - bin.share).abs();
         }
-        Self {
-            bins,
-            expected_error,
-        }
+        self
     }
 
     /// Whether there was an answer.
@@ -149,6 +214,7 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::report_scores::stored_scores::stored;
 
     fn study(probability: f32, truth: Option<bool>) -> StudyScores {
         StudyScores {
@@ -156,6 +222,12 @@ mod tests {
             probabilities: Some([probability; CLASSES]),
             ..StudyScores::default()
         }
+    }
+
+    fn calibration(studies: &[StudyScores]) -> Calibration {
+        let mut calibration = Calibration::new();
+        studies.iter().for_each(|study| calibration.add(study));
+        calibration.finish()
     }
 
     #[test]
@@ -167,16 +239,39 @@ mod tests {
             study(0.8, Some(true)),
             study(0.9, None),
         ];
-        let ranking = Ranking::of(&studies);
-        let auc = |weights: &[u32]| ranking.values(weights)[0];
-        assert_eq!(auc(&[1, 1, 1, 1, 1]), 0.75);
+        let ranking = Ranking::of(&stored(&studies)).unwrap();
         // Without the second, all pairs are in order.
-        assert_eq!(auc(&[1, 0, 1, 1, 0]), 1.0);
-        assert!(auc(&[1, 1, 0, 0, 1]).is_nan());
-        assert_eq!(
-            Ranking::of(&[study(0.5, Some(true)), study(0.5, Some(false))]).values(&[1, 3])[0],
-            0.5
-        );
+        let weights = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 0, 0, 1]].map(Vec::from);
+        let aucs = ranking.aucs(&weights).unwrap();
+        assert_eq!([aucs[0].0, aucs[1].0], [0.75, 1.0]);
+        assert!(aucs[2].0.is_nan());
+        let ties = [study(0.5, Some(true)), study(0.5, Some(false))];
+        let ties = Ranking::of(&stored(&ties)).unwrap();
+        assert_eq!(ties.aucs(&[vec![1, 3]]).unwrap(), [(0.5, [0.5; CLASSES])]);
+    }
+
+    #[test]
+    fn more_images_than_are_read_at_a_time_are_ranked_as_all_pairs_of_them() {
+        let images = READ + 100;
+        let of = |place: usize| study((place * 7 % 1000) as f32 / 1000.0, Some(place % 3 == 0));
+        let studies: Vec<StudyScores> = (0..images).map(of).collect();
+        let ranking = Ranking::of(&stored(&studies)).unwrap();
+        let aucs = ranking.aucs(&[vec![1; images]]).unwrap();
+        // By the number of images of each probability.
+        let mut counts = vec![(0.0, 0.0); 1000];
+        for place in 0..images {
+            match place % 3 {
+                0 => counts[place * 7 % 1000].0 += 1.0,
+                _ => counts[place * 7 % 1000].1 += 1.0,
+            }
+        }
+        let (mut below, mut pairs, mut positives) = (0.0, 0.0, 0.0);
+        for (with, without) in counts {
+            pairs += with * (below + without / 2.0);
+            below += without;
+            positives += with;
+        }
+        assert!((aucs[0].0 - pairs / (positives * below)).abs() < 1e-12);
     }
 
     #[test]
@@ -186,19 +281,21 @@ mod tests {
             study(0.95, Some(false)),
             study(0.05, Some(false)),
         ];
-        let calibration = Calibration::of(&studies);
-        assert_eq!(calibration.bins[9].answers, 2 * CLASSES as u64);
-        assert!((calibration.bins[9].share - 0.5).abs() < 1e-9);
+        let calibrated = calibration(&studies);
+        assert_eq!(calibrated.bins[9].answers, 2 * CLASSES as u64);
+        assert!((calibrated.bins[9].share - 0.5).abs() < 1e-9);
         let expected = 2.0 / 3.0 * 0.45 + 1.0 / 3.0 * 0.05;
-        assert!((calibration.expected_error - expected).abs() < 1e-6);
-        assert!(Calibration::of(&[]).is_empty());
+        assert!((calibrated.expected_error - expected).abs() < 1e-6);
+        assert!(calibration(&[]).is_empty());
     }
 
     #[test]
-    fn the_findings_of_a_ranking_stand_in_the_published_order() {
-        let values =
-            Ranking::of(&[study(0.2, Some(false)), study(0.6, Some(true))]).values(&[1, 1]);
-        assert_eq!(values.len(), 2 + CLASSES);
-        assert!((values[1] - (0.04 + 0.16) / 2.0).abs() < 1e-6);
+    fn the_brier_score_is_the_mean_squared_distance() {
+        let mut totals = Totals::default();
+        assert!(brier(&totals).is_nan());
+        totals.add(&study(0.2, Some(false)));
+        totals.add(&study(0.6, Some(true)));
+        totals.add(&study(0.9, None));
+        assert!((brier(&totals) - (0.04 + 0.16) / 2.0).abs() < 1e-6);
     }
 }

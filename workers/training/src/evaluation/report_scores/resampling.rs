@@ -1,30 +1,41 @@
 //! Intervals of all scores at once: patients are drawn with replacement, and what their studies came to is summed up again.
 
-use super::ranking::Ranking;
-use super::{Estimate, MetricSet, ScoreOptions, StudyScores, Totals};
-use crate::evaluation::bootstrap::Bootstrap;
-use crate::evaluation::corpus::Corpus;
+use std::io;
 
-/// The value and the 95 % interval of each score.
+use super::ranking::{Ranking, brier};
+use super::stored_scores::StoredScores;
+use super::{Estimate, MetricSet, ScoreOptions, Totals};
+use crate::evaluation::bootstrap::Bootstrap;
+
+/// The value and the 95 % interval of each score; `patients` has the number of each study's patient.
 pub(super) fn estimates(
-    corpus: &Corpus,
-    studies: &[StudyScores],
+    patients: &[u32],
+    studies: &StoredScores,
     set: &MetricSet,
     options: &ScoreOptions,
-) -> Vec<Option<Estimate>> {
-    let ranking = Ranking::of(studies);
-    // Each study as often as its weight says.
-    let values = |weights: &[u32]| {
-        let mut totals = Totals::default();
-        for (study, &weight) in studies.iter().zip(weights) {
-            (0..weight).for_each(|_| totals.add(study));
-        }
-        let mut values = set.values(&totals);
-        if set.has_findings() {
-            values.extend(ranking.values(weights));
-        }
-        values
+) -> io::Result<Vec<Option<Estimate>>> {
+    let ranking = match set.has_findings() {
+        true => Some(Ranking::of(studies)?),
+        false => None,
     };
-    let patients: Vec<u32> = corpus.studies.iter().map(|study| study.patient).collect();
-    Bootstrap::of_streams(&patients, options.resampling).estimates(values)
+    // Each study as often as its weight says.
+    let values = |weights: &[Vec<u32>]| -> io::Result<Vec<Vec<f64>>> {
+        let mut totals = vec![Totals::default(); weights.len()];
+        for (place, study) in studies.iter().enumerate() {
+            let study = study?;
+            for (totals, weights) in totals.iter_mut().zip(weights) {
+                (0..weights[place]).for_each(|_| totals.add(&study));
+            }
+        }
+        let mut values: Vec<Vec<f64>> = totals.iter().map(|totals| set.values(totals)).collect();
+        if let Some(ranking) = &ranking {
+            let aucs = ranking.aucs(weights)?;
+            for (values, (totals, (mean, each))) in values.iter_mut().zip(totals.iter().zip(aucs)) {
+                values.extend([mean, brier(totals)]);
+                values.extend(each);
+            }
+        }
+        Ok(values)
+    };
+    Bootstrap::of_streams(patients, options.resampling).estimates_of_blocks(values)
 }

@@ -1,9 +1,12 @@
 //! Scores without the studies whose sampled reports agree least with their report: whether what a person would look at again is
 //! what is wrong.
 
+use std::io;
+
 use serde::Serialize;
 
-use super::{Metric, MetricGroup, MetricSet, ScoreOptions, StudyScores, Totals};
+use super::stored_scores::StoredScores;
+use super::{Metric, MetricGroup, MetricSet, ScoreOptions, Totals};
 use crate::evaluation::consistency::{SHARES, kept};
 use crate::evaluation::label_source::LabelSources;
 
@@ -32,28 +35,42 @@ pub struct SetAsides {
 impl SetAsides {
     /// Scores of the studies that have sampled reports; none where no study has any.
     pub(super) fn of(
-        studies: &[StudyScores],
+        studies: &StoredScores,
         options: &ScoreOptions,
         sources: &LabelSources,
-    ) -> Option<Self> {
-        let sampled: Vec<(&StudyScores, f64)> = studies
-            .iter()
-            .filter_map(|study| Some((study, study.agreement?)))
-            .collect();
-        if sampled.is_empty() {
-            return None;
+    ) -> io::Result<Option<Self>> {
+        let mut agreements = Vec::new();
+        for study in studies.iter() {
+            agreements.extend(study?.agreement);
         }
-        let agreements: Vec<f64> = sampled.iter().map(|(_, agreement)| *agreement).collect();
-        let totals = |share: f64| {
-            let mut totals = Totals::default();
+        if agreements.is_empty() {
+            return Ok(None);
+        }
+        let stays = |share: f64| {
+            let mut stays = vec![false; agreements.len()];
             let kept = kept(&agreements, share);
-            kept.iter().for_each(|place| totals.add(sampled[*place].0));
-            (kept.len() as u64, totals)
+            kept.iter().for_each(|place| stays[*place] = true);
+            (share, stays, 0, Totals::default())
         };
-        let set = MetricSet::of(&totals(0.0).1, options, sources);
+        let mut selections: Vec<(f64, Vec<bool>, u64, Totals)> =
+            std::iter::once(0.0).chain(SHARES).map(stays).collect();
+        let mut sampled = 0;
+        for study in studies.iter() {
+            let study = study?;
+            if study.agreement.is_none() {
+                continue;
+            }
+            for (_, stays, studies, totals) in &mut selections {
+                if stays[sampled] {
+                    *studies += 1;
+                    totals.add(&study);
+                }
+            }
+            sampled += 1;
+        }
+        let set = MetricSet::of(&selections[0].3, options, sources);
         let names = set.names();
-        let rows = std::iter::once(0.0).chain(SHARES).map(|share| {
-            let (studies, totals) = totals(share);
+        let rows = selections.into_iter().map(|(share, _, studies, totals)| {
             let values = names.iter().zip(set.values(&totals));
             let whole = values.filter(|(metric, _)| is_shown(metric));
             SetAside {
@@ -63,11 +80,11 @@ impl SetAsides {
             }
         });
         let rows = rows.collect();
-        Some(Self {
-            sampled: sampled.len() as u64,
+        Ok(Some(Self {
+            sampled: sampled as u64,
             metrics: names.into_iter().filter(is_shown).collect(),
             rows,
-        })
+        }))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
 type Answers = ([Option<bool>; CLASSES], [bool; CLASSES]);
 
 /// The scores of one study; its texts are not kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StudyScores {
     /// The report's words beside the reference's, where there is a reference text.
     pub text: Option<TextCounts>,
@@ -29,7 +29,7 @@ pub struct StudyScores {
     pub radcliq_v1: Option<f64>,
     /// The classifier's answers beside the reference's labels.
     pub findings: Option<Answers>,
-    /// The classifier's probabilities.
+    /// The classifier's probabilities; none where findings were given as yes and no.
     pub probabilities: Option<[f32; CLASSES]>,
     /// Findings that the classifier sees and the report does not state, and the other way round.
     pub disagreement: Option<([bool; CLASSES], [bool; CLASSES])>,
@@ -58,6 +58,8 @@ pub struct Totals {
     pub findings: LabelCounts,
     /// The number of images whose findings were scored.
     pub classified: u64,
+    /// The squared distances of the classifier's probabilities from what is true, and the number of these answers.
+    pub(super) distances: (f64, u64),
 }
 
 impl StudyScores {
@@ -71,7 +73,7 @@ impl StudyScores {
     ) -> Self {
         let mut scores = Self {
             comparisons: prediction.map(ComparisonCounts::of),
-            probabilities: study.probabilities,
+            probabilities: study.probabilities.filter(|_| !study.findings_are_given),
             agreement: study.agreement,
             radgraph_f1: study.radgraph_f1,
             ..Self::default()
@@ -165,6 +167,15 @@ impl Totals {
         if let Some((truth, said)) = &study.findings {
             self.classified += 1;
             self.findings.add_known(truth, said);
+            for (class, truth) in truth.iter().enumerate() {
+                let (Some(truth), Some(probabilities)) = (*truth, study.probabilities) else {
+                    continue;
+                };
+                let probability = probabilities[class];
+                let distance = f64::from(probability) - f64::from(u8::from(truth));
+                self.distances.0 += distance * distance;
+                self.distances.1 += 1;
+            }
         }
     }
 }

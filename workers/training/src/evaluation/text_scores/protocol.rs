@@ -1,6 +1,8 @@
 //! The text scores of a corpus by the name of the protocol that papers use, each with its direction. What a corpus' scores are
 //! computed from is kept a text ([`TextCounts`]), so that the scores of any selection of texts, a resample, say, are a sum away.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -12,9 +14,13 @@ use crate::evaluation::words::words;
 
 /// Pairs of words of a text and its reference that are compared at most: METEOR and ROUGE-L compare each with each, and METEOR keeps
 /// all that match. 2,048 words beside as many, many times a report.
-pub(crate) const MOST_PAIRS: usize = 1 << 22;
+const MOST_PAIRS: usize = 1 << 22;
+/// Pairs of equal words that are aligned at most, many times those of a report: METEOR's time grows with them, as where a text
+/// repeats a word for ever.
+const MOST_EQUAL_PAIRS: usize = 1 << 16;
 /// What is said of a text that has more.
-pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048";
+pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048, or \
+                            over 65,536 pairs of equal words";
 
 /// How texts are split, and which scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -232,6 +238,21 @@ impl TextScorer {
     }
 }
 
+/// The pairs of a word of the text and an equal one of the reference, about: words end at white space here.
+fn equal_pairs(text: &str, reference: &str) -> usize {
+    let mut words: HashMap<String, [usize; 2]> = HashMap::new();
+    for (side, text) in [text, reference].into_iter().enumerate() {
+        for word in text.split_whitespace() {
+            let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
+            words.entry(word.to_lowercase()).or_default()[side] += 1;
+        }
+    }
+    words
+        .values()
+        .map(|[text, reference]| text * reference)
+        .sum()
+}
+
 /// As many words as a text can be split into: a punctuation mark is one, and ends one.
 fn most_words(text: &str) -> usize {
     let marks = text.bytes().filter(u8::is_ascii_punctuation).count();
@@ -275,9 +296,11 @@ impl TextProtocol {
     pub fn is_too_long(self, text: &str, reference: &str) -> bool {
         // No text of so few bytes has more words, which saves counting them.
         let most = text.len().max(1).saturating_mul(reference.len().max(1));
-        self.is_caption_toolkit()
-            && most > MOST_PAIRS
-            && most_words(text).saturating_mul(most_words(reference)) > MOST_PAIRS
+        if !self.is_caption_toolkit() || most <= MOST_EQUAL_PAIRS {
+            return false;
+        }
+        most > MOST_PAIRS && most_words(text).saturating_mul(most_words(reference)) > MOST_PAIRS
+            || equal_pairs(text, reference) > MOST_EQUAL_PAIRS
     }
 
     /// Adds references to what CIDEr has to know before it scores, on all cores; nothing where the protocol has no CIDEr.
@@ -372,8 +395,12 @@ mod tests {
     fn texts_of_thousands_of_words_are_too_long_for_what_compares_each_with_each() {
         let protocol = TextProtocol::Radialog2023;
         let words = |count: usize| "effusion ".repeat(count);
-        assert!(!protocol.is_too_long(&words(2048), &words(2048)));
-        assert!(protocol.is_too_long(&words(2049), &words(2048)));
+        let different = |count: usize| -> String { (0..count).map(|n| format!("w{n} ")).collect() };
+        assert!(!protocol.is_too_long(&different(2048), &different(2048)));
+        assert!(protocol.is_too_long(&different(2049), &different(2048)));
+        // A generator that repeats itself.
+        assert!(!protocol.is_too_long(&words(256), &words(256)));
+        assert!(protocol.is_too_long(&words(257), &words(256)));
         assert!(!protocol.is_too_long(&words(20_000), "Clear lungs."));
         assert!(protocol.is_too_long(&".".repeat(3000), &".".repeat(3000)));
         assert!(!TextProtocol::Rexrank.is_too_long(&words(20_000), &words(20_000)));

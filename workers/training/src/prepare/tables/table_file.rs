@@ -134,8 +134,10 @@ impl TableFile {
             Some(Err(error)) => return Err(fault(&self.path, error)),
         };
         let (cells, names) = (row.cells.len(), self.rows.header().width());
-        // All rows have an index, or none: one cell too many is a fault elsewhere.
-        let is_indexed = *self.is_indexed.get_or_insert(cells == names + 1);
+        // All rows have an index, or none, and it counts rows or is an id: one cell too many is a fault elsewhere.
+        let begins_with_index =
+            || cells == names + 1 && row.cells[0].trim().bytes().all(|b| b.is_ascii_digit());
+        let is_indexed = *self.is_indexed.get_or_insert_with(begins_with_index);
         if cells != names + usize::from(is_indexed) {
             return Ok(Some(Err(MalformedRow {
                 line: row.line,

@@ -58,7 +58,8 @@ pub(in crate::commands::evaluate) fn print_intervals(
         };
         let [first, second, difference] =
             [of.first, of.second, of.difference].map(|estimate| written(Some(estimate)));
-        outln!("  {name:<40} {first:<25}{second:<25}{difference}");
+        let better = of.better.word();
+        outln!("  {name:<40} {first:<25}{second:<25}{difference:<25}{better} is better");
     }
 }
 

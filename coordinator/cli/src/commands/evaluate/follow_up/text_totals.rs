@@ -11,6 +11,7 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 use tokio::task::spawn_blocking;
 
+use crate::exit::UsageError;
 use crate::named_path::require_meteor;
 
 /// Texts that are counted at a time, on all cores.
@@ -28,12 +29,16 @@ pub(in crate::commands::evaluate) struct MeteorArgs {
 }
 
 impl MeteorArgs {
+    /// Refuses data that is not there.
+    pub(in crate::commands::evaluate) fn check(&self) -> Result<(), UsageError> {
+        self.meteor.as_deref().map_or(Ok(()), require_meteor)
+    }
+
     /// Reads the data, which takes a second or two.
     pub(in crate::commands::evaluate) async fn read(&self) -> anyhow::Result<Meteor> {
         let Some(place) = self.meteor.clone() else {
             return Ok(Meteor::new(None));
         };
-        require_meteor(&place)?;
         let data = spawn_blocking(move || MeteorData::read(&place)).await??;
         Ok(Meteor::new(Some(Arc::new(data))))
     }

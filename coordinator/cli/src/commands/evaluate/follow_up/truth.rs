@@ -81,6 +81,11 @@ fn is_zero(count: &u64) -> bool {
 const LISTED: usize = 10;
 
 impl TruthArgs {
+    /// The table that says what is true, where one is named.
+    pub(in crate::commands::evaluate) fn table(&self) -> Option<&Path> {
+        self.labels.as_deref()
+    }
+
     /// Whether studies are selected by what is true.
     pub(in crate::commands::evaluate) fn is_stratified(&self) -> bool {
         self.stratified

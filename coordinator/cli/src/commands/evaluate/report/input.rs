@@ -1,19 +1,21 @@
 //! What `radialog evaluate report` scores: generated reports and what they are compared with.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use radialog_coordinator::run::output::RESULTS_FILE;
+use radialog_coordinator::run::output::{RESULTS_FILE, RunFile, SUMMARY_FILE};
 use radialog_training::evaluation::corpus::{
     Corpus, MatchOptions, PredictionFile, ReferenceSection, References, StoredTexts, TextStore,
 };
+use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
+use serde_json::Value;
 
-use super::{Blank, ReportArgs, labels, run_references};
+use super::{ReportArgs, blank, labels, run_references};
 use crate::commands::evaluate::text::annotations::Annotations;
-use crate::named_path::{require, require_meteor};
+use crate::exit::UsageError;
+use crate::named_path::{require, require_meteor, require_stored};
 
 /// What an error of the file of texts is about.
 const NO_STORE: &str = "cannot keep texts in a temporary file";
@@ -24,6 +26,8 @@ const ENDED: &str = "the evaluation ended unexpectedly";
 pub(super) struct Read {
     pub(super) corpus: Corpus,
     pub(super) texts: StoredTexts,
+    /// What a missing label counts as.
+    pub(super) blank: BlankAs,
 }
 
 /// Refuses files that are not there, before anything is read.
@@ -32,6 +36,14 @@ pub(super) fn require_files(args: &ReportArgs) -> anyhow::Result<()> {
         .into_iter()
         .flatten()
     {
+        if path.to_string_lossy().starts_with("s3:/") {
+            let message = format!(
+                "'{}' is in a store: copy its results.jsonl from there, name the copy, and the store by --s3 where the run's own reference \
+                 texts count",
+                path.display()
+            );
+            return Err(UsageError(message).into());
+        }
         let file = match path.is_dir() {
             true => path.join(RESULTS_FILE),
             false => path.clone(),
@@ -47,10 +59,37 @@ pub(super) fn require_files(args: &ReportArgs) -> anyhow::Result<()> {
             "--references are tables, folders of reports, or ReXrank's JSON",
         )?;
     }
+    let files = [Some(&args.reports), args.against.as_ref()];
+    for path in files.into_iter().flatten().chain(&args.references) {
+        require_stored(path)?;
+    }
     if let Some(path) = &args.meteor {
         require_meteor(path)?;
     }
     Ok(())
+}
+
+/// What to know where the predictions are of a run that has not come to its end.
+fn incomplete(predictions: &PredictionFile) -> anyhow::Result<Option<String>> {
+    let name = predictions.path.file_name();
+    let folder = predictions.path.parent();
+    let (Some(folder), true) = (folder, name.is_some_and(|name| name == RESULTS_FILE)) else {
+        return Ok(None);
+    };
+    if RunFile::read(folder)?.is_none() {
+        return Ok(None);
+    }
+    // A run that was killed has none.
+    let summary = std::fs::read(folder.join(SUMMARY_FILE)).ok();
+    let summary = summary.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let is_complete = summary.is_some_and(|summary| summary["interrupted"] == false);
+    let read = predictions.predictions.len();
+    Ok((!is_complete).then(|| {
+        format!(
+            "the run is not complete, and those of its studies that are done first are no random part of all: {read} have a line; run the \
+             batch again to go on"
+        )
+    }))
 }
 
 impl Read {
@@ -65,7 +104,8 @@ impl Read {
         let path = reports.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
-            let predictions = PredictionFile::read(&path, &mut store)?;
+            let mut predictions = PredictionFile::read(&path, &mut store)?;
+            predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });
         let (mut predictions, mut store) = read.await.context(ENDED)??;
@@ -77,7 +117,7 @@ impl Read {
         let mut read = read.await.context(ENDED)??;
         // A stratified selection follows from the labels; any other one saves labelling.
         if let Some(limit) = args.limit.filter(|_| !args.stratified) {
-            read.corpus.limit(limit as usize);
+            tokio::task::block_in_place(|| read.corpus.limit(limit as usize))?;
         }
         if !labels::complete(&mut read.corpus, &read.texts, &args.labelling, out, name).await? {
             return Ok(None);
@@ -89,18 +129,23 @@ impl Read {
             let is_rexrank = protocol == TextProtocol::Rexrank;
             let annotations = Annotations::open(&of.annotations, is_rexrank)?;
             if !annotations.is_empty() {
-                read.corpus.annotate(|id| annotations.of_study(id));
+                let annotated = read
+                    .corpus
+                    .annotate(|id, has_text| annotations.of_study(id, has_text));
+                annotated.context("cannot store the studies")?;
+                read.corpus.notes.extend(annotations.unused(&read.corpus)?);
             }
+            if of.stratified {
+                read.corpus.stratify()?;
+                if let Some(limit) = of.limit {
+                    read.corpus.limit(limit as usize)?;
+                }
+            }
+            let named = read.corpus.name_empty();
+            named.context("cannot read the studies")?;
             anyhow::Ok(read)
         });
-        let mut read = read.await.context(ENDED)??;
-        if args.stratified {
-            read.corpus.stratify()?;
-            if let Some(limit) = args.limit {
-                read.corpus.limit(limit as usize);
-            }
-        }
-        Ok(Some(read))
+        Ok(Some(read.await.context(ENDED)??))
     }
 
     fn of(
@@ -108,7 +153,7 @@ impl Read {
         mut predictions: PredictionFile,
         mut store: TextStore,
     ) -> anyhow::Result<Self> {
-        if !args.references.is_empty() && predictions.stored_references().next().is_some() {
+        if !args.references.is_empty() && predictions.has_stored_references {
             predictions.notes.push(
                 "the reference texts of the run itself do not count, since --references names others"
                     .to_owned(),
@@ -121,22 +166,32 @@ impl Read {
         let references = match files.is_empty() {
             true => None,
             false => {
-                let wanted: HashSet<String> = predictions.names().collect();
                 let section = match args.protocol.protocol() {
                     TextProtocol::Rexrank => ReferenceSection::Whole,
                     TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
                         ReferenceSection::Findings
                     }
                 };
-                Some(References::read(&files, section, &wanted, &mut store)?)
+                let wanted = || predictions.names();
+                Some(References::read(&files, section, wanted, &mut store)?)
             }
         };
+        let has_table = references.as_ref().is_some_and(References::have_labels);
+        if args.blank.is_some() && !has_table {
+            let message = "--blank is about tables of labels, and --references name none: leave it out, or name one";
+            return Err(UsageError(message.to_owned()).into());
+        }
+        let blank = blank(args, references.as_ref());
         let texts = store.finish().context(NO_STORE)?;
         let wanted = MatchOptions {
             split: args.split.clone(),
-            blank_is_absent: matches!(args.blank, Blank::Negative),
+            blank_is_absent: blank == BlankAs::Negative,
         };
         let corpus = Corpus::of(predictions, references, &wanted)?;
-        Ok(Self { corpus, texts })
+        Ok(Self {
+            corpus,
+            texts,
+            blank,
+        })
     }
 }

@@ -14,6 +14,7 @@ use radialog_training::prepare::{CsvOutput, FindingLabels};
 use tokio::task::block_in_place;
 
 use crate::commands::prepare::run::{Job, RunArgs, Session};
+use crate::interruption;
 
 /// The folder of the run, in the folder of results.
 const RUN: &str = "labels";
@@ -60,7 +61,10 @@ pub(super) async fn complete(
         stages: &[Stage::Scoring],
         generation: Generation::default(),
     };
-    let Some(finished) = session.run(&bundle, job).await? else {
+    let finished = session.run(&bundle, job).await?;
+    // What follows is computed again by the same command.
+    interruption::give_back();
+    let Some(finished) = finished else {
         return Ok(false);
     };
     let mut results = finished.results().await?;
@@ -92,6 +96,7 @@ pub(super) async fn complete(
 fn texts_to_label(corpus: &Corpus, texts: &StoredTexts) -> anyhow::Result<BTreeMap<String, Span>> {
     let mut all = BTreeMap::new();
     for span in corpus.texts_to_label() {
+        let span = span.context("cannot read the studies")?;
         let text = texts.read(span).context("cannot read a stored text")?;
         if !text.trim().is_empty() {
             all.insert(key(&text), span);

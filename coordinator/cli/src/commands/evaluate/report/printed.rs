@@ -1,16 +1,11 @@
 //! What `radialog evaluate report` prints.
 
-use std::collections::BTreeMap;
-
 use radialog_schemas::Finding;
-use radialog_training::evaluation::corpus::{Corpus, FaultKind, InputFault};
+use radialog_training::evaluation::corpus::Corpus;
 use radialog_training::evaluation::report_files::EvaluatedReports;
 use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup, SetAsides};
 
 use crate::commands::evaluate::estimates::written;
-
-/// So many faults of a kind are named; all of them are in faults.csv.
-const NAMED: usize = 5;
 
 pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
     let corpus = evaluated.corpus;
@@ -49,16 +44,12 @@ pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
 
 /// Prints what is wrong with the files, kind by kind.
 pub(super) fn print_faults(corpus: &Corpus) {
-    let mut kinds: BTreeMap<FaultKind, Vec<&InputFault>> = BTreeMap::new();
-    for fault in &corpus.faults {
-        kinds.entry(fault.kind).or_default().push(fault);
-    }
-    for (kind, faults) in kinds {
-        outln!("  {} {}", faults.len(), kind.words());
-        for fault in faults.iter().take(NAMED) {
+    for (kind, faults) in corpus.faults.kinds() {
+        outln!("  {} {}", faults.count, kind.words());
+        for fault in &faults.first {
             outln!("    {fault}");
         }
-        if faults.len() > NAMED {
+        if faults.count > faults.first.len() as u64 {
             outln!("    … (all in faults.csv)");
         }
     }
@@ -100,7 +91,7 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
     }
     let columns = names.iter().map(|name| format!("  {name:<24}"));
     outln!(
-        "  {:<28} {:>8}{}",
+        "  {:<28} {:>8}{}  (higher is better)",
         "each finding",
         "positive",
         columns.collect::<String>().trim_end()
@@ -169,8 +160,12 @@ fn print_comparison(comparison: &Comparison) {
         comparison.exchanges
     );
     outln!("  {:<40} {:>8} {:>8} {:>8}", "", "here", "there", "p");
+    let mut group = None;
     for compared in &comparison.metrics {
         if compared.metric.finding.is_none() {
+            if group.replace(compared.metric.group) != Some(compared.metric.group) {
+                outln!("  {}", compared.metric.group.title());
+            }
             let (metric, p) = (&compared.metric, compared.p);
             outln!(
                 "  {:<40} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",

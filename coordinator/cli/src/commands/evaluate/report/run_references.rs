@@ -9,8 +9,11 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{ContentHash, ObjectKey};
 use radialog_training::evaluation::corpus::{PredictionFile, TextStore};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 use crate::commands::prepare::run::RunArgs;
+use crate::commands::verify::store_of;
 
 /// Texts that are fetched at a time.
 const FETCHES: usize = 16;
@@ -21,25 +24,24 @@ pub(super) async fn fetch(
     texts: &mut TextStore,
     args: &RunArgs,
 ) -> anyhow::Result<()> {
-    let stored: Vec<(usize, ObjectKey)> = predictions.stored_references().collect();
-    if stored.is_empty() {
+    if !predictions.has_stored_references {
         return Ok(());
     }
     let folder = predictions.path.parent().unwrap_or(Path::new("."));
     let objects = store(args, folder).await?;
     let objects = objects.as_deref();
-    let fetched = stream::iter(stored).map(|(place, key)| async move {
-        let text = match objects {
-            Some(objects) => text(objects, &key).await?,
-            None => None,
-        };
-        anyhow::Ok((place, text))
-    });
-    let mut fetched = fetched.buffered(FETCHES);
-    while let Some((place, text)) = fetched.try_next().await? {
-        predictions.take_reference(place, text.as_deref(), texts)?;
-    }
-    Ok(())
+    let fetch = |key: ObjectKey| async move {
+        match objects {
+            Some(objects) => text(objects, &key).await,
+            None => Ok(None),
+        }
+    };
+    let runtime = Handle::current();
+    let fetch_all = |keys: Vec<ObjectKey>| {
+        let fetched = stream::iter(keys).map(fetch).buffered(FETCHES);
+        runtime.block_on(fetched.try_collect::<Vec<Option<String>>>())
+    };
+    block_in_place(|| predictions.take_references(texts, fetch_all))
 }
 
 /// The run's store: the one that is configured, else that of its folder; none where there is none.
@@ -48,7 +50,7 @@ async fn store(args: &RunArgs, folder: &Path) -> anyhow::Result<Option<Arc<dyn O
     let directory = config
         .objects
         .directory
-        .get_or_insert_with(|| folder.join("objects"));
+        .get_or_insert_with(|| store_of(folder));
     // A store that is not there is made nowhere, by somebody who only reads.
     if config.s3.is_none() && !directory.is_dir() {
         return Ok(None);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use radialog_schemas::table::{TableError, TableReader};
-use radialog_training::evaluation::radgraph::{RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1};
-use radialog_training::evaluation::text_file::read_text;
+use radialog_training::evaluation::corpus::{Corpus, plain_id};
+use radialog_training::evaluation::radgraph::{
+    GraphFile, INVERSE_RADCLIQ, RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1,
+};
 use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
 
@@ -22,8 +24,8 @@ const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
 #[derive(Args)]
 #[command(next_help_heading = "Annotations, for --protocol rexrank")]
 pub(in crate::commands::evaluate) struct AnnotationArgs {
-    /// RadGraph's annotations of the hypotheses: an object by row, "0" being the first, as RadGraph writes it; by study for
-    /// `evaluate report`
+    /// RadGraph's annotations of the hypotheses: an object by row, "0" being the first, or an array, as the Python package radgraph
+    /// makes them; for `evaluate report` also by study, as CXR-Report-Metric's pred_cache.json, or by path
     #[arg(long, value_name = "JSON", requires = "radgraph_references")]
     radgraph_hypotheses: Option<PathBuf>,
     /// RadGraph's annotations of the references
@@ -40,6 +42,12 @@ impl AnnotationArgs {
     pub(in crate::commands::evaluate) fn are_given(&self) -> bool {
         self.radgraph_hypotheses.is_some()
     }
+
+    /// The files that are named.
+    pub(in crate::commands::evaluate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let graphs = [&self.radgraph_hypotheses, &self.radgraph_references];
+        graphs.into_iter().chain([&self.report_scores]).flatten()
+    }
 }
 
 /// A score that is not computed, and what it would need.
@@ -51,14 +59,8 @@ pub(super) struct NotComputed {
 
 /// The annotations of all rows.
 pub(in crate::commands::evaluate) struct Annotations {
-    graphs: Option<[Graphs; 2]>,
+    graphs: Option<[GraphFile; 2]>,
     scores: Option<ReportScores>,
-}
-
-/// RadGraph's annotations of a file.
-struct Graphs {
-    file: PathBuf,
-    rows: HashMap<String, ReportGraph>,
 }
 
 /// Scores of each row from elsewhere.
@@ -87,6 +89,16 @@ impl Annotations {
             Some((hypotheses, references)) => Some([graphs(hypotheses)?, graphs(references)?]),
             None => None,
         };
+        if let Some([hypotheses, references]) = &graphs
+            && hypotheses.is_of_another_model(references)
+        {
+            let message = format!(
+                "{} and {} have no kind of entity in common: annotate both with the same RadGraph",
+                hypotheses.path().display(),
+                references.path().display()
+            );
+            return Err(UsageError(message).into());
+        }
         let scores = args.report_scores.as_deref().map(report_scores);
         Ok(Self {
             graphs,
@@ -99,12 +111,25 @@ impl Annotations {
         usize::from(self.graphs.is_some()) + usize::from(self.scores.is_some())
     }
 
-    /// RadGraph F1 and RadCliQ-v1 of a row, counted from 0, whose BLEU-2 is known; those that have annotations.
-    pub(super) fn scores_of(&self, row: u64, bleu_2: f64) -> anyhow::Result<Vec<f64>> {
+    /// RadGraph F1 and RadCliQ-v1 of a row, counted from 0, whose BLEU-2 is known; those that have annotations. An empty text needs
+    /// none: there is nothing in it.
+    pub(super) fn scores_of(
+        &self,
+        row: u64,
+        has_text: bool,
+        bleu_2: f64,
+    ) -> anyhow::Result<Vec<f64>> {
         let Some([hypotheses, references]) = &self.graphs else {
             return Ok(Vec::new());
         };
-        let radgraph_f1 = radgraph_f1(hypotheses.row(row)?, references.row(row)?);
+        let nothing = ReportGraph::default();
+        let hypothesis = match hypotheses.of_row(row) {
+            None if !has_text => &nothing,
+            found => found.with_context(|| no_row(hypotheses, row))?,
+        };
+        let reference = references.of_row(row);
+        let reference = reference.with_context(|| no_row(references, row))?;
+        let radgraph_f1 = radgraph_f1(hypothesis, reference);
         let mut found = vec![radgraph_f1];
         if let Some(scores) = &self.scores {
             let [bertscore, chexbert_similarity] = scores.row(row)?;
@@ -121,9 +146,9 @@ impl Annotations {
     /// Refuses files that have more than this many rows, the number of texts: they are of other texts.
     pub(super) fn check(&self, texts: u64) -> Result<(), UsageError> {
         let graphs = self.graphs.iter().flatten();
-        let counts = graphs.map(|graphs| (&graphs.file, graphs.rows.len()));
+        let counts = graphs.map(|graphs| (graphs.path(), graphs.len()));
         let scores = self.scores.iter();
-        let counts = counts.chain(scores.map(|scores| (&scores.file, scores.rows.len())));
+        let counts = counts.chain(scores.map(|scores| (scores.file.as_path(), scores.rows.len())));
         let more = counts.into_iter().find(|(_, count)| *count as u64 > texts);
         match more {
             None => Ok(()),
@@ -148,9 +173,36 @@ impl Annotations {
         }
         if let Some(value) = means.next() {
             scores.push(score("RadCliQ-v1", value, Better::Lower));
-            scores.push(score("1/RadCliQ-v1", 1.0 / value, Better::Higher));
+            scores.push(score(INVERSE_RADCLIQ, 1.0 / value, Better::Higher));
         }
         scores
+    }
+
+    /// What to know of annotations that were not used: how many are of no study. Refuses those of texts without ids that are more than
+    /// the texts.
+    pub(in crate::commands::evaluate) fn unused(
+        &self,
+        corpus: &Corpus,
+    ) -> anyhow::Result<Vec<String>> {
+        if corpus.has_rows() {
+            self.check(corpus.predictions)?;
+            return Ok(Vec::new());
+        }
+        let studies = corpus.predictions as usize;
+        let of_graphs = self.graphs.iter().flatten();
+        let of_graphs = of_graphs.map(|graphs| (graphs.path(), graphs.len()));
+        let of_scores = self.scores.iter();
+        let of_scores = of_scores.map(|scores| (scores.file.as_path(), scores.rows.len()));
+        let more = of_graphs
+            .chain(of_scores)
+            .filter(|(_, count)| *count > studies);
+        let note = |(file, count): (&Path, usize)| {
+            format!(
+                "{} has {count} annotations, and there are {studies} predictions: others are not used",
+                file.display()
+            )
+        };
+        Ok(more.map(note).collect())
     }
 
     /// Whether there are any.
@@ -158,10 +210,12 @@ impl Annotations {
         self.graphs.is_none()
     }
 
-    /// RadGraph F1 of a study, and its scores from elsewhere where there are any, by its id; a row without an id is `row N`.
+    /// RadGraph F1 of a study, and its scores from elsewhere where there are any, by its id; a row without an id is `row N`. An empty
+    /// report needs no annotation.
     pub(in crate::commands::evaluate) fn of_study(
         &self,
         id: &str,
+        has_text: bool,
     ) -> Result<(f64, Option<[f64; 2]>), String> {
         let Some([hypotheses, references]) = &self.graphs else {
             return Err("there are no annotations".to_owned());
@@ -170,21 +224,29 @@ impl Annotations {
         let number = id
             .strip_prefix("row ")
             .and_then(|row| row.parse::<u64>().ok());
-        let key = number.map_or_else(|| id.to_owned(), |row| row.saturating_sub(1).to_string());
-        let graph = |graphs: &'_ Graphs| {
-            let file = graphs.file.display();
-            graphs
-                .rows
-                .get(&key)
-                .cloned()
-                .ok_or(format!("{file} has no \"{key}\""))
+        let nothing = ReportGraph::default();
+        let missing = |graphs: &GraphFile| {
+            let file = graphs.path().display();
+            match number {
+                Some(row) => format!("{file} has no \"{}\"", row.saturating_sub(1)),
+                None => format!("{file} has no \"{id}\""),
+            }
         };
-        let radgraph_f1 = radgraph_f1(&graph(hypotheses)?, &graph(references)?);
+        let [hypothesis, reference] = [hypotheses, references].map(|graphs| match number {
+            Some(row) => graphs.of_row(row.saturating_sub(1)),
+            None => graphs.of_study(id),
+        });
+        let hypothesis = match hypothesis {
+            None if !has_text => &nothing,
+            found => found.ok_or_else(|| missing(hypotheses))?,
+        };
+        let reference = reference.ok_or_else(|| missing(references))?;
+        let radgraph_f1 = radgraph_f1(hypothesis, reference);
         let similarities = match &self.scores {
             None => None,
             Some(scores) => {
                 let by_number = number.map(|row| row.saturating_sub(1) as usize);
-                let place = by_number.or_else(|| scores.ids.get(id).copied());
+                let place = by_number.or_else(|| scores.ids.get(plain_id(id)).copied());
                 let file = scores.file.display();
                 let place = place.ok_or(format!("{file} has no row of it"))?;
                 let found = scores.row(place as u64);
@@ -217,30 +279,17 @@ impl Annotations {
     }
 }
 
-impl Graphs {
-    fn row(&self, row: u64) -> anyhow::Result<&ReportGraph> {
-        let graph = self.rows.get(&row.to_string());
-        graph.with_context(|| {
-            format!(
-                "{} has no entry \"{row}\", the annotation of row {}",
-                self.file.display(),
-                row + 1
-            )
-        })
-    }
+fn no_row(graphs: &GraphFile, row: u64) -> String {
+    format!(
+        "{} has no entry \"{row}\", the annotation of row {}; `radialog evaluate report` takes annotations by study",
+        graphs.path().display(),
+        row + 1
+    )
 }
 
-fn graphs(file: &Path) -> anyhow::Result<Graphs> {
+fn graphs(file: &Path) -> anyhow::Result<GraphFile> {
     require(file, "it is RadGraph's JSON")?;
-    let json = read_text(file)?;
-    let rows = serde_json::from_str(&json).with_context(|| {
-        let shown = file.display();
-        format!("{shown} is no RadGraph JSON, an object of annotations by row")
-    })?;
-    Ok(Graphs {
-        file: file.to_owned(),
-        rows,
-    })
+    Ok(GraphFile::read(file)?)
 }
 
 impl ReportScores {
@@ -276,7 +325,11 @@ fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
     for row in table.by_ref() {
         let row = row.map_err(cannot_use)?;
         if let Some(id) = id.and_then(|column| row.cell(column)) {
-            ids.insert(id.to_owned(), rows.len());
+            if ids.insert(plain_id(id).to_owned(), rows.len()).is_some() {
+                let line = row.line;
+                let message = format!("{shown} line {line}: a second row of '{id}': keep one");
+                return Err(UsageError(message).into());
+            }
         }
         rows.push((
             row.line,

@@ -7,7 +7,6 @@ use super::columns::Columns;
 use super::{ReferenceEntry, ReferenceFile, References};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::FaultKind;
-use crate::evaluation::corpus::stem;
 use crate::evaluation::corpus::stored_texts::TextStore;
 use crate::evaluation::label_source::LabelSource;
 use crate::prepare::{TableFile, text_cell};
@@ -137,7 +136,7 @@ impl References {
                 .iter()
                 .filter_map(|&column| row.cell(column))
                 .flat_map(|paths| paths.split(';'))
-                .map(|path| stem(path.trim()).to_owned()),
+                .map(|path| path.trim().to_owned()),
         );
         let Some(id) = keys.first().cloned() else {
             self.fault(file, row.line, "", FaultKind::NoId, String::new());

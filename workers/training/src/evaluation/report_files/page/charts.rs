@@ -1,5 +1,6 @@
 //! Drawings of the page, as SVG that takes its colours from the style sheet.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::escaped;
@@ -65,18 +66,19 @@ pub(super) fn rows(label: &str, rows: &[MarkRow]) -> String {
 }
 
 /// Two histograms over the same bars: of generated reports and of references.
-pub(super) fn histogram(label: &str, first: &[u32], second: &[u32]) -> String {
-    let longest = first
-        .iter()
-        .chain(second)
-        .copied()
-        .max()
-        .unwrap_or_default();
+/// Each is the number of texts by their length.
+pub(super) fn histogram(
+    label: &str,
+    first: &BTreeMap<u64, u64>,
+    second: &BTreeMap<u64, u64>,
+) -> String {
+    let longest = first.keys().chain(second.keys()).copied();
+    let longest = longest.max().unwrap_or_default();
     let width = (longest as usize / BARS + 1).max(1);
-    let count = |lengths: &[u32]| {
+    let count = |lengths: &BTreeMap<u64, u64>| {
         let mut bars = [0_u64; BARS];
-        for &length in lengths {
-            bars[(length as usize / width).min(BARS - 1)] += 1;
+        for (&length, texts) in lengths {
+            bars[(length as usize / width).min(BARS - 1)] += texts;
         }
         bars
     };

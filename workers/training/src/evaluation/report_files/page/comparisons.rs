@@ -6,7 +6,7 @@ use radialog_models::comparisons::comparison_marks;
 
 use super::{EvaluatedReports, escaped};
 use crate::error::TrainingError;
-use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::stored_rows::temporary;
 
 /// So many reports are listed.
 const LISTED: usize = 20;
@@ -16,32 +16,31 @@ pub(super) fn write(
     page: &mut String,
     evaluated: &EvaluatedReports<'_>,
 ) -> Result<(), TrainingError> {
-    let studies = evaluated.corpus.studies.iter();
-    let scored = studies.zip(&evaluated.scores.studies);
-    let compares = |study: &StudyScores| {
-        study
-            .comparisons
-            .is_some_and(|counts| counts.comparing_sentences > 0)
-    };
-    let comparing = scored.filter(|(_, scores)| compares(scores));
-    let comparing: Vec<_> = comparing.map(|(study, _)| study).collect();
-    if comparing.is_empty() {
+    let (mut comparing, mut first) = (0, Vec::new());
+    for (place, scores) in evaluated.scores.studies.iter().enumerate() {
+        let counts = scores.map_err(temporary)?.comparisons.unwrap_or_default();
+        if counts.comparing_sentences > 0 {
+            comparing += 1;
+            if first.len() < LISTED {
+                first.push(place);
+            }
+        }
+    }
+    if first.is_empty() {
         return Ok(());
     }
     let _ = write!(
         page,
         "<details><summary class=\"muted\">Sentences that compare, of the first {} of {} reports that do</summary>\n<ul class=\"muted\">\n",
-        comparing.len().min(LISTED),
-        comparing.len()
+        first.len(),
+        comparing
     );
-    for study in comparing.into_iter().take(LISTED) {
+    for place in first {
+        let study = evaluated.corpus.studies.get(place).map_err(temporary)?;
         let Some(span) = study.prediction else {
             continue;
         };
-        let text = evaluated.texts.read(span).map_err(TrainingError::io(
-            "read texts of",
-            "a temporary file".as_ref(),
-        ))?;
+        let text = evaluated.texts.read(span).map_err(temporary)?;
         let sentences: Vec<String> = sentences(&text)
             .filter_map(|(text, compares)| compares.then_some(text))
             .collect();

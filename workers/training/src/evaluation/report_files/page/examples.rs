@@ -1,5 +1,6 @@
 //! The best and the worst studies, with image, reference and generated text side by side.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use super::{EvaluatedReports, escaped};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Span;
 use crate::evaluation::report_scores::StudyScores;
+use crate::evaluation::stored_rows::temporary;
 use crate::evaluation::text_scores::protocol::TextProtocol;
 
 /// So many studies of each kind.
@@ -21,19 +23,21 @@ pub(super) fn write(
     evaluated: &EvaluatedReports<'_>,
 ) -> Result<(), TrainingError> {
     let protocol = evaluated.options.protocol();
-    let mut ranked: Vec<(f64, usize)> = evaluated
-        .scores
-        .studies
-        .iter()
-        .enumerate()
-        .filter_map(|(place, study)| Some((merit(study, protocol)?, place)))
-        .collect();
-    if ranked.is_empty() {
+    let (mut ranked, mut best, mut worst) = (0, Vec::new(), Vec::new());
+    for (place, study) in evaluated.scores.studies.iter().enumerate() {
+        let study = study.map_err(temporary)?;
+        let Some(merit) = merit(&study, protocol) else {
+            continue;
+        };
+        ranked += 1;
+        keep(&mut best, (merit, place), better);
+        keep(&mut worst, (merit, place), |a, b| better(b, a));
+    }
+    if best.is_empty() {
         return Ok(());
     }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let best = ranked.len().min(SHOWN);
-    let worst = (ranked.len() - best).min(SHOWN);
+    // None is of both.
+    worst.truncate(ranked - best.len());
     let wording = if protocol.is_caption_toolkit() {
         "ROUGE-L"
     } else {
@@ -44,16 +48,33 @@ pub(super) fn write(
         "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of {wording} and the F1 of the report's labels, as far as both are \
          there; higher is better. Marked: sentences of the report that compare with an earlier image, and their words that do.</p>\n<h3>The best</h3>\n"
     );
-    for (merit, place) in &ranked[..best] {
+    for (merit, place) in &best {
         study(page, evaluated, *place, *merit)?;
     }
-    if worst > 0 {
+    if !worst.is_empty() {
         *page += "<h3>The worst</h3>\n";
-        for (merit, place) in ranked[ranked.len() - worst..].iter().rev() {
+        for (merit, place) in &worst {
             study(page, evaluated, *place, *merit)?;
         }
     }
     Ok(())
+}
+
+/// A study's merit and place.
+type Ranked = (f64, usize);
+
+/// The better one first, then the earlier one.
+fn better(a: &Ranked, b: &Ranked) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// Keeps the first ones in this order, as many as are shown.
+fn keep(kept: &mut Vec<Ranked>, new: Ranked, order: impl Fn(&Ranked, &Ranked) -> Ordering) {
+    let place = kept.partition_point(|other| order(other, &new).is_lt());
+    if place < SHOWN {
+        kept.insert(place, new);
+        kept.truncate(SHOWN);
+    }
 }
 
 /// What a study is ranked by; none where nothing of its report was scored.
@@ -69,17 +90,11 @@ fn study(
     place: usize,
     merit: f64,
 ) -> Result<(), TrainingError> {
-    let (study, scores) = (
-        &evaluated.corpus.studies[place],
-        &evaluated.scores.studies[place],
-    );
+    let study = evaluated.corpus.studies.get(place).map_err(temporary)?;
+    let scores = evaluated.scores.studies.get(place).map_err(temporary)?;
     let read = |span: Option<Span>| -> Result<Option<String>, TrainingError> {
-        span.map(|span| evaluated.texts.read(span))
-            .transpose()
-            .map_err(TrainingError::io(
-                "read texts of",
-                "a temporary file".as_ref(),
-            ))
+        let text = span.map(|span| evaluated.texts.read(span)).transpose();
+        text.map_err(temporary)
     };
     let image = evaluated.images.map(|images| images.png(&study.image));
     let class = if image.is_some() {
@@ -126,7 +141,7 @@ fn study(
         };
         let _ = writeln!(page, "<div><h5>{title}</h5><p>{shown}</p></div>");
     }
-    labels(page, scores);
+    labels(page, &scores);
     *page += "</div>\n";
     Ok(())
 }
@@ -154,4 +169,26 @@ fn labels(page: &mut String, scores: &StudyScores) {
         names(&|class| truth[class] == Some(false) && said[class]),
         names(&|class| truth[class] == Some(true) && !said[class])
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_and_the_worst_are_those_of_all_in_order() {
+        let all: Vec<Ranked> = (0..40)
+            .map(|place| (f64::from(place * 7 % 10), place as usize))
+            .collect();
+        let (mut best, mut worst) = (Vec::new(), Vec::new());
+        for study in &all {
+            keep(&mut best, *study, better);
+            keep(&mut worst, *study, |a, b| better(b, a));
+        }
+        let mut sorted = all;
+        sorted.sort_by(better);
+        assert_eq!(best, sorted[..SHOWN]);
+        sorted.reverse();
+        assert_eq!(worst, sorted[..SHOWN]);
+    }
 }

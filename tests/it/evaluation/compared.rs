@@ -1,0 +1,147 @@
+//! Two systems beside each other, on what both have.
+
+use anyhow::{Context, Result, ensure};
+use radialog_schemas::{Finding, Label};
+use serde_json::Value;
+
+use super::{EvaluationFixture, label_table, line, value};
+
+/// A score of both systems.
+fn compared(scores: &Value, name: &str) -> Option<[f64; 2]> {
+    let metrics = scores["comparison"]["metrics"].as_array()?;
+    let compared = metrics
+        .iter()
+        .find(|of| of["name"] == name || of["metric"]["name"] == name)?;
+    Some([compared["ours"].as_f64()?, compared["other"].as_f64()?])
+}
+
+#[test]
+fn a_study_without_a_score_on_one_side_counts_on_neither() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let others = "i1,Clear lungs.\ni2,Small effusion.\n";
+    // Too long to compare with its reference.
+    let failed = "effusion ".repeat(3000);
+    folder.write("a.csv", &format!("id,report\ni0,{failed}\n{others}"))?;
+    folder.write("b.csv", &format!("id,report\ni0,Other words.\n{others}"))?;
+    let reference = "lung ".repeat(2000);
+    folder.write("r.csv", &format!("id,findings\ni0,{reference}\n{others}"))?;
+    let scores = folder.scores(&["a.csv", "--references", "r.csv", "--against", "b.csv"])?;
+    let rouge = compared(&scores, "ROUGE-L").context("ROUGE-L")?;
+    ensure!(rouge == [1.0, 1.0], "{rouge:?}");
+    Ok(())
+}
+
+#[test]
+fn equal_texts_have_equal_scores_whatever_else_a_system_has() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let row = |place: u32| {
+        format!(
+            "i{place},Lungs clear {place}. Heart size normal w{}.\n",
+            place % 7
+        )
+    };
+    let all: String = (0..40).map(row).collect();
+    let half: String = (0..20).map(row).collect();
+    folder.write("a.csv", &format!("id,report\n{all}"))?;
+    folder.write("b.csv", &format!("id,report\n{half}"))?;
+    let references = all.replace("Heart size", "The heart size is");
+    folder.write("r.csv", &format!("id,findings\n{references}"))?;
+    let protocol = ["--protocol", "coco-caption"];
+    for (ours, other) in [("a.csv", "b.csv"), ("b.csv", "a.csv")] {
+        let files = [ours, "--references", "r.csv", "--against", other];
+        let scores = folder.scores(&[&files[..], &protocol].concat())?;
+        let [ours, other] = compared(&scores, "CIDEr").context("CIDEr")?;
+        ensure!(ours == other, "{ours} and {other}");
+    }
+    Ok(())
+}
+
+#[test]
+fn findings_that_were_given_have_no_probabilities() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let probabilities = |edema: f32| {
+        let mut all = [0.0; 14];
+        all[Finding::Edema as usize] = edema;
+        Some(all)
+    };
+    let labels = Some([Label::Negative; 14]);
+    let lines = line("a", "Edema.", labels, probabilities(1.0))?
+        + &line("b", "Clear.", labels, probabilities(0.0))?;
+    folder.write("results.jsonl", &lines)?;
+    let mut cells = [["0"; 14]; 2];
+    cells[0][Finding::Edema as usize] = "1";
+    folder.write(
+        "labels.csv",
+        &label_table([("a", cells[0]), ("b", cells[1])]),
+    )?;
+    let files = ["results.jsonl", "--references", "labels.csv"];
+    let scores = folder.scores(&files)?;
+    ensure!(
+        value(&scores, "findings", "Brier score", None).is_some(),
+        "{scores}"
+    );
+    let sha256 = "ab".repeat(32);
+    let given = format!(
+        "\"given\":{{\"findings\":{{\"object\":\"given/findings/{sha256}.json\",\"file\":{{\"name\":\"p.json\",\"sha256\":\"{sha256}\"}}}}}},\"status\":"
+    );
+    let given = lines.replace("\"status\":", &given);
+    folder.write("results.jsonl", &given)?;
+    let scores = folder.scores(&files)?;
+    ensure!(
+        value(&scores, "findings", "Brier score", None).is_none(),
+        "{scores}"
+    );
+    ensure!(
+        value(&scores, "findings", "micro F1", None) == Some(1.0),
+        "{scores}"
+    );
+    ensure!(scores.get("calibration").is_none(), "{scores}");
+    Ok(())
+}
+
+#[test]
+fn a_table_of_chexberts_is_read_as_the_original_reads_it() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut lines = String::new();
+    for (study, finding) in [
+        ("a", Some(Finding::Edema)),
+        ("b", Some(Finding::Cardiomegaly)),
+        ("c", None),
+        ("d", Some(Finding::Fracture)),
+    ] {
+        let mut labels = [Label::Blank; 14];
+        if let Some(finding) = finding {
+            labels[finding as usize] = Label::Positive;
+        }
+        lines += &line(study, "x", Some(labels), None)?;
+    }
+    folder.write("results.jsonl", &lines)?;
+    let mut cells = [[""; 14]; 4];
+    cells[0][Finding::Edema as usize] = "1.0";
+    cells[1][Finding::Edema as usize] = "0.0";
+    cells[1][Finding::Cardiomegaly as usize] = "1.0";
+    let rows = ["a", "b", "c", "d"].into_iter().zip(cells);
+    let table = label_table(rows);
+    folder.write("chexbert.csv", &table)?;
+    folder.write("labels.csv", &table)?;
+    let of = |references: &str| folder.scores(&["results.jsonl", "--references", references]);
+    let scores = of("chexbert.csv")?;
+    // scikit-learn's means over 14 classes and 4 studies.
+    let near = |name: &str, expected: f64| -> Result<()> {
+        let found = value(&scores, "labels", name, None).context(name.to_owned())?;
+        ensure!((found - expected).abs() < 1e-6, "{name}: {found}");
+        Ok(())
+    };
+    near("macro F1", 2.0 / 14.0)?;
+    near("sample F1", 0.5)?;
+    near("accuracy", 55.0 / 56.0)?;
+    let others = of("labels.csv")?;
+    ensure!(others["counts"]["labelled_reports"] == 2, "{others}");
+    ensure!(
+        others["metrics"]
+            .to_string()
+            .contains("of 2 of 14 findings"),
+        "{others}"
+    );
+    Ok(())
+}
