@@ -95,6 +95,19 @@ fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> 
         "{text}"
     );
 
+    // A sampled report is the same one with samples and without.
+    batch(&fixture, "alone", &["--temperature", "0.9", "--seed", "5"])?;
+    let reports = |out: &str| -> Result<Vec<_>> {
+        let records = records(&fixture.path(out).join("results.jsonl"))?;
+        let mut reports: Vec<_> = records
+            .into_iter()
+            .map(|of| (of.study, of.report))
+            .collect();
+        reports.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        Ok(reports)
+    };
+    ensure!(reports("out")? == reports("alone")?);
+
     // Without the store, the image can be given; the reference cannot.
     let record = records(&fixture.path("out/results.jsonl"))?
         .into_iter()

@@ -36,16 +36,17 @@ pub(super) async fn requests(
     )?;
     let (language, embedding) = (language.clone(), embedding.clone());
     let (generation, output) = (generation.clone(), task.output.clone());
+    let drawn_by = drawn_by(task);
     input::compute(move || {
         let image_tokens =
             image_tokens::decode(&content).map_err(|error| input::corrupt(&embedding, error))?;
         let prompt = language.prompts.report(&findings.text);
         let task = LanguageTask::Report;
-        let asked = |generation: &Generation| {
+        let asked = |generation: &Generation, key: &ObjectKey| {
             let images = vec![image_tokens.clone()];
-            asked(&language, task, &prompt, images, generation, &output)
+            asked(&language, task, &prompt, images, generation, key)
         };
-        let report = asked(&generation)?;
+        let report = asked(&generation, &drawn_by)?;
         let Some(sampling) = generation.samples else {
             return Ok(vec![report]);
         };
@@ -55,11 +56,12 @@ pub(super) async fn requests(
             ..report
         };
         let sample = |number: u32| {
-            let mut request = asked(&Generation {
+            let sampled = Generation {
                 temperature: Some(sampling.temperature),
                 top_p: None,
                 ..generation.clone()
-            })?;
+            };
+            let mut request = asked(&sampled, &output)?;
             // Each sample draws from a stream of its own, none of them from the report's.
             request.sampling.seed = stream(request.sampling.seed, number);
             request.prompt_key = key.clone();
@@ -136,6 +138,25 @@ fn generated(text: &str, prompt_tokens: usize, completion: &Completion) -> Gener
     }
 }
 
+/// The key by which a report is drawn: that of the report alone. Its samples are not part of it, or they would change what they are
+/// compared with.
+fn drawn_by(task: &Task) -> ObjectKey {
+    match &task.work {
+        Work::Report {
+            embedding,
+            findings,
+            generation,
+        } if generation.samples.is_some() => {
+            let alone = Generation {
+                samples: None,
+                ..generation.clone()
+            };
+            ObjectKey::report(&task.component, embedding, findings, &alone)
+        }
+        _ => task.output.clone(),
+    }
+}
+
 /// Each study draws from a stream of its own, so that a sampled report does not depend on what else is in the batch.
 fn seed_of(generation: &Generation, output: &ObjectKey) -> u64 {
     first_bits(&ContentHash::of_parts([
@@ -154,4 +175,44 @@ fn stream(seed: u64, number: u32) -> u64 {
 
 fn first_bits(hash: &ContentHash) -> u64 {
     u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::ReportSampling;
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_drawn_as_without_samples_and_its_samples_are_not() {
+        let component = ContentHash::of(b"component");
+        let (embedding, findings) = (
+            ObjectKey::embedding(&component, &ObjectKey::text(&component)),
+            ObjectKey::findings(&component, &ObjectKey::text(&component)),
+        );
+        let task = |samples: Option<ReportSampling>| {
+            let generation = Generation {
+                temperature: Some(0.9),
+                seed: 5,
+                samples,
+                ..Generation::default()
+            };
+            let output = ObjectKey::report(&component, &embedding, &findings, &generation);
+            let work = Work::Report {
+                embedding: embedding.clone(),
+                findings: findings.clone(),
+                generation,
+            };
+            Task::new(&"run".into(), &"study".into(), &component, output, work)
+        };
+        let alone = task(None);
+        let sampling = ReportSampling {
+            count: 2,
+            temperature: 1.0,
+        };
+        let sampled = task(Some(sampling));
+        assert_ne!(alone.output, sampled.output);
+        assert_eq!(drawn_by(&sampled), drawn_by(&alone));
+        assert_eq!(drawn_by(&alone), alone.output);
+    }
 }
