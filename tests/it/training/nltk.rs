@@ -23,7 +23,7 @@ const LAST: usize = 2_000;
 /// Furthest that a score may be off: the order of summation.
 const TOLERANCE: f64 = 1e-12;
 /// What is put into texts: all that the rules look at, and what real reports have.
-const INSERTED: [&str; 60] = [
+const INSERTED: [&str; 62] = [
     ".",
     "..",
     "...",
@@ -83,6 +83,8 @@ const INSERTED: [&str; 60] = [
     " No. 7 ",
     "ſ",
     "é",
+    "\u{301}",
+    "²",
     "٣",
 ];
 

@@ -13,8 +13,17 @@ pub mod ptb;
 /// Python's white space, which has the four ASCII separators on top of Unicode's.
 const SPACE: &str = r"[\s\x1c-\x1f]";
 
+/// A replacement.
+struct Rule {
+    pattern: Regex,
+    replacement: &'static str,
+    /// Whether a word must begin or end where the pattern does.
+    begins_word: bool,
+    ends_word: bool,
+}
+
 /// Replacements before the sentence is put between blanks.
-static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rules = [
         // Opening quotes.
         (r"([«“‘„]|`+)", " $1 "),
@@ -40,7 +49,7 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 });
 
 /// Replacements after it.
-static ENDINGS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+static ENDINGS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rules = [
         // Closing quotes.
         (r"([»”’])", " $1 "),
@@ -63,10 +72,58 @@ static ENDINGS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     rules.map(compiled).into()
 });
 
-fn compiled((pattern, replacement): (&str, &'static str)) -> (Regex, &'static str) {
-    let pattern = pattern.replace("SPACE", SPACE);
-    let regex = Regex::new(&pattern).expect("the patterns are constants");
-    (regex, replacement)
+/// The pattern without `\b`, which is looked at by [`is_word`]: for Rust, words have other characters than for Python.
+fn compiled((pattern, replacement): (&str, &'static str)) -> Rule {
+    let bounds = [pattern.contains(r"\b("), pattern.ends_with(r"\b")];
+    let pattern = pattern.replace(r"\b", "").replace("SPACE", SPACE);
+    Rule {
+        pattern: Regex::new(&pattern).expect("the patterns are constants"),
+        replacement,
+        begins_word: bounds[0],
+        ends_word: bounds[1],
+    }
+}
+
+/// Whether Python counts a character to a word: letters, numbers of all kinds, and the underscore, but no combining marks.
+fn is_word(character: char) -> bool {
+    static WORD: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"[\p{L}\p{N}_]").expect("the pattern is constant"));
+    match character.is_ascii() {
+        true => character.is_ascii_alphanumeric() || character == '_',
+        false => WORD.is_match(character.encode_utf8(&mut [0; 4])),
+    }
+}
+
+impl Rule {
+    /// The text with all replacements; none where there are none.
+    fn apply(&self, text: &str) -> Option<String> {
+        if !self.begins_word && !self.ends_word {
+            return match self.pattern.replace_all(text, self.replacement) {
+                Cow::Owned(changed) => Some(changed),
+                Cow::Borrowed(_) => None,
+            };
+        }
+        let mut changed: Option<String> = None;
+        let (mut at, mut copied) = (0, 0);
+        while let Some(found) = self.pattern.captures_at(text, at) {
+            let whole = found.get_match();
+            let before = text[..whole.start()].chars().next_back();
+            let after = text[whole.end()..].chars().next();
+            // What matches begins and ends with characters of a word.
+            let fits = !(self.begins_word && before.is_some_and(is_word)
+                || self.ends_word && after.is_some_and(is_word));
+            if fits {
+                let changed = changed.get_or_insert_default();
+                changed.push_str(&text[copied..whole.start()]);
+                found.expand(self.replacement, changed);
+                (at, copied) = (whole.end(), whole.end());
+            } else {
+                let first = text[whole.start()..].chars().next();
+                at = whole.start() + first.map_or(1, char::len_utf8);
+            }
+        }
+        changed.map(|changed| changed + &text[copied..])
+    }
 }
 
 /// The words of a text in lower case, punctuation marks apart.
@@ -88,10 +145,10 @@ fn sentence_words(sentence: &str) -> Vec<String> {
         .collect()
 }
 
-fn replaced(mut text: String, rules: &[(Regex, &str)]) -> String {
-    for (regex, replacement) in rules {
+fn replaced(mut text: String, rules: &[Rule]) -> String {
+    for rule in rules {
         // Most rules find nothing.
-        if let Cow::Owned(changed) = regex.replace_all(&text, *replacement) {
+        if let Some(changed) = rule.apply(&text) {
             text = changed;
         }
     }
@@ -122,6 +179,24 @@ mod tests {
         assert_eq!(words("cannot: no.Yes"), ["can", "not", ":", "no.yes"]);
         assert_eq!(words("Clear. Stable."), ["clear", ".", "stable", "."]);
         assert_eq!(words("No edema.. Heart"), ["no", "edema", "..", "heart"]);
+    }
+
+    #[test]
+    fn words_begin_and_end_where_they_do_for_python() {
+        // NLTK 3.8.1's words.
+        for (text, expected) in [
+            ("the 'b\u{301}", "the|'|b\u{301}"),
+            ("the 'a²", "the|'a²"),
+            ("the 'a b", "the|'|a|b"),
+            ("the 'a_", "the|'a_"),
+            ("cannot²", "cannot²"),
+            ("cannot\u{301} go", "can|not|\u{301}|go"),
+            ("cannot cannot.x gonna", "can|not|can|not|.x|gon|na"),
+            ("scannot cannots", "scannot|cannots"),
+            ("'tis 'twas²", "'t|is|'twas²"),
+        ] {
+            assert_eq!(words(text).join("|"), expected, "{text}");
+        }
     }
 
     #[test]

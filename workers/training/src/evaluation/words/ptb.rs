@@ -1,20 +1,27 @@
 //! The words of a text as the caption toolkit counts them: Stanford's PTB tokenizer (CoreNLP 3.4.1) in lower case, without the
 //! punctuation that pycocoevalcap drops. At each place the longest match of all rules is a token, as in Stanford's lexer.
-//! Rules for web addresses, money and languages other than English are left out.
+//! Rules for web addresses, money and languages other than English are left out, and a combining mark without a letter before it is a
+//! word of its own.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use abbreviations::{BEFORE_NUMBERS, ENDING, ENDING_AS_NAMES, GOING_ON, OPENING};
+use untokenizable::is_untokenizable;
 
 mod abbreviations;
+mod untokenizable;
 
 /// Tokens that do not count. Brackets stay: pycocoevalcap looks for them in upper case.
 const DROPPED: [&str; 17] = [
     "''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--",
     "...", ";",
 ];
+/// Hyphens within words, as word processors write them; alone they are dropped.
+const HYPHENS: [char; 3] = ['\u{58a}', '\u{2010}', '\u{2011}'];
+/// Marks where a word may be parted; no word has them.
+const SOFT_HYPHEN: char = '\u{ad}';
 /// Words that are two.
 const GROWN_TOGETHER: [&str; 6] = ["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"];
 
@@ -76,7 +83,12 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (
-            r"([A-Za-z0-9](?:_?[A-Za-z0-9]|[.,])*(?:-[A-Za-z0-9](?:_?[A-Za-z0-9])*)+)".to_owned(),
+            r"([A-Za-z0-9](?:_?[A-Za-z0-9]|[.,\u{ad}])*(?:-[A-Za-z0-9](?:_?[A-Za-z0-9])*)+)"
+                .to_owned(),
+            Makes::Itself,
+        ),
+        (
+            r"([\p{L}\p{Nd}](?:[-_\u{58a}\u{2010}\u{2011}]?[\p{L}\p{Nd}])*)".to_owned(),
             Makes::Itself,
         ),
         (
@@ -198,6 +210,18 @@ fn compiled(pattern: &str) -> Regex {
 /// ("2 1/2"), as Stanford's.
 pub fn ptb_words(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
+    // What the lexer does not know ends a token, and is none.
+    match text.is_ascii() {
+        true => split(text, &mut tokens),
+        false => text
+            .split(is_untokenizable)
+            .for_each(|part| split(part, &mut tokens)),
+    }
+    tokens.retain(|token| !DROPPED.contains(&token.as_str()));
+    tokens
+}
+
+fn split(text: &str, tokens: &mut Vec<String>) {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         if first.is_whitespace() {
@@ -209,10 +233,8 @@ pub fn ptb_words(text: &str) -> Vec<String> {
             rest = &rest[word.len()..];
             continue;
         }
-        rest = &rest[next(rest, first, &mut tokens)..];
+        rest = &rest[next(rest, first, tokens)..];
     }
-    tokens.retain(|token| !DROPPED.contains(&token.as_str()));
-    tokens
 }
 
 /// The word at the beginning if it is one of letters before white space or before a comma and white space, which all rules but
@@ -253,10 +275,12 @@ fn next(rest: &str, first: char, tokens: &mut Vec<String>) -> usize {
         let text = text.to_lowercase().replace(' ', "\u{a0}");
         // Brackets inside of a token, as in a telephone number.
         let text = text.replace('(', "-lrb-").replace(')', "-rrb-");
-        text.replace("&amp;", "&")
+        text.replace("&amp;", "&").replace(SOFT_HYPHEN, "")
     };
     let Some((_, length, rule)) = best else {
-        tokens.push(lower(&rest[..first.len_utf8()]));
+        if first != SOFT_HYPHEN && !HYPHENS.contains(&first) {
+            tokens.push(lower(&rest[..first.len_utf8()]));
+        }
         return first.len_utf8();
     };
     let token = &rest[..length];
@@ -315,6 +339,22 @@ mod tests {
                 "clear?? No!! what?! so? yes… a",
                 "clear ?? no !! what ?! so yes a",
             ),
+            // What is pasted from pages and word processors.
+            ("mid‐lung T1‑T2 a‐ b ‐", "mid‐lung t1‑t2 a b"),
+            ("5µm 5-µm é-b a5é 5.5µm", "5µm 5-µm é-b a5é 5.5 µm"),
+            (
+                "left\u{ad}lung mid\u{ad}-lung a \u{ad} b \u{ad}x",
+                "leftlung mid-lung a b x",
+            ),
+            (
+                "left\u{200b}lung is \u{200b}clear\u{feff}",
+                "left lung is clear",
+            ),
+            (
+                "notⅧ clear 🫁 𝐀b \u{f0b7}Clear No.\u{200b} 7",
+                "not clear b clear no 7",
+            ),
+            ("mm² 5² 10³/µL 3×4µm 1½", "mm ² 5 ² 10 ³ / µl 3 × 4µm 1 1/2"),
             ("", ""),
         ] {
             assert_eq!(ptb_words(text).join(" "), words, "{text}");
