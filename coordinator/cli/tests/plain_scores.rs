@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -201,6 +202,43 @@ fn a_header_another_encoding_or_a_file_that_is_not_there_is_named_and_long_texts
                 .contains("too long")
         );
         assert_eq!(value(&scores, "ROUGE-L"), 1.0);
+    }
+}
+
+#[test]
+fn pipes_are_read_where_once_is_enough_and_refused_where_it_is_not() {
+    let folder = Folder::new();
+    let file = folder.write("t.csv", "Clear.\nSmall effusion.\n");
+    let piped = |protocol: &str, both: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        let references = if both { "/dev/stdin" } else { file.as_str() };
+        let mut child = command
+            .args(["evaluate", "text", "--hypotheses", "/dev/stdin"])
+            .args(["--references", references, "--protocol", protocol])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // One that refuses the pipe does not read it.
+        let _ = stdin.write_all(&fs::read(&file).unwrap());
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    };
+    let output = piped("radialog-2023", false);
+    assert!(
+        text(&output.stdout).starts_with("2 texts scored"),
+        "{output:?}"
+    );
+    for (protocol, both, expected) in [
+        ("coco-caption", false, "/dev/stdin is a pipe"),
+        ("radialog-2023", true, "are one pipe"),
+    ] {
+        let output = piped(protocol, both);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 

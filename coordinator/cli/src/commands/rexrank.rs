@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::marker::PhantomData;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ use radialog_training::evaluation::corpus::without_nan;
 use radialog_training::evaluation::text_file::read_text;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::block_in_place;
 
 use super::batch;
@@ -38,7 +40,8 @@ const IMAGES: &str = "image_path";
 ///
 /// The JSON is an object of studies by id. Of a study, the image `key_image_path` is read, else the first of `image_path`, below
 /// --img_root_dir; the model reads one image. The result is the same JSON with `model_prediction` in every study; that of a study
-/// that failed, or whose image is not below --img_root_dir, is an empty text, and the study is named with the reason; `NaN`, as Python writes it, is read and written as `null`. This is the format as its authors describe it, not checked against their
+/// that failed, or whose image is not below --img_root_dir, is an empty text, and the study is named with the reason. Members keep their order, and values stand as they were; `NaN` and `Infinity`,
+/// as Python writes them, are read and written as `null`. This is the format as its authors describe it, not checked against their
 /// hidden test set.
 ///
 /// What follows are options of `radialog batch`, e.g. --bundle, --amqp or --max-new-tokens. The run keeps its state in a folder
@@ -80,7 +83,10 @@ struct BatchLine {
 }
 
 /// The studies in the order of the file.
-struct Studies(Vec<(String, Map<String, Value>)>);
+struct Studies(Vec<(String, Study)>);
+
+/// The members of a study in the order of the file, each as it stands there.
+struct Study(Vec<(String, Box<RawValue>)>);
 
 /// The CSV of the studies' images that `radialog batch` reads.
 struct Manifest(Vec<u8>);
@@ -99,12 +105,11 @@ pub(crate) async fn run(args: RexrankArgs) -> anyhow::Result<ExitCode> {
         &args.images,
         "--img_root_dir is the folder that image paths begin in",
     )?;
-    if !args.images.is_dir() {
-        let message = format!("--img_root_dir: '{}' is no folder", args.images.display());
-        return Err(UsageError(message).into());
-    }
-    let (input, images) = (args.input.clone(), args.images.clone());
-    let read = move || read(&input, &images);
+    let (input, images, save) = (args.input.clone(), args.images.clone(), args.save.clone());
+    let read = move || {
+        require_writable(&save)?;
+        read(&input, &images)
+    };
     let (studies, manifest, refused) = tokio::task::spawn_blocking(read).await??;
     let path = manifest.path(&work);
     let mut line: Vec<OsString> = vec!["radialog batch".into(), path.clone().into()];
@@ -194,17 +199,40 @@ impl Manifest {
     }
 }
 
+/// Refuses a result that could not be written, before hours are spent on it.
+fn require_writable(save: &Path) -> Result<(), UsageError> {
+    let shown = save.display();
+    let refused =
+        |reason: &str| UsageError(format!("cannot write --save_json_file {shown}: {reason}"));
+    if save.is_dir() {
+        return Err(refused("it is a folder: name a file"));
+    }
+    let folder = match save.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused(&format!("{}: {error}", folder.display()))),
+    }
+}
+
 /// Reads the studies and makes the manifest of those that can be in one; the others are named with what is wrong.
 fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reasons)> {
     let shown = input.display();
-    let json = read_text(input)?;
+    let json =
+        read_text(input).map_err(|error| UsageError(format!("--input_json_file: {error}")))?;
     let studies: Studies = serde_json::from_str(&without_nan(&json))
         .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))?;
     ensure!(!studies.0.is_empty(), "{shown} has no study");
-    let images = fs::canonicalize(images).map_err(|error| {
+    let cannot_use = |error: &dyn fmt::Display| {
         let shown = images.display();
         UsageError(format!("cannot use --img_root_dir {shown}: {error}"))
-    })?;
+    };
+    let images = fs::canonicalize(images).map_err(|error| cannot_use(&error))?;
+    if !images.is_dir() {
+        return Err(cannot_use(&"it is no folder").into());
+    }
     let mut manifest = csv::Writer::from_writer(Vec::new());
     manifest.write_record(["study_id", "image"])?;
     let (mut seen, mut refused) = (HashMap::new(), Reasons::new());
@@ -251,17 +279,25 @@ fn row(id: &str, image: &Path) -> Result<[String; 2], String> {
 }
 
 /// The image of a study to read, a path below the root.
-fn image(study: &Map<String, Value>) -> Result<&Path, String> {
+fn image(study: &Study) -> Result<PathBuf, String> {
     let image = match (study.get(KEY_IMAGE), study.get(IMAGES)) {
         (Some(Value::String(image)), _) if !image.is_empty() => image,
         (_, Some(Value::String(image))) => image,
-        (_, Some(Value::Array(images))) => images
-            .first()
-            .and_then(Value::as_str)
-            .ok_or(format!("has an {IMAGES} that begins with no path"))?,
-        _ => return Err(format!("names no image: give {KEY_IMAGE} or {IMAGES}")),
+        (_, Some(Value::Array(images))) => match images.into_iter().next() {
+            Some(Value::String(image)) => image,
+            Some(other) => return Err(format!("has {other} in {IMAGES}, which is no path")),
+            None => return Err(format!("has an empty {IMAGES}")),
+        },
+        (_, None | Some(Value::Null)) => {
+            return Err(format!("names no image: give {KEY_IMAGE} or {IMAGES}"));
+        }
+        (_, Some(_)) => {
+            return Err(format!(
+                "has an {IMAGES} that is neither a path nor a list of paths"
+            ));
+        }
     };
-    let image = Path::new(image);
+    let image = PathBuf::from(image);
     let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     if image.components().all(is_below) {
         Ok(image)
@@ -288,7 +324,7 @@ fn finish(
             without.push(id.clone());
         }
         written += u64::from(report.is_some());
-        study.insert(PREDICTION.to_owned(), report.unwrap_or_default().into());
+        study.set(PREDICTION, to_raw_value(&report.unwrap_or_default())?);
     }
     let json = serde_json::to_vec_pretty(&studies)?;
     durable::replace(save, &json).with_context(|| format!("cannot write {}", save.display()))?;
@@ -331,25 +367,55 @@ fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<Stri
     Ok(reports)
 }
 
+impl Study {
+    /// A member; of several of one name the last, as Python has it.
+    fn get(&self, name: &str) -> Option<Value> {
+        let member = self.0.iter().rfind(|(of, _)| of == name);
+        member.and_then(|(_, value)| serde_json::from_str(value.get()).ok())
+    }
+
+    /// Sets a member where it is, or as the last one.
+    fn set(&mut self, name: &str, value: Box<RawValue>) {
+        match self.0.iter_mut().rfind(|(of, _)| of == name) {
+            Some((_, before)) => *before = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+}
+
+/// The members of an object in their order.
+fn members<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+    what: &'static str,
+) -> Result<Vec<(String, T)>, D::Error> {
+    struct Members<T>(&'static str, PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        type Value = Vec<(String, T)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+            }
+            Ok(members)
+        }
+    }
+    deserializer.deserialize_map(Members(what, PhantomData))
+}
+
 impl<'de> Deserialize<'de> for Studies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Studies;
+        members(deserializer, "an object of studies by id").map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of studies by id")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Studies, M::Error> {
-                let mut studies = Vec::new();
-                while let Some(study) = map.next_entry()? {
-                    studies.push(study);
-                }
-                Ok(Studies(studies))
-            }
-        }
-        deserializer.deserialize_map(Entries)
+impl<'de> Deserialize<'de> for Study {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        members(deserializer, "an object, a study").map(Self)
     }
 }
 
@@ -359,20 +425,26 @@ impl Serialize for Studies {
     }
 }
 
+impl Serialize for Study {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn study(json: &str) -> Map<String, Value> {
+    fn study(json: &str) -> Study {
         serde_json::from_str(json).unwrap()
     }
 
     #[test]
     fn the_key_image_is_read_else_the_first_and_never_one_outside_of_the_root() {
         let key = study(r#"{"key_image_path": "b.jpg", "image_path": ["a.jpg", "b.jpg"]}"#);
-        assert_eq!(image(&key), Ok(Path::new("b.jpg")));
+        assert_eq!(image(&key), Ok(PathBuf::from("b.jpg")));
         let first = study(r#"{"image_path": ["p/a.jpg", "b.jpg"]}"#);
-        assert_eq!(image(&first), Ok(Path::new("p/a.jpg")));
+        assert_eq!(image(&first), Ok(PathBuf::from("p/a.jpg")));
         for wrong in [
             r#"{"image_path": []}"#,
             r#"{"image_path": ["../a.jpg"]}"#,
@@ -381,6 +453,54 @@ mod tests {
         ] {
             assert!(image(&study(wrong)).is_err(), "{wrong}");
         }
+        for (wrong, reason) in [
+            (
+                r#"{"image_path": [5]}"#,
+                "has 5 in image_path, which is no path",
+            ),
+            (r#"{"image_path": []}"#, "has an empty image_path"),
+            (r#"{"image_path": {"a": 1}}"#, "neither a path nor a list"),
+            (r#"{"image_path": null}"#, "names no image"),
+        ] {
+            let error = image(&study(wrong)).unwrap_err();
+            assert!(error.contains(reason), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_python_is_read_and_members_stand_as_they_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.json");
+        let json = r#"{"s": {"z": 1, "age": NaN, "inf": [-Infinity, Infinity], "big": 12345678901234567890123, "e": 1.50,
+            "note": "NaN Infinity", "model_prediction": "old", "image_path": ["x.png"], "a": {"y": 1, "b": 2}}}"#;
+        fs::write(&path, format!("\u{feff}{json}")).unwrap();
+        let (mut studies, ..) = read(&path, folder.path()).unwrap();
+        let (_, study) = &mut studies.0[0];
+        study.set(PREDICTION, to_raw_value("Clear.").unwrap());
+        let written = serde_json::to_string(&studies).unwrap();
+        let expected = [
+            r#"{"s":{"z":1,"age":null,"inf":[null, null],"big":12345678901234567890123,"e":1.50,"#,
+            r#""note":"NaN Infinity","model_prediction":"Clear.","image_path":["x.png"],"a":{"y": 1, "b": 2}}}"#,
+        ];
+        assert_eq!(written, expected.concat());
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_written_and_images_in_no_folder_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.json");
+        fs::write(&path, r#"{"s": {"image_path": "x.png"}}"#).unwrap();
+        assert!(require_writable(&folder.path().join("out.json")).is_ok());
+        assert!(require_writable(folder.path()).is_err());
+        assert!(require_writable(&folder.path().join("nowhere/out.json")).is_err());
+        assert!(require_writable(&path.join("out.json")).is_err());
+        let Err(error) = read(&path, &path) else {
+            panic!("a file is no folder of images");
+        };
+        assert!(
+            error.is::<UsageError>() && error.to_string().contains("no folder"),
+            "{error}"
+        );
     }
 
     #[test]
