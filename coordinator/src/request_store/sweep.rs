@@ -123,9 +123,9 @@ impl Sweep<'_> {
             };
             let document = ObjectKey::request_batch(&owner, &batch);
             return match self.objects.size(&document).await? {
-                // It goes with its batch.
-                Some(_) => Ok(()),
-                None => self.delete(&entry.key).await,
+                // What leads to nothing is no batch. The others go with theirs.
+                None if !self.dry_run => self.objects.delete(&entry.key).await,
+                _ => Ok(()),
             };
         }
         if rest(entry, ObjectKey::REQUEST_BATCH_KEYS).is_some() {
