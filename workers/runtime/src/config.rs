@@ -9,7 +9,8 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{health, telemetry};
+use crate::health;
+use crate::telemetry::{self, TelemetryConfig};
 
 pub use reader::ConfigReader;
 pub use retention::RetentionConfig;
@@ -84,15 +85,6 @@ pub struct HealthConfig {
     pub address: Option<SocketAddr>,
     /// How long a start may stand still before `/healthz` asks for a restart.
     pub stall: Duration,
-}
-
-/// `[telemetry]`: how logs are written.
-#[derive(Clone, Debug)]
-pub struct TelemetryConfig {
-    /// One JSON object a line instead of text.
-    pub json: bool,
-    /// Directives as for `RUST_LOG`, e.g. `info,radialog_runtime=debug`; each role has its own default.
-    pub filter: Option<String>,
 }
 
 /// Everything that is wrong with a configuration.

@@ -5,13 +5,20 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use crate::config::TelemetryConfig;
-
 /// What a role logs that sets nothing else. Whatever lapin reports, our adapter says with what to do.
 const DEFAULT_FILTER: &str = "info,lapin=off";
 
 /// The variable whose filter wins over the configured one.
 pub const FILTER_VARIABLE: &str = EnvFilter::DEFAULT_ENV;
+
+/// `[telemetry]`: how logs are written.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// Directives as for `RUST_LOG`, e.g. `info,radialog_runtime=debug`; each role has its own default.
+    pub filter: Option<String>,
+}
 
 /// The log filter is not valid.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,7 @@ mod input;
 mod line;
 mod runner;
 mod schedule;
+mod taking;
 mod work;
 
 pub(in crate::gateway) use runner::BatchRunner;

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::super::conv_tensors::ConvShape;
 use super::super::parallel::{column_sums, part_length};
 use super::super::storage::{floats, with_floats};
 use super::batch_norm::{BatchNorm, NormGradients, Statistics};
 use crate::kernels::buffer::{Buffer, zeros};
 use crate::kernels::convolution::{Convolution, Extent, Window, gradients};
-use crate::layers::ConvShape;
 
 /// What a convolution has behind it.
 pub(super) enum Behind<'a> {

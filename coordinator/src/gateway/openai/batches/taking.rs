@@ -1,0 +1,209 @@
+//! Takes batches that nobody works on, as many as there are places for, and holds them while they are worked on. What a
+//! gateway has left in the middle, another one takes over a minute later.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::http::openai_batches::RequestBatchStatus;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::BatchName;
+use super::runner::BatchRunner;
+use super::schedule::FreeBatch;
+use super::work::BatchWork;
+use crate::gateway::problem::ApiResult;
+use crate::request_store::batches::{self, BatchDocument};
+
+/// Batches looked at at a time.
+const LOOKED_AT: usize = 16;
+/// The time after which batches are looked for again, unless one is told here.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The time after which a lease is renewed, and a cancellation or the end of the batch's time seen.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// A batch that is worked on here until this is dropped.
+struct Here {
+    runner: Arc<BatchRunner>,
+    name: BatchName,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.runner.schedule().end(&self.name);
+    }
+}
+
+impl BatchRunner {
+    /// Looks for batches until the shutdown, and ends when all that were worked on have been given back.
+    pub(in crate::gateway) async fn run(self: Arc<Self>) {
+        let shutdown = self.app.shutdown.clone();
+        let mut working = JoinSet::new();
+        loop {
+            while working.try_join_next().is_some() {}
+            if let Err(error) = self.look(&mut working).await {
+                warn!(%error, "batches of requests were not looked for");
+            }
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = self.app.new_batch.notified() => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        while working.join_next().await.is_some() {}
+    }
+
+    /// Looks at all open batches, and begins with those that it can take.
+    async fn look(self: &Arc<Self>, working: &mut JoinSet<()>) -> Result<(), ObjectError> {
+        let open = batches::open(self.objects()).await?;
+        let name = |(owner, name)| BatchName { owner, name };
+        let open: Vec<BatchName> = open.into_iter().map(name).collect();
+        let others: Vec<BatchName> = {
+            let schedule = self.schedule();
+            let is_other = |name: &&BatchName| !schedule.is_here(name);
+            open.iter().filter(is_other).cloned().collect()
+        };
+        let mut found = stream::iter(others)
+            .map(|name| async move {
+                let found = batches::find(self.objects(), &name.owner, &name.name).await;
+                (name, found)
+            })
+            .buffered(LOOKED_AT);
+        let mut free = Vec::new();
+        while let Some((name, found)) = found.next().await {
+            match found {
+                Ok(Some(document)) => {
+                    let Some(batch) = self.check(&name, &document).await else {
+                        continue;
+                    };
+                    match document.only_ends() {
+                        true => self.spawn(batch, &self.ending, working),
+                        false => free.push(batch),
+                    }
+                }
+                // Its sign was written and it was not, yet or ever: the sweep takes what is old.
+                Ok(None) => {}
+                Err(error) => warn!(batch = name.name, %error, "a batch was not looked at"),
+            }
+        }
+        while self.running.available_permits() > 0 {
+            let next = self.schedule().next(&mut free);
+            let Some(next) = next else {
+                break;
+            };
+            self.spawn(next, &self.running, working);
+        }
+        self.schedule().note(&free, &open);
+        Ok(())
+    }
+
+    /// The batch, where it can be taken.
+    async fn check(&self, name: &BatchName, document: &BatchDocument) -> Option<FreeBatch> {
+        if document.is_damaged {
+            if self.schedule().tell_damaged(name) {
+                warn!(batch = name.name, "what is stored of a batch is damaged");
+            }
+            return None;
+        }
+        if document.status.is_final() {
+            let closed = batches::close(self.objects(), &name.owner, &name.name).await;
+            if let Err(error) = closed {
+                warn!(batch = name.name, %error, "the sign of a batch that has ended stays");
+            }
+            return None;
+        }
+        if !document.wants_work() {
+            return None;
+        }
+        let now = Instant::now();
+        self.schedule().free(name, document, &self.name, now)
+    }
+
+    /// Works on a batch, if there is a place for it.
+    fn spawn(
+        self: &Arc<Self>,
+        batch: FreeBatch,
+        places: &Arc<Semaphore>,
+        working: &mut JoinSet<()>,
+    ) {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            return;
+        };
+        self.schedule().begin(&batch.name);
+        let here = Here {
+            runner: self.clone(),
+            name: batch.name.clone(),
+        };
+        working.spawn(async move {
+            let runner = here.runner.clone();
+            let worked = runner.work_on(&batch, place).await;
+            drop(here);
+            match worked {
+                // The next one may have waited for this.
+                Ok(true) => runner.app.new_batch.notify_one(),
+                Ok(false) => {}
+                Err(error) => {
+                    let (batch, error) = (batch.name.name, error.problem.detail);
+                    warn!(batch, error, "a batch of requests is tried again");
+                }
+            }
+        });
+    }
+
+    /// Works on a batch until it ends, is paused or gives way, or this gateway stops or loses it. False where another gateway
+    /// was faster.
+    async fn work_on(&self, batch: &FreeBatch, place: OwnedSemaphorePermit) -> ApiResult<bool> {
+        let FreeBatch { name, abandoned } = batch;
+        let mut is_mine = false;
+        let taken = self.change(name, |document| {
+            is_mine = document.wants_work() && document.hold(&self.name, abandoned.as_ref());
+            is_mine
+        });
+        let taken = taken.await?;
+        let Some(document) = taken.filter(|_| is_mine) else {
+            return Ok(false);
+        };
+        let stop = self.app.shutdown.child_token();
+        let work = BatchWork::new(self, name, &stop);
+        let worked = tokio::select! {
+            worked = work.run(document, place) => worked,
+            () = self.keep(name, &stop) => Ok(()),
+        };
+        // Also after a failure: somebody else may do better.
+        let released = self.change(name, |document| {
+            let is_mine = document.is_held_by(&self.name);
+            document.release();
+            is_mine
+        });
+        released.await?;
+        worked.map(|()| true)
+    }
+
+    /// Renews the lease; ends where another gateway has it. A cancellation, and the end of the batch's time, stop the lines
+    /// that are being answered.
+    async fn keep(&self, batch: &BatchName, stop: &CancellationToken) {
+        loop {
+            sleep(RENEW_EVERY).await;
+            let mut is_lost = false;
+            let kept = self.change(batch, |document| {
+                is_lost = document.status.is_final() || !document.hold(&self.name, None);
+                !is_lost
+            });
+            match kept.await {
+                Ok(Some(document)) if !is_lost => {
+                    if document.status == RequestBatchStatus::Cancelling || document.is_late() {
+                        stop.cancel();
+                    }
+                }
+                Ok(_) => return,
+                // Nobody else takes it for a while.
+                Err(error) => warn!(batch = batch.name, %error, "a batch's lease is not renewed"),
+            }
+        }
+    }
+}
