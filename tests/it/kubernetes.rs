@@ -81,7 +81,7 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
         assert!(readme.contains(patches.as_str()), "{patches}");
     }
     let [site, proxy, claim, retry] = fixtures.map(|name| Manifests::of(&name));
-    let job = retry.kind("Job").into_iter().next().unwrap();
+    let job = retry.kind("Job").next().unwrap();
     let arguments = &job["spec"]["template"]["spec"]["containers"][0]["args"];
     assert_eq!(
         arguments.as_array().unwrap().last().unwrap(),

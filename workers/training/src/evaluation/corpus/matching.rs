@@ -150,8 +150,8 @@ impl Corpus {
         let mut any_split = false;
         let mut studies: StoredRows<NamedPatient> = StoredRows::new().map_err(temporary)?;
         // Where the references stand, and those that stand nowhere by id: lines of a run are in the order in which they were done.
-        let (mut placed, mut unplaced): (Vec<((u32, u32), u32)>, Vec<(Box<str>, u32)>) =
-            Default::default();
+        let mut placed: Vec<((u32, u32), u32)> = Vec::new();
+        let mut unplaced: Vec<(Box<str>, u32)> = Vec::new();
         if !file.by_order {
             for prediction in file.predictions.iter() {
                 let prediction = prediction.map_err(temporary)?;

@@ -253,7 +253,12 @@ mod tests {
     #[test]
     fn more_images_than_are_read_at_a_time_are_ranked_as_all_pairs_of_them() {
         let images = READ + 100;
-        let of = |place: usize| study((place * 7 % 1000) as f32 / 1000.0, Some(place % 3 == 0));
+        let of = |place: usize| {
+            study(
+                (place * 7 % 1000) as f32 / 1000.0,
+                Some(place.is_multiple_of(3)),
+            )
+        };
         let studies: Vec<StudyScores> = (0..images).map(of).collect();
         let ranking = Ranking::of(&stored(&studies)).unwrap();
         let aucs = ranking.aucs(&[vec![1; images]]).unwrap();

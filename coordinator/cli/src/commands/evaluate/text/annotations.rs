@@ -324,12 +324,12 @@ fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
         .find_map(|name| table.header().column(name));
     for row in table.by_ref() {
         let row = row.map_err(cannot_use)?;
-        if let Some(id) = id.and_then(|column| row.cell(column)) {
-            if ids.insert(plain_id(id).to_owned(), rows.len()).is_some() {
-                let line = row.line;
-                let message = format!("{shown} line {line}: a second row of '{id}': keep one");
-                return Err(UsageError(message).into());
-            }
+        if let Some(id) = id.and_then(|column| row.cell(column))
+            && ids.insert(plain_id(id).to_owned(), rows.len()).is_some()
+        {
+            let line = row.line;
+            let message = format!("{shown} line {line}: a second row of '{id}': keep one");
+            return Err(UsageError(message).into());
         }
         rows.push((
             row.line,
