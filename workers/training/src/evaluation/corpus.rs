@@ -163,7 +163,7 @@ pub(crate) fn comparable(id: &str) -> &str {
     }
 }
 
-/// An id as files of annotations and tables of scores are searched for it: without the folders of a path, and as [`comparable`] has
+/// An id as files of annotations and tables of scores are searched for it: without the folders of a path, and as `comparable` has
 /// it.
 pub fn plain_id(id: &str) -> &str {
     comparable(stem(id))
