@@ -232,8 +232,8 @@ fn pipes_are_read_where_once_is_enough_and_refused_where_it_is_not() {
         "{output:?}"
     );
     for (protocol, both, expected) in [
-        ("coco-caption", false, "/dev/stdin is a pipe"),
-        ("radialog-2023", true, "are one pipe"),
+        ("coco-caption", false, "'/dev/stdin' is a pipe"),
+        ("radialog-2023", true, "/dev/stdin has 0"),
     ] {
         let output = piped(protocol, both);
         let error = text(&output.stderr);
@@ -448,7 +448,7 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
             &[][..],
             "is read, and would be overwritten",
         ),
-        (4, images, &[], "is a folder, and a file is written"),
+        (4, images, &[], "it is a folder"),
         (6, input.as_str(), &[], "is no folder"),
         (
             4,

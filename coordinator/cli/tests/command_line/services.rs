@@ -318,6 +318,8 @@ fn all_that_is_wrong_in_file_environment_and_flags_is_told_with_what_is_missing_
     let output = radialog(&[
         "batch",
         "nowhere",
+        "--out",
+        "results",
         "--batch-size",
         "0",
         "--precision",
