@@ -193,7 +193,7 @@ fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
         "{printed}"
     );
     let fault = folder.fault(&[&against[..], &["--run", "labels"]].concat(), 64)?;
-    ensure!(fault.contains("leave --run out"), "{fault}");
+    ensure!(fault.contains("with --bundle"), "{fault}");
     Ok(())
 }
 
