@@ -17,7 +17,7 @@ mod resampling;
 mod text;
 mod view;
 
-pub(super) use bundle::written;
+pub(super) use bundle::{show, written};
 
 /// Score runs, predictions, texts and bundles, and what a model answers after its report
 #[derive(Args)]

@@ -23,6 +23,7 @@ use radialog_training::finetune::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::evaluate::show;
 use crate::args::BundleSource;
 use crate::bundle_source;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
@@ -385,13 +386,4 @@ fn bar() -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {msg}  {eta} left");
     bar.set_style(style.context("progress bar")?);
     Ok(bar)
-}
-
-fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
-    bar.set_length(total);
-    bar.set_position(done);
-    bar.set_message(what.to_owned());
-    if bar.is_hidden() && done == total {
-        errln!("{what}: {done}");
-    }
 }

@@ -208,7 +208,8 @@ fn progress_bar() -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
+/// Shows on a bar, or in a line at the end where nobody sees a bar, how far it has come.
+pub(in crate::commands) fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
     bar.set_length(total);
     bar.set_position(done);
     bar.set_message(what.to_owned());
