@@ -130,18 +130,18 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         let message = "--protocol rexrank has no METEOR: leave --meteor out";
         return Err(UsageError(message.to_owned()).into());
     }
+    for path in [&args.hypotheses, &args.references] {
+        require(path, "it is a CSV without a header, one text a row")?;
+        if protocol.has_cider() {
+            require_stored(path)?;
+        }
+    }
     if args.hypotheses == args.references && !args.hypotheses.is_file() {
         let shown = args.hypotheses.display();
         let message = format!(
             "--hypotheses and --references are one pipe, '{shown}': write one of them to a file first"
         );
         return Err(UsageError(message).into());
-    }
-    for path in [&args.hypotheses, &args.references] {
-        require(path, "it is a CSV without a header, one text a row")?;
-        if protocol.has_cider() {
-            require_stored(path)?;
-        }
     }
     if let Some(path) = &args.meteor {
         require_meteor(path)?;
