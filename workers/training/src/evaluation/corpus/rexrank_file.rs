@@ -69,8 +69,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, RexrankStudy)>, TrainingE
     Ok(studies.0)
 }
 
-/// A file's JSON as others read it: Python writes a missing cell as `NaN`, which JSON does not know, and which becomes `null`
-/// outside of strings.
+/// A file's JSON as others read it: Python writes a missing cell as `NaN`, and what divides by it as `Infinity`, which JSON does not
+/// know, and which become `null` outside of strings.
 pub fn without_nan(json: &str) -> String {
     let mut parts = Vec::new();
     let (mut in_string, mut is_escaped) = (false, false);
@@ -80,9 +80,12 @@ pub fn without_nan(json: &str) -> String {
             _ if is_escaped => is_escaped = false,
             b'\\' if in_string => is_escaped = true,
             b'"' => in_string = !in_string,
-            b'N' if !in_string && json[at..].starts_with("NaN") => {
-                parts.extend([&json[begun..at], "null"]);
-                begun = at + "NaN".len();
+            b'N' | b'I' | b'-' if !in_string && at >= begun => {
+                let mut words = ["NaN", "Infinity", "-Infinity"].into_iter();
+                if let Some(word) = words.find(|word| json[at..].starts_with(word)) {
+                    parts.extend([&json[begun..at], "null"]);
+                    begun = at + word.len();
+                }
             }
             _ => {}
         }
