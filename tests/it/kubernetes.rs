@@ -378,10 +378,14 @@ fn a_pod_may_take_long_to_load_its_weights_and_has_room_to_keep_them() {
 
 #[test]
 fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
-    for (name, out) in [
-        ("overlays/dev/score", "s3://"),
-        ("overlays/production/score", "s3://"),
-        (&fixture("volumes"), "/results/"),
+    for (name, bundle, out) in [
+        ("overlays/dev/score", "", "s3://"),
+        (
+            "overlays/production/score",
+            "s3://bundles/radialog-v1",
+            "s3://",
+        ),
+        (&fixture("volumes"), "/bundles/radialog-v1", "/results/"),
     ] {
         let manifests = Manifests::of(name);
         let [job] = manifests.workloads()[..] else {
@@ -393,6 +397,11 @@ fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
             "{args:?}"
         );
         assert!(args[2] == "--out" && args[3].starts_with(out), "{args:?}");
+        let environment = &job.container()["env"];
+        assert_eq!(
+            environment,
+            &json!([{"name": "RADIALOG_BUNDLE", "value": bundle}])
+        );
         let spec = &job.object["spec"];
         assert_eq!(
             spec["podReplacementPolicy"], "Failed",
@@ -419,6 +428,20 @@ fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
         mounts.contains("/results") && mounts.contains("/bundles"),
         "{mounts}"
     );
+}
+
+#[test]
+fn a_run_and_the_workers_of_an_overlay_have_one_bundle() {
+    for name in ["overlays/dev", "overlays/production"] {
+        let overlay = Manifests::of(name);
+        let of_workers: Vec<&str> = overlay
+            .kind("ConfigMap")
+            .filter_map(|settings| settings["data"]["RADIALOG_BUNDLE"].as_str())
+            .collect();
+        let run = Manifests::of(&format!("{name}/score"));
+        let of_run = run.workloads()[0].container()["env"][0]["value"].clone();
+        assert_eq!(of_run, of_workers.join(" "), "{name}");
+    }
 }
 
 #[test]

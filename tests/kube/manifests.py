@@ -31,8 +31,8 @@ def render_with(**fields):
 
 
 def score(name, archive, out, tag):
-    """The Job of `components/score` over an archive."""
-    parameters = [f"name={name}", f"archive={archive}", f"out={out}"]
+    """The Job of `components/score` over an archive, with the demo bundle."""
+    parameters = [f"name={name}", f"archive={archive}", "bundle=", f"out={out}"]
     return render_with(
         components=["../../components/score"],
         configMapGenerator=[{"name": "score", "literals": parameters}],

@@ -20,6 +20,8 @@ CHAT_XRAYS = 6
 JOB_SECONDS = 600
 # Archives that `score` reads, and the port of the undisturbed `radialog serve`.
 ROLL, REMOVE, SCALE = "while-rolled", "while-removed", "while-scaled"
+# Stages that read images.
+FIRST_STAGES = ("embedding", "findings")
 ROLES = [*STAGES, "coordinator", "gateway"]
 
 
@@ -120,13 +122,18 @@ class Phases:
             floor = scaler.floor()
             self._wait_for_floor(floor)
             job = jobs.Score(self.installation, SCALE, "next")
-            job.start()
+            # Where the images go first one worker would be quick enough; it stands still until there are more.
+            with self.installation.kubelet.frozen([pod for name in FIRST_STAGES for pod in self.cluster.pods(name)]):
+                job.start()
+                self.cluster.wait(
+                    lambda: all(scaler.most.get(name, 0) > floor[name] for name in FIRST_STAGES), "more pods of " + " and ".join(FIRST_STAGES), 45
+                )
             self._finish(job)
             self._wait_for_floor(floor)
             most = {name: scaler.most[name] for name in floor}
         self.say("scaled: " + ", ".join(f"{name} {floor[name]} to {most[name]} to {floor[name]}" for name in floor))
-        # A quick stage's one worker may be enough.
-        self.lost += [f"{name} was never scaled up" for name in floor if most[name] == 0]
+        # Scores are quick: a report is scored before the next ones are written.
+        self.lost += [f"{name} was never scaled up" for name in floor if name != "scoring" and most[name] <= floor[name]]
 
     def _wait_for_floor(self, floor):
         def there():
