@@ -125,10 +125,14 @@ async fn a_role_that_is_stopped_while_it_reads_its_settings_stops_as_it_would_la
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         terminate(&role);
-        let settings = settings.clone();
-        let writing = move || std::fs::write(settings, "");
-        tokio::task::spawn_blocking(writing).await.unwrap().unwrap();
-        assert_eq!(end_of(&mut role).await.code(), Some(code), "{arguments:?}");
+        // A process that waits for a reader: a role that has ended before it read would leave a thread of this one waiting for ever.
+        let mut writer = Command::new("sh");
+        writer.args(["-c", ": > \"$0\""]).arg(&settings);
+        let mut writer = writer.spawn().unwrap();
+        let ended = end_of(&mut role).await;
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        assert_eq!(ended.code(), Some(code), "{arguments:?}");
     }
 }
 
