@@ -148,6 +148,11 @@ def _build(podman, program, text, name):
     return built
 
 
+def megabytes(podman, name):
+    """The size of an image, uncompressed."""
+    return round(int(podman("image", "inspect", "--format", "{{.Size}}", name)) / 1e6)
+
+
 def remove_others(podman, built):
     """Removes what earlier runs built of programs that are not this run's."""
     for image in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():

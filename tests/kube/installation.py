@@ -34,7 +34,10 @@ class Installation:
         self.podman.remove_everything()
         log = self.logs / "preparation.log"
         services = images.make_services(self.podman, s3_server, log)
-        images.remove_others(self.podman, [services, *images.make_radialog(self.podman, binary, ["dev", "next"])])
+        radialog = images.make_radialog(self.podman, binary, ["dev", "next"])
+        images.remove_others(self.podman, [services, *radialog])
+        whole, debian = (images.megabytes(self.podman, name) for name in (radialog[0], f"{images.DEBIAN}:latest"))
+        self.say(f"radialog:dev has {whole} MB, {debian} of them Debian's")
         self.say("images: radialog:dev, radialog:next, and one of RabbitMQ, Redis and an S3 server")
         self.podman("network", "create", "--subnet", SUBNET, NETWORK)
         self.kubelet = Kubelet(self.podman, self.logs / "pods", self._journal)
