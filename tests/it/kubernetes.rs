@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use manifests::{Manifests, Workload, fixture, folder, kustomizations, render};
 
 mod arguments;
+mod group;
 mod image;
 mod jobs;
 mod manifests;
@@ -71,7 +72,7 @@ fn what_the_readme_applies_is_there() {
 #[test]
 fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
-    let fixtures = ["site", "proxy", "claim", "retry"].map(fixture);
+    let fixtures = ["site", "proxy", "claim", "retry", "group"].map(fixture);
     let patches = fixtures.clone().map(|name| {
         let file = folder().join(name).join("kustomization.yaml");
         let text = std::fs::read_to_string(file).unwrap();
@@ -80,12 +81,12 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     for patches in &patches {
         assert!(readme.contains(patches.as_str()), "{patches}");
     }
-    let [site, proxy, claim, retry] = fixtures.map(|name| Manifests::of(&name));
-    let job = retry.kind("Job").next().unwrap();
-    let arguments = &job["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert_eq!(
-        arguments.as_array().unwrap().last().unwrap(),
-        "--retry-failed"
+    let [site, proxy, claim, retry, group] = fixtures.map(|name| Manifests::of(&name));
+    assert!(retry.workloads()[0].args().ends_with(&["--retry-failed"]));
+    assert!(
+        group.workloads()[0]
+            .args()
+            .ends_with(&["--worker-group", "v2"])
     );
     let volumes = &site.get("StatefulSet", "gateway")["spec"]["volumeClaimTemplates"];
     assert_eq!(volumes[0]["spec"]["storageClassName"], "standard");
@@ -97,6 +98,8 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
             "{}",
             workload.name()
         );
+        let mounts = workload.container()["volumeMounts"].to_string();
+        assert!(mounts.contains("\"/ca\""), "{}: {mounts}", workload.name());
     }
     for kind in ["PodMonitor", "PrometheusRule"] {
         let labels = &site.get(kind, "radialog")["metadata"]["labels"];

@@ -26,9 +26,11 @@ pub(super) fn folder() -> PathBuf {
 
 /// The folders, seen from `k8s`, that `kubectl apply -k` takes, and those of the tests that list what no overlay does.
 pub(super) fn kustomizations() -> Vec<String> {
-    let mut found = ["claim", "others", "proxy", "retry", "site", "volumes"]
-        .map(fixture)
-        .to_vec();
+    let mut found = [
+        "claim", "group", "others", "proxy", "retry", "site", "volumes",
+    ]
+    .map(fixture)
+    .to_vec();
     let mut waiting = vec![folder()];
     while let Some(at) = waiting.pop() {
         for entry in std::fs::read_dir(&at).unwrap() {
