@@ -123,15 +123,19 @@ pub(crate) async fn run(
         .iter()
         .filter(|stage| !is_given(stage))
         .collect();
-    let workers = match &config.amqp {
-        None => EmbeddedWorkers::start(&stages, bundle, models, backends, &config.worker)?,
+    let (workers, place) = match &config.amqp {
+        None => {
+            let config = &config.worker;
+            let workers = EmbeddedWorkers::start(&stages, bundle, models, backends, config)?;
+            (workers, progress::Workers::Here)
+        }
         Some(_) => {
             models.check_elsewhere()?;
-            EmbeddedWorkers::none()
+            (EmbeddedWorkers::none(), progress::Workers::Elsewhere)
         }
     };
     let (sender, receiver) = watch::channel(RunProgress::default());
-    let display = progress::show(style, receiver);
+    let display = progress::show(style, place, receiver);
     let summary = run_beside(
         ArchiveRun::new(options, backends.clone()).run(shutdown.child_token(), sender),
         workers,
