@@ -21,6 +21,9 @@ const DISCARDED: u64 = 64 << 20;
 const DISCARDING: Duration = Duration::from_secs(5);
 /// In characters; what is longer quotes a value.
 const LONGEST_ERROR: usize = 400;
+/// Values that a JSON body may have. A value takes up to some hundred bytes of memory however short it is, and no request
+/// has a tenth of these.
+const MOST_VALUES: usize = 20_000;
 /// Up to so many bytes parsing takes less than handing it to another thread.
 const INLINE: usize = 16 << 10;
 
@@ -226,7 +229,39 @@ pub(super) fn object(content: &[u8]) -> ApiResult<&str> {
         let detail = "the body is a list; send an object with named fields";
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
+    if has_more_values(text, MOST_VALUES) {
+        let detail = format!("the body has more than {MOST_VALUES} values; send less");
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
     Ok(text)
+}
+
+/// Whether a JSON text has more values than these, seen by what begins one or stands between two.
+fn has_more_values(text: &str, most: usize) -> bool {
+    let mut bytes = text.bytes();
+    let mut values = 0;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            // To the end of the string.
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'\\' => _ = bytes.next(),
+                        b'"' => break,
+                        _ => {}
+                    }
+                }
+            }
+            b',' | b'[' | b'{' => {
+                values += 1;
+                if values > most {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 pub(super) fn utf8(content: &[u8]) -> ApiResult<&str> {
@@ -281,6 +316,28 @@ mod tests {
             parse::<Value>(br#""\ud800""#).unwrap_err().problem.code,
             ProblemCode::InvalidJson
         );
+    }
+
+    #[test]
+    fn a_body_of_very_many_values_is_refused_before_it_is_parsed() {
+        let body = |values: usize, value: &str| {
+            format!(
+                r#"{{"a": "{}\" \\", "b": [{}0]}}"#,
+                ",[{".repeat(MOST_VALUES),
+                format!("{value},").repeat(values)
+            )
+        };
+        for value in ["0", "{}", "[]", r#"{"":0}"#] {
+            assert!(
+                parse::<Value>(body(MOST_VALUES / 2 - 2, value).as_bytes()).is_ok(),
+                "{value}"
+            );
+            let error = parse::<Value>(body(MOST_VALUES, value).as_bytes()).unwrap_err();
+            assert!(
+                error.problem.detail.contains("more than 20000 values"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]

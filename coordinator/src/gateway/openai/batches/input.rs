@@ -8,7 +8,7 @@ use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{BatchEndpoint, BatchLine, BatchLineFault};
 use radialog_schemas::{ContentHash, ObjectKey};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::gateway::body;
 use crate::gateway::body_memory::{BodyMemory, HeldMemory};
@@ -214,9 +214,12 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
 
 /// The caller's name of a request that cannot be read otherwise; empty where that cannot be read either.
 pub(super) fn custom_id(content: Option<&[u8]>) -> String {
-    let line = content.and_then(|content| serde_json::from_slice::<Value>(content).ok());
-    let id = line.as_ref().and_then(|line| line["custom_id"].as_str());
-    id.unwrap_or_default().to_owned()
+    #[derive(Deserialize)]
+    struct Named {
+        custom_id: String,
+    }
+    let named = content.and_then(|content| serde_json::from_slice::<Named>(content).ok());
+    named.map(|line| line.custom_id).unwrap_or_default()
 }
 
 /// Reads the whole input; returns the number of its lines, or what is wrong with them.
