@@ -318,7 +318,7 @@ impl PredictionFile {
             ));
         }
         for (id, study) in &studies {
-            self.has_references |= study.findings().is_some();
+            self.has_references |= study.findings().is_some_and(|text| !text.trim().is_empty());
             let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
             let text = stored(store, report.as_deref().unwrap_or_default())?;

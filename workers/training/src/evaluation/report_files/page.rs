@@ -228,13 +228,16 @@ fn compared(page: &mut String, comparison: &Comparison) {
     let _ = write!(
         page,
         "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
-         {} exchanges, two-sided.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
+         {} exchanges, two-sided{}.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
          class=\"number\">there</th><th class=\"number\">p</th><th>better</th><th>protocol</th></tr>\n",
         escaped(&comparison.name),
         comparison.studies,
         comparison.only.0,
         comparison.only.1,
-        comparison.exchanges
+        comparison.exchanges,
+        comparison
+            .unpaired_words()
+            .map_or_else(String::new, |words| format!("; {words}"))
     );
     let mut group = None;
     for compared in comparison

@@ -3,6 +3,7 @@
 use radialog_schemas::Finding;
 use serde::Serialize;
 
+use super::ranking::brier;
 use super::{Better, CLASSES, Estimate, ScoreOptions, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
 use crate::evaluation::label_source::LabelSources;
@@ -170,12 +171,23 @@ impl MetricSet {
         values
     }
 
+    /// The same with the scores of the classifier's probabilities, in the order of [`MetricSet::all_names`]: `aucs` are the mean of
+    /// the areas under the curve, and each finding's.
+    pub(super) fn values_with_ranking(
+        &self,
+        totals: &Totals,
+        (mean, each): &(f64, [f64; CLASSES]),
+    ) -> Vec<f64> {
+        let mut values = self.values(totals);
+        let calibration = totals.calibration.clone().finish();
+        values.extend([*mean, brier(totals), calibration.expected_error]);
+        values.extend(each);
+        values
+    }
+
     /// The scores with their values, in order.
     pub(super) fn metrics(&self, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
-        let mut metrics = self.names();
-        if self.has_findings() {
-            metrics.extend(self.ranking_names());
-        }
+        let mut metrics = self.all_names();
         for (metric, estimate) in metrics.iter_mut().zip(estimates) {
             metric.estimate = estimate;
         }
@@ -260,6 +272,15 @@ impl MetricSet {
         metrics
     }
 
+    /// All scores, those of the classifier's probabilities among them, without values.
+    pub(super) fn all_names(&self) -> Vec<Metric> {
+        let mut metrics = self.names();
+        if self.has_findings() {
+            metrics.extend(self.ranking_names());
+        }
+        metrics
+    }
+
     /// Whether findings of images are scored, too.
     pub(super) fn has_findings(&self) -> bool {
         self.has_findings
@@ -278,6 +299,7 @@ impl MetricSet {
         let mut metrics = vec![
             metric("macro AUC", Better::Higher, None),
             metric("Brier score", Better::Lower, None),
+            metric("expected calibration error", Better::Lower, None),
         ];
         let each = Finding::ALL.map(|finding| metric("AUC", Better::Higher, Some(finding)));
         metrics.extend(each);

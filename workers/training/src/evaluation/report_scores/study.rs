@@ -1,5 +1,6 @@
 //! What is kept of a scored study, and the sum of several.
 
+use super::ranking::Calibration;
 use super::{CLASSES, ScoreOptions, Truths};
 use crate::evaluation::clinical::LabelCounts;
 use crate::evaluation::comparisons::ComparisonCounts;
@@ -60,6 +61,8 @@ pub struct Totals {
     pub classified: u64,
     /// The squared distances of the classifier's probabilities from what is true, and the number of these answers.
     pub(super) distances: (f64, u64),
+    /// How often findings of a probability are there, as sums.
+    pub(super) calibration: Calibration,
 }
 
 impl StudyScores {
@@ -164,6 +167,7 @@ impl Totals {
         if let Some(comparisons) = &study.comparisons {
             self.comparisons.add(comparisons);
         }
+        self.calibration.add(study);
         if let Some((truth, said)) = &study.findings {
             self.classified += 1;
             self.findings.add_known(truth, said);

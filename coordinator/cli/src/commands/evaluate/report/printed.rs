@@ -159,6 +159,9 @@ fn print_comparison(comparison: &Comparison) {
         comparison.only.1,
         comparison.exchanges
     );
+    if let Some(words) = comparison.unpaired_words() {
+        outln!("  {words}");
+    }
     outln!("  {:<40} {:>8} {:>8} {:>8}", "", "here", "there", "p");
     let mut group = None;
     for compared in &comparison.metrics {

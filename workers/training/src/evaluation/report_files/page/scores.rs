@@ -52,10 +52,7 @@ pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: 
 
 fn cells(metric: &Metric) -> (String, String) {
     match metric.estimate {
-        Some(estimate) => (
-            format!("{:.4}", estimate.value),
-            format!("{:.4} to {:.4}", estimate.low, estimate.high),
-        ),
+        Some(estimate) => (format!("{:.4}", estimate.value), estimate.interval_words()),
         None => ("-".to_owned(), "-".to_owned()),
     }
 }
