@@ -116,6 +116,11 @@ fn label_scores_of_a_run_beside_a_table_are_those_of_scikit_learn() -> Result<()
             ] {
                 let ours = value(&scores, "labels", name, Some(finding));
                 let what = format!("{} {name} of {finding}", case["name"]);
+                // There it is 0, and counts so in the means.
+                if truths.iter().all(|row| row[class] == 0.0) {
+                    ensure!(ours.is_none(), "{what}: no study has it");
+                    continue;
+                }
                 super::recorded::close(&what, ours, &case["per_class"][theirs][class], 1e-9)?;
             }
         }

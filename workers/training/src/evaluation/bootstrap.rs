@@ -95,12 +95,16 @@ impl Default for Resampling {
 }
 
 impl Resampling {
-    /// How intervals were made: over patients, of whom so many are named, or over the items that are called so.
-    pub fn words(self, items: &str, patients: u64) -> String {
+    /// How intervals were made: over patients, of whom so many are named, and so many items are of others; or over the items that are
+    /// called so.
+    pub fn words(self, items: &str, named: u64, others: u64) -> String {
         let Self { seed, repeats } = self;
-        let drawn = match patients {
-            0 => format!("{items}, since no patient is named"),
-            patients => format!("patients ({patients} are named; others count as one each)"),
+        let drawn = match (named, others) {
+            (0, _) => format!("{items}, since no patient is named"),
+            (named, 0) => format!("{named} patients"),
+            (named, others) => format!(
+                "patients ({named} are named; {others} {items} without a name count as one each)"
+            ),
         };
         format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
     }

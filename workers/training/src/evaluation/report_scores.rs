@@ -14,7 +14,7 @@ mod stored_scores;
 mod study;
 
 pub use comparison::{Comparison, Unpaired, compare};
-pub use metrics::{Metric, MetricGroup, MetricSet};
+pub use metrics::{CALIBRATION_ERROR, Metric, MetricGroup, MetricSet};
 pub use ranking::{Calibration, CalibrationBin};
 pub use set_asides::{SetAside, SetAsides};
 pub use stored_scores::StoredScores;
@@ -111,10 +111,11 @@ pub fn score(
         patients.push(study.map_err(temporary)?.patient);
     }
     let estimates = resampling::estimates(&patients, &studies, &set, options);
-    let metrics = set.metrics(estimates.map_err(temporary)?);
+    let set_asides = SetAsides::of(&patients, &studies, options, &sources);
+    let metrics = set.metrics(&totals, estimates.map_err(temporary)?);
     Ok(ReportScores {
         calibration: totals.calibration.clone().finish(),
-        set_asides: SetAsides::of(&studies, options, &sources).map_err(temporary)?,
+        set_asides: set_asides.map_err(temporary)?,
         studies,
         totals,
         metrics,

@@ -171,7 +171,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         empty_hypotheses: 0,
         skipped: 0,
         remarks: Vec::new(),
-        intervals: args.resampling.resampling().words("texts", 0),
+        intervals: args.resampling.resampling().words("texts", 0, 0),
         scores: Vec::new(),
         not_computed: Vec::new(),
     };

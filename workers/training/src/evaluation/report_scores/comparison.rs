@@ -7,6 +7,7 @@ use std::io;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::metrics::is_defined;
 use super::ranking::Ranking;
 use super::stored_scores::{ScoresWriter, StoredScores};
 use super::{Metric, MetricSet, ReportScores, ScoreOptions, StudyScores, Totals};
@@ -148,6 +149,7 @@ pub fn compare(
         .zip(mine.into_iter().zip(others))
         .zip(reached)
         .filter(|((_, (ours, other)), _)| !ours.is_nan() && !other.is_nan())
+        .filter(|((metric, _), _)| is_defined(metric, &first))
         .map(|((metric, (ours, other)), reached)| ComparedMetric {
             metric,
             ours,

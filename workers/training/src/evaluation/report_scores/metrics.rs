@@ -10,6 +10,9 @@ use crate::evaluation::label_source::LabelSources;
 use crate::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 use crate::evaluation::text_scores::protocol::TextScore;
 
+/// The name of the mean distance between probabilities and what is true.
+pub const CALIBRATION_ERROR: &str = "expected calibration error";
+
 /// What a score is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -186,10 +189,10 @@ impl MetricSet {
     }
 
     /// The scores with their values, in order.
-    pub(super) fn metrics(&self, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
+    pub(super) fn metrics(&self, totals: &Totals, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
         let mut metrics = self.all_names();
         for (metric, estimate) in metrics.iter_mut().zip(estimates) {
-            metric.estimate = estimate;
+            metric.estimate = estimate.filter(|_| is_defined(metric, totals));
         }
         let is_inverse = |metric: &Metric| metric.name == INVERSE_RADCLIQ;
         if let Some(place) = metrics.iter().position(is_inverse) {
@@ -299,12 +302,22 @@ impl MetricSet {
         let mut metrics = vec![
             metric("macro AUC", Better::Higher, None),
             metric("Brier score", Better::Lower, None),
-            metric("expected calibration error", Better::Lower, None),
+            metric(CALIBRATION_ERROR, Better::Lower, None),
         ];
         let each = Finding::ALL.map(|finding| metric("AUC", Better::Higher, Some(finding)));
         metrics.extend(each);
         metrics
     }
+}
+
+/// Whether a score can say anything: one of a finding that no study has cannot, though the means count it as 0, as the original does.
+pub(super) fn is_defined(metric: &Metric, totals: &Totals) -> bool {
+    let counts = match metric.group {
+        MetricGroup::Findings => &totals.findings,
+        _ => &totals.reports,
+    };
+    let finding = metric.finding;
+    finding.is_none_or(|finding| counts.positives(finding) > 0)
 }
 
 /// Scores of labels, in the order of [`clinical_values`].

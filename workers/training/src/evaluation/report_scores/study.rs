@@ -7,6 +7,7 @@ use crate::evaluation::comparisons::ComparisonCounts;
 use crate::evaluation::corpus::MatchedStudy;
 use crate::evaluation::radgraph::{RadcliqParts, radcliq_v1};
 use crate::evaluation::severity::SeverityErrors;
+use crate::evaluation::study_answers;
 use crate::evaluation::text_scores::cider::DocumentFrequencies;
 use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
 
@@ -117,14 +118,7 @@ impl StudyScores {
     /// F1 of the report's findings, as far as they are known; none where neither side has any.
     pub fn label_f1(&self) -> Option<f64> {
         let (truth, said) = self.report.as_ref()?;
-        let (mut agree, mut sizes) = (0_u32, 0_u32);
-        for (truth, &said) in truth.iter().zip(said) {
-            if let Some(truth) = *truth {
-                agree += u32::from(truth && said);
-                sizes += u32::from(truth) + u32::from(said);
-            }
-        }
-        (sizes > 0).then(|| f64::from(2 * agree) / f64::from(sizes))
+        study_answers::label_f1(truth, said)
     }
 
     /// What the wording of one report is worth, 0 to 1: ROUGE-L, or under ReXrank's protocol BLEU-2.

@@ -299,6 +299,18 @@ impl TextProtocol {
         }
     }
 
+    /// What tables of studies call the scores of one text, in the order of [`TextScorer::scores`].
+    pub fn columns(self) -> &'static [&'static str] {
+        const ALL: [&str; 7] = [
+            "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider",
+        ];
+        match self {
+            Self::Radialog2023 => &ALL[..6],
+            Self::CocoCaption => &ALL,
+            Self::Rexrank => &ALL[1..2],
+        }
+    }
+
     /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
     pub fn has_cider(self) -> bool {
         self == Self::CocoCaption
