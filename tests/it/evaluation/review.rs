@@ -67,7 +67,7 @@ fn errors_are_weighed_comparisons_marked_and_lower_is_said_to_be_better() -> Res
     }
     let studies = folder.read("evaluation/studies.csv")?;
     ensure!(
-        studies.contains(",5,,Fracture,Pneumothorax,,,2,1,,,,1\n"),
+        studies.contains(",5,,Fracture,Pneumothorax,,,2,1,,,,1,,a1.png\n"),
         "{studies}"
     );
     Ok(())
