@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod intervals;
+mod scored;
 mod verify;
 
 const TIMEOUT: Duration = Duration::from_secs(600);

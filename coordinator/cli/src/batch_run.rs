@@ -63,8 +63,8 @@ impl RunEnvironment<'_> {
         }
     }
 
-    /// Runs to the end, and tells what was left out; none where it was interrupted, which is told. `advice` is for a folder that
-    /// holds another run.
+    /// Runs to the end; none where it was interrupted, which is told. `advice` is for a folder that holds another run. What was left
+    /// out is the caller's to tell ([`tell_left_out`]).
     pub(crate) async fn run_to_end(
         &self,
         options: RunOptions,
@@ -90,14 +90,18 @@ impl RunEnvironment<'_> {
             outln!("interrupted after {done}; run the same command again to go on");
             return Ok(None);
         }
-        for problem in summary.problems.iter().take(LISTED) {
-            errln!("left out: {problem}");
-        }
-        if summary.problem_count > LISTED as u64 {
-            errln!("left out: {} entries in all", summary.problem_count);
-        }
         let file = RunFile::read(&folder)?.context("the run's folder has lost its run.json")?;
         Ok(Some((file.spec, summary)))
+    }
+}
+
+/// Tells what of its archive a run has left out.
+pub(crate) fn tell_left_out(summary: &RunSummary) {
+    for problem in summary.problems.iter().take(LISTED) {
+        errln!("left out: {problem}");
+    }
+    if summary.problem_count > LISTED as u64 {
+        errln!("left out: {} entries in all", summary.problem_count);
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use radialog_coordinator::run::StoredOutput;
+use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::backends::OpenBucketError;
 use radialog_runtime::config::Config;
 use radialog_schemas::ObjectKey;
@@ -96,6 +97,26 @@ impl ResultsPlace {
             }
         };
         Ok(LookedAt { folder, private })
+    }
+}
+
+/// Whether a path is one of a store.
+pub(crate) fn is_in_store(path: &Path) -> bool {
+    path.to_string_lossy().starts_with("s3:/")
+}
+
+/// Shows a run whose results are at this prefix of a bucket; there must be one.
+pub(crate) async fn look_at_run(url: &str, config: &Config) -> anyhow::Result<LookedAt> {
+    let place: ResultsPlace = url
+        .parse()
+        .map_err(|reason| UsageError(format!("'{url}' is no place of results: {reason}")))?;
+    let looked_at = place.look(config).await?;
+    match RunFile::read(looked_at.folder())? {
+        Some(_) => Ok(looked_at),
+        None => Err(UsageError(format!(
+            "at '{url}' is no run: name what was --out of `radialog batch`"
+        ))
+        .into()),
     }
 }
 

@@ -209,9 +209,8 @@ fn a_header_another_encoding_or_a_file_that_is_not_there_is_named_and_long_texts
 fn pipes_are_read_where_once_is_enough_and_refused_where_it_is_not() {
     let folder = Folder::new();
     let file = folder.write("t.csv", "Clear.\nSmall effusion.\n");
-    let piped = |protocol: &str, both: bool| {
+    let piped = |protocol: &str, references: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
-        let references = if both { "/dev/stdin" } else { file.as_str() };
         let mut child = command
             .args(["evaluate", "text", "--hypotheses", "/dev/stdin"])
             .args(["--references", references, "--protocol", protocol])
@@ -226,16 +225,17 @@ fn pipes_are_read_where_once_is_enough_and_refused_where_it_is_not() {
         drop(stdin);
         child.wait_with_output().unwrap()
     };
-    let output = piped("radialog-2023", false);
+    let output = piped("radialog-2023", &file);
     assert!(
         text(&output.stdout).starts_with("2 texts scored"),
         "{output:?}"
     );
-    for (protocol, both, expected) in [
-        ("coco-caption", false, "'/dev/stdin' is a pipe"),
-        ("radialog-2023", true, "are one pipe"),
+    for (protocol, references, expected) in [
+        ("coco-caption", file.as_str(), "'/dev/stdin' is a pipe"),
+        ("radialog-2023", "/dev/stdin", "are one pipe"),
+        ("radialog-2023", "/dev/fd/0", "are one pipe"),
     ] {
-        let output = piped(protocol, both);
+        let output = piped(protocol, references);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{error}");
         assert!(error.contains(expected), "{error}");

@@ -24,7 +24,7 @@ use summary::SummaryCounts;
 
 pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
-pub use problems::PROBLEMS_FILE;
+pub use problems::{PROBLEMS_FILE, read_problems};
 pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
 /// The name of the file that has the records as a table.

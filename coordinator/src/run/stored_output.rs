@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::archive_run::RunOptions;
-use super::output::{LOCK_FILE, RUN_FILE, RunFile, journal, new_id};
+use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, journal, new_id};
 use crate::CoordinatorError;
 use crate::run_files::RESULTS_FILE;
 use lease::{Lease, Piece, SessionRecord};
@@ -131,7 +131,18 @@ impl StoredOutput {
         let key = key(prefix, "session.json", SESSION)?;
         let record = lease::read(objects, &key).await?;
         let record = record.map(|(record, _)| record).unwrap_or_default();
-        restore(objects, prefix, &record, folder).await.map(drop)
+        restore(objects, prefix, &record, folder).await?;
+        if !record.ended {
+            return Ok(());
+        }
+        // What its last session came to.
+        let summary = match objects.get(&self::key(prefix, SUMMARY_FILE, "")?).await {
+            Err(ObjectError::NotFound(_)) => return Ok(()),
+            summary => summary?,
+        };
+        let path = folder.join(SUMMARY_FILE);
+        blocking(move || durable::replace(&path, &summary).map_err(CoordinatorError::output(&path)))
+            .await
     }
 
     /// The working folder, for [`RunOptions::out`].

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use radialog_schemas::{Finding, Label};
+use serde_json::Value;
 
 use super::{EvaluationFixture, label_table, line, value};
 
@@ -347,7 +348,31 @@ fn a_run_that_was_killed_is_scored_without_its_broken_last_line() -> Result<()> 
         "{printed}"
     );
     let fault = folder.fault(&["s3://bucket/run", "--references", "r.csv"], 64)?;
-    ensure!(fault.contains("copy its results.jsonl"), "{fault}");
+    ensure!(fault.contains("--s3"), "{fault}");
+    Ok(())
+}
+
+#[test]
+fn a_study_of_another_split_that_failed_is_no_fault_of_this_one() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut lines = String::new();
+    for (id, split) in [("a", "test"), ("b", "test"), ("c", "train")] {
+        let mut record: Value = serde_json::from_str(&line(id, "Clear.", None, None)?)?;
+        record["split"] = split.into();
+        if id != "a" {
+            record["status"] = "failed".into();
+            record["error"] = serde_json::json!({"code": "image_unreadable", "message": "cut"});
+        }
+        lines += &format!("{record}\n");
+    }
+    folder.write("results.jsonl", &lines)?;
+    folder.write("r.csv", "id,findings\na,Clear.\nb,Clear.\nc,Clear.\n")?;
+    let files = ["results.jsonl", "--references", "r.csv"];
+    let scores = folder.scores(&[&files[..], &["--split", "test"]].concat())?;
+    ensure!(scores["faults"]["failed-study"] == 1, "{scores}");
+    ensure!(scores["counts"]["other_splits"] == 1, "{scores}");
+    let scores = folder.scores(&files)?;
+    ensure!(scores["faults"]["failed-study"] == 2, "{scores}");
     Ok(())
 }
 

@@ -28,6 +28,46 @@ fn a_study_without_a_score_on_one_side_counts_on_neither() -> Result<()> {
     let scores = folder.scores(&["a.csv", "--references", "r.csv", "--against", "b.csv"])?;
     let rouge = compared(&scores, "ROUGE-L").context("ROUGE-L")?;
     ensure!(rouge == [1.0, 1.0], "{rouge:?}");
+    let unpaired = &scores["comparison"]["unpaired"];
+    ensure!(
+        unpaired[0]["scores"] == "words" && unpaired[0]["studies"] == 1,
+        "{unpaired}"
+    );
+    Ok(())
+}
+
+#[test]
+fn two_classifiers_are_compared_by_how_they_rank_and_state() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let (mut good, mut bad, mut rows) = (String::new(), String::new(), Vec::new());
+    let ids: Vec<String> = (0..12).map(|place| format!("s{place}")).collect();
+    for (place, id) in ids.iter().enumerate() {
+        let is_there = place % 2 == 0;
+        let probability = |right: bool| [if is_there == right { 0.9 } else { 0.2 }; 14];
+        good += &line(id, "Clear.", None, Some(probability(true)))?;
+        bad += &line(id, "Clear.", None, Some(probability(false)))?;
+        rows.push((id.as_str(), [if is_there { "1" } else { "0" }; 14]));
+    }
+    folder.write("good.jsonl", &good)?;
+    folder.write("bad.jsonl", &bad)?;
+    folder.write("labels.csv", &label_table(rows))?;
+    let files = ["good.jsonl", "--references", "labels.csv"];
+    let scores = folder.scores(&[&files[..], &["--against", "bad.jsonl"]].concat())?;
+    let of = |name: &str| compared(&scores, name).with_context(|| name.to_owned());
+    ensure!(of("macro AUC")? == [1.0, 0.0] && of("AUC")? == [1.0, 0.0]);
+    for name in ["Brier score", "expected calibration error"] {
+        let [ours, other] = of(name)?;
+        ensure!(ours < other, "{name}: {ours} {other}");
+    }
+    let mut metrics = scores["metrics"].as_array().into_iter().flatten();
+    let error = metrics.find(|metric| metric["name"] == "expected calibration error");
+    let error = error.context("the error of calibration")?;
+    ensure!(
+        error["better"] == "lower" && error["low"].is_f64(),
+        "{error}"
+    );
+    let printed = folder.evaluate(&[&files[..], &["--against", "good.jsonl"]].concat());
+    ensure!(printed.is_err(), "a system beside itself");
     Ok(())
 }
 

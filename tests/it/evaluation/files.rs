@@ -254,3 +254,63 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
     );
     Ok(())
 }
+
+#[test]
+fn the_page_says_protocol_once_and_direction_in_each_score_and_draws_no_finding_that_nobody_has()
+-> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut labels = [Label::Negative; 14];
+    labels[Finding::Edema as usize] = Label::Positive;
+    let (mut lines, mut texts) = (String::new(), "study_id,split,findings\n".to_owned());
+    let mut truth = ["0"; 14];
+    truth[Finding::Edema as usize] = "1";
+    for id in ["a", "b"] {
+        lines += &line(id, "Mild edema.", Some(labels), Some([0.7; 14]))?;
+        texts += &format!("{id},test,Mild edema.\n");
+    }
+    folder.write("results.jsonl", &lines)?;
+    folder.write("texts.csv", &texts)?;
+    folder.write("labels.csv", &label_table([("a", truth), ("b", truth)]))?;
+    let printed = folder.evaluate(&[
+        "results.jsonl",
+        "--references",
+        "texts.csv",
+        "labels.csv",
+        "--out",
+        "eval",
+        "--resamples",
+        "20",
+    ])?;
+    let page = folder.read("eval/report.html")?;
+    ensure!(page.matches(">protocol: radialog-2023<").count() == 1);
+    for (name, way) in [("BLEU-1", "↑ higher"), ("Brier score", "↓ lower")] {
+        let cell = format!("<td>{name} <span class=\"way\">{way} is better</span></td>");
+        ensure!(page.contains(&cell), "{name}");
+    }
+    ensure!(page.contains(">Edema (2)<") && !page.contains(">Fracture (0)<"));
+    ensure!(page.contains("Without scores, since no scored study has it: No Finding, "));
+    ensure!(page.contains("wrong: none") && !page.contains("<span class=\"bad\">wrong: none"));
+    let scores: serde_json::Value = serde_json::from_str(&folder.read("eval/scores.json")?)?;
+    let of = |name: &str, finding| value(&scores, "labels", name, Some(finding));
+    ensure!(of("F1", Finding::Edema) == Some(1.0) && of("F1", Finding::Fracture).is_none());
+    // As the original defines it: one of 14.
+    let whole = value(&scores, "labels", "macro F1", None);
+    ensure!(
+        whole.is_some_and(|of| (of - 1.0 / 14.0).abs() < 1e-9),
+        "{whole:?}"
+    );
+    ensure!(
+        printed.contains("-: no scored study has it") && printed.contains("count 0 in the macro"),
+        "{printed}"
+    );
+    let studies = folder.read("eval/studies.csv")?;
+    ensure!(
+        studies
+            .lines()
+            .next()
+            .is_some_and(|names| names.ends_with(",line,split,image"))
+            && studies.contains(",1,test,a.png"),
+        "{studies}"
+    );
+    Ok(())
+}

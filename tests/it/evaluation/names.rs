@@ -75,19 +75,33 @@ fn a_folder_of_reports_with_a_link_to_itself_ends_and_files_of_one_name_stay_apa
         let text = format!(" FINAL REPORT\n FINDINGS:\n \n {text}\n");
         folder.write(&format!("refs/{patient}/chest.txt"), &text)?;
     }
-    for link in ["l", "m"] {
-        std::os::unix::fs::symlink(".", folder.path("refs").join(link))?;
+    std::fs::create_dir(folder.path("elsewhere"))?;
+    folder.write("elsewhere/knee.txt", " FINDINGS:\n \n Normal knee.\n")?;
+    for (leads_to, link) in [
+        (".", "l"),
+        (".", "m"),
+        ("..", "p1/up"),
+        ("../elsewhere", "n"),
+    ] {
+        std::os::unix::fs::symlink(leads_to, folder.path("refs").join(link))?;
     }
     folder.write(
         "p.csv",
-        "study_id,report\np1/chest,Clear lungs.\np2/chest,Large effusion.\nchest,Clear.\n",
+        "study_id,report\np1/chest,Clear lungs.\np2/chest,Large effusion.\nchest,Clear.\nknee,Normal knee.\n",
     )?;
     let scores = folder.scores(&["p.csv", "--references", "refs"])?;
     ensure!(
         super::value(&scores, "text", "ROUGE-L", None) == Some(1.0),
         "{scores}"
     );
-    ensure!(scores["counts"]["studies"] == 2, "{scores}");
-    ensure!(scores["faults"]["no-reference"] == 1, "{scores}");
+    // A folder behind a link is read, too, and none of them twice.
+    ensure!(scores["counts"]["studies"] == 3, "{scores}");
+    ensure!(
+        scores["faults"]["no-reference"] == 1
+            && scores["faults"]
+                .get("reference-without-prediction")
+                .is_none(),
+        "{scores}"
+    );
     Ok(())
 }

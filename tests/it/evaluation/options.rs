@@ -12,6 +12,14 @@ fn options_that_would_change_nothing_are_refused() -> Result<()> {
     folder.write("references.csv", "id,findings\na,Clear.\n")?;
     folder.write("graphs.json", "[]")?;
     let files = ["predictions.csv", "--references", "references.csv"];
+    // What is read more than once cannot be a pipe, or the like.
+    for files in [
+        ["/dev/null", "--references", "references.csv"],
+        ["predictions.csv", "--references", "/dev/null"],
+    ] {
+        let fault = folder.fault(&files, 64)?;
+        ensure!(fault.contains("'/dev/null' is a pipe"), "{fault}");
+    }
     for (options, words) in [
         (&["--run", "labels"][..], "name its bundle with --bundle"),
         (&["--retry-failed"], "name its bundle with --bundle"),

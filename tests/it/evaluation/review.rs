@@ -67,7 +67,7 @@ fn errors_are_weighed_comparisons_marked_and_lower_is_said_to_be_better() -> Res
     }
     let studies = folder.read("evaluation/studies.csv")?;
     ensure!(
-        studies.contains(",5,,Fracture,Pneumothorax,,,2,1,,,,1\n"),
+        studies.contains(",5,,Fracture,Pneumothorax,,,2,1,,,,1,,a1.png\n"),
         "{studies}"
     );
     Ok(())
@@ -118,6 +118,14 @@ fn scores_rise_where_the_least_consistent_studies_are_the_wrong_ones() -> Result
     ];
     let expected = expected.map(|(studies, f1)| (Value::from(studies), f1.to_owned()));
     ensure!(found == expected, "{found:?}");
+    let interval = |row: &Value| -> Option<[f64; 2]> {
+        let interval = &row["intervals"][micro];
+        Some([interval[0].as_f64()?, interval[1].as_f64()?])
+    };
+    let [low, high] = interval(&rows[0]).context("an interval")?;
+    ensure!(low < 0.9 && 0.9 < high, "{low} {high}");
+    // All that stay are right.
+    ensure!(interval(&rows[3]) == Some([1.0, 1.0]), "{rows:?}");
     let printed = folder.evaluate(&["results.jsonl", "--references", "labels.csv"])?;
     ensure!(
         printed.contains("Without the least consistent of 20 studies"),

@@ -23,7 +23,7 @@ fn every_score_of_corrections_has_an_interval_over_the_patients_of_the_table() -
     let text = fixture.evaluate(0, &[&task[..], &["--resamples", "50"]].concat(), "eval")?;
     ensure!(text.contains("truth: NIH's labels (nih.csv)"), "{text}");
     ensure!(
-        text.contains("bootstrap of 50 resamples over patients (2 are named"),
+        text.contains("bootstrap of 50 resamples over 2 patients"),
         "{text}"
     );
     let scores = fixture.json("eval/correction.json")?;

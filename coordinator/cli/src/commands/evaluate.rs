@@ -11,6 +11,7 @@ mod estimates;
 mod findings_qa;
 mod follow_up;
 mod impression;
+mod label_rules;
 mod out_folder;
 mod report;
 mod resampling;

@@ -25,6 +25,7 @@ use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::named_path::require;
 use crate::progress::ProgressStyle;
+use crate::results_place::{LookedAt, is_in_store, look_at_run};
 use crate::{batch_run, bundle_source, interruption};
 use comparison::Comparison;
 
@@ -51,12 +52,13 @@ const NAMED: usize = 3;
 ///   radialog verify s50414267 --run results
 ///   radialog verify s50414267 --run results --bundle /bundles/radialog-v1 --s3 http://host:9000/radialog
 ///   radialog verify s50414267 --run results.jsonl --image s50414267.png
+///   radialog verify s50414267 --run s3://results/run --s3 http://host:9000/radialog
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct VerifyArgs {
     /// The study's id
     study: String,
-    /// Output folder of `radialog batch`, or a results.jsonl
+    /// Output folder of `radialog batch`, s3://bucket/prefix where its results are in a store, or a results.jsonl
     #[arg(long, value_name = "DIR|FILE")]
     run: PathBuf,
     /// The image, where the store does not have it any more
@@ -72,13 +74,22 @@ pub(crate) struct VerifyArgs {
 struct Unverifiable(&'static str);
 
 pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    for path in std::iter::once(&args.run).chain(&args.image) {
+    let is_stored = is_in_store(&args.run);
+    let paths = Some(&args.run).filter(|_| !is_stored).into_iter();
+    for path in paths.chain(&args.image) {
         require(
             path,
             "--run is an output folder or a results.jsonl, --image an image",
         )?;
     }
-    let (line, record) = find(&args.run, &args.study)?;
+    let mut config = args.services.load_quiet(&[])?;
+    let url = is_stored.then(|| args.run.display().to_string());
+    let copy = match &url {
+        Some(url) => Some(look_at_run(url, &config).await?),
+        None => None,
+    };
+    let run = copy.as_ref().map_or(args.run.as_path(), LookedAt::folder);
+    let (line, record) = find(run, url, &args.study)?;
     let generation = match can_be_made_again(&record) {
         Ok(generation) => generation,
         Err(Unverifiable(reason)) => {
@@ -86,17 +97,15 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_FAILED_STUDIES));
         }
     };
-    let mut config = args.services.load_quiet(&[])?;
     if config.amqp.is_some() || config.redis.is_some() {
         errln!("note: everything is computed in this process: --amqp and --redis are not used");
     }
     // Everything but the store is in this process.
     (config.amqp, config.redis) = (None, None);
     if config.objects.directory.is_none() {
-        let folder = if args.run.is_dir() {
-            Some(args.run.as_path())
-        } else {
-            args.run.parent()
+        let folder = match run.is_dir() {
+            true => Some(run),
+            false => run.parent(),
         };
         config.objects.directory = folder.map(store_of);
     }
@@ -148,14 +157,14 @@ pub(super) fn store_of(folder: &Path) -> PathBuf {
     }
 }
 
-/// The study's line, and the record that it is.
-fn find(run: &Path, study: &str) -> anyhow::Result<(String, StudyRecord)> {
+/// The study's line, and the record that it is. `url` is what the run is a copy of.
+fn find(run: &Path, url: Option<String>, study: &str) -> anyhow::Result<(String, StudyRecord)> {
     let path = match run.is_dir() {
         true => run.join(RESULTS_FILE),
         false => run.to_owned(),
     };
     require(&path, "give the folder that was --out, or a results.jsonl")?;
-    let shown = path.display();
+    let shown = url.unwrap_or_else(|| path.display().to_string());
     let file = File::open(&path).map_err(|error| {
         UsageError(format!(
             "cannot open {shown}: {error}; give the folder that was --out, or a results.jsonl"

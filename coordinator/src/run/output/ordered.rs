@@ -20,6 +20,8 @@ pub struct OrderedRecords {
     passed: StudySet,
     /// Studies that are still to pass; none: all.
     left: Option<u64>,
+    /// Where the archive names the study of the last record.
+    place: String,
     path: PathBuf,
     file: BufReader<File>,
     /// A study's hash, and where its line begins; sorted.
@@ -45,6 +47,7 @@ impl OrderedRecords {
             entries: archive.entries().await?,
             passed: StudySet::default(),
             left: None,
+            place: String::new(),
             path,
             file,
             places,
@@ -73,10 +76,16 @@ impl OrderedRecords {
             }
             self.left = self.left.map(|left| left - 1);
             if let Some(record) = self.find(&entry.study)? {
+                self.place = entry.place;
                 return Ok(Some(record));
             }
         }
         Ok(None)
+    }
+
+    /// Where the archive names the study whose record was read last: a file, or a file and line.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     fn find(&mut self, study: &StudyId) -> Result<Option<StudyRecord>, CoordinatorError> {

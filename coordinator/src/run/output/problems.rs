@@ -1,8 +1,8 @@
 //! `problems.jsonl`: what of an archive is no study, one line each. Every session reads the whole archive and writes the
 //! list anew.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use radialog_runtime::durable::Replacement;
@@ -24,6 +24,31 @@ pub(crate) struct ProblemList {
     file: Option<Replacement>,
     first: Vec<EntryProblem>,
     count: u64,
+}
+
+/// Reads what the last session of a run has left out of its archive, one after the other; nothing where it took everything.
+///
+/// # Errors
+/// The list is there and cannot be opened. An item is one where a line cannot be read.
+pub fn read_problems(
+    dir: &Path,
+) -> Result<impl Iterator<Item = Result<EntryProblem, CoordinatorError>>, CoordinatorError> {
+    let path = dir.join(PROBLEMS_FILE);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        file => Some(file.map_err(CoordinatorError::output(&path))?),
+    };
+    let lines = file
+        .into_iter()
+        .flat_map(|file| BufReader::new(file).lines());
+    Ok((1..).zip(lines).map(move |(line, text)| {
+        let text = text.map_err(CoordinatorError::output(&path))?;
+        serde_json::from_str(&text).map_err(|error| CoordinatorError::Damaged {
+            file: path.clone(),
+            line,
+            reason: error.to_string(),
+        })
+    }))
 }
 
 impl ProblemList {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::text_scores::protocol::Better;
 use crate::random::Random;
@@ -26,10 +26,31 @@ const TAIL: f64 = 0.025;
 pub struct Estimate {
     /// The figure over all items.
     pub value: f64,
-    /// Lower end of the interval.
+    /// Lower end of the interval; NaN where nothing is known of the spread ([`Estimate::interval`]), which JSON writes as `null`.
+    #[serde(deserialize_with = "or_nan")]
     pub low: f64,
-    /// Upper end of the interval.
+    /// Upper end of the interval, or NaN.
+    #[serde(deserialize_with = "or_nan")]
     pub high: f64,
+}
+
+fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Option::deserialize(deserializer).map(|end| end.unwrap_or(f64::NAN))
+}
+
+impl Estimate {
+    /// The interval; none of fewer than two patients (or items), or where no resample has what the figure needs.
+    pub fn interval(&self) -> Option<[f64; 2]> {
+        (!self.low.is_nan() && !self.high.is_nan()).then_some([self.low, self.high])
+    }
+
+    /// The interval as tables show it; a dash where there is none.
+    pub(super) fn interval_words(&self) -> String {
+        match self.interval() {
+            Some([low, high]) => format!("{low:.4} to {high:.4}"),
+            None => "-".to_owned(),
+        }
+    }
 }
 
 /// One score of a corpus with its interval.
@@ -74,12 +95,16 @@ impl Default for Resampling {
 }
 
 impl Resampling {
-    /// How intervals were made: over patients, of whom so many are named, or over the items that are called so.
-    pub fn words(self, items: &str, patients: u64) -> String {
+    /// How intervals were made: over patients, of whom so many are named, and so many items are of others; or over the items that are
+    /// called so.
+    pub fn words(self, items: &str, named: u64, others: u64) -> String {
         let Self { seed, repeats } = self;
-        let drawn = match patients {
-            0 => format!("{items}, since no patient is named"),
-            patients => format!("patients ({patients} are named; others count as one each)"),
+        let drawn = match (named, others) {
+            (0, _) => format!("{items}, since no patient is named"),
+            (named, 0) => format!("{named} patients"),
+            (named, others) => format!(
+                "patients ({named} are named; {others} {items} without a name count as one each)"
+            ),
         };
         format!("95 % intervals: bootstrap of {repeats} resamples over {drawn}, seed {seed}")
     }
@@ -97,7 +122,10 @@ impl Bootstrap {
             random.skip(draws);
             start
         })
-        .take(REPEATS)
+        .take(match bootstrap.has_spread() {
+            true => REPEATS,
+            false => 0,
+        })
         .collect();
         bootstrap
     }
@@ -106,10 +134,16 @@ impl Bootstrap {
     /// so that more of them change none of the others.
     pub fn of_streams<G: Ord>(groups: &[G], resampling: Resampling) -> Self {
         let stream = |resample| Random::stream(resampling.seed, &format!("resample {resample}"));
-        Self {
-            starts: (0..resampling.repeats).map(stream).collect(),
-            ..Self::grouped(groups)
+        let mut bootstrap = Self::grouped(groups);
+        if bootstrap.has_spread() {
+            bootstrap.starts = (0..resampling.repeats).map(stream).collect();
         }
+        bootstrap
+    }
+
+    /// Whether resamples can differ: one group is drawn as it is, always, and would look certain.
+    fn has_spread(&self) -> bool {
+        self.ends.len() > 1
     }
 
     fn grouped<G: Ord>(groups: &[G]) -> Self {
@@ -152,14 +186,9 @@ impl Bootstrap {
         let all: Vec<usize> = (0..self.items.len()).collect();
         let value = statistic(&all)?;
         let resample = |start| statistic(&self.draw(start).collect::<Vec<usize>>());
-        // Of nothing, nothing is drawn.
-        let starts: &[Random] = match all.is_empty() {
-            true => &[],
-            false => &self.starts,
-        };
         Some(estimate(
             value,
-            starts.par_iter().filter_map(resample).collect(),
+            self.starts.par_iter().filter_map(resample).collect(),
         ))
     }
 
@@ -182,7 +211,7 @@ impl Bootstrap {
         scores: impl Fn(&[Vec<u32>]) -> Result<Vec<Vec<f64>>, E> + Sync,
     ) -> Result<Vec<Option<Estimate>>, E> {
         let all = scores(&[vec![1; self.items.len()]])?.pop();
-        let block = (WEIGHTS / self.items().max(1)).clamp(1, BLOCK);
+        let block = weights_at_a_time(self.items());
         let blocks = self.starts.par_chunks(block).map(|starts| {
             let weights: Vec<Vec<u32>> = starts.iter().map(|start| self.weights(start)).collect();
             scores(&weights)
@@ -201,6 +230,11 @@ impl Bootstrap {
     }
 }
 
+/// How many resamples of so many weights one pass serves, so that their weights stay small.
+pub(super) fn weights_at_a_time(weights: usize) -> usize {
+    (WEIGHTS / weights.max(1)).clamp(1, BLOCK)
+}
+
 fn estimates_of(all: Vec<f64>, resamples: &[Vec<f64>]) -> Vec<Option<Estimate>> {
     let of_score = |(place, value): (usize, f64)| {
         if value.is_nan() {
@@ -214,10 +248,10 @@ fn estimates_of(all: Vec<f64>, resamples: &[Vec<f64>]) -> Vec<Option<Estimate>> 
     all.into_iter().enumerate().map(of_score).collect()
 }
 
-/// The interval between the tails of what was drawn; the value alone where nothing was.
+/// The interval between the tails of what was drawn; none where nothing was.
 fn estimate(value: f64, mut drawn: Vec<f64>) -> Estimate {
     drawn.sort_by(f64::total_cmp);
-    let at = |share: f64| quantile(&drawn, share).unwrap_or(value);
+    let at = |share: f64| quantile(&drawn, share).unwrap_or(f64::NAN);
     Estimate {
         value,
         low: at(TAIL),
@@ -268,15 +302,19 @@ pub fn permutation_test<G: Ord + Sync>(
         .into_par_iter()
         .filter_map(|mut start| statistic(&shuffled(strata, &order, &mut start)))
         .collect();
-    let reached = values
-        .iter()
-        .filter(|&&value| value >= real - f64::EPSILON)
-        .count();
+    let reached = values.iter().filter(|&&value| reaches(value, real)).count();
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     Some(Permutation {
         shuffled: mean,
         p: (reached + 1) as f64 / (values.len() + 1) as f64,
     })
+}
+
+/// Whether a statistic of exchanged items reaches the real one. Equal ones differ by what their sums, in another order, are rounded by:
+/// a billionth, and a little more near 0. One that is not defined counts as reaching it, which makes no difference look more certain.
+pub(super) fn reaches(value: f64, real: f64) -> bool {
+    let tolerance = real.abs() * 1e-9 + 1e-12;
+    value.is_nan() || value >= real - tolerance
 }
 
 /// Returns the items with partners exchanged within the strata of their places.
@@ -364,6 +402,40 @@ mod tests {
         assert!(one.low < one.value && one.value < one.high);
         let none = Bootstrap::of_streams::<u32>(&[], Resampling::default());
         assert_eq!(none.estimates(|_| vec![f64::NAN]), [None]);
+    }
+
+    #[test]
+    fn what_nothing_was_drawn_of_has_no_interval() {
+        let one = Bootstrap::of_streams(&[7, 7], Resampling::default());
+        let of_one = one.measure(mean(&[0.25, 0.75])).unwrap();
+        assert_eq!((of_one.value, of_one.interval()), (0.5, None));
+        let of_weights = one.estimates(|_| vec![0.5])[0].unwrap();
+        assert_eq!(of_weights.interval(), None);
+        let of_named = Bootstrap::new(&[7], 1, "x").measure(mean(&[0.5])).unwrap();
+        assert_eq!(of_named.interval(), None);
+        // Defined of all items alone.
+        let two = Bootstrap::of_streams(&[0, 1], Resampling::default());
+        let calls = std::sync::atomic::AtomicUsize::new(0);
+        let estimates = two.estimates(|_| {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            vec![if call == 0 { 0.5 } else { f64::NAN }]
+        });
+        assert_eq!(estimates[0].unwrap().interval(), None);
+        let written = serde_json::to_value(of_one).unwrap();
+        assert!(written["low"].is_null() && written["high"].is_null());
+        let read: Estimate = serde_json::from_value(written).unwrap();
+        assert_eq!((read.value, read.interval()), (0.5, None));
+    }
+
+    #[test]
+    fn a_tie_is_a_tie_however_its_sum_was_rounded() {
+        let step: f64 = 2.0 / 3.0;
+        // Three equal steps for us and two against; exchanged, one more or less: never below one step.
+        let sums = [295.0 * 0.7 + 3.0 * step, 295.0 * 0.7 + 2.0 * step];
+        let real = (sums[0] - sums[1]) / 300.0;
+        let other = (2.0 * step - 3.0 * step).abs() / 300.0;
+        assert!(reaches(other, real) && reaches(real, other));
+        assert!(!reaches(0.9999, 1.0) && !reaches(0.0, 1e-6) && reaches(f64::NAN, 1.0));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use radialog_schemas::{Ask, Finding, Label, Labels};
 
+use super::clinical::UncertainAs;
+
 mod paired;
 mod scores;
 mod stratified;
@@ -17,8 +19,8 @@ pub use scores::{FindingCounts, FindingScores};
 pub use stratified::StratifiedSelection;
 pub use study_cells::StudyCells;
 pub use study_table::RowPlace;
-pub use texts::{AnsweredText, AnsweredTexts, SideEstimates};
-pub use truths::TruthTable;
+pub use texts::{AnsweredText, AnsweredTexts, SideEstimates, TextsScores};
+pub use truths::{LabelRule, TruthTable};
 pub use view::{ViewAnswers, ViewScores, answered_view};
 
 /// The number of findings.
@@ -29,14 +31,17 @@ pub type Said = [bool; CLASSES];
 /// What is true of each finding, in the published order; none where it is not known.
 pub type Truth = [Option<bool>; CLASSES];
 
-/// What a report says by its labels: uncertain counts as not there, as in the original.
-pub fn said(labels: &Labels) -> Said {
-    Finding::ALL.map(|finding| labels.get(&finding) == Some(&Label::Positive))
+/// What a report says by its labels; in the original, uncertain counts as not there.
+pub fn said(labels: &Labels, uncertain: UncertainAs) -> Said {
+    Finding::ALL.map(|finding| {
+        let label = labels.get(&finding).copied().unwrap_or(Label::Blank);
+        uncertain.is_present(label)
+    })
 }
 
 /// What is true by the labels of a radiologist's report: a finding that it does not mention is not there, as in the original.
-pub fn truth(labels: &Labels) -> Truth {
-    said(labels).map(Some)
+pub fn truth(labels: &Labels, uncertain: UncertainAs) -> Truth {
+    said(labels, uncertain).map(Some)
 }
 
 /// Asks for what the report missed and for what it has wrongly; none where there is nothing to correct. "No Finding" is
@@ -105,12 +110,15 @@ mod tests {
     }
 
     #[test]
-    fn uncertain_labels_are_not_there() {
+    fn uncertain_labels_are_not_there_unless_told_otherwise() {
         let labels = Labels::from([
             (Finding::Edema, Label::Uncertain),
             (Finding::Fracture, Label::Positive),
         ]);
-        assert_eq!(said(&labels), flags(&[Finding::Fracture]));
+        let negative = said(&labels, UncertainAs::Negative);
+        assert_eq!(negative, flags(&[Finding::Fracture]));
+        let positive = said(&labels, UncertainAs::Positive);
+        assert_eq!(positive, flags(&[Finding::Edema, Finding::Fracture]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The files of scores that the original's test program writes, under its names and in its words, so that scripts made for it still
 //! read them.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use radialog_models::durable;
+use radialog_models::durable::{self, Replacement};
+use radialog_schemas::Finding;
 
 use super::follow_ups::FindingScores;
 use crate::error::TrainingError;
+use crate::prepare::{CsvOutput, FindingLabels};
 
 /// The folder of predictions and labels.
 const PREDICTIONS: &str = "chexbert/outputs/predictions";
@@ -60,16 +63,50 @@ impl OriginalFiles {
         }
     }
 
-    /// The generated texts.
-    pub fn predictions(&self) -> PathBuf {
-        let name = format!("predictions_{}.csv", self.name);
+    /// The generated texts, by the end of the name that says what was asked.
+    pub fn predictions(&self, suffix: &str) -> PathBuf {
+        let name = format!("predictions_{}{suffix}.csv", self.name);
         self.folder.join(PREDICTIONS).join(name)
     }
 
     /// What the labeler says of them.
-    pub fn labels(&self) -> PathBuf {
-        let name = format!("labels_{}.csv", self.name);
+    pub fn labels(&self, suffix: &str) -> PathBuf {
+        let name = format!("labels_{}{suffix}.csv", self.name);
         self.folder.join(PREDICTIONS).join(name)
+    }
+
+    /// All files by this end of the name: texts, labels and scores.
+    pub fn all(&self, suffix: &str) -> [PathBuf; 3] {
+        [
+            self.predictions(suffix),
+            self.labels(suffix),
+            self.scores(suffix),
+        ]
+    }
+
+    /// Begins both files; `has_labels` says whether there is anything to write into the second.
+    ///
+    /// # Errors
+    /// A file or its folder cannot be created.
+    pub fn reports(
+        &self,
+        suffix: &str,
+        has_labels: bool,
+    ) -> Result<OriginalReports, TrainingError> {
+        let path = self.predictions(suffix);
+        make_folder_of(&path)?;
+        let texts = Replacement::create(&path).map_err(TrainingError::io("create", &path))?;
+        let names = Finding::chexbert_order().map(Finding::name);
+        let names = std::iter::once("findings").chain(names);
+        let labels = self.labels(suffix);
+        let labels = match has_labels {
+            true => Some((CsvOutput::create_as_pandas(&labels, names)?, labels)),
+            false => None,
+        };
+        Ok(OriginalReports {
+            texts: (texts, path),
+            labels,
+        })
     }
 
     /// Scores, by the end of the name that says what was asked.
@@ -90,6 +127,46 @@ impl OriginalFiles {
     }
 }
 
+/// The files of texts and labels in the making; they appear when they are whole.
+pub struct OriginalReports {
+    texts: (Replacement, PathBuf),
+    labels: Option<(CsvOutput, PathBuf)>,
+}
+
+impl OriginalReports {
+    /// Adds a report: its text in a line, between quotes and without any of its own, and what the labeler says of it as its own
+    /// program writes that: the text, then the findings in the order of its heads.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn add(&mut self, text: &str, labels: &FindingLabels) -> Result<(), TrainingError> {
+        let (file, path) = &mut self.texts;
+        let line = format!("\"{}\"\n", text.replace('"', ""));
+        let written = file.write_all(line.as_bytes());
+        written.map_err(TrainingError::io("write", path))?;
+        if let Some((table, _)) = &mut self.labels {
+            let cells = Finding::chexbert_order().map(|of| labels[of as usize].csv_value());
+            table.row(std::iter::once(text).chain(cells))?;
+        }
+        Ok(())
+    }
+
+    /// Finishes the files, and returns their paths.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish(self) -> Result<Vec<PathBuf>, TrainingError> {
+        let (file, path) = self.texts;
+        file.commit().map_err(TrainingError::io("write", &path))?;
+        let mut written = vec![path];
+        if let Some((table, path)) = self.labels {
+            table.finish()?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+}
+
 /// Makes the folder that a file will lie in.
 pub(crate) fn make_folder_of(file: &Path) -> Result<(), TrainingError> {
     let folder = file.parent().unwrap_or(Path::new("."));
@@ -107,9 +184,15 @@ pub fn report_lines(heading: &str, value: impl Fn(OriginalScore) -> Option<f64>)
     lines
 }
 
-/// A score of labels by our name; none of another name.
+/// Whether scores are of all findings, as the original's are. Those of fewer are others, which scripts would take for the original's.
+pub fn are_of_all_findings(scores: &FindingScores) -> bool {
+    scores.findings == Finding::ALL.len()
+}
+
+/// A score of labels by our name; none of another name, or where it is of fewer findings than the original's.
 pub fn label_score(scores: &FindingScores, name: &str) -> Option<f64> {
     match name {
+        _ if !are_of_all_findings(scores) => None,
         "macro F1" => Some(scores.macro_f1),
         "macro precision" => Some(scores.macro_precision),
         "macro recall" => Some(scores.macro_recall),

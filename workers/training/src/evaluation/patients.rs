@@ -29,6 +29,11 @@ impl Patients {
         number
     }
 
+    /// The number of studies whose patient is not known.
+    pub fn others(&self) -> u64 {
+        u64::from(self.next) - self.named()
+    }
+
     /// The number of patients that are known by name.
     pub fn named(&self) -> u64 {
         self.known.len() as u64
@@ -64,7 +69,7 @@ mod tests {
             None,
         ];
         assert_eq!(names.map(|name| patients.number(name)), [0, 1, 0, 2, 3, 4]);
-        assert_eq!(patients.named(), 2);
+        assert_eq!((patients.named(), patients.others()), (2, 3));
         assert_eq!(of_path("p1/x.png"), None);
     }
 }

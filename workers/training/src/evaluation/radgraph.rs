@@ -119,7 +119,11 @@ pub const INVERSE_RADCLIQ: &str = "1/RadCliQ-v1";
 
 /// The inverse of RadCliQ-v1, where RadCliQ and its interval are over 0; elsewhere more of it is not better, and it is not defined.
 pub fn inverse_of(radcliq: Option<Estimate>, inverse: Option<Estimate>) -> Option<Estimate> {
-    inverse.filter(|_| radcliq.is_some_and(|radcliq| radcliq.low > 0.0 && radcliq.value > 0.0))
+    let is_over = |radcliq: Estimate| {
+        let interval = radcliq.interval();
+        radcliq.value > 0.0 && interval.is_none_or(|[low, _]| low > 0.0)
+    };
+    inverse.filter(|_| radcliq.is_some_and(is_over))
 }
 
 #[cfg(test)]
@@ -167,6 +171,7 @@ mod tests {
         assert_eq!(inverse_of(estimate(-0.1, 1.0), inverse), None);
         assert_eq!(inverse_of(estimate(-2.0, -1.0), inverse), None);
         assert_eq!(inverse_of(None, inverse), None);
+        assert_eq!(inverse_of(estimate(f64::NAN, 1.0), inverse), inverse);
     }
 
     #[test]

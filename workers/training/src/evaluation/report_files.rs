@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::durable;
+use radialog_schemas::Finding;
 use serde::Serialize;
 
 mod image_folder;
@@ -65,7 +66,7 @@ impl EvaluatedReports<'_> {
     pub fn resampled(&self) -> String {
         self.options
             .resampling
-            .words("studies", self.corpus.patients)
+            .words("studies", self.corpus.patients, self.corpus.other_patients)
     }
 
     /// What to know about the scores.
@@ -93,6 +94,7 @@ impl EvaluatedReports<'_> {
                 ),
             });
         }
+        notes.extend(self.absent_words());
         if self.options.protocol() == TextProtocol::Rexrank {
             let totals = &self.scores.totals;
             let missing = [
@@ -116,6 +118,29 @@ impl EvaluatedReports<'_> {
         let others = others.iter();
         notes.extend(others.map(|(name, reason)| format!("{name} is not computed: {reason}")));
         notes
+    }
+}
+
+impl EvaluatedReports<'_> {
+    /// The findings that some labels are known of and no scored study has.
+    pub(super) fn absent(&self, group: MetricGroup) -> impl Iterator<Item = Finding> {
+        let counts = self.counts(group);
+        let all = Finding::ALL.into_iter();
+        all.filter(|finding| counts.known(*finding) > 0 && counts.positives(*finding) == 0)
+    }
+
+    /// What becomes of findings that no scored study has.
+    fn absent_words(&self) -> Option<String> {
+        let mut groups = [MetricGroup::Labels, MetricGroup::Findings].into_iter();
+        let absent = groups.find_map(|group| {
+            let names: Vec<&str> = self.absent(group).map(Finding::name).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        });
+        absent.map(|names| {
+            format!(
+                "no scored study has one of {names}: they have no scores of their own, and count 0 in the macro means, as in the original"
+            )
+        })
     }
 }
 

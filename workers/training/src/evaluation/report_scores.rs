@@ -13,8 +13,8 @@ mod set_asides;
 mod stored_scores;
 mod study;
 
-pub use comparison::{Comparison, compare};
-pub use metrics::{Metric, MetricGroup, MetricSet};
+pub use comparison::{Comparison, Unpaired, compare};
+pub use metrics::{CALIBRATION_ERROR, Metric, MetricGroup, MetricSet};
 pub use ranking::{Calibration, CalibrationBin};
 pub use set_asides::{SetAside, SetAsides};
 pub use stored_scores::StoredScores;
@@ -100,11 +100,9 @@ pub fn score(
     let (of_corpus, of_texts) = beside.unwrap_or((corpus, texts));
     let frequencies = frequencies(of_corpus, options, &|span| read(of_texts, span))?;
     let studies = study_scores(corpus, texts, &frequencies, options, progress)?;
-    let (mut totals, mut calibration) = (Totals::default(), Calibration::new());
+    let mut totals = Totals::default();
     for study in studies.iter() {
-        let study = study.map_err(temporary)?;
-        totals.add(&study);
-        calibration.add(&study);
+        totals.add(&study.map_err(temporary)?);
     }
     let sources = corpus.label_sources().map_err(temporary)?;
     let set = MetricSet::of(&totals, options, &sources);
@@ -113,10 +111,11 @@ pub fn score(
         patients.push(study.map_err(temporary)?.patient);
     }
     let estimates = resampling::estimates(&patients, &studies, &set, options);
-    let metrics = set.metrics(estimates.map_err(temporary)?);
+    let set_asides = SetAsides::of(&patients, &studies, options, &sources);
+    let metrics = set.metrics(&totals, estimates.map_err(temporary)?);
     Ok(ReportScores {
-        calibration: calibration.finish(),
-        set_asides: SetAsides::of(&studies, options, &sources).map_err(temporary)?,
+        calibration: totals.calibration.clone().finish(),
+        set_asides: set_asides.map_err(temporary)?,
         studies,
         totals,
         metrics,

@@ -279,12 +279,11 @@ pub(in crate::commands) fn written(cell: &ScoreCell) -> String {
         ScoreCell::Count(count) => count.to_string(),
         ScoreCell::Fixed(value) => number(*value),
         ScoreCell::Measured(measure) => {
-            format!(
-                "{} [{}, {}]",
-                number(measure.value),
-                number(measure.low),
-                number(measure.high)
-            )
+            let interval = match measure.interval() {
+                Some([low, high]) => format!("{}, {}", number(low), number(high)),
+                None => "-".to_owned(),
+            };
+            format!("{} [{interval}]", number(measure.value))
         }
         ScoreCell::Undefined => "-".into(),
     }

@@ -6,22 +6,29 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::FinishedRun;
-use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
+use radialog_schemas::{
+    AnsweredAsk, Ask, DialogPrompt, Finding, Label, Labels, Stage, StudyRecord,
+};
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
-    FindingScores, PairedAnswers, PairedEstimate, correction, said,
+    FindingScores, PairedAnswers, PairedEstimate, correction,
 };
 use radialog_training::evaluation::label_source::LabelSource;
 use radialog_training::evaluation::original_files::{OriginalScore, label_score, report_lines};
 use radialog_training::evaluation::patients::Patients;
+use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
+use radialog_training::prepare::FindingLabels;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::follow_up::text_totals::{MeteorArgs, TextTotals};
+use super::follow_up::study_scores::StudyScoresTable;
+use super::follow_up::text_totals::{MeteorArgs, TEXTS, TextTotals};
 use super::follow_up::{
     BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
-    Session, TruthArgs, Truths, print_intervals, print_scores, print_texts, print_too_long,
+    Session, TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts,
+    print_too_long, rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -33,8 +40,12 @@ const TOKENS: u32 = 256;
 const SCORES_FILE: &str = "correction.json";
 /// The table of requests and texts.
 const TABLE_FILE: &str = "corrections.csv";
+/// The scores of each study.
+const STUDIES_FILE: &str = "correction-studies.csv";
 /// What is not scored.
 const FAULTS_FILE: &str = "correction-faults.csv";
+/// The two sides.
+const SIDES: [&str; 2] = ["before", "after"];
 /// The ends of the names of the original's files, before and after.
 const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 
@@ -46,8 +57,11 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// this is how well the model does what it is told, and no measure of how good its reports are.
 ///
 /// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
-/// request and both texts), correction-faults.csv (every study that was not scored and every row of
-/// --labels without a study, with file, line and id), and the runs. Run the same command again to resume.
+/// request and both texts), correction-studies.csv (each study's scores), correction-faults.csv (every
+/// study that was not scored, every entry of the archive that is none, and every row of --labels
+/// without one, with file, line and id), the original's files of both passes (texts, labels, scores;
+/// those of fewer than 14 findings have no scores of labels), and the runs. Run the same command again
+/// to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -77,6 +91,9 @@ struct Scores {
     /// Whose labels say what is true, and who labels both reports.
     truth: LabelSource,
     labeler: &'static str,
+    /// What labels count as; none of blanks where no table says what is true.
+    uncertain: UncertainAs,
+    blank: Option<BlankAs>,
     studies: Coverage,
     corrected: u64,
     kept: u64,
@@ -101,8 +118,10 @@ pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     args.meteor.check()?;
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
-    let files = [SCORES_FILE, TABLE_FILE, FAULTS_FILE];
-    session.set_aside(&files, &SUFFIXES, args.truth.table())?;
+    let files = [SCORES_FILE, TABLE_FILE, STUDIES_FILE, FAULTS_FILE];
+    let originals = session.original_files();
+    let originals = SUFFIXES.iter().flat_map(|suffix| originals.all(suffix));
+    session.set_aside(&files, originals.collect(), args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
 }
@@ -133,6 +152,11 @@ async fn evaluate(
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
+/// All labels, in the published order.
+fn all_labels(labels: &Labels) -> FindingLabels {
+    Finding::ALL.map(|finding| labels.get(&finding).copied().unwrap_or(Label::Blank))
+}
+
 /// What is asked of a study's report; none where there is nothing to correct, or nothing known.
 fn requests(
     reports: &FinishedRun,
@@ -140,7 +164,8 @@ fn requests(
     truths: &Truths,
 ) -> Vec<(String, DialogPrompt)> {
     let request = || {
-        let ask = correction(&truths.of(record)?, &said(record.report_labels.as_ref()?))?;
+        let said = truths.said(record.report_labels.as_ref()?);
+        let ask = correction(&truths.of(record)?, &said)?;
         let dialog = DialogPrompt {
             embedding: reports.embedding(record)?,
             findings: record.findings_text.clone()?,
@@ -167,7 +192,14 @@ async fn score(
     reports: &FinishedRun,
     corrected: &FinishedRun,
 ) -> anyhow::Result<Scores> {
-    let mut texts = TextTotals::<2>::new(meteor)?;
+    let columns = TEXTS.columns();
+    let table = StudyScoresTable::create(&session.file(STUDIES_FILE), SIDES, columns)?;
+    let mut texts = TextTotals::<2>::new(meteor, Some(table))?;
+    let originals = session.original_files();
+    let [mut first_reports, mut second_reports] = [
+        originals.reports(SUFFIXES[0], true)?,
+        originals.reports(SUFFIXES[1], true)?,
+    ];
     let mut patients = Patients::default();
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
@@ -177,7 +209,7 @@ async fn score(
     let mut corrections = Following::open(corrected).await?;
     let mut table = CorrectionsTable::create(&session.file(TABLE_FILE))?;
     while let Some(record) = records.next().await? {
-        let Some(truth) = studies.truth(&record, truths)? else {
+        let Some(truth) = studies.truth(&record, records.place(), truths)? else {
             continue;
         };
         let (Some(labels), Some(report)) = (&record.report_labels, &record.report) else {
@@ -189,17 +221,17 @@ async fn score(
             prompt = session.prompts.written(&session.prompts.report(findings));
         }
         generated += 1;
-        let first = said(labels);
+        let first = truths.said(labels);
         let ask = correction(&truth, &first);
-        let (second, text) = match &ask {
-            None => (first, report.clone()),
+        let (second_labels, text) = match &ask {
+            None => (labels.clone(), report.clone()),
             Some(_) => match corrections.take(record.study.as_str()).await? {
                 Some(StudyRecord {
                     error: None,
                     report_labels: Some(labels),
                     report: Some(text),
                     ..
-                }) => (said(&labels), text),
+                }) => (labels, text),
                 Some(StudyRecord {
                     error: Some(error), ..
                 }) => {
@@ -219,20 +251,32 @@ async fn score(
         }) += 1;
         studies.scored += 1;
         let patient = patients.number(truths.patient(&record));
+        let second = truths.said(&second_labels);
         answers.add(truth, first, second, patient);
-        if let Some(key) = &record.reference {
-            let reference = session.text(key).await?;
-            texts.add([report, &text], &reference, patient).await?;
-        }
+        let reference = match &record.reference {
+            Some(key) => Some(session.text(key).await?),
+            None => None,
+        };
+        let cells = StudyScoresTable::cells(&record, patient, &truth, [&first, &second]);
+        texts
+            .add([report, &text], reference, patient, cells)
+            .await?;
+        first_reports.add(report, &all_labels(labels))?;
+        // As the original keeps them.
+        second_reports.add(text.trim(), &all_labels(&second_labels))?;
         let written = ask
             .as_ref()
             .and_then(|ask| session.prompts.message(ask, None));
         let asked = written.map_or_else(String::new, |ask| ask.readable());
         table.add(record.study.as_str(), &asked, report, &text)?;
     }
+    studies.name_left_out(reports)?;
     studies.name_unused(truths)?;
     studies.check()?;
     table.finish()?;
+    for reports in [first_reports, second_reports] {
+        reports.finish()?;
+    }
     let resampling = session.resampling();
     let estimates = texts.estimates(resampling).await?;
     let (answers, labels) = spawn_blocking(move || {
@@ -255,19 +299,22 @@ async fn score(
             OriginalScore::Text(name) => text(name),
             OriginalScore::Labels(name) => label_score(&side.labels, name),
         });
-        session.write_as_original(suffix, &lines)?;
+        originals.write_scores(suffix, &lines)?;
     }
+    let (uncertain, blank) = truths.rule();
     Ok(Scores {
         protocol: PROTOCOL,
         truth: truths.source(),
         labeler: LABELER,
+        uncertain,
+        blank,
         studies,
         corrected: changed,
         kept,
         before,
         after,
         texts_too_long: estimates.too_long,
-        resampled: resampling.words("studies", patients.named()),
+        resampled: resampling.words("studies", patients.named(), patients.others()),
         intervals: [estimates.paired, labels].concat(),
     })
 }
@@ -277,6 +324,8 @@ fn print(scores: &Scores) {
         protocol,
         truth,
         labeler,
+        uncertain,
+        blank,
         studies,
         corrected,
         kept,
@@ -286,14 +335,18 @@ fn print(scores: &Scores) {
         resampled,
         intervals,
     } = scores;
-    outln!("correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}");
+    let rule = rule_words(*uncertain, *blank);
+    outln!(
+        "correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}; {rule}"
+    );
     studies.print();
     outln!("{corrected} reports corrected, {kept} had no fault and stay");
-    outln!("{:<28} {:>8} {:>8}", "", "before", "after");
+    outln!("{:<28} {:>8} {:>8}", "", SIDES[0], SIDES[1]);
     print_scores(&[&before.labels, &after.labels]);
+    print_original(&before.labels);
     print_too_long(*texts_too_long);
     if before.texts.is_empty() {
         print_texts(&before.texts);
     }
-    print_intervals(resampled, ["before", "after"], intervals);
+    print_intervals(resampled, SIDES, intervals);
 }

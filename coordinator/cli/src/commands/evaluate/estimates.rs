@@ -2,19 +2,21 @@
 
 use radialog_training::evaluation::bootstrap::{Estimate, ScoreEstimate};
 
-/// A value and its interval; a dash where it is not defined.
+/// A value and its interval; a dash where either is not defined.
 pub(super) fn written(estimate: Option<Estimate>) -> String {
-    estimate.map_or_else(
-        || "-".to_owned(),
-        |Estimate { value, low, high }| {
-            // No "-0.0000".
-            let [value, low, high] = [value, low, high].map(|number| match number.abs() < 5e-5 {
-                true => 0.0,
-                false => number,
-            });
-            format!("{value:.4} [{low:.4}, {high:.4}]")
-        },
-    )
+    let Some(estimate) = estimate else {
+        return "-".to_owned();
+    };
+    // No "-0.0000".
+    let number = |number: f64| match number.abs() < 5e-5 {
+        true => 0.0,
+        false => number,
+    };
+    let value = number(estimate.value);
+    match estimate.interval().map(|ends| ends.map(number)) {
+        Some([low, high]) => format!("{value:.4} [{low:.4}, {high:.4}]"),
+        None => format!("{value:.4} [-]"),
+    }
 }
 
 /// Prints scores, a line each.

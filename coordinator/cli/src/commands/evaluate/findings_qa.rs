@@ -7,21 +7,26 @@ use clap::{Args, ValueEnum};
 use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Stage, StudyRecord};
 use radialog_training::evaluation::bootstrap::Resampling;
+use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
-    FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, said, says_yes,
+    FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, says_yes,
 };
 use radialog_training::evaluation::label_source::LabelSource;
-use radialog_training::evaluation::original_files::answer_lines;
+use radialog_training::evaluation::original_files::{answer_lines, are_of_all_findings};
 use radialog_training::evaluation::patients::Patients;
+use radialog_training::evaluation::report_scores::BlankAs;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::follow_up::study_scores::StudyScoresTable;
 use super::follow_up::{
     AnswersTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
-    TruthArgs, Truths, print_intervals, print_scores,
+    TruthArgs, Truths, print_intervals, print_original, print_scores, rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
+/// The two sides.
+const SIDES: [&str; 2] = ["reports", "answers"];
 /// The most tokens of a yes or no, in v1.
 const BINARY_TOKENS: u32 = 10;
 /// The most tokens of a list, in v1.
@@ -38,9 +43,11 @@ const ALL_TOKENS: u32 = 30;
 /// lower case only. Without it there is one blank, and case is ignored.
 ///
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
-/// (every answer), findings-qa-MODE-faults.csv (every study that was not scored and every row of
-/// --labels without a study, with file, line and id), and the runs. Both modes may share one --out: the reports are generated once. Run
-/// the same command again to resume.
+/// (every answer), findings-qa-MODE-studies.csv (each study's scores), findings-qa-MODE-faults.csv
+/// (every study that was not scored, every entry of the archive that is none, and every row of
+/// --labels without one, with file, line and id), the original's file of scores where all 14 findings
+/// are scored, and the runs. Both modes may share one --out: the reports are generated once. Run the
+/// same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -92,6 +99,9 @@ struct Scores {
     /// Whose labels say what is true, and who labels the reports.
     truth: LabelSource,
     labeler: &'static str,
+    /// What labels count as; none of blanks where no table says what is true.
+    uncertain: UncertainAs,
+    blank: Option<BlankAs>,
     studies: Coverage,
     /// What the answers say.
     answers: FindingScores,
@@ -101,6 +111,12 @@ struct Scores {
     resampled: String,
     /// Reports, answers, and what answers are better by.
     intervals: Vec<PairedEstimate>,
+}
+
+/// What is written study by study.
+struct Tables {
+    answers: AnswersTable,
+    studies: StudyScoresTable,
 }
 
 /// How to ask, and how to read answers.
@@ -119,9 +135,10 @@ impl Mode {
         }
     }
 
-    /// The files with the scores, with every answer, and with what is not scored.
-    fn files(self) -> [String; 3] {
-        [".json", ".csv", "-faults.csv"].map(|end| format!("findings-qa-{}{end}", self.name()))
+    /// The files with the scores, with every answer, with the scores of each study, and with what is not scored.
+    fn files(self) -> [String; 4] {
+        [".json", ".csv", "-studies.csv", "-faults.csv"]
+            .map(|end| format!("findings-qa-{}{end}", self.name()))
     }
 
     /// The end of the name of the original's file.
@@ -178,7 +195,8 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = args.mode.files();
     let files = files.each_ref().map(String::as_str);
-    session.set_aside(&files, &[args.mode.suffix()], args.truth.table())?;
+    let originals = vec![session.original_files().scores(args.mode.suffix())];
+    session.set_aside(&files, originals, args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
 }
@@ -226,29 +244,40 @@ async fn evaluate(
     let Some(answered) = answered.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let [scores_file, table_file, faults_file] = args.mode.files();
-    let mut table = AnswersTable::create(&session.file(&table_file), "asked")?;
+    let [scores_file, table_file, studies_file, faults_file] = args.mode.files();
+    let mut tables = Tables {
+        answers: AnswersTable::create(&session.file(&table_file), "asked")?,
+        studies: StudyScoresTable::create(&session.file(&studies_file), SIDES, &[])?,
+    };
     let studies = Coverage::create(&session.file(&faults_file))?;
     let resampling = session.resampling();
     let runs = (&reports, &answered);
-    let scores = score(&truths, questions, runs, (&mut table, studies), resampling).await?;
-    table.finish()?;
+    let scores = score(&truths, questions, runs, (&mut tables, studies), resampling).await?;
+    tables.answers.finish()?;
+    tables.studies.finish()?;
     let scores = Scores {
         protocol: protocol.name(),
         mode,
         ..scores
     };
-    session.write_as_original(args.mode.suffix(), &answer_lines(&scores.answers))?;
+    if are_of_all_findings(&scores.answers) {
+        let lines = answer_lines(&scores.answers);
+        session
+            .original_files()
+            .write_scores(args.mode.suffix(), &lines)?;
+    }
     outln!(
-        "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}",
+        "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}; {}",
         scores.protocol,
         scores.labeler,
-        scores.truth
+        scores.truth,
+        rule_words(scores.uncertain, scores.blank)
     );
     scores.studies.print();
-    outln!("{:<28} {:>8} {:>8}", "", "reports", "answers");
+    outln!("{:<28} {:>8} {:>8}", "", SIDES[0], SIDES[1]);
     print_scores(&[&scores.reports, &scores.answers]);
-    print_intervals(&scores.resampled, ["reports", "answers"], &scores.intervals);
+    print_original(&scores.answers);
+    print_intervals(&scores.resampled, SIDES, &scores.intervals);
     session.finish(&scores_file, &scores, &scores.studies)
 }
 
@@ -290,7 +319,7 @@ async fn score(
     truths: &Truths,
     questions: Questions,
     (reports, answered): (&FinishedRun, &FinishedRun),
-    (table, mut studies): (&mut AnswersTable, Coverage),
+    (tables, mut studies): (&mut Tables, Coverage),
     resampling: Resampling,
 ) -> anyhow::Result<Scores> {
     let mut counts = PairedAnswers::default();
@@ -309,7 +338,7 @@ async fn score(
                             Ask::Presence { finding } => finding.name(),
                             _ => "all",
                         };
-                        table.add(record.study.as_str(), asked, &answer)?;
+                        tables.answers.add(record.study.as_str(), asked, &answer)?;
                         answers.push(answer);
                     }
                     (_, Some(error)) => failed = Some(format!("a question failed: {error}")),
@@ -317,7 +346,7 @@ async fn score(
                 }
             }
         }
-        let Some(truth) = studies.truth(&record, truths)? else {
+        let Some(truth) = studies.truth(&record, records.place(), truths)? else {
             continue;
         };
         let labels = record.report_labels.as_ref();
@@ -325,7 +354,11 @@ async fn score(
             (Some(answered), None, Some(labels)) => {
                 studies.scored += 1;
                 let patient = patients.number(truths.patient(&record));
-                counts.add(truth, said(labels), answered, patient);
+                let said = truths.said(labels);
+                let sides = [&said, &answered];
+                let cells = StudyScoresTable::cells(&record, patient, &truth, sides);
+                tables.studies.row(cells, None)?;
+                counts.add(truth, said, answered, patient);
             }
             (_, failed, _) => {
                 let reason = failed.unwrap_or_else(|| "it has no labelled report".to_owned());
@@ -333,6 +366,7 @@ async fn score(
             }
         }
     }
+    studies.name_left_out(reports)?;
     studies.name_unused(truths)?;
     studies.check()?;
     let computed = spawn_blocking(move || {
@@ -340,15 +374,18 @@ async fn score(
         (sides, counts.estimates(resampling))
     });
     let ([answers, reports], intervals) = computed.await?;
+    let (uncertain, blank) = truths.rule();
     Ok(Scores {
         protocol: "",
         mode: "",
         truth: truths.source(),
         labeler: LABELER,
+        uncertain,
+        blank,
         studies,
         answers,
         reports,
-        resampled: resampling.words("studies", patients.named()),
+        resampled: resampling.words("studies", patients.named(), patients.others()),
         intervals,
     })
 }

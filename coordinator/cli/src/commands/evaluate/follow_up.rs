@@ -22,22 +22,26 @@ use radialog_training::evaluation::original_files::OriginalFiles;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+mod coverage;
 mod following;
 mod output;
 pub(super) mod single_question;
+pub(super) mod study_scores;
 pub(super) mod text_totals;
 mod truth;
 
+pub(super) use coverage::Coverage;
 pub(super) use following::Following;
 pub(super) use output::{
-    AnswersTable, CorrectionsTable, print_intervals, print_scores, print_texts, print_too_long,
+    AnswersTable, CorrectionsTable, print_intervals, print_original, print_scores, print_texts,
+    print_too_long, rule_words,
 };
-pub(super) use truth::{Coverage, TruthArgs, Truths};
+pub(super) use truth::{TruthArgs, Truths};
 
 use super::out_folder::OutFolder;
 use super::resampling::ResamplingArgs;
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{Job, RunEnvironment};
+use crate::batch_run::{Job, RunEnvironment, tell_left_out};
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
 use crate::shared_services;
@@ -157,18 +161,16 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Sets aside what an earlier evaluation has written under these names, and under the original's with these suffixes.
-    /// `truth` is the table that says what is true.
+    /// Sets aside what an earlier evaluation has written under these names, and these files of the original's. `truth` is the table
+    /// that says what is true.
     pub(super) fn set_aside(
         &mut self,
         names: &[&str],
-        suffixes: &[&str],
+        originals: Vec<PathBuf>,
         truth: Option<&Path>,
     ) -> anyhow::Result<()> {
-        let originals = self.original_files();
-        let original = |suffix: &&str| originals.scores(suffix);
         let files = names.iter().map(|name| self.file(name));
-        let files: Vec<PathBuf> = files.chain(suffixes.iter().map(original)).collect();
+        let files: Vec<PathBuf> = files.chain(originals).collect();
         let read = truth.into_iter().chain([Path::new(&self.args.input)]);
         self.out.set_aside(&files, read)
     }
@@ -247,10 +249,13 @@ impl<'a> Session<'a> {
             stages: StageSet::closure_from(Source::Dialog, stages),
             generation: self.generation(tokens)?,
         };
-        let ended = self.run(job, None).await?.map(|(run, _)| run);
+        let ended = self.run(job, None).await?;
         // What follows is computed again by the same command.
         interruption::give_back();
-        Ok(ended)
+        Ok(ended.map(|(run, summary)| {
+            tell_left_out(&summary);
+            run
+        }))
     }
 
     fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {
@@ -335,13 +340,8 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Writes scores into a file of the original's name.
-    pub(super) fn write_as_original(&self, suffix: &str, lines: &str) -> anyhow::Result<()> {
-        self.original_files().write_scores(suffix, lines)?;
-        Ok(())
-    }
-
-    fn original_files(&self) -> OriginalFiles {
+    /// The files of the original's names.
+    pub(super) fn original_files(&self) -> OriginalFiles {
         OriginalFiles::of(&self.args.out, &self.bundle.manifest().name)
     }
 

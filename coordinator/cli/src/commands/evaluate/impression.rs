@@ -29,8 +29,8 @@ const FAULTS_FILE: &str = "impression-faults.csv";
 /// skipped, which is said; files of an earlier evaluation are then called .old.
 ///
 /// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer),
-/// impression-faults.csv (every study that was not scored and every row of --references without one),
-/// and the runs. Run the same command again to resume.
+/// impression-faults.csv (every study that was not scored, every entry of the archive that is none, and
+/// every row of --references without one), and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -71,7 +71,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     let references = single_question::truths(&args.references, columns)?;
     let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
     let read = Some(args.references.as_path());
-    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], &[], read)?;
+    session.set_aside(&[SCORES_FILE, TABLE_FILE, FAULTS_FILE], Vec::new(), read)?;
     if session.prompts.impression.is_none() {
         session.skip(
             "impression",
@@ -88,7 +88,7 @@ async fn evaluate(
     session: &Session<'_>,
     references: Arc<StudyCells<2>>,
 ) -> anyhow::Result<ExitCode> {
-    let mut texts = TextTotals::<1>::new(&args.meteor.read().await?)?;
+    let mut texts = TextTotals::<1>::new(&args.meteor.read().await?, None)?;
     let stages = [Stage::Embedding, Stage::Findings];
     let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -103,7 +103,8 @@ async fn evaluate(
         dialog,
     };
     let score = async |answer: &str, [_, impression]: &[String; 2], patient: u32| {
-        texts.add([answer], impression, patient).await
+        let reference = Some(impression.clone());
+        texts.add([answer], reference, patient, Vec::new()).await
     };
     let Some(asked) = question.ask(session, &images, score).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));

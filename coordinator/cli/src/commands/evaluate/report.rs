@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
 use radialog_training::evaluation::clinical::UncertainAs;
@@ -21,7 +21,9 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 
 use self::input::Read;
+use self::sources::{Source, Sources};
 use super::ProtocolName;
+use super::label_rules::{Blank, Uncertain};
 use super::out_folder::OutFolder;
 use super::resampling::ResamplingArgs;
 use super::text::annotations::AnnotationArgs;
@@ -32,13 +34,16 @@ mod input;
 mod labels;
 mod printed;
 mod run_references;
+mod sources;
 
+/// What an error of a thread is about.
+const ENDED: &str = "the evaluation ended unexpectedly";
 /// The folder of results where --out names none.
 const FOLDER: &str = "evaluation";
 
 /// Score generated reports beside references: text scores, CheXbert scores and findings, with 95 % intervals
 ///
-/// RUN is the output folder of `radialog batch`, or its results.jsonl; a CSV table with columns of ids (study_id, dicom_id, id)
+/// RUN is the output folder of `radialog batch`, or s3://bucket/prefix where its results are in a store, or its results.jsonl; a CSV table with columns of ids (study_id, dicom_id, id)
 /// and texts (prediction, report, findings, text), made by any system; a CSV without a header and with one text a row; or a JSON
 /// of ReXrank.
 ///
@@ -129,25 +134,15 @@ pub(super) struct ReportArgs {
     labelling: RunArgs,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Uncertain {
-    Negative,
-    Positive,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Blank {
-    Auto,
-    Negative,
-    Unknown,
-}
-
 pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let args = Arc::new(args);
+    let of = args.clone();
+    let options = tokio::task::spawn_blocking(move || options(&of));
+    let options = options.await.context(ENDED)??;
+    let sources = Sources::of(&args).await?;
     let (of, out) = (args.clone(), out(&args));
     let place = out.clone();
-    let options = tokio::task::spawn_blocking(move || {
-        let options = options(&of)?;
+    let folder = tokio::task::spawn_blocking(move || {
         let mut folder = OutFolder::take(&place)?;
         let mut files = report_files::files(&place);
         if let Some(folder) = &of.original_files {
@@ -157,26 +152,25 @@ pub(super) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         let read = read.into_iter().flatten().chain(&of.references);
         let read = read.chain(of.annotations.files()).map(PathBuf::as_path);
         folder.set_aside(&files, read)?;
-        anyhow::Ok((options, folder))
+        anyhow::Ok(folder)
     });
-    let (options, folder) = options
-        .await
-        .context("the evaluation ended unexpectedly")??;
-    let result = read_and_evaluate(args, options, out).await;
+    let folder = folder.await.context(ENDED)??;
+    let result = read_and_evaluate(args, sources, options, out).await;
     tokio::task::block_in_place(|| folder.settle(&result))?;
     result
 }
 
 async fn read_and_evaluate(
     args: Arc<ReportArgs>,
+    sources: Sources,
     options: ScoreOptions,
     out: PathBuf,
 ) -> anyhow::Result<ExitCode> {
-    let Some(mut ours) = Read::labelled(&args, &args.reports, &out, "reports").await? else {
+    let Some(mut ours) = Read::labelled(&args, &sources.reports, &out, "reports").await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let other = match &args.against {
-        Some(path) => match Read::labelled(&args, path, &out, "against").await? {
+    let other = match &sources.against {
+        Some(against) => match Read::labelled(&args, against, &out, "against").await? {
             Some(other) => {
                 let added = ours.corpus.add_faults_of(&other.corpus);
                 added.context("cannot read the faults of --against")?;
@@ -186,16 +180,18 @@ async fn read_and_evaluate(
         },
         None => None,
     };
-    tokio::task::spawn_blocking(move || evaluate(&args, &ours, other.as_ref(), &options, &out))
-        .await
-        .context("the evaluation ended unexpectedly")??;
+    tokio::task::spawn_blocking(move || {
+        evaluate(&args, &sources, (&ours, other.as_ref()), &options, &out)
+    })
+    .await
+    .context(ENDED)??;
     Ok(ExitCode::SUCCESS)
 }
 
 fn evaluate(
     args: &ReportArgs,
-    ours: &Read,
-    other: Option<&Read>,
+    sources: &Sources,
+    (ours, other): (&Read, Option<&Read>),
     options: &ScoreOptions,
     out: &Path,
 ) -> anyhow::Result<()> {
@@ -203,17 +199,17 @@ fn evaluate(
         blank: ours.blank,
         ..options.clone()
     };
-    let scores = score(ours, None, options, &args.reports, args, out)?;
+    let scores = score(ours, None, options, &sources.reports, args, out)?;
     let totals = &scores.totals;
     if args.uncertain.is_some() && totals.labelled == 0 && totals.classified == 0 {
         let message = "--uncertain is about labels, and none are scored: leave it out, or name labels of the references";
         return Err(UsageError(message.to_owned()).into());
     }
-    let comparison = match (&args.against, other) {
-        (Some(path), Some(other)) => {
-            let others = score(other, Some(ours), options, path, args, out)?;
+    let comparison = match (&sources.against, other) {
+        (Some(against), Some(other)) => {
+            let others = score(other, Some(ours), options, against, args, out)?;
             let compared = report_scores::compare(
-                &path.display().to_string(),
+                &against.name,
                 (&ours.corpus, &scores),
                 (&other.corpus, &others),
                 options,
@@ -221,15 +217,15 @@ fn evaluate(
             let Some(compared) = compared else {
                 bail!(
                     "{} and {} have no study in common: they must be reports of the same archive",
-                    args.reports.display(),
-                    path.display()
+                    sources.reports.name,
+                    against.name
                 );
             };
             Some(compared)
         }
         _ => None,
     };
-    let images = images(args)?;
+    let images = images(args, sources)?;
     let evaluated = EvaluatedReports {
         name: name(args),
         corpus: &ours.corpus,
@@ -256,16 +252,14 @@ fn evaluate(
 }
 
 /// Where the images are: where the flag says, else where the run has read them.
-fn images(args: &ReportArgs) -> anyhow::Result<Option<ImageFolder>> {
+fn images(args: &ReportArgs, sources: &Sources) -> anyhow::Result<Option<ImageFolder>> {
     if let Some(folder) = &args.images {
         return Ok(Some(ImageFolder(folder.clone())));
     }
-    let is_results = args
-        .reports
-        .file_name()
-        .is_some_and(|name| name == RESULTS_FILE);
-    let run = match args.reports.parent() {
-        _ if args.reports.is_dir() => RunFile::read(&args.reports)?,
+    let reports = &sources.reports.path;
+    let is_results = reports.file_name().is_some_and(|name| name == RESULTS_FILE);
+    let run = match reports.parent() {
+        _ if reports.is_dir() => RunFile::read(reports)?,
         Some(folder) if is_results => RunFile::read(folder)?,
         _ => None,
     };
@@ -315,10 +309,7 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
     };
     Ok(ScoreOptions {
         scorer: TextScorer::new(protocol, meteor),
-        uncertain: match args.uncertain {
-            None | Some(Uncertain::Negative) => UncertainAs::Negative,
-            Some(Uncertain::Positive) => UncertainAs::Positive,
-        },
+        uncertain: args.uncertain.map_or(UncertainAs::Negative, Into::into),
         // Until the references are read.
         blank: BlankAs::Auto,
         resampling: args.resampling.resampling(),
@@ -330,9 +321,7 @@ fn blank(args: &ReportArgs, references: Option<&References>) -> BlankAs {
     let is_chexberts = references.is_some_and(References::are_labelled_by_chexbert);
     match args.blank {
         None if args.original_files.is_some() || is_chexberts => BlankAs::Negative,
-        None | Some(Blank::Auto) => BlankAs::Auto,
-        Some(Blank::Negative) => BlankAs::Negative,
-        Some(Blank::Unknown) => BlankAs::Unknown,
+        blank => blank.map_or(BlankAs::Auto, Into::into),
     }
 }
 
@@ -378,7 +367,7 @@ fn score(
     read: &Read,
     beside: Option<&Read>,
     options: &ScoreOptions,
-    run: &Path,
+    run: &Source,
     args: &ReportArgs,
     out: &Path,
 ) -> anyhow::Result<ReportScores> {
@@ -386,7 +375,7 @@ fn score(
     if corpus.studies.is_empty() {
         printed::print_faults(corpus);
         report_files::write_faults(out, corpus)?;
-        let run = run.display();
+        let run = &run.name;
         let reason = match (&args.split, corpus.predictions) {
             (_, 0) => format!("{run} has no prediction"),
             (Some(split), _) if corpus.other_splits > 0 => format!(
@@ -409,7 +398,7 @@ fn score(
     let is_compared = |metric: &Metric| metric.group != MetricGroup::Comparisons;
     if !scores.metrics.iter().any(is_compared) {
         report_files::write_faults(out, corpus)?;
-        let run = run.display();
+        let run = &run.name;
         return Err(UsageError(format!(
             "the studies of {run} have neither a text beside a reference text, nor labels beside reference labels: name report texts \
              by --references, or a table of labels for a run with findings or labelled reports; --bundle labels texts"

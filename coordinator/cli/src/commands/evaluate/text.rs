@@ -1,6 +1,8 @@
 //! `radialog evaluate text`: text scores of plain files, without a model.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ pub(super) mod annotations;
 const CHUNK: usize = 2048;
 /// What is said of a row whose texts are too long.
 const TOO_LONG_REMARK: &str = "skipped: text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048, or \
-                               over 65,536 pairs of equal words";
+                               over 65,536 pairs of words that may match, as one word 257 times beside 256";
 /// Remarks that are printed; `--json` has all.
 const PRINTED: usize = 20;
 
@@ -136,7 +138,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
             require_stored(path)?;
         }
     }
-    if args.hypotheses == args.references && !args.hypotheses.is_file() {
+    if !args.hypotheses.is_file() && is_one(&args.hypotheses, &args.references)? {
         let shown = args.hypotheses.display();
         let message = format!(
             "--hypotheses and --references are one pipe, '{shown}': write one of them to a file first"
@@ -169,7 +171,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         empty_hypotheses: 0,
         skipped: 0,
         remarks: Vec::new(),
-        intervals: args.resampling.resampling().words("texts", 0),
+        intervals: args.resampling.resampling().words("texts", 0, 0),
         scores: Vec::new(),
         not_computed: Vec::new(),
     };
@@ -248,6 +250,15 @@ fn estimates(
         estimate,
     };
     Ok(named.map(score).collect())
+}
+
+/// Whether two paths lead to one file, or one pipe.
+fn is_one(one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let place = |path: &Path| {
+        let found = fs::metadata(path).with_context(|| cannot_use(path))?;
+        anyhow::Ok((found.dev(), found.ino()))
+    };
+    Ok(place(one)? == place(other)?)
 }
 
 fn kept(error: io::Error) -> anyhow::Error {

@@ -33,8 +33,8 @@ const FAULTS_FILE: &str = "view-faults.csv";
 /// are then called .old.
 ///
 /// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), view-faults.csv (every
-/// image that was not scored and every row of --views without one), and the runs. Run the same
-/// command again to resume.
+/// image that was not scored, every entry of the archive that is none, and every row of --views
+/// without one), and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -72,7 +72,7 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session::open(&args.shared, &[Stage::Language]).await?;
     session.set_aside(
         &[SCORES_FILE, TABLE_FILE, FAULTS_FILE],
-        &[],
+        Vec::new(),
         Some(&args.views),
     )?;
     if session.prompts.view.is_none() {

@@ -172,9 +172,10 @@ impl<'a> Session<'a> {
             ..options
         };
         let advice = "delete the run's folder, or name another with --run";
-        let Some((spec, _)) = environment.run_to_end(options, advice).await? else {
+        let Some((spec, summary)) = environment.run_to_end(options, advice).await? else {
             return Ok(None);
         };
+        batch_run::tell_left_out(&summary);
         Ok(Some(Finished {
             archive: job.archive,
             folder,

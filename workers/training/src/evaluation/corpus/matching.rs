@@ -33,6 +33,8 @@ pub struct MatchedStudy {
     pub image: String,
     /// The line of the prediction.
     pub line: u64,
+    /// The side of the data, where it is known.
+    pub split: Option<String>,
     /// The number of the file that the reference text is in, and its line there; none where there is no text.
     pub reference_at: Option<(u32, u64)>,
     /// The generated report; none where only findings were computed.
@@ -76,6 +78,8 @@ pub struct Corpus {
     pub predictions: u64,
     /// The number of patients that are known by name; 0 where every study counts as a patient.
     pub patients: u64,
+    /// The number of studies whose patient is not known.
+    pub other_patients: u64,
     /// Predictions of another split than the one that is scored.
     pub other_splits: u64,
     /// Predictions that a limit or a stratified selection left out.
@@ -112,7 +116,7 @@ impl Corpus {
         references: Option<References>,
         options: &MatchOptions,
     ) -> Result<Self, TrainingError> {
-        let shown: Arc<str> = file.path.to_string_lossy().into();
+        let shown = file.name.clone();
         // References that are named are the only ones: a run's own would mix two truths.
         let has_references = references.is_some();
         let mut references = references.unwrap_or_default();
@@ -125,14 +129,33 @@ impl Corpus {
             studies: StoredRows::new().map_err(temporary)?,
             predictions: file.predictions.len() as u64,
             patients: 0,
+            other_patients: 0,
             other_splits: 0,
             not_selected: 0,
             unlabelled: references.unlabelled,
-            faults: file.faults,
+            faults: Faults::default(),
             notes: file.notes,
             by_order: file.by_order,
         };
         corpus.notes.append(&mut references.notes);
+        let wanted = options.split.as_deref().map(split_name);
+        let is_other = |fault: &InputFault| {
+            let split = file.failed_splits.get(&fault.line);
+            let is_failed = fault.kind == FaultKind::FailedStudy;
+            let other = split.filter(|split| wanted.is_some_and(|of| of != split_name(split)));
+            is_failed && other.is_some()
+        };
+        match file.failed_splits.is_empty() || wanted.is_none() {
+            true => corpus.faults = file.faults,
+            false => {
+                let others = corpus
+                    .faults
+                    .add_all(&file.faults, |fault| !is_other(fault));
+                others.map_err(temporary)?;
+                let kept = corpus.faults.len();
+                corpus.other_splits += file.faults.len() - kept;
+            }
+        }
         let others = &references.faults;
         corpus.faults.add_all(others, |_| true).map_err(temporary)?;
         let mut rows = Vec::new();
@@ -146,7 +169,6 @@ impl Corpus {
         let of_run = |texts: &str| LabelSource::chexbert(&format!("{texts} scoring stage"));
         let reports_by = corpus.source(of_run("reports, by the run's"));
         let references_by = corpus.source(of_run("references of the run, by its"));
-        let wanted = options.split.as_deref().map(split_name);
         let mut any_split = false;
         let mut studies: StoredRows<NamedPatient> = StoredRows::new().map_err(temporary)?;
         // Where the references stand, and those that stand nowhere by id: lines of a run are in the order in which they were done.
@@ -222,6 +244,7 @@ impl Corpus {
                     prediction.image
                 },
                 line: prediction.line,
+                split,
                 reference_at: found.text_at,
                 prediction: prediction.text,
                 reference,
@@ -287,7 +310,7 @@ impl Corpus {
             study.patient = patients.number(patient.as_deref().or_else(of_folder));
             self.studies.add(&study)?;
         }
-        self.patients = patients.named();
+        (self.patients, self.other_patients) = (patients.named(), patients.others());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use radialog_schemas::table::RowParser;
 use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
@@ -81,10 +82,14 @@ pub struct Prediction {
 pub struct PredictionFile {
     /// The file that was read.
     pub path: PathBuf,
+    /// What people call it.
+    pub(super) name: Arc<str>,
     /// Its predictions, each id once.
     pub predictions: StoredRows<Prediction>,
     /// The line of each id.
     lines: HashMap<IdDigest, u32>,
+    /// The side of the data of studies that failed in the run, by line, where it is known.
+    pub(super) failed_splits: HashMap<u64, String>,
     /// Whether predictions have no ids and stand in the order of the references.
     pub by_order: bool,
     /// Whether the file has what they are compared with, too.
@@ -142,14 +147,29 @@ impl PredictionFile {
     /// # Errors
     /// No such file, or one of another form.
     pub fn read(path: &Path, store: &mut TextStore) -> Result<Self, TrainingError> {
+        Self::read_as(path, None, store)
+    }
+
+    /// The same of a copy of a file that people know by this name.
+    ///
+    /// # Errors
+    /// As [`PredictionFile::read`].
+    pub fn read_as(
+        path: &Path,
+        name: Option<&str>,
+        store: &mut TextStore,
+    ) -> Result<Self, TrainingError> {
         let path = match path.is_dir() {
             true => path.join(RESULTS_FILE),
             false => path.to_owned(),
         };
+        let shown = path.to_string_lossy();
         let mut file = Self {
+            name: name.unwrap_or(&shown).into(),
             path,
             predictions: StoredRows::new().map_err(temporary)?,
             lines: HashMap::new(),
+            failed_splits: HashMap::new(),
             by_order: false,
             has_references: false,
             has_stored_references: false,
@@ -270,6 +290,8 @@ impl PredictionFile {
             let id = record.study.to_string();
             if let Some(error) = &record.error {
                 self.fault(number, &id, FaultKind::FailedStudy, error.to_string());
+                let split = record.split.map(|split| (number, split));
+                self.failed_splits.extend(split);
                 continue;
             }
             let report = match &record.report {
@@ -318,7 +340,7 @@ impl PredictionFile {
             ));
         }
         for (id, study) in &studies {
-            self.has_references |= study.findings().is_some();
+            self.has_references |= study.findings().is_some_and(|text| !text.trim().is_empty());
             let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
             let text = stored(store, report.as_deref().unwrap_or_default())?;
@@ -415,7 +437,7 @@ impl PredictionFile {
 
     fn fault(&mut self, line: u64, id: &str, kind: FaultKind, detail: String) {
         self.faults.add(InputFault {
-            file: self.path.to_string_lossy().into(),
+            file: self.name.clone(),
             line,
             id: id.to_owned(),
             kind,

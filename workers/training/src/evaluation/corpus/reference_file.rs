@@ -1,9 +1,10 @@
 //! What reports are compared with: texts, or labels of the findings, in tables, in ReXrank's JSON, or in a folder of reports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Finding;
@@ -167,30 +168,14 @@ impl References {
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
         for (id, study) in rexrank_file::read(&file.path)? {
-            let findings = study.findings();
             let text = match section {
                 ReferenceSection::Findings => {
                     let is_there = |text: &String| radialog_schemas::table::cell(text).is_some();
-                    findings.filter(is_there).unwrap_or_default()
+                    study.findings().filter(is_there)
                 }
-                ReferenceSection::Whole => {
-                    let impression = study.impression();
-                    match (findings, impression) {
-                        (None, None) => String::new(),
-                        (Some(findings), Some(impression))
-                            if findings.trim().is_empty() && impression.trim().is_empty() =>
-                        {
-                            String::new()
-                        }
-                        // The benchmark's own script writes Python's `None` where a section is missing.
-                        (findings, impression) => format!(
-                            "Findings: {} Impression: {}",
-                            findings.as_deref().unwrap_or("None"),
-                            impression.as_deref().unwrap_or("None")
-                        ),
-                    }
-                }
+                ReferenceSection::Whole => study.whole(),
             };
+            let text = text.unwrap_or_default();
             let entry = ReferenceEntry {
                 id: id.clone(),
                 patient: rexrank_file::text(study.subject_id.as_ref()),
@@ -235,25 +220,7 @@ impl References {
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
-        let mut folders = vec![file.path.clone()];
-        let mut reports = Vec::new();
-        while let Some(folder) = folders.pop() {
-            let entries = fs::read_dir(&folder).map_err(TrainingError::io("list", &folder))?;
-            for entry in entries {
-                let entry = entry.map_err(TrainingError::io("list", &folder))?;
-                let kind = entry
-                    .file_type()
-                    .map_err(TrainingError::io("list", &folder))?;
-                let path = entry.path();
-                let is_text = |suffix: &OsStr| suffix.eq_ignore_ascii_case("txt");
-                // A link to a folder may lead back to this one.
-                if kind.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(is_text) && path.is_file() {
-                    reports.push(path);
-                }
-            }
-        }
+        let mut reports = reports_below(&file.path)?;
         if reports.is_empty() {
             return Err(TrainingError::Empty(format!(
                 "'{}' has no report: a folder of references has files that end with .txt",
@@ -309,6 +276,37 @@ impl References {
             detail,
         });
     }
+}
+
+/// The files below a folder that end with `.txt`. Folders behind links are read after those that are none, and each once, wherever
+/// links lead.
+fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
+    let is_text = |suffix: &OsStr| suffix.eq_ignore_ascii_case("txt");
+    let (mut folders, mut linked) = (vec![folder.to_owned()], BTreeSet::new());
+    let (mut seen, mut reports) = (HashSet::new(), Vec::new());
+    while let Some(folder) = folders.pop().or_else(|| linked.pop_first()) {
+        let listed = TrainingError::io("list", &folder);
+        let place = fs::metadata(&folder).map(|folder| (folder.dev(), folder.ino()));
+        let entries = place.and_then(|place| Ok((place, fs::read_dir(&folder)?)));
+        let (place, entries) = entries.map_err(listed)?;
+        if !seen.insert(place) {
+            continue;
+        }
+        for entry in entries {
+            let entry = entry.map_err(TrainingError::io("list", &folder))?;
+            let kind = entry.file_type();
+            let kind = kind.map_err(TrainingError::io("list", &folder))?;
+            let path = entry.path();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_symlink() && path.is_dir() {
+                linked.insert(path);
+            } else if path.extension().is_some_and(is_text) && path.is_file() {
+                reports.push(path);
+            }
+        }
+    }
+    Ok(reports)
 }
 
 impl ReferenceFile {

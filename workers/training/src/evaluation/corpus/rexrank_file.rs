@@ -48,6 +48,17 @@ impl RexrankStudy {
     pub(super) fn impression(&self) -> Option<String> {
         section(self.section_impression.as_ref()).or_else(|| section(self.impression.as_ref()))
     }
+
+    /// Findings and impression as the benchmark's own script joins them: it writes Python's `None` where a section is missing, and
+    /// nothing where it is an empty text. None where neither says anything.
+    pub(super) fn whole(&self) -> Option<String> {
+        let sections = [self.findings(), self.impression()];
+        let mut texts = sections.iter().flatten();
+        texts.any(|text| !text.trim().is_empty()).then(|| {
+            let [findings, impression] = sections.map(|of| of.unwrap_or_else(|| "None".to_owned()));
+            format!("Findings: {findings} Impression: {impression}")
+        })
+    }
 }
 
 /// The studies in the order of the file; an id may stand twice.
@@ -137,5 +148,55 @@ impl<'de> Deserialize<'de> for RexrankStudies {
             }
         }
         deserializer.deserialize_map(Studies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_section_is_a_text_and_a_missing_one_the_word_none() {
+        let whole = |json: &str| {
+            let studies: RexrankStudies = serde_json::from_str(&without_nan(json)).unwrap();
+            studies.0[0].1.whole()
+        };
+        for (sections, expected) in [
+            (
+                r#""section_impression": """#,
+                "Findings: Clear. Impression: ",
+            ),
+            (
+                r#""section_impression": " ""#,
+                "Findings: Clear. Impression:  ",
+            ),
+            (
+                r#""section_impression": "nan""#,
+                "Findings: Clear. Impression: nan",
+            ),
+            (
+                r#""section_impression": "None""#,
+                "Findings: Clear. Impression: None",
+            ),
+            (
+                r#""section_impression": null"#,
+                "Findings: Clear. Impression: None",
+            ),
+            (
+                r#""section_impression": NaN"#,
+                "Findings: Clear. Impression: None",
+            ),
+            (r#""subject_id": 1"#, "Findings: Clear. Impression: None"),
+            (r#""impression": "No.""#, "Findings: Clear. Impression: No."),
+        ] {
+            let json = format!(r#"{{"s": {{"section_findings": "Clear.", {sections}}}}}"#);
+            assert_eq!(whole(&json).as_deref(), Some(expected), "{sections}");
+        }
+        for nothing in [
+            "{}",
+            r#"{"section_findings": " ", "section_impression": NaN}"#,
+        ] {
+            assert_eq!(whole(&format!(r#"{{"s": {nothing}}}"#)), None, "{nothing}");
+        }
     }
 }

@@ -87,7 +87,7 @@ impl PairedAnswers {
         self.counts(side, &vec![1; self.studies.len()]).scores()
     }
 
-    /// Computes every score with its intervals; one that is not defined is left out.
+    /// Computes every score with its intervals; one that is not defined is left out, as those of a finding that no study has.
     pub fn estimates(&self, resampling: Resampling) -> Vec<PairedEstimate> {
         if self.studies.is_empty() {
             return Vec::new();
@@ -104,8 +104,10 @@ impl PairedAnswers {
         let estimates = Bootstrap::of_streams(&self.patients, resampling).estimates(of);
         let names: Vec<_> = names().collect();
         let at = |place: usize| [0, 1, 2].map(|part| estimates[part * names.len() + place]);
+        let counts = self.counts(0, &vec![1; self.studies.len()]);
         let paired = |(place, (name, finding)): (usize, &(&str, Option<Finding>))| {
-            PairedEstimate::of(name, *finding, at(place))
+            let is_there = finding.is_none_or(|finding| counts.positives(finding) > 0);
+            PairedEstimate::of(name, *finding, at(place)).filter(|_| is_there)
         };
         names.iter().enumerate().filter_map(paired).collect()
     }
@@ -154,7 +156,7 @@ mod tests {
             let truth: Said = std::array::from_fn(|class| (study + class).is_multiple_of(3));
             let said = std::array::from_fn(|class| (study * class).is_multiple_of(2));
             let mut truth = truth.map(Some);
-            truth[1] = None;
+            (truth[1], truth[2]) = (None, Some(false));
             answers.add(truth, said, said, study as u32 * patients / 30);
         }
         answers
@@ -165,8 +167,8 @@ mod tests {
         let answers = answers(30);
         let estimates = answers.estimates(Resampling::default());
         assert_eq!(estimates, answers.estimates(Resampling::default()));
-        // Of the second finding nothing is known.
-        assert_eq!(estimates.len(), SCORES.len() + RATES.len() * (CLASSES - 1));
+        // Of the second finding nothing is known, and nobody has the third.
+        assert_eq!(estimates.len(), SCORES.len() + RATES.len() * (CLASSES - 2));
         assert_eq!(estimates[0].first.value, answers.scores(0).macro_f1);
         for of in &estimates {
             assert!(
@@ -184,9 +186,13 @@ mod tests {
     fn the_studies_of_a_patient_are_drawn_together() {
         let one = answers(1).estimates(Resampling::default());
         let accuracy = one.iter().find(|of| of.name == "accuracy").unwrap().first;
-        assert_eq!(
-            (accuracy.low, accuracy.high),
-            (accuracy.value, accuracy.value)
-        );
+        // Of one patient, nothing is known of the spread.
+        assert_eq!(accuracy.interval(), None);
+        let width = |patients| {
+            let estimates = answers(patients).estimates(Resampling::default());
+            let accuracy = estimates.iter().find(|of| of.name == "accuracy").unwrap();
+            accuracy.first.high - accuracy.first.low
+        };
+        assert!(width(2) > 0.0 && width(30) > 0.0);
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Said, Truth};
 use crate::evaluation::clinical::{LabelCounts, Rates};
+use crate::evaluation::text_scores::protocol::Better;
 
 /// Counts of each finding over the cells whose truth is known. Their size does not depend on the number of studies.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub struct FindingScores {
     pub studies: u64,
     /// The number of findings of which anything is known; means are over these. 14, unless a table of labels has fewer.
     pub findings: usize,
+    /// Which values of all scores are good.
+    pub better: Better,
     /// Mean F1 of the findings.
     pub macro_f1: f64,
     /// Mean precision of the findings.
@@ -29,14 +32,21 @@ pub struct FindingScores {
     pub accuracy: f64,
     /// Mean area under the curve of the yes-or-no answers; -1 where a finding is there always or never, as in the original.
     pub auc: f64,
-    /// Rates of each finding of which anything is known.
+    /// Rates of each finding of which anything is known. Of one that no study has, they are 0 here as in the means, and say nothing.
     pub labels: Vec<(Finding, Rates)>,
+    /// The number of studies that have each of these findings.
+    pub positives: Vec<(Finding, u64)>,
 }
 
 impl FindingCounts {
     /// Counts one study.
     pub fn add(&mut self, truth: &Truth, said: &Said) {
         self.0.add_known(truth, said);
+    }
+
+    /// The number of studies that have a finding, as far as it is known.
+    pub fn positives(&self, finding: Finding) -> u64 {
+        self.0.positives(finding)
     }
 
     /// Computes the scores of what was counted.
@@ -57,6 +67,7 @@ impl FindingCounts {
         FindingScores {
             studies: scores.reports,
             findings: labels.len(),
+            better: Better::Higher,
             macro_f1: scores.macro_f1,
             macro_precision: scores.macro_precision,
             macro_recall: scores.macro_recall,
@@ -66,6 +77,10 @@ impl FindingCounts {
                 Some(aucs) if !aucs.is_empty() => aucs.iter().sum::<f64>() / aucs.len() as f64,
                 _ => -1.0,
             },
+            positives: labels
+                .iter()
+                .map(|(finding, _)| (*finding, counts.positives(*finding)))
+                .collect(),
             labels,
         }
     }

@@ -45,6 +45,16 @@ impl<const N: usize> StudyCells<N> {
         self.studies.passed_over()
     }
 
+    /// Notes whose the row is that a study of the run leads to: where only the end of a name or path does, it must lead no other there.
+    pub fn note(&mut self, record: &StudyRecord) {
+        self.studies.note(record);
+    }
+
+    /// Whether the row that a study leads to may be another's.
+    pub fn is_of_another(&self, record: &StudyRecord) -> bool {
+        self.studies.is_of_another(record)
+    }
+
     /// Where the row of a record's study stands, one that says nothing, too.
     pub fn place(&self, record: &StudyRecord) -> Option<RowPlace> {
         self.studies.place(record)

@@ -7,6 +7,7 @@ use radialog_schemas::table::Row;
 use radialog_schemas::{ContentHash, StudyRecord};
 
 use crate::error::TrainingError;
+use crate::evaluation::id_digest::IdDigest;
 use crate::evaluation::patients::{self, PATIENT_COLUMNS};
 use crate::prepare::TableFile;
 
@@ -37,8 +38,21 @@ pub(super) struct StudyTable<T> {
     rows: HashMap<String, StudyRow<T>>,
     /// The lines of rows that were passed over, by id.
     passed_over: HashMap<String, u64>,
+    /// Whose a row is, by its line.
+    taken: HashMap<u64, Taken>,
     /// The hash of what was read, whatever else the file has.
     hash: ContentHash,
+}
+
+/// Whose a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// A study's that has its id.
+    ById,
+    /// That of the one study whose name or image ends as its id.
+    ByEnd(IdDigest),
+    /// Nobody can say: several studies' names or images end so.
+    BySeveral,
 }
 
 impl<T> StudyTable<T> {
@@ -95,16 +109,43 @@ impl<T> StudyTable<T> {
             path: table.path().to_owned(),
             rows,
             passed_over,
+            taken: HashMap::new(),
             hash: hasher.finish(),
         })
     }
 
     /// What there is of a record's study: by its id; by the last part of it behind a slash, also without the `s` that folders of
     /// MIMIC-CXR write before the number that its tables have; or by its image, whose file is called as its `dicom_id`.
+    ///
+    /// Where only an end leads to a row, none that is another study's ([`StudyTable::note`]).
     pub(super) fn get(&self, record: &StudyRecord) -> Option<&T> {
-        names(record)
-            .find_map(|name| self.rows.get(name))
-            .map(|row| &row.value)
+        let row = names(record).find_map(|name| self.rows.get(name))?;
+        (!self.is_of_another(record)).then_some(&row.value)
+    }
+
+    /// Notes whose the row is that a study of the run leads to. Before any was noted, all are everybody's.
+    pub(super) fn note(&mut self, record: &StudyRecord) {
+        let Some(RowPlace { line, id }) = self.place(record) else {
+            return;
+        };
+        let study = Taken::ByEnd(IdDigest::of(record.study.as_str()));
+        let taken = match (self.taken.get(&line), is_id(&id, record)) {
+            (_, true) => Taken::ById,
+            (None, false) => study,
+            (Some(before), false) if *before == study => study,
+            (Some(Taken::ById), false) => Taken::ById,
+            (Some(_), false) => Taken::BySeveral,
+        };
+        self.taken.insert(line, taken);
+    }
+
+    /// Whether the row that a study leads to by an end may be another's.
+    pub(super) fn is_of_another(&self, record: &StudyRecord) -> bool {
+        self.place(record).is_some_and(|RowPlace { line, id }| {
+            let taken = self.taken.get(&line);
+            let is_taken = matches!(taken, Some(Taken::ById | Taken::BySeveral));
+            is_taken && !is_id(&id, record)
+        })
     }
 
     /// The patient of a record's study: as the table says, or by the folder of MIMIC-CXR that its image lies in.
@@ -146,6 +187,12 @@ impl<T> StudyTable<T> {
     pub(super) fn hash(&self) -> &ContentHash {
         &self.hash
     }
+}
+
+/// Whether a row's id is the study's own, with or without the `s` of MIMIC-CXR, and not only the end of a path.
+fn is_id(id: &str, record: &StudyRecord) -> bool {
+    let study = record.study.as_str();
+    study == id || study.strip_prefix('s') == Some(id)
 }
 
 /// The names that a record's study may have in a table.
@@ -234,6 +281,26 @@ mod tests {
             table.unused(&HashSet::from([2])),
             [place(3, "b"), place(4, "c")]
         );
+    }
+
+    #[test]
+    fn a_row_that_only_the_ends_of_several_names_lead_to_is_nobodys() {
+        let studies = [
+            "p1/frontal",
+            "p2/frontal",
+            "p1/side",
+            "p2/lateral",
+            "lateral",
+        ];
+        let records = studies.map(|study| super::record(study, "x.png"));
+        let mut table = read("study_id,view\nfrontal,PA\nside,AP\nlateral,LL\n");
+        records.iter().for_each(|record| table.note(record));
+        let found = records
+            .each_ref()
+            .map(|record| table.get(record).map(String::as_str));
+        assert_eq!(found, [None, None, Some("AP"), None, Some("LL")]);
+        let another = records.each_ref().map(|record| table.is_of_another(record));
+        assert_eq!(another, [true, true, false, true, false]);
     }
 
     #[test]

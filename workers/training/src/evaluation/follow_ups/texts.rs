@@ -30,6 +30,9 @@ pub struct SideEstimates<const SIDES: usize> {
     pub paired: Vec<PairedEstimate>,
 }
 
+/// The scores of one study's texts, side by side, in the order of [`TextScorer::scores`].
+pub type TextsScores<const SIDES: usize> = [Vec<f64>; SIDES];
+
 /// The texts of a study, one a side, the radiologist's, and a number for the patient.
 pub type AnsweredText<const SIDES: usize> = ([String; SIDES], String, u32);
 
@@ -47,30 +50,42 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
         })
     }
 
-    /// Adds texts, counting on all cores.
+    /// Adds texts, counting on all cores, and returns the scores of each study's alone; none where they are too long.
     ///
     /// # Errors
     /// There is no room.
-    pub fn add(&mut self, texts: &[AnsweredText<SIDES>]) -> io::Result<()> {
+    pub fn add(
+        &mut self,
+        texts: &[AnsweredText<SIDES>],
+    ) -> io::Result<Vec<Option<TextsScores<SIDES>>>> {
         let protocol = self.scorer.protocol();
-        let fits = |(texts, reference, _): &&AnsweredText<SIDES>| {
-            let mut texts = texts.iter();
-            !texts.any(|text| protocol.is_too_long(text, reference))
-        };
-        let all = texts.len();
-        let texts: Vec<&AnsweredText<SIDES>> = texts.iter().filter(fits).collect();
-        self.too_long += (all - texts.len()) as u64;
         let frequencies = DocumentFrequencies::default();
-        let count = |(texts, reference, _): &&AnsweredText<SIDES>| -> Vec<f64> {
-            let side = |text: &String| self.scorer.counts(text, reference, &frequencies).row();
-            texts.iter().flat_map(side).collect()
+        let count = |(texts, reference, _): &AnsweredText<SIDES>| {
+            if texts
+                .iter()
+                .any(|text| protocol.is_too_long(text, reference))
+            {
+                return None;
+            }
+            let counts = texts.each_ref();
+            Some(counts.map(|text| self.scorer.counts(text, reference, &frequencies)))
         };
-        let rows: Vec<Vec<f64>> = texts.par_iter().map(count).collect();
-        for (row, (_, _, patient)) in rows.iter().zip(&texts) {
-            self.rows.add(row)?;
+        let counts: Vec<Option<[TextCounts; SIDES]>> = texts.par_iter().map(count).collect();
+        for (counts, (_, _, patient)) in counts.iter().zip(texts) {
+            let Some(sides) = counts else {
+                self.too_long += 1;
+                continue;
+            };
+            let row: Vec<f64> = sides.iter().flat_map(TextCounts::row).collect();
+            self.rows.add(&row)?;
             self.patients.push(*patient);
         }
-        Ok(())
+        let scores = |counts: &TextCounts| {
+            let scores = self.scorer.scores(counts);
+            scores.iter().map(|score| score.value).collect()
+        };
+        let scores = |sides: [TextCounts; SIDES]| sides.each_ref().map(scores);
+        Ok(counts.into_iter().map(|sides| sides.map(scores)).collect())
     }
 
     /// Computes the scores of all texts.
@@ -164,7 +179,9 @@ mod tests {
                 ([worse, reference.clone()], reference, study)
             })
             .collect();
-        texts.add(&all[..7]).unwrap();
+        let first = texts.add(&all[..7]).unwrap();
+        let alone = first[1].as_ref().unwrap();
+        assert_eq!(alone[0], alone[1], "the same text on both sides");
         texts.add(&all[7..]).unwrap();
         let estimates = texts.estimates(Resampling::default()).unwrap();
         let pairs: Vec<(&str, &str)> = all

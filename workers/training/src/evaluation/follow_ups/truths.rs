@@ -6,33 +6,47 @@ use std::path::Path;
 
 use radialog_schemas::{ContentHash, Finding, Label, StudyRecord};
 
-use super::Truth;
 use super::study_table::{IDS, RowPlace, StudyTable};
+use super::{CLASSES, Truth};
 use crate::error::TrainingError;
-use crate::evaluation::label_source::LabelSource;
-use crate::prepare::TableFile;
+use crate::evaluation::clinical::UncertainAs;
+use crate::evaluation::label_source::{LabelKind, LabelSource};
+use crate::evaluation::report_scores::BlankAs;
+use crate::prepare::{FindingLabels, TableFile};
+
+/// What labels of a table count as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LabelRule {
+    /// An uncertain one.
+    pub uncertain: UncertainAs,
+    /// One that is not given. None: negative where the table is CheXbert's by its name, as the original reads it, else
+    /// [`BlankAs::Auto`].
+    pub blank: Option<BlankAs>,
+}
 
 /// Labels by study; about a hundred bytes each.
 #[derive(Clone, Debug)]
 pub struct TruthTable {
-    studies: StudyTable<Truth>,
+    studies: StudyTable<FindingLabels>,
+    uncertain: UncertainAs,
+    blank: BlankAs,
     /// Whose labels they are.
     source: LabelSource,
     /// The findings of which any row has a label.
-    known: [bool; super::CLASSES],
+    known: [bool; CLASSES],
     /// The names of columns that are no ids and no findings.
     others: Vec<String>,
 }
 
 impl TruthTable {
-    /// Reads a CSV with `dicom_id` or `study_id` and at least one column named after a finding: 1, 0, -1 (uncertain, which counts as
-    /// not there), or empty. An empty cell says that a finding is not mentioned, as in the tables of CheXpert and CheXbert, and
-    /// counts as not there; but of a finding that no row has a label of nothing is known, and of a study without any label
-    /// neither. Other columns are ignored.
+    /// Reads a CSV with `dicom_id` or `study_id` and at least one column named after a finding: 1, 0, -1 (uncertain), or empty. An
+    /// empty cell says that a finding is not mentioned, as in the tables of CheXpert and CheXbert, and counts as `rule` says: under
+    /// [`BlankAs::Auto`] as not there; but of a finding that no row has a label of nothing is known, and of a study without any
+    /// label neither. Other columns are ignored.
     ///
     /// # Errors
     /// No id or no finding among the columns; with its line, a row without an id, an id that stands twice, or another value.
-    pub fn read(path: &Path) -> Result<Self, TrainingError> {
+    pub fn read(path: &Path, rule: LabelRule) -> Result<Self, TrainingError> {
         let mut table = TableFile::open(path)?
             .with_hint("it needs dicom_id or study_id, and columns named after findings");
         let columns: Vec<(Finding, usize)> = Finding::ALL
@@ -46,30 +60,35 @@ impl TruthTable {
             .iter()
             .map(|(finding, column)| (finding.name(), *column))
             .collect();
-        let mut known = [false; super::CLASSES];
+        let mut known = [false; CLASSES];
         let studies = StudyTable::read(&mut table, &names, |row| {
-            let mut truth: Truth = [None; super::CLASSES];
+            let mut labels = [Label::Blank; CLASSES];
             for (finding, column) in &columns {
                 let cell = row.text(*column);
                 let label: Label = cell.parse().map_err(|_| {
                     let name = finding.name();
                     format!("'{cell}' under {name} is none of 1, 0, -1 and empty")
                 })?;
-                if label != Label::Blank {
-                    known[*finding as usize] = true;
-                    truth[*finding as usize] = Some(label == Label::Positive);
-                }
+                labels[*finding as usize] = label;
+                known[*finding as usize] |= label != Label::Blank;
             }
-            Ok(Some(truth))
+            Ok(Some(labels))
         })?;
         let is_used = |name: &String| {
             let is_it = |known: &str| table.optional(known) == table.optional(name);
             IDS.into_iter().any(is_it) || names.iter().any(|(finding, _)| is_it(finding))
         };
         let others = table.names().iter().filter(|name| !is_used(name));
+        let source = LabelSource::table(path, table.names());
+        let blank = match source.kind {
+            LabelKind::Chexbert => BlankAs::Negative,
+            _ => BlankAs::Auto,
+        };
         Ok(Self {
             studies,
-            source: LabelSource::table(path, table.names()),
+            uncertain: rule.uncertain,
+            blank: rule.blank.unwrap_or(blank),
+            source,
             known,
             others: others.cloned().collect(),
         })
@@ -79,11 +98,29 @@ impl TruthTable {
     /// study of MIMIC-CXR; or by its image, which is called as its `dicom_id`. None where the table does not have it, or knows
     /// nothing of it.
     pub fn get(&self, record: &StudyRecord) -> Option<Truth> {
-        let truth = self.studies.get(record)?;
-        let is_labelled = truth.iter().any(Option::is_some);
-        is_labelled.then(|| {
-            std::array::from_fn(|class| self.known[class].then(|| truth[class] == Some(true)))
-        })
+        let labels = self.studies.get(record)?;
+        let is_labelled = labels.iter().any(|label| *label != Label::Blank);
+        let truth = |class: usize| match (labels[class], self.blank) {
+            (Label::Blank, BlankAs::Unknown) => None,
+            (Label::Blank, BlankAs::Auto) => self.known[class].then_some(false),
+            (label, _) => Some(self.uncertain.is_present(label)),
+        };
+        (is_labelled || self.blank == BlankAs::Negative).then(|| std::array::from_fn(truth))
+    }
+
+    /// What a label that is not given counts as.
+    pub fn blank(&self) -> BlankAs {
+        self.blank
+    }
+
+    /// Notes whose the row is that a study of the run leads to: where only the end of a name or path does, it must lead no other there.
+    pub fn note(&mut self, record: &StudyRecord) {
+        self.studies.note(record);
+    }
+
+    /// Whether the row that a study leads to may be another's.
+    pub fn is_of_another(&self, record: &StudyRecord) -> bool {
+        self.studies.is_of_another(record)
     }
 
     /// Where the row of a record's study stands, one that says nothing, too.
@@ -135,10 +172,43 @@ mod tests {
     use super::*;
 
     fn read(content: &str) -> Result<TruthTable, TrainingError> {
+        read_as("labels.csv", content, LabelRule::default())
+    }
+
+    fn read_as(name: &str, content: &str, rule: LabelRule) -> Result<TruthTable, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("labels.csv");
+        let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        TruthTable::read(&path)
+        TruthTable::read(&path, rule)
+    }
+
+    #[test]
+    fn what_is_not_given_or_uncertain_counts_as_told_and_as_in_the_original_for_chexberts_tables() {
+        let text = "study_id,Edema,Fracture\na,-1,\nb,1,0\nc,,\n";
+        let cells = |table: &TruthTable, study: &str| {
+            let truth = table.get(&record(study, "x.png"))?;
+            Some(
+                [Finding::Edema, Finding::Fracture, Finding::Pneumonia]
+                    .map(|of| truth[of as usize]),
+            )
+        };
+        let rule = |uncertain, blank| LabelRule { uncertain, blank };
+        let of = |name: &str, rule| read_as(name, text, rule).unwrap();
+        let positive = of("t.csv", rule(UncertainAs::Positive, Some(BlankAs::Unknown)));
+        assert_eq!(cells(&positive, "a"), Some([Some(true), None, None]));
+        assert_eq!(cells(&positive, "c"), None);
+        let negative = rule(UncertainAs::Negative, Some(BlankAs::Negative));
+        for table in [
+            of("t.csv", negative),
+            of("finding_chexbert_labels.csv", LabelRule::default()),
+        ] {
+            assert_eq!(cells(&table, "a"), Some([Some(false); 3]));
+            assert_eq!(cells(&table, "c"), Some([Some(false); 3]));
+            assert_eq!(
+                (cells(&table, "d"), table.blank()),
+                (None, BlankAs::Negative)
+            );
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct ViewAnswers {
 pub struct ViewScores {
     /// The number of images.
     pub images: u64,
+    /// Which values of both scores are good.
+    pub better: Better,
     /// Share of the answers that are right.
     pub accuracy: f64,
     /// Mean F1 of all views that are true or answered.
@@ -79,6 +81,7 @@ impl ViewCounts {
         let cells = self.0.iter();
         ViewScores {
             images: images as u64,
+            better: Better::Higher,
             accuracy: of_images(sum(&|truth, answered| truth == answered)),
             macro_f1: views.iter().map(|view| f1(view)).sum::<f64>() / views.len().max(1) as f64,
             confusion: cells

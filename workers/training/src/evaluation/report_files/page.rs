@@ -9,7 +9,7 @@ use radialog_schemas::Finding;
 use super::EvaluatedReports;
 use super::published::{self, Ours};
 use crate::error::TrainingError;
-use crate::evaluation::report_scores::{Comparison, MetricGroup, StoredScores};
+use crate::evaluation::report_scores::{CALIBRATION_ERROR, Comparison, MetricGroup, StoredScores};
 use crate::evaluation::stored_rows::temporary;
 
 mod charts;
@@ -192,11 +192,14 @@ fn calibration(page: &mut String, evaluated: &EvaluatedReports<'_>) {
     if calibration.is_empty() {
         return;
     }
+    let mut metrics = evaluated.scores.metrics.iter();
+    let error = metrics.find(|metric| metric.name == CALIBRATION_ERROR);
+    let (error, interval) = error.map(scores::cells).unwrap_or_default();
     let _ = write!(
         page,
         "<h2>Calibration of the findings</h2>\n<figure><figcaption>All findings together: how often what is stated with a probability is \
-         there; on the dashed line both are equal. Expected calibration error {:.4} (lower is better).</figcaption>\n{}</figure>\n",
-        calibration.expected_error,
+         there; on the dashed line both are equal. Expected calibration error {error} (95 % interval {interval}; lower is \
+         better).</figcaption>\n{}</figure>\n",
         charts::reliability("Reliability of the classifier's probabilities", calibration)
     );
 }
@@ -228,33 +231,36 @@ fn compared(page: &mut String, comparison: &Comparison) {
     let _ = write!(
         page,
         "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
-         {} exchanges, two-sided.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
-         class=\"number\">there</th><th class=\"number\">p</th><th>better</th><th>protocol</th></tr>\n",
+         {} exchanges, two-sided{}.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
+         class=\"number\">there</th><th class=\"number\">p</th></tr>\n",
         escaped(&comparison.name),
         comparison.studies,
         comparison.only.0,
         comparison.only.1,
-        comparison.exchanges
+        comparison.exchanges,
+        comparison
+            .unpaired_words()
+            .map_or_else(String::new, |words| format!("; {words}"))
     );
-    let mut group = None;
+    let (mut group, mut protocol) = (None, None);
     for compared in comparison
         .metrics
         .iter()
         .filter(|compared| compared.metric.finding.is_none())
     {
-        if group.replace(compared.metric.group) != Some(compared.metric.group) {
-            let title = compared.metric.group.title();
-            let _ = writeln!(page, "<tr><th colspan=\"6\">{title}</th></tr>");
+        let metric = &compared.metric;
+        if group.replace(metric.group) != Some(metric.group) {
+            let title = metric.group.title();
+            let _ = writeln!(page, "<tr><th colspan=\"4\">{title}</th></tr>");
         }
+        scores::protocol_row(page, metric, &mut protocol, 4);
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td>{}</td><td>{}</td></tr>",
-            escaped(&compared.metric.name),
+            "<tr><td>{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td></tr>",
+            scores::name(metric),
             compared.ours,
             compared.other,
-            compared.p,
-            compared.metric.better.word(),
-            escaped(&compared.metric.protocol)
+            compared.p
         );
     }
     *page += "</table></div>\n";

@@ -100,14 +100,13 @@ impl Ours {
 /// The rows of the table: ours, then the published ones.
 pub(super) fn rows(ours: &Ours) -> Vec<(String, Vec<String>)> {
     let own = |value: &Option<Estimate>| match value {
-        Some(Estimate { value, low, high }) => {
+        Some(estimate) => {
             let percent = |value: f64| format!("{:.1}", value * 100.0);
-            format!(
-                "{} [{}, {}]",
-                percent(*value),
-                percent(*low),
-                percent(*high)
-            )
+            let interval = match estimate.interval() {
+                Some([low, high]) => format!("{}, {}", percent(low), percent(high)),
+                None => "-".to_owned(),
+            };
+            format!("{} [{interval}]", percent(estimate.value))
         }
         None => "-".to_owned(),
     };
@@ -179,9 +178,7 @@ pub(super) fn markdown(evaluated: &EvaluatedReports<'_>) -> String {
     for metric in &evaluated.scores.metrics {
         let of = metric.finding.map_or("all", |finding| finding.name());
         let (value, interval) = match metric.estimate {
-            Some(Estimate { value, low, high }) => {
-                (format!("{value:.4}"), format!("{low:.4} to {high:.4}"))
-            }
+            Some(estimate) => (format!("{:.4}", estimate.value), estimate.interval_words()),
             None => ("-".to_owned(), "-".to_owned()),
         };
         let _ = writeln!(

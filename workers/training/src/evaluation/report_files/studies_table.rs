@@ -2,23 +2,21 @@
 
 use std::path::Path;
 
-use radialog_schemas::Finding;
-
 use super::{EvaluatedReports, FAULTS_FILE};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Corpus;
 use crate::evaluation::report_scores::StudyScores;
 use crate::evaluation::stored_rows::temporary;
-use crate::evaluation::text_scores::protocol::TextProtocol;
+use crate::evaluation::study_answers::{self, decimal, names};
 use crate::prepare::CsvOutput;
 
 /// Writes a row for each study: its own scores (BLEU of one text is not BLEU of many), and findings by name.
 pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(), TrainingError> {
     let scorer = &evaluated.options.scorer;
-    let texts = text_names(scorer.protocol());
-    let mut names = vec!["study_id", "patient", "words", "reference_words"];
-    names.extend(texts);
-    names.extend([
+    let texts = scorer.protocol().columns();
+    let mut columns = vec!["study_id", "patient", "words", "reference_words"];
+    columns.extend(texts);
+    columns.extend([
         "label_f1",
         "severity",
         "true_positive",
@@ -32,12 +30,14 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
         "radgraph_f1",
         "radcliq_v1",
         "line",
+        "split",
+        "image",
     ]);
-    let mut table = CsvOutput::create(path, names)?;
+    let mut table = CsvOutput::create(path, columns)?;
     let studies = evaluated.corpus.studies.iter();
     for (study, scores) in studies.zip(evaluated.scores.studies.iter()) {
         let (study, scores) = (study.map_err(temporary)?, scores.map_err(temporary)?);
-        let mut cells = vec![study.id.clone(), study.patient.to_string()];
+        let mut cells = vec![study.id, study.patient.to_string()];
         match &scores.text {
             Some(text) => {
                 let (words, reference_words) = text.bleu.lengths();
@@ -56,6 +56,8 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
             scores.radgraph_f1.map_or_else(String::new, decimal),
             scores.radcliq_v1.map_or_else(String::new, decimal),
             study.line.to_string(),
+            study.split.unwrap_or_default(),
+            study.image,
         ]);
         table.row(cells.iter().map(String::as_str))?;
     }
@@ -63,45 +65,19 @@ pub(super) fn write(path: &Path, evaluated: &EvaluatedReports<'_>) -> Result<(),
     Ok(())
 }
 
-/// The columns of the text scores, in the order of [`TextScorer::scores`](crate::evaluation::text_scores::protocol::TextScorer::scores).
-fn text_names(protocol: TextProtocol) -> &'static [&'static str] {
-    const ALL: [&str; 7] = [
-        "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider",
-    ];
-    match protocol {
-        TextProtocol::Radialog2023 => &ALL[..6],
-        TextProtocol::CocoCaption => &ALL,
-        TextProtocol::Rexrank => &ALL[1..2],
-    }
-}
-
-fn decimal(value: f64) -> String {
-    format!("{value:.6}")
-}
-
 fn label_cells(scores: &StudyScores, cells: &mut Vec<String>) {
-    let names = |holds: &dyn Fn(usize) -> bool| {
-        let names = Finding::ALL
-            .into_iter()
-            .filter(|finding| holds(*finding as usize));
-        names.map(Finding::name).collect::<Vec<_>>().join("; ")
-    };
     match &scores.report {
         Some((truth, said)) => {
             let severity = scores.severity.map(|errors| errors.weight);
-            cells.push(scores.label_f1().map_or_else(String::new, decimal));
+            let [label_f1, named @ ..] = study_answers::cells(truth, said);
+            cells.push(label_f1);
             cells.push(severity.map_or_else(String::new, |weight| weight.to_string()));
-            cells.push(names(&|class| truth[class] == Some(true) && said[class]));
-            cells.push(names(&|class| truth[class] == Some(false) && said[class]));
-            cells.push(names(&|class| truth[class] == Some(true) && !said[class]));
+            cells.extend(named);
         }
         None => cells.resize(cells.len() + 5, String::new()),
     }
     match &scores.disagreement {
-        Some((seen, stated)) => {
-            cells.push(names(&|class| seen[class]));
-            cells.push(names(&|class| stated[class]));
-        }
+        Some((seen, stated)) => cells.extend([names(|at| seen[at]), names(|at| stated[at])]),
         None => cells.resize(cells.len() + 2, String::new()),
     }
 }

@@ -7,16 +7,26 @@ use std::io;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::metrics::is_defined;
+use super::ranking::Ranking;
 use super::stored_scores::{ScoresWriter, StoredScores};
 use super::{Metric, MetricSet, ReportScores, ScoreOptions, StudyScores, Totals};
 use crate::error::TrainingError;
+use crate::evaluation::bootstrap::{reaches, weights_at_a_time};
 use crate::evaluation::corpus::{Corpus, comparable};
 use crate::evaluation::id_digest::IdDigest;
 use crate::evaluation::stored_rows::temporary;
 use crate::random::Random;
 
-/// Exchanges that one pass over the studies serves.
-const BLOCK: usize = 16;
+/// What scores of a study are of, in the order in which [`keep_common`] looks at them.
+const KINDS: [&str; 6] = [
+    "words",
+    "labels",
+    "findings",
+    "comparisons",
+    "RadGraph F1",
+    "RadCliQ-v1",
+];
 
 /// A score of two systems.
 #[derive(Clone, Debug, Serialize)]
@@ -40,10 +50,35 @@ pub struct Comparison {
     pub studies: u64,
     /// Studies that only the first has, and only the other.
     pub only: (u64, u64),
+    /// Scores that one side lacks of studies that both have: those studies count for these scores on neither side.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unpaired: Vec<Unpaired>,
     /// The number of exchanges that were drawn.
     pub exchanges: u64,
     /// Each score of both.
     pub metrics: Vec<ComparedMetric>,
+}
+
+/// Scores that only one of two systems has, of some studies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unpaired {
+    /// What the scores are of.
+    pub scores: &'static str,
+    /// The number of studies.
+    pub studies: u64,
+}
+
+impl Comparison {
+    /// What is left out on both sides, in words; none where nothing is.
+    pub fn unpaired_words(&self) -> Option<String> {
+        let each = self.unpaired.iter();
+        let words: Vec<String> = each
+            .map(|Unpaired { scores, studies }| format!("{scores}: {studies} studies"))
+            .collect();
+        let words = words.join(", ");
+        (!words.is_empty())
+            .then(|| format!("left out on both sides, since only one has a score: {words}"))
+    }
 }
 
 /// The scores of the studies that both systems have, those of a patient side by side.
@@ -52,6 +87,7 @@ struct Pairs {
     second: StoredScores,
     /// Whether a study is of another patient than the one before.
     begins_patient: Vec<bool>,
+    unpaired: [u64; KINDS.len()],
 }
 
 /// Compares two systems, of which the other one has this name; none where they have no study in common.
@@ -69,26 +105,35 @@ pub fn compare(
     if common == 0 {
         return Ok(None);
     }
-    let [first, second] = pairs.totals(vec![None]).map_err(temporary)?.swap_remove(0);
+    let nothing = || vec![vec![false; pairs.begins_patient.len()]];
+    let [first, second] = pairs.totals(&nothing()).map_err(temporary)?.swap_remove(0);
     let sources = ours.1.sources.or(&other.1.sources);
     // Only what both have can be compared.
     let set = MetricSet::of_both([&first, &second], options, &sources);
-    let (mine, others) = (set.values(&first), set.values(&second));
+    let ranking = match set.has_findings() {
+        true => Some(Ranking::of(&[&pairs.first, &pairs.second]).map_err(temporary)?),
+        false => None,
+    };
+    let values = |exchanged: &[Vec<bool>]| pairs.values(&set, ranking.as_ref(), exchanged);
+    let [mine, others] = values(&nothing()).map_err(temporary)?.swap_remove(0);
     let real: Vec<f64> = mine
         .iter()
         .zip(&others)
         .map(|(a, b)| (a - b).abs())
         .collect();
     let exchanges: Vec<usize> = (0..options.resampling.repeats).collect();
-    let reached = exchanges.par_chunks(BLOCK).map(|exchanges| {
+    // An exchange is a weight of each study on each side.
+    let block = weights_at_a_time(4 * pairs.begins_patient.len());
+    let reached = exchanges.par_chunks(block).map(|exchanges| {
         let seed = options.resampling.seed;
-        let stream = |exchange| Some(Random::stream(seed, &format!("exchange {exchange}")));
+        let exchanged = |exchange: &usize| {
+            pairs.exchanged(Random::stream(seed, &format!("exchange {exchange}")))
+        };
+        let exchanged: Vec<Vec<bool>> = exchanges.iter().map(exchanged).collect();
         let mut reached = vec![0_u64; real.len()];
-        for [first, second] in pairs.totals(exchanges.iter().map(stream).collect())? {
-            let values = set.values(&first).into_iter().zip(set.values(&second));
-            for (((a, b), real), reached) in values.zip(&real).zip(&mut reached) {
-                // Sums in another order are off by their last digits.
-                *reached += u64::from((a - b).abs() >= real * (1.0 - 1e-9) - 1e-12);
+        for [first, second] in values(&exchanged)? {
+            for (((a, b), real), reached) in first.iter().zip(second).zip(&real).zip(&mut reached) {
+                *reached += u64::from(reaches((a - b).abs(), *real));
             }
         }
         io::Result::Ok(reached)
@@ -99,11 +144,12 @@ pub fn compare(
     );
     let reached = reached.map_err(temporary)?;
     let metrics = set
-        .names()
+        .all_names()
         .into_iter()
         .zip(mine.into_iter().zip(others))
         .zip(reached)
         .filter(|((_, (ours, other)), _)| !ours.is_nan() && !other.is_nan())
+        .filter(|((metric, _), _)| is_defined(metric, &first))
         .map(|((metric, (ours, other)), reached)| ComparedMetric {
             metric,
             ours,
@@ -118,26 +164,33 @@ pub fn compare(
             ours.0.studies.len() as u64 - common,
             other.0.studies.len() as u64 - common,
         ),
+        unpaired: pairs.unpaired(),
         exchanges: options.resampling.repeats as u64,
         metrics,
     }))
 }
 
-/// Takes away what only one of the two has: means of different studies cannot be compared, and a failure would be a gain.
-fn keep_common(one: &mut StudyScores, other: &mut StudyScores) {
-    fn keep<T>(one: &mut Option<T>, other: &mut Option<T>) {
-        if one.is_none() || other.is_none() {
+/// Takes away what only one of the two has, and counts it by kind: means of different studies cannot be compared, and a failure
+/// would be a gain.
+fn keep_common(one: &mut StudyScores, other: &mut StudyScores, unpaired: &mut [u64; KINDS.len()]) {
+    fn keep<T>(one: &mut Option<T>, other: &mut Option<T>, count: &mut u64) {
+        if one.is_some() != other.is_some() {
+            *count += 1;
             (*one, *other) = (None, None);
         }
     }
-    keep(&mut one.text, &mut other.text);
-    keep(&mut one.report, &mut other.report);
-    keep(&mut one.severity, &mut other.severity);
-    keep(&mut one.comparisons, &mut other.comparisons);
-    keep(&mut one.radgraph_f1, &mut other.radgraph_f1);
-    keep(&mut one.radcliq_v1, &mut other.radcliq_v1);
-    keep(&mut one.findings, &mut other.findings);
-    keep(&mut one.probabilities, &mut other.probabilities);
+    let [words, labels, findings, comparisons, radgraph, radcliq] = unpaired;
+    keep(&mut one.text, &mut other.text, words);
+    keep(&mut one.report, &mut other.report, labels);
+    keep(&mut one.findings, &mut other.findings, findings);
+    keep(&mut one.comparisons, &mut other.comparisons, comparisons);
+    keep(&mut one.radgraph_f1, &mut other.radgraph_f1, radgraph);
+    keep(&mut one.radcliq_v1, &mut other.radcliq_v1, radcliq);
+    // They go with labels and findings, which are counted.
+    let mut uncounted = 0;
+    keep(&mut one.severity, &mut other.severity, &mut uncounted);
+    let (one, other) = (&mut one.probabilities, &mut other.probabilities);
+    keep(one, other, &mut uncounted);
 }
 
 impl Pairs {
@@ -159,11 +212,11 @@ impl Pairs {
         common.sort_unstable();
         let (mut first, mut second) = (ScoresWriter::new()?, ScoresWriter::new()?);
         let mut begins_patient = Vec::with_capacity(common.len());
-        let mut before = None;
+        let (mut before, mut unpaired) = (None, [0; KINDS.len()]);
         for (patient, ours, other) in common {
             let mut ours = our_scores.studies.get(ours as usize)?;
             let mut other = other_scores.studies.get(other as usize)?;
-            keep_common(&mut ours, &mut other);
+            keep_common(&mut ours, &mut other, &mut unpaired);
             first.add(&ours)?;
             second.add(&other)?;
             begins_patient.push(before.replace(patient) != Some(patient));
@@ -172,30 +225,81 @@ impl Pairs {
             first: first.finish()?,
             second: second.finish()?,
             begins_patient,
+            unpaired,
         })
     }
 
-    /// The sums of both sides for each of these streams, which say patient by patient whether their reports are exchanged; none are
-    /// where there is no stream.
-    fn totals(&self, streams: Vec<Option<Random>>) -> io::Result<Vec<[Totals; 2]>> {
-        let mut sides: Vec<(Option<Random>, bool, [Totals; 2])> = streams
-            .into_iter()
-            .map(|random| (random, false, Default::default()))
-            .collect();
+    /// What only one side has, as far as there is something.
+    fn unpaired(&self) -> Vec<Unpaired> {
+        let counts = KINDS.into_iter().zip(self.unpaired);
+        let counts = counts.filter(|(_, studies)| *studies > 0);
+        counts
+            .map(|(scores, studies)| Unpaired { scores, studies })
+            .collect()
+    }
+
+    /// Says of each study whether its reports are exchanged, patient by patient.
+    fn exchanged(&self, mut random: Random) -> Vec<bool> {
+        let mut exchanged = false;
+        let each = self.begins_patient.iter().map(|begins| {
+            if *begins {
+                exchanged = random.bits() >> 63 == 1;
+            }
+            exchanged
+        });
+        each.collect()
+    }
+
+    /// The values of both sides for each of these exchanges, in the order of [`MetricSet::all_names`].
+    fn values(
+        &self,
+        set: &MetricSet,
+        ranking: Option<&Ranking>,
+        exchanged: &[Vec<bool>],
+    ) -> io::Result<Vec<[Vec<f64>; 2]>> {
+        let totals = self.totals(exchanged)?;
+        let Some(ranking) = ranking else {
+            let sides = totals.iter().map(|sides| sides.each_ref());
+            return Ok(sides
+                .map(|sides| sides.map(|side| set.values(side)))
+                .collect());
+        };
+        // The images of the first system, then those of the other: each counts on one of the two sides.
+        let weights = |side: bool| {
+            exchanged.iter().map(move |exchanged| {
+                let of_first = exchanged.iter().map(move |flag| u32::from(*flag == side));
+                let of_second = exchanged.iter().map(move |flag| u32::from(*flag != side));
+                of_first.chain(of_second).collect::<Vec<u32>>()
+            })
+        };
+        let weights: Vec<Vec<u32>> = weights(false).chain(weights(true)).collect();
+        let mut firsts = ranking.aucs(&weights)?;
+        let seconds = firsts.split_off(exchanged.len());
+        let aucs = firsts.iter().zip(&seconds);
+        let values = totals.iter().zip(aucs).map(|([first, second], (a, b))| {
+            [
+                set.values_with_ranking(first, a),
+                set.values_with_ranking(second, b),
+            ]
+        });
+        Ok(values.collect())
+    }
+
+    /// The sums of both sides for each of these exchanges.
+    fn totals(&self, exchanged: &[Vec<bool>]) -> io::Result<Vec<[Totals; 2]>> {
+        let mut sides: Vec<[Totals; 2]> = exchanged.iter().map(|_| Default::default()).collect();
         let pairs = self.first.iter().zip(self.second.iter());
-        for ((a, b), begins) in pairs.zip(&self.begins_patient) {
+        for (place, (a, b)) in pairs.enumerate() {
             let (a, b) = (a?, b?);
-            for (random, exchanged, [first, second]) in &mut sides {
-                if *begins {
-                    *exchanged = random
-                        .as_mut()
-                        .is_some_and(|random| random.bits() >> 63 == 1);
-                }
-                let (a, b) = if *exchanged { (&b, &a) } else { (&a, &b) };
+            for (exchanged, [first, second]) in exchanged.iter().zip(&mut sides) {
+                let (a, b) = if exchanged[place] { (&b, &a) } else { (&a, &b) };
                 first.add(a);
                 second.add(b);
             }
         }
-        Ok(sides.into_iter().map(|(.., totals)| totals).collect())
+        Ok(sides)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,15 @@
 use radialog_schemas::Finding;
 use serde::Serialize;
 
+use super::ranking::brier;
 use super::{Better, CLASSES, Estimate, ScoreOptions, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
 use crate::evaluation::label_source::LabelSources;
 use crate::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 use crate::evaluation::text_scores::protocol::TextScore;
+
+/// The name of the mean distance between probabilities and what is true.
+pub const CALIBRATION_ERROR: &str = "expected calibration error";
 
 /// What a score is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -170,14 +174,25 @@ impl MetricSet {
         values
     }
 
+    /// The same with the scores of the classifier's probabilities, in the order of [`MetricSet::all_names`]: `aucs` are the mean of
+    /// the areas under the curve, and each finding's.
+    pub(super) fn values_with_ranking(
+        &self,
+        totals: &Totals,
+        (mean, each): &(f64, [f64; CLASSES]),
+    ) -> Vec<f64> {
+        let mut values = self.values(totals);
+        let calibration = totals.calibration.clone().finish();
+        values.extend([*mean, brier(totals), calibration.expected_error]);
+        values.extend(each);
+        values
+    }
+
     /// The scores with their values, in order.
-    pub(super) fn metrics(&self, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
-        let mut metrics = self.names();
-        if self.has_findings() {
-            metrics.extend(self.ranking_names());
-        }
+    pub(super) fn metrics(&self, totals: &Totals, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
+        let mut metrics = self.all_names();
         for (metric, estimate) in metrics.iter_mut().zip(estimates) {
-            metric.estimate = estimate;
+            metric.estimate = estimate.filter(|_| is_defined(metric, totals));
         }
         let is_inverse = |metric: &Metric| metric.name == INVERSE_RADCLIQ;
         if let Some(place) = metrics.iter().position(is_inverse) {
@@ -260,6 +275,15 @@ impl MetricSet {
         metrics
     }
 
+    /// All scores, those of the classifier's probabilities among them, without values.
+    pub(super) fn all_names(&self) -> Vec<Metric> {
+        let mut metrics = self.names();
+        if self.has_findings() {
+            metrics.extend(self.ranking_names());
+        }
+        metrics
+    }
+
     /// Whether findings of images are scored, too.
     pub(super) fn has_findings(&self) -> bool {
         self.has_findings
@@ -278,11 +302,22 @@ impl MetricSet {
         let mut metrics = vec![
             metric("macro AUC", Better::Higher, None),
             metric("Brier score", Better::Lower, None),
+            metric(CALIBRATION_ERROR, Better::Lower, None),
         ];
         let each = Finding::ALL.map(|finding| metric("AUC", Better::Higher, Some(finding)));
         metrics.extend(each);
         metrics
     }
+}
+
+/// Whether a score can say anything: one of a finding that no study has cannot, though the means count it as 0, as the original does.
+pub(super) fn is_defined(metric: &Metric, totals: &Totals) -> bool {
+    let counts = match metric.group {
+        MetricGroup::Findings => &totals.findings,
+        _ => &totals.reports,
+    };
+    let finding = metric.finding;
+    finding.is_none_or(|finding| counts.positives(finding) > 0)
 }
 
 /// Scores of labels, in the order of [`clinical_values`].

@@ -46,7 +46,7 @@ struct Seen {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Calibration {
     /// Tenths of the probability, from 0 on.
-    pub bins: Vec<CalibrationBin>,
+    pub bins: [CalibrationBin; BINS],
     /// Mean distance between probability and share, weighted by the number of answers (expected calibration error); lower is
     /// better.
     pub expected_error: f64,
@@ -64,15 +64,18 @@ pub struct CalibrationBin {
 }
 
 impl Ranking {
-    pub(super) fn of(studies: &StoredScores) -> io::Result<Self> {
-        if studies.len() >= EQUAL as usize {
+    /// Ranks the images of these corpora, whose studies are numbered one after the other.
+    pub(super) fn of(corpora: &[&StoredScores]) -> io::Result<Self> {
+        let all: usize = corpora.iter().map(|studies| studies.len()).sum();
+        if all >= EQUAL as usize {
             return Err(io::Error::other("more studies than can be ranked"));
         }
         let mut file = BufWriter::new(tempfile::tempfile()?);
         let (mut findings, mut begin) = (Vec::with_capacity(CLASSES), 0);
         for class in 0..CLASSES {
             let mut images: Vec<(f32, u32)> = Vec::new();
-            for (study, scores) in studies.iter().enumerate() {
+            let studies = corpora.iter().flat_map(|studies| studies.iter());
+            for (study, scores) in studies.enumerate() {
                 let scores = scores?;
                 let truth = scores.findings.and_then(|(truth, _)| truth[class]);
                 if let (Some(truth), Some(probabilities)) = (truth, scores.probabilities) {
@@ -167,14 +170,6 @@ pub(super) fn brier(totals: &Totals) -> f64 {
 }
 
 impl Calibration {
-    /// No answers yet.
-    pub(super) fn new() -> Self {
-        Self {
-            bins: vec![CalibrationBin::default(); BINS],
-            expected_error: 0.0,
-        }
-    }
-
     /// Adds the known answers of a study; [`Calibration::finish`] makes shares of their sums.
     pub(super) fn add(&mut self, scores: &StudyScores) {
         let (Some((truth, _)), Some(probabilities)) = (&scores.findings, &scores.probabilities)
@@ -193,9 +188,12 @@ impl Calibration {
         }
     }
 
-    /// Makes means and shares of the sums.
+    /// Makes means and shares of the sums; the expected error is NaN where there is no answer.
     pub(super) fn finish(mut self) -> Self {
         let all: u64 = self.bins.iter().map(|bin| bin.answers).sum();
+        if all == 0 {
+            self.expected_error = f64::NAN;
+        }
         for bin in self.bins.iter_mut().filter(|bin| bin.answers > 0) {
             bin.probability /= bin.answers as f64;
             bin.share /= bin.answers as f64;
@@ -225,7 +223,7 @@ mod tests {
     }
 
     fn calibration(studies: &[StudyScores]) -> Calibration {
-        let mut calibration = Calibration::new();
+        let mut calibration = Calibration::default();
         studies.iter().for_each(|study| calibration.add(study));
         calibration.finish()
     }
@@ -239,14 +237,14 @@ mod tests {
             study(0.8, Some(true)),
             study(0.9, None),
         ];
-        let ranking = Ranking::of(&stored(&studies)).unwrap();
+        let ranking = Ranking::of(&[&stored(&studies)]).unwrap();
         // Without the second, all pairs are in order.
         let weights = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 0, 0, 1]].map(Vec::from);
         let aucs = ranking.aucs(&weights).unwrap();
         assert_eq!([aucs[0].0, aucs[1].0], [0.75, 1.0]);
         assert!(aucs[2].0.is_nan());
         let ties = [study(0.5, Some(true)), study(0.5, Some(false))];
-        let ties = Ranking::of(&stored(&ties)).unwrap();
+        let ties = Ranking::of(&[&stored(&ties)]).unwrap();
         assert_eq!(ties.aucs(&[vec![1, 3]]).unwrap(), [(0.5, [0.5; CLASSES])]);
     }
 
@@ -260,7 +258,7 @@ mod tests {
             )
         };
         let studies: Vec<StudyScores> = (0..images).map(of).collect();
-        let ranking = Ranking::of(&stored(&studies)).unwrap();
+        let ranking = Ranking::of(&[&stored(&studies)]).unwrap();
         let aucs = ranking.aucs(&[vec![1; images]]).unwrap();
         // By the number of images of each probability.
         let mut counts = vec![(0.0, 0.0); 1000];

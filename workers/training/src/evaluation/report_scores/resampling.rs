@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::ranking::{Ranking, brier};
+use super::ranking::Ranking;
 use super::stored_scores::StoredScores;
 use super::{Estimate, MetricSet, ScoreOptions, Totals};
 use crate::evaluation::bootstrap::Bootstrap;
@@ -15,7 +15,7 @@ pub(super) fn estimates(
     options: &ScoreOptions,
 ) -> io::Result<Vec<Option<Estimate>>> {
     let ranking = match set.has_findings() {
-        true => Some(Ranking::of(studies)?),
+        true => Some(Ranking::of(&[studies])?),
         false => None,
     };
     // Each study as often as its weight says.
@@ -27,15 +27,14 @@ pub(super) fn estimates(
                 (0..weights[place]).for_each(|_| totals.add(&study));
             }
         }
-        let mut values: Vec<Vec<f64>> = totals.iter().map(|totals| set.values(totals)).collect();
-        if let Some(ranking) = &ranking {
-            let aucs = ranking.aucs(weights)?;
-            for (values, (totals, (mean, each))) in values.iter_mut().zip(totals.iter().zip(aucs)) {
-                values.extend([mean, brier(totals)]);
-                values.extend(each);
-            }
-        }
-        Ok(values)
+        let Some(ranking) = &ranking else {
+            return Ok(totals.iter().map(|totals| set.values(totals)).collect());
+        };
+        let aucs = ranking.aucs(weights)?;
+        let values = totals.iter().zip(&aucs);
+        Ok(values
+            .map(|(totals, aucs)| set.values_with_ranking(totals, aucs))
+            .collect())
     };
     Bootstrap::of_streams(patients, options.resampling).estimates_of_blocks(values)
 }

@@ -6,9 +6,11 @@ use std::io;
 use serde::Serialize;
 
 use super::stored_scores::StoredScores;
-use super::{Metric, MetricGroup, MetricSet, ScoreOptions, Totals};
+use super::{Estimate, Metric, MetricGroup, MetricSet, ScoreOptions, Totals};
+use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::consistency::{SHARES, kept};
 use crate::evaluation::label_source::LabelSources;
+use crate::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 
 /// Scores of the studies that stay.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +21,8 @@ pub struct SetAside {
     pub studies: u64,
     /// Their scores, in the order of [`SetAsides::metrics`]; NaN where one is not defined.
     pub values: Vec<f64>,
+    /// Their 95 % intervals over the patients who stay; none where one is not defined.
+    pub intervals: Vec<Option<[f64; 2]>>,
 }
 
 /// Scores with the least consistent studies set aside, a share after the other.
@@ -33,58 +37,112 @@ pub struct SetAsides {
 }
 
 impl SetAsides {
-    /// Scores of the studies that have sampled reports; none where no study has any.
+    /// Scores of the studies that have sampled reports; none where no study has any. `patients` has the number of each study's patient.
     pub(super) fn of(
+        patients: &[u32],
         studies: &StoredScores,
         options: &ScoreOptions,
         sources: &LabelSources,
     ) -> io::Result<Option<Self>> {
-        let mut agreements = Vec::new();
-        for study in studies.iter() {
-            agreements.extend(study?.agreement);
+        let (mut agreements, mut places) = (Vec::new(), Vec::new());
+        for (place, study) in studies.iter().enumerate() {
+            if let Some(agreement) = study?.agreement {
+                agreements.push(agreement);
+                places.push(place);
+            }
         }
         if agreements.is_empty() {
             return Ok(None);
         }
-        let stays = |share: f64| {
-            let mut stays = vec![false; agreements.len()];
-            let kept = kept(&agreements, share);
-            kept.iter().for_each(|place| stays[*place] = true);
-            (share, stays, 0, Totals::default())
-        };
-        let mut selections: Vec<(f64, Vec<bool>, u64, Totals)> =
-            std::iter::once(0.0).chain(SHARES).map(stays).collect();
-        let mut sampled = 0;
+        let mut totals = Totals::default();
         for study in studies.iter() {
             let study = study?;
-            if study.agreement.is_none() {
-                continue;
+            if study.agreement.is_some() {
+                totals.add(&study);
             }
-            for (_, stays, studies, totals) in &mut selections {
-                if stays[sampled] {
-                    *studies += 1;
-                    totals.add(&study);
-                }
-            }
-            sampled += 1;
         }
-        let set = MetricSet::of(&selections[0].3, options, sources);
+        let set = MetricSet::of(&totals, options, sources);
         let names = set.names();
-        let rows = selections.into_iter().map(|(share, _, studies, totals)| {
-            let values = names.iter().zip(set.values(&totals));
-            let whole = values.filter(|(metric, _)| is_shown(metric));
-            SetAside {
-                share,
-                studies,
-                values: whole.map(|(_, value)| value).collect(),
+        let row = |share: f64| {
+            let mut stays = vec![false; studies.len()];
+            for kept in kept(&agreements, share) {
+                stays[places[kept]] = true;
             }
-        });
-        let rows = rows.collect();
+            let row = SetAside::of(patients, studies, &stays, &set, &names, options)?;
+            Ok(SetAside { share, ..row })
+        };
+        let rows: io::Result<Vec<SetAside>> = std::iter::once(0.0).chain(SHARES).map(row).collect();
         Ok(Some(Self {
-            sampled: sampled as u64,
-            metrics: names.into_iter().filter(is_shown).collect(),
-            rows,
+            sampled: agreements.len() as u64,
+            metrics: names
+                .iter()
+                .filter(|metric| is_shown(metric))
+                .cloned()
+                .collect(),
+            rows: rows?,
         }))
+    }
+}
+
+impl SetAside {
+    /// Scores of the studies that stay.
+    fn of(
+        patients: &[u32],
+        studies: &StoredScores,
+        stays: &[bool],
+        set: &MetricSet,
+        names: &[Metric],
+        options: &ScoreOptions,
+    ) -> io::Result<Self> {
+        let patients: Vec<u32> = patients
+            .iter()
+            .zip(stays)
+            .filter_map(|(patient, stays)| stays.then_some(*patient))
+            .collect();
+        let values = |weights: &[Vec<u32>]| -> io::Result<Vec<Vec<f64>>> {
+            let mut totals = vec![Totals::default(); weights.len()];
+            let mut place = 0;
+            for (study, stays) in studies.iter().zip(stays) {
+                let study = study?;
+                if !stays {
+                    continue;
+                }
+                for (totals, weights) in totals.iter_mut().zip(weights) {
+                    (0..weights[place]).for_each(|_| totals.add(&study));
+                }
+                place += 1;
+            }
+            Ok(totals.iter().map(|totals| set.values(totals)).collect())
+        };
+        let bootstrap = Bootstrap::of_streams(&patients, options.resampling);
+        let mut estimates = bootstrap.estimates_of_blocks(values)?;
+        let mut places = names.iter();
+        if let Some(place) = places.position(|metric| metric.name == INVERSE_RADCLIQ) {
+            // It follows what it is the inverse of.
+            estimates[place] = inverse_of(estimates[place - 1], estimates[place]);
+        }
+        let shown = names.iter().zip(estimates);
+        let shown: Vec<Option<Estimate>> = shown
+            .filter_map(|(metric, estimate)| is_shown(metric).then_some(estimate))
+            .collect();
+        let value = |of: &Option<Estimate>| of.map_or(f64::NAN, |of| of.value);
+        Ok(Self {
+            share: 0.0,
+            studies: patients.len() as u64,
+            values: shown.iter().map(value).collect(),
+            intervals: shown
+                .iter()
+                .map(|of| of.and_then(|of| of.interval()))
+                .collect(),
+        })
+    }
+
+    /// A score and its interval, of the score at this place; none where it is not defined.
+    pub fn estimate(&self, place: usize) -> Option<Estimate> {
+        let value = *self.values.get(place).filter(|value| !value.is_nan())?;
+        let interval = self.intervals.get(place).copied().flatten();
+        let [low, high] = interval.unwrap_or([f64::NAN; 2]);
+        Some(Estimate { value, low, high })
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is kept of a scored study, and the sum of several.
 
+use super::ranking::Calibration;
 use super::{CLASSES, ScoreOptions, Truths};
 use crate::evaluation::clinical::LabelCounts;
 use crate::evaluation::comparisons::ComparisonCounts;
 use crate::evaluation::corpus::MatchedStudy;
 use crate::evaluation::radgraph::{RadcliqParts, radcliq_v1};
 use crate::evaluation::severity::SeverityErrors;
+use crate::evaluation::study_answers;
 use crate::evaluation::text_scores::cider::DocumentFrequencies;
 use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
 
@@ -60,6 +62,8 @@ pub struct Totals {
     pub classified: u64,
     /// The squared distances of the classifier's probabilities from what is true, and the number of these answers.
     pub(super) distances: (f64, u64),
+    /// How often findings of a probability are there, as sums.
+    pub(super) calibration: Calibration,
 }
 
 impl StudyScores {
@@ -114,14 +118,7 @@ impl StudyScores {
     /// F1 of the report's findings, as far as they are known; none where neither side has any.
     pub fn label_f1(&self) -> Option<f64> {
         let (truth, said) = self.report.as_ref()?;
-        let (mut agree, mut sizes) = (0_u32, 0_u32);
-        for (truth, &said) in truth.iter().zip(said) {
-            if let Some(truth) = *truth {
-                agree += u32::from(truth && said);
-                sizes += u32::from(truth) + u32::from(said);
-            }
-        }
-        (sizes > 0).then(|| f64::from(2 * agree) / f64::from(sizes))
+        study_answers::label_f1(truth, said)
     }
 
     /// What the wording of one report is worth, 0 to 1: ROUGE-L, or under ReXrank's protocol BLEU-2.
@@ -164,6 +161,7 @@ impl Totals {
         if let Some(comparisons) = &study.comparisons {
             self.comparisons.add(comparisons);
         }
+        self.calibration.add(study);
         if let Some((truth, said)) = &study.findings {
             self.classified += 1;
             self.findings.add_known(truth, said);

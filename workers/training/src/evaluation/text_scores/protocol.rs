@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
+use rust_stemmers::{Algorithm, Stemmer};
 use serde::Serialize;
 
 use super::cider::DocumentFrequencies;
@@ -15,12 +16,12 @@ use crate::evaluation::words::words;
 /// Pairs of words of a text and its reference that are compared at most: METEOR and ROUGE-L compare each with each, and METEOR keeps
 /// all that match. 2,048 words beside as many, many times a report.
 const MOST_PAIRS: usize = 1 << 22;
-/// Pairs of equal words that are aligned at most, many times those of a report: METEOR's time grows with them, as where a text
-/// repeats a word for ever.
-const MOST_EQUAL_PAIRS: usize = 1 << 16;
+/// Pairs of words that may match at most, many times those of a report: METEOR's time grows with them, as where a text repeats a
+/// word for ever.
+const MOST_MATCHES: usize = 1 << 16;
 /// What is said of a text that has more.
 pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048, or \
-                            over 65,536 pairs of equal words";
+                            over 65,536 pairs of words that may match, as one word 257 times beside 256";
 
 /// How texts are split, and which scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -238,19 +239,30 @@ impl TextScorer {
     }
 }
 
-/// The pairs of a word of the text and an equal one of the reference, about: words end at white space here.
-fn equal_pairs(text: &str, reference: &str) -> usize {
-    let mut words: HashMap<String, [usize; 2]> = HashMap::new();
-    for (side, text) in [text, reference].into_iter().enumerate() {
-        for word in text.split_whitespace() {
-            let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
-            words.entry(word.to_lowercase()).or_default()[side] += 1;
+/// As many pairs of words as can match, about: those of one stem, or of the two most frequent stems, which might be synonyms. Marks
+/// count as words.
+fn most_matches(text: &str, reference: &str) -> usize {
+    let stemmer = Stemmer::create(Algorithm::English);
+    let counted = |text: &str| {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        let lower = text.to_lowercase();
+        for part in lower.split_whitespace() {
+            for word in part.split_inclusive(|c: char| !c.is_alphanumeric()) {
+                let letters = word.trim_end_matches(|c: char| !c.is_alphanumeric());
+                for of in [letters, &word[letters.len()..]] {
+                    if !of.is_empty() {
+                        *counts.entry(stemmer.stem(of).into_owned()).or_default() += 1;
+                    }
+                }
+            }
         }
-    }
-    words
-        .values()
-        .map(|[text, reference]| text * reference)
-        .sum()
+        counts
+    };
+    let [ours, theirs] = [text, reference].map(counted);
+    let equal = |(stem, count): (&String, &usize)| count * theirs.get(stem).copied().unwrap_or(0);
+    let equal: usize = ours.iter().map(equal).sum();
+    let most = |counts: &HashMap<String, usize>| counts.values().copied().max().unwrap_or(0);
+    equal.max(most(&ours) * most(&theirs))
 }
 
 /// As many words as a text can be split into: a punctuation mark is one, and ends one.
@@ -287,20 +299,32 @@ impl TextProtocol {
         }
     }
 
+    /// What tables of studies call the scores of one text, in the order of [`TextScorer::scores`].
+    pub fn columns(self) -> &'static [&'static str] {
+        const ALL: [&str; 7] = [
+            "bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider",
+        ];
+        match self {
+            Self::Radialog2023 => &ALL[..6],
+            Self::CocoCaption => &ALL,
+            Self::Rexrank => &ALL[1..2],
+        }
+    }
+
     /// Whether CIDEr is among the scores, which needs all references before the first text is scored.
     pub fn has_cider(self) -> bool {
         self == Self::CocoCaption
     }
 
-    /// Whether a text and its reference have more words than are compared.
+    /// Whether a text and its reference have more words than are compared, or more that may match.
     pub fn is_too_long(self, text: &str, reference: &str) -> bool {
         // No text of so few bytes has more words, which saves counting them.
         let most = text.len().max(1).saturating_mul(reference.len().max(1));
-        if !self.is_caption_toolkit() || most <= MOST_EQUAL_PAIRS {
+        if !self.is_caption_toolkit() || most <= MOST_MATCHES {
             return false;
         }
-        most > MOST_PAIRS && most_words(text).saturating_mul(most_words(reference)) > MOST_PAIRS
-            || equal_pairs(text, reference) > MOST_EQUAL_PAIRS
+        let pairs = most_words(text).saturating_mul(most_words(reference));
+        pairs > MOST_PAIRS || pairs > MOST_MATCHES && most_matches(text, reference) > MOST_MATCHES
     }
 
     /// Adds references to what CIDEr has to know before it scores, on all cores; nothing where the protocol has no CIDEr.
@@ -404,6 +428,19 @@ mod tests {
         assert!(!protocol.is_too_long(&words(20_000), "Clear lungs."));
         assert!(protocol.is_too_long(&".".repeat(3000), &".".repeat(3000)));
         assert!(!TextProtocol::Rexrank.is_too_long(&words(20_000), &words(20_000)));
+    }
+
+    #[test]
+    fn texts_that_repeat_a_word_are_too_long_long_before() {
+        let protocol = TextProtocol::CocoCaption;
+        let words = |word: &str, count: usize| format!("{word} ").repeat(count);
+        assert!(!protocol.is_too_long(&words("effusion", 256), &words("effusion", 256)));
+        assert!(protocol.is_too_long(&words("Effusions.", 300), &words("effusion", 300)));
+        // They might be synonyms.
+        assert!(protocol.is_too_long(&words("mild", 300), &words("small", 300)));
+        let several = [words("a b c d e f g h", 120), words("h g f e d c b a", 120)];
+        assert!(protocol.is_too_long(&several[0], &several[1]));
+        assert!(!protocol.is_too_long(&words("effusion", 2000), &words("The heart is clear.", 10)));
     }
 
     #[test]

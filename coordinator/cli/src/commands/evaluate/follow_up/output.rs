@@ -7,7 +7,10 @@ use anyhow::Context;
 use radialog_models::durable::Replacement;
 use radialog_schemas::table::escaped;
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
+use radialog_training::evaluation::original_files::are_of_all_findings;
+use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::protocol::TOO_LONG;
 
 use crate::commands::evaluate::estimates::{print_estimates, written};
@@ -15,12 +18,14 @@ use crate::commands::evaluate::estimates::{print_estimates, written};
 /// Prints scores of findings side by side.
 pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
     let Some(first) = columns.first() else { return };
+    let better = first.better.word();
     let row = |name: &str, of: &dyn Fn(&FindingScores) -> f64| {
-        let cells: String = columns
-            .iter()
-            .map(|scores| format!(" {:>8.4}", of(scores)))
-            .collect();
-        outln!("  {name:<26}{cells}");
+        let cell = |scores: &&FindingScores| match of(scores) {
+            value if value.is_nan() => format!(" {:>8}", "-"),
+            value => format!(" {value:>8.4}"),
+        };
+        let cells: String = columns.iter().map(cell).collect();
+        outln!("  {name:<26}{cells}  {better} is better");
     };
     let means = match first.findings {
         14 => "macro".to_owned(),
@@ -33,13 +38,51 @@ pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
     row(&format!("{means} recall"), &|scores| scores.macro_recall);
     row("sample F1", &|scores| scores.sample_f1);
     row("accuracy", &|scores| scores.accuracy);
-    row("AUC of yes and no", &|scores| scores.auc);
-    outln!("  higher is better; an AUC of -1 is not defined. F1 by finding:");
+    row("AUC of yes and no", &|scores| match scores.auc {
+        // As the original says that it is not defined.
+        -1.0 => f64::NAN,
+        auc => auc,
+    });
+    outln!("  F1 by finding:");
     for (place, (finding, _)) in first.labels.iter().enumerate() {
         row(&format!("  {}", finding.name()), &|scores| {
-            scores.labels.get(place).map_or(0.0, |(_, rates)| rates.f1)
+            let is_there = scores.positives.get(place).is_some_and(|(_, of)| *of > 0);
+            let rates = scores.labels.get(place).filter(|_| is_there);
+            rates.map_or(f64::NAN, |(_, rates)| rates.f1)
         });
     }
+    let mut positives = first.positives.iter();
+    if positives.any(|(_, studies)| *studies == 0) {
+        outln!("  -: no study has the finding; in the means it counts 0, as in the original");
+    }
+}
+
+/// Says where the original's files lack scores, since ours are of fewer findings.
+pub(in crate::commands::evaluate) fn print_original(scores: &FindingScores) {
+    if !are_of_all_findings(scores) {
+        outln!(
+            "  the original's files have no scores of labels, since these are of {} findings: --blank negative gives those of all",
+            scores.findings
+        );
+    }
+}
+
+/// What labels count as, in words.
+pub(in crate::commands::evaluate) fn rule_words(
+    uncertain: UncertainAs,
+    blank: Option<BlankAs>,
+) -> String {
+    let uncertain = match uncertain {
+        UncertainAs::Negative => "uncertain as negative",
+        UncertainAs::Positive => "uncertain as positive",
+    };
+    let blank = match blank {
+        None => "",
+        Some(BlankAs::Auto) => ", blank as negative where the finding and the row have labels",
+        Some(BlankAs::Negative) => ", blank as negative",
+        Some(BlankAs::Unknown) => ", blank as unknown",
+    };
+    format!("{uncertain}{blank}")
 }
 
 /// Prints scores of both sides with their intervals: of texts and of all findings together, and F1 of each finding.

@@ -76,8 +76,14 @@ impl<const N: usize> SingleQuestion<N> {
         images: &FinishedRun,
         mut score: impl AsyncFnMut(&str, &[String; N], u32) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Asked>> {
+        let mut truths = (*self.truths).clone();
+        let mut records = images.records().await?;
+        while let Some(record) = records.next().await? {
+            truths.note(&record);
+        }
+        let truths = Arc::new(truths);
         let ask = {
-            let (images, truths, dialog) = (images.clone(), self.truths.clone(), self.dialog);
+            let (images, truths, dialog) = (images.clone(), truths.clone(), self.dialog);
             move |record: &StudyRecord| {
                 let asked = || dialog(record, images.embedding(record)?, truths.get(record)?);
                 let asked = match record.error {
@@ -101,7 +107,8 @@ impl<const N: usize> SingleQuestion<N> {
         let mut following = Following::open(&answered).await?;
         let mut table = AnswersTable::create(&session.file(self.file), self.column)?;
         while let Some(record) = records.next().await? {
-            let Some(cells) = studies.found(&record, &self.truths, self.flag)? else {
+            let place = records.place();
+            let Some(cells) = studies.found(&record, place, &truths, self.flag)? else {
                 continue;
             };
             let truth = cells.last().map_or("", String::as_str);
@@ -110,7 +117,7 @@ impl<const N: usize> SingleQuestion<N> {
                 Some((Some(answer), None)) => {
                     table.add(record.study.as_str(), truth, &answer)?;
                     studies.scored += 1;
-                    let patient = patients.number(self.truths.patient(&record));
+                    let patient = patients.number(truths.patient(&record));
                     score(&answer, cells, patient).await?;
                 }
                 Some((_, Some(error))) => {
@@ -119,12 +126,15 @@ impl<const N: usize> SingleQuestion<N> {
                 _ => studies.fail(&record, "its question has no line")?,
             }
         }
-        studies.name_unused_cells(&self.truths)?;
+        studies.name_left_out(images)?;
+        studies.name_unused_cells(&truths)?;
         studies.check()?;
         table.finish()?;
         Ok(Some(Asked {
             studies,
-            resampled: session.resampling().words("images", patients.named()),
+            resampled: session
+                .resampling()
+                .words("images", patients.named(), patients.others()),
         }))
     }
 }

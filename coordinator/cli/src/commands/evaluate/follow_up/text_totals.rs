@@ -11,6 +11,7 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 use tokio::task::spawn_blocking;
 
+use super::study_scores::StudyScoresTable;
 use crate::exit::UsageError;
 use crate::named_path::require_meteor;
 
@@ -44,57 +45,100 @@ impl MeteorArgs {
     }
 }
 
+/// The protocol of the texts.
+pub(in crate::commands::evaluate) const TEXTS: TextProtocol = TextProtocol::Radialog2023;
+
 /// Texts of one side or of two beside their references, by the original's protocol.
 pub(in crate::commands::evaluate) struct TextTotals<const SIDES: usize> {
     /// None while they are counted on another thread.
-    counted: Option<AnsweredTexts<SIDES>>,
-    /// Texts that are still to count.
-    pending: Vec<AnsweredText<SIDES>>,
+    counted: Option<Counted<SIDES>>,
+    /// Studies whose texts are still to count.
+    pending: Vec<Pending<SIDES>>,
+}
+
+struct Counted<const SIDES: usize> {
+    texts: AnsweredTexts<SIDES>,
+    /// Where the scores of each study go, too.
+    table: Option<StudyScoresTable>,
+}
+
+struct Pending<const SIDES: usize> {
+    /// None of a study without a reference text.
+    text: Option<AnsweredText<SIDES>>,
+    /// Its cells in the table.
+    cells: Vec<String>,
 }
 
 impl<const SIDES: usize> TextTotals<SIDES> {
-    pub(in crate::commands::evaluate) fn new(meteor: &Meteor) -> anyhow::Result<Self> {
-        let scorer = TextScorer::new(TextProtocol::Radialog2023, meteor.clone());
+    pub(in crate::commands::evaluate) fn new(
+        meteor: &Meteor,
+        table: Option<StudyScoresTable>,
+    ) -> anyhow::Result<Self> {
+        let scorer = TextScorer::new(TEXTS, meteor.clone());
+        let texts = AnsweredTexts::new(scorer).context(KEPT)?;
         Ok(Self {
-            counted: Some(AnsweredTexts::new(scorer).context(KEPT)?),
+            counted: Some(Counted { texts, table }),
             pending: Vec::new(),
         })
     }
 
-    /// Adds the texts of a study of this patient.
+    /// Adds the texts of a study of this patient, where there is a reference, and what the table of studies has of it besides.
     pub(in crate::commands::evaluate) async fn add(
         &mut self,
         texts: [&str; SIDES],
-        reference: &str,
+        reference: Option<String>,
         patient: u32,
+        cells: Vec<String>,
     ) -> anyhow::Result<()> {
-        let texts = texts.map(str::to_owned);
-        self.pending.push((texts, reference.to_owned(), patient));
+        let text = reference.map(|reference| (texts.map(str::to_owned), reference, patient));
+        self.pending.push(Pending { text, cells });
         match self.pending.len() {
             CHUNK => self.count().await,
             _ => Ok(()),
         }
     }
 
-    /// The scores of all texts.
+    /// The scores of all texts; the table of studies is finished.
     pub(in crate::commands::evaluate) async fn estimates(
         mut self,
         resampling: Resampling,
     ) -> anyhow::Result<SideEstimates<SIDES>> {
         self.count().await?;
         let counted = self.counted.context("texts were not counted")?;
-        let estimates = spawn_blocking(move || counted.estimates(resampling));
-        estimates.await?.context(KEPT)
+        let estimates = spawn_blocking(move || {
+            counted.table.map_or(Ok(()), StudyScoresTable::finish)?;
+            counted.texts.estimates(resampling).context(KEPT)
+        });
+        estimates.await?
     }
 
     async fn count(&mut self) -> anyhow::Result<()> {
         let mut counted = self.counted.take().context("texts were not counted")?;
-        let texts = std::mem::take(&mut self.pending);
-        let count = move || {
-            let added = counted.add(&texts);
-            added.map(|()| counted)
+        let pending = std::mem::take(&mut self.pending);
+        let count = move || counted.add(pending).map(|()| counted);
+        self.counted = Some(spawn_blocking(count).await??);
+        Ok(())
+    }
+}
+
+impl<const SIDES: usize> Counted<SIDES> {
+    fn add(&mut self, pending: Vec<Pending<SIDES>>) -> anyhow::Result<()> {
+        let (mut texts, mut studies) = (Vec::new(), Vec::new());
+        for Pending { text, cells } in pending {
+            studies.push((text.is_some(), cells));
+            texts.extend(text);
+        }
+        let mut scores = self.texts.add(&texts).context(KEPT)?.into_iter();
+        let Some(table) = &mut self.table else {
+            return Ok(());
         };
-        self.counted = Some(spawn_blocking(count).await?.context(KEPT)?);
+        for (has_text, cells) in studies {
+            let scores = match has_text {
+                true => scores.next().flatten(),
+                false => None,
+            };
+            table.row(cells, scores.as_ref().map(|sides| &sides[..]))?;
+        }
         Ok(())
     }
 }

@@ -12,15 +12,14 @@ use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 use serde_json::Value;
 
-use super::{ReportArgs, blank, labels, run_references};
+use super::sources::Source;
+use super::{ENDED, ReportArgs, blank, labels, run_references};
 use crate::commands::evaluate::text::annotations::Annotations;
 use crate::exit::UsageError;
 use crate::named_path::{require, require_meteor, require_stored};
 
 /// What an error of the file of texts is about.
 const NO_STORE: &str = "cannot keep texts in a temporary file";
-/// What an error of a thread is about.
-const ENDED: &str = "the evaluation ended unexpectedly";
 
 /// What is scored, and its texts.
 pub(super) struct Read {
@@ -32,35 +31,11 @@ pub(super) struct Read {
 
 /// Refuses files that are not there, before anything is read.
 pub(super) fn require_files(args: &ReportArgs) -> anyhow::Result<()> {
-    for path in [Some(&args.reports), args.against.as_ref()]
-        .into_iter()
-        .flatten()
-    {
-        if path.to_string_lossy().starts_with("s3:/") {
-            let message = format!(
-                "'{}' is in a store: copy its results.jsonl from there, name the copy, and the store by --s3 where the run's own reference \
-                 texts count",
-                path.display()
-            );
-            return Err(UsageError(message).into());
-        }
-        let file = match path.is_dir() {
-            true => path.join(RESULTS_FILE),
-            false => path.clone(),
-        };
-        require(
-            &file,
-            "name the output folder of `radialog batch`, its results.jsonl, a CSV, or ReXrank's JSON",
-        )?;
-    }
     for path in &args.references {
         require(
             path,
             "--references are tables, folders of reports, or ReXrank's JSON",
         )?;
-    }
-    let files = [Some(&args.reports), args.against.as_ref()];
-    for path in files.into_iter().flatten().chain(&args.references) {
         require_stored(path)?;
     }
     if let Some(path) = &args.meteor {
@@ -97,14 +72,15 @@ impl Read {
     /// interrupted.
     pub(super) async fn labelled(
         args: &Arc<ReportArgs>,
-        reports: &Path,
+        reports: &Source,
         out: &Path,
         name: &str,
     ) -> anyhow::Result<Option<Self>> {
-        let path = reports.to_owned();
+        let reports = reports.clone();
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
-            let mut predictions = PredictionFile::read(&path, &mut store)?;
+            let name = reports.file.as_deref();
+            let mut predictions = PredictionFile::read_as(&reports.path, name, &mut store)?;
             predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });

@@ -108,8 +108,9 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
                     .unwrap_or_default()
             )
         };
-        let line = match counts.known(finding) {
-            0 => "  not scored: no label".to_owned(),
+        let line = match (counts.known(finding), counts.positives(finding)) {
+            (0, _) => "  not scored: no label".to_owned(),
+            (_, 0) => "  -: no scored study has it".to_owned(),
             _ => names.iter().map(cell).collect::<String>(),
         };
         outln!(
@@ -126,23 +127,14 @@ fn print_set_asides(set_asides: &SetAsides) {
         "\nWithout the least consistent of {} studies with sampled reports: share set aside",
         set_asides.sampled
     );
-    let cell = |value: &f64| match value.is_nan() {
-        true => "-".to_owned(),
-        false => format!("{value:.4}"),
-    };
     let shares = set_asides.rows.iter();
-    let shares = shares.map(|row| format!("{:>8}", format!("{:.0} %", row.share * 100.0)));
-    outln!("  {:<40} {}", "", shares.collect::<String>());
+    let shares = shares.map(|row| format!("{:<24}", format!("{:.0} %", row.share * 100.0)));
+    outln!("  {:<40} {}", "", shares.collect::<String>().trim_end());
     for (place, metric) in set_asides.metrics.iter().enumerate() {
         let values = set_asides.rows.iter();
-        let values = values.map(|row| {
-            format!(
-                "{:>8}",
-                row.values.get(place).map_or_else(String::new, cell)
-            )
-        });
+        let values = values.map(|row| format!("{:<24}", written(row.estimate(place))));
         outln!(
-            "  {:<40} {}  {} is better",
+            "  {:<40} {} {} is better",
             metric.name,
             values.collect::<String>(),
             metric.better.word()
@@ -159,20 +151,23 @@ fn print_comparison(comparison: &Comparison) {
         comparison.only.1,
         comparison.exchanges
     );
+    if let Some(words) = comparison.unpaired_words() {
+        outln!("  {words}");
+    }
     outln!("  {:<40} {:>8} {:>8} {:>8}", "", "here", "there", "p");
-    let mut group = None;
+    let mut before = None;
     for compared in &comparison.metrics {
         if compared.metric.finding.is_none() {
-            if group.replace(compared.metric.group) != Some(compared.metric.group) {
-                outln!("  {}", compared.metric.group.title());
-            }
             let (metric, p) = (&compared.metric, compared.p);
+            let of = (metric.group, &metric.protocol);
+            if before.replace(of) != Some(of) {
+                outln!("  {}: {}", metric.group.title(), metric.protocol);
+            }
             outln!(
-                "  {:<40} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
+                "  {:<40} {:>8.4} {:>8.4} {p:>8.4}  {} is better",
                 metric.name,
                 compared.ours,
                 compared.other,
-                metric.protocol,
                 metric.better.word()
             );
         }

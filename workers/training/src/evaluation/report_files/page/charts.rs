@@ -52,13 +52,17 @@ pub(super) fn rows(label: &str, rows: &[MarkRow]) -> String {
         );
         for (place_of, mark) in row.marks.iter().enumerate() {
             let y = middle + (place_of as f64 - (row.marks.len() as f64 - 1.0) / 2.0) * 9.0;
-            let Estimate { value, low, high } = mark.estimate;
+            let value = mark.estimate.value;
+            let (interval, [low, high]) = match mark.estimate.interval() {
+                Some([low, high]) => (format!("{low:.3}, {high:.3}"), [low, high]),
+                None => ("-".to_owned(), [value, value]),
+            };
             let (x, from, to) = (place(value), place(low), place(high));
             let colour = mark.colour;
             let _ = write!(
                 svg,
                 "<g class=\"{colour}\"><path d=\"M{from:.1} {y:.1}H{to:.1}\" stroke-width=\"2\" opacity=\"0.5\"/><circle cx=\"{x:.1}\" \
-                 cy=\"{y:.1}\" r=\"3.5\"><title>{value:.3} [{low:.3}, {high:.3}]</title></circle></g>"
+                 cy=\"{y:.1}\" r=\"3.5\"><title>{value:.3} [{interval}]</title></circle></g>"
             );
         }
     }

@@ -150,24 +150,26 @@ fn labels(page: &mut String, scores: &StudyScores) {
     let Some((truth, said)) = &scores.report else {
         return;
     };
-    let names = |holds: &dyn Fn(usize) -> bool| {
+    let named = |title: &str, class: &str, holds: &dyn Fn(usize) -> bool| {
         let names: Vec<&str> = Finding::ALL
             .into_iter()
             .filter(|finding| holds(*finding as usize))
             .map(Finding::name)
             .collect();
         match names.is_empty() {
-            true => "none".to_owned(),
-            false => names.join(", "),
+            true => format!("<span class=\"muted\">{title}: none</span>"),
+            false => format!(
+                "<span class=\"{class}\">{title}: {}</span>",
+                names.join(", ")
+            ),
         }
     };
     let _ = writeln!(
         page,
-        "<div class=\"labels\"><span class=\"good\">right: {}</span> · <span class=\"bad\">wrong: {}</span> · <span class=\"bad\">missed: \
-         {}</span></div>",
-        names(&|class| truth[class] == Some(true) && said[class]),
-        names(&|class| truth[class] == Some(false) && said[class]),
-        names(&|class| truth[class] == Some(true) && !said[class])
+        "<div class=\"labels\">{} · {} · {}</div>",
+        named("right", "good", &|at| truth[at] == Some(true) && said[at]),
+        named("wrong", "bad", &|at| truth[at] == Some(false) && said[at]),
+        named("missed", "bad", &|at| truth[at] == Some(true) && !said[at])
     );
 }
 

@@ -8,6 +8,7 @@ use super::charts::{self, Mark, MarkRow};
 use super::{EvaluatedReports, escaped};
 use crate::evaluation::report_scores::{Metric, MetricGroup};
 use crate::evaluation::severity::WEIGHTS;
+use crate::evaluation::text_scores::protocol::Better;
 
 pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
     let metrics: Vec<&Metric> = evaluated
@@ -22,17 +23,17 @@ pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: 
     let _ = write!(
         page,
         "<h2>{}</h2>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">value</th><th class=\"number\">95 % \
-         interval</th><th>better</th><th>protocol</th></tr>\n",
+         interval</th></tr>\n",
         group.title()
     );
+    let mut protocol = None;
     for metric in metrics.iter().filter(|metric| metric.finding.is_none()) {
+        protocol_row(page, metric, &mut protocol, 3);
         let (value, interval) = cells(metric);
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td class=\"number\">{value}</td><td class=\"number\">{interval}</td><td>{}</td><td>{}</td></tr>",
-            escaped(&metric.name),
-            metric.better.word(),
-            escaped(&metric.protocol)
+            "<tr><td>{}</td><td class=\"number\">{value}</td><td class=\"number\">{interval}</td></tr>",
+            name(metric)
         );
     }
     *page += "</table></div>\n";
@@ -50,12 +51,43 @@ pub(super) fn write(page: &mut String, evaluated: &EvaluatedReports<'_>, group: 
     }
 }
 
-fn cells(metric: &Metric) -> (String, String) {
+/// A row above the scores that a protocol is of, where it is another than that of the score before.
+pub(super) fn protocol_row<'a>(
+    page: &mut String,
+    metric: &'a Metric,
+    before: &mut Option<&'a str>,
+    columns: usize,
+) {
+    if before.replace(&metric.protocol) != Some(&metric.protocol) {
+        let _ = writeln!(
+            page,
+            "<tr><th class=\"protocol\" colspan=\"{columns}\">protocol: {}</th></tr>",
+            escaped(&metric.protocol)
+        );
+    }
+}
+
+/// A score's name, and which of its values are good.
+pub(super) fn name(metric: &Metric) -> String {
+    format!("{} {}", escaped(&metric.name), way(metric.better))
+}
+
+/// Which values are good, as an arrow and in words.
+pub(super) fn way(better: Better) -> String {
+    let arrow = match better {
+        Better::Higher => '↑',
+        Better::Lower => '↓',
+    };
+    format!(
+        "<span class=\"way\">{arrow} {} is better</span>",
+        better.word()
+    )
+}
+
+/// The value and its interval.
+pub(super) fn cells(metric: &Metric) -> (String, String) {
     match metric.estimate {
-        Some(estimate) => (
-            format!("{:.4}", estimate.value),
-            format!("{:.4} to {:.4}", estimate.low, estimate.high),
-        ),
+        Some(estimate) => (format!("{:.4}", estimate.value), estimate.interval_words()),
         None => ("-".to_owned(), "-".to_owned()),
     }
 }
@@ -74,9 +106,12 @@ fn findings(
     ];
     let mut rows = Vec::new();
     let mut unknown = Vec::new();
+    let absent: Vec<Finding> = evaluated.absent(group).collect();
     for finding in Finding::ALL {
         if counts.known(finding) == 0 {
             unknown.push(finding.name());
+        }
+        if counts.positives(finding) == 0 {
             continue;
         }
         let mark = |(name, colour): (&str, &'static str)| {
@@ -110,9 +145,21 @@ fn findings(
             unknown.join(", ")
         );
     }
-    *page += "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th \
-         class=\"number\">positive</th><th class=\"number\">precision</th><th class=\"number\">recall</th><th \
-         class=\"number\">F1</th></tr>\n";
+    if !absent.is_empty() {
+        let names: Vec<&str> = absent.iter().map(|finding| finding.name()).collect();
+        let _ = write!(
+            page,
+            "<figcaption>Without scores, since no scored study has it: {}</figcaption>",
+            names.join(", ")
+        );
+    }
+    let higher = way(Better::Higher);
+    let _ = writeln!(
+        page,
+        "</figure>\n<details><summary class=\"muted\">The same as a table</summary>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th \
+         class=\"number\">positive</th><th class=\"number\">precision {higher}</th><th class=\"number\">recall {higher}</th><th \
+         class=\"number\">F1 {higher}</th></tr>"
+    );
     for finding in Finding::ALL
         .into_iter()
         .filter(|finding| counts.known(*finding) > 0)
@@ -128,7 +175,11 @@ fn findings(
                 .iter()
                 .find(|metric| metric.finding == Some(finding) && metric.name == name);
             let (value, interval) = metric.map(|metric| cells(metric)).unwrap_or_default();
-            let _ = write!(page, "<td class=\"number\">{value} ({interval})</td>");
+            let cell = match metric.and_then(|metric| metric.estimate) {
+                Some(_) => format!("{value} ({interval})"),
+                None => "-".to_owned(),
+            };
+            let _ = write!(page, "<td class=\"number\">{cell}</td>");
         }
         *page += "</tr>\n";
     }
