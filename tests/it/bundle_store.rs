@@ -101,12 +101,26 @@ async fn a_fetched_bundle_opens_and_is_the_same_bundle() -> Result<()> {
 async fn a_fetched_bundle_was_written_when_the_store_got_it() -> Result<()> {
     let store = BundleStore::new().await?;
     let then = UNIX_EPOCH + Duration::from_secs(1_600_000_000);
-    let stored = store.dir.path().join("objects").join(key(MANIFEST_FILE).as_str());
-    File::options().write(true).open(stored)?.set_modified(then)?;
+    let stored = store
+        .dir
+        .path()
+        .join("objects")
+        .join(key(MANIFEST_FILE).as_str());
+    File::options()
+        .write(true)
+        .open(stored)?
+        .set_modified(then)?;
     for cache in ["one", "other"] {
         let cache = store.dir.path().join(cache);
         let (objects, stages) = (&store.objects, [Stage::Scoring]);
-        let fetched = fetch_bundle(objects, "bundles/tiny", &cache, &stages, &store.hashes, &|_| ());
+        let fetched = fetch_bundle(
+            objects,
+            "bundles/tiny",
+            &cache,
+            &stages,
+            &store.hashes,
+            &|_| (),
+        );
         let bundle = Bundle::open_with(&fetched.await?, &stages, &store.hashes)?;
         assert_eq!(bundle.written(), Some(then));
     }

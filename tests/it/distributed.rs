@@ -154,7 +154,10 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     // Spread over the run: each worker killed and started again, the broker restarted, the coordinator killed.
     let step = expected.len() / 8;
     for (number, stage) in Stage::ALL.into_iter().enumerate() {
-        until(&cluster, "the run", || written(&distributed) > number * step).await?;
+        until(&cluster, "the run", || {
+            written(&distributed) > number * step
+        })
+        .await?;
         drop(workers.remove(&stage));
         workers.insert(stage, cluster.start(&["worker", stage.name()])?);
     }

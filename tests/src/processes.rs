@@ -93,7 +93,7 @@ impl ProcessCluster {
     pub fn start(&self, arguments: &[&str]) -> Result<RoleProcess> {
         let log = self.logs.path().join(arguments[0]);
         let role = RoleProcess::start(&mut self.command(arguments)?, &log)?;
-        let line = arguments.iter().map(ToString::to_string).collect();
+        let line = arguments.iter().map(|part| (*part).to_owned()).collect();
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         started.push((role.0.id(), line));
         Ok(role)
@@ -138,9 +138,7 @@ impl ProcessCluster {
 /// Whether a process of ours has ended and nobody has waited for it.
 fn has_ended(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let state = status
-        .lines()
-        .find_map(|line| line.strip_prefix("State:"));
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
     state.is_some_and(|state| state.trim_start().starts_with('Z'))
 }
 

@@ -149,7 +149,10 @@ pub async fn fetch_bundle(
         durable::create_directory(path.parent().unwrap_or(&path))?;
         durable::replace(&path, &content)?;
         // Gateways tell their clients when a bundle was written, and all of them tell the same.
-        File::options().write(true).open(&path)?.set_modified(written)
+        File::options()
+            .write(true)
+            .open(&path)?
+            .set_modified(written)
     };
     blocking(replace).await.map_err(local)?;
     Ok(dir)

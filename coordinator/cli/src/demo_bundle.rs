@@ -90,7 +90,9 @@ mod tests {
             let written = bundle.unwrap().written().unwrap();
             assert_eq!(written, UNIX_EPOCH + TRAINED);
             // As an earlier version has unpacked it.
-            let manifest = fs::File::options().write(true).open(dir.join(MANIFEST_FILE));
+            let manifest = fs::File::options()
+                .write(true)
+                .open(dir.join(MANIFEST_FILE));
             manifest.unwrap().set_modified(SystemTime::now()).unwrap();
         }
     }

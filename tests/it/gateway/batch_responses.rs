@@ -61,7 +61,10 @@ async fn a_batch_of_responses_is_answered_and_keeps_what_is_to_be_kept() -> Resu
         line("not kept", &with("store", json!(false))),
         line("stream", &with("stream", json!(true))),
         line("background", &with("background", json!(true))),
-        line("previous_response_id", &with("previous_response_id", json!("resp_0"))),
+        line(
+            "previous_response_id",
+            &with("previous_response_id", json!("resp_0")),
+        ),
         line("instructions", &with("instructions", json!("Be brief."))),
     ];
     let path = begin(gateway, &lines).await?;

@@ -128,7 +128,12 @@ async fn says(program: &str, lines: &[&str]) -> Result<()> {
     command
         .args(["-c", program, &fixture.gateway.url])
         .arg(xray_path());
-    for variable in ["OPENAI_BASE_URL", "OPENAI_API_BASE", "LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"] {
+    for variable in [
+        "OPENAI_BASE_URL",
+        "OPENAI_API_BASE",
+        "LANGSMITH_TRACING",
+        "LANGCHAIN_TRACING_V2",
+    ] {
         command.env_remove(variable);
     }
     let output = beside(command).await?;
@@ -174,7 +179,8 @@ async fn litellm_completes_and_streams_by_both_of_its_providers() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_open_webui_sends_is_answered_and_its_tools_are_refused_with_what_to_do() -> Result<()> {
+async fn what_open_webui_sends_is_answered_and_its_tools_are_refused_with_what_to_do() -> Result<()>
+{
     let lines = [
         "report: The lungs are clear. No pleural effusion.",
         "answer: You asked: Is there edema?",

@@ -87,14 +87,20 @@ async fn an_idempotency_key_is_refused_where_nothing_is_remembered_by_it() -> Re
     let body = serde_json::json!({"model": "fake", "messages": [{"role": "user", "content": "x"}]});
     let completion = gateway.ask(Method::POST, "/v1/chat/completions");
     for (request, instead) in [
-        (gateway.ask(Method::POST, FILES).multipart(form), "delete what is there twice"),
+        (
+            gateway.ask(Method::POST, FILES).multipart(form),
+            "delete what is there twice",
+        ),
         (completion.json(&body), "/v1/responses"),
     ] {
         let response = request.header("idempotency-key", "one").send().await?;
         let (status, error) = error_of(response).await?;
         assert_eq!((status, &error["code"]), (400, &"invalid_request".into()));
         let message = error["message"].to_string();
-        ensure!(message.contains("Idempotency-Key") && message.contains(instead), "{message}");
+        ensure!(
+            message.contains("Idempotency-Key") && message.contains(instead),
+            "{message}"
+        );
     }
     let list = gateway.view(FILES).await?;
     assert_eq!(list["data"], serde_json::json!([]));

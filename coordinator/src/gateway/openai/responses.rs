@@ -40,8 +40,8 @@ mod steps;
 mod stream;
 mod view;
 
-pub(in crate::gateway) use input_items::list as input_items;
 pub(super) use self::request::AskedResponse;
+pub(in crate::gateway) use input_items::list as input_items;
 
 /// How long a cancellation waits for the worker that writes the answer to see it.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ pub(in crate::gateway) async fn create(
             };
             let known_id = |key: &str| create::known_id(KIND, &caller, key);
             let id = key.as_deref().map_or_else(create::new_id, known_id);
-            begin_response(&app, (&caller.owner, id), history, asked, memory).await?
+            begin_response(&app, (&*caller.owner, id), history, asked, memory).await?
         }
     };
     let Some(open) = open else {
