@@ -9,6 +9,9 @@ use radialog_tests::services::{Broker, Services, TcpProxy};
 use super::{SOON, WORK};
 use crate::adapters::config;
 
+/// The pause before the broker is asked again.
+const AGAIN: Duration = Duration::from_millis(10);
+
 #[tokio::test]
 async fn a_process_that_starts_while_the_broker_restarts_is_there_afterwards() {
     let mut broker = Broker::start(1).await.unwrap();
@@ -47,7 +50,7 @@ async fn a_connection_that_is_reset_while_the_queues_are_declared_delays_the_sta
     let depth = async {
         loop {
             match queue.depth(WORK).await {
-                Err(QueueError::Unreachable(_)) => tokio::task::yield_now().await,
+                Err(QueueError::Unreachable(_)) => tokio::time::sleep(AGAIN).await,
                 depth => return depth,
             }
         }
