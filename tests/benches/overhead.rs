@@ -1,7 +1,7 @@
 //! What a study costs beside its models: four stages that do nothing, over real RabbitMQ (quorum queues, persistent,
 //! confirmed, acknowledged late) and Redis, with two worker processes, beside Celery on the same broker in the same run.
 //!
-//! The peer is `peers/queue.py`, or the script that `RADIALOG_PEER_BENCH` names: one that takes `celery --amqp URL --redis URL
+//! The peer is `peers/task_queue.py`, or the script that `RADIALOG_PEER_BENCH` names: one that takes `celery --amqp URL --redis URL
 //! --studies N --workers N --single N --quorum` and prints its studies/s. It runs in a virtual environment that this benchmark makes
 //! with `python3 -m venv` and pip.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -129,7 +129,7 @@ async fn work() -> Result<()> {
 
 /// The peer's interpreter, with its packages, and script.
 fn peer_environment() -> Result<(PathBuf, PathBuf)> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/queue.py");
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/task_queue.py");
     let script = env::var_os("RADIALOG_PEER_BENCH").map_or(default, PathBuf::from);
     let script = script
         .canonicalize()

@@ -1,6 +1,6 @@
 """Studies through four stages without a model, by Celery, for the benchmark `overhead`:
 
-    queue.py celery --amqp URL --redis URL [--quorum] [--studies N] [--workers N] [--payload BYTES] [--window N] [--single N]
+    task_queue.py celery --amqp URL --redis URL [--quorum] [--studies N] [--workers N] [--payload BYTES] [--window N] [--single N]
 
 Embedding and findings run side by side, the report waits for both, scoring follows (a chord and a chain). As in the system that it
 is compared with, messages are persistent, confirmed, and acknowledged after the work; each stage stores what it makes, and the
