@@ -16,6 +16,8 @@ pub struct ServedBundle {
     pub hashes: BundleHashes,
     /// The version of its weights.
     pub version: String,
+    /// When its manifest was written, in seconds since 1970; 0 where that is not known.
+    pub created: u64,
     /// The licence and origin of its weights.
     pub license: String,
     /// Whether the weights are random, so that outputs mean nothing.
@@ -35,6 +37,7 @@ impl From<BundleHashes> for ServedBundle {
         Self {
             hashes,
             version: String::new(),
+            created: 0,
             license: String::new(),
             random_weights: false,
             adapters: Vec::new(),

@@ -1,9 +1,9 @@
 //! What a study costs beside its models: four stages that do nothing, over real RabbitMQ (quorum queues, persistent,
 //! confirmed, acknowledged late) and Redis, with two worker processes, beside Celery on the same broker in the same run.
 //!
-//! The peer is a script that takes `celery --amqp URL --redis URL --studies N --workers N --quorum` and prints its studies/s;
-//! `RADIALOG_PEER_BENCH` names it (default: `../shared/bench/queue_bench.py` beside the project). It runs in a virtual
-//! environment that this benchmark makes with `python3 -m venv` and pip.
+//! The peer is `peers/task_queue.py`, or the script that `RADIALOG_PEER_BENCH` names: one that takes `celery --amqp URL --redis URL
+//! --studies N --workers N --single N --quorum` and prints its studies/s. It runs in a virtual environment that this benchmark makes
+//! with `python3 -m venv` and pip.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -129,12 +129,12 @@ async fn work() -> Result<()> {
 
 /// The peer's interpreter, with its packages, and script.
 fn peer_environment() -> Result<(PathBuf, PathBuf)> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bench/queue_bench.py");
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/task_queue.py");
     let script = env::var_os("RADIALOG_PEER_BENCH").map_or(default, PathBuf::from);
     let script = script
         .canonicalize()
         .with_context(|| format!("there is no {}", script.display()))?;
-    let python = peer_python("celery", &["celery[redis]"])?;
+    let python = peer_python("celery", &["celery[redis]>=5.5,<6"])?;
     Ok((python, script))
 }
 

@@ -1,10 +1,11 @@
 //! A bundle in an object store is downloaded once and checked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -92,6 +93,37 @@ async fn a_fetched_bundle_opens_and_is_the_same_bundle() -> Result<()> {
     let store = BundleStore::new().await?;
     let bundle = Bundle::open_with(&store.fetch(&Stage::ALL).await?, &Stage::ALL, &store.hashes)?;
     assert_eq!(bundle.manifest(), &store.manifest);
+    Ok(())
+}
+
+/// Gateways on several machines tell their clients the same time.
+#[tokio::test]
+async fn a_fetched_bundle_was_written_when_the_store_got_it() -> Result<()> {
+    let store = BundleStore::new().await?;
+    let then = UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    let stored = store
+        .dir
+        .path()
+        .join("objects")
+        .join(key(MANIFEST_FILE).as_str());
+    File::options()
+        .write(true)
+        .open(stored)?
+        .set_modified(then)?;
+    for cache in ["one", "other"] {
+        let cache = store.dir.path().join(cache);
+        let (objects, stages) = (&store.objects, [Stage::Scoring]);
+        let fetched = fetch_bundle(
+            objects,
+            "bundles/tiny",
+            &cache,
+            &stages,
+            &store.hashes,
+            &|_| (),
+        );
+        let bundle = Bundle::open_with(&fetched.await?, &stages, &store.hashes)?;
+        assert_eq!(bundle.written(), Some(then));
+    }
     Ok(())
 }
 

@@ -85,6 +85,7 @@ impl ChatCluster {
             .await
             .is_err()
         {
+            gateway.role.check()?;
             ensure!(
                 began.elapsed() < TIMEOUT,
                 "the gateway does not start:\n{}",
@@ -132,6 +133,7 @@ impl ChatCluster {
                 Ok(response) => bail!("{}", response.text().await?),
                 Err(_) => {}
             }
+            self.processes.check()?;
             ensure!(began.elapsed() < TIMEOUT, "the question is not taken");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -164,6 +166,7 @@ impl ChatCluster {
             let response = match request.send().await {
                 Ok(response) if response.status() == 200 => response,
                 _ => {
+                    self.processes.check()?;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }

@@ -91,9 +91,15 @@ fn written(out: &Path) -> usize {
     std::fs::read_to_string(out.join("results.jsonl")).map_or(0, |text| text.lines().count())
 }
 
-async fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result<()> {
+/// Waits for the roles of a cluster, as long as all of them are at work.
+async fn until(
+    cluster: &ProcessCluster,
+    what: &str,
+    mut reached: impl FnMut() -> bool,
+) -> Result<()> {
     let begun = Instant::now();
     while !reached() {
+        cluster.check()?;
         ensure!(
             begun.elapsed() < TIMEOUT,
             "{what} took longer than {TIMEOUT:?}"
@@ -148,19 +154,22 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     // Spread over the run: each worker killed and started again, the broker restarted, the coordinator killed.
     let step = expected.len() / 8;
     for (number, stage) in Stage::ALL.into_iter().enumerate() {
-        until("the run", || written(&distributed) > number * step).await?;
+        until(&cluster, "the run", || {
+            written(&distributed) > number * step
+        })
+        .await?;
         drop(workers.remove(&stage));
         workers.insert(stage, cluster.start(&["worker", stage.name()])?);
     }
-    until("the run", || written(&distributed) > 4 * step).await?;
+    until(&cluster, "the run", || written(&distributed) > 4 * step).await?;
     broker.stop();
     broker.start_again().await?;
-    until("the run", || written(&distributed) > 6 * step).await?;
+    until(&cluster, "the run", || written(&distributed) > 6 * step).await?;
     coordinator.kill();
     coordinator = cluster.start(&run)?;
 
     let mut ended = None;
-    until("the end of the run", || {
+    until(&cluster, "the end of the run", || {
         ended = coordinator.0.try_wait().ok().flatten();
         ended.is_some()
     })
@@ -186,5 +195,17 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
         "distributed: {} studies, each once and equal to the embedded run",
         actual.len()
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_that_ends_early_ends_the_wait_for_it_with_its_log() -> Result<()> {
+    let cluster = ProcessCluster::new(Environment::default())?;
+    let _worker = cluster.start(&["worker", "scoring", "--bundle", "/nowhere"])?;
+    let waited = until(&cluster, "what never happens", || false).await;
+    let error = waited.unwrap_err().to_string();
+    for part in ["`radialog worker scoring", "has ended by itself", "error: "] {
+        ensure!(error.contains(part), "{part}: {error}");
+    }
     Ok(())
 }

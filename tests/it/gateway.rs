@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod bad_input;
 mod batch_places;
+mod batch_responses;
 mod clients;
 mod conversations;
 mod corrections;

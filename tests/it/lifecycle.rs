@@ -50,6 +50,7 @@ impl Deployment {
             if let Some(address) = address {
                 return address.trim().parse().unwrap();
             }
+            self.cluster.check().unwrap();
             assert!(begun.elapsed() < LIMIT, "{words} is not in: {log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

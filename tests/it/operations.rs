@@ -187,6 +187,7 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
         if state.finished(&run.spec.run, 100).await.unwrap().len() == 10 {
             break;
         }
+        fixture.cluster.check().unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // Nobody works any more: the batch finds every study finished.

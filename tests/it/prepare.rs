@@ -55,21 +55,18 @@ impl PrepareFixture {
     ) -> Result<Output> {
         let mut command = radialog(&[&["prepare"], arguments].concat())?;
         let mut role = RoleProcess::start(command.current_dir(self.dir.path()), &self.path("log"))?;
-        self.until_written(run, lines, "log").await?;
+        self.until_written(&[&role], run, lines).await?;
         role.kill();
         self.prepare(arguments).await
     }
 
     /// Waits until so many items of a run are done.
-    async fn until_written(&self, run: &str, lines: usize, log: &str) -> Result<()> {
+    async fn until_written(&self, roles: &[&RoleProcess], run: &str, lines: usize) -> Result<()> {
         let results = self.path(run).join("results.jsonl");
         let begun = Instant::now();
         while written(&results) < lines {
-            ensure!(
-                begun.elapsed() < TIMEOUT,
-                "{}",
-                String::from_utf8_lossy(&self.read(log)?)
-            );
+            roles.iter().try_for_each(|role| role.check())?;
+            ensure!(begun.elapsed() < TIMEOUT, "{run} has too few lines");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())

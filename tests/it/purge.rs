@@ -90,6 +90,7 @@ impl StoreFixture {
                 .multipart(Form::new().part("image", image));
             match asking.send().await {
                 Ok(response) if response.status() == 202 => return Ok(serving),
+                Err(_) if self.cluster.check().is_err() => self.cluster.check()?,
                 answer => ensure!(
                     began.elapsed() < PATIENCE,
                     "{answer:?}\n{}",

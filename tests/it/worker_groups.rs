@@ -59,6 +59,7 @@ impl Cluster {
         let began = Instant::now();
         loop {
             let answer = self.text(url).await;
+            self.processes.check()?;
             match &answer {
                 Ok(text) if is_so(text) => return answer,
                 _ if began.elapsed() < TIMEOUT => {

@@ -106,7 +106,13 @@ pub fn python(folder: &Path, packages: &[&str], purpose: &str) -> Result<PathBuf
     }
     if !packages.is_empty() {
         let mut pip = Command::new(folder.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+        // What is imported is compiled then; of most packages little is.
+        pip.args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]);
         run(pip.args(packages)).with_context(|| missing(&requirement, "pip did not get it"))?;
     }
     std::fs::write(done, wanted)?;

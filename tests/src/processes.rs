@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::services::Environment;
@@ -68,6 +68,8 @@ pub fn radialog(arguments: &[&str]) -> Result<Command> {
 pub struct ProcessCluster {
     environment: Environment,
     logs: TempDir,
+    /// Process ids and command lines of all roles so far.
+    started: Mutex<Vec<(u32, Vec<String>)>>,
 }
 
 impl ProcessCluster {
@@ -77,7 +79,11 @@ impl ProcessCluster {
     /// Where there is no folder for logs.
     pub fn new(environment: Environment) -> Result<Self> {
         let logs = tempfile::tempdir()?;
-        Ok(Self { environment, logs })
+        Ok(Self {
+            environment,
+            logs,
+            started: Mutex::default(),
+        })
     }
 
     /// Starts a role, e.g. `["worker", "findings"]`; it appends to the log of its subcommand.
@@ -86,7 +92,27 @@ impl ProcessCluster {
     /// As [`RoleProcess::start`].
     pub fn start(&self, arguments: &[&str]) -> Result<RoleProcess> {
         let log = self.logs.path().join(arguments[0]);
-        RoleProcess::start(&mut self.command(arguments)?, &log)
+        let role = RoleProcess::start(&mut self.command(arguments)?, &log)?;
+        let line = arguments.iter().map(|part| (*part).to_owned()).collect();
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.push((role.0.id(), line));
+        Ok(role)
+    }
+
+    /// Looks whether all roles are at work, so that nobody waits for one that is not. One that was killed or waited for is no
+    /// matter any more.
+    ///
+    /// # Errors
+    /// A role has ended by itself; with the log of its subcommand.
+    pub fn check(&self) -> Result<()> {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        for (process, line) in started.iter() {
+            if has_ended(*process) {
+                let (line, log) = (line.join(" "), self.log(&line[0]));
+                bail!("`radialog {line}` has ended by itself:\n{log}");
+            }
+        }
+        Ok(())
     }
 
     /// Runs a command of the program to its end.
@@ -109,8 +135,15 @@ impl ProcessCluster {
     }
 }
 
-/// A running role that is killed when it is dropped.
-pub struct RoleProcess(pub Child);
+/// Whether a process of ours has ended and nobody has waited for it.
+fn has_ended(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim_start().starts_with('Z'))
+}
+
+/// A running role that is killed when it is dropped, and its log.
+pub struct RoleProcess(pub Child, PathBuf);
 
 impl RoleProcess {
     /// Starts it with its output in `log`.
@@ -127,7 +160,19 @@ impl RoleProcess {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        Ok(Self(child))
+        Ok(Self(child, log.to_owned()))
+    }
+
+    /// Looks whether it is at work, so that nobody waits for it who need not.
+    ///
+    /// # Errors
+    /// It has ended by itself; with its log.
+    pub fn check(&self) -> Result<()> {
+        if has_ended(self.0.id()) {
+            let log = std::fs::read_to_string(&self.1).unwrap_or_default();
+            bail!("the role has ended by itself:\n{log}");
+        }
+        Ok(())
     }
 
     /// SIGKILL, as the kernel or a power cut would.

@@ -6,7 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use radialog_models::bundle::hashes::HashCache;
 use radialog_runtime::durable;
@@ -104,6 +104,7 @@ pub async fn fetch_bundle(
     };
     let manifest_key = key(MANIFEST_FILE)?;
     let content = objects.get(&manifest_key).await?;
+    let written = put_at(objects, &manifest_key).await;
     let manifest = Manifest::parse(&content).map_err(|error| FetchError::Manifest {
         key: manifest_key,
         reason: error.to_string(),
@@ -146,10 +147,23 @@ pub async fn fetch_bundle(
     let local = FetchError::local(&path);
     let replace = move || {
         durable::create_directory(path.parent().unwrap_or(&path))?;
-        durable::replace(&path, &content)
+        durable::replace(&path, &content)?;
+        // Gateways tell their clients when a bundle was written, and all of them tell the same.
+        File::options()
+            .write(true)
+            .open(&path)?
+            .set_modified(written)
     };
     blocking(replace).await.map_err(local)?;
     Ok(dir)
+}
+
+/// When the store was given an object; the year 1970 where it does not say.
+async fn put_at(objects: &dyn Objects, key: &ObjectKey) -> SystemTime {
+    let page = objects.list(key.as_str(), None, 1).await;
+    let entries = page.map_or_else(|_| Vec::new(), |page| page.entries);
+    let found = entries.into_iter().find(|entry| entry.key == *key);
+    found.map_or(UNIX_EPOCH, |entry| entry.modified)
 }
 
 async fn intact(file: &Path, entry: &FileEntry, hashes: &HashCache) -> bool {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use radialog_models::durable::NewDirectory;
@@ -14,6 +15,9 @@ macro_rules! files {
         [$(($name, include_bytes!(concat!("../../../workers/training/recipes/demo/bundle/", $name)))),+]
     };
 }
+
+/// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it.
+const TRAINED: Duration = Duration::from_secs(1_795_540_592);
 
 /// Names and contents. The manifest is the last one.
 const FILES: [(&str, &[u8]); 7] = files![
@@ -31,6 +35,7 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
     let (_, manifest) = FILES[FILES.len() - 1];
     let dir = cache.join(format!("demo-{}", ContentHash::of(manifest).short()));
     if dir.join(MANIFEST_FILE).is_file() {
+        date(&dir);
         return Ok(dir);
     }
     let write = || -> std::io::Result<()> {
@@ -38,6 +43,7 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
         FILES
             .iter()
             .try_for_each(|(name, content)| fs::write(pending.partial().join(name), content))?;
+        date(pending.partial());
         match pending.commit() {
             // Another process was faster; its bytes are the same.
             Err(_) if dir.join(MANIFEST_FILE).is_file() => Ok(()),
@@ -51,4 +57,43 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
         )
     })?;
     Ok(dir)
+}
+
+/// Gives the manifest in `dir` its time, where it has another one. A folder that cannot be written keeps what it has.
+fn date(dir: &Path) {
+    let (manifest, trained) = (dir.join(MANIFEST_FILE), UNIX_EPOCH + TRAINED);
+    let is_dated = |file: fs::Metadata| file.modified().is_ok_and(|time| time == trained);
+    if fs::metadata(&manifest).is_ok_and(is_dated) {
+        return;
+    }
+    let file = fs::File::options().write(true).open(manifest);
+    let dated = file.and_then(|file| file.set_modified(trained));
+    if let Err(error) = dated {
+        tracing::debug!(%error, "the demo bundle keeps the time at which it was unpacked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use radialog_models::bundle::{Bundle, HashCache};
+
+    use super::*;
+
+    #[test]
+    fn the_demo_bundle_is_as_old_as_its_training_however_it_was_unpacked() {
+        let cache = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let dir = unpack(cache.path()).unwrap();
+            let bundle = Bundle::open_with(&dir, &[], &HashCache::at(cache.path().join("hashes")));
+            let written = bundle.unwrap().written().unwrap();
+            assert_eq!(written, UNIX_EPOCH + TRAINED);
+            // As an earlier version has unpacked it.
+            let manifest = fs::File::options()
+                .write(true)
+                .open(dir.join(MANIFEST_FILE));
+            manifest.unwrap().set_modified(SystemTime::now()).unwrap();
+        }
+    }
 }

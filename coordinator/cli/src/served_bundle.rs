@@ -1,5 +1,7 @@
 //! Opened bundles as a gateway serves them: their names, adapters, licences and limits.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::anyhow;
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_coordinator::{ServedBundle, ServedBundles};
@@ -95,6 +97,7 @@ fn describe(bundle: &Bundle, group: Option<&QueueGroup>) -> anyhow::Result<Serve
             components: manifest.component_hashes(),
         },
         version: manifest.version.clone(),
+        created: bundle.written().map_or(0, seconds),
         license: manifest.license.clone(),
         random_weights: manifest.random_weights,
         adapters: language
@@ -103,4 +106,10 @@ fn describe(bundle: &Bundle, group: Option<&QueueGroup>) -> anyhow::Result<Serve
         tasks,
         group: group.cloned(),
     })
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

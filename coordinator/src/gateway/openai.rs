@@ -25,6 +25,7 @@ use super::create::{self, ChosenModel, ConversationDraft};
 use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
+use super::request_path::refuse_idempotency_key;
 use crate::{ALIAS, ServedBundle, ServedModel};
 
 pub(super) mod batches;
@@ -56,6 +57,11 @@ impl FromRequest<AppState> for CompletionRequest {
         if !is_json(&kind) {
             body::discard(request).await;
             return Err(unsupported(&kind, "application/json"));
+        }
+        let instead = "nothing is kept of an answer. POST /v1/responses takes one";
+        if let Err(refused) = refuse_idempotency_key(request.headers(), instead) {
+            body::discard(request).await;
+            return Err(refused);
         }
         let limit = app.config.body_limit();
         let ReadBody { content, memory } = body::read(request, app, limit).await?;
@@ -112,7 +118,7 @@ fn described(app: &AppState, model: &ServedModel, bundle: &ServedBundle) -> Mode
     Model {
         id: model.id.clone(),
         object: "model".to_owned(),
-        created: 0,
+        created: bundle.created,
         owned_by: ALIAS.to_owned(),
         bundle: bundle.hashes.name.clone(),
         version: bundle.version.clone(),
@@ -229,7 +235,12 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
     let stream_options = asked.stream_options.as_ref();
     let refusals = [
         ("n", asked.n.is_some_and(|n| n != 1), neutral),
-        ("tools", is_filled(&asked.tools), neutral),
+        (
+            "tools",
+            is_filled(&asked.tools),
+            "is not supported: the model calls none; leave it out (Open WebUI offers its own tools unless the model's parameter \
+             'Function Calling' is 'Legacy')",
+        ),
         ("functions", is_filled(&asked.functions), neutral),
         ("logprobs", asked.logprobs == Some(true), neutral),
         (

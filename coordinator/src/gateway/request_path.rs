@@ -2,6 +2,7 @@
 //! Names that cannot exist, do not exist, or are somebody else's get the same answer.
 
 use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::ConversationId;
@@ -119,6 +120,15 @@ impl FromRequestParts<AppState> for IdempotencyKey {
         })?;
         Ok(Self(Some(key.to_owned())))
     }
+}
+
+/// Refuses an idempotency key where nothing is remembered by it; `instead` says what to do.
+pub(super) fn refuse_idempotency_key(headers: &HeaderMap, instead: &str) -> ApiResult<()> {
+    if !headers.contains_key(IDEMPOTENCY_KEY) {
+        return Ok(());
+    }
+    let detail = format!("an Idempotency-Key is not taken here: {instead}");
+    Err(ApiError::new(ProblemCode::InvalidRequest, detail))
 }
 
 pub(super) async fn parameter(parts: &mut Parts, app: &AppState, name: &str) -> Option<String> {

@@ -425,7 +425,7 @@ pub struct Model {
     pub id: String,
     /// The kind of this object: `model`.
     pub object: String,
-    /// The time at which it was made, in seconds since 1970; 0 where it is not known.
+    /// The time at which its bundle was written, in seconds since 1970; 0 where it is not known.
     pub created: u64,
     /// The owner: `radialog`.
     pub owned_by: String,

@@ -83,6 +83,9 @@ pub enum BatchEndpoint {
     /// Chat completions.
     #[serde(rename = "/v1/chat/completions")]
     ChatCompletions,
+    /// Responses.
+    #[serde(rename = "/v1/responses")]
+    Responses,
 }
 
 impl BatchEndpoint {
@@ -90,6 +93,7 @@ impl BatchEndpoint {
     pub fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",
+            Self::Responses => "/v1/responses",
         }
     }
 }

@@ -64,7 +64,8 @@ impl BatchFixture {
         Ok(summary)
     }
 
-    /// Begins a run, and loses the machine when this many studies are done and results are in the store.
+    /// Begins a run, and loses the machine when this many studies are done and the session's record names results in the store:
+    /// a piece that it does not name yet is none.
     async fn lose_a_run_at(&self, mut options: RunOptions, done: u64) {
         let output = self.output(&options, IMPATIENT).await.unwrap();
         options.out = output.folder().to_owned();
@@ -74,11 +75,11 @@ impl BatchFixture {
             seen.wait_for(|progress| progress.done >= done)
                 .await
                 .unwrap();
-            while self.pieces().await.is_empty() {
+            while self.named_pieces().await.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        // On a slow disk all studies may be done before the first lines are stored: then it is lost before it publishes.
+        // On a slow disk all studies may be done before the first lines are named: then it is lost before it publishes.
         let lost = async {
             run.run(CancellationToken::new(), progress).await.unwrap();
             std::future::pending::<()>().await;

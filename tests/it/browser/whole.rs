@@ -13,7 +13,7 @@ use super::{answer, ask, assert_calm, begin, until_turn};
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The address that the program says it is at.
-async fn address(log: &Path) -> Result<String> {
+async fn address(serving: &RoleProcess, log: &Path) -> Result<String> {
     let begun = Instant::now();
     loop {
         let said = std::fs::read_to_string(log).unwrap_or_default();
@@ -22,6 +22,7 @@ async fn address(log: &Path) -> Result<String> {
         {
             return Ok(url.to_owned());
         }
+        serving.check()?;
         ensure!(
             begun.elapsed() < TIMEOUT,
             "`radialog serve` did not start: {said}"
@@ -36,8 +37,8 @@ async fn one_command_opens_a_page_that_reports_answers_corrects_and_remembers() 
     let log = folder.path().join("serve");
     let mut command =
         tokio::task::spawn_blocking(|| radialog(&["serve", "--listen", "127.0.0.1:0"])).await??;
-    let _serving = RoleProcess::start(command.current_dir(folder.path()), &log)?;
-    let url = address(&log).await?;
+    let serving = RoleProcess::start(command.current_dir(folder.path()), &log)?;
+    let url = address(&serving, &log).await?;
 
     let browser = Browser::open(Screen::DESKTOP).await?;
     browser.go(&url).await?;

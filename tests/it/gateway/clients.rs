@@ -1,5 +1,5 @@
-//! Programs that others wrote, against a running gateway: OpenAI's Python client, and schemathesis, which makes requests
-//! from the OpenAPI document. Both come from PyPI into a folder beside the build.
+//! Programs that others wrote, against a running gateway: OpenAI's Python client, LangChain's and LiteLLM's, what Open WebUI sends,
+//! and schemathesis, which makes requests from the OpenAPI document. They come from PyPI into a folder beside the build.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,8 +12,14 @@ use radialog_tests::install;
 
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, xray_path};
 
-/// What is installed. Bounded, so that a new major version does not change the tests by itself.
-const PACKAGES: [&str; 2] = ["openai>=2,<3", "schemathesis>=4,<5"];
+/// What is installed. Bounded, so that a new version does not change the tests by itself: what LangChain and LiteLLM send by
+/// default changes with each.
+const PACKAGES: [&str; 4] = [
+    "openai>=2,<3",
+    "schemathesis>=4,<5",
+    "langchain-openai==1.7.4",
+    "litellm==1.110.2",
+];
 
 const OPENAI: &str = r#"
 import base64, sys, openai
@@ -77,6 +83,9 @@ assert client.files.delete(file.id).deleted
 "#;
 
 const RESPONSES: &str = include_str!("responses_client.py");
+const LANGCHAIN: &str = include_str!("langchain_client.py");
+const LITELLM: &str = include_str!("litellm_client.py");
+const OPEN_WEBUI: &str = include_str!("open_webui_client.py");
 
 /// The pause between two words of an answer that is long enough to be left or cancelled.
 const WORD_PAUSE: Duration = Duration::from_millis(10);
@@ -108,6 +117,78 @@ async fn beside(mut command: Command) -> Result<std::process::Output> {
 
 async fn installed() -> Result<PathBuf> {
     tokio::task::spawn_blocking(python).await?
+}
+
+/// What a program prints that asks a gateway for the report of an image and more; it must not fail, and each of these lines must be
+/// there.
+async fn says(program: &str, lines: &[&str]) -> Result<()> {
+    let bin = installed().await?;
+    let fixture = GatewayFixture::start().await?;
+    let mut command = Command::new(bin.join("python"));
+    command
+        .args(["-c", program, &fixture.gateway.url])
+        .arg(xray_path());
+    for variable in [
+        "OPENAI_BASE_URL",
+        "OPENAI_API_BASE",
+        "LANGSMITH_TRACING",
+        "LANGCHAIN_TRACING_V2",
+    ] {
+        command.env_remove(variable);
+    }
+    let output = beside(command).await?;
+    let text = text(&output);
+    ensure!(output.status.success(), "{text}");
+    for line in lines {
+        ensure!(text.contains(line), "no '{line}' in: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn langchain_invokes_streams_and_batches_and_is_refused_by_the_fields_name() -> Result<()> {
+    let lines = [
+        "report: The lungs are clear. No pleural effusion.",
+        "answer: You asked: Is there edema?",
+        "own form: You asked: Is there edema?",
+        "streamed: The lungs are clear. No pleural effusion.",
+        "batch: ['You asked: Is there edema?', 'You asked: Is the heart large?']",
+        "asynchronous: You asked: Is there edema?",
+        "agent: You asked: Is there edema?",
+        "response: The lungs are clear. No pleural effusion.",
+        "refused: json_schema",
+        "refused: json_mode",
+        "refused: function_calling",
+        "refused: tools",
+        "refused: penalty",
+    ];
+    says(LANGCHAIN, &lines).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn litellm_completes_and_streams_by_both_of_its_providers() -> Result<()> {
+    let lines = [
+        "openai report: The lungs are clear. No pleural effusion.",
+        "openai answer: You asked: Is there edema?",
+        "openai: refused",
+        "custom_openai report: The lungs are clear. No pleural effusion.",
+        "custom_openai answer: You asked: Is there edema?",
+        "custom_openai: refused",
+    ];
+    says(LITELLM, &lines).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_open_webui_sends_is_answered_and_its_tools_are_refused_with_what_to_do() -> Result<()>
+{
+    let lines = [
+        "report: The lungs are clear. No pleural effusion.",
+        "answer: You asked: Is there edema?",
+        "together: You asked: Is there edema?",
+        "tasks: done",
+        "Function Calling",
+    ];
+    says(OPEN_WEBUI, &lines).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

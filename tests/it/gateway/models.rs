@@ -22,6 +22,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::fixture::{RunningGateway, data_uri};
 
 const COMPLETIONS: &str = "/v1/chat/completions";
+/// When the bundles were written.
+const CREATED: u64 = 1_790_000_000;
 
 /// Workers of both bundles, and the gateway before them.
 pub(crate) struct TwoBundles {
@@ -73,6 +75,7 @@ impl TwoBundles {
                 components: manifest.component_hashes(),
             };
             served.push(ServedBundle {
+                created: CREATED,
                 adapters: adapters
                     .iter()
                     .map(|name| name.parse())
@@ -150,6 +153,7 @@ async fn a_model_is_answered_by_its_own_bundle_and_adapter_and_by_nobody_else() 
     assert_eq!(models[2]["adapter"], "ins");
     assert_eq!(models[2]["bundle"], "one");
     assert!(models.iter().all(|model| model["random_weights"] == true));
+    assert!(models.iter().all(|model| model["created"] == CREATED));
     assert!(
         models[3]["license"]
             .as_str()

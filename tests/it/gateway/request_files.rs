@@ -77,6 +77,36 @@ async fn a_form_has_no_more_around_its_fields_than_it_may() -> Result<()> {
     Ok(())
 }
 
+/// A header that would be ignored is refused, with a body that was not read.
+#[tokio::test]
+async fn an_idempotency_key_is_refused_where_nothing_is_remembered_by_it() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let large = Part::bytes(vec![b'x'; 16 << 20]).file_name("x");
+    let form = Form::new().text("purpose", "batch").part("file", large);
+    let body = serde_json::json!({"model": "fake", "messages": [{"role": "user", "content": "x"}]});
+    let completion = gateway.ask(Method::POST, "/v1/chat/completions");
+    for (request, instead) in [
+        (
+            gateway.ask(Method::POST, FILES).multipart(form),
+            "delete what is there twice",
+        ),
+        (completion.json(&body), "/v1/responses"),
+    ] {
+        let response = request.header("idempotency-key", "one").send().await?;
+        let (status, error) = error_of(response).await?;
+        assert_eq!((status, &error["code"]), (400, &"invalid_request".into()));
+        let message = error["message"].to_string();
+        ensure!(
+            message.contains("Idempotency-Key") && message.contains(instead),
+            "{message}"
+        );
+    }
+    let list = gateway.view(FILES).await?;
+    assert_eq!(list["data"], serde_json::json!([]));
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_upload_that_stands_still_ends_wherever_it_stands() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |config| {

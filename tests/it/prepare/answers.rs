@@ -240,12 +240,12 @@ async fn answers_of_a_killed_run_over_real_services_are_those_of_this_process() 
         command.current_dir(fixture.path("")).envs(keys);
         Ok(command)
     };
-    let worker = ["worker", "language", "--bundle", "bundle"];
-    let _worker = RoleProcess::start(&mut command(&worker)?, &fixture.path("worker.log"))?;
+    let arguments = ["worker", "language", "--bundle", "bundle"];
+    let worker = RoleProcess::start(&mut command(&arguments)?, &fixture.path("worker.log"))?;
     let there = [&["prepare"], &task[..], &["--tasks", "there"], &DATA[..]].concat();
     let mut first = RoleProcess::start(&mut command(&there)?, &fixture.path("log"))?;
     fixture
-        .until_written("there/instruct_large_RQA.json.run", 1, "log")
+        .until_written(&[&worker, &first], "there/instruct_large_RQA.json.run", 1)
         .await?;
     first.kill();
     let mut second = command(&there)?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{fmt, fs};
 
 use candle_core::{DType, Device};
@@ -119,6 +120,12 @@ impl Bundle {
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// When the bundle's manifest was written, which is what makes a directory a bundle; none where the file system does not say.
+    pub fn written(&self) -> Option<SystemTime> {
+        let manifest = fs::metadata(self.dir.join(MANIFEST_FILE));
+        manifest.and_then(|file| file.modified()).ok()
     }
 
     /// The bundle's directory.

@@ -21,7 +21,7 @@ use crate::gateway::body::{self, content_length, media_type, unsupported, utf8};
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
 use crate::gateway::download::download;
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::request_path::parameter;
+use crate::gateway::request_path::{parameter, refuse_idempotency_key};
 use crate::request_store::files::{self, FileHead, LIFETIME, PART};
 use crate::request_store::{is_name, new_name, now, owner_folder};
 
@@ -293,6 +293,11 @@ impl FromRequest<AppState> for FileForm {
         if kind != FORM {
             body::discard(request).await;
             return Err(unsupported(&kind, FORM));
+        }
+        let instead = "every upload is a file of its own. GET /v1/files lists them; delete what is there twice";
+        if let Err(refused) = refuse_idempotency_key(request.headers(), instead) {
+            body::discard(request).await;
+            return Err(refused);
         }
         if content_length(request.headers()).is_some_and(|length| length > LARGEST_FORM) {
             body::discard(request).await;

@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::responses::{DeletedResponse, ModelResponse};
-use radialog_schemas::{Generation, TurnEvent};
+use radialog_schemas::{ConversationId, Generation, TurnEvent};
 use tokio::time::{Duration, timeout};
 
 use self::following::Following;
 use self::history::History;
 use self::lookup::{OwnResponse, TURN};
-use self::request::{AskedResponse, ResponseBody};
+use self::request::ResponseBody;
 use self::retrieval::Retrieval;
 use super::completion::EphemeralConversation;
 use super::{LIFETIME_SECONDS, begin, unlisted_owner};
@@ -40,6 +40,7 @@ mod steps;
 mod stream;
 mod view;
 
+pub(super) use self::request::AskedResponse;
 pub(in crate::gateway) use input_items::list as input_items;
 
 /// How long a cancellation waits for the worker that writes the answer to see it.
@@ -63,17 +64,41 @@ pub(in crate::gateway) async fn create(
     };
     let (snapshot, ephemeral) = match known(&app, &caller, key.as_deref(), &asked).await? {
         Some(known) => (known, None),
-        None => begin_response(&app, &caller, key.as_deref(), asked, memory).await?,
+        None => {
+            let history = match &asked.request.previous_response_id {
+                Some(previous) => History::of(&app, &caller, previous).await?,
+                None => History::default(),
+            };
+            let known_id = |key: &str| create::known_id(KIND, &caller, key);
+            let id = key.as_deref().map_or_else(create::new_id, known_id);
+            begin_response(&app, (&*caller.owner, id), history, asked, memory).await?
+        }
     };
     let Some(open) = open else {
         return Ok(Json(view::response(&app, &snapshot).await?).into_response());
     };
-    let following = Following::open(&app, snapshot, ephemeral, open).await?;
+    let following = Following::open(&app, snapshot, ephemeral, Some(open)).await?;
     if is_stream {
         Ok(stream::answer(following, store, None))
     } else {
-        Ok(Json(following.whole(store).await?).into_response())
+        Ok(Json(following.whole(store, || {}).await?).into_response())
     }
+}
+
+/// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_event` is
+/// called with each of its events.
+pub(super) async fn answer_line(
+    app: &AppState,
+    (owner, id): (&str, ConversationId),
+    asked: AskedResponse,
+    memory: HeldMemory,
+    on_event: impl Fn(),
+) -> ApiResult<ModelResponse> {
+    let store = asked.store;
+    let begun = begin_response(app, (owner, id), History::default(), asked, memory);
+    let (snapshot, ephemeral) = begun.await?;
+    let following = Following::open(app, snapshot, ephemeral, None).await?;
+    following.whole(store, on_event).await
 }
 
 /// Finds the response that the same request has made before, where what it went on from is gone since, so that it cannot
@@ -109,8 +134,8 @@ const KIND: &str = "response";
 
 async fn begin_response(
     app: &AppState,
-    caller: &Caller,
-    key: Option<&str>,
+    (owner, id): (&str, ConversationId),
+    mut history: History,
     asked: AskedResponse,
     memory: HeldMemory,
 ) -> ApiResult<(ConversationSnapshot, Option<EphemeralConversation>)> {
@@ -126,12 +151,7 @@ async fn begin_response(
         }
         None => None,
     };
-    let mut history = match &asked.request.previous_response_id {
-        Some(previous) => History::of(app, caller, previous).await?,
-        None => History::default(),
-    };
     history.go_on(app, asked.dialog.opening, &asked.dialog.ask, image)?;
-    let id = key.map_or_else(create::new_id, |key| create::known_id(KIND, caller, key));
     let ephemeral = (!asked.store).then(|| EphemeralConversation {
         app: app.clone(),
         id: id.clone(),
@@ -139,8 +159,8 @@ async fn begin_response(
     let draft = ConversationDraft {
         id,
         owner: match asked.store {
-            true => lookup::owner(caller),
-            false => unlisted_owner(&caller.owner),
+            true => lookup::owner(owner),
+            false => unlisted_owner(owner),
         },
         model,
         image: history.image,
@@ -173,7 +193,7 @@ pub(in crate::gateway) async fn get(
     if let Some(number) = retrieval.starting_after {
         stream::require_step(&app, &snapshot, number).await?;
     }
-    let following = Following::open(&app, snapshot, None, open).await?;
+    let following = Following::open(&app, snapshot, None, Some(open)).await?;
     Ok(stream::answer(following, true, retrieval.starting_after))
 }
 

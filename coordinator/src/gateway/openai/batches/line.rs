@@ -1,4 +1,4 @@
-//! Answering one line of a batch, as `POST /v1/chat/completions` would.
+//! Answering one line of a batch, as `POST /v1/chat/completions` or `POST /v1/responses` would.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::gateway::body;
 use crate::gateway::body_memory::HeldMemory;
 use crate::gateway::config::COPIES;
 use crate::gateway::openai::completion::{self, CompletionHead, EphemeralConversation};
-use crate::gateway::openai::errors;
-use crate::gateway::openai::{draft, parse};
+use crate::gateway::openai::responses::{self, AskedResponse};
+use crate::gateway::openai::{draft, errors, parse};
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::request_path::ID_LENGTH;
 
@@ -30,6 +30,12 @@ pub(super) struct AnsweredLine {
     pub(super) is_answer: bool,
     /// With its line end.
     pub(super) text: Vec<u8>,
+}
+
+/// What a line asks for.
+enum AskedLine {
+    Completion(Box<ChatCompletionRequest>),
+    Response(Box<AskedResponse>),
 }
 
 /// The batch that a line is of.
@@ -77,7 +83,8 @@ impl LineContext<'_> {
             let bytes = line.size() as u64 * COPIES;
             let memory = HeldMemory::wait(&self.app.bodies, bytes).await;
             let (content, endpoint) = (line.content.clone(), self.endpoint);
-            let read = body::beside(move || Ok(read(content.as_deref(), endpoint)));
+            let most = self.app.config.max_opening_chars;
+            let read = body::beside(move || Ok(read(content.as_deref(), endpoint, most)));
             let (custom_id, asked) = match read.await {
                 Ok(read) => read,
                 Err(error) => return (String::new(), Err(error)),
@@ -102,17 +109,25 @@ impl LineContext<'_> {
     async fn try_complete(
         &self,
         id: &ConversationId,
-        asked: ChatCompletionRequest,
+        asked: AskedLine,
         memory: HeldMemory,
     ) -> ApiResult<(u16, Value)> {
+        let count = || {
+            self.events.fetch_add(1, Ordering::Relaxed);
+        };
+        let asked = match asked {
+            AskedLine::Completion(asked) => *asked,
+            AskedLine::Response(asked) => {
+                let place = (self.owner, id.clone());
+                let answered = responses::answer_line(self.app, place, *asked, memory, count);
+                return Ok((200, value(&answered.await?)));
+            }
+        };
         let head = CompletionHead::of(id, asked.model.clone());
         let draft = draft(self.app, self.owner, id.clone(), asked).await?;
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
         drop(memory);
         let mut reader = conversation.follow(self.app).await?;
-        let count = || {
-            self.events.fetch_add(1, Ordering::Relaxed);
-        };
         Ok(match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
@@ -130,21 +145,29 @@ impl LineContext<'_> {
 fn read(
     content: Option<&[u8]>,
     endpoint: BatchEndpoint,
-) -> (String, ApiResult<ChatCompletionRequest>) {
+    max_chars: u64,
+) -> (String, ApiResult<AskedLine>) {
     let line = match input::parse(content, endpoint) {
         Ok(line) => line,
         Err(error) => return (input::custom_id(content), Err(error)),
     };
     let body = serde_json::to_vec(&line.body).unwrap_or_default();
     drop(line.body);
-    let asked = parse(&body).and_then(|asked| match asked.stream {
-        Some(true) => {
-            let detail = "'stream' is not for batches; leave it out";
-            Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("stream"))
-        }
-        _ => Ok(asked),
-    });
+    let asked = match endpoint {
+        BatchEndpoint::ChatCompletions => completion_request(&body),
+        BatchEndpoint::Responses => AskedResponse::of_line(&body, max_chars)
+            .map(|asked| AskedLine::Response(Box::new(asked))),
+    };
     (line.custom_id, asked)
+}
+
+fn completion_request(body: &[u8]) -> ApiResult<AskedLine> {
+    let asked = parse(body)?;
+    if asked.stream == Some(true) {
+        let detail = "'stream' is not for batches; leave it out";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("stream"));
+    }
+    Ok(AskedLine::Completion(Box::new(asked)))
 }
 
 /// Says of a line that the batch's time was over before it was answered.

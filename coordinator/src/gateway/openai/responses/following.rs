@@ -19,7 +19,8 @@ pub(super) struct Following {
     pub(super) reader: TurnFollower,
     /// Removes the conversation when nobody follows it any more, where the response is not kept.
     _ephemeral: Option<EphemeralConversation>,
-    _open: OpenStream,
+    /// The client's place among its open streams; a batch has none.
+    _open: Option<OpenStream>,
 }
 
 impl Following {
@@ -28,7 +29,7 @@ impl Following {
         app: &AppState,
         snapshot: ConversationSnapshot,
         ephemeral: Option<EphemeralConversation>,
-        open: OpenStream,
+        open: Option<OpenStream>,
     ) -> ApiResult<Self> {
         let reader = TurnFollower::open(app, &snapshot.conversation.id, TURN, 0).await?;
         Ok(Self {
@@ -39,11 +40,16 @@ impl Following {
         })
     }
 
-    /// Waits for the end.
-    pub(super) async fn whole(mut self, store: bool) -> ApiResult<ModelResponse> {
+    /// Waits for the end; `on_event` is called with each event.
+    pub(super) async fn whole(
+        mut self,
+        store: bool,
+        on_event: impl Fn(),
+    ) -> ApiResult<ModelResponse> {
         let mut steps = Steps::of(&self.snapshot, store)?;
         while let Some(update) = self.reader.next().await {
             if let TurnUpdate::Event(_, event) = update {
+                on_event();
                 let is_end = matches!(event, TurnEvent::Ended(_));
                 steps.take(event);
                 if is_end {

@@ -20,8 +20,8 @@ pub(super) const TURN: u32 = 1;
 pub(in crate::gateway) struct OwnResponse(pub(super) ConversationSnapshot);
 
 /// The owner of responses that are kept. No key can have this name: they are no conversations of the key's own list.
-pub(super) fn owner(caller: &Caller) -> String {
-    format!("{} (responses)", caller.owner)
+pub(super) fn owner(key: &str) -> String {
+    format!("{key} (responses)")
 }
 
 /// The name of a response.
@@ -47,7 +47,7 @@ pub(super) async fn own(
     let id = ConversationId(id.to_owned());
     let snapshot = app.backends.conversations.snapshot(&id).await?;
     snapshot
-        .filter(|snapshot| snapshot.conversation.owner == owner(caller))
+        .filter(|snapshot| snapshot.conversation.owner == owner(&caller.owner))
         .ok_or_else(no_response)
 }
 

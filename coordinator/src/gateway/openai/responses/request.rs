@@ -33,7 +33,7 @@ pub(in crate::gateway) struct ResponseBody(pub(super) AskedResponse, pub(super) 
 
 /// A request that can be done.
 #[derive(Debug)]
-pub(super) struct AskedResponse {
+pub(in crate::gateway::openai) struct AskedResponse {
     pub(super) request: ResponseRequest,
     pub(super) options: TurnOptions,
     pub(super) dialog: ParsedMessages,
@@ -62,6 +62,27 @@ impl FromRequest<AppState> for ResponseBody {
 }
 
 impl AskedResponse {
+    /// Parses what a line of a batch asks for. What needs a client that reads along or asks again is refused.
+    pub(in crate::gateway::openai) fn of_line(content: &[u8], max_chars: u64) -> ApiResult<Self> {
+        let asked: NewResponse = body::parse(content)?;
+        let refusals = [
+            ("stream", asked.stream == Some(true), "leave it out"),
+            ("background", asked.background == Some(true), "leave it out"),
+            (
+                "previous_response_id",
+                asked.previous_response_id.is_some(),
+                "send what was said before in 'input'",
+            ),
+        ];
+        match refusals.into_iter().find(|(_, is_asked, _)| *is_asked) {
+            Some((param, _, instead)) => {
+                let detail = format!("'{param}' is not for batches; {instead}");
+                Err(invalid(param, detail))
+            }
+            None => Self::new(asked, max_chars),
+        }
+    }
+
     /// Checks the request, whose words have at most `max_chars` characters together.
     fn new(mut asked: NewResponse, max_chars: u64) -> ApiResult<Self> {
         check(&asked)?;

@@ -1,0 +1,136 @@
+//! Batches of responses: each line is answered as `POST /v1/responses` would, and kept where that would keep it.
+
+use anyhow::{Context, Result};
+use radialog_schemas::Ask;
+use serde_json::{Value, json};
+
+use super::fake_language_worker::{BLOCKS, answer};
+use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, xray};
+use super::limits::eventually;
+use super::request_batches::{answered, ended, jsonl, lines_of, uploaded};
+
+const ENDPOINT: &str = "/v1/responses";
+
+fn line(custom_id: &str, body: &Value) -> Value {
+    json!({"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body})
+}
+
+fn question(text: &str) -> Value {
+    json!({"model": "fake", "input": text})
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut request = question("x");
+    request[field] = value;
+    request
+}
+
+async fn begin(gateway: &RunningGateway, lines: &[Value]) -> Result<String> {
+    let file = uploaded(gateway, jsonl(lines)).await?;
+    let asked = json!({"input_file_id": file, "endpoint": ENDPOINT, "completion_window": "24h"});
+    let batch = gateway.post("/v1/batches", &asked).await?;
+    let batch: Value = batch.error_for_status()?.json().await?;
+    assert_eq!(batch["endpoint"], ENDPOINT);
+    let id = batch["id"].as_str().context("no id")?;
+    Ok(format!("/v1/batches/{id}"))
+}
+
+/// The bodies of a file's lines with their callers' names.
+async fn bodies(gateway: &RunningGateway, file: &Value) -> Result<Vec<(String, Value)>> {
+    let lines = lines_of(gateway, file).await?;
+    let named = lines.into_iter().map(|mut line| {
+        let name = line["custom_id"].as_str().unwrap_or_default().to_owned();
+        (name, line["response"]["body"].take())
+    });
+    Ok(named.collect())
+}
+
+fn words(response: &Value) -> &Value {
+    &response["output"][0]["content"][0]["text"]
+}
+
+#[tokio::test]
+async fn a_batch_of_responses_is_answered_and_keeps_what_is_to_be_kept() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let image = json!({"type": "input_image", "detail": "auto", "image_url": data_uri(&xray())});
+    let report = json!({"model": "fake", "input": [{"role": "user", "content": [image]}], "metadata": {"ward": "7"}});
+    let lines = [
+        line("kept", &question("Is there edema?")),
+        line("report", &report),
+        line("not kept", &with("store", json!(false))),
+        line("stream", &with("stream", json!(true))),
+        line("background", &with("background", json!(true))),
+        line(
+            "previous_response_id",
+            &with("previous_response_id", json!("resp_0")),
+        ),
+        line("instructions", &with("instructions", json!("Be brief."))),
+    ];
+    let path = begin(gateway, &lines).await?;
+    let view = ended(gateway, &path, "completed").await?;
+    let counts = json!({"total": 7, "completed": 3, "failed": 4});
+    assert_eq!(view["request_counts"], counts, "{view}");
+
+    let answers = bodies(gateway, &view["output_file_id"]).await?;
+    let said: Vec<(&str, &Value)> = answers
+        .iter()
+        .map(|(name, response)| (name.as_str(), words(response)))
+        .collect();
+    let expected = [
+        ("kept", json!(answered("Is there edema?"))),
+        ("report", json!(answer(&Ask::Report))),
+        ("not kept", json!(answered("x"))),
+    ];
+    assert_eq!(said, expected.each_ref().map(|(name, text)| (*name, text)));
+    for (name, response) in &answers {
+        assert_eq!(response["status"], "completed", "{response}");
+        let id = response["id"].as_str().context("no id")?;
+        let found = gateway.get(&format!("{ENDPOINT}/{id}")).await?;
+        if name == "not kept" {
+            assert_eq!(found.status(), 404);
+            continue;
+        }
+        assert_eq!(&found.json::<Value>().await?, response);
+        // What is kept can be gone on from.
+        let next = json!({"model": "fake", "input": "More?", "previous_response_id": id});
+        let next: Value = gateway.post(ENDPOINT, &next).await?.json().await?;
+        assert_eq!(words(&next), &json!(answered("More?")), "{next}");
+    }
+    assert_eq!(answers[1].1["metadata"], json!({"ward": "7"}));
+
+    for (name, body) in bodies(gateway, &view["error_file_id"]).await? {
+        assert_eq!(body["error"]["param"], name, "{body}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_gateway_goes_on_with_the_responses_that_one_has_begun() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let lines = [
+        line("first", &question("One?")),
+        line("blocked", &question(&format!("This {BLOCKS}."))),
+        line("last", &question("Three?")),
+    ];
+    let path = begin(&fixture.gateway, &lines).await?;
+    eventually(|| async { Ok(fixture.language_worker.blocked() > 0) }).await?;
+    let GatewayFixture {
+        backends,
+        gateway,
+        language_worker,
+        ..
+    } = fixture;
+    gateway.stop().await?;
+    let other = RunningGateway::start(&backends, |_| {}).await?;
+    language_worker.unblock();
+    let view = ended(&other, &path, "completed").await?;
+    let answers = bodies(&other, &view["output_file_id"]).await?;
+    let names: Vec<&str> = answers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["first", "blocked", "last"]);
+    for (_, response) in &answers {
+        let id = response["id"].as_str().context("no id")?;
+        assert_eq!(&other.view(&format!("{ENDPOINT}/{id}")).await?, response);
+    }
+    Ok(())
+}
