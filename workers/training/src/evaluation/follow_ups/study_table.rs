@@ -48,11 +48,11 @@ pub(super) struct StudyTable<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     /// A study's that has its id.
-    ById,
+    OwnId,
     /// That of the one study whose name or image ends as its id.
-    ByEnd(IdDigest),
+    EndOfId(IdDigest),
     /// Nobody can say: several studies' names or images end so.
-    BySeveral,
+    Several,
 }
 
 impl<T> StudyTable<T> {
@@ -128,13 +128,13 @@ impl<T> StudyTable<T> {
         let Some(RowPlace { line, id }) = self.place(record) else {
             return;
         };
-        let study = Taken::ByEnd(IdDigest::of(record.study.as_str()));
+        let study = Taken::EndOfId(IdDigest::of(record.study.as_str()));
         let taken = match (self.taken.get(&line), is_id(&id, record)) {
-            (_, true) => Taken::ById,
+            (_, true) => Taken::OwnId,
             (None, false) => study,
             (Some(before), false) if *before == study => study,
-            (Some(Taken::ById), false) => Taken::ById,
-            (Some(_), false) => Taken::BySeveral,
+            (Some(Taken::OwnId), false) => Taken::OwnId,
+            (Some(_), false) => Taken::Several,
         };
         self.taken.insert(line, taken);
     }
@@ -143,7 +143,7 @@ impl<T> StudyTable<T> {
     pub(super) fn is_of_another(&self, record: &StudyRecord) -> bool {
         self.place(record).is_some_and(|RowPlace { line, id }| {
             let taken = self.taken.get(&line);
-            let is_taken = matches!(taken, Some(Taken::ById | Taken::BySeveral));
+            let is_taken = matches!(taken, Some(Taken::OwnId | Taken::Several));
             is_taken && !is_id(&id, record)
         })
     }
