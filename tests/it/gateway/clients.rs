@@ -154,6 +154,7 @@ async fn langchain_invokes_streams_and_batches_and_is_refused_by_the_fields_name
         "streamed: The lungs are clear. No pleural effusion.",
         "batch: ['You asked: Is there edema?', 'You asked: Is the heart large?']",
         "asynchronous: You asked: Is there edema?",
+        "set by hand: You asked: Is there edema?",
         "agent: You asked: Is there edema?",
         "response: The lungs are clear. No pleural effusion.",
         "refused: json_schema",

@@ -73,8 +73,8 @@ async def beside():
 asyncio.run(beside())
 
 set_by_hand = client(temperature=0, max_tokens=50, top_p=1, seed=3, n=1, presence_penalty=0, frequency_penalty=0, logprobs=False,
-                     stop=["edema"])
-assert set_by_hand.invoke([question]).content.strip() == "You asked: Is there", set_by_hand.invoke([question])
+                     stop=["###"])
+print("set by hand:", set_by_hand.invoke([question]).content)
 # An agent without tools.
 print("agent:", model.bind_tools([]).invoke([question]).content)
 kept = client(use_responses_api=True).invoke([image])
