@@ -49,28 +49,48 @@ pub async fn begin(
 ) -> Result<CreateOutcome, BackendError> {
     let outcome = backends.conversations.create(conversation, turns).await?;
     if outcome != CreateOutcome::Mismatch {
-        if let (Some(own), Some(image)) = (&conversation.image, image) {
-            backends.objects.ensure(&own.image, &image.content).await?;
-            // Of the same components: only then is it what the stages would make.
-            let is_current =
-                |known: &&ChatImage| bundle.image(&known.image, &known.media_type) == **known;
-            if let Some(known) = image.known.as_ref().filter(is_current) {
-                copy_output(&*backends.objects, &known.embedding, &own.embedding).await?;
-                copy_output(&*backends.objects, &known.findings, &own.findings).await?;
+        let conversations = &backends.conversations;
+        // What is there counts, which an earlier try has made: another incarnation, other hashes of outputs, and maybe findings
+        // already.
+        let Some(mut known) = conversations.snapshot(&conversation.id).await? else {
+            // Deleted meanwhile.
+            return Ok(outcome);
+        };
+        if let (Some(own), Some(image)) = (&known.conversation.image, image) {
+            store_image(&*backends.objects, bundle, own, image).await?;
+            let now = conversations.snapshot(&conversation.id).await?;
+            if now.as_ref().and_then(|now| now.conversation.image.as_ref()) != Some(own) {
+                // Deleted meanwhile: what was stored since has no owner.
+                retention::remove_objects(backends, &conversation.id).await?;
+            }
+            match now {
+                Some(now) => known = now,
+                None => return Ok(outcome),
             }
         }
-        // What is there counts, which an earlier try has made: other hashes of outputs, and maybe findings already.
-        match backends.conversations.snapshot(&conversation.id).await? {
-            Some(known) => {
-                go_on(backends, Some(bundle), &known).await?;
-            }
-            // Deleted meanwhile: what was stored since has no owner.
-            None => {
-                retention::remove_objects(&*backends.objects, &conversation.id).await?;
-            }
-        }
+        go_on(backends, Some(bundle), &known).await?;
     }
     Ok(outcome)
+}
+
+/// Stores a conversation's image, and of its outputs what is known already.
+async fn store_image(
+    objects: &dyn Objects,
+    bundle: &BundleHashes,
+    own: &ChatImage,
+    image: &NewImage,
+) -> Result<(), ObjectError> {
+    objects.ensure(&own.image, &image.content).await?;
+    // Of the same components: only then is it what the stages would make.
+    let is_current = |image: &ChatImage| bundle.image(&image.image, &image.media_type) == *image;
+    if let Some(known) = &image.known
+        && is_current(known)
+        && is_current(own)
+    {
+        copy_output(objects, &known.embedding, &own.embedding).await?;
+        copy_output(objects, &known.findings, &own.findings).await?;
+    }
+    Ok(())
 }
 
 /// Copies a stage's output, so that the stage finds it done; what is not there as it was stored is left to the stage.

@@ -1,11 +1,13 @@
 //! What a conversation is: an image, turns that ask something about it, and the events by which a turn's answer comes.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AdapterName, ComparisonMark, ContentHash, Failure, Finding, FindingsReport, Generation,
-    ObjectKey, QueueGroup, ResponseRequest, SCHEMA_VERSION, ids::text_id,
+    ObjectKey, QueueGroup, ResponseRequest, SCHEMA_VERSION, Stage, ids::text_id, queues,
 };
 
 text_id! {
@@ -27,6 +29,13 @@ pub struct ChatTask {
     /// The group of queues that its bundle's workers take turns from; none is the queue without a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<QueueGroup>,
+    /// Nobody waits for the answer: the turn goes with the language stage's tasks, behind all turns that somebody waits for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub background: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl ChatTask {
@@ -38,7 +47,17 @@ impl ChatTask {
             turn,
             component: component.clone(),
             group: None,
+            background: false,
         }
+    }
+
+    /// The queue that it is published to.
+    pub fn queue(&self) -> Cow<'_, str> {
+        let queue = match self.background {
+            true => queues::work(Stage::Language),
+            false => queues::CHAT,
+        };
+        queues::in_group(queue, self.group.as_ref())
     }
 }
 
@@ -47,6 +66,7 @@ impl Conversation {
     pub fn task(&self, turn: u32) -> ChatTask {
         ChatTask {
             group: self.group.clone(),
+            background: self.background,
             ..ChatTask::new(&self.id, turn, &self.component)
         }
     }
@@ -86,6 +106,9 @@ pub struct Conversation {
     /// The request for a response that its only turn answers; none where it was begun otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseRequest>,
+    /// Nobody waits for its answers: they are written as an archive's reports are, behind all turns that somebody waits for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub background: bool,
 }
 
 /// The X-ray of a conversation and where its outputs go.

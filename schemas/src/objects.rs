@@ -36,10 +36,25 @@ impl ObjectKey {
         format!("{}{conversation}/", Self::CONVERSATIONS)
     }
 
-    /// An image file as it came with a conversation. What is computed from it belongs to the conversation, too.
-    pub fn conversation_image(conversation: &ConversationId, content: &ContentHash) -> Self {
+    /// An image file as it came with a conversation. What is computed from it belongs to the conversation, too. A name may come
+    /// again after its conversation was deleted; `incarnation` never does, so that what is removed of the one before is not the
+    /// new one's.
+    pub fn conversation_image(
+        conversation: &ConversationId,
+        incarnation: &str,
+        content: &ContentHash,
+    ) -> Self {
         let prefix = Self::conversation_prefix(conversation);
-        Self(format!("{prefix}images/{content}"))
+        Self(format!("{prefix}{incarnation}/images/{content}"))
+    }
+
+    /// The key as it would be in any incarnation of its conversation: what two requests for the same image have in common.
+    pub fn without_incarnation(&self) -> String {
+        let parts: Vec<&str> = self.0.split('/').collect();
+        match (parts.as_slice(), owner(&self.0)) {
+            ([folder, id, _, kind, name], Some(_)) => [*folder, id, kind, name].join("/"),
+            _ => self.0.clone(),
+        }
     }
 
     /// The sign that a conversation is there, for those who share the store and not the conversations: its time of change
@@ -334,7 +349,7 @@ mod tests {
     fn what_is_computed_from_a_conversations_image_belongs_to_the_conversation() {
         let hash = ContentHash::of(b"x");
         let (one, other) = (ConversationId::from("one"), ConversationId::from("other"));
-        let image = ObjectKey::conversation_image(&one, &hash);
+        let image = ObjectKey::conversation_image(&one, "a", &hash);
         let embedding = ObjectKey::embedding(&hash, &image);
         let findings = ObjectKey::findings(&hash, &image);
         let report = ObjectKey::report(&hash, &embedding, &findings, &Generation::default());
@@ -344,7 +359,13 @@ mod tests {
             let prefix = ObjectKey::conversation_prefix(&one);
             assert!(key.as_str().starts_with(&prefix), "{key}");
         }
-        assert_ne!(ObjectKey::conversation_image(&other, &hash), image);
+        assert_ne!(ObjectKey::conversation_image(&other, "a", &hash), image);
+        let again = ObjectKey::conversation_image(&one, "b", &hash);
+        assert_ne!(again, image);
+        assert_ne!(ObjectKey::embedding(&hash, &again), embedding);
+        assert_eq!(again.without_incarnation(), image.without_incarnation());
+        let of_a_run = ObjectKey::image(&hash);
+        assert_eq!(of_a_run.without_incarnation(), of_a_run.as_str());
         let of_a_run = ObjectKey::embedding(&hash, &ObjectKey::image(&hash));
         assert_eq!(of_a_run.conversation(), None);
     }
@@ -354,7 +375,7 @@ mod tests {
         let (hash, id) = (ContentHash::of(b"x"), ConversationId::from("one"));
         let image = ObjectKey::image(&hash);
         let keys = [
-            ObjectKey::conversation_image(&id, &hash),
+            ObjectKey::conversation_image(&id, "a", &hash),
             ObjectKey::text(&hash),
             ObjectKey::reference(&hash),
             ObjectKey::given(Stage::Findings, &hash),

@@ -131,6 +131,7 @@ impl ChatHarness {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
+            background: false,
         }
     }
 
@@ -199,7 +200,7 @@ impl ChatHarness {
         self.tasks
             .queue
             .publish(
-                queues::CHAT,
+                &task.queue(),
                 Message {
                     body,
                     attempt,

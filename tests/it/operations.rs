@@ -78,7 +78,9 @@ async fn until_depth(queue: &dyn Queue, name: &str, depth: u64) {
 async fn the_doctor_names_what_works_and_what_does_not() {
     let fixture = OperatorFixture::new().await;
     let healthy = fixture.says(&["doctor"]);
-    for what in ["broker", "objects", "state", "bundle", "device", "limits"] {
+    for what in [
+        "broker", "objects", "state", "batches", "bundle", "device", "limits",
+    ] {
         assert!(
             healthy
                 .lines()

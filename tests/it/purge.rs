@@ -137,7 +137,7 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
     let objects = fixture.objects()?;
     let conversations = adapters::redis_conversations_at(redis.url()).await;
     let day = Duration::from_secs(24 * 3600);
-    let image = |id: &str| ObjectKey::conversation_image(&id.into(), &ContentHash::of(b"x"));
+    let image = |id: &str| ObjectKey::conversation_image(&id.into(), "one", &ContentHash::of(b"x"));
     let correction = |id: &str| ObjectKey::correction(&id.into(), 1);
     for (id, days) in [("old", 40), ("named", 1), ("young", 1)] {
         let created = SystemTime::now() - days * day;
@@ -155,6 +155,7 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
+            background: false,
         };
         conversations.create(&conversation, &[]).await?;
         objects.put(&image(id), "image".into()).await?;

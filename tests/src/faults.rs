@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
 use radialog_schemas::{ContentHash, ObjectKey, QueueGroup, RunId, StudyId};
 use tokio::sync::watch;
+
+use crate::stepping::Gate;
 
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub struct FaultInjector {
     passes: watch::Sender<Option<u64>>,
     /// Transfers that have come to a held store.
     transfers: watch::Sender<u64>,
+    /// Where each call of the store waits, where somebody steps through them.
+    gate: OnceLock<Arc<Gate>>,
     state: RwLock<Arc<MemoryState>>,
 }
 
@@ -89,6 +93,11 @@ impl FaultInjector {
     /// Lets the transfers that wait go on.
     pub fn release_transfers(&self) {
         self.passes.send_replace(None);
+    }
+
+    /// Has every call of the store pass this gate.
+    pub fn step(&self, gate: &Arc<Gate>) {
+        drop(self.gate.set(gate.clone()));
     }
 
     /// Waits until this many transfers have come to the store since it holds them, those included that may pass.
@@ -205,7 +214,10 @@ struct FaultyObjects {
 }
 
 impl FaultyObjects {
-    fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
+    async fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
+        if let Some(gate) = self.faults.gate.get() {
+            gate.pass().await;
+        }
         match self.faults.refuses() {
             true => Err(ObjectError::Store {
                 key: key.to_owned(),
@@ -219,7 +231,7 @@ impl FaultyObjects {
 #[async_trait]
 impl Objects for FaultyObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        self.inner(key.as_str())?.put(key, content).await
+        self.inner(key.as_str()).await?.put(key, content).await
     }
 
     async fn put_file_if(
@@ -228,13 +240,13 @@ impl Objects for FaultyObjects {
         file: &Path,
         expected: Option<&Version>,
     ) -> Result<bool, ObjectError> {
-        let inner = self.inner(key.as_str())?;
+        let inner = self.inner(key.as_str()).await?;
         self.faults.pass().await;
         inner.put_file_if(key, file, expected).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        let inner = self.inner(key.as_str())?;
+        let inner = self.inner(key.as_str()).await?;
         self.faults.pass().await;
         inner.get(key).await
     }
@@ -245,7 +257,7 @@ impl Objects for FaultyObjects {
         content: Bytes,
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
-        let inner = self.inner(key.as_str())?;
+        let inner = self.inner(key.as_str()).await?;
         if self.faults.ignores_conditions.load(Ordering::Relaxed) {
             inner.put(key, content).await?;
             return inner
@@ -266,26 +278,29 @@ impl Objects for FaultyObjects {
     }
 
     async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
-        self.inner(key.as_str())?.get_versioned(key).await
+        self.inner(key.as_str()).await?.get_versioned(key).await
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        self.inner(key.as_str())?.put_output(key, content).await
+        self.inner(key.as_str())
+            .await?
+            .put_output(key, content)
+            .await
     }
 
     async fn get_output(
         &self,
         key: &ObjectKey,
     ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
-        self.inner(key.as_str())?.get_output(key).await
+        self.inner(key.as_str()).await?.get_output(key).await
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
-        self.inner(key.as_str())?.size(key).await
+        self.inner(key.as_str()).await?.size(key).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
-        self.inner(key.as_str())?.delete(key).await
+        self.inner(key.as_str()).await?.delete(key).await
     }
 
     async fn list(
@@ -294,7 +309,7 @@ impl Objects for FaultyObjects {
         after: Option<&ListCursor>,
         limit: usize,
     ) -> Result<ObjectPage, ObjectError> {
-        self.inner(prefix)?.list(prefix, after, limit).await
+        self.inner(prefix).await?.list(prefix, after, limit).await
     }
 }
 

@@ -13,5 +13,6 @@ pub mod processes;
 pub mod release;
 pub mod report_pairs;
 pub mod services;
+pub mod stepping;
 pub mod task_harness;
 pub mod torch_file;

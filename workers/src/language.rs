@@ -313,12 +313,13 @@ impl ChatWork for LanguageStage {
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
     ) -> Result<PreparedTurn<LanguageInput>, Failure> {
-        let window = self
-            .language
-            .model
-            .config()
-            .max_position_embeddings
-            .min(self.limits.cache_tokens);
+        let mut cache_tokens = self.limits.cache_tokens;
+        if turn.snapshot.conversation.background {
+            // What the engine keeps for turns that somebody waits for is not its.
+            cache_tokens = cache_tokens.saturating_sub(self.limits.chat.cache_tokens);
+        }
+        let config = self.language.model.config();
+        let window = config.max_position_embeddings.min(cache_tokens);
         let (request, stream, asked) = chat::request(&self.language, window, turn, objects).await?;
         Ok(PreparedTurn {
             input: LanguageInput {

@@ -10,6 +10,7 @@ use radialog_schemas::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
 use archive::{ArchiveRounds, KeptRounds};
+use background::{Background, BackgroundClient};
 use conversations::{ConversationClient, Conversations};
 use damage::IdleObjects;
 use faults::Faults;
@@ -23,6 +24,7 @@ pub(crate) use installation::Scale;
 pub(crate) use report::Report;
 
 mod archive;
+mod background;
 mod conversations;
 mod damage;
 mod dead_letters;
@@ -114,7 +116,7 @@ async fn run_with(
         .take(TALKED_ABOUT)
         .map(|image| image.content.clone())
         .collect();
-    let texts = undisturbed::texts(
+    let (texts, expected_work) = undisturbed::texts(
         &undisturbed,
         &talked_about,
         &bundle,
@@ -130,6 +132,9 @@ async fn run_with(
     let roles = folder("roles")?;
     let installation = Installation::prepare(services, &roles, options.scale.clone()).await?;
     let installation = Arc::new(installation);
+    let about = talked_about.first().cloned().unwrap_or_default();
+    let client =
+        || ConversationClient::new(installation.gateways(), journal.clone(), options.patience);
     let idle = Arc::new(IdleObjects::new(objects.clone(), journal.clone()));
     let run = Run {
         rounds: ArchiveRounds {
@@ -143,16 +148,18 @@ async fn run_with(
             patience: options.patience,
         },
         conversations: Conversations {
-            client: ConversationClient::new(
-                installation.gateways(),
-                journal.clone(),
-                options.patience,
-            )?,
+            client: client()?,
             journal: journal.clone(),
             images: talked_about,
             expected: texts,
             seed: options.seed,
             kept: tokio::sync::Mutex::default(),
+        },
+        background: Background {
+            client: BackgroundClient::new(client()?, journal.clone(), &about, &expected_work.model),
+            journal: journal.clone(),
+            expected: expected_work,
+            seed: options.seed,
         },
         faults: Faults {
             installation: installation.clone(),
@@ -197,6 +204,7 @@ struct Run {
     installation: Arc<Installation>,
     rounds: ArchiveRounds,
     conversations: Conversations,
+    background: Background,
     faults: Faults,
 }
 
@@ -236,6 +244,7 @@ impl Run {
     /// What must hold now that the work is done, with `objects` stored.
     async fn prove(&self, directory: &Path, objects: &[ObjectKey]) -> anyhow::Result<()> {
         self.conversations.delete_all().await;
+        self.background.delete_all().await;
         let purge = self.purge(directory).await?;
         let (journal, patience) = (&self.journal, self.options.patience);
         proof::nothing_is_left(&self.installation, journal, objects, purge, patience).await
@@ -259,10 +268,12 @@ impl Run {
         let people = futures::future::join_all(
             (0..self.options.people).map(|person| self.conversations.talk(person)),
         );
-        let (faults, objects, _, ()) = tokio::join!(
+        let (faults, objects, ..) = tokio::join!(
             self.faults.run(schedule, limit),
             self.rounds.run(kept),
             people,
+            self.background.respond(),
+            self.background.batches(),
             clock
         );
         faults?;
@@ -274,7 +285,8 @@ impl Run {
         let role = self.installation.role(installation::BATCH).await?;
         Ok(RoleSettings {
             name: "purge".to_owned(),
-            arguments: vec!["purge".to_owned()],
+            // Conversations have been deleted, and must be gone; batches of requests are only ever removed by their age.
+            arguments: ["purge", "--older-than", "0s"].map(str::to_owned).into(),
             environment: role.settings.environment.clone(),
             directory: directory.to_owned(),
             log: directory.join("purge.log"),

@@ -21,6 +21,8 @@ use crate::request_store;
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
+/// Objects of a conversation that is there: its image, what two stages make of it, and the lease.
+const OBJECTS: u64 = 4;
 /// Conversations looked up at a time.
 const AT_ONCE: usize = 100;
 
@@ -63,22 +65,40 @@ impl Belongings {
 /// # Errors
 /// When store or state do not answer; the call may be repeated.
 pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, BackendError> {
+    // As they were before it was deleted: one that is begun again under this name keeps its own.
+    let prefix = format!("{}{id}/", ObjectKey::CORRECTIONS);
+    let corrections = keys_below(&*backends.objects, &prefix).await?;
     let existed = backends.conversations.delete(id).await?;
-    let corrections = format!("{}{id}/", ObjectKey::CORRECTIONS);
-    delete_below(&*backends.objects, &corrections).await?;
-    remove_objects(&*backends.objects, id).await?;
+    for correction in &corrections {
+        backends.objects.delete(correction).await?;
+    }
+    remove_objects(backends, id).await?;
     Ok(existed)
 }
 
-/// Removes all objects that belong to a conversation, but for its corrections; returns their number.
+/// Removes all objects that belong to a conversation that is gone, but for its corrections; returns their number. Those of
+/// one that has begun under the same name stay.
 ///
 /// # Errors
-/// When the store does not answer; the call may be repeated.
-pub async fn remove_objects(
-    objects: &dyn Objects,
-    id: &ConversationId,
-) -> Result<u64, ObjectError> {
-    delete_below(objects, &ObjectKey::conversation_prefix(id)).await
+/// When store or state do not answer; the call may be repeated.
+pub async fn remove_objects(backends: &Backends, id: &ConversationId) -> Result<u64, BackendError> {
+    let objects = &*backends.objects;
+    let mut listed = keys_below(objects, &ObjectKey::conversation_prefix(id)).await?;
+    if listed.is_empty() {
+        return Ok(0);
+    }
+    // Looked at after the objects were: what one that has begun since stores has a name that is not in the list, and what
+    // is in it and not this one's is nobody's ever again.
+    if let Some(living) = backends.conversations.snapshot(id).await? {
+        let image = living.conversation.image;
+        let own = image.map(|image| [image.image, image.embedding, image.findings]);
+        let lease = ObjectKey::conversation_lease(id);
+        listed.retain(|key| *key != lease && !own.iter().flatten().any(|own| own == key));
+    }
+    for key in &listed {
+        objects.delete(key).await?;
+    }
+    Ok(listed.len() as u64)
 }
 
 /// Counts the objects that belong to a conversation, but for its corrections.
@@ -94,18 +114,15 @@ pub async fn count_objects(
     Ok(objects.list(&prefix, None, PAGE).await?.entries.len())
 }
 
-async fn delete_below(objects: &dyn Objects, prefix: &str) -> Result<u64, ObjectError> {
-    let mut deleted = 0;
-    let mut after = None;
+/// Keys of one conversation, of which it has few.
+async fn keys_below(objects: &dyn Objects, prefix: &str) -> Result<Vec<ObjectKey>, ObjectError> {
+    let (mut keys, mut after) = (Vec::new(), None);
     loop {
         let page = objects.list(prefix, after.as_ref(), PAGE).await?;
-        for entry in &page.entries {
-            objects.delete(&entry.key).await?;
-            deleted += 1;
-        }
+        keys.extend(page.entries.into_iter().map(|entry| entry.key));
         after = page.next;
         if after.is_none() {
-            return Ok(deleted);
+            return Ok(keys);
         }
     }
 }
@@ -118,7 +135,7 @@ async fn delete_below(objects: &dyn Objects, prefix: &str) -> Result<u64, Object
 pub async fn end_all(backends: &Backends) -> Result<(), BackendError> {
     for id in backends.conversations.begun_before(u64::MAX).await? {
         backends.conversations.delete(&id).await?;
-        remove_objects(&*backends.objects, &id).await?;
+        remove_objects(backends, &id).await?;
     }
     Ok(())
 }
@@ -208,6 +225,11 @@ async fn sweep_some(
             let lease = ObjectKey::conversation_lease(id);
             backends.objects.put(&lease, Default::default()).await?;
         }
+        if exists && group.objects > OBJECTS && !dry_run {
+            // A deletion that came to no end, before this one began under its name, has left some.
+            let removed = remove_objects(backends, id).await?;
+            metrics().retention_removed.inc_by(removed);
+        }
         if exists || age < grace {
             continue;
         }
@@ -215,7 +237,7 @@ async fn sweep_some(
         unowned.objects += group.objects;
         unowned.bytes += group.bytes;
         if !dry_run {
-            let removed = remove_objects(&*backends.objects, id).await?;
+            let removed = remove_objects(backends, id).await?;
             metrics().retention_removed.inc_by(removed);
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct ConversationDraft {
     pub(super) opening: Vec<Exchange>,
     /// The request for a response that it answers.
     pub(super) response: Option<ResponseRequest>,
+    /// Nobody waits for it, so that it takes no place among the turns that wait.
+    pub(super) background: bool,
     pub(super) turns: Vec<TurnRequest>,
 }
 
@@ -131,6 +133,7 @@ pub(super) async fn create(
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
+        background: false,
         turns,
     };
     let snapshot = begin(&app, draft).await?;
@@ -176,8 +179,10 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
     let conversations = &app.backends.conversations;
     // A look only: what is there already makes no new work. What counts is decided when it is created.
     let places = match conversations.snapshot(&draft.id).await? {
-        None => Some(QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?),
-        Some(_) => None,
+        None if !draft.background => {
+            Some(QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?)
+        }
+        _ => None,
     };
     let ConversationDraft {
         id,
@@ -189,13 +194,18 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         lifetime_seconds,
         opening,
         response,
+        background,
         turns,
     } = draft;
     let brought = image.as_ref().map(|checked| NewImage {
         content: checked.content.clone(),
         known: known_image,
     });
-    let image = image.map(|checked| bundle.hashes.image(&checked.key(&id), checked.media_type));
+    let image = image.map(|checked| {
+        bundle
+            .hashes
+            .image(&checked.new_key(&id), checked.media_type)
+    });
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -209,6 +219,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         lifetime_seconds,
         opening,
         response,
+        background,
     };
     let outcome = conversation::begin(
         &app.backends,

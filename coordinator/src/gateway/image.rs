@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ContentHash, ConversationId, ImageFormat, ObjectKey};
+use uuid::Uuid;
 
 use super::body;
 use super::config::GatewayConfig;
@@ -41,9 +42,10 @@ impl CheckedImage {
         .await
     }
 
-    /// Where a conversation keeps it.
-    pub(super) fn key(&self, conversation: &ConversationId) -> ObjectKey {
-        ObjectKey::conversation_image(conversation, &self.hash)
+    /// Where a conversation that begins now keeps it.
+    pub(super) fn new_key(&self, conversation: &ConversationId) -> ObjectKey {
+        let incarnation = Uuid::new_v4().simple().to_string();
+        ObjectKey::conversation_image(conversation, &incarnation, &self.hash)
     }
 }
 

@@ -196,6 +196,7 @@ async fn draft(
         lifetime_seconds: Some(LIFETIME_SECONDS),
         opening: dialog.opening,
         response: None,
+        background: false,
         turns: vec![turn],
     })
 }

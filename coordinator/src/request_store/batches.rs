@@ -350,6 +350,43 @@ pub(crate) async fn open(objects: &dyn Objects) -> Result<Vec<(ContentHash, Stri
     .await
 }
 
+/// Batches of requests that have not ended, as somebody sees them who looks at an installation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenBatches {
+    /// All of them.
+    pub open: u64,
+    /// Those that their owners have paused.
+    pub paused: u64,
+    /// Those of which what is stored cannot be read.
+    pub damaged: u64,
+    /// Lines of those whose files have been checked.
+    pub lines: u64,
+    /// Lines whose outputs are written.
+    pub written: u64,
+}
+
+/// Looks at all batches of requests that have not ended, one after the other.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn open_batches(objects: &dyn Objects) -> Result<OpenBatches, ObjectError> {
+    let mut seen = OpenBatches::default();
+    for (owner, name) in open(objects).await? {
+        let Some(document) = find(objects, &owner, &name).await? else {
+            continue;
+        };
+        if document.status.is_final() {
+            continue;
+        }
+        seen.open += 1;
+        seen.paused += u64::from(document.paused);
+        seen.damaged += u64::from(document.is_damaged);
+        seen.lines += document.counts.total;
+        seen.written += document.counts.completed + document.counts.failed;
+    }
+    Ok(seen)
+}
+
 /// Takes the sign away that a batch is open.
 pub(crate) async fn close(
     objects: &dyn Objects,

@@ -34,25 +34,29 @@ pub(crate) async fn finish_preparation(
             )),
         },
     };
-    if let Some(turn) = backends
+    let ready = backends
         .conversations
         .image_prepared(conversation, &facts.spec.input, &outcome)
-        .await?
-    {
-        let task = ChatTask {
-            group: run.group.clone(),
-            ..ChatTask::new(conversation, turn, run.component(Stage::Language))
-        };
-        publish_turn(backends, &task).await?;
-    }
-    // Deleted while the stages worked: what they have stored since has no owner.
-    if backends
-        .conversations
-        .exist(std::slice::from_ref(conversation))
-        .await?
-        == [false]
-    {
-        retention::remove_objects(&*backends.objects, conversation).await?;
+        .await?;
+    // Deleted while the stages worked: what they have stored since has no owner, also where one has begun under its name.
+    let known = backends.conversations.snapshot(conversation).await?;
+    let known = known.map(|known| known.conversation).filter(|known| {
+        let image = known.image.as_ref();
+        image.is_some_and(|image| image.image == facts.spec.input)
+    });
+    match (known, ready) {
+        (Some(known), Some(turn)) => {
+            let task = ChatTask {
+                group: run.group.clone(),
+                background: known.background,
+                ..ChatTask::new(conversation, turn, run.component(Stage::Language))
+            };
+            publish_turn(backends, &task).await?;
+        }
+        (Some(_), None) => {}
+        (None, _) => {
+            retention::remove_objects(backends, conversation).await?;
+        }
     }
     // Nobody collects a line of it, so that none is written.
     let study = &facts.spec.study;

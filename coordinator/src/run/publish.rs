@@ -14,13 +14,12 @@ pub(crate) async fn publish_task(queue: &dyn Queue, task: &Task) -> Result<(), Q
     publish_json(queue, &name, task).await
 }
 
-/// Publishes a turn that is ready to the chat queue of its group.
+/// Publishes a turn that is ready to its queue.
 ///
 /// # Errors
 /// When the broker does not confirm; publishing again is harmless.
 pub async fn publish_turn(backends: &Backends, task: &ChatTask) -> Result<(), QueueError> {
-    let name = queues::in_group(queues::CHAT, task.group.as_ref());
-    publish_json(&*backends.queue, &name, task).await
+    publish_json(&*backends.queue, &task.queue(), task).await
 }
 
 async fn publish_json(

@@ -14,6 +14,7 @@ use crate::adapters::on_each_adapter;
 
 on_each_adapter! { memory, services: {
     while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not_begun_with,
+    turns_that_nobody_waits_for_go_behind_all_others_and_are_handed_back_for_them,
 }}
 
 /// A fake stage whose model has room for one turn, which it keeps until it is let go.
@@ -113,6 +114,19 @@ impl ChatHarness {
         self.tasks.send(&task).await.unwrap();
     }
 
+    /// Begins a conversation whose answer nobody waits for.
+    async fn begin_in_background(&self, name: &str) -> ConversationId {
+        let conversation = Conversation {
+            background: true,
+            ..self.conversation(name)
+        };
+        let asked = [question(name)];
+        let created = self.conversations.create(&conversation, &asked).await;
+        let ready = created.unwrap().ready().unwrap();
+        self.publish_task(&conversation.task(ready), 0).await;
+        conversation.id
+    }
+
     async fn depth(&self) -> u64 {
         let queue = queues::work(Stage::Language);
         self.tasks.queue.depth(queue).await.unwrap()
@@ -163,5 +177,46 @@ async fn while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not
     other.stop().await.unwrap();
     harness.send_answer("f").await;
     assert_eq!(harness.tasks.results(1).await.unwrap().len(), 1);
+    worker.stop().await.unwrap();
+}
+
+async fn turns_that_nobody_waits_for_go_behind_all_others_and_are_handed_back_for_them(
+    harness: ChatHarness,
+) {
+    let full = Arc::new(Full::new());
+    let worker = harness.start(&full, settings());
+    let first = harness.begin("first", &[question("one")]).await;
+    let is_taken = || async { full.is_taken.load(Ordering::Relaxed) };
+    until("the turn in the model", is_taken).await;
+    let names = ["a", "b", "c"];
+    let mut background = Vec::new();
+    for name in names {
+        background.push(harness.begin_in_background(name).await);
+    }
+    until("the turns at the worker", || async {
+        harness.depth().await == 0
+    })
+    .await;
+    for id in &background {
+        let place = harness.conversations.position(id, 1).await.unwrap();
+        assert_eq!(place, None, "they are in nobody's way");
+    }
+    let second = harness.begin("second", &[question("two")]).await;
+    until("the turns in the queue of tasks", || async {
+        harness.depth().await == names.len() as u64
+    })
+    .await;
+    // Others answer them, and this worker the one that somebody waits for.
+    let other = harness.start(&Arc::new(fake_stage()), settings());
+    for (id, name) in background.iter().zip(names) {
+        assert_eq!(harness.text(id, 1).await, fake_text(name, 0));
+    }
+    other.stop().await.unwrap();
+    full.may_go.store(true, Ordering::Relaxed);
+    assert_eq!(harness.text(&first, 1).await, fake_text("one", 0));
+    assert_eq!(harness.text(&second, 1).await, fake_text("two", 0));
+    let last = harness.begin_in_background("last").await;
+    assert_eq!(harness.text(&last, 1).await, fake_text("last", 0));
+    assert_eq!(harness.depth().await, 0);
     worker.stop().await.unwrap();
 }

@@ -22,6 +22,7 @@ mod atomicity;
 mod cancelling;
 mod events;
 mod failover;
+mod interleaving;
 mod lifetime;
 mod queue;
 mod turns;
@@ -113,6 +114,7 @@ fn in_words() -> Conversation {
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
+        background: false,
     }
 }
 

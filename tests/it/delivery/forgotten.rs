@@ -31,6 +31,7 @@ fn conversation() -> Conversation {
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
+        background: false,
     }
 }
 

@@ -164,7 +164,7 @@ async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarne
 async fn a_task_whose_conversation_is_gone_fails_without_a_dead_letter(harness: TaskHarness) {
     let worker = harness.start(&Arc::new(findings()), settings());
     let (conversation, content) = (ConversationId::from("deleted"), ContentHash::of(b"deleted"));
-    let image = ObjectKey::conversation_image(&conversation, &content);
+    let image = ObjectKey::conversation_image(&conversation, "one", &content);
     let mut task = harness.task_without_image("gone");
     task.output = ObjectKey::findings(&task.component, &image);
     task.work = Work::Findings { image };

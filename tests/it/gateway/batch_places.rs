@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_schemas::ObjectKey;
+use radialog_schemas::{ObjectKey, Stage, queues};
+use radialog_tests::embedded;
 use radialog_tests::faults::FaultInjector;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::fake_language_worker::BLOCKS;
+use super::fake_language_worker::{BLOCKS, FakeLanguageWorker};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED};
 use super::limits::eventually;
 use super::request_batches::{
@@ -265,4 +266,29 @@ async fn a_request_for_a_batch_may_be_sent_again_and_leaves_nothing_where_it_is_
     let list = gateway.view("/v1/batches").await?;
     assert_eq!(list["data"].as_array().context("a list")?.len(), 1);
     tokio::time::timeout(Duration::from_secs(60), careless.stop()).await?
+}
+
+#[tokio::test]
+async fn lines_go_with_the_tasks_and_take_no_place_among_the_turns_that_people_wait_for()
+-> Result<()> {
+    let objects = tempfile::tempdir()?;
+    let backends = embedded::backends(objects.path())?;
+    backends.queue.declare().await?;
+    // Without a worker.
+    let gateway = RunningGateway::start(&backends, |config| config.max_waiting = 1).await?;
+    let path = begin(&gateway, some(40)).await?;
+    let depth = async |queue: &str| anyhow::Ok(backends.queue.depth(queue).await?);
+    let tasks = queues::work(Stage::Language);
+    eventually(|| async { Ok(depth(tasks).await? == 8) }).await?;
+    assert_eq!(depth(queues::CHAT).await?, 0);
+    assert_eq!(backends.conversations.waiting().await?, 0);
+    let asked = gateway.begin(&json!({"question": "Is it clear?"})).await?;
+    assert_eq!(depth(queues::CHAT).await?, 1);
+    let view = gateway.view(&asked).await?;
+    assert_eq!(view["turns"][0]["position"], 0, "{view}");
+    // Whoever answers what people ask first answers it before all lines.
+    let _worker = FakeLanguageWorker::start(&backends, UNLIMITED);
+    gateway.view_when(&asked, 1, "done").await?;
+    ended(&gateway, &path, "completed").await?;
+    Ok(())
 }

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use radialog_coordinator::run::publish_turn;
 use radialog_models::comparisons::comparison_marks;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
-use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
+use radialog_schemas::{
+    Answer, Ask, ChatTask, ErrorCode, Failure, Stage, TurnEvent, TurnOutcome, queues,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -108,10 +111,21 @@ fn tokens(text: &str) -> Vec<TurnEvent> {
 }
 
 async fn work(backends: Backends, words: Arc<Semaphore>, gate: Arc<Gate>) -> Result<()> {
-    let mut consumer = backends.queue.consume(queues::CHAT, 64).await?;
+    let mut turns = backends.queue.consume(queues::CHAT, 64).await?;
+    let tasks = queues::work(Stage::Language);
+    let mut background = backends.queue.consume(tasks, 64).await?;
     loop {
-        let delivery = consumer.next().await;
-        let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
+        let delivery = tokio::select! {
+            biased;
+            delivery = turns.next() => delivery,
+            delivery = background.next() => delivery,
+        };
+        let Ok(task) = serde_json::from_slice::<ChatTask>(&delivery.message.body) else {
+            // A task, which is another worker's.
+            delivery.receipt.requeue().await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
         let (backends, words, gate) = (backends.clone(), words.clone(), gate.clone());
         tokio::spawn(async move {
             write(&backends, &task, &words, &gate).await.unwrap();

@@ -28,12 +28,16 @@ fn image(comment: u32) -> Vec<u8> {
     [&xray[..2], &comment, &xray[2..]].concat()
 }
 
-/// What the fake classifier says about this image of the conversation at this path.
-fn findings_text(path: &str, image: &[u8]) -> String {
+/// What the fake classifier says about this image of the conversation at this path, which must be its own.
+async fn findings_text(fixture: &GatewayFixture, path: &str, image: &[u8]) -> Result<String> {
     let id = path.rsplit('/').next().unwrap_or_default().into();
-    let image = ObjectKey::conversation_image(&id, &ContentHash::of(image));
-    let key = ObjectKey::findings(&FakeStage::component_of(Stage::Findings), &image);
-    ContentHash::of(key.as_str().as_bytes()).short().to_owned()
+    let known = fixture.backends.conversations.snapshot(&id).await?;
+    let own = known.and_then(|known| known.conversation.image);
+    let own = own.context("no image")?.image;
+    let content = ContentHash::of(image);
+    ensure!(own.as_str().ends_with(content.as_str()), "{own}: {content}");
+    let key = ObjectKey::findings(&FakeStage::component_of(Stage::Findings), &own);
+    Ok(ContentHash::of(key.as_str().as_bytes()).short().to_owned())
 }
 
 async fn post(gateway: &RunningGateway, path: &str, key: &str, body: &Value) -> Result<Response> {
@@ -65,7 +69,7 @@ async fn accepted(answers: (Response, Response)) -> Result<(usize, Response)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_images_with_one_key_one_is_taken_and_shown_with_its_own_findings() -> Result<()> {
-    let fixture = GatewayFixture::with(UNLIMITED, unlimited).await?;
+    let fixture = &GatewayFixture::with(UNLIMITED, unlimited).await?;
     let gateway = &fixture.gateway;
     let race = |pair: usize| async move {
         let number = u32::try_from(pair)? * 2;
@@ -84,7 +88,7 @@ async fn of_two_images_with_one_key_one_is_taken_and_shown_with_its_own_findings
         let view = gateway.view_when(&path, 1, "done").await?;
         assert_eq!(
             view["findings"]["text"],
-            findings_text(&path, &images[place])
+            findings_text(fixture, &path, &images[place]).await?
         );
         let shown = gateway.get(&format!("{path}/image")).await?.bytes().await?;
         assert_eq!(shown, images[place]);

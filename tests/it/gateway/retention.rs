@@ -89,10 +89,11 @@ async fn a_conversation_that_is_deleted_at_once_leaves_nothing_behind() -> Resul
             .gateway
             .begin(&json!({"image": data_uri(&content)}))
             .await?;
-        assert_eq!(fixture.gateway.delete(&path).await?, 204);
         let id = id_of(&path);
-        let image = ObjectKey::conversation_image(&id, &ContentHash::of(&content));
-        runs.push(preparation_run(&id, &image));
+        let known = fixture.backends.conversations.snapshot(&id).await?;
+        let image = known.and_then(|known| known.conversation.image);
+        runs.push(preparation_run(&id, &image.context("no image")?.image));
+        assert_eq!(fixture.gateway.delete(&path).await?, 204);
     }
     // What its stages were asked to do goes on, and is over when the run is.
     let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
@@ -116,7 +117,7 @@ async fn a_sweep_removes_what_nobody_owns_when_its_grace_is_over() -> Result<()>
     let objects = &backends.objects;
     let gone = ConversationId::from("gone");
     let hash = ContentHash::of(b"x");
-    let image = ObjectKey::conversation_image(&gone, &hash);
+    let image = ObjectKey::conversation_image(&gone, "one", &hash);
     let embedding = ObjectKey::embedding(&hash, &image);
     let correction = ObjectKey::correction(&gone, 1);
     let scored = ObjectKey::image(&hash);

@@ -18,10 +18,12 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     ours.map(str::to_owned).collect()
 }
 
-/// The names of all metrics, from the one file that declares them: a process shows only those that it has samples of.
+/// The names of all metrics, from the files that declare them: a process shows only those that it has samples of.
 fn declared() -> BTreeSet<String> {
-    let source = Path::new(HERE).join("../workers/runtime/src/metrics.rs");
-    let names = metrics_in(&std::fs::read_to_string(source).unwrap());
+    let folder = Path::new(HERE).join("../workers/runtime/src");
+    let sources = ["metrics.rs", "metrics/request_batches.rs"];
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let names = metrics_in(&sources.map(read).concat());
     assert!(names.len() > 20, "{names:?}");
     names
 }

@@ -282,8 +282,8 @@ pub trait Conversations: Send + Sync + 'static {
     /// have ended meanwhile.
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError>;
 
-    /// Takes conversations that have ended by themselves off the lists of their owners; returns how many. Nobody else does:
-    /// they would be listed for ever.
+    /// Takes conversations that have ended by themselves off the lists of their owners, and turns that wait no longer off the
+    /// queue, which whoever was killed has left there; returns how many. Nobody else does: they would stay for ever.
     async fn forget_ended(&self) -> Result<u64, StateError>;
 
     /// Lists up to `limit` conversations with open turns that nobody has attended to for `idle`, the longest first. A
@@ -297,7 +297,7 @@ pub trait Conversations: Send + Sync + 'static {
     /// Attends to an unattended conversation: it is not listed again for a while. False where somebody else has been faster.
     async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError>;
 
-    /// Counts the turns of all conversations that wait for a worker.
+    /// Counts the turns of all conversations that wait for a worker, but for those of the background.
     async fn waiting(&self) -> Result<u64, StateError>;
 
     /// Takes places in the queue for turns that are about to be added, in one step: however many requests come at a time,

@@ -10,6 +10,10 @@ use prometheus::{
 };
 use radialog_schemas::{ContentHash, ErrorCode, QueueGroup, Stage, TurnOutcome};
 
+pub use request_batches::RequestBatchMetrics;
+
+mod request_batches;
+
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
 const SECONDS: [f64; 11] = [
     0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0,
@@ -89,6 +93,8 @@ pub struct Metrics {
     chat_prompt_tokens: IntCounterVec,
     /// Counts conversations whose turn was forgotten and given to the workers again.
     pub chat_republished: IntCounter,
+    /// Batches of requests.
+    pub request_batches: RequestBatchMetrics,
 }
 
 /// The metrics of one stage, looked up once.
@@ -370,6 +376,7 @@ impl Metrics {
                     "Conversations whose turn was forgotten and given to the workers again",
                 ),
             ),
+            request_batches: RequestBatchMetrics::register(r),
             registry,
         }
     }

@@ -86,6 +86,11 @@ impl RedisConnection {
         })
     }
 
+    /// Whether the keys lie on several nodes.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
     /// A second connection to the same servers, on which `listener` hears what they say unasked.
     pub(crate) fn listen(
         &self,

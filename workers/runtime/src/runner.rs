@@ -136,7 +136,6 @@ impl<W: StageWork> Runner<W> {
             objects: self.objects,
             metrics,
             source: source.clone(),
-            turn_source,
             service_time,
         });
         tracing::info!(%stage, queue = %source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
@@ -153,7 +152,7 @@ impl<W: StageWork> Runner<W> {
                     break Err(error);
                 },
                 (chat, delivery) = next_turn(&chat, &mut turns) => {
-                    tasks.spawn(chat::handle(worker.clone(), chat, delivery));
+                    tasks.spawn(chat::handle(worker.clone(), chat, delivery, turn_source.clone()));
                 }
                 _ = look.tick(), if chat.is_some() => if let Some(paused) = chat_priority.update(worker.model.has_urgent_waiting()) {
                     tracing::debug!(%stage, paused, "batch work makes room for conversations, or goes on");
@@ -176,8 +175,13 @@ impl<W: StageWork> Runner<W> {
                         }
                     }
                 }
-                delivery = consumer.next() => {
-                    tasks.spawn(task::handle(worker.clone(), delivery));
+                delivery = consumer.next() => match &chat {
+                    Some(chat) if chat::is_background(&delivery) => {
+                        tasks.spawn(chat::handle(worker.clone(), chat.clone(), delivery, source.clone()));
+                    }
+                    _ => {
+                        tasks.spawn(task::handle(worker.clone(), delivery));
+                    }
                 }
             }
         };

@@ -250,10 +250,8 @@ pub(super) async fn request(
             sampling: Sampling::from(generation),
             max_new_tokens: most,
             prompt_key: None,
-            chat: Some(ChatOptions {
-                images_key,
-                generated: written,
-            }),
+            generated: written,
+            chat: (!snapshot.conversation.background).then_some(ChatOptions { images_key }),
         };
         Ok((request, stream, asked))
     })

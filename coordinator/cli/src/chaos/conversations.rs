@@ -28,10 +28,10 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// A client that goes on at any gateway after every loss, as a page does.
 pub(super) struct ConversationClient {
-    http: reqwest::Client,
-    gateways: Vec<String>,
+    pub(super) http: reqwest::Client,
+    pub(super) gateways: Vec<String>,
     journal: Arc<Journal>,
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// What a reader has of a turn so far.
@@ -152,7 +152,11 @@ impl ConversationClient {
                 .http
                 .get(path)
                 .header("Last-Event-ID", reading.last.to_string());
-            if let Err(fault) = self.stream(request, &mut reading, &mut watchdog).await {
+            let take = |event: &SseEvent| {
+                reading.take(event)?;
+                Ok(reading.end.is_some())
+            };
+            if let Err(fault) = self.follow(request, take, &mut watchdog).await {
                 self.journal.violated(format!("{what}: {fault}"));
                 return None;
             }
@@ -173,11 +177,12 @@ impl ConversationClient {
         None
     }
 
-    /// Reads one stream as far as it goes. An error is what must not come in any stream.
-    async fn stream(
+    /// Gives what one stream brings to `take`, as far as it goes or until that says that it is over. An error is what must not
+    /// come in any stream.
+    pub(super) async fn follow(
         &self,
         request: RequestBuilder,
-        reading: &mut ReadTurn,
+        mut take: impl FnMut(&SseEvent) -> Result<bool, String>,
         watchdog: &mut Watchdog<'_>,
     ) -> Result<(), String> {
         let Ok(Ok(response)) = tokio::time::timeout(REQUEST_TIMEOUT, request.send()).await else {
@@ -192,19 +197,19 @@ impl ConversationClient {
         let mut parser = SseParser::default();
         while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE, body.next()).await {
             for event in parser.push(&piece) {
-                reading.take(&event)?;
+                let is_over = take(&event)?;
                 self.journal.counts().events += u64::from(event.id.is_some());
                 watchdog.moved();
-            }
-            if reading.end.is_some() {
-                break;
+                if is_over {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
     /// Asks one gateway after the other until one says yes, and returns what it says. None where the run was stopped.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         what: &str,
         request: impl Fn(&reqwest::Client, &str) -> RequestBuilder,
@@ -219,7 +224,7 @@ impl ConversationClient {
     }
 
     /// The same, where `also` is as good as yes.
-    async fn until_said(
+    pub(super) async fn until_said(
         &self,
         what: &str,
         request: impl Fn(&reqwest::Client, &str) -> RequestBuilder,

@@ -31,6 +31,13 @@ pub(crate) struct Counts {
     pub(crate) conversations: u64,
     pub(crate) turns: u64,
     pub(crate) events: u64,
+    /// Responses in the background, read to their end.
+    pub(crate) responses: u64,
+    /// Batches of requests, and their lines.
+    pub(crate) batches: u64,
+    pub(crate) batch_lines: u64,
+    /// Files of requests that were sent, those included whose answer was lost.
+    pub(crate) uploads: u64,
     /// Times that a reader lost its stream and went on elsewhere.
     pub(crate) streams_resumed: u64,
     /// Dead letters about objects that were deleted or damaged here: copies of tasks that had been done.

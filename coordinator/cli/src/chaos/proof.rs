@@ -48,7 +48,14 @@ pub(super) async fn nothing_is_left(
     purged(&services, journal, purge, patience).await?;
     let expected: BTreeSet<&ObjectKey> = objects.iter().collect();
     let stored = services.stored().await?;
-    for key in stored.iter().filter(|key| !expected.contains(key)) {
+    let uploads = broken_uploads(&stored);
+    if uploads.len() as u64 > journal.counts().uploads {
+        journal.violated(format!(
+            "there are more broken uploads than were sent: {uploads:?}"
+        ));
+    }
+    let unexpected = stored.iter().filter(|key| !expected.contains(key));
+    for key in unexpected.filter(|key| !is_of_upload(key, &uploads)) {
         journal.violated(format!("object {key} belongs to nothing"));
     }
     for key in left_keys(&services).await? {
@@ -57,12 +64,38 @@ pub(super) async fn nothing_is_left(
     Ok(())
 }
 
+/// The uploads of files of requests that were broken off, each as `OWNER.FILE`: a sign, and no head. Whoever is killed while a
+/// file comes in leaves them, and they are removed a day later.
+fn broken_uploads(stored: &[ObjectKey]) -> BTreeSet<String> {
+    let signs = stored.iter().filter_map(|key| {
+        let upload = key.as_str().strip_prefix(ObjectKey::OPEN_REQUEST_FILES)?;
+        Some(upload.to_owned())
+    });
+    let has_head = |upload: &String| {
+        let head = upload.replacen('.', "/", 1);
+        let head = format!("{}{head}", ObjectKey::REQUEST_FILE_HEADS);
+        stored.iter().any(|key| key.as_str() == head)
+    };
+    signs.filter(|upload| !has_head(upload)).collect()
+}
+
+/// Whether an object is the sign or a part of one of these uploads.
+fn is_of_upload(key: &ObjectKey, uploads: &BTreeSet<String>) -> bool {
+    let sign = key.as_str().strip_prefix(ObjectKey::OPEN_REQUEST_FILES);
+    let part = |upload: &String| {
+        let folder = upload.replacen('.', "/", 1);
+        let folder = format!("{}parts/{folder}/", ObjectKey::REQUEST_FILES);
+        key.as_str().starts_with(&folder)
+    };
+    sign.is_some_and(|sign| uploads.contains(sign)) || uploads.iter().any(part)
+}
+
 fn is_worker(name: &str) -> bool {
     name.starts_with(WORKER)
 }
 
-/// Waits until no queue has a message that nobody has taken, and sweepers have taken ended conversations off their list, as
-/// long as there is less and less.
+/// Waits until no queue has a message that nobody has taken, sweepers have taken ended conversations off their list, and no
+/// batch of requests is open, as long as there is less and less.
 async fn drained(
     services: &Services,
     letters: &mut DeadLetters,
@@ -74,7 +107,10 @@ async fn drained(
     loop {
         letters.look(journal).await?;
         let (messages, keys) = (services.messages().await?, left_keys(services).await?);
+        let open = ObjectKey::OPEN_REQUEST_BATCHES;
+        let open = services.objects.list(open, None, 100).await?.entries.len();
         let count = messages.iter().map(|(_, count)| count).sum::<u64>() + keys.len() as u64;
+        let count = count + open as u64;
         let count = count + letters.unexplained.len() as u64;
         if count < least {
             least = count;
@@ -83,7 +119,7 @@ async fn drained(
         let what = || {
             let letters = letters.reasons();
             format!(
-                "what is left in queues {messages:?}, dead letters {letters:?} and Redis {keys:?}"
+                "what is left in queues {messages:?}, dead letters {letters:?} and Redis {keys:?}, with {open} open batches of requests"
             )
         };
         if count == 0 || !watchdog.goes_on(what).await {
@@ -130,7 +166,11 @@ async fn purged(
             .objects
             .list(ObjectKey::CONVERSATIONS, None, 1)
             .await?;
-        let Some(left) = page.entries.first() else {
+        let batches = services
+            .objects
+            .list(ObjectKey::REQUEST_BATCHES, None, 1)
+            .await?;
+        let Some(left) = page.entries.first().or(batches.entries.first()) else {
             return Ok(());
         };
         if begun.elapsed() > PURGE_TIMEOUT {
@@ -138,5 +178,38 @@ async fn purged(
             return Ok(());
         }
         tokio::time::sleep(GRACE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_was_broken_off_is_told_from_a_file_that_nobody_has_removed() {
+        let key = |text: &str| ObjectKey::parse(text).unwrap();
+        let stored = [
+            key("request-files/open/owner.broken"),
+            key("request-files/parts/owner/broken/000000"),
+            key("request-files/open/owner.whole"),
+            key("request-files/heads/owner/whole"),
+            key("request-files/parts/owner/other/000000"),
+        ];
+        let broken = broken_uploads(&stored);
+        assert_eq!(broken, ["owner.broken".to_owned()].into());
+        let explained = |key: &ObjectKey| is_of_upload(key, &broken);
+        let unexplained: Vec<&str> = stored[..]
+            .iter()
+            .filter(|key| !explained(key))
+            .map(ObjectKey::as_str)
+            .collect();
+        assert_eq!(
+            unexplained,
+            [
+                "request-files/open/owner.whole",
+                "request-files/heads/owner/whole",
+                "request-files/parts/owner/other/000000",
+            ]
+        );
     }
 }

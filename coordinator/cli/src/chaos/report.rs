@@ -87,6 +87,11 @@ impl fmt::Display for Report {
             "conversations: {} with {} turns and {} events; readers lost their stream {} times",
             counts.conversations, counts.turns, counts.events, counts.streams_resumed
         )?;
+        writeln!(
+            f,
+            "in the background: {} responses, {} batches of requests with {} lines",
+            counts.responses, counts.batches, counts.batch_lines
+        )?;
         if counts.dead_letters > 0 {
             writeln!(
                 f,
@@ -106,6 +111,10 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "  each turn has ended once, its events without gap or repeat, its text equal to the undisturbed one"
+            )?;
+            writeln!(
+                f,
+                "  so has each response in the background, and each line of a batch is answered once, in order, as undisturbed"
             )?;
             return writeln!(
                 f,

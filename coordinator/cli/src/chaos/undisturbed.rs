@@ -13,6 +13,7 @@ use radialog_runtime::local_services::free_port;
 use radialog_schemas::StudyRecord;
 
 use super::archive::REPORT_TOKENS;
+use super::background::{self, BackgroundClient, ExpectedWork};
 use super::conversations::ConversationClient;
 use super::images::ArchiveImage;
 use super::journal::Journal;
@@ -76,21 +77,26 @@ pub(super) async fn lines(
     Ok(lines)
 }
 
-/// The undisturbed texts about each image.
+/// The undisturbed texts about each image, and what comes of work in the background.
 pub(super) async fn texts(
     directory: &Path,
     images: &[Bytes],
     bundle: &[String],
     journal: &Arc<Journal>,
     patience: Duration,
-) -> anyhow::Result<Vec<Vec<String>>> {
+) -> anyhow::Result<(Vec<Vec<String>>, ExpectedWork)> {
     let address = format!("127.0.0.1:{}", free_port()?);
     let mut arguments = ["serve", "--listen", &address].map(str::to_owned).to_vec();
     arguments.extend(bundle.iter().cloned());
     let mut serving = Role::new(settings(directory, arguments));
     serving.start()?;
     let url = format!("http://{address}");
-    let client = ConversationClient::new(&[url], journal.clone(), patience)?;
+    let client = || ConversationClient::new(std::slice::from_ref(&url), journal.clone(), patience);
+    let image = images.first().context("no image can be read")?;
+    let (own, client) = (client()?, client()?);
+    let model = background::model(&client).await;
+    let model = model.context("the undisturbed gateway says nothing")?;
+    let background = BackgroundClient::new(own, journal.clone(), image, &model);
     let mut texts = Vec::new();
     for (number, image) in images.iter().enumerate() {
         let id = client.begin(image, &format!("undisturbed {number}")).await;
@@ -98,7 +104,9 @@ pub(super) async fn texts(
         let answers = client.answers(&id).await;
         texts.push(answers.context("the undisturbed conversation does not end")?);
     }
-    Ok(texts)
+    let expected = background.expected().await;
+    let expected = expected.context("the undisturbed responses and batches do not end")?;
+    Ok((texts, expected))
 }
 
 fn settings(directory: &Path, arguments: Vec<String>) -> RoleSettings {

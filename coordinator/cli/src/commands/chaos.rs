@@ -19,11 +19,12 @@ use crate::length_of_time::LengthOfTime;
 /// Break an installation on purpose while it works, and prove that nothing is lost
 ///
 /// Starts workers of each stage, a coordinator and two gateways as processes of this program, runs an
-/// archive over and over and holds conversations. Meanwhile processes are killed, frozen and told to
-/// stop; links are cut, stalled and reset; broker and Redis are killed; stored objects are deleted
-/// and damaged. Then everything is mended, the work is brought to its end, and compared with the same
-/// work in one undisturbed process: each study has its line once, each turn has ended once with every
-/// event in its place, and queues, Redis and store hold nothing that belongs to nothing.
+/// archive over and over, holds conversations, has responses written in the background and batches of
+/// requests answered. Meanwhile processes are killed, frozen and told to stop; links are cut, stalled
+/// and reset; broker and Redis are killed; stored objects are deleted and damaged. Then everything is
+/// mended, the work is brought to its end, and compared with the same work in one undisturbed process:
+/// each study and each line of a batch has its line once, each turn and response has ended once with
+/// every event in its place, and queues, Redis and store hold nothing that belongs to nothing.
 ///
 /// Without --amqp, --redis and --s3 it starts RabbitMQ and Redis itself (rabbitmq-server and
 /// redis-server must be installed), with a folder as object store, and removes all of it at the end.
@@ -32,10 +33,11 @@ use crate::length_of_time::LengthOfTime;
 /// without a prefix, and whatever is not empty. Never name places of a production.
 ///
 /// The same seed over the same roles gives the same order of faults. Objects are damaged only while
-/// no study in flight relies on them; objects of conversations never. Ctrl-C mends everything, stops
-/// and cleans up: of services that were given, it removes its queues, keys and objects, as it does at
-/// the end of a run that holds. Exit code 0: everything holds; 1: it does not, and the logs are kept,
-/// as is all that lies in the services that were given: empty them before the next run; 130: stopped.
+/// no study in flight relies on them; those of conversations, files and batches of requests never. A
+/// store that is given must know conditional writes. Ctrl-C mends everything, stops and cleans up: of
+/// services that were given, it removes its queues, keys and objects, as it does at the end of a run
+/// that holds. Exit code 0: everything holds; 1: it does not, and the logs are kept, as is all that
+/// lies in the services that were given: empty them before the next run; 130: stopped.
 ///
 /// Examples:
 ///   radialog chaos --for 10m

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use radialog_coordinator::OpenBatches;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::Objects;
@@ -71,6 +72,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.report("broker", broker(&config).await);
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
+    checks.report("batches", batches(&config).await);
     // Of a bundle in a bucket the weights are many GB, for which the process may have no room.
     let is_remote =
         (args.models.source.bundle.as_deref()).is_some_and(|url| url.starts_with("s3://"));
@@ -160,6 +162,24 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
     Ok(format!(
         "{location}: put, get and delete work; {conditions}"
     ))
+}
+
+/// How the batches of requests stand that have not ended.
+async fn batches(config: &Config) -> anyhow::Result<String> {
+    let store = Backends::objects(config).await?;
+    let OpenBatches {
+        open,
+        paused,
+        damaged,
+        lines,
+        written,
+    } = radialog_coordinator::open_batches(&*store).await?;
+    Ok(match open {
+        0 => "no batch of requests is open".into(),
+        open => format!(
+            "{open} batches of requests are open ({paused} paused, {damaged} damaged), with {written} of {lines} lines answered"
+        ),
+    })
 }
 
 /// Puts an object and gets it; returns whether a write over it is left undone that expects nothing there.

@@ -175,6 +175,7 @@ async fn begin_response(
             &asked.options,
         )],
         response: Some(asked.request),
+        background: false,
     };
     let begun = begin(app, draft, (ephemeral, history.memory, memory)).await;
     begun.map(|(snapshot, (ephemeral, ..))| (snapshot, ephemeral))

@@ -49,6 +49,9 @@ pub struct GenerationRequest {
     /// A name of what [`GenerationRequest::images`] hold, for batch work whose prompts begin alike: what is known of the prompt
     /// of an earlier request with this name is not computed again.
     pub prompt_key: Option<String>,
+    /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
+    /// count as generated.
+    pub generated: Vec<u32>,
     /// The options of a turn of a conversation, which somebody waits for; none for batch work.
     pub chat: Option<ChatOptions>,
 }
@@ -58,9 +61,6 @@ pub struct GenerationRequest {
 pub struct ChatOptions {
     /// A name of what [`GenerationRequest::images`] hold: with equal names, the cache of an earlier turn is used again.
     pub images_key: String,
-    /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
-    /// count as generated.
-    pub generated: Vec<u32>,
 }
 
 /// Limits of what an engine holds at once.
@@ -479,6 +479,7 @@ impl Engine {
             images,
             sampling,
             prompt_key,
+            generated: tokens,
             chat,
             ..
         } = request;
@@ -487,8 +488,7 @@ impl Engine {
             self.model.config().image_token(),
             self.model.config().eos_token_id,
         );
-        let (images_key, generated) = chat.map(|chat| (chat.images_key, chat.generated)).unzip();
-        let tokens = generated.unwrap_or_default();
+        let images_key = chat.map(|chat| chat.images_key);
         let complete = tokens.last() == Some(&eos);
         if complete || tokens.len() >= max_new_tokens {
             events.push(EngineEvent::Finished {

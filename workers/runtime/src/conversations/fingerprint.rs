@@ -1,5 +1,5 @@
 //! Fingerprints of requests: what the same idempotency key is compared by. They cover everything that a client has
-//! asked for, and nothing that differs between two tries, such as the time.
+//! asked for, and nothing that differs between two tries, such as the time, or the incarnation that an image is stored for.
 
 use radialog_schemas::{
     AdapterName, Ask, ContentHash, Conversation, Exchange, Generation, QueueGroup, TurnRequest,
@@ -10,7 +10,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct RequestedConversation<'a> {
     owner: &'a str,
-    image: Option<&'a str>,
+    image: Option<String>,
     indication: Option<&'a str>,
     opening: &'a [Exchange],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]
         image: conversation
             .image
             .as_ref()
-            .map(|image| image.image.as_str()),
+            .map(|image| image.image.without_incarnation()),
         indication: conversation.indication.as_deref(),
         opening: &conversation.opening,
         adapter: conversation.adapter.as_ref(),
@@ -112,13 +112,22 @@ mod tests {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
+            background: false,
         }
     }
 
     #[test]
     fn another_try_of_the_same_request_has_the_same_fingerprint() {
-        let first = of_conversation(&conversation(1), &[turn("a", 1)]);
-        assert_eq!(of_conversation(&conversation(9), &[turn("a", 9)]), first);
+        let of_incarnation = |incarnation: &str, time| {
+            let mut conversation = conversation(time);
+            let content = ContentHash::of(b"xray");
+            let image = ObjectKey::conversation_image(&conversation.id, incarnation, &content);
+            if let Some(own) = &mut conversation.image {
+                own.image = image;
+            }
+            of_conversation(&conversation, &[turn("a", time)])
+        };
+        assert_eq!(of_incarnation("two", 9), of_incarnation("one", 1));
     }
 
     #[test]

@@ -123,14 +123,14 @@ impl Inner {
         self.waiting_of(|_| true)
     }
 
-    /// Turns that wait in these conversations.
+    /// Turns that wait in these conversations, and that somebody waits for.
     fn waiting_of(
         &self,
         is_one: impl Fn(&Conversation) -> bool,
     ) -> impl Iterator<Item = &TurnRecord> {
         self.records
             .values()
-            .filter(move |record| is_one(&record.conversation))
+            .filter(move |record| !record.conversation.background && is_one(&record.conversation))
             .flat_map(|record| &record.turns)
             .filter(|turn| turn.status == TurnStatus::Queued)
     }
@@ -564,7 +564,8 @@ impl Conversations for MemoryConversations {
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
         let mut inner = self.lock();
-        let found = inner.records.get_mut(id).and_then(|record| {
+        let waits = |record: &&mut ConversationRecord| !record.conversation.background;
+        let found = inner.records.get_mut(id).filter(waits).and_then(|record| {
             let group = record.conversation.group.clone();
             let turn = record.turn(turn)?;
             Some((turn.status, turn.queue_position, group))

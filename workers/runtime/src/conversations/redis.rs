@@ -90,6 +90,11 @@ impl RedisConversations {
     ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
         pipeline.zadd(keys::OPEN, id.as_str(), now_ms()).ignore();
+        if self.connection.is_cluster() {
+            // Nodes of a cluster do their parts of a pipeline in any order.
+            self.connection.run::<()>(&pipeline).await?;
+            pipeline = redis::pipe();
+        }
         call(&mut pipeline, lifetime, script, id, arguments);
         self.connection
             .run::<(T,)>(&pipeline)
@@ -103,19 +108,6 @@ impl RedisConversations {
             .run(redis::pipe().hgetall(keys::conversation(id)))
             .await?;
         fields::snapshot(&all)
-    }
-
-    /// Puts a conversation on its owner's list, where it is not there.
-    async fn enlist(&self, conversation: &Conversation) -> Result<(), StateError> {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("ZADD")
-            .arg(keys::owner(&conversation.owner))
-            .arg("NX")
-            .arg(conversation.created_ms)
-            .arg(conversation.id.as_str())
-            .ignore();
-        self.connection.run(&pipeline).await
     }
 }
 
@@ -136,7 +128,7 @@ impl Conversations for RedisConversations {
         ];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (outcome, ready, queued): (u32, u32, Vec<u32>) = self
+        let (outcome, ready, queued, created_ms): (u32, u32, Vec<u32>, u64) = self
             .run_queueing(lifetime(conversation), &scripts::CREATE, id, &arguments)
             .await?;
         let ready = turn_or_none(ready);
@@ -145,7 +137,7 @@ impl Conversations for RedisConversations {
             scripts::EXISTING => CreateOutcome::Existing { ready },
             _ => return Ok(CreateOutcome::Mismatch),
         };
-        self.enlist(conversation).await?;
+        self.enlist(&conversation.owner, id, created_ms).await?;
         self.add_waiting(id, queued).await?;
         Ok(outcome)
     }
@@ -367,27 +359,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn delete(&self, id: &ConversationId) -> Result<bool, StateError> {
-        let Some(ConversationSnapshot {
-            conversation,
-            turns,
-            ..
-        }) = self.read(id).await?
-        else {
-            return Ok(false);
-        };
-        self.run_script::<()>(&scripts::DELETE, id, &[]).await?;
-        let turns: Vec<u32> = (1..=turns.len() as u32).collect();
-        self.remove_waiting(id, &turns).await?;
-        let mut pipeline = redis::pipe();
-        pipeline
-            .zrem(keys::owner(&conversation.owner), id.as_str())
-            .ignore();
-        self.connection.run::<()>(&pipeline).await?;
-        // Somebody may have created it again before it was taken off the list.
-        if let Some(again) = self.read(id).await? {
-            self.enlist(&again.conversation).await?;
-        }
-        Ok(true)
+        self.delete_listed(id).await
     }
 
     async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError> {
@@ -418,7 +390,8 @@ impl Conversations for RedisConversations {
     }
 
     async fn forget_ended(&self) -> Result<u64, StateError> {
-        self.forget_all_ended().await
+        let forgotten = self.forget_all_ended().await?;
+        Ok(forgotten + self.forget_what_waits_no_more().await?)
     }
 
     async fn unattended(

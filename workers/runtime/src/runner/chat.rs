@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use radialog_schemas::queues;
 use radialog_schemas::{
-    ChatTask, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest,
+    ChatTask, ErrorClass, ErrorCode, Failure, SCHEMA_VERSION, TurnEvent, TurnOutcome, TurnRequest,
 };
 use tracing::Instrument;
 
@@ -24,14 +24,23 @@ pub(super) use worker::ChatWorker;
 mod answer;
 mod worker;
 
-/// Answers the delivered turn, if it is one, and settles the delivery.
+/// Whether this is a turn that nobody waits for, among the stage's tasks.
+pub(super) fn is_background(delivery: &Delivery) -> bool {
+    message::parse_turn(&delivery.message.body).is_ok_and(|task| task.background)
+}
+
+/// Answers the delivered turn of the queue `source`, if it is one, and settles the delivery.
 pub(super) async fn handle<W: StageWork>(
     worker: Arc<Worker<W>>,
     chat: Arc<ChatWorker<W::Input>>,
     delivery: Delivery,
+    source: Arc<str>,
 ) -> Result<(), RunError> {
-    let _counted = GaugeGuard::enter(&chat.metrics.in_flight);
-    let mut delivery = InFlightDelivery::new(delivery, &worker.turn_source);
+    let _counted = GaugeGuard::enter(match source == worker.source {
+        true => &worker.metrics.in_flight,
+        false => &chat.metrics.in_flight,
+    });
+    let mut delivery = InFlightDelivery::new(delivery, &source);
     let parsed = message::parse_turn(&delivery.message.body);
     let (conversation, turn) = parsed
         .as_ref()
@@ -76,8 +85,9 @@ async fn answer_and_publish<W: StageWork>(
         Ok(None) => {}
         Ok(Some(next)) => {
             let task = ChatTask {
-                group: task.group.clone(),
-                ..ChatTask::new(&task.conversation, next, &task.component)
+                turn: next,
+                schema_version: SCHEMA_VERSION,
+                ..task.clone()
             };
             let body = serde_json::to_vec(&task).expect("a turn has string keys only");
             let message = Message {
@@ -85,7 +95,7 @@ async fn answer_and_publish<W: StageWork>(
                 traceparent: Some(delivery.trace.child().to_string()),
                 ..Message::default()
             };
-            worker.queue.publish(&worker.turn_source, message).await?;
+            worker.queue.publish(&delivery.source, message).await?;
         }
         Err(TaskError::Failed(failure)) if delivery.is_retry_queued() => {
             tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
@@ -95,8 +105,8 @@ async fn answer_and_publish<W: StageWork>(
             tracing::debug!(reason, "requeueing the turn");
             return Ok(Settlement::Requeue);
         }
-        // A turn is never handed back: tasks are, for its sake.
-        Err(TaskError::HandBack) => return Ok(Settlement::Requeue),
+        // Only one that nobody waits for is handed back, as tasks are, for the sake of the others.
+        Err(TaskError::HandBack) => return settle::hand_back(worker, delivery).await,
         Err(TaskError::StoreFull(error)) => {
             tracing::debug!(%error, "requeueing the turn");
             return Ok(Settlement::Requeue);
@@ -114,7 +124,7 @@ async fn try_again<W: StageWork>(
     worker.metrics.failure(failure.code);
     let retry = delivery.message.attempt as usize;
     tracing::warn!(%failure, delay_s = queues::retry_delay(retry).as_secs(), "the turn failed; trying again");
-    let queue = queues::retry(&worker.turn_source, retry);
+    let queue = queues::retry(&delivery.source, retry);
     worker
         .queue
         .publish(&queue, delivery.next_attempt())
@@ -160,6 +170,7 @@ async fn answer_turn<W: StageWork>(
         epoch,
         snapshot: &snapshot,
         events: &events,
+        is_background: task.background,
     };
     let checked = worker
         .check_component(&task.component)

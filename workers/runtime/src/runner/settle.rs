@@ -102,14 +102,7 @@ async fn publish_outcome<W: StageWork>(
             tracing::debug!(reason, "requeueing the task");
             return Ok(Settlement::Requeue);
         }
-        // The broker goes on counting how often it came back.
-        TaskOutcome::HandBack if delivery.redelivered => return Ok(Settlement::Requeue),
-        TaskOutcome::HandBack => {
-            // As new: a message that a broker takes back counts as one whose worker may have died on it, and runs alone.
-            tracing::debug!("handing the task back, since turns wait");
-            let message = delivery.message.clone();
-            worker.queue.publish(&delivery.source, message).await?;
-        }
+        TaskOutcome::HandBack => return hand_back(worker, delivery).await,
         TaskOutcome::Failed {
             failure,
             study,
@@ -149,6 +142,22 @@ async fn publish_outcome<W: StageWork>(
             }
         }
     }
+    Ok(Settlement::Acknowledge)
+}
+
+/// Gives a message back that the model has not begun with.
+pub(super) async fn hand_back<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+) -> Result<Settlement, QueueError> {
+    if delivery.redelivered {
+        // The broker goes on counting how often it came back.
+        return Ok(Settlement::Requeue);
+    }
+    // As new: a message that a broker takes back counts as one whose worker may have died on it, and runs alone.
+    tracing::debug!("handing the task back, since turns wait");
+    let message = delivery.message.clone();
+    worker.queue.publish(&delivery.source, message).await?;
     Ok(Settlement::Acknowledge)
 }
 

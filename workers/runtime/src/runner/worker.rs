@@ -38,8 +38,6 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) name: String,
     /// The queue of the worker's tasks.
     pub(super) source: Arc<str>,
-    /// The queue of the turns that it answers, if it does.
-    pub(super) turn_source: Arc<str>,
 }
 
 impl<W: StageWork> Worker<W> {

@@ -124,7 +124,16 @@ impl LineContext<'_> {
             }
         };
         let head = CompletionHead::of(id, asked.model.clone());
-        let draft = draft(self.app, self.owner, id.clone(), asked).await?;
+        let has_deadline = asked.deadline_seconds.is_some();
+        let mut draft = draft(self.app, self.owner, id.clone(), asked).await?;
+        draft.background = true;
+        if !has_deadline {
+            // The gateway's own is for those who wait; a batch has its day.
+            draft
+                .turns
+                .iter_mut()
+                .for_each(|turn| turn.deadline_ms = None);
+        }
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
         drop(memory);
         let mut reader = conversation.follow(self.app).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
+use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::http::openai_batches::RequestBatchStatus;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +37,7 @@ struct Here {
 impl Drop for Here {
     fn drop(&mut self) {
         self.runner.schedule().end(&self.name);
+        metrics().request_batches.running.dec();
     }
 }
 
@@ -99,6 +101,10 @@ impl BatchRunner {
             self.spawn(next, &self.running, working);
         }
         self.schedule().note(&free, &open);
+        let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
+        let told = &metrics().request_batches;
+        told.open.set(count(open.len()));
+        told.waiting.set(count(free.len()));
         Ok(())
     }
 
@@ -135,6 +141,7 @@ impl BatchRunner {
             return;
         };
         self.schedule().begin(&batch.name);
+        metrics().request_batches.running.inc();
         let here = Here {
             runner: self.clone(),
             name: batch.name.clone(),
@@ -148,6 +155,7 @@ impl BatchRunner {
                 Ok(true) => runner.app.new_batch.notify_one(),
                 Ok(false) => {}
                 Err(error) => {
+                    metrics().request_batches.retries.inc();
                     let (batch, error) = (batch.name.name, error.problem.detail);
                     warn!(batch, error, "a batch of requests is tried again");
                 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ObjectKey;
 use radialog_schemas::http::openai_batches::{BatchLineFault, FilePurpose, RequestBatchStatus};
@@ -303,6 +304,7 @@ impl<'a> BatchWork<'a> {
         let answers = self.write_part(&document.answers, piece.answers).await?;
         let refusals = self.write_part(&document.refusals, piece.refusals).await?;
         let holder = &self.runner.name;
+        let (mut is_first, done, failed) = (false, piece.answered, piece.refused);
         let written = self.runner.change(self.batch, |known| {
             let is_next = known.place == document.place && known.is_held_by(holder);
             if is_next {
@@ -313,9 +315,13 @@ impl<'a> BatchWork<'a> {
                 known.counts.failed += piece.refused;
                 known.has_expired |= is_late;
             }
+            is_first |= is_next;
             is_next
         });
         let written = written.await?;
+        if is_first && written.is_some() {
+            metrics().request_batches.wrote(done, failed, is_late);
+        }
         Ok(written.filter(|known| known.place == piece.end && known.is_held_by(holder)))
     }
 

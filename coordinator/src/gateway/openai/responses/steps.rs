@@ -195,6 +195,7 @@ mod tests {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: Some(request),
+            background: false,
         };
         let snapshot = ConversationSnapshot {
             conversation,

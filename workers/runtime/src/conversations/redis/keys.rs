@@ -25,6 +25,11 @@ pub(super) fn news(id: &ConversationId, turn: u32) -> String {
     format!("{}:news:{turn}", conversation(id))
 }
 
+/// Field of a conversation's hash: the status of a turn.
+pub(super) fn status(turn: u32) -> String {
+    format!("{turn}:status")
+}
+
 /// Field of a conversation's hash: the turn that an idempotency key has added.
 pub(super) fn idempotency(key: &str) -> String {
     format!("key:{key}")

@@ -1,12 +1,13 @@
 //! The conversations that may have open turns, whoever forgot to publish them. A conversation is noted before its turns
-//! are queued, and taken off by whoever looks and finds none of them open.
+//! are queued, and before it is deleted, and taken off by whoever looks and finds no turn open. Whoever looks puts it on its
+//! owner's list, too, from which a deletion has taken it that came to no end.
 
 use std::time::Duration;
 
 use radialog_schemas::ConversationId;
 
 use super::{RedisConversations, keys, scripts};
-use crate::conversations::{UnattendedConversation, now_ms};
+use crate::conversations::{ConversationSnapshot, UnattendedConversation, now_ms};
 use crate::state::StateError;
 
 impl RedisConversations {
@@ -25,6 +26,9 @@ impl RedisConversations {
         let mut unattended = Vec::new();
         for (id, since_ms) in noted {
             let snapshot = self.read(&ConversationId(id.clone())).await?;
+            if let Some(ConversationSnapshot { conversation, .. }) = &snapshot {
+                self.enlist_seen(conversation).await?;
+            }
             let open = snapshot.filter(|snapshot| {
                 let mut turns = snapshot.turns.iter();
                 turns.any(|turn| !turn.status.is_final())

@@ -124,12 +124,13 @@ static POSITION: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: a conversation. Its owner and its group, or nothing.
+/// KEYS: a conversation. Its owner and its group, or nothing where its turns take no places.
 static OWNER_AND_GROUP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local conversation = redis.call('HGET', KEYS[1], 'conversation')
          if not conversation then return {'', ''} end
          conversation = cjson.decode(conversation)
+         if conversation.background == true then return {'', ''} end
          local group = conversation.group
          return {conversation.owner, type(group) == 'string' and group or ''}",
     )
@@ -169,16 +170,13 @@ impl RedisConversations {
         Ok(answer)
     }
 
-    /// Adds turns to those that wait for a worker.
+    /// Adds turns to those that wait for a worker, as far as they still do so then.
     pub(super) async fn add_waiting(
         &self,
         id: &ConversationId,
         turns: impl IntoIterator<Item = u32>,
     ) -> Result<(), StateError> {
-        let turns: Vec<String> = turns
-            .into_iter()
-            .map(|turn| keys::waiting(id, turn))
-            .collect();
+        let turns: Vec<u32> = turns.into_iter().collect();
         if turns.is_empty() {
             return Ok(());
         }
@@ -189,12 +187,18 @@ impl RedisConversations {
             .arg(1)
             .arg(keys::conversation(id));
         let ((owner, group),) = self.connection.run::<((String, String),)>(&asking).await?;
+        if owner.is_empty() {
+            // Deleted meanwhile, or nobody waits for its turns.
+            return Ok(());
+        }
         let arguments: Vec<String> = [key_of(&owner).to_owned(), group]
             .into_iter()
-            .chain(turns)
+            .chain(turns.iter().map(|turn| keys::waiting(id, *turn)))
             .collect();
         self.run_on_queue::<u32>(&ENTER, &arguments).await?;
-        Ok(())
+        // Whoever has claimed, ended or deleted one meanwhile has taken it off before it was on.
+        let over = self.without_queued(id, turns).await?;
+        self.remove_waiting(id, &over).await
     }
 
     /// Removes turns from those that wait for a worker.

@@ -72,7 +72,8 @@ pub(super) const EXISTING: u32 = 1;
 /// [`CREATE`] and [`ADD_TURN`] say: another request had this id or key.
 pub(super) const MISMATCH: u32 = 2;
 
-/// ARGV: conversation, image or nothing, fingerprint, requests. How it came out, the ready turn, and all queued ones.
+/// ARGV: conversation, image or nothing, fingerprint, requests. How it came out, the ready turn, all queued ones, and the time
+/// at which the one that is there began.
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local outcome = 1
@@ -82,13 +83,13 @@ pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
            touch()
            outcome = 0
          elseif get('fingerprint') ~= ARGV[4] then
-           return {2, 0, {}}
+           return {2, 0, {}, 0}
          end
          local queued = {}
          for turn = 1, tonumber(get('turns') or 0) do
            if get(turn .. ':status') == 'queued' then table.insert(queued, turn) end
          end
-         return {outcome, ready(), queued}",
+         return {outcome, ready(), queued, cjson.decode(get('conversation')).created_ms}",
     )
 });
 
@@ -228,10 +229,26 @@ pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: an owner's list. ARGV: conversations, each with the time that stands beside it. Takes those off of which that time
+/// still stands there; returns how many.
+pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local forgotten = 0
+         for at = 1, #ARGV, 2 do
+           local begun = redis.call('ZSCORE', KEYS[1], ARGV[at])
+           if begun and tonumber(begun) == tonumber(ARGV[at + 1]) then
+             forgotten = forgotten + redis.call('ZREM', KEYS[1], ARGV[at])
+           end
+         end
+         return forgotten",
+    )
+});
+
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 10] = [
+    let own: [&'static Script; 11] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &ATTEND,
+        &FORGET,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }

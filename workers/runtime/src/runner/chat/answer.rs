@@ -31,6 +31,8 @@ pub(super) struct ClaimedTurn<'a> {
     pub(super) snapshot: &'a ConversationSnapshot,
     /// What earlier workers wrote.
     pub(super) events: &'a [TurnEvent],
+    /// Nobody waits for it: it goes with the tasks, and is handed back with them while turns wait.
+    pub(super) is_background: bool,
 }
 
 /// The end of an answer's writing.
@@ -103,14 +105,17 @@ async fn write_whole<W: StageWork>(
                 .await?;
             started = true;
         }
-        let reply = worker.model.ask(input, alone, true);
+        let reply = worker.model.ask(input, alone, !turn.is_background);
         match turn
-            .follow(chat, &mut written, &mut events, reply, delivery)
+            .follow(worker, chat, &mut written, &mut events, reply, delivery)
             .await?
         {
             Reply::Answer(answer) => {
                 let output = answer.map_err(TaskError::Failed)?;
                 worker.count_model_run(&output);
+                if turn.is_background {
+                    worker.service_time.record(output.model_time);
+                }
                 return serde_json::from_slice(&output.content).map_err(|error| {
                     let message =
                         format!("the model's answer is none: {error}; please report this");
@@ -147,9 +152,10 @@ async fn prepare<W: StageWork>(
 
 impl ClaimedTurn<'_> {
     /// Writes what the model says until it replies.
-    async fn follow<I>(
+    async fn follow<W: StageWork>(
         &self,
-        chat: &ChatWorker<I>,
+        worker: &Worker<W>,
+        chat: &ChatWorker<W::Input>,
         written: &mut Written,
         model_events: &mut UnboundedReceiver<TurnEvent>,
         mut reply: PendingReply,
@@ -158,6 +164,8 @@ impl ClaimedTurn<'_> {
         let mut check_wanted = tokio::time::interval(CHECK_WANTED_EVERY);
         let mut is_first = written.tokens.is_empty();
         let mut goes_on = true;
+        // One whose next attempt is queued has nothing to hand back.
+        let mut may_go_back = self.is_background && !delivery.is_retry_queued();
         loop {
             let mut events = Vec::new();
             let replied = tokio::select! {
@@ -172,6 +180,14 @@ impl ClaimedTurn<'_> {
                     }
                     Some(replied)
                 }
+                () = worker.batch_paused(), if may_go_back => {
+                    if reply.withdraw() {
+                        return Err(TaskError::HandBack.into());
+                    }
+                    // The model has it.
+                    may_go_back = false;
+                    None
+                }
                 _ = check_wanted.tick(), if goes_on => {
                     self.append(chat, written, Vec::new()).await?;
                     None
@@ -179,7 +195,7 @@ impl ClaimedTurn<'_> {
             };
             if !events.is_empty() {
                 self.append(chat, written, events).await?;
-                if std::mem::take(&mut is_first) {
+                if std::mem::take(&mut is_first) && !self.is_background {
                     chat.metrics
                         .first_token
                         .observe(delivery.waited().as_secs_f64());

@@ -208,7 +208,6 @@ fn what_is_kept_of_a_prompt_serves_its_own_adapter_only() {
     let turn = |adapter: usize| GenerationRequest {
         chat: Some(ChatOptions {
             images_key: "image".into(),
-            ..ChatOptions::default()
         }),
         ..by(&all, adapter, request(2))
     };
@@ -346,9 +345,9 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
                 let mut request = by(model, adapter, request(index));
                 request.chat = (draw(2) == 0).then(|| ChatOptions {
                     images_key: format!("image {index}"),
-                    // Some go on where another worker stopped.
-                    generated: alone[index][adapter][..draw(4)].to_vec(),
                 });
+                // Some go on where another worker stopped.
+                request.generated = alone[index][adapter][..draw(4)].to_vec();
                 live.push((engine.admit(request).unwrap(), index, adapter));
                 admitted += 1;
             }

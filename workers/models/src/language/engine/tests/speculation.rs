@@ -151,7 +151,6 @@ fn what_a_turn_leaves_behind_holds_no_draft_that_was_wrong() {
     let turn = |request: GenerationRequest| GenerationRequest {
         chat: Some(ChatOptions {
             images_key: "image".into(),
-            ..ChatOptions::default()
         }),
         ..request
     };

@@ -25,8 +25,8 @@ fn turn(request: GenerationRequest, written: &[u32]) -> GenerationRequest {
     GenerationRequest {
         chat: Some(ChatOptions {
             images_key: "image".into(),
-            generated: written.to_vec(),
         }),
+        generated: written.to_vec(),
         ..request
     }
 }
@@ -239,7 +239,6 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     other.images = vec![image(5)];
     other.chat = Some(ChatOptions {
         images_key: "another".into(),
-        generated: Vec::new(),
     });
     assert_eq!(answer(&mut engine, other).cached, 0);
 
@@ -334,7 +333,6 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
         let mut request = turn(request(0), &[]);
         request.chat = Some(ChatOptions {
             images_key: name.into(),
-            generated: Vec::new(),
         });
         request
     };

@@ -1,0 +1,258 @@
+//! One conversation that is created and deleted at one time, step by step in the orders that a race may take, and with one
+//! of the two killed on its way: whatever is there then is on its owner's list and has its image, and nothing else waits.
+
+use anyhow::{Context, Result, ensure};
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::conversation::{self, NewImage, retention};
+use radialog_runtime::backends::Backends;
+use radialog_schemas::{PerStage, Stage};
+use radialog_tests::embedded;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::faults::FaultInjector;
+use radialog_tests::services::Redis;
+use radialog_tests::stepping::{Gate, Stepped, SteppedRedis};
+
+use super::*;
+use crate::adapters::redis_conversations_at;
+
+/// More steps than either has, and than the one that creates has.
+const STEPS: usize = 14;
+const CREATING_STEPS: usize = 7;
+/// More than a test leaves behind.
+const ALL: usize = 1000;
+
+/// One order of the steps of two programs: so many of the first, so many of the second, and then the rest of each, unless
+/// the first is killed.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    deletes_first: bool,
+    first: usize,
+    second: usize,
+    is_killed: bool,
+}
+
+impl Order {
+    fn all() -> impl Iterator<Item = Self> {
+        let order = |number: usize| Self {
+            deletes_first: number.is_multiple_of(2),
+            is_killed: (number / 2).is_multiple_of(2),
+            first: number / 4 % STEPS,
+            second: number / 4 / STEPS,
+        };
+        let creating = |order: &Self| match order.deletes_first {
+            true => order.second,
+            false => order.first,
+        };
+        let all = (0..4 * STEPS * STEPS).map(order);
+        all.filter(move |order| creating(order) <= CREATING_STEPS)
+    }
+
+    /// Takes two programs, the one that creates and the one that deletes, through their steps.
+    async fn take<C: Send + 'static, D: Send + 'static>(
+        self,
+        mut creating: Stepped<C>,
+        mut deleting: Stepped<D>,
+    ) -> Result<()> {
+        match self.deletes_first {
+            false => {
+                creating.steps(self.first).await;
+                deleting.steps(self.second).await;
+                self.end(creating).await?;
+                drop(deleting.finish().await?);
+            }
+            true => {
+                deleting.steps(self.first).await;
+                creating.steps(self.second).await;
+                self.end(deleting).await?;
+                drop(creating.finish().await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn end<T: Send + 'static>(self, first: Stepped<T>) -> Result<()> {
+        match self.is_killed {
+            true => first.kill().await,
+            false => drop(first.finish().await?),
+        }
+        Ok(())
+    }
+}
+
+/// What must hold once both are done, and sweepers have looked.
+async fn assert_consistent(
+    conversations: &Arc<dyn Conversations>,
+    conversation: &Conversation,
+    order: Order,
+) -> Result<()> {
+    let id = &conversation.id;
+    conversations.unattended(Duration::ZERO, ALL).await?;
+    conversations.forget_ended().await?;
+    let known = conversations.snapshot(id).await?;
+    let listed = conversations.list(&conversation.owner, 9).await?;
+    let expected: Vec<ConversationId> = known.iter().map(|_| id.clone()).collect();
+    ensure!(
+        listed == expected,
+        "{order:?}: listed are {listed:?}, there is {known:?}"
+    );
+    let place = conversations.position(id, 1).await?;
+    let is_queued = known.is_some_and(|known| known.turns[0].status == TurnStatus::Queued);
+    ensure!(
+        place.is_none() || is_queued,
+        "{order:?}: what is gone waits"
+    );
+    // Whoever is killed before a turn has its place gives it none; the sweeper of turns publishes it all the same.
+    ensure!(order.is_killed || place.is_some() == is_queued, "{order:?}");
+    let waiting = conversations.waiting().await?;
+    ensure!(
+        waiting == u64::from(place.is_some()),
+        "{order:?}: {waiting}"
+    );
+    conversations.delete(id).await?;
+    conversations.forget_ended().await?;
+    ensure!(conversations.waiting().await? == 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_redis_what_is_created_and_deleted_in_any_order_of_steps_is_listed_if_it_is_there()
+-> Result<()> {
+    let redis = Redis::start().await?;
+    let direct = redis_conversations_at(redis.url()).await;
+    for order in Order::all() {
+        let conversation = in_words();
+        // It has been there before, and its request comes again.
+        direct.create(&conversation, &[ask("a")]).await?;
+        let gates = [Arc::<Gate>::default(), Arc::default()];
+        let ways = [
+            SteppedRedis::new(redis.url(), &gates[0]).await?,
+            SteppedRedis::new(redis.url(), &gates[1]).await?,
+        ];
+        let [one, two] = [
+            redis_conversations_at(ways[0].url()).await,
+            redis_conversations_at(ways[1].url()).await,
+        ];
+        let asked = Conversation {
+            created_ms: conversation.created_ms + 1,
+            ..conversation.clone()
+        };
+        let creating = Stepped::start(
+            &gates[0],
+            async move { one.create(&asked, &[ask("a")]).await },
+        );
+        let id = conversation.id.clone();
+        let deleting = Stepped::start(&gates[1], async move { two.delete(&id).await });
+        order.take(creating, deleting).await?;
+        assert_consistent(&direct, &conversation, order).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn in_memory_what_is_created_and_deleted_is_listed_if_it_is_there() -> Result<()> {
+    let conversations = adapters::memory().await;
+    let order = Order::all().find(|order| !order.is_killed);
+    let order = order.context("no order")?;
+    for deletes_first in [true, false] {
+        let conversation = in_words();
+        conversations.create(&conversation, &[ask("a")]).await?;
+        if deletes_first {
+            conversations.delete(&conversation.id).await?;
+        }
+        conversations.create(&conversation, &[ask("a")]).await?;
+        if !deletes_first {
+            conversations.delete(&conversation.id).await?;
+        }
+        assert_consistent(&conversations, &conversation, order).await?;
+    }
+    Ok(())
+}
+
+/// A request for a conversation about an image, as a gateway has it.
+fn about_an_image(id: &ConversationId, incarnation: &str, bundle: &BundleHashes) -> Conversation {
+    let content = ContentHash::of(b"an image");
+    let image = ObjectKey::conversation_image(id, incarnation, &content);
+    Conversation {
+        id: id.clone(),
+        image: Some(bundle.image(&image, "image/png")),
+        component: bundle.component(Stage::Language).clone(),
+        ..in_words()
+    }
+}
+
+/// Creates and deletes one conversation about an image at a time, with the store's calls in all orders.
+async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
+    let bundle = BundleHashes {
+        name: "fake".into(),
+        bundle: ContentHash::of(b"fake bundle"),
+        components: PerStage::from_fn(FakeStage::component_of),
+    };
+    let folder = tempfile::tempdir()?;
+    let backends = Backends {
+        conversations,
+        ..embedded::backends(folder.path())?
+    };
+    backends.queue.declare().await?;
+    for order in Order::all() {
+        let id = ConversationId(unique());
+        let new = |content: &'static [u8]| NewImage {
+            content: content.into(),
+            known: None,
+        };
+        let first = about_an_image(&id, "one", &bundle);
+        let image = new(b"an image");
+        conversation::begin(&backends, &bundle, &first, &[ask("a")], Some(&image)).await?;
+        let gates = [Arc::<Gate>::default(), Arc::default()];
+        let [creator, deleter] = gates.each_ref().map(|gate| {
+            let faults = Arc::new(FaultInjector::default());
+            faults.step(gate);
+            faults.over(&backends)
+        });
+        // The same request again, at another gateway.
+        let again = Conversation {
+            owner: first.owner.clone(),
+            ..about_an_image(&id, "two", &bundle)
+        };
+        let bundle = bundle.clone();
+        let creating = Stepped::start(&gates[0], async move {
+            let image = new(b"an image");
+            conversation::begin(&creator, &bundle, &again, &[ask("a")], Some(&image)).await
+        });
+        let gone = id.clone();
+        let deleting = Stepped::start(&gates[1], async move {
+            retention::remove(&deleter, &gone).await
+        });
+        order.take(creating, deleting).await?;
+        let known = backends.conversations.snapshot(&id).await?;
+        let image = known.and_then(|known| known.conversation.image);
+        let prefix = ObjectKey::conversation_prefix(&id);
+        let left = backends.objects.list(&prefix, None, ALL).await?.entries;
+        let left: Vec<ObjectKey> = left.into_iter().map(|one| one.key).collect();
+        // Who creates and is killed may not have stored it yet: the same request does so when it comes again.
+        let may_lack = order.is_killed && !order.deletes_first;
+        let has_image = image.as_ref().is_some_and(|own| left.contains(&own.image));
+        ensure!(
+            has_image || image.is_none() || may_lack,
+            "{order:?}: {image:?} has lost its image: {left:?}"
+        );
+        if !order.is_killed {
+            let expected = usize::from(image.is_some());
+            ensure!(left.len() == expected, "{order:?}: {left:?} for {image:?}");
+        }
+        retention::remove(&backends, &id).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_memory_a_conversation_that_is_created_and_deleted_in_any_order_has_its_image_if_it_is_there()
+-> Result<()> {
+    images_stay(adapters::memory().await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_redis_a_conversation_that_is_created_and_deleted_in_any_order_has_its_image_if_it_is_there()
+-> Result<()> {
+    let redis = Redis::start().await?;
+    images_stay(redis_conversations_at(redis.url()).await).await
+}
