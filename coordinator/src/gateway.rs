@@ -215,6 +215,7 @@ impl Gateway {
             connections: config.connections as usize,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
+            send_timeout: config.request_timeout,
         };
         let server = async {
             let ended = http_server::serve(self.listener, router, limits, shutdown.clone()).await;

@@ -171,6 +171,35 @@ async fn readers_that_do_not_read_hold_their_own_keys_memory() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_no_piece_for_too_long_loses_its_connection_and_its_memory()
+-> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
+        config.body_memory = 40 << 20;
+        (config.rate, config.concurrent) = (1000, 1000);
+        config.request_timeout = Duration::from_secs(3);
+    })
+    .await?;
+    let gateway = &fixture.gateway;
+    let large = uploaded(gateway, "x".repeat(24 << 20)).await?;
+    let content = format!("{FILES}/{large}/content");
+    let mut open = Vec::new();
+    loop {
+        let response = gateway.get(&content).await?;
+        match response.status().is_success() {
+            true => open.push(response),
+            false => break,
+        }
+        ensure!(open.len() < 100, "nobody counts what is read");
+    }
+    let readable = || async { Ok(gateway.get(&content).await?.status() == 200) };
+    eventually(readable).await?;
+    for response in open {
+        ensure!(response.bytes().await.is_err(), "it was not cut");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_damaged_is_listed_and_removed_and_so_is_what_a_removal_has_left() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let (gateway, objects) = (&fixture.gateway, &fixture.backends.objects);

@@ -21,6 +21,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: 64,
     header_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(75),
+    send_timeout: Duration::from_secs(75),
 };
 
 /// How long a start may stand still, where nothing else is configured: longer than any one step without a progress of its

@@ -1,5 +1,5 @@
-//! An HTTP server that silent and slow clients cannot use up. A connection has a time for the header of its first request
-//! and one for its next requests; of connections there are so many at a time, and where all places are taken, the one
+//! An HTTP server that silent and slow clients cannot use up. A connection has a time for the header of its first request,
+//! one for its next requests, and one for taking each piece of an answer; of connections there are so many at a time, and where all places are taken, the one
 //! that has been without a request for longest makes room.
 
 use std::convert::Infallible;
@@ -44,6 +44,8 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// How long a connection may take from the end of an answer until the header of its next request is there.
     pub idle_timeout: Duration,
+    /// How long a piece of an answer may take until its reader has it, about.
+    pub send_timeout: Duration,
 }
 
 /// Answers until `shutdown`, and then whatever is in work; connections without a request end at once. Dropping the
@@ -129,7 +131,7 @@ async fn answer(
                 }
                 return;
             }
-            // Without a request: nobody misses an answer.
+            // Without a request, or without a reader: nobody misses an answer.
             () = connection.overdue() => return,
             () = shutdown.cancelled(), if !is_stopping => {
                 is_stopping = true;

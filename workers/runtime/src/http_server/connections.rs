@@ -47,6 +47,8 @@ struct Open {
 pub(super) struct State {
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
+    /// Since when a piece of an answer waits for its reader.
+    unread: Mutex<Option<Instant>>,
 }
 
 /// An open connection; dropping it frees its place.
@@ -101,6 +103,7 @@ impl Connections {
         let state = Arc::new(State {
             shared: shared.clone(),
             phase,
+            unread: Mutex::default(),
         });
         let mut open = shared.lock();
         open.next += 1;
@@ -149,6 +152,10 @@ impl State {
         RequestInWork(self.clone())
     }
 
+    fn unread(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the connection now where it has no request.
     fn end_if_silent(&self, why: &'static str) {
         self.phase.send_if_modified(|phase| match phase {
@@ -167,14 +174,24 @@ impl Connection {
         self.state.clone()
     }
 
-    /// Waits until the connection has been silent for too long. Cancel-safe.
+    /// Waits until the connection has been silent for too long, or has not taken a piece of an answer. Cancel-safe.
     pub(super) async fn overdue(&self) {
         let mut phases = self.state.phase.subscribe();
+        let limits = self.state.shared.limits;
         loop {
             let phase = *phases.borrow_and_update();
             let Phase::Silent { until, reason, .. } = phase else {
-                if phases.changed().await.is_err() {
+                // Looked at from time to time: pieces come and go by the thousand.
+                let unread = *self.state.unread();
+                let until = unread.unwrap_or_else(Instant::now) + limits.send_timeout;
+                if until <= Instant::now() {
+                    metrics().http_connection_ended(limits.server, "send_timeout");
                     return;
+                }
+                tokio::select! {
+                    biased;
+                    _ = phases.changed() => {}
+                    () = tokio::time::sleep_until(until) => {}
                 }
                 continue;
             };
@@ -203,8 +220,21 @@ impl Drop for Connection {
     }
 }
 
+impl RequestInWork {
+    /// Says that a piece of the answer waits for its reader.
+    pub(super) fn piece_given(&self) {
+        *self.0.unread() = Some(Instant::now());
+    }
+
+    /// Says that none does.
+    pub(super) fn piece_taken(&self) {
+        *self.0.unread() = None;
+    }
+}
+
 impl Drop for RequestInWork {
     fn drop(&mut self) {
+        self.piece_taken();
         let shared = &self.0.shared;
         let now = Instant::now();
         self.0.phase.send_modify(|phase| {
@@ -236,7 +266,25 @@ mod tests {
             connections,
             header_timeout,
             idle_timeout: IDLE,
+            send_timeout: IDLE,
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_reader_does_not_read_has_to_go_and_one_that_waits_for_its_answer_does_not()
+     {
+        let connections = Connections::new(limits(2, Duration::from_secs(600)));
+        let (stuck, waits) = (connections.enter().await, connections.enter().await);
+        let requests = [&stuck, &waits].map(|connection| connection.state().begin_request());
+        for request in &requests {
+            request.piece_given();
+        }
+        requests[1].piece_taken();
+        let mut waiting = std::pin::pin!(waits.overdue());
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        has_to_go(&stuck).await;
+        tokio::time::sleep(IDLE).await;
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
     }
 
     /// Waits for the connection's end, which the timer tells a millisecond late; it would wait ten minutes for its own time.

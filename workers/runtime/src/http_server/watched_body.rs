@@ -8,18 +8,15 @@ use hyper::body::{Frame, SizeHint};
 
 use super::connections::RequestInWork;
 
-/// A body that ends its request when it is dropped.
+/// A body that ends its request when it is dropped, and says when a piece of it waits for its reader.
 pub(super) struct WatchedBody {
     body: Body,
-    _in_work: RequestInWork,
+    in_work: RequestInWork,
 }
 
 impl WatchedBody {
     pub(super) fn new(body: Body, in_work: RequestInWork) -> Self {
-        Self {
-            body,
-            _in_work: in_work,
-        }
+        Self { body, in_work }
     }
 }
 
@@ -31,7 +28,13 @@ impl hyper::body::Body for WatchedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        // Another piece is asked for when there is room for it: when the reader has nearly all of the last one.
+        self.in_work.piece_taken();
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            self.in_work.piece_given();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
