@@ -167,6 +167,9 @@ impl ObjectKey {
     /// Prefix of the signs of files that have parts and perhaps no head: they come in, or are being removed.
     pub const OPEN_REQUEST_FILES: &str = "request-files/open/";
 
+    /// Prefix of the parts of all files of requests.
+    pub const REQUEST_FILE_PARTS: &str = "request-files/parts/";
+
     /// Prefix of what is known of one owner's files, who is named by a hash.
     pub fn request_file_heads_of(owner: &ContentHash) -> String {
         format!("{}{owner}/", Self::REQUEST_FILE_HEADS)
@@ -184,7 +187,7 @@ impl ObjectKey {
 
     /// Prefix of the parts of one file of requests.
     pub fn request_file_parts(owner: &ContentHash, file: &str) -> String {
-        format!("{}parts/{owner}/{file}/", Self::REQUEST_FILES)
+        format!("{}{owner}/{file}/", Self::REQUEST_FILE_PARTS)
     }
 
     /// One part of a file of requests, which may have the name of who wrote it; parts are counted from 0.

@@ -1,6 +1,8 @@
 //! What is removed by its age: files of requests, what is left of broken uploads and removals, batches that ended long ago.
 //! Nothing is read that a listing tells, and one page of a listing is in memory at a time.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
@@ -12,6 +14,9 @@ use super::{Pages, age, batches, owned};
 
 /// How long an upload may take: what is older and has no head was broken off. Slower ones are refused.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
+
+/// How long parts without anything that leads to them stay: a write that is late is not that late.
+const LATEST_PART: Duration = Duration::from_secs(24 * 3600);
 
 /// One sweep.
 struct Sweep<'a> {
@@ -53,6 +58,7 @@ pub(crate) async fn sweep(
             note(&entry, done);
         }
     }
+    sweep.parts().await?;
     let mut batches = Pages::of(objects, ObjectKey::REQUEST_BATCHES);
     while let Some(entries) = batches.next().await? {
         for entry in entries {
@@ -71,6 +77,43 @@ pub(crate) async fn sweep(
 fn note(entry: &ObjectEntry, done: Result<(), ObjectError>) {
     if let Err(error) = done {
         warn!(object = %entry.key, %error, "what is old is not removed");
+    }
+}
+
+/// A listing that is asked for one name after another.
+struct SortedNames<'a> {
+    pages: Pages<'a>,
+    names: std::vec::IntoIter<ObjectEntry>,
+    next: Option<ObjectEntry>,
+}
+
+impl<'a> SortedNames<'a> {
+    fn of(objects: &'a dyn Objects, prefix: &'a str) -> Self {
+        Self {
+            pages: Pages::of(objects, prefix),
+            names: Vec::new().into_iter(),
+            next: None,
+        }
+    }
+
+    /// Whether there is this name; the names that are asked for come in their order.
+    async fn have(&mut self, name: &str) -> Result<bool, ObjectError> {
+        loop {
+            if let Some(next) = &self.next {
+                match rest(next, self.pages.prefix).unwrap_or_default().cmp(name) {
+                    Ordering::Less => {}
+                    Ordering::Equal => return Ok(true),
+                    Ordering::Greater => return Ok(false),
+                }
+            }
+            self.next = self.names.next();
+            if self.next.is_none() {
+                match self.pages.next().await? {
+                    Some(entries) => self.names = entries.into_iter(),
+                    None => return Ok(false),
+                }
+            }
+        }
     }
 }
 
@@ -110,6 +153,66 @@ impl Sweep<'_> {
             }
         }
         self.remove_file(&owner, &file).await
+    }
+
+    /// Removes parts that belong to nothing: a store may do a write after its answer was given up, and the file was removed.
+    ///
+    /// Heads and parts are listed in the same order, so that one listing tells of the other which files have a head.
+    async fn parts(&mut self) -> Result<(), ObjectError> {
+        let patience = self.lifetime.min(LATEST_PART);
+        let mut heads = SortedNames::of(self.objects, ObjectKey::REQUEST_FILE_HEADS);
+        let mut pages = Pages::of(self.objects, ObjectKey::REQUEST_FILE_PARTS);
+        let mut last = None;
+        while let Some(entries) = pages.next().await? {
+            let mut headless = Vec::new();
+            for entry in entries {
+                let name = rest(&entry, ObjectKey::REQUEST_FILE_PARTS);
+                let name = name.and_then(|name| name.rsplit_once('/'));
+                let Some((name, _)) = name else {
+                    continue;
+                };
+                if age(entry.modified) <= patience || last.as_deref() == Some(name) {
+                    continue;
+                }
+                last = Some(name.to_owned());
+                if !heads.have(name).await? {
+                    headless.push(owned(name, '/').map(|file| (entry.clone(), file)));
+                }
+            }
+            if headless.is_empty() {
+                continue;
+            }
+            // After the page: what a batch had written then is that of one that is open now, or has its head.
+            let open = batches::open(self.objects).await?;
+            let outputs = open.into_iter().flat_map(|(owner, batch)| {
+                batches::output_names(&batch).map(|file| (owner.clone(), file))
+            });
+            let outputs: HashSet<(ContentHash, String)> = outputs.collect();
+            for (entry, (owner, file)) in headless.into_iter().flatten() {
+                if !outputs.contains(&(owner.clone(), file.clone())) {
+                    let done = self.headless(&owner, &file).await;
+                    note(&entry, done);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the parts of a file that had no head, unless it has one now, or a sign by which it is swept.
+    async fn headless(&mut self, owner: &ContentHash, file: &str) -> Result<(), ObjectError> {
+        for key in [
+            ObjectKey::open_request_file(owner, file),
+            ObjectKey::request_file_head(owner, file),
+        ] {
+            if self.objects.size(&key).await?.is_some() {
+                return Ok(());
+            }
+        }
+        if !self.dry_run {
+            files::remove_parts(self.objects, owner, file).await?;
+        }
+        self.removed += 1;
+        Ok(())
     }
 
     /// A batch's document is written again whenever something happens to it.
@@ -294,6 +397,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn parts_that_came_when_their_file_was_gone_are_removed_and_those_of_open_batches_are_not()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = FilesystemObjects::open(folder.path()).unwrap();
+        let owner = ContentHash::of(b"ward");
+        let mut whole = Vec::new();
+        for _ in 0..3 {
+            let file = upload(&objects, &owner).await;
+            files::end(&objects, &owner, &file, &head(2)).await.unwrap();
+            whole.push(file);
+        }
+        let late = whole.remove(1);
+        assert!(files::remove(&objects, &owner, &late).await.unwrap());
+        files::put_part(&objects, &owner, &late, 1, "x".into())
+            .await
+            .unwrap();
+        let batch = new_name();
+        let endpoint = BatchEndpoint::ChatCompletions;
+        let times = BatchTimes::default();
+        let document =
+            BatchDocument::new(&batch, "ward".to_owned(), endpoint, new_name(), None, times);
+        let created = batches::create(&objects, &owner, &batch, &document).await;
+        created.unwrap();
+        let [answers, _] = batches::output_names(&batch);
+        let part = ObjectKey::request_file_part(&owner, &answers, 0, Some("a"));
+        objects.put(&part, "x".into()).await.unwrap();
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
+        make_older(folder.path(), 2 * DAY);
+        let uploading = upload(&objects, &owner).await;
+        assert_eq!(sweep(&objects, LIFETIME, true).await.unwrap(), 1);
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 1);
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
+        let left = objects.list(ObjectKey::REQUEST_FILE_PARTS, None, 100).await;
+        let left = left.unwrap().entries;
+        let has_part = |file: &str| left.iter().any(|part| part.key.as_str().contains(file));
+        assert!(has_part(&whole[0]) && has_part(&whole[1]) && !has_part(&late));
+        assert!(has_part(&answers) && has_part(&uploading));
+        // Its batch was removed while it was written.
+        batches::withdraw(&objects, &owner, &batch).await.unwrap();
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
     async fn an_old_batch_goes_with_what_it_has_written_and_its_sign() {
         let folder = tempfile::tempdir().unwrap();
         let objects = FilesystemObjects::open(folder.path()).unwrap();
@@ -306,8 +452,8 @@ mod tests {
             None,
             BatchTimes::default(),
         );
-        let created = batches::create(&objects, &owner, &batch, &document, false).await;
-        assert!(created.unwrap().is_some());
+        let created = batches::create(&objects, &owner, &batch, &document).await;
+        assert_eq!(created.unwrap(), document);
         let [answers, _] = batches::output_names(&batch);
         let part = ObjectKey::request_file_part(&owner, &answers, 0, Some("a"));
         objects.put(&part, "x".into()).await.unwrap();
