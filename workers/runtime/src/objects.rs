@@ -11,11 +11,16 @@ use tracing::warn;
 
 use crate::metrics::metrics;
 
+pub use conditions::knows_conditions;
+
+mod conditions;
 pub mod filesystem;
 pub mod s3;
 
 /// Bytes of a stored object that are in memory at a time while it is compared.
 const COMPARED_AT_ONCE: usize = 4 << 20;
+/// A version that nothing has, so that what is written for a try is not stored.
+const NO_VERSION: &str = "\"nothing-has-this-version\"";
 
 /// What goes wrong with an object store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,14 @@ pub enum ObjectError {
         /// What its answer lacks.
         reason: String,
     },
+    /// The store says that it does not know conditional writes. Trying again does not help.
+    #[error("the object store does not know conditional writes: it left '{key}' undone: {reason}")]
+    NoConditions {
+        /// The object.
+        key: String,
+        /// The store's words.
+        reason: String,
+    },
     /// There is no room left in the store.
     #[error(
         "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
@@ -59,9 +72,10 @@ impl From<ObjectError> for Failure {
         let code = match &error {
             ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
             ObjectError::Refused { .. } => ErrorCode::ObjectRefused,
-            ObjectError::Store { .. } | ObjectError::Listing { .. } | ObjectError::Full(_) => {
-                ErrorCode::ObjectStore
-            }
+            ObjectError::Store { .. }
+            | ObjectError::Listing { .. }
+            | ObjectError::NoConditions { .. }
+            | ObjectError::Full(_) => ErrorCode::ObjectStore,
         };
         Failure::new(code, error)
     }
@@ -70,6 +84,13 @@ impl From<ObjectError> for Failure {
 /// Names one content of an object: another content has another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(String);
+
+impl Version {
+    /// A version that nothing has.
+    pub(crate) fn of_nothing() -> Self {
+        Self(NO_VERSION.to_owned())
+    }
+}
 
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

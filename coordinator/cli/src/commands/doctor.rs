@@ -182,7 +182,7 @@ async fn batches(config: &Config) -> anyhow::Result<String> {
     })
 }
 
-/// Puts an object and gets it; returns whether a write over it is left undone that expects nothing there.
+/// Puts an object and gets it; returns whether the store knows conditional writes.
 async fn knows_conditions(
     store: &dyn Objects,
     key: &ObjectKey,
@@ -193,11 +193,8 @@ async fn knows_conditions(
         store.get(key).await? == *content,
         "the store returned something else than was put"
     );
-    // One that does not know the condition does the write, or says that it does not.
-    Ok(matches!(
-        store.put_if(key, content.clone(), None).await,
-        Ok(None)
-    ))
+    store.delete(key).await?;
+    Ok(radialog_runtime::objects::knows_conditions(store, key).await?)
 }
 
 async fn state(config: &Config) -> anyhow::Result<String> {

@@ -31,7 +31,7 @@ impl RequestBatchMetrics {
             ),
             waiting: gauge(
                 "radialog_request_batches_waiting_items",
-                "Batches of requests that could be worked on and find no place",
+                "Batches of requests that could be worked on and find no place, or rest after it failed",
             ),
             retries: registered(
                 registry,

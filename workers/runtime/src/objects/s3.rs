@@ -128,7 +128,7 @@ impl S3Objects {
             .err()
             .is_some_and(|error| is_refused(&error));
         let put = self.client.put_object().bucket(&self.bucket).key(&path);
-        let put = put.if_match(refusals::NO_VERSION).send().await;
+        let put = put.if_match(super::NO_VERSION).send().await;
         let write = put.as_ref().err().is_some_and(is_refused);
         let delete = self.client.delete_object().bucket(&self.bucket).key(&path);
         let deleted = delete.send().await.err();
@@ -295,6 +295,10 @@ impl Objects for S3Objects {
             match request.send().await {
                 Ok(answer) => self.version_of(key, answer.e_tag()).map(Some),
                 Err(error) if is_unmet(&error) => Ok(None),
+                Err(error) if is_not_known(&error) => Err(ObjectError::NoConditions {
+                    key: self.path(key),
+                    reason: description_of(&error),
+                }),
                 Err(error) => Err(self.error(key, &error)),
             }
         });
@@ -498,6 +502,11 @@ fn status<E>(error: &SdkError<E>) -> Option<u16> {
 /// Whether the condition of a write was not met: another version is stored, none at all, or two write at once.
 fn is_unmet<E>(error: &SdkError<E>) -> bool {
     matches!(status(error), Some(412 | 404 | 409))
+}
+
+/// Whether the store does not know the condition.
+fn is_not_known<E>(error: &SdkError<E>) -> bool {
+    status(error) == Some(501)
 }
 
 /// A name as servers write it where they are asked for `encoding-type=url`: XML cannot hold every character of a key.

@@ -9,13 +9,11 @@ use radialog_schemas::ObjectKey;
 
 use super::{RIGHTS, S3Objects, is_refused};
 use crate::backoff::Backoff;
-use crate::objects::ObjectError;
+use crate::objects::{NO_VERSION, ObjectError};
 
 /// How often an object is asked for that the store refuses while it answers for others: rights may just have changed.
 const ATTEMPTS: u32 = 3;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
-/// A version that nothing has, so that what is written for a try is not stored.
-pub(super) const NO_VERSION: &str = "\"nothing-has-this-version\"";
 
 /// What is refused.
 #[derive(Clone, Copy)]
