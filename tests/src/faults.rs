@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,19 @@ use tokio::sync::watch;
 
 use crate::stepping::Gate;
 
+/// How a store denies an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// A policy refuses it.
+    Refused,
+    /// There is no room; it can be read.
+    Full,
+    /// The store is in trouble.
+    Failing,
+    /// Writes are done, and no answer comes: neither to them nor to anything else.
+    Silent,
+}
+
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
 pub struct FaultInjector {
@@ -23,9 +36,14 @@ pub struct FaultInjector {
     duplicates: AtomicBool,
     loses_state_responses: AtomicBool,
     ignores_conditions: AtomicBool,
+    ignores_versions: AtomicBool,
+    refuses_conditions: AtomicBool,
+    /// What the store refuses or has no room for, by prefix.
+    denied: RwLock<Vec<(String, Denial)>>,
     loses_store_answers: AtomicBool,
     messages_to_lose: AtomicU64,
     refused: AtomicU64,
+    denials_met: AtomicU64,
     calls: AtomicU64,
     /// How many transfers may pass while they are held; none where they are not held.
     passes: watch::Sender<Option<u64>>,
@@ -78,6 +96,41 @@ impl FaultInjector {
     /// Writes to the object store whatever is expected there, as a store does that does not know conditional writes.
     pub fn ignore_conditions(&self) {
         self.ignores_conditions.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes whatever version is expected, and not where nothing is expected and something is.
+    pub fn ignore_versions(&self) {
+        self.ignores_versions.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses all conditional writes as unknown.
+    pub fn refuse_conditions(&self) {
+        self.refuses_conditions.store(true, Ordering::Relaxed);
+    }
+
+    /// Denies reads of objects and writes below this prefix.
+    pub fn deny(&self, prefix: &str, denial: Denial) {
+        self.denials().push((prefix.to_owned(), denial));
+    }
+
+    /// Denies nothing any more.
+    pub fn allow_all(&self) {
+        self.denials().clear();
+    }
+
+    /// Returns how many calls were denied.
+    pub fn denials_met(&self) -> u64 {
+        self.denials_met.load(Ordering::Relaxed)
+    }
+
+    fn denials(&self) -> RwLockWriteGuard<'_, Vec<(String, Denial)>> {
+        self.denied.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn denied(&self, key: &str) -> Option<Denial> {
+        let denied = self.denied.read().unwrap_or_else(PoisonError::into_inner);
+        let denial = denied.iter().find(|(prefix, _)| key.starts_with(prefix));
+        denial.map(|(_, denial)| *denial)
     }
 
     /// Makes every second conditional write work and its caller hear that it failed.
@@ -226,12 +279,29 @@ impl FaultyObjects {
             false => Ok(&*self.inner),
         }
     }
+
+    /// The store for a read or a write of this object.
+    async fn at(&self, key: &ObjectKey, is_write: bool) -> Result<&dyn Objects, ObjectError> {
+        let inner = self.inner(key.as_str()).await?;
+        let (text, reason) = (key.to_string(), "denied".to_owned());
+        let denial = self.faults.denied(key.as_str());
+        if denial.is_some() {
+            self.faults.denials_met.fetch_add(1, Ordering::Relaxed);
+        }
+        match denial {
+            Some(Denial::Refused) => Err(ObjectError::Refused { key: text, reason }),
+            Some(Denial::Silent) if is_write => Ok(inner),
+            Some(Denial::Failing | Denial::Silent) => Err(ObjectError::Store { key: text, reason }),
+            Some(Denial::Full) if is_write => Err(ObjectError::Full(key.clone())),
+            Some(Denial::Full) | None => Ok(inner),
+        }
+    }
 }
 
 #[async_trait]
 impl Objects for FaultyObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        self.inner(key.as_str()).await?.put(key, content).await
+        self.at(key, true).await?.put(key, content).await
     }
 
     async fn put_file_if(
@@ -246,7 +316,7 @@ impl Objects for FaultyObjects {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        let inner = self.inner(key.as_str()).await?;
+        let inner = self.at(key, false).await?;
         self.faults.pass().await;
         inner.get(key).await
     }
@@ -257,8 +327,16 @@ impl Objects for FaultyObjects {
         content: Bytes,
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
-        let inner = self.inner(key.as_str()).await?;
-        if self.faults.ignores_conditions.load(Ordering::Relaxed) {
+        let inner = self.at(key, true).await?;
+        if self.faults.refuses_conditions.load(Ordering::Relaxed) {
+            return Err(ObjectError::NoConditions {
+                key: key.to_string(),
+                reason: "not implemented".into(),
+            });
+        }
+        let ignores_version =
+            expected.is_some() && self.faults.ignores_versions.load(Ordering::Relaxed);
+        if ignores_version || self.faults.ignores_conditions.load(Ordering::Relaxed) {
             inner.put(key, content).await?;
             return inner
                 .get_versioned(key)
@@ -266,8 +344,9 @@ impl Objects for FaultyObjects {
                 .map(|(_, version)| Some(version));
         }
         let put = inner.put_if(key, content, expected).await?;
-        let lost = self.faults.loses_store_answers.load(Ordering::Relaxed)
-            && self.faults.calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let is_second = || self.faults.calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let lost = self.faults.denied(key.as_str()) == Some(Denial::Silent)
+            || self.faults.loses_store_answers.load(Ordering::Relaxed) && is_second();
         match lost {
             true => Err(ObjectError::Store {
                 key: key.to_string(),
@@ -300,7 +379,7 @@ impl Objects for FaultyObjects {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
-        self.inner(key.as_str()).await?.delete(key).await
+        self.at(key, false).await?.delete(key).await
     }
 
     async fn list(

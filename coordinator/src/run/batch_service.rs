@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::durable;
+use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -81,6 +82,9 @@ enum RunEnd {
     /// It was stopped, and can go on.
     Interrupted,
 }
+
+/// How many parts each result file has, or how a batch ends whose results are not kept.
+type StoredResults = Result<[u32; 3], (BatchStatus, ObjectError)>;
 
 impl BatchService {
     /// Creates a service without batches; [`BatchService::resume`] takes up earlier ones.
@@ -350,17 +354,20 @@ impl BatchService {
             let Some((status, error)) = ran else {
                 return Ok(());
             };
-            let store = || async {
-                let stored = result_files::store(&*self.backends.objects, id, &folder).await;
-                stored.map_err(|error| match error {
-                    BatchError::Objects(error) => AttemptError::Unavailable(error),
-                    error => AttemptError::Fatal(error),
-                })
-            };
-            let end = BatchEnd {
-                status,
-                error,
-                parts: retry.until_settled(store).await?,
+            let store = || self.try_store(id, &folder, status);
+            let end = match retry.until_settled(store).await? {
+                Ok(parts) => BatchEnd {
+                    status,
+                    error,
+                    parts,
+                },
+                Err((status, error)) => BatchEnd {
+                    status,
+                    error: Some(format!(
+                        "its results are not kept: {error}. Outputs of stages are: the same archive again takes them"
+                    )),
+                    parts: [0; 3],
+                },
             };
             let end = retry
                 .until_success(|| documents.create_end(id, &end))
@@ -368,6 +375,36 @@ impl BatchService {
             info!(batch = id, status = ?end.status, "a batch has ended");
         }
         self.remove_folder(id)
+    }
+
+    /// Stores the result files of a batch; an end without them where the store refuses them for good, or where the batch is
+    /// cancelled while they find no room.
+    async fn try_store(
+        &self,
+        id: &str,
+        folder: &Path,
+        status: BatchStatus,
+    ) -> Result<StoredResults, AttemptError<ObjectError, BatchError>> {
+        let error = match result_files::store(&*self.backends.objects, id, folder).await {
+            Ok(parts) => return Ok(Ok(parts)),
+            Err(BatchError::Objects(error)) => error,
+            Err(error) => return Err(AttemptError::Fatal(error)),
+        };
+        let is_refused = matches!(error, ObjectError::Refused { .. });
+        let is_full = matches!(error, ObjectError::Full(_));
+        let is_cancelled = self.is_cancelled(id).await;
+        let end = match is_cancelled.map_err(|error| AttemptError::Fatal(error.into()))? {
+            // Of one that had been cancelled before, what there is is still wanted.
+            true if status != BatchStatus::Cancelled || is_full || is_refused => {
+                Some(BatchStatus::Cancelled)
+            }
+            false if is_refused => Some(BatchStatus::Failed),
+            _ => None,
+        };
+        match end {
+            Some(end) => Ok(Err((end, error))),
+            None => Err(AttemptError::Unavailable(error)),
+        }
     }
 
     /// Waits for what does not answer, until this gateway stops.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::ObjectKey;
-use radialog_tests::faults::FaultInjector;
+use radialog_tests::faults::{Denial, FaultInjector};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, problem, xray};
+use super::limits::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -314,6 +315,42 @@ async fn a_paused_run_outlives_a_state_that_does_not_answer() -> Result<()> {
     faults.set_unreachable(false);
     assert_eq!(gateway.delete(&path).await?, 204);
     view_when(&gateway, &path, "cancelled").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room_can_be_cancelled()
+-> Result<()> {
+    let (directory, faults) = (tempfile::tempdir()?, Arc::new(FaultInjector::default()));
+    let fixture = GatewayFixture::faulty(&faults, |config| {
+        config.archives = vec!["s3://archive/cxr/".into()];
+        config.directory = directory.path().to_owned();
+    })
+    .await?;
+    let (gateway, objects) = (&fixture.gateway, &fixture.backends.objects);
+    let name = ObjectKey::parse("cxr/study.jpg").context("a key")?;
+    objects.put(&name, xray().into()).await?;
+    let begin = async || -> Result<String> {
+        let asked = findings_of("s3://archive/cxr");
+        let started = gateway.post("/v1/archives", &asked).await?;
+        Ok(started.headers()["location"].to_str()?.to_owned())
+    };
+    faults.deny("batches/", Denial::Refused);
+    let refused = begin().await?;
+    let view = view_when(gateway, &refused, "failed").await?;
+    assert!(view["error"].to_string().contains("not kept"), "{view}");
+    faults.allow_all();
+    faults.deny("batches/", Denial::Full);
+    let denied = faults.denials_met();
+    let full = begin().await?;
+    // It tries again.
+    eventually(|| async { Ok(faults.denials_met() >= denied + 2) }).await?;
+    assert_eq!(gateway.view(&full).await?["status"], "running");
+    assert_eq!(gateway.delete(&full).await?, 204);
+    view_when(gateway, &full, "cancelled").await?;
+    faults.allow_all();
+    let last = begin().await?;
+    view_when(gateway, &last, "done").await?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::{ContentHash, PerStage, Stage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::faults::FaultInjector;
 use radialog_tests::fixtures;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -63,6 +64,25 @@ impl GatewayFixture {
     ) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = embedded::backends(objects.path())?;
+        Self::over(objects, backends, words, change).await
+    }
+
+    /// The same over backends with faults.
+    pub(crate) async fn faulty(
+        faults: &Arc<FaultInjector>,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Result<Self> {
+        let objects = tempfile::tempdir()?;
+        let backends = faults.over(&embedded::backends(objects.path())?);
+        Self::over(objects, backends, UNLIMITED, change).await
+    }
+
+    async fn over(
+        objects: TempDir,
+        backends: Backends,
+        words: usize,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Result<Self> {
         backends.queue.declare().await?;
         // The language worker is the language_worker.
         let workers = CancellationToken::new();
