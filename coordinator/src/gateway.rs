@@ -2,6 +2,7 @@
 //! before it answers, so that any gateway can go on where another one stopped.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -142,6 +143,7 @@ impl Gateway {
             authenticator,
             openapi: StaticFile::new("application/json", document.into()),
             batches: OnceLock::new(),
+            has_conditions: AtomicBool::new(false),
             new_batch: Notify::new(),
             shutdown,
         };

@@ -1,6 +1,7 @@
 //! What every request works over.
 
 use std::ops::Deref;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use radialog_runtime::backends::Backends;
@@ -29,6 +30,8 @@ pub(super) struct AppStateInner {
     pub(super) openapi: StaticFile,
     /// None where this gateway runs no batches.
     pub(super) batches: OnceLock<Arc<BatchService>>,
+    /// The object store has shown that it knows conditional writes.
+    pub(super) has_conditions: AtomicBool,
     /// Told when a batch of requests was made or changed here.
     pub(super) new_batch: Notify,
     pub(super) shutdown: CancellationToken,

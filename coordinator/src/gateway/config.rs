@@ -73,6 +73,8 @@ pub struct GatewayConfig {
     pub grace: Duration,
     /// After so long a queued turn that no worker has taken is published again.
     pub republish_after: Duration,
+    /// A batch of requests of whose lines no worker begins one for so long makes room for others.
+    pub stalled_after: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
     /// The directory in which running batches keep what they need to go on.
@@ -130,6 +132,7 @@ impl Default for GatewayConfig {
             heartbeat: Duration::from_secs(15),
             grace: Duration::from_secs(25),
             republish_after: TurnSweeper::FORGOTTEN_AFTER,
+            stalled_after: Duration::from_secs(30),
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
@@ -177,6 +180,7 @@ impl GatewayConfig {
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
             grace: reader.seconds("gateway", "grace", default.grace),
             republish_after: seconds(reader, "republish_after", default.republish_after),
+            stalled_after: default.stalled_after,
             archives: archives(reader),
             directory: reader
                 .parsed("gateway", "directory")

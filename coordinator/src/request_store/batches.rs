@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_runtime::objects::{ObjectError, Objects, knows_conditions};
 use radialog_schemas::http::openai_batches::{
     BatchEndpoint, BatchLineFault, RequestBatchStatus, RequestCounts,
 };
 use radialog_schemas::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::files::PartWriter;
-use super::{derived_name, is_name, json, listed, named_at, owned, parse, read};
+use super::{derived_name, is_name, json, listed, named_at, new_name, owned, parse, read};
 
 /// How often a change is tried where others change the document, too.
 const CHANGES: u32 = 50;
@@ -75,6 +74,9 @@ pub(crate) struct BatchDocument {
     pub(crate) faults: Vec<BatchLineFault>,
     /// The next line to answer.
     pub(crate) place: InputPlace,
+    /// The lines behind it that were answered before it.
+    #[serde(default)]
+    pub(crate) ahead: Vec<u64>,
     pub(crate) answers: OutputFile,
     pub(crate) refusals: OutputFile,
     /// There are lines among the refusals that nobody answered in time.
@@ -111,6 +113,7 @@ impl BatchDocument {
             counts: RequestCounts::default(),
             faults: Vec::new(),
             place: InputPlace::default(),
+            ahead: Vec::new(),
             answers,
             refusals,
             has_expired: false,
@@ -149,7 +152,7 @@ impl BatchDocument {
     }
 
     /// Nothing more of it is answered: it only has to be ended.
-    pub(crate) fn only_ends(&self) -> bool {
+    fn only_ends(&self) -> bool {
         let is_ending = [
             RequestBatchStatus::Cancelling,
             RequestBatchStatus::Finalizing,
@@ -242,48 +245,79 @@ pub(crate) async fn name_by_key(
         .map(|known| known.batch))
 }
 
+/// What an idempotency key has made before.
+pub(crate) enum MadeByKey {
+    /// This batch.
+    Batch(String, Box<BatchDocument>),
+    /// Another request had the key.
+    Other,
+    /// Nothing, or nothing whole.
+    Nothing,
+}
+
+/// Looks up what a request with this key has made.
+pub(crate) async fn made_by_key(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    key: &ContentHash,
+    asked: &ContentHash,
+) -> Result<MadeByKey, ObjectError> {
+    let known = read::<NamedByKey>(objects, &ObjectKey::request_batch_key(owner, key)).await?;
+    Ok(match known {
+        None => MadeByKey::Nothing,
+        Some(Ok(known)) if known.asked == *asked => match find(objects, owner, &known.batch).await?
+        {
+            Some(document) => MadeByKey::Batch(known.batch, Box::new(document)),
+            None => MadeByKey::Nothing,
+        },
+        Some(_) => MadeByKey::Other,
+    })
+}
+
+/// Whether the store knows the conditional writes by which one gateway at a time changes a batch.
+pub(crate) async fn are_possible(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+) -> Result<bool, ObjectError> {
+    // What is left of a try goes with the keys that are old.
+    let key = ContentHash::of(new_name().as_bytes());
+    knows_conditions(objects, &ObjectKey::request_batch_key(owner, &key)).await
+}
+
 /// Stores a batch, the sign that it is open first, so that none is forgotten; returns it as it is then, where it was there
-/// before. None where the store does not know the conditional writes by which one gateway at a time changes a batch. Unless
-/// the same call may come again and go on, nothing stays of a batch that was not stored whole.
+/// before, or where the answer to the write was lost.
 pub(crate) async fn create(
     objects: &dyn Objects,
     owner: &ContentHash,
     batch: &str,
     document: &BatchDocument,
-    comes_again: bool,
-) -> Result<Option<BatchDocument>, ObjectError> {
-    let created = try_create(objects, owner, batch, document).await;
-    let is_refused = matches!(created, Ok(None));
-    if is_refused || created.is_err() && !comes_again {
-        let key = ObjectKey::request_batch(owner, batch);
-        for key in [key, ObjectKey::open_request_batch(owner, batch)] {
-            if let Err(error) = objects.delete(&key).await {
-                warn!(object = %key, %error, "what was begun of a batch stays");
-            }
-        }
-    }
-    created
-}
-
-async fn try_create(
-    objects: &dyn Objects,
-    owner: &ContentHash,
-    batch: &str,
-    document: &BatchDocument,
-) -> Result<Option<BatchDocument>, ObjectError> {
+) -> Result<BatchDocument, ObjectError> {
     let key = ObjectKey::request_batch(owner, batch);
     let sign = ObjectKey::open_request_batch(owner, batch);
     objects
         .put(&sign, bytes::Bytes::from_static(b"open"))
         .await?;
-    let is_new = objects.put_if(&key, json(document), None).await?.is_some();
-    if !is_new {
-        let known = find(objects, owner, batch).await?;
-        return known.map(Some).ok_or(ObjectError::NotFound(key));
+    let put = objects.put_if(&key, json(document), None).await;
+    if let Ok(Some(_)) = put {
+        return Ok(document.clone());
     }
-    // A store that does not know them does them all.
-    let again = objects.put_if(&key, json(document), None).await?;
-    Ok(again.is_none().then(|| document.clone()))
+    match (find(objects, owner, batch).await, put) {
+        (Ok(Some(known)), _) => Ok(known),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(None), Ok(_)) => Err(ObjectError::NotFound(key)),
+    }
+}
+
+/// Removes what may have been stored of a batch that was refused.
+pub(crate) async fn withdraw(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    batch: &str,
+) -> Result<(), ObjectError> {
+    objects
+        .delete(&ObjectKey::request_batch(owner, batch))
+        .await?;
+    close(objects, owner, batch).await
 }
 
 /// Reads a batch; none where there is none.

@@ -1,6 +1,8 @@
 //! OpenAI's batches: a file of requests goes in, a file of answers comes out. Any gateway tells how far one is, pauses,
 //! resumes and cancels it; whichever is free works on it.
 
+use std::sync::atomic::Ordering;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -12,6 +14,8 @@ use radialog_schemas::http::openai_batches::{
     RequestBatchStatus,
 };
 
+use tracing::warn;
+
 use super::query::{PageQuery, pairs};
 use super::request_files::{self, file_id};
 use crate::gateway::app_state::AppState;
@@ -19,8 +23,9 @@ use crate::gateway::auth::Caller;
 use crate::gateway::body::JsonBody;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::request_path::{IdempotencyKey, parameter};
-use crate::request_store::batches::{self, BatchDocument, BatchTimes, OutputFile};
+use crate::request_store::batches::{self, BatchDocument, BatchTimes, MadeByKey, OutputFile};
 use crate::request_store::{is_name, new_name, now, owner_folder};
+use crate::run::RetryUntilShutdown;
 
 mod input;
 mod line;
@@ -100,6 +105,20 @@ pub(in crate::gateway) async fn create(
         );
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("metadata"));
     }
+    let (objects, owner) = (&*app.backends.objects, owner_folder(&caller.owner));
+    let key = key.map(|key| ContentHash::of(key.as_bytes()));
+    let other_had_key = || {
+        let detail = "another request had this Idempotency-Key; give each its own";
+        ApiError::new(ProblemCode::IdempotencyMismatch, detail)
+    };
+    if let Some(key) = &key {
+        // Whatever has become of its file.
+        match batches::made_by_key(objects, &owner, key, &fingerprint).await? {
+            MadeByKey::Batch(name, document) => return Ok(Json(view(&name, *document))),
+            MadeByKey::Other => return Err(other_had_key()),
+            MadeByKey::Nothing => {}
+        }
+    }
     let at_input = |error: ApiError| error.at("input_file_id");
     let file = request_files::own(&app, &caller, &asked.input_file_id);
     let file = file.await.map_err(at_input)?;
@@ -108,17 +127,13 @@ pub(in crate::gateway) async fn create(
         let detail = "this file is what a batch has written; give one with purpose 'batch'";
         return Err(at_input(ApiError::new(ProblemCode::InvalidRequest, detail)));
     }
-    let (objects, owner) = (&*app.backends.objects, owner_folder(&caller.owner));
+    require_conditions(&app, &owner).await?;
     let comes_again = key.is_some();
     let name = match key {
         None => new_name(),
         Some(key) => {
-            let key = ContentHash::of(key.as_bytes());
             let known = batches::name_by_key(objects, &owner, &key, fingerprint, new_name());
-            known.await?.ok_or_else(|| {
-                let detail = "another request had this Idempotency-Key; give each its own";
-                ApiError::new(ProblemCode::IdempotencyMismatch, detail)
-            })?
+            known.await?.ok_or_else(other_had_key)?
         }
     };
     let created = now();
@@ -139,26 +154,55 @@ pub(in crate::gateway) async fn create(
     // To its end, also where the client goes away: nothing is begun by half.
     let (inner, at) = (app.clone(), name.clone());
     let creating = tokio::spawn(async move {
-        batches::create(
-            &*inner.backends.objects,
-            &owner,
-            &at,
-            &document,
-            comes_again,
-        )
-        .await
+        let created = batches::create(&*inner.backends.objects, &owner, &at, &document).await;
+        if created.is_err() && !comes_again {
+            withdraw(inner, owner, at).await;
+        }
+        created
     });
     let created = creating.await.map_err(|error| {
         tracing::error!(%error, "a batch was not made");
         ApiError::new(ProblemCode::Internal, "the batch was not made")
     })?;
-    let document = created?.ok_or_else(|| {
-        let detail = "this gateway's store does not know conditional writes (If-Match), by which one gateway at a time works on \
-                      a batch; send the requests one by one, or ask the operator for a store like AWS's";
-        ApiError::new(ProblemCode::InvalidRequest, detail)
-    })?;
+    let document = created?;
     app.new_batch.notify_one();
     Ok(Json(view(&name, document)))
+}
+
+/// Refuses batches where the store does not know conditional writes, which is tried until it does.
+async fn require_conditions(app: &AppState, owner: &ContentHash) -> ApiResult<()> {
+    if app.has_conditions.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    match batches::are_possible(&*app.backends.objects, owner).await? {
+        true => {
+            app.has_conditions.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        false => {
+            let detail = "this gateway's store does not know conditional writes (If-Match, If-None-Match), by which one gateway \
+                          at a time works on a batch; send the requests one by one, or ask the operator for a store like AWS's";
+            Err(ApiError::new(ProblemCode::InvalidRequest, detail))
+        }
+    }
+}
+
+/// Removes what was stored of a batch that is refused: now, or as soon as the store answers.
+async fn withdraw(app: AppState, owner: ContentHash, name: String) {
+    let Err(error) = batches::withdraw(&*app.backends.objects, &owner, &name).await else {
+        return;
+    };
+    warn!(batch = name, %error, "a batch that was refused is removed as soon as the store answers");
+    tokio::spawn(async move {
+        let retry = RetryUntilShutdown::new(app.shutdown.clone());
+        let withdraw = || batches::withdraw(&*app.backends.objects, &owner, &name);
+        if retry.until_success(withdraw).await.is_err() {
+            warn!(
+                batch = name,
+                "a batch that was refused may be worked on: this gateway stops first"
+            );
+        }
+    });
 }
 
 pub(in crate::gateway) async fn get(

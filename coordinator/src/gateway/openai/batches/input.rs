@@ -7,8 +7,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{BatchEndpoint, BatchLine, BatchLineFault};
-use radialog_schemas::{ContentHash, ObjectKey};
+use radialog_schemas::{ContentHash, ErrorCode, ObjectKey};
 use serde::Deserialize;
+use tracing::warn;
 
 use crate::gateway::body;
 use crate::gateway::body_memory::{BodyMemory, HeldMemory};
@@ -212,6 +213,18 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
     vec![fault(&error, None)]
 }
 
+/// What is wrong with a batch of whose files the store refuses one for good.
+pub(super) fn refused() -> Vec<BatchLineFault> {
+    vec![BatchLineFault {
+        code: ErrorCode::ObjectRefused.as_str(),
+        message: "the store refuses a file of this batch, and answers for others: ask the operator, whose log has the store's \
+                  words, and make another batch then"
+            .to_owned(),
+        param: None,
+        line: None,
+    }]
+}
+
 /// The caller's name of a request that cannot be read otherwise; empty where that cannot be read either.
 pub(super) fn custom_id(content: Option<&[u8]>) -> String {
     #[derive(Deserialize)]
@@ -236,6 +249,10 @@ pub(super) async fn check(
         while size < PARSED_AT_ONCE && count + some.len() as u64 <= MOST_LINES {
             let line = match lines.next().await {
                 Err(ObjectError::NotFound(_)) => return Ok(Err(gone())),
+                Err(error @ ObjectError::Refused { .. }) => {
+                    warn!(%error, "a file of requests cannot be read");
+                    return Ok(Err(refused()));
+                }
                 line => line?,
             };
             let Some(line) = line else {

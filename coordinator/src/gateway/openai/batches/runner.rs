@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::ContentHash;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -13,8 +14,6 @@ use crate::request_store::batches::{self, BatchDocument};
 
 /// Batches whose lines this gateway has answered at a time; the others wait.
 const RUNNING: usize = 2;
-/// Those of them whose lines wait for workers that do not come, and which have made room for others.
-const ASIDE: usize = 6;
 /// Batches that are only ended, without an answer more, at a time. Each batch that is read may hold the memory of a longest
 /// line while it waits for that of its copies: with those that run, half of the least that a gateway has.
 const ENDING: usize = 1;
@@ -25,9 +24,20 @@ pub(in crate::gateway) struct BatchRunner {
     /// By which leases are told apart.
     pub(super) name: String,
     pub(super) running: Arc<Semaphore>,
-    pub(super) aside: Arc<Semaphore>,
     pub(super) ending: Arc<Semaphore>,
     schedule: Mutex<Schedule>,
+}
+
+/// The place of a batch whose lines wait for workers that do not come, until this is dropped.
+pub(super) struct PlaceAside<'a> {
+    runner: &'a BatchRunner,
+    owner: ContentHash,
+}
+
+impl Drop for PlaceAside<'_> {
+    fn drop(&mut self) {
+        self.runner.schedule().step_back(&self.owner);
+    }
 }
 
 impl BatchRunner {
@@ -37,7 +47,6 @@ impl BatchRunner {
             app,
             name: Uuid::new_v4().simple().to_string(),
             running: places(RUNNING),
-            aside: places(ASIDE),
             ending: places(ENDING),
             schedule: Mutex::default(),
         })
@@ -45,6 +54,14 @@ impl BatchRunner {
 
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place aside, where there is one for this owner.
+    pub(super) fn step_aside(&self, owner: &ContentHash) -> Option<PlaceAside<'_>> {
+        self.schedule().step_aside(owner).then(|| PlaceAside {
+            runner: self,
+            owner: owner.clone(),
+        })
     }
 
     pub(super) fn objects(&self) -> &dyn Objects {

@@ -4,13 +4,20 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use radialog_runtime::backoff::Backoff;
 use radialog_schemas::ContentHash;
+use radialog_schemas::http::openai_batches::RequestBatchStatus;
 
 use super::BatchName;
 use crate::request_store::batches::{BatchDocument, Lease};
 
 /// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// How long a batch rests after its work has failed, or none of its lines was begun, and how long at most after it did so again.
+const REST: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
+/// Batches without a place whose lines wait for workers that do not come: of all keys, and of one.
+const ASIDE: usize = 6;
+const ASIDE_OF_ONE: usize = 2;
 
 /// What a gateway knows of the open batches.
 #[derive(Default)]
@@ -25,12 +32,49 @@ pub(super) struct Schedule {
     waiting: HashSet<ContentHash>,
     /// Damaged batches that were told of.
     damaged: HashSet<BatchName>,
+    /// What did not get on here when it was last worked on.
+    rests: HashMap<BatchName, Rest>,
+    /// How many batches of each owner have stepped aside.
+    aside: HashMap<ContentHash, usize>,
+    /// A batch that was cancelled waits for the place in which batches are ended.
+    end_waits: bool,
+}
+
+/// What is to be done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WantedWork {
+    /// It has to be ended: somebody waits for that.
+    End,
+    /// Its time is over, which each of its lines is told.
+    Expiry,
+    /// Its lines are to be answered.
+    Answers,
+}
+
+impl WantedWork {
+    pub(super) fn of(document: &BatchDocument) -> Self {
+        match document.status {
+            RequestBatchStatus::Cancelling | RequestBatchStatus::Finalizing => Self::End,
+            _ if document.is_late() => Self::Expiry,
+            _ => Self::Answers,
+        }
+    }
+}
+
+/// The pause of a batch that did not get on.
+struct Rest {
+    /// What was to be done with it.
+    wanted: WantedWork,
+    since: Instant,
+    until: Instant,
+    backoff: Backoff,
 }
 
 /// A batch that can be taken.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FreeBatch {
     pub(super) name: BatchName,
+    pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
     pub(super) abandoned: Option<Lease>,
 }
@@ -54,6 +98,71 @@ impl Schedule {
         self.damaged.insert(name.clone())
     }
 
+    /// Notes that a batch did not get on: it rests, and the next time longer.
+    pub(super) fn rest(&mut self, batch: &FreeBatch, now: Instant) {
+        let known = self.rests.remove(&batch.name);
+        let mut backoff = known
+            .filter(|known| known.wanted == batch.wanted)
+            .map_or(REST, |known| known.backoff);
+        let rest = Rest {
+            wanted: batch.wanted,
+            since: now,
+            until: now + backoff.next(),
+            backoff,
+        };
+        self.rests.insert(batch.name.clone(), rest);
+    }
+
+    /// How many batches rest.
+    pub(super) fn resting(&self, now: Instant) -> usize {
+        self.rests.values().filter(|rest| now < rest.until).count()
+    }
+
+    /// Notes that a batch got on.
+    pub(super) fn forget_rest(&mut self, name: &BatchName) {
+        self.rests.remove(name);
+    }
+
+    /// Takes the batch that is ended next: first those that have not failed, and of them those that somebody has cancelled;
+    /// the one that failed last comes last.
+    pub(super) fn next_to_end(&self, ending: &mut Vec<FreeBatch>) -> Option<FreeBatch> {
+        let order = |batch: &FreeBatch| {
+            let failed = self.rests.get(&batch.name).map(|rest| rest.since);
+            (failed, batch.wanted, batch.name.name.clone())
+        };
+        let next = ending.iter().enumerate();
+        let (place, _) = next.min_by_key(|(_, batch)| order(batch))?;
+        Some(ending.swap_remove(place))
+    }
+
+    /// Notes what found no place for being ended.
+    pub(super) fn note_ending(&mut self, waiting: &[FreeBatch]) {
+        let is_end = |batch: &FreeBatch| batch.wanted == WantedWork::End;
+        self.end_waits = waiting.iter().any(is_end);
+    }
+
+    /// Whether a batch that was cancelled waits for being ended.
+    pub(super) fn end_waits(&self) -> bool {
+        self.end_waits
+    }
+
+    /// Takes a place aside, where there is one for this owner: whoever's lines nobody begins takes none from others.
+    pub(super) fn step_aside(&mut self, owner: &ContentHash) -> bool {
+        let all: usize = self.aside.values().sum();
+        let own = self.aside.entry(owner.clone()).or_default();
+        let is_free = all < ASIDE && *own < ASIDE_OF_ONE;
+        *own += usize::from(is_free);
+        is_free
+    }
+
+    /// Gives a place aside back.
+    pub(super) fn step_back(&mut self, owner: &ContentHash) {
+        if let Some(own) = self.aside.get_mut(owner) {
+            *own = own.saturating_sub(1);
+        }
+        self.aside.retain(|_, count| *count > 0);
+    }
+
     /// Says whether a batch that wants work can be taken.
     pub(super) fn free(
         &mut self,
@@ -62,7 +171,12 @@ impl Schedule {
         holder: &str,
         now: Instant,
     ) -> Option<FreeBatch> {
-        let name = name.clone();
+        let (name, wanted) = (name.clone(), WantedWork::of(document));
+        // One that is to be ended now is not the one that failed while it was answered.
+        let rests = |rest: &Rest| rest.wanted == wanted && now < rest.until;
+        if self.rests.get(&name).is_some_and(rests) {
+            return None;
+        }
         let Some(lease) = document
             .lease()
             .filter(|_| !document.is_held_by(holder))
@@ -71,6 +185,7 @@ impl Schedule {
             self.leases.remove(&name);
             return Some(FreeBatch {
                 name,
+                wanted,
                 abandoned: None,
             });
         };
@@ -81,6 +196,7 @@ impl Schedule {
         }
         (now - *since >= ABANDONED_AFTER).then_some(FreeBatch {
             name,
+            wanted,
             abandoned: Some(lease),
         })
     }
@@ -109,6 +225,7 @@ impl Schedule {
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
         self.damaged.retain(|name| names.contains(name));
+        self.rests.retain(|name, _| names.contains(name));
         let owners: HashSet<&ContentHash> = open.iter().map(|name| &name.owner).collect();
         self.begun.retain(|owner, _| owners.contains(owner));
     }
@@ -139,13 +256,97 @@ mod tests {
         }
     }
 
+    fn free(owner: &str, name: &str, wanted: WantedWork) -> FreeBatch {
+        FreeBatch {
+            name: named(owner, name),
+            wanted,
+            abandoned: None,
+        }
+    }
+
+    #[test]
+    fn what_failed_last_is_ended_last_and_what_was_cancelled_before_what_is_late() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let all = [
+            free("a", "1", WantedWork::Expiry),
+            free("a", "2", WantedWork::End),
+            free("b", "3", WantedWork::Expiry),
+            free("b", "4", WantedWork::End),
+        ];
+        schedule.rest(&all[1], now + Duration::from_secs(1));
+        schedule.rest(&all[2], now);
+        let (mut order, mut rest) = (Vec::new(), all.to_vec());
+        while let Some(next) = schedule.next_to_end(&mut rest) {
+            schedule.note_ending(&rest);
+            order.push((next.name.name, schedule.end_waits()));
+        }
+        let order: Vec<(&str, bool)> = order
+            .iter()
+            .map(|(name, waits)| (&**name, *waits))
+            .collect();
+        assert_eq!(order, [("4", true), ("1", true), ("3", true), ("2", false)]);
+        schedule.forget_rest(&all[1].name);
+        let mut rest = all.to_vec();
+        assert_eq!(schedule.next_to_end(&mut rest).unwrap().name.name, "2");
+    }
+
+    #[test]
+    fn a_batch_that_does_not_get_on_rests_longer_each_time_unless_it_is_to_be_ended() {
+        let mut schedule = Schedule::default();
+        let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
+        let times = BatchTimes {
+            expires: u64::MAX,
+            ..BatchTimes::default()
+        };
+        let mut document =
+            BatchDocument::new(&batch, "a".to_owned(), endpoint, new_name(), None, times);
+        let name = named("a", &batch);
+        let begun = Instant::now();
+        let mut now = begun;
+        let mut rests = Vec::new();
+        for _ in 0..8 {
+            let free = schedule.free(&name, &document, "here", now).unwrap();
+            schedule.rest(&free, now);
+            let mut seconds = 0;
+            while schedule.free(&name, &document, "here", now).is_none() {
+                now += Duration::from_secs(1);
+                seconds += 1;
+            }
+            rests.push(seconds);
+        }
+        assert!(
+            rests[0] <= 5 && rests[7] > 30 && rests[7] <= 120,
+            "{rests:?}"
+        );
+        let free = schedule.free(&name, &document, "here", now).unwrap();
+        schedule.rest(&free, now);
+        assert!(schedule.free(&name, &document, "here", now).is_none());
+        document.status = RequestBatchStatus::Cancelling;
+        let free = schedule.free(&name, &document, "here", now).unwrap();
+        assert_eq!(free.wanted, WantedWork::End);
+    }
+
+    #[test]
+    fn no_owner_takes_all_places_aside() {
+        let mut schedule = Schedule::default();
+        let owners: Vec<ContentHash> = (0..4).map(|n: u8| ContentHash::of(&[n])).collect();
+        let mut taken = Vec::new();
+        for owner in &owners {
+            while schedule.step_aside(owner) {
+                taken.push(owner.clone());
+            }
+        }
+        assert_eq!(taken.len(), ASIDE);
+        assert_eq!(taken[..ASIDE_OF_ONE], vec![owners[0].clone(); ASIDE_OF_ONE]);
+        assert_ne!(taken[ASIDE_OF_ONE], owners[0]);
+        schedule.step_back(&owners[0]);
+        assert!(schedule.step_aside(&owners[3]) && !schedule.step_aside(&owners[0]));
+    }
+
     #[test]
     fn owners_take_turns_and_each_ones_oldest_comes_first() {
         let mut schedule = Schedule::default();
-        let free = |owner: &str, name: &str| FreeBatch {
-            name: named(owner, name),
-            abandoned: None,
-        };
+        let free = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
         let all = [
             free("a", "1"),
             free("a", "2"),

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::BatchName;
 use super::runner::BatchRunner;
-use super::schedule::FreeBatch;
+use super::schedule::{FreeBatch, WantedWork};
 use super::work::BatchWork;
 use crate::gateway::problem::ApiResult;
 use crate::request_store::batches::{self, BatchDocument};
@@ -27,6 +27,16 @@ const LOOKED_AT: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The time after which a lease is renewed, and a cancellation or the end of the batch's time seen.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// What came of the work on a batch.
+enum Worked {
+    /// It has ended, was paused, has had its turn, or was lost in the middle.
+    Onward,
+    /// Another gateway was faster.
+    Elsewhere,
+    /// No worker has begun one of its lines, and it has made room for others.
+    Stalled,
+}
 
 /// A batch that is worked on here until this is dropped.
 struct Here {
@@ -76,16 +86,16 @@ impl BatchRunner {
                 (name, found)
             })
             .buffered(LOOKED_AT);
-        let mut free = Vec::new();
+        let (mut free, mut ending) = (Vec::new(), Vec::new());
         while let Some((name, found)) = found.next().await {
             match found {
                 Ok(Some(document)) => {
                     let Some(batch) = self.check(&name, &document).await else {
                         continue;
                     };
-                    match document.only_ends() {
-                        true => self.spawn(batch, &self.ending, working),
-                        false => free.push(batch),
+                    match batch.wanted {
+                        WantedWork::Answers => free.push(batch),
+                        WantedWork::End | WantedWork::Expiry => ending.push(batch),
                     }
                 }
                 // Its sign was written and it was not, yet or ever: the sweep takes what is old.
@@ -93,6 +103,14 @@ impl BatchRunner {
                 Err(error) => warn!(batch = name.name, %error, "a batch was not looked at"),
             }
         }
+        while self.ending.available_permits() > 0 {
+            let next = self.schedule().next_to_end(&mut ending);
+            let Some(next) = next else {
+                break;
+            };
+            self.spawn(next, &self.ending, working);
+        }
+        self.schedule().note_ending(&ending);
         while self.running.available_permits() > 0 {
             let next = self.schedule().next(&mut free);
             let Some(next) = next else {
@@ -104,7 +122,8 @@ impl BatchRunner {
         let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
         let told = &metrics().request_batches;
         told.open.set(count(open.len()));
-        told.waiting.set(count(free.len()));
+        let resting = self.schedule().resting(Instant::now());
+        told.waiting.set(count(free.len() + ending.len() + resting));
         Ok(())
     }
 
@@ -149,11 +168,16 @@ impl BatchRunner {
         working.spawn(async move {
             let runner = here.runner.clone();
             let worked = runner.work_on(&batch, place).await;
+            match &worked {
+                Ok(Worked::Onward) => runner.schedule().forget_rest(&batch.name),
+                Ok(Worked::Elsewhere) => {}
+                Ok(Worked::Stalled) | Err(_) => runner.schedule().rest(&batch, Instant::now()),
+            }
             drop(here);
             match worked {
                 // The next one may have waited for this.
-                Ok(true) => runner.app.new_batch.notify_one(),
-                Ok(false) => {}
+                Ok(Worked::Onward | Worked::Stalled) => runner.app.new_batch.notify_one(),
+                Ok(Worked::Elsewhere) => {}
                 Err(error) => {
                     metrics().request_batches.retries.inc();
                     let (batch, error) = (batch.name.name, error.problem.detail);
@@ -163,10 +187,11 @@ impl BatchRunner {
         });
     }
 
-    /// Works on a batch until it ends, is paused or gives way, or this gateway stops or loses it. False where another gateway
-    /// was faster.
-    async fn work_on(&self, batch: &FreeBatch, place: OwnedSemaphorePermit) -> ApiResult<bool> {
-        let FreeBatch { name, abandoned } = batch;
+    /// Works on a batch until it ends, is paused or gives way, or this gateway stops or loses it.
+    async fn work_on(&self, batch: &FreeBatch, place: OwnedSemaphorePermit) -> ApiResult<Worked> {
+        let FreeBatch {
+            name, abandoned, ..
+        } = batch;
         let mut is_mine = false;
         let taken = self.change(name, |document| {
             is_mine = document.wants_work() && document.hold(&self.name, abandoned.as_ref());
@@ -174,7 +199,7 @@ impl BatchRunner {
         });
         let taken = taken.await?;
         let Some(document) = taken.filter(|_| is_mine) else {
-            return Ok(false);
+            return Ok(Worked::Elsewhere);
         };
         let stop = self.app.shutdown.child_token();
         let work = BatchWork::new(self, name, &stop);
@@ -189,7 +214,11 @@ impl BatchRunner {
             is_mine
         });
         released.await?;
-        worked.map(|()| true)
+        worked?;
+        Ok(match work.has_stalled() {
+            true => Worked::Stalled,
+            false => Worked::Onward,
+        })
     }
 
     /// Renews the lease; ends where another gateway has it. A cancellation, and the end of the batch's time, stop the lines

@@ -1,7 +1,8 @@
 //! Works on one batch: answers its lines some at a time, and writes each such piece before the next begins.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,11 +14,12 @@ use radialog_schemas::http::openai_batches::{BatchLineFault, FilePurpose, Reques
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::input::{self, InputLine, InputLines};
 use super::line::{self, AnsweredLine, LineContext};
-use super::runner::BatchRunner;
+use super::runner::{BatchRunner, PlaceAside};
+use super::schedule::WantedWork;
 use super::{BatchName, batch_id, no_batch};
 use crate::gateway::body;
 use crate::gateway::problem::ApiResult;
@@ -32,8 +34,6 @@ const PIECE_LINES: usize = 32;
 const PIECE_BYTES: usize = 4 << 20;
 /// How long a batch is worked on while those of other owners wait.
 const TURN: Duration = Duration::from_secs(60);
-/// A batch of whose lines no worker has begun one for so long makes room for others.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// One gateway's work on one batch, from taking it to giving it back.
 pub(super) struct BatchWork<'a> {
@@ -43,6 +43,8 @@ pub(super) struct BatchWork<'a> {
     /// Who has written a part of the outputs: nobody else who has the batch, earlier or later, writes under this name.
     writer: String,
     begun: Instant,
+    /// No worker has begun one of its lines, and it has made room for others.
+    has_stalled: AtomicBool,
 }
 
 /// The outputs of some lines.
@@ -51,26 +53,56 @@ struct Piece {
     refusals: Vec<u8>,
     answered: u64,
     refused: u64,
-    /// The place behind the last of them.
+    /// The place of the next line that has no output.
     end: InputPlace,
+    /// The lines behind it that have one.
+    ahead: Vec<u64>,
     /// It has all the lines that were asked for.
     is_whole: bool,
 }
 
 impl Piece {
-    fn at(place: InputPlace) -> Self {
-        Self {
+    /// The outputs of the lines that end at `ends`, as far as there are any: up to the first that has none, or all of them,
+    /// where no earlier line will be answered any more.
+    fn of(
+        document: &BatchDocument,
+        ends: &[InputPlace],
+        mut lines: BTreeMap<usize, AnsweredLine>,
+        keeps_all: bool,
+    ) -> Self {
+        let mut piece = Self {
             answers: Vec::new(),
             refusals: Vec::new(),
             answered: 0,
             refused: 0,
-            end: place,
-            is_whole: false,
+            end: document.place,
+            ahead: document.ahead.clone(),
+            is_whole: lines.len() == ends.len(),
+        };
+        let mut is_next = true;
+        for (number, end) in ends.iter().enumerate() {
+            match lines.remove(&number) {
+                None if !keeps_all => break,
+                None => is_next = false,
+                Some(line) => {
+                    match is_next {
+                        true => piece.end = *end,
+                        false => piece.ahead.push(end.line),
+                    }
+                    piece.add(line);
+                }
+            }
         }
+        let next = piece.end.line;
+        piece.ahead.retain(|line| *line > next);
+        piece
     }
 
-    fn add(&mut self, line: AnsweredLine, end: InputPlace) {
-        self.end = end;
+    fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.refusals.is_empty()
+    }
+
+    fn add(&mut self, line: AnsweredLine) {
         match line.is_answer {
             true => {
                 self.answered += 1;
@@ -96,7 +128,13 @@ impl<'a> BatchWork<'a> {
             stop,
             writer: new_name(),
             begun: Instant::now(),
+            has_stalled: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it was given back because no worker has begun one of its lines.
+    pub(super) fn has_stalled(&self) -> bool {
+        self.has_stalled.load(Ordering::Relaxed)
     }
 
     /// Works until the batch ends, is paused or gives way, or this gateway stops.
@@ -109,7 +147,12 @@ impl<'a> BatchWork<'a> {
             return self.settle(&document).await;
         }
         let objects = self.runner.objects();
-        let input = files::find(objects, &self.batch.owner, &document.input).await?;
+        let input = match files::find(objects, &self.batch.owner, &document.input).await {
+            Err(error @ ObjectError::Refused { .. }) => {
+                return self.fail(&document, self.refused(&error)).await;
+            }
+            input => input?,
+        };
         let Some(input) = input.filter(|input| !input.is_damaged) else {
             return self.fail(&document, input::gone()).await;
         };
@@ -155,7 +198,7 @@ impl<'a> BatchWork<'a> {
         mut document: BatchDocument,
         place: OwnedSemaphorePermit,
     ) -> ApiResult<()> {
-        let mut place = Some(place);
+        let (mut place, mut has_written) = (Some(place), false);
         let mut lines = self.lines(input, &document);
         while !self.runner.app.shutdown.is_cancelled() {
             if document.status == RequestBatchStatus::Cancelling {
@@ -163,11 +206,18 @@ impl<'a> BatchWork<'a> {
                 return self.conclude(&document, outcome, Vec::new()).await;
             }
             let is_late = document.is_late();
-            if !is_late && (document.paused || place.is_none() || self.gives_way()) {
+            let gives_way = match is_late {
+                true => has_written && self.runner.schedule().end_waits(),
+                false => document.paused || place.is_none() || self.gives_way(),
+            };
+            if gives_way {
                 return Ok(());
             }
-            let some = match next_lines(&mut lines).await {
+            let some = match next_lines(&mut lines, &document).await {
                 Err(ObjectError::NotFound(_)) => return self.fail(&document, input::gone()).await,
+                Err(error @ ObjectError::Refused { .. }) => {
+                    return self.fail(&document, self.refused(&error)).await;
+                }
                 some => some?,
             };
             if some.is_empty() {
@@ -182,16 +232,26 @@ impl<'a> BatchWork<'a> {
                 false => self.answer(&document, some, &mut place).await,
             };
             let is_whole = piece.is_whole;
-            if piece.end != document.place {
-                match self.write(&document, piece, is_late).await? {
-                    Some(next) => document = next,
-                    None => return Ok(()),
+            if !piece.is_empty() {
+                match self.write(&document, piece, is_late).await {
+                    Err(error @ ObjectError::Refused { .. }) => {
+                        return self.fail(&document, self.refused(&error)).await;
+                    }
+                    written => match written? {
+                        Some(next) => (document, has_written) = (next, true),
+                        None => return Ok(()),
+                    },
                 }
             }
             if !is_whole {
-                // Cancelled by its owner, or its time is over.
                 let known = self.runner.change(self.batch, |_| false).await?;
-                match known.filter(|known| known.is_held_by(&self.runner.name)) {
+                // Cancelled by its owner, or its time is over. Else it has stalled, or a clock that went on has gone back: it is
+                // taken again.
+                let is_mine = |known: &BatchDocument| {
+                    known.is_held_by(&self.runner.name)
+                        && WantedWork::of(known) != WantedWork::Answers
+                };
+                match known.filter(is_mine) {
                     Some(known) => document = known,
                     None => return Ok(()),
                 }
@@ -226,70 +286,85 @@ impl<'a> BatchWork<'a> {
         };
         // What holds memory for bodies holds its place, too, so that there is enough for those that run.
         let may_step_aside = lines.iter().all(|line| line.memory.is_none());
-        let mut answering = pin!(self.answer_some(&context, lines, document.place));
+        let stop = self.stop.child_token();
+        let mut answering = pin!(self.answer_some(&context, lines, document, &stop));
         let mut _aside = None;
         loop {
             tokio::select! {
                 piece = &mut answering => return piece,
-                aside = self.stalled(&context.events), if may_step_aside && place.is_some() => {
-                    (_aside, *place) = (Some(aside), None);
-                    self.runner.app.new_batch.notify_one();
+                () = self.stalled(&context.events), if place.is_some() => {
+                    match self.aside(may_step_aside) {
+                        Some(aside) => {
+                            (_aside, *place) = (Some(aside), None);
+                            self.runner.app.new_batch.notify_one();
+                        }
+                        None => {
+                            self.has_stalled.store(true, Ordering::Relaxed);
+                            stop.cancel();
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// Answers lines, several at a time and in their order, until they are answered or it is told to stop.
+    fn aside(&self, may_step_aside: bool) -> Option<PlaceAside<'a>> {
+        let aside = may_step_aside.then(|| self.runner.step_aside(&self.batch.owner));
+        aside.flatten()
+    }
+
+    /// Answers lines, several at a time, until they are answered or it is told to stop.
     async fn answer_some(
         &self,
         context: &LineContext<'_>,
         lines: Vec<InputLine>,
-        place: InputPlace,
+        document: &BatchDocument,
+        stop: &CancellationToken,
     ) -> Piece {
-        let answered = stream::iter(lines).map(|line| async {
-            let end = line.end;
-            (context.answer(line).await, end)
-        });
-        let mut answered = pin!(answered.buffered(AT_ONCE));
-        let mut piece = Piece::at(place);
+        let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
+        let answering = stream::iter(lines.into_iter().enumerate())
+            .map(|(number, line)| async move { (number, context.answer(line).await) });
+        let mut answering = pin!(answering.buffer_unordered(AT_ONCE));
+        let mut answered = BTreeMap::new();
         loop {
             tokio::select! {
                 biased;
-                next = answered.next() => match next {
-                    Some((line, end)) => piece.add(line, end),
+                next = answering.next() => match next {
+                    Some((number, line)) => drop(answered.insert(number, line)),
                     None => break,
                 },
-                () = self.stop.cancelled() => return piece,
+                () = stop.cancelled() => break,
             }
         }
-        piece.is_whole = true;
-        piece
+        // Cancelled, or late. Otherwise the outputs keep the order of the input.
+        let is_ending = self.stop.is_cancelled() && !self.runner.app.shutdown.is_cancelled();
+        Piece::of(document, &ends, answered, is_ending)
     }
 
-    /// Ends when no line has begun for a while and others wait, with a place aside.
-    async fn stalled(&self, events: &AtomicU64) -> OwnedSemaphorePermit {
+    /// Ends when no line has begun for a while and others wait.
+    async fn stalled(&self, events: &AtomicU64) {
         loop {
             let before = events.load(Ordering::Relaxed);
-            sleep(STALLED_AFTER).await;
+            sleep(self.runner.app.config.stalled_after).await;
             let is_stalled = events.load(Ordering::Relaxed) == before;
-            if is_stalled
-                && self.runner.schedule().any_waits()
-                && let Ok(aside) = self.runner.aside.clone().try_acquire_owned()
-            {
-                return aside;
+            if is_stalled && self.runner.schedule().any_waits() {
+                return;
             }
         }
     }
 
     /// Says of lines that they were not answered in time.
     async fn expire(&self, document: &BatchDocument, lines: Vec<InputLine>) -> ApiResult<Piece> {
-        let (mut piece, batch) = (Piece::at(document.place), self.batch.name.clone());
+        let (document, batch) = (document.clone(), self.batch.name.clone());
         body::beside(move || {
-            for line in lines {
-                piece.add(line::expired(&batch, &line), line.end);
-            }
-            piece.is_whole = true;
-            Ok(piece)
+            let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
+            let told = lines.iter().map(|line| line::expired(&batch, line));
+            Ok(Piece::of(
+                &document,
+                &ends,
+                told.enumerate().collect(),
+                true,
+            ))
         })
         .await
     }
@@ -306,9 +381,11 @@ impl<'a> BatchWork<'a> {
         let holder = &self.runner.name;
         let (mut is_first, done, failed) = (false, piece.answered, piece.refused);
         let written = self.runner.change(self.batch, |known| {
-            let is_next = known.place == document.place && known.is_held_by(holder);
+            let is_unchanged = known.place == document.place && known.ahead == document.ahead;
+            let is_next = is_unchanged && known.is_held_by(holder);
             if is_next {
                 known.place = piece.end;
+                known.ahead.clone_from(&piece.ahead);
                 known.answers = answers.clone();
                 known.refusals = refusals.clone();
                 known.counts.completed += piece.answered;
@@ -322,7 +399,10 @@ impl<'a> BatchWork<'a> {
         if is_first && written.is_some() {
             metrics().request_batches.wrote(done, failed, is_late);
         }
-        Ok(written.filter(|known| known.place == piece.end && known.is_held_by(holder)))
+        let is_this = |known: &BatchDocument| {
+            known.place == piece.end && known.ahead == piece.ahead && known.is_held_by(holder)
+        };
+        Ok(written.filter(is_this))
     }
 
     async fn write_part(
@@ -348,6 +428,12 @@ impl<'a> BatchWork<'a> {
         let content = Bytes::from(content);
         self.runner.objects().put(&part, content).await?;
         Ok(file)
+    }
+
+    /// What is told of a batch of whose files the store refuses one, while it answers for others.
+    fn refused(&self, error: &ObjectError) -> Vec<BatchLineFault> {
+        warn!(batch = self.batch.name, %error, "a batch of requests fails");
+        input::refused()
     }
 
     async fn fail(&self, document: &BatchDocument, faults: Vec<BatchLineFault>) -> ApiResult<()> {
@@ -417,15 +503,63 @@ impl<'a> BatchWork<'a> {
     }
 }
 
-/// The next lines to answer together.
-async fn next_lines(lines: &mut InputLines) -> Result<Vec<InputLine>, ObjectError> {
+/// The next lines to answer together: those that have no output yet.
+async fn next_lines(
+    lines: &mut InputLines,
+    document: &BatchDocument,
+) -> Result<Vec<InputLine>, ObjectError> {
     let (mut some, mut size) = (Vec::new(), 0);
     while some.len() < PIECE_LINES && size < PIECE_BYTES {
         let Some(line) = lines.next().await? else {
             break;
         };
-        size += line.size();
-        some.push(line);
+        if !document.ahead.contains(&line.number) {
+            size += line.size();
+            some.push(line);
+        }
     }
     Ok(some)
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::http::openai_batches::BatchEndpoint;
+
+    use super::*;
+    use crate::request_store::batches::BatchTimes;
+
+    fn answered(numbers: &[usize]) -> BTreeMap<usize, AnsweredLine> {
+        let line = |number: &usize| {
+            let text = format!("{number}\n").into_bytes();
+            let is_answer = number.is_multiple_of(2);
+            (*number, AnsweredLine { is_answer, text })
+        };
+        numbers.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_answered_behind_a_line_without_an_answer_is_kept_where_the_batch_ends() {
+        let (endpoint, times) = (BatchEndpoint::ChatCompletions, BatchTimes::default());
+        let mut document =
+            BatchDocument::new("b", "ward".to_owned(), endpoint, new_name(), None, times);
+        let end = |line: u64| InputPlace {
+            line,
+            offset: 10 * line,
+        };
+        let ends: Vec<InputPlace> = (1..=5).map(end).collect();
+        let some = || answered(&[0, 1, 3]);
+        let piece = Piece::of(&document, &ends, some(), false);
+        assert_eq!((piece.end, piece.ahead.as_slice()), (end(2), &[][..]));
+        assert_eq!((piece.answered, piece.refused), (1, 1));
+        let piece = Piece::of(&document, &ends, some(), true);
+        assert_eq!((piece.end, piece.ahead.as_slice()), (end(2), &[4][..]));
+        assert_eq!(piece.refusals, b"1\n3\n");
+        assert!(!piece.is_whole && !piece.is_empty());
+
+        (document.place, document.ahead) = (piece.end, piece.ahead);
+        let piece = Piece::of(&document, &[end(3), end(5)], answered(&[0, 1]), true);
+        assert_eq!((piece.end, piece.ahead.as_slice()), (end(5), &[][..]));
+        assert!(piece.is_whole);
+        assert!(Piece::of(&document, &ends[2..], answered(&[2]), false).is_empty());
+    }
 }
