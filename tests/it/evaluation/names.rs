@@ -76,7 +76,10 @@ fn a_folder_of_reports_with_a_link_to_itself_ends_and_files_of_one_name_stay_apa
         folder.write(&format!("refs/{patient}/chest.txt"), &text)?;
     }
     std::fs::create_dir(folder.path("elsewhere"))?;
-    folder.write("elsewhere/knee.txt", " FINDINGS:\n \n Normal knee.\n")?;
+    folder.write(
+        "elsewhere/knee.txt",
+        " FINAL REPORT\n FINDINGS:\n \n Normal knee.\n",
+    )?;
     for (leads_to, link) in [
         (".", "l"),
         (".", "m"),

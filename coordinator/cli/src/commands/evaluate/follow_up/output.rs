@@ -102,7 +102,7 @@ pub(in crate::commands::evaluate) fn print_intervals(
         let [first, second, difference] =
             [of.first, of.second, of.difference].map(|estimate| written(Some(estimate)));
         let better = of.better.word();
-        outln!("  {name:<40} {first:<25}{second:<25}{difference:<25}{better} is better");
+        outln!("  {name:<40} {first:<25}{second:<25}{difference:<25} {better} is better");
     }
 }
 
