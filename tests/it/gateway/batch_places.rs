@@ -386,6 +386,7 @@ async fn batches_whose_lines_nobody_begins_give_way_to_those_of_another_key_and_
 -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.keys = vec![key("ward", "one"), key("lab", "two")];
+        (config.rate, config.concurrent) = (1000, 1000);
         config.stalled_after = Duration::from_millis(300);
     })
     .await?;
