@@ -437,7 +437,6 @@ async fn until_written(
     let begun = Instant::now();
     let is_written = || std::fs::read_to_string(results).is_ok_and(|text| text.contains('\n'));
     while !is_written() && process.0.try_wait()?.is_none() {
-        cluster.check()?;
         ensure!(begun.elapsed() < TIMEOUT, "{}", cluster.log("evaluate"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -231,7 +231,7 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         send(json, b"{\"question\": 7}".to_vec()).await?,
         is(422, "invalid_request")
     );
-    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(100_000));
+    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(10_000));
     assert_eq!(
         send(json, deep.into_bytes()).await?,
         is(400, "invalid_json")
