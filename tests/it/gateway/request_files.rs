@@ -176,7 +176,7 @@ async fn a_reader_that_takes_no_piece_for_too_long_loses_its_connection_and_its_
     let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.body_memory = 40 << 20;
         (config.rate, config.concurrent) = (1000, 1000);
-        config.request_timeout = Duration::from_secs(3);
+        config.request_timeout = Duration::from_secs(10);
     })
     .await?;
     let gateway = &fixture.gateway;
