@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::response::is_default;
 use crate::{
     AdapterName, ComparisonMark, ContentHash, Failure, Finding, FindingsReport, Generation,
     ObjectKey, QueueGroup, ResponseRequest, SCHEMA_VERSION, Stage, ids::text_id, queues,
@@ -29,13 +30,10 @@ pub struct ChatTask {
     /// The group of queues that its bundle's workers take turns from; none is the queue without a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<QueueGroup>,
-    /// Nobody waits for the answer: the turn goes with the language stage's tasks, behind all turns that somebody waits for.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub background: bool,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
+    /// A line of a batch of requests: nobody waits for the answer, and the turn goes with the language stage's tasks, behind all
+    /// turns that somebody waits for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub of_batch: bool,
 }
 
 impl ChatTask {
@@ -47,13 +45,13 @@ impl ChatTask {
             turn,
             component: component.clone(),
             group: None,
-            background: false,
+            of_batch: false,
         }
     }
 
     /// The queue that it is published to.
     pub fn queue(&self) -> Cow<'_, str> {
-        let queue = match self.background {
+        let queue = match self.of_batch {
             true => queues::work(Stage::Language),
             false => queues::CHAT,
         };
@@ -66,7 +64,7 @@ impl Conversation {
     pub fn task(&self, turn: u32) -> ChatTask {
         ChatTask {
             group: self.group.clone(),
-            background: self.background,
+            of_batch: self.of_batch,
             ..ChatTask::new(&self.id, turn, &self.component)
         }
     }
@@ -106,9 +104,10 @@ pub struct Conversation {
     /// The request for a response that its only turn answers; none where it was begun otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseRequest>,
-    /// Nobody waits for its answers: they are written as an archive's reports are, behind all turns that somebody waits for.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub background: bool,
+    /// A line of a batch of requests: nobody waits for the answer, which is written as an archive's reports are, behind all turns
+    /// that somebody waits for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub of_batch: bool,
 }
 
 /// The X-ray of a conversation and where its outputs go.

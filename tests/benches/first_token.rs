@@ -208,7 +208,7 @@ impl Setting {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
-            background: false,
+            of_batch: false,
         };
         let generation = Generation {
             max_new_tokens: 30,

@@ -279,7 +279,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
-        background: false,
+        of_batch: false,
     };
     let ask = Ask::Question { text: "?".into() };
     let turn = TurnRequest {

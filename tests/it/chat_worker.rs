@@ -131,7 +131,7 @@ impl ChatHarness {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
-            background: false,
+            of_batch: false,
         }
     }
 

@@ -155,7 +155,7 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
-            background: false,
+            of_batch: false,
         };
         conversations.create(&conversation, &[]).await?;
         objects.put(&image(id), "image".into()).await?;

@@ -314,7 +314,7 @@ impl ChatWork for LanguageStage {
         objects: &dyn Objects,
     ) -> Result<PreparedTurn<LanguageInput>, Failure> {
         let mut cache_tokens = self.limits.cache_tokens;
-        if turn.snapshot.conversation.background {
+        if turn.snapshot.conversation.of_batch {
             // What the engine keeps for turns that somebody waits for is not its.
             cache_tokens = cache_tokens.saturating_sub(self.limits.chat.cache_tokens);
         }

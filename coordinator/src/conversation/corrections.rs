@@ -177,7 +177,7 @@ mod tests {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
-            background: false,
+            of_batch: false,
         };
         let findings = FindingsReport {
             findings: Vec::new(),

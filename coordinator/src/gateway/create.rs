@@ -47,8 +47,8 @@ pub(super) struct ConversationDraft {
     pub(super) opening: Vec<Exchange>,
     /// The request for a response that it answers.
     pub(super) response: Option<ResponseRequest>,
-    /// Nobody waits for it, so that it takes no place among the turns that wait.
-    pub(super) background: bool,
+    /// A line of a batch of requests: nobody waits for it, so that it takes no place among the turns that wait.
+    pub(super) of_batch: bool,
     pub(super) turns: Vec<TurnRequest>,
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn create(
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
-        background: false,
+        of_batch: false,
         turns,
     };
     let snapshot = begin(&app, draft).await?;
@@ -179,7 +179,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
     let conversations = &app.backends.conversations;
     // A look only: what is there already makes no new work. What counts is decided when it is created.
     let places = match conversations.snapshot(&draft.id).await? {
-        None if !draft.background => {
+        None if !draft.of_batch => {
             Some(QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?)
         }
         _ => None,
@@ -194,7 +194,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         lifetime_seconds,
         opening,
         response,
-        background,
+        of_batch,
         turns,
     } = draft;
     let brought = image.as_ref().map(|checked| NewImage {
@@ -219,7 +219,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         lifetime_seconds,
         opening,
         response,
-        background,
+        of_batch,
     };
     let outcome = conversation::begin(
         &app.backends,

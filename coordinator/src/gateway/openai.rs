@@ -196,7 +196,7 @@ async fn draft(
         lifetime_seconds: Some(LIFETIME_SECONDS),
         opening: dialog.opening,
         response: None,
-        background: false,
+        of_batch: false,
         turns: vec![turn],
     })
 }

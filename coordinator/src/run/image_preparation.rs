@@ -48,7 +48,7 @@ pub(crate) async fn finish_preparation(
         (Some(known), Some(turn)) => {
             let task = ChatTask {
                 group: run.group.clone(),
-                background: known.background,
+                of_batch: known.of_batch,
                 ..ChatTask::new(conversation, turn, run.component(Stage::Language))
             };
             publish_turn(backends, &task).await?;

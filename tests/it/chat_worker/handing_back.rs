@@ -114,10 +114,10 @@ impl ChatHarness {
         self.tasks.send(&task).await.unwrap();
     }
 
-    /// Begins a conversation whose answer nobody waits for.
-    async fn begin_in_background(&self, name: &str) -> ConversationId {
+    /// Begins a conversation that answers a line of a batch of requests.
+    async fn begin_line(&self, name: &str) -> ConversationId {
         let conversation = Conversation {
-            background: true,
+            of_batch: true,
             ..self.conversation(name)
         };
         let asked = [question(name)];
@@ -189,15 +189,15 @@ async fn turns_that_nobody_waits_for_go_behind_all_others_and_are_handed_back_fo
     let is_taken = || async { full.is_taken.load(Ordering::Relaxed) };
     until("the turn in the model", is_taken).await;
     let names = ["a", "b", "c"];
-    let mut background = Vec::new();
+    let mut lines = Vec::new();
     for name in names {
-        background.push(harness.begin_in_background(name).await);
+        lines.push(harness.begin_line(name).await);
     }
     until("the turns at the worker", || async {
         harness.depth().await == 0
     })
     .await;
-    for id in &background {
+    for id in &lines {
         let place = harness.conversations.position(id, 1).await.unwrap();
         assert_eq!(place, None, "they are in nobody's way");
     }
@@ -208,14 +208,14 @@ async fn turns_that_nobody_waits_for_go_behind_all_others_and_are_handed_back_fo
     .await;
     // Others answer them, and this worker the one that somebody waits for.
     let other = harness.start(&Arc::new(fake_stage()), settings());
-    for (id, name) in background.iter().zip(names) {
+    for (id, name) in lines.iter().zip(names) {
         assert_eq!(harness.text(id, 1).await, fake_text(name, 0));
     }
     other.stop().await.unwrap();
     full.may_go.store(true, Ordering::Relaxed);
     assert_eq!(harness.text(&first, 1).await, fake_text("one", 0));
     assert_eq!(harness.text(&second, 1).await, fake_text("two", 0));
-    let last = harness.begin_in_background("last").await;
+    let last = harness.begin_line("last").await;
     assert_eq!(harness.text(&last, 1).await, fake_text("last", 0));
     assert_eq!(harness.depth().await, 0);
     worker.stop().await.unwrap();

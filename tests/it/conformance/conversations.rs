@@ -114,7 +114,7 @@ fn in_words() -> Conversation {
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
-        background: false,
+        of_batch: false,
     }
 }
 

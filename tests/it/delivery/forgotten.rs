@@ -31,7 +31,7 @@ fn conversation() -> Conversation {
         lifetime_seconds: None,
         opening: Vec::new(),
         response: None,
-        background: false,
+        of_batch: false,
     }
 }
 

@@ -113,12 +113,12 @@ fn tokens(text: &str) -> Vec<TurnEvent> {
 async fn work(backends: Backends, words: Arc<Semaphore>, gate: Arc<Gate>) -> Result<()> {
     let mut turns = backends.queue.consume(queues::CHAT, 64).await?;
     let tasks = queues::work(Stage::Language);
-    let mut background = backends.queue.consume(tasks, 64).await?;
+    let mut tasks = backends.queue.consume(tasks, 64).await?;
     loop {
         let delivery = tokio::select! {
             biased;
             delivery = turns.next() => delivery,
-            delivery = background.next() => delivery,
+            delivery = tasks.next() => delivery,
         };
         let Ok(task) = serde_json::from_slice::<ChatTask>(&delivery.message.body) else {
             // A task, which is another worker's.

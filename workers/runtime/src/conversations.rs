@@ -297,7 +297,7 @@ pub trait Conversations: Send + Sync + 'static {
     /// Attends to an unattended conversation: it is not listed again for a while. False where somebody else has been faster.
     async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError>;
 
-    /// Counts the turns of all conversations that wait for a worker, but for those of the background.
+    /// Counts the turns of all conversations that wait for a worker, but for lines of batches of requests.
     async fn waiting(&self) -> Result<u64, StateError>;
 
     /// Takes places in the queue for turns that are about to be added, in one step: however many requests come at a time,

@@ -176,7 +176,7 @@ impl<W: StageWork> Runner<W> {
                     }
                 }
                 delivery = consumer.next() => match &chat {
-                    Some(chat) if chat::is_background(&delivery) => {
+                    Some(chat) if chat::is_of_batch(&delivery) => {
                         tasks.spawn(chat::handle(worker.clone(), chat.clone(), delivery, source.clone()));
                     }
                     _ => {

@@ -251,7 +251,7 @@ pub(super) async fn request(
             max_new_tokens: most,
             prompt_key: None,
             generated: written,
-            chat: (!snapshot.conversation.background).then_some(ChatOptions { images_key }),
+            chat: (!snapshot.conversation.of_batch).then_some(ChatOptions { images_key }),
         };
         Ok((request, stream, asked))
     })

@@ -108,7 +108,7 @@ async fn a_prompt_is_made_beside_the_async_threads() {
         lifetime_seconds: None,
         opening: vec![said(&"a word ".repeat(10_000)); 2],
         response: None,
-        background: false,
+        of_batch: false,
     };
     let text = "x".to_owned();
     harness

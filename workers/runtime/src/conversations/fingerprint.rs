@@ -112,7 +112,7 @@ mod tests {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: None,
-            background: false,
+            of_batch: false,
         }
     }
 

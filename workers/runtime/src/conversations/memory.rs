@@ -130,7 +130,7 @@ impl Inner {
     ) -> impl Iterator<Item = &TurnRecord> {
         self.records
             .values()
-            .filter(move |record| !record.conversation.background && is_one(&record.conversation))
+            .filter(move |record| !record.conversation.of_batch && is_one(&record.conversation))
             .flat_map(|record| &record.turns)
             .filter(|turn| turn.status == TurnStatus::Queued)
     }
@@ -564,7 +564,7 @@ impl Conversations for MemoryConversations {
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
         let mut inner = self.lock();
-        let waits = |record: &&mut ConversationRecord| !record.conversation.background;
+        let waits = |record: &&mut ConversationRecord| !record.conversation.of_batch;
         let found = inner.records.get_mut(id).filter(waits).and_then(|record| {
             let group = record.conversation.group.clone();
             let turn = record.turn(turn)?;

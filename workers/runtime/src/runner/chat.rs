@@ -24,9 +24,10 @@ pub(super) use worker::ChatWorker;
 mod answer;
 mod worker;
 
-/// Whether this is a turn that nobody waits for, among the stage's tasks.
-pub(super) fn is_background(delivery: &Delivery) -> bool {
-    message::parse_turn(&delivery.message.body).is_ok_and(|task| task.background)
+/// Whether this is a turn that nobody waits for, among the stage's tasks. The tasks are read as turns for
+/// this, which they are not: they name no conversation.
+pub(super) fn is_of_batch(delivery: &Delivery) -> bool {
+    message::parse_turn(&delivery.message.body).is_ok_and(|task| task.of_batch)
 }
 
 /// Answers the delivered turn of the queue `source`, if it is one, and settles the delivery.
@@ -170,7 +171,7 @@ async fn answer_turn<W: StageWork>(
         epoch,
         snapshot: &snapshot,
         events: &events,
-        is_background: task.background,
+        is_of_batch: task.of_batch,
     };
     let checked = worker
         .check_component(&task.component)

@@ -126,7 +126,7 @@ impl LineContext<'_> {
         let head = CompletionHead::of(id, asked.model.clone());
         let has_deadline = asked.deadline_seconds.is_some();
         let mut draft = draft(self.app, self.owner, id.clone(), asked).await?;
-        draft.background = true;
+        draft.of_batch = true;
         if !has_deadline {
             // The gateway's own is for those who wait; a batch has its day.
             draft

@@ -195,7 +195,7 @@ mod tests {
             lifetime_seconds: None,
             opening: Vec::new(),
             response: Some(request),
-            background: false,
+            of_batch: false,
         };
         let snapshot = ConversationSnapshot {
             conversation,

@@ -32,7 +32,7 @@ pub(super) struct ClaimedTurn<'a> {
     /// What earlier workers wrote.
     pub(super) events: &'a [TurnEvent],
     /// Nobody waits for it: it goes with the tasks, and is handed back with them while turns wait.
-    pub(super) is_background: bool,
+    pub(super) is_of_batch: bool,
 }
 
 /// The end of an answer's writing.
@@ -105,7 +105,7 @@ async fn write_whole<W: StageWork>(
                 .await?;
             started = true;
         }
-        let reply = worker.model.ask(input, alone, !turn.is_background);
+        let reply = worker.model.ask(input, alone, !turn.is_of_batch);
         match turn
             .follow(worker, chat, &mut written, &mut events, reply, delivery)
             .await?
@@ -113,7 +113,7 @@ async fn write_whole<W: StageWork>(
             Reply::Answer(answer) => {
                 let output = answer.map_err(TaskError::Failed)?;
                 worker.count_model_run(&output);
-                if turn.is_background {
+                if turn.is_of_batch {
                     worker.service_time.record(output.model_time);
                 }
                 return serde_json::from_slice(&output.content).map_err(|error| {
@@ -165,7 +165,7 @@ impl ClaimedTurn<'_> {
         let mut is_first = written.tokens.is_empty();
         let mut goes_on = true;
         // One whose next attempt is queued has nothing to hand back.
-        let mut may_go_back = self.is_background && !delivery.is_retry_queued();
+        let mut may_go_back = self.is_of_batch && !delivery.is_retry_queued();
         loop {
             let mut events = Vec::new();
             let replied = tokio::select! {
@@ -195,7 +195,7 @@ impl ClaimedTurn<'_> {
             };
             if !events.is_empty() {
                 self.append(chat, written, events).await?;
-                if std::mem::take(&mut is_first) && !self.is_background {
+                if std::mem::take(&mut is_first) && !self.is_of_batch {
                     chat.metrics
                         .first_token
                         .observe(delivery.waited().as_secs_f64());
