@@ -51,15 +51,43 @@ impl ChatTask {
 
     /// The queue that it is published to.
     pub fn queue(&self) -> Cow<'_, str> {
-        let queue = match self.of_batch {
-            true => queues::work(Stage::Language),
-            false => queues::CHAT,
-        };
-        queues::in_group(queue, self.group.as_ref())
+        turn_queue(self.of_batch, self.group.as_ref())
     }
 }
 
+fn turn_queue(of_batch: bool, group: Option<&QueueGroup>) -> Cow<'_, str> {
+    let queue = match of_batch {
+        true => queues::work(Stage::Language),
+        false => queues::CHAT,
+    };
+    queues::in_group(queue, group)
+}
+
 impl Conversation {
+    /// A conversation in words that its owner has begun at this time, and that this component answers; with nothing else.
+    pub fn new(id: ConversationId, owner: &str, created_ms: u64, component: &ContentHash) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            id,
+            owner: owner.to_owned(),
+            created_ms,
+            image: None,
+            indication: None,
+            component: component.clone(),
+            adapter: None,
+            group: None,
+            lifetime_seconds: None,
+            opening: Vec::new(),
+            response: None,
+            of_batch: false,
+        }
+    }
+
+    /// The queue that its turns are published to.
+    pub fn queue(&self) -> Cow<'_, str> {
+        turn_queue(self.of_batch, self.group.as_ref())
+    }
+
     /// The task to answer this turn of it.
     pub fn task(&self, turn: u32) -> ChatTask {
         ChatTask {
@@ -121,6 +149,13 @@ pub struct ChatImage {
     pub embedding: ObjectKey,
     /// A [`FindingsReport`].
     pub findings: ObjectKey,
+}
+
+impl ChatImage {
+    /// The objects that belong to it: the stored file, and what stages make of it.
+    pub fn objects(&self) -> [&ObjectKey; 3] {
+        [&self.image, &self.embedding, &self.findings]
+    }
 }
 
 /// A question and its answer.

@@ -15,7 +15,7 @@ use radialog_runtime::queue::Message;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::{
     Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, FindingsReport,
-    Generation, ObjectKey, SCHEMA_VERSION, Stage, Task, TurnEvent, TurnRequest, Work, queues,
+    Generation, ObjectKey, Stage, Task, TurnEvent, TurnRequest, Work, queues,
 };
 use radialog_tests::embedded::backends;
 use radialog_workers::StageOptions;
@@ -196,19 +196,8 @@ impl Setting {
             findings: self.findings.clone(),
         };
         let conversation = Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: id.clone(),
-            owner: "local".into(),
-            created_ms: 0,
             image: Some(image),
-            indication: None,
-            component: self.component.clone(),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
-            response: None,
-            of_batch: false,
+            ..Conversation::new(id.clone(), "local", 0, &self.component)
         };
         let generation = Generation {
             max_new_tokens: 30,

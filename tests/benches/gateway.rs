@@ -19,8 +19,8 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, TurnClaim};
 use radialog_schemas::{
-    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, PerStage,
-    SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
+    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, PerStage, Stage,
+    TurnEvent, TurnOutcome, TurnRequest, queues,
 };
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;
@@ -262,25 +262,16 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Vec<u64>> {
 
 async fn begin(backends: &Backends) -> Result<ConversationId> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let conversation = Conversation {
-        schema_version: SCHEMA_VERSION,
-        id: ConversationId(format!(
+    let conversation = Conversation::new(
+        ConversationId(format!(
             "{:016x}{:016x}",
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         )),
-        owner: "local".into(),
-        created_ms: 1,
-        image: None,
-        indication: None,
-        component: FakeStage::component_of(Stage::Language),
-        adapter: None,
-        group: None,
-        lifetime_seconds: None,
-        opening: Vec::new(),
-        response: None,
-        of_batch: false,
-    };
+        "local",
+        1,
+        &FakeStage::component_of(Stage::Language),
+    );
     let ask = Ask::Question { text: "?".into() };
     let turn = TurnRequest {
         ask,

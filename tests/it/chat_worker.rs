@@ -13,8 +13,7 @@ use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::stage::{ChatWork, StageWork};
 use radialog_schemas::{
     Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, FindingsReport,
-    Generation, ObjectKey, SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
-    queues,
+    Generation, ObjectKey, Stage, TurnEvent, TurnOutcome, TurnRequest, TurnStatus, queues,
 };
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::{TaskHarness, WorkerHandle};
@@ -118,21 +117,12 @@ impl ChatHarness {
     }
 
     fn conversation(&self, name: &str) -> Conversation {
-        Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: ConversationId(format!("harness-{}-{name}", self.number)),
-            owner: "local".into(),
-            created_ms: 1,
-            image: None,
-            indication: None,
-            component: self.component.clone(),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
-            response: None,
-            of_batch: false,
-        }
+        Conversation::new(
+            ConversationId(format!("harness-{}-{name}", self.number)),
+            "local",
+            1,
+            &self.component,
+        )
     }
 
     /// The same with an image whose embedding has this content; its findings are there already.

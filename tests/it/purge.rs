@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_schemas::{ContentHash, Conversation, ConversationId, ObjectKey, SCHEMA_VERSION};
+use radialog_schemas::{ContentHash, Conversation, ConversationId, ObjectKey};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::Environment;
@@ -142,21 +142,12 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
     for (id, days) in [("old", 40), ("named", 1), ("young", 1)] {
         let created = SystemTime::now() - days * day;
         let since = created.duration_since(SystemTime::UNIX_EPOCH)?;
-        let conversation = Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: ConversationId::from(id),
-            owner: format!("owner of {id}"),
-            created_ms: u64::try_from(since.as_millis())?,
-            image: None,
-            indication: None,
-            component: ContentHash::of(b"language"),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
-            response: None,
-            of_batch: false,
-        };
+        let conversation = Conversation::new(
+            id.into(),
+            &format!("owner of {id}"),
+            u64::try_from(since.as_millis())?,
+            &ContentHash::of(b"language"),
+        );
         conversations.create(&conversation, &[]).await?;
         objects.put(&image(id), "image".into()).await?;
         objects.put(&correction(id), "correction".into()).await?;

@@ -165,19 +165,8 @@ mod tests {
             media_type: "image/png".into(),
         };
         let conversation = Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: ConversationId::from("c"),
-            owner: "local".into(),
-            created_ms: 0,
             image: Some(chat_image),
-            indication: None,
-            component: ContentHash::of(b"language"),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
-            response: None,
-            of_batch: false,
+            ..Conversation::new("c".into(), "local", 0, &ContentHash::of(b"language"))
         };
         let findings = FindingsReport {
             findings: Vec::new(),

@@ -12,7 +12,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::RetentionConfig;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::{ListCursor, ObjectEntry, ObjectError, Objects};
-use radialog_schemas::{ConversationId, ObjectKey};
+use radialog_schemas::{ChatImage, ConversationId, ObjectKey};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -91,9 +91,9 @@ pub async fn remove_objects(backends: &Backends, id: &ConversationId) -> Result<
     // is in it and not this one's is nobody's ever again.
     if let Some(living) = backends.conversations.snapshot(id).await? {
         let image = living.conversation.image;
-        let own = image.map(|image| [image.image, image.embedding, image.findings]);
+        let own: Vec<&ObjectKey> = image.iter().flat_map(ChatImage::objects).collect();
         let lease = ObjectKey::conversation_lease(id);
-        listed.retain(|key| *key != lease && !own.iter().flatten().any(|own| own == key));
+        listed.retain(|key| *key != lease && !own.contains(&key));
     }
     for key in &listed {
         objects.delete(key).await?;

@@ -114,9 +114,8 @@ impl TurnSweeper {
         let is_prepared = snapshot.conversation.image.is_none() || snapshot.prepared.is_some();
         let group = snapshot.conversation.group.as_ref();
         let in_group = |queue| queues::in_group(queue, group);
-        let turn = snapshot.conversation.task(1);
         let queues = match is_prepared {
-            true => vec![turn.queue()],
+            true => vec![snapshot.conversation.queue()],
             false => vec![
                 in_group(queues::work(Stage::Embedding)),
                 in_group(queues::work(Stage::Findings)),

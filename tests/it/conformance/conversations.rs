@@ -11,8 +11,7 @@ use radialog_runtime::conversations::{
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
-    FindingsReport, Generation, ObjectKey, SCHEMA_VERSION, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    FindingsReport, Generation, ObjectKey, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
 use tokio::time::timeout;
 
@@ -101,21 +100,12 @@ fn unique() -> String {
 }
 
 fn in_words() -> Conversation {
-    Conversation {
-        schema_version: SCHEMA_VERSION,
-        id: ConversationId(unique()),
-        owner: unique(),
-        created_ms: 1,
-        image: None,
-        indication: None,
-        component: ContentHash::of(b"language"),
-        adapter: None,
-        group: None,
-        lifetime_seconds: None,
-        opening: Vec::new(),
-        response: None,
-        of_batch: false,
-    }
+    Conversation::new(
+        ConversationId(unique()),
+        &unique(),
+        1,
+        &ContentHash::of(b"language"),
+    )
 }
 
 fn image_key(image: &str) -> ObjectKey {

@@ -7,8 +7,7 @@ use radialog_coordinator::TurnSweeper;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AddedTurn, Conversations};
 use radialog_schemas::{
-    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
-    TurnRequest, queues,
+    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, TurnRequest, queues,
 };
 use radialog_tests::embedded;
 use radialog_tests::services::{Redis, TcpProxy};
@@ -18,21 +17,7 @@ use super::{SOON, take};
 use crate::adapters::{config, redis_conversations_at};
 
 fn conversation() -> Conversation {
-    Conversation {
-        schema_version: SCHEMA_VERSION,
-        id: ConversationId::from("lost"),
-        owner: "local".into(),
-        created_ms: 1,
-        image: None,
-        indication: None,
-        component: ContentHash::of(b"language"),
-        adapter: None,
-        group: None,
-        lifetime_seconds: None,
-        opening: Vec::new(),
-        response: None,
-        of_batch: false,
-    }
+    Conversation::new("lost".into(), "local", 1, &ContentHash::of(b"language"))
 }
 
 fn summary() -> TurnRequest {

@@ -96,19 +96,8 @@ async fn a_prompt_is_made_beside_the_async_threads() {
         task: None,
     };
     let conversation = Conversation {
-        schema_version: SCHEMA_VERSION,
-        id: id.clone(),
-        owner: "local".into(),
-        created_ms: 1,
-        image: None,
-        indication: None,
-        component: harness.component.clone(),
-        adapter: None,
-        group: None,
-        lifetime_seconds: None,
         opening: vec![said(&"a word ".repeat(10_000)); 2],
-        response: None,
-        of_batch: false,
+        ..Conversation::new(id.clone(), "local", 1, &harness.component)
     };
     let text = "x".to_owned();
     harness

@@ -74,7 +74,7 @@ fn hash(request: &impl Serialize) -> ContentHash {
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::{ChatImage, ConversationId, ObjectKey, SCHEMA_VERSION};
+    use radialog_schemas::{ChatImage, ObjectKey};
 
     use super::*;
 
@@ -100,19 +100,14 @@ mod tests {
 
     fn conversation(created_ms: u64) -> Conversation {
         Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: ConversationId::from("a"),
-            owner: "ward".into(),
-            created_ms,
             image: Some(image("a")),
             indication: Some("cough".into()),
-            component: ContentHash::of(b"language"),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
-            response: None,
-            of_batch: false,
+            ..Conversation::new(
+                "a".into(),
+                "ward",
+                created_ms,
+                &ContentHash::of(b"language"),
+            )
         }
     }
 

@@ -164,7 +164,7 @@ impl Steps {
 mod tests {
     use radialog_runtime::conversations::ConversationSnapshot;
     use radialog_schemas::{
-        Answer, ContentHash, Conversation, ErrorCode, Failure, ResponseRequest, SCHEMA_VERSION,
+        Answer, ContentHash, Conversation, ErrorCode, Failure, ResponseRequest,
     };
 
     use super::*;
@@ -183,19 +183,13 @@ mod tests {
             labels: Default::default(),
         };
         let conversation = Conversation {
-            schema_version: SCHEMA_VERSION,
-            id: ConversationId::from("a"),
-            owner: "ward (responses)".into(),
-            created_ms: 1000,
-            image: None,
-            indication: None,
-            component: ContentHash::of(b"language"),
-            adapter: None,
-            group: None,
-            lifetime_seconds: None,
-            opening: Vec::new(),
             response: Some(request),
-            of_batch: false,
+            ..Conversation::new(
+                "a".into(),
+                "ward (responses)",
+                1000,
+                &ContentHash::of(b"language"),
+            )
         };
         let snapshot = ConversationSnapshot {
             conversation,
