@@ -2,7 +2,8 @@
 //! each other, read from its sources. A new dependency in the wrong place fails here and not in a review.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use radialog_tests::module_circles;
@@ -139,5 +140,58 @@ fn no_modules_of_a_crate_need_each_other_in_a_circle() {
         told.is_empty(),
         "{}\nMove what both need into a module of its own, or the code to where it is used: {PAGE}",
         told.join("\n")
+    );
+}
+
+/// The Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => rust_files(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "rs"))
+        .collect()
+}
+
+#[test]
+fn only_models_has_unsafe_code_as_the_security_policy_says() {
+    let mut found = Vec::new();
+    for package in packages() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let src = manifest.parent().unwrap().join("src");
+        if package["name"] == "radialog-models" {
+            continue;
+        }
+        let sources = rust_files(&src).into_iter();
+        found.extend(sources.filter(|file| {
+            let code = fs::read_to_string(file).unwrap();
+            code.contains("unsafe_code")
+        }));
+    }
+    assert!(
+        found.is_empty(),
+        "{found:?} may not have unsafe code: see *Code* in .github/SECURITY.md"
+    );
+}
+
+#[test]
+fn each_suite_of_integration_tests_has_its_row() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(here.join("README.md")).unwrap();
+    let (_, table) = page.split_once("\n## Suites\n").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let main = fs::read_to_string(here.join("it/main.rs")).unwrap();
+    let suites = main
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let missing: Vec<&str> = suites
+        .filter(|suite| !table.contains(&format!("`{suite}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "no row in tests/README.md, *Suites*: {missing:?}"
     );
 }
