@@ -18,7 +18,7 @@ PEOPLE = 2
 # X-rays that people talk about; each is asked about in one way, so that the same conversation without disturbance is short to repeat.
 CHAT_XRAYS = 6
 JOB_SECONDS = 600
-# Archives that `score` reads, and the port of the undisturbed `radialog serve`.
+# Archives that `score` reads.
 ROLL, REMOVE, SCALE = "while-rolled", "while-removed", "while-scaled"
 # Stages that read images.
 FIRST_STAGES = ("embedding", "findings")

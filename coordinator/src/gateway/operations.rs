@@ -258,7 +258,7 @@ fn request_batch_operations() -> Vec<Operation> {
             .describe(
                 "Answer a file of requests",
                 "As OpenAI's clients speak it. Every line is answered as `POST /v1/chat/completions` or `POST /v1/responses` would, a few at a time; \
-                 answers and faults come as two files, in the order of the lines. Whatever gateway \
+                 answers and faults come as two files, in the order of the lines, unless it is cancelled or expires. Whatever gateway \
                  is free works on it, and goes on where another one has stopped. Keys take turns.",
             )
             .tag(OPENAI_TAG)

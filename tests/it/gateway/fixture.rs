@@ -84,7 +84,7 @@ impl GatewayFixture {
         change: impl FnOnce(&mut GatewayConfig),
     ) -> Result<Self> {
         backends.queue.declare().await?;
-        // The language worker is the language_worker.
+        // Turns are `language_worker`'s; these two prepare images.
         let workers = CancellationToken::new();
         for stage in [Stage::Embedding, Stage::Findings] {
             let (queue, objects) = (backends.queue.clone(), backends.objects.clone());

@@ -1,6 +1,6 @@
 //! An HTTP server that silent and slow clients cannot use up. A connection has a time for the header of its first request,
-//! one for its next requests, and one for taking each piece of an answer; of connections there are so many at a time, and where all places are taken, the one
-//! that has been without a request for longest makes room.
+//! one for its next requests, and one for taking each piece of an answer; of connections there are so many at a time, and
+//! where all places are taken, the one that has been without a request for longest makes room.
 
 use std::convert::Infallible;
 use std::io;

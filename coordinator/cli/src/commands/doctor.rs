@@ -24,7 +24,7 @@ const NO_QUEUE: &str = "radialog.doctor";
 /// Open files that a worker with full batches needs.
 const OPEN_FILES: u64 = 1024;
 
-/// Check broker, object store, state, bundle and limits, and say what to fix
+/// Check broker, object store, state, batches of requests, bundle and limits, and say what to fix
 ///
 /// Example: radialog doctor --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host --bundle /bundles/radialog-v1
 #[derive(Args)]

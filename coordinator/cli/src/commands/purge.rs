@@ -18,8 +18,9 @@ use crate::shared_services::{self, SharedService};
 /// Remove conversations, and the images and outputs that conversations have left
 ///
 /// Without options, removes what belongs to no conversation any more and is older than retention.grace, and files of requests
-/// (/v1/files) and batches (/v1/batches) that are older than 30 days: the same as gateways and coordinators do from time to time. Without --redis, nobody here knows which conversations there are: what
-/// a running process has not renewed within the grace goes.
+/// (/v1/files) and batches (/v1/batches) that are older than 30 days: the same as gateways and coordinators do from time to
+/// time. Without --redis, nobody here knows which conversations there are: what a running process has not renewed within the
+/// grace goes.
 ///
 /// Example: radialog purge --older-than 30d --redis redis://host --s3 s3://radialog
 #[derive(Args)]

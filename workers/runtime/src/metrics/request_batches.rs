@@ -10,7 +10,7 @@ pub struct RequestBatchMetrics {
     pub open: IntGauge,
     /// Those that this gateway works on.
     pub running: IntGauge,
-    /// Those that could be worked on, and find no place.
+    /// Those that could be worked on, and find no place, or rest after their work failed.
     pub waiting: IntGauge,
     /// Counts work on a batch that broke off and begins again.
     pub retries: IntCounter,
@@ -31,7 +31,7 @@ impl RequestBatchMetrics {
             ),
             waiting: gauge(
                 "radialog_request_batches_waiting_items",
-                "Batches of requests that could be worked on and find no place, or rest after it failed",
+                "Batches of requests that could be worked on and find no place, or rest after their work failed",
             ),
             retries: registered(
                 registry,

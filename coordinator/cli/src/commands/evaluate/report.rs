@@ -43,9 +43,9 @@ const FOLDER: &str = "evaluation";
 
 /// Score generated reports beside references: text scores, CheXbert scores and findings, with 95 % intervals
 ///
-/// RUN is the output folder of `radialog batch`, or s3://bucket/prefix where its results are in a store, or its results.jsonl; a CSV table with columns of ids (study_id, dicom_id, id)
-/// and texts (prediction, report, findings, text), made by any system; a CSV without a header and with one text a row; or a JSON
-/// of ReXrank.
+/// RUN is a run (the output folder of `radialog batch`, its results.jsonl, or s3://bucket/prefix where its results are in a
+/// store); a CSV table with columns of ids (study_id, dicom_id, id) and texts (prediction, report, findings, text), made by any
+/// system; a CSV without a header and with one text a row; or a JSON of ReXrank.
 ///
 /// References are report texts or labels, in any number of files: a CSV with ids and a column findings, reference, report or text; a
 /// CSV with ids and columns of the 14 findings (NIH's labels.csv, MIMIC-CXR's chexpert.csv); a folder of reports as MIMIC-CXR has
