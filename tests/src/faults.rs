@@ -12,7 +12,6 @@ use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
 use radialog_schemas::{ContentHash, ObjectKey, QueueGroup, RunId, StudyId};
-use tokio::sync::watch;
 
 use crate::stepping::Gate;
 
@@ -45,10 +44,8 @@ pub struct FaultInjector {
     refused: AtomicU64,
     denials_met: AtomicU64,
     calls: AtomicU64,
-    /// How many transfers may pass while they are held; none where they are not held.
-    passes: watch::Sender<Option<u64>>,
-    /// Transfers that have come to a held store.
-    transfers: watch::Sender<u64>,
+    /// Where reads of whole objects and writes of files wait while they are held.
+    transfers: Gate,
     /// Where each call of the store waits, where somebody steps through them.
     gate: OnceLock<Arc<Gate>>,
     state: RwLock<Arc<MemoryState>>,
@@ -140,12 +137,12 @@ impl FaultInjector {
 
     /// Lets this many more reads of whole objects and writes of files pass, and keeps the others waiting.
     pub fn hold_transfers_after(&self, passes: u64) {
-        self.passes.send_replace(Some(passes));
+        self.transfers.hold_after(passes);
     }
 
     /// Lets the transfers that wait go on.
     pub fn release_transfers(&self) {
-        self.passes.send_replace(None);
+        self.transfers.open();
     }
 
     /// Has every call of the store pass this gate.
@@ -155,23 +152,7 @@ impl FaultInjector {
 
     /// Waits until this many transfers have come to the store since it holds them, those included that may pass.
     pub async fn until_transfers(&self, count: u64) {
-        let mut transfers = self.transfers.subscribe();
-        let reached = transfers.wait_for(|transfers| *transfers >= count).await;
-        assert!(reached.is_ok(), "the injector lives");
-    }
-
-    async fn pass(&self) {
-        if self.passes.borrow().is_none() {
-            return;
-        }
-        let mut turn = 0;
-        self.transfers.send_modify(|transfers| {
-            *transfers += 1;
-            turn = *transfers;
-        });
-        let mut passes = self.passes.subscribe();
-        let passed = passes.wait_for(|passes| passes.is_none_or(|passes| turn <= passes));
-        drop(passed.await);
+        self.transfers.until_arrived(count).await;
     }
 
     /// Empties the state, as a restart without persistence does.
@@ -311,13 +292,13 @@ impl Objects for FaultyObjects {
         expected: Option<&Version>,
     ) -> Result<bool, ObjectError> {
         let inner = self.inner(key.as_str()).await?;
-        self.faults.pass().await;
+        self.faults.transfers.pass().await;
         inner.put_file_if(key, file, expected).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         let inner = self.at(key, false).await?;
-        self.faults.pass().await;
+        self.faults.transfers.pass().await;
         inner.get(key).await
     }
 

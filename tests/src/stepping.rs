@@ -11,21 +11,13 @@ use tokio::task::{JoinHandle, JoinSet};
 /// The most bytes of a request that are sent on at a time; those of tests are shorter.
 const REQUEST: usize = 64 << 10;
 
-/// Where a program waits before each of its steps. It is open until a program is started behind it.
+/// Where a program waits before each of its steps. It is open until it is held, as a program that is started behind it does.
+#[derive(Default)]
 pub struct Gate {
     /// How many steps may be made; none where any number may.
     passes: watch::Sender<Option<u64>>,
     /// How many steps have been come to while they were counted.
     arrived: watch::Sender<u64>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self {
-            passes: watch::Sender::new(None),
-            arrived: watch::Sender::new(0),
-        }
-    }
 }
 
 impl Gate {
@@ -43,6 +35,23 @@ impl Gate {
         let passed = passes.wait_for(|passes| passes.is_none_or(|passes| turn <= passes));
         drop(passed.await);
     }
+
+    /// Lets this many steps pass, counted from the first that came while it was held, and keeps the others waiting.
+    pub fn hold_after(&self, passes: u64) {
+        self.passes.send_replace(Some(passes));
+    }
+
+    /// Lets all pass.
+    pub fn open(&self) {
+        self.passes.send_replace(None);
+    }
+
+    /// Waits until this many steps have come to it while it was held, those included that may pass.
+    pub async fn until_arrived(&self, count: u64) {
+        let mut arrived = self.arrived.subscribe();
+        let reached = arrived.wait_for(|arrived| *arrived >= count).await;
+        assert!(reached.is_ok(), "the gate lives");
+    }
 }
 
 /// A program that makes one step at a time.
@@ -56,7 +65,7 @@ pub struct Stepped<T> {
 impl<T: Send + 'static> Stepped<T> {
     /// Starts a program, all of whose steps pass this gate.
     pub fn start(gate: &Arc<Gate>, program: impl Future<Output = T> + Send + 'static) -> Self {
-        gate.passes.send_replace(Some(0));
+        gate.hold_after(0);
         let (end, has_ended) = watch::channel(false);
         let task = tokio::spawn(async move {
             let outcome = program.await;
@@ -71,16 +80,16 @@ impl<T: Send + 'static> Stepped<T> {
         }
     }
 
-    /// Makes up to so many steps, each to its end.
-    pub async fn steps(&mut self, count: usize) {
+    /// Makes up to so many steps, each to its end. Returns whether none is left.
+    pub async fn steps(&mut self, count: usize) -> bool {
         for _ in 0..count {
             if !self.has_next().await {
-                return;
+                return true;
             }
             self.made += 1;
-            self.gate.passes.send_replace(Some(self.made));
+            self.gate.hold_after(self.made);
         }
-        self.has_next().await;
+        !self.has_next().await
     }
 
     /// Waits until the program has come to its next step, or to its end.
@@ -99,7 +108,7 @@ impl<T: Send + 'static> Stepped<T> {
     /// # Errors
     /// Where the program has panicked.
     pub async fn finish(self) -> Result<T> {
-        self.gate.passes.send_replace(None);
+        self.gate.open();
         Ok(self.task.await?)
     }
 
