@@ -84,25 +84,23 @@ impl Coverage {
         place: &str,
         truths: &Truths,
     ) -> anyhow::Result<Option<Truth>> {
-        place.clone_into(&mut self.place);
-        self.used
-            .extend(truths.place(record).map(|place| place.line));
-        if let Some(error) = &record.error {
-            self.fail(record, &error.to_string())?;
+        if !self.look_at(record, place, truths.place(record))? {
             return Ok(None);
         }
-        let truth = truths.of(record);
-        if truth.is_none() {
-            self.without_truth += 1;
-            let gap = truths.gap(record);
-            let gap = gap.unwrap_or_else(|reason| self.gap(reason));
-            self.skip(record, gap)?;
+        match truths.of(record) {
+            None => {
+                self.without_truth += 1;
+                let gap = truths.gap(record);
+                let gap = gap.unwrap_or_else(|reason| self.gap(reason));
+                self.skip(record, gap)?;
+                Ok(None)
+            }
+            Some(_) if !truths.selects(record) => {
+                self.not_selected += 1;
+                Ok(None)
+            }
+            truth => Ok(truth),
         }
-        if truth.is_some() && !truths.selects(record) {
-            self.not_selected += 1;
-            return Ok(None);
-        }
-        Ok(truth)
     }
 
     /// What a table (the flag that names it) has of a study that the archive names at this place; one that cannot be scored is counted.
@@ -113,11 +111,7 @@ impl Coverage {
         table: &'a StudyCells<N>,
         flag: &str,
     ) -> anyhow::Result<Option<&'a [String; N]>> {
-        place.clone_into(&mut self.place);
-        self.used
-            .extend(table.place(record).map(|place| place.line));
-        if let Some(error) = &record.error {
-            self.fail(record, &error.to_string())?;
+        if !self.look_at(record, place, table.place(record))? {
             return Ok(None);
         }
         let found = table.get(record);
@@ -132,6 +126,21 @@ impl Coverage {
             self.skip(record, gap)?;
         }
         Ok(found)
+    }
+
+    /// Notes which study is looked at, and the row that a table has of it. False where it failed, which is counted.
+    fn look_at(
+        &mut self,
+        record: &StudyRecord,
+        place: &str,
+        row: Option<RowPlace>,
+    ) -> anyhow::Result<bool> {
+        place.clone_into(&mut self.place);
+        self.used.extend(row.map(|row| row.line));
+        match &record.error {
+            None => Ok(true),
+            Some(error) => self.fail(record, &error.to_string()).map(|()| false),
+        }
     }
 
     /// Counts the study that was looked up last, and failed.
