@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use radialog_models::language::{
-    ChatLimits, ChatOptions, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel,
-    Sampling, SequenceId,
+    ChatLimits, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, Sampling,
+    SequenceId,
 };
 
 /// Sequences at a time, of which one place is kept for turns.
@@ -68,7 +68,7 @@ pub(super) fn run(model: &Arc<LanguageModel>, minutes: f64) -> Result<()> {
                     seed: draw(1 << 20) as u64,
                 },
                 max_new_tokens: 1 + draw(LONGEST / 4),
-                chat: is_turn.then(ChatOptions::default),
+                turn_key: is_turn.then(String::new),
                 ..GenerationRequest::default()
             };
             live.push((

@@ -21,8 +21,7 @@ mod trained;
 pub use adapter_id::AdapterId;
 pub use config::{ImageProjectionKind, LlamaConfig, LlamaConfigError};
 pub use engine::{
-    ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
-    SequenceId,
+    ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, SequenceId,
 };
 pub use llama::{LanguageModel, TrainingSequence};
 pub use lora::{LoraAdapter, LoraConfig, LoraConfigError};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
 use radialog_models::comparisons::comparison_marks;
 use radialog_models::image_tokens;
-use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
+use radialog_models::language::{Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
@@ -251,7 +251,7 @@ pub(super) async fn request(
             max_new_tokens: most,
             prompt_key: None,
             generated: written,
-            chat: (!snapshot.conversation.of_batch).then_some(ChatOptions { images_key }),
+            turn_key: (!snapshot.conversation.of_batch).then_some(images_key),
         };
         Ok((request, stream, asked))
     })

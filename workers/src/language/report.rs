@@ -97,7 +97,7 @@ pub(super) fn asked(
         max_new_tokens: generation.max_new_tokens as usize,
         prompt_key: None,
         generated: Vec::new(),
-        chat: None,
+        turn_key: None,
     })
 }
 

@@ -52,15 +52,9 @@ pub struct GenerationRequest {
     /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
     /// count as generated.
     pub generated: Vec<u32>,
-    /// The options of a turn of a conversation, which somebody waits for; none for batch work.
-    pub chat: Option<ChatOptions>,
-}
-
-/// Options of a request that is a turn of a conversation.
-#[derive(Default)]
-pub struct ChatOptions {
-    /// A name of what [`GenerationRequest::images`] hold: with equal names, the cache of an earlier turn is used again.
-    pub images_key: String,
+    /// A name of what [`GenerationRequest::images`] hold, for a turn that somebody waits for: with equal names, the cache of an
+    /// earlier turn is used again. None for batch work.
+    pub turn_key: Option<String>,
 }
 
 /// Limits of what an engine holds at once.
@@ -191,14 +185,15 @@ impl Engine {
         }
         let (tokens, limit) = (
             self.reservation(&request),
-            self.limits_of(request.chat.is_some()).1,
+            self.limits_of(request.turn_key.is_some()).1,
         );
         if tokens > limit {
             return Err(LanguageError::CacheLimit { tokens, limit });
         }
         let id = SequenceId(self.next);
         self.next += 1;
-        self.waiting[usize::from(request.chat.is_none())].push_back(QueuedRequest { id, request });
+        self.waiting[usize::from(request.turn_key.is_none())]
+            .push_back(QueuedRequest { id, request });
         Ok(id)
     }
 
@@ -480,7 +475,7 @@ impl Engine {
             sampling,
             prompt_key,
             generated: tokens,
-            chat,
+            turn_key,
             ..
         } = request;
         let max_new_tokens = cache.capacity() - prompt.len();
@@ -488,7 +483,6 @@ impl Engine {
             self.model.config().image_token(),
             self.model.config().eos_token_id,
         );
-        let images_key = chat.map(|chat| chat.images_key);
         let complete = tokens.last() == Some(&eos);
         if complete || tokens.len() >= max_new_tokens {
             events.push(EngineEvent::Finished {
@@ -503,7 +497,7 @@ impl Engine {
         }
         let ids = [prompt.as_slice(), &tokens].concat();
         let mut cached = 0;
-        if let Some(name) = &images_key {
+        if let Some(name) = &turn_key {
             cached = self.turn_caches.recall(name, &ids, image, &mut cache)?;
         }
         let mut kept_prompt = None;
@@ -537,7 +531,7 @@ impl Engine {
             prompt,
             max_new_tokens,
             cached,
-            turn: images_key,
+            turn: turn_key,
             ids,
             speculation: Speculation::default(),
             kept_prompt,

@@ -206,9 +206,7 @@ fn what_is_kept_of_a_prompt_serves_its_own_adapter_only() {
         speculate: 0,
     };
     let turn = |adapter: usize| GenerationRequest {
-        chat: Some(ChatOptions {
-            images_key: "image".into(),
-        }),
+        turn_key: Some("image".into()),
         ..by(&all, adapter, request(2))
     };
     let answer = |engine: &mut Engine, adapter: usize| {
@@ -343,9 +341,7 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
             for _ in 0..draw(3).min(most) {
                 let (index, adapter) = (draw(7), draw(3));
                 let mut request = by(model, adapter, request(index));
-                request.chat = (draw(2) == 0).then(|| ChatOptions {
-                    images_key: format!("image {index}"),
-                });
+                request.turn_key = (draw(2) == 0).then(|| format!("image {index}"));
                 // Some go on where another worker stopped.
                 request.generated = alone[index][adapter][..draw(4)].to_vec();
                 live.push((engine.admit(request).unwrap(), index, adapter));

@@ -149,9 +149,7 @@ fn the_end_token_ends_an_answer_in_the_middle_of_a_draft() {
 fn what_a_turn_leaves_behind_holds_no_draft_that_was_wrong() {
     let model = model(DType::F32);
     let turn = |request: GenerationRequest| GenerationRequest {
-        chat: Some(ChatOptions {
-            images_key: "image".into(),
-        }),
+        turn_key: Some("image".into()),
         ..request
     };
     for index in 0..4 {

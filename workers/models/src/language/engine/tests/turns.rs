@@ -23,9 +23,7 @@ fn with_chat(model: &Arc<LanguageModel>, sequences: usize, chat: ChatLimits) -> 
 /// The request as a turn, with so many tokens written elsewhere.
 fn turn(request: GenerationRequest, written: &[u32]) -> GenerationRequest {
     GenerationRequest {
-        chat: Some(ChatOptions {
-            images_key: "image".into(),
-        }),
+        turn_key: Some("image".into()),
         generated: written.to_vec(),
         ..request
     }
@@ -237,9 +235,7 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     answer(&mut engine, turn(request(0), &[]));
     let mut other = follow(&request(0), &[]);
     other.images = vec![image(5)];
-    other.chat = Some(ChatOptions {
-        images_key: "another".into(),
-    });
+    other.turn_key = Some("another".into());
     assert_eq!(answer(&mut engine, other).cached, 0);
 
     // Two images where there was one: the second block begins where the known prompt has a word.
@@ -331,9 +327,7 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
     );
     let of = |name: &str| {
         let mut request = turn(request(0), &[]);
-        request.chat = Some(ChatOptions {
-            images_key: name.into(),
-        });
+        request.turn_key = Some(name.into());
         request
     };
     // A prompt of 11 tokens and an answer of 12, so three fit.
