@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
@@ -86,20 +85,21 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
 async fn evaluate(
     args: &ImpressionArgs,
     session: &Session<'_>,
-    references: Arc<StudyCells<2>>,
+    references: StudyCells<2>,
 ) -> anyhow::Result<ExitCode> {
     let mut texts = TextTotals::<1>::new(&args.meteor.read().await?, None)?;
     let stages = [Stage::Embedding, Stage::Findings];
     let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let empty_rows = references.empty_rows().len() as u64;
     let question = SingleQuestion {
         run: "impressions",
         file: TABLE_FILE,
         faults: FAULTS_FILE,
         column: "impression",
         flag: "--references",
-        truths: references.clone(),
+        truths: references,
         dialog,
     };
     let score = async |answer: &str, [_, impression]: &[String; 2], patient: u32| {
@@ -115,7 +115,7 @@ async fn evaluate(
         protocol: PROTOCOL,
         references: args.references.display().to_string(),
         studies: asked.studies,
-        empty_rows: references.empty_rows().len() as u64,
+        empty_rows,
         texts_too_long: estimates.too_long,
         resampled: asked.resampled,
         scores,

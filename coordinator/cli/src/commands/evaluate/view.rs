@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use radialog_schemas::{Ask, DialogPrompt, ObjectKey, Stage, StudyRecord};
@@ -86,18 +85,19 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
 async fn evaluate(
     args: &ViewArgs,
     session: &Session<'_>,
-    views: Arc<StudyCells<1>>,
+    views: StudyCells<1>,
 ) -> anyhow::Result<ExitCode> {
     let Some(images) = session.first(&[Stage::Embedding], None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
+    let empty_rows = views.empty_rows().len() as u64;
     let question = SingleQuestion {
         run: "views",
         file: TABLE_FILE,
         faults: FAULTS_FILE,
         column: "view",
         flag: "--views",
-        truths: views.clone(),
+        truths: views,
         dialog,
     };
     let mut answers = ViewAnswers::default();
@@ -115,7 +115,7 @@ async fn evaluate(
         protocol: PROTOCOL,
         truth: args.views.display().to_string(),
         studies: asked.studies,
-        empty_rows: views.empty_rows().len() as u64,
+        empty_rows,
         scores,
         resampled: asked.resampled,
         intervals,

@@ -29,7 +29,7 @@ pub(in crate::commands::evaluate) struct SingleQuestion<const N: usize> {
     /// The flag that names the table of what is true.
     pub(in crate::commands::evaluate) flag: &'static str,
     /// What is true.
-    pub(in crate::commands::evaluate) truths: Arc<StudyCells<N>>,
+    pub(in crate::commands::evaluate) truths: StudyCells<N>,
     /// The dialog about a study with these image tokens and cells; none where its line lacks something.
     pub(in crate::commands::evaluate) dialog: Dialog<N>,
 }
@@ -49,7 +49,7 @@ pub(in crate::commands::evaluate) type Dialog<const N: usize> =
 pub(in crate::commands::evaluate) fn truths<const N: usize>(
     path: &Path,
     columns: [&[&str]; N],
-) -> anyhow::Result<Arc<StudyCells<N>>> {
+) -> anyhow::Result<StudyCells<N>> {
     require(path, "it is the table of what is true")?;
     let truths = StudyCells::read(path, columns)?;
     let empty = truths.empty_rows();
@@ -64,19 +64,19 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
             named.collect::<Vec<_>>().join(", ")
         );
     }
-    Ok(Arc::new(truths))
+    Ok(truths)
 }
 
 impl<const N: usize> SingleQuestion<N> {
     /// Asks about every image whose truth is known, writes all answers, and hands each to `score` with a number for its
     /// patient; none where it was interrupted.
     pub(in crate::commands::evaluate) async fn ask(
-        &self,
+        self,
         session: &Session<'_>,
         images: &FinishedRun,
         mut score: impl AsyncFnMut(&str, &[String; N], u32) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Asked>> {
-        let mut truths = (*self.truths).clone();
+        let mut truths = self.truths;
         let mut records = images.records().await?;
         while let Some(record) = records.next().await? {
             truths.note(&record);
@@ -95,7 +95,7 @@ impl<const N: usize> SingleQuestion<N> {
             }
         };
         // The table says whom to ask, and in part what: a run of another one is not resumed.
-        let what = format!("{} by {}", self.run, self.truths.hash().short());
+        let what = format!("{} by {}", self.run, truths.hash().short());
         let how = (&[Stage::Language][..], TOKENS);
         let answered = session.ask_on(self.run, &what, images, Arc::new(ask), how);
         let Some(answered) = answered.await? else {
