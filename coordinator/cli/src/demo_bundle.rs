@@ -16,7 +16,7 @@ macro_rules! files {
     };
 }
 
-/// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it.
+/// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it, as a test says.
 const TRAINED: Duration = Duration::from_secs(1_795_540_592);
 
 /// Names and contents. The manifest is the last one.
@@ -80,6 +80,17 @@ mod tests {
     use radialog_models::bundle::{Bundle, HashCache};
 
     use super::*;
+
+    #[test]
+    fn a_demo_bundle_that_was_trained_anew_has_its_own_time() {
+        let (_, manifest) = FILES[FILES.len() - 1];
+        let known = ContentHash::of(manifest);
+        assert_eq!(
+            (known.short(), TRAINED.as_secs()),
+            ("19e875e4e3a8", 1_795_540_592),
+            "another bundle: set TRAINED to the time of its manifest, and both here"
+        );
+    }
 
     #[test]
     fn the_demo_bundle_is_as_old_as_its_training_however_it_was_unpacked() {
