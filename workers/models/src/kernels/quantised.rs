@@ -39,14 +39,14 @@ const TILE_ROWS: usize = 5;
 
 /// A matrix `[rows, columns]` of quantised numbers, in panels of 16 rows.
 #[derive(Clone)]
-pub(crate) struct PackedMatrix {
+pub(crate) struct PackedBlocks {
     bytes: Arc<MmapMut>,
     dtype: GgmlDType,
     rows: usize,
     columns: usize,
 }
 
-impl std::fmt::Debug for PackedMatrix {
+impl std::fmt::Debug for PackedBlocks {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(to, "{:?} [{}, {}]", self.dtype, self.rows, self.columns)
     }
@@ -88,7 +88,7 @@ macro_rules! of_type {
     };
 }
 
-impl PackedMatrix {
+impl PackedBlocks {
     /// Whether there are kernels for this type.
     pub(crate) fn has_kernel(dtype: GgmlDType) -> bool {
         packing::piece_bytes(dtype).is_some()
@@ -150,7 +150,7 @@ impl PackedMatrix {
         self.dtype
     }
 
-    /// Quantises rows of [`PackedMatrix::shape`]'s columns for this matrix and all others of its type and width.
+    /// Quantises rows of [`PackedBlocks::shape`]'s columns for this matrix and all others of its type and width.
     pub(crate) fn quantise(&self, x: &[f32]) -> QuantisedRows {
         self.quantise_for(x, Features::detected())
     }
@@ -243,7 +243,7 @@ impl PackedMatrix {
         &self.bytes[panel * size..][..size]
     }
 
-    /// [`PackedMatrix::panels_by`] with AVX-512 and VNNI.
+    /// [`PackedBlocks::panels_by`] with AVX-512 and VNNI.
     ///
     /// # Safety
     /// As there.
@@ -259,7 +259,7 @@ impl PackedMatrix {
         unsafe { self.panels_by::<lanes::Avx512>(x, panels, output) }
     }
 
-    /// [`PackedMatrix::panels_by`] with AVX2.
+    /// [`PackedBlocks::panels_by`] with AVX2.
     ///
     /// # Safety
     /// As there.
@@ -273,7 +273,7 @@ impl PackedMatrix {
     /// The products of panels with all rows, sixteen at a time, on this thread's matrix tiles.
     ///
     /// # Safety
-    /// As [`PackedMatrix::panels_by`], with AMX for bytes and the tiles of `x`.
+    /// As [`PackedBlocks::panels_by`], with AMX for bytes and the tiles of `x`.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
     unsafe fn panels_by_tiles(

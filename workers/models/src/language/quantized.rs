@@ -17,7 +17,7 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use crate::ggml;
-use crate::kernels::quantised::PackedMatrix;
+use crate::kernels::quantised::PackedBlocks;
 use crate::layers::storage::with_floats;
 
 /// Output columns that one thread takes at a time.
@@ -33,7 +33,7 @@ pub struct QuantizedMatrix(Stored);
 #[derive(Clone, Debug)]
 enum Stored {
     /// Laid out for kernels of our own.
-    Packed(PackedMatrix),
+    Packed(PackedBlocks),
     /// As in a file.
     Blocks(Blocks),
 }
@@ -117,9 +117,9 @@ impl QuantizedMatrix {
     /// # Errors
     /// A type without a kernel, rows that are no whole number of blocks, or another number of bytes.
     pub fn new(bytes: &[u8], dtype: GgmlDType, shape: (usize, usize)) -> Result<Self> {
-        match PackedMatrix::has_kernel(dtype) {
+        match PackedBlocks::has_kernel(dtype) {
             true => {
-                PackedMatrix::new(bytes, dtype, shape).map(|matrix| Self(Stored::Packed(matrix)))
+                PackedBlocks::new(bytes, dtype, shape).map(|matrix| Self(Stored::Packed(matrix)))
             }
             false => Blocks::new(bytes, dtype, shape).map(|blocks| Self(Stored::Blocks(blocks))),
         }

@@ -125,7 +125,7 @@ unsafe impl bf16::Source for RoundedPatches<'_> {
         self.frame.patches.target.pixels()
     }
 
-    fn direct(&self, first: usize) -> Option<bf16::Left> {
+    fn direct(&self, first: usize) -> Option<Left<u16>> {
         let Window {
             input,
             kernel,
@@ -133,14 +133,12 @@ unsafe impl bf16::Source for RoundedPatches<'_> {
             ..
         } = self.frame.patches.window;
         let start = self.frame.start(first);
-        (kernel * input)
-            .is_multiple_of(bf16::SQUARE)
-            .then(|| bf16::Left {
-                values: bf16::halves(&self.map)[start..].as_ptr(),
-                stride: stride * input,
-                lines: kernel,
-                pitch: self.frame.line,
-            })
+        (kernel * input).is_multiple_of(bf16::SQUARE).then(|| Left {
+            values: bf16::halves(&self.map)[start..].as_ptr(),
+            stride: stride * input,
+            lines: kernel,
+            pitch: self.frame.line,
+        })
     }
 
     fn even(&self) -> usize {

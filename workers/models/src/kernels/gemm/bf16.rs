@@ -8,7 +8,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::tile::COLUMNS;
-use super::{Activation, Dense, Finish, PackedMatrix, Piece, line_panels, share};
+use super::{Activation, Dense, Finish, Left, PackedMatrix, Piece, line_panels, share};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::cpu::Features;
 
@@ -27,18 +27,6 @@ const GROUP_BYTES: usize = 512 << 10;
 /// Bytes that caches move at a time.
 const CACHE_LINE: usize = 64;
 
-/// Rows of the left matrix, rounded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
-    pub(crate) values: *const u16,
-    /// Numbers from one row to the next.
-    pub(crate) stride: usize,
-    /// Pieces of a row, all of one length.
-    pub(crate) lines: usize,
-    /// Numbers from one piece to the next.
-    pub(crate) pitch: usize,
-}
-
 /// The left matrix of a product, whose rows are made when they are needed.
 ///
 /// # Safety
@@ -50,7 +38,7 @@ pub(crate) unsafe trait Source: Sync {
     fn rows(&self) -> usize;
 
     /// Rows from `first` on as they lie in memory; none where they must be packed.
-    fn direct(&self, _first: usize) -> Option<Left> {
+    fn direct(&self, _first: usize) -> Option<Left<u16>> {
         None
     }
 
@@ -333,7 +321,7 @@ impl Bf16Tiles {
     /// # Safety
     /// All rows of a tile can be read, each as long as the panel is deep.
     #[expect(unsafe_code, reason = "rows are given by pointers")]
-    unsafe fn compute(&mut self, rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
+    unsafe fn compute(&mut self, rows: usize, left: Left<u16>, right: &[u16], sums: &mut [f32]) {
         assert!(sums.len() >= ROWS * COLUMNS && right.len().is_multiple_of(SQUARE * COLUMNS));
         // SAFETY: the caller's, and lengths were checked; instructions were found at run time.
         unsafe {

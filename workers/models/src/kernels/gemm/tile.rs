@@ -37,8 +37,8 @@ pub(crate) struct Tile {
 
 /// Rows of the left matrix.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
-    pub(crate) values: *const f32,
+pub(crate) struct Left<T = f32> {
+    pub(crate) values: *const T,
     /// Numbers from one row to the next.
     pub(crate) stride: usize,
     /// Pieces of a row, all of one length.

@@ -23,10 +23,10 @@ pub(crate) fn wave(rows: usize, columns: usize, phase: f32) -> Tensor {
 }
 
 /// A matrix of such numbers, and its numbers once it is quantised.
-fn packed(dtype: GgmlDType, rows: usize, columns: usize) -> (PackedMatrix, Tensor) {
+fn packed(dtype: GgmlDType, rows: usize, columns: usize) -> (PackedBlocks, Tensor) {
     let tensor = QTensor::quantize(&wave(rows, columns, 0.5), dtype).unwrap();
     let bytes = tensor.data().unwrap();
-    let matrix = PackedMatrix::new(&bytes, dtype, (rows, columns)).unwrap();
+    let matrix = PackedBlocks::new(&bytes, dtype, (rows, columns)).unwrap();
     (matrix, tensor.dequantize(&Device::Cpu).unwrap())
 }
 
@@ -59,7 +59,7 @@ fn a_product_is_that_of_the_widened_matrix() {
 }
 
 /// A matrix of blocks that are random but for their scales, which are small numbers.
-fn any(dtype: GgmlDType, rows: usize, columns: usize) -> PackedMatrix {
+fn any(dtype: GgmlDType, rows: usize, columns: usize) -> PackedBlocks {
     let size = dtype.type_size();
     let mut state = 7u64;
     let mut bytes: Vec<u8> = (0..rows * columns / dtype.block_size() * size)
@@ -81,11 +81,11 @@ fn any(dtype: GgmlDType, rows: usize, columns: usize) -> PackedMatrix {
             block[*place..][..2].copy_from_slice(&scale);
         }
     }
-    PackedMatrix::new(&bytes, dtype, (rows, columns)).unwrap()
+    PackedBlocks::new(&bytes, dtype, (rows, columns)).unwrap()
 }
 
 /// The products row by row, without instructions of any one processor.
-fn portable(matrix: &PackedMatrix, x: &[f32]) -> Vec<f32> {
+fn portable(matrix: &PackedBlocks, x: &[f32]) -> Vec<f32> {
     let (rows, columns) = matrix.shape();
     let each = x.chunks_exact(columns).map(|row| {
         let QuantisedRows(x) = matrix.quantise_for(row, Features::PORTABLE);
@@ -173,7 +173,7 @@ fn an_input_that_is_no_number_shows_in_every_product() {
 #[test]
 fn bytes_of_another_size_or_type_are_refused() {
     let refused =
-        |bytes: usize, dtype, shape| PackedMatrix::new(&vec![0; bytes], dtype, shape).is_err();
+        |bytes: usize, dtype, shape| PackedBlocks::new(&vec![0; bytes], dtype, shape).is_err();
     assert!(refused(35, GgmlDType::Q4_0, (2, 32)));
     assert!(refused(36, GgmlDType::Q4_0, (2, 33)));
     assert!(refused(0, GgmlDType::Q4_0, (2, 0)));

@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::super::tile::{Ahead, Left as Floats, Tile, Tiles, f32_tiles};
+use super::super::tile::{Ahead, Tile, Tiles, f32_tiles};
 use super::{COLUMNS, Left, ROWS, SQUARE};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::cpu::Features;
@@ -42,7 +42,7 @@ impl Widened {
     pub(super) unsafe fn compute(
         &mut self,
         rows: usize,
-        left: Left,
+        left: Left<u16>,
         right: &[u16],
         sums: &mut [f32],
     ) {
@@ -69,7 +69,7 @@ impl Widened {
             for first in (0..rows).step_by(TILE_ROWS) {
                 let tile = Tile {
                     depth: right.len() / COLUMNS,
-                    left: Floats::whole(&self.left[first * DEPTH..], DEPTH),
+                    left: Left::whole(&self.left[first * DEPTH..], DEPTH),
                     right: self.right.as_ptr(),
                     target: sums[first * COLUMNS..].as_mut_ptr(),
                     stride: COLUMNS,

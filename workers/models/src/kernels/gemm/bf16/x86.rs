@@ -39,7 +39,13 @@ impl Configured {
     ///
     /// # Safety
     /// As there.
-    pub(super) unsafe fn compute(&self, rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
+    pub(super) unsafe fn compute(
+        &self,
+        rows: usize,
+        left: Left<u16>,
+        right: &[u16],
+        sums: &mut [f32],
+    ) {
         let squares = right.len() / (SQUARE * COLUMNS) / left.lines;
         if squares == 0 {
             return;
@@ -137,7 +143,7 @@ impl Configured {
 /// # Safety
 /// As there, on a processor with dot products of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn dot_products(rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
+pub(super) unsafe fn dot_products(rows: usize, left: Left<u16>, right: &[u16], sums: &mut [f32]) {
     let mut row = 0;
     // SAFETY: the caller's.
     unsafe {
@@ -157,7 +163,7 @@ pub(super) unsafe fn dot_products(rows: usize, left: Left, right: &[u16], sums: 
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn dot_product_rows<const COUNT: usize>(
     first: usize,
-    left: Left,
+    left: Left<u16>,
     right: &[u16],
     sums: &mut [f32],
 ) {
