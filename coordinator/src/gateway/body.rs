@@ -34,15 +34,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
-        let kind = media_type(request.headers());
-        if !is_json(&kind) {
-            discard(request).await;
-            return Err(unsupported(&kind, "application/json"));
-        }
         let ReadBody {
             content,
             memory: _memory,
-        } = read(request, app, JSON_LIMIT).await?;
+        } = read_json(request, app, JSON_LIMIT).await?;
         if content.len() <= INLINE {
             return parse(&content).map(Self);
         }
@@ -54,6 +49,16 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
 pub(super) struct ReadBody {
     pub(super) content: Bytes,
     pub(super) memory: HeldMemory,
+}
+
+/// Reads the whole body of a request that says that it is JSON.
+pub(super) async fn read_json(request: Request, app: &AppState, limit: u64) -> ApiResult<ReadBody> {
+    let kind = media_type(request.headers());
+    if !is_json(&kind) {
+        discard(request).await;
+        return Err(unsupported(&kind, "application/json"));
+    }
+    read(request, app, limit).await
 }
 
 /// Reads the whole body, within the time that a request may take.

@@ -19,7 +19,7 @@ pub(super) use self::errors::rewrite_errors;
 use self::messages::ParsedMessages;
 use super::app_state::AppState;
 use super::auth::Caller;
-use super::body::{self, ReadBody, is_json, media_type, unsupported};
+use super::body::{self, ReadBody};
 use super::body_memory::HeldMemory;
 use super::create::{self, ChosenModel, ConversationDraft};
 use super::events::OpenStream;
@@ -53,18 +53,13 @@ impl FromRequest<AppState> for CompletionRequest {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
-        let kind = media_type(request.headers());
-        if !is_json(&kind) {
-            body::discard(request).await;
-            return Err(unsupported(&kind, "application/json"));
-        }
         let instead = "nothing is kept of an answer. POST /v1/responses takes one";
         if let Err(refused) = refuse_idempotency_key(request.headers(), instead) {
             body::discard(request).await;
             return Err(refused);
         }
         let limit = app.config.body_limit();
-        let ReadBody { content, memory } = body::read(request, app, limit).await?;
+        let ReadBody { content, memory } = body::read_json(request, app, limit).await?;
         body::beside(move || Ok(Self(parse(&content)?, memory))).await
     }
 }

@@ -13,7 +13,7 @@ use radialog_schemas::response::{
 
 use super::super::messages::ParsedMessages;
 use crate::gateway::app_state::AppState;
-use crate::gateway::body::{self, ReadBody, is_json, media_type, unsupported};
+use crate::gateway::body::{self, ReadBody};
 use crate::gateway::body_memory::HeldMemory;
 use crate::gateway::problem::{ApiError, ApiResult};
 
@@ -45,13 +45,8 @@ impl FromRequest<AppState> for ResponseBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
-        let kind = media_type(request.headers());
-        if !is_json(&kind) {
-            body::discard(request).await;
-            return Err(unsupported(&kind, "application/json"));
-        }
-        let ReadBody { content, memory } =
-            body::read(request, app, app.config.body_limit()).await?;
+        let limit = app.config.body_limit();
+        let ReadBody { content, memory } = body::read_json(request, app, limit).await?;
         let most = app.config.max_opening_chars;
         body::beside(move || {
             let asked = body::parse(&content)?;
