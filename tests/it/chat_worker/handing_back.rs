@@ -127,6 +127,16 @@ impl ChatHarness {
         conversation.id
     }
 
+    /// A worker that is full, since its model has the first turn of this conversation.
+    async fn busy(&self) -> (Arc<Full>, WorkerHandle, ConversationId) {
+        let full = Arc::new(Full::new());
+        let worker = self.start(&full, settings());
+        let first = self.begin("first", &[question("one")]).await;
+        let is_taken = || async { full.is_taken.load(Ordering::Relaxed) };
+        until("the turn in the model", is_taken).await;
+        (full, worker, first)
+    }
+
     async fn depth(&self) -> u64 {
         let queue = queues::work(Stage::Language);
         self.tasks.queue.depth(queue).await.unwrap()
@@ -136,11 +146,7 @@ impl ChatHarness {
 async fn while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not_begun_with(
     harness: ChatHarness,
 ) {
-    let full = Arc::new(Full::new());
-    let worker = harness.start(&full, settings());
-    let first = harness.begin("first", &[question("one")]).await;
-    let is_taken = || async { full.is_taken.load(Ordering::Relaxed) };
-    until("the turn in the model", is_taken).await;
+    let (full, worker, first) = harness.busy().await;
     let studies = ["a", "b", "c", "d", "e"];
     for study in studies {
         harness.send_answer(study).await;
@@ -183,11 +189,7 @@ async fn while_a_turn_waits_another_worker_gets_the_tasks_that_the_model_has_not
 async fn turns_that_nobody_waits_for_go_behind_all_others_and_are_handed_back_for_them(
     harness: ChatHarness,
 ) {
-    let full = Arc::new(Full::new());
-    let worker = harness.start(&full, settings());
-    let first = harness.begin("first", &[question("one")]).await;
-    let is_taken = || async { full.is_taken.load(Ordering::Relaxed) };
-    until("the turn in the model", is_taken).await;
+    let (full, worker, first) = harness.busy().await;
     let names = ["a", "b", "c"];
     let mut lines = Vec::new();
     for name in names {

@@ -21,67 +21,8 @@ const PACKAGES: [&str; 4] = [
     "litellm==1.110.2",
 ];
 
-const OPENAI: &str = r#"
-import base64, sys, openai
-url, path = sys.argv[1:]
-client = openai.OpenAI(base_url=url + "/v1", api_key="unused")
-model = client.models.list().data[0].id
-image = "data:image/jpeg;base64," + base64.b64encode(open(path, "rb").read()).decode()
-messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
-report = ""
-for chunk in client.chat.completions.create(model=model, messages=messages, stream=True, max_tokens=40,
-                                            stream_options={"include_usage": True}):
-    if chunk.choices and chunk.choices[0].delta.content:
-        report += chunk.choices[0].delta.content
-    if chunk.usage:
-        assert chunk.usage.prompt_tokens > 0 and chunk.usage.completion_tokens > 0, chunk
-print("report:", report)
-messages += [{"role": "assistant", "content": report}, {"role": "user", "content": "Is there edema?"}]
-answer = client.chat.completions.create(model=model, messages=messages, temperature=0)
-print("answer:", answer.choices[0].message.content, "|", answer.usage.total_tokens)
-again = client.chat.completions.create(model=model, messages=messages, stop=["?"], n=1, response_format={"type": "text"},
-                                       tools=openai.NOT_GIVEN, user="ward", frequency_penalty=0)
-assert client.models.retrieve(model).id == model
-try:
-    client.chat.completions.create(model=model, messages=messages, presence_penalty=1)
-    raise SystemExit("a penalty was taken")
-except openai.BadRequestError as error:
-    assert error.param == "presence_penalty", error
-try:
-    client.chat.completions.create(model="gpt-4o", messages=messages)
-    raise SystemExit("an unknown model was answered")
-except openai.NotFoundError as error:
-    print("refused:", error.code)
-"#;
-
-const BATCHES: &str = r#"
-import io, json, sys, time, openai
-client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="unused")
-model = client.models.list().data[0].id
-def line(name, text, **more):
-    body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
-    return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
-requests = line("one", "Is there edema?") + line("two", "Is there more?", presence_penalty=1)
-file = client.files.create(file=("requests.jsonl", io.BytesIO(requests.encode())), purpose="batch")
-assert client.files.retrieve(file.id).bytes == len(requests), file
-batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
-                              metadata={"ward": "seven"})
-while batch.status not in ("completed", "failed", "expired", "cancelled"):
-    time.sleep(0.1)
-    batch = client.batches.retrieve(batch.id)
-assert batch.status == "completed" and batch.metadata == {"ward": "seven"}, batch
-counts = batch.request_counts
-print("counts:", counts.total, counts.completed, counts.failed)
-answer = json.loads(client.files.content(batch.output_file_id).text)
-print("answer:", answer["custom_id"], answer["response"]["body"]["choices"][0]["message"]["content"])
-fault = json.loads(client.files.content(batch.error_file_id).text)
-print("fault:", fault["custom_id"], fault["response"]["body"]["error"]["param"])
-assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
-assert {one.id for one in client.files.list()} == {file.id, batch.output_file_id, batch.error_file_id}
-assert client.batches.cancel(batch.id).status == "completed"
-assert client.files.delete(file.id).deleted
-"#;
-
+const OPENAI: &str = include_str!("openai_client.py");
+const BATCHES: &str = include_str!("openai_batches_client.py");
 const RESPONSES: &str = include_str!("responses_client.py");
 const LANGCHAIN: &str = include_str!("langchain_client.py");
 const LITELLM: &str = include_str!("litellm_client.py");
@@ -119,8 +60,7 @@ async fn installed() -> Result<PathBuf> {
     tokio::task::spawn_blocking(python).await?
 }
 
-/// What a program prints that asks a gateway for the report of an image and more; it must not fail, and each of these lines must be
-/// there.
+/// Runs a program that gets a gateway's address and an image's path; it must not fail, and must print each of these lines.
 async fn says(program: &str, lines: &[&str]) -> Result<()> {
     let bin = installed().await?;
     let fixture = GatewayFixture::start().await?;
@@ -194,26 +134,12 @@ async fn what_open_webui_sends_is_answered_and_its_tools_are_refused_with_what_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> Result<()> {
-    let bin = installed().await?;
-    let fixture = GatewayFixture::start().await?;
-    let mut command = Command::new(bin.join("python"));
-    command
-        .args(["-c", OPENAI, &fixture.gateway.url])
-        .arg(xray_path())
-        .env_remove("OPENAI_BASE_URL");
-    let output = beside(command).await?;
-    ensure!(output.status.success(), "{}", text(&output));
-    let text = text(&output);
-    assert!(
-        text.contains("report: The lungs are clear. No pleural effusion."),
-        "{text}"
-    );
-    assert!(
-        text.contains("answer: You asked: Is there edema? | "),
-        "{text}"
-    );
-    assert!(text.contains("refused: model_not_found"), "{text}");
-    Ok(())
+    let lines = [
+        "report: The lungs are clear. No pleural effusion.",
+        "answer: You asked: Is there edema? | ",
+        "refused: model_not_found",
+    ];
+    says(OPENAI, &lines).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,23 +180,12 @@ async fn the_official_openai_client_keeps_resumes_and_cancels_responses_at_two_g
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_openai_client_uploads_a_batch_and_downloads_its_answers() -> Result<()> {
-    let bin = installed().await?;
-    let fixture = GatewayFixture::start().await?;
-    let mut command = Command::new(bin.join("python"));
-    command
-        .args(["-c", BATCHES, &fixture.gateway.url])
-        .env_remove("OPENAI_BASE_URL");
-    let output = beside(command).await?;
-    ensure!(output.status.success(), "{}", text(&output));
-    let text = text(&output);
-    for line in [
+    let lines = [
         "counts: 2 1 1",
         "answer: one You asked: Is there edema?",
         "fault: two presence_penalty",
-    ] {
-        assert!(text.contains(line), "{text}");
-    }
-    Ok(())
+    ];
+    says(BATCHES, &lines).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
