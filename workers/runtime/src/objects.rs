@@ -85,13 +85,6 @@ impl From<ObjectError> for Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(String);
 
-impl Version {
-    /// A version that nothing has.
-    pub(crate) fn of_nothing() -> Self {
-        Self(NO_VERSION.to_owned())
-    }
-}
-
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectEntry {

@@ -84,7 +84,7 @@ fn is_of_upload(key: &ObjectKey, uploads: &BTreeSet<String>) -> bool {
     let sign = key.as_str().strip_prefix(ObjectKey::OPEN_REQUEST_FILES);
     let part = |upload: &String| {
         let folder = upload.replacen('.', "/", 1);
-        let folder = format!("{}parts/{folder}/", ObjectKey::REQUEST_FILES);
+        let folder = format!("{}{folder}/", ObjectKey::REQUEST_FILE_PARTS);
         key.as_str().starts_with(&folder)
     };
     sign.is_some_and(|sign| uploads.contains(sign)) || uploads.iter().any(part)

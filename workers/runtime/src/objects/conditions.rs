@@ -5,7 +5,7 @@ use bytes::Bytes;
 use radialog_schemas::ObjectKey;
 use tracing::warn;
 
-use super::{ObjectError, Objects, Version};
+use super::{NO_VERSION, ObjectError, Objects, Version};
 
 /// Tries conditional writes with the object `key`, which nothing else uses and which does not stay: one that must be done
 /// where nothing is, and one over its version; and two that must be left undone, where something is and over another version.
@@ -32,7 +32,9 @@ async fn try_conditions(objects: &dyn Objects, key: &ObjectKey) -> Result<bool, 
         return Ok(false);
     };
     let is_done_anyhow = put(b"again", None).await?.is_some()
-        || put(b"wrong", Some(Version::of_nothing())).await?.is_some();
+        || put(b"wrong", Some(Version(NO_VERSION.to_owned())))
+            .await?
+            .is_some();
     if is_done_anyhow {
         return Ok(false);
     }

@@ -119,9 +119,7 @@ impl EvaluatedReports<'_> {
         notes.extend(others.map(|(name, reason)| format!("{name} is not computed: {reason}")));
         notes
     }
-}
 
-impl EvaluatedReports<'_> {
     /// The findings that some labels are known of and no scored study has.
     pub(super) fn absent(&self, group: MetricGroup) -> impl Iterator<Item = Finding> {
         let counts = self.counts(group);

@@ -16,6 +16,7 @@ use tokio::task::block_in_place;
 
 use super::places::Place;
 use crate::exit::UsageError;
+use crate::print;
 
 /// Tries in a row without a byte, after which a download gives up.
 const TRIES: u32 = 5;
@@ -143,7 +144,7 @@ impl Downloader {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Ok(Step::Broken(0, causes(&error))),
+            Err(error) => return Ok(Step::Broken(0, print::chain(&error.into()))),
         };
         let (begin, total) = match response.status() {
             StatusCode::OK => (0, response.content_length()),
@@ -211,7 +212,7 @@ impl Downloader {
                     bar.inc(piece.len() as u64);
                 }
                 Err(error) => {
-                    broken = Some(causes(&error));
+                    broken = Some(print::chain(&error.into()));
                     break;
                 }
             }
@@ -255,17 +256,6 @@ fn range(response: &Response) -> Option<(u64, u64)> {
     let (range, total) = range.strip_prefix("bytes ")?.split_once('/')?;
     let (begin, _) = range.split_once('-')?;
     Some((begin.parse().ok()?, total.parse().ok()?))
-}
-
-/// An error with those that it comes from.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 fn bar(place: &Place) -> ProgressBar {
