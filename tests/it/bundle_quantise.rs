@@ -16,9 +16,9 @@ use safetensors::tensor::Dtype;
 use tempfile::TempDir;
 
 /// A bundle in half precision with two adapters, and places beside it.
-struct Source(TempDir);
+struct HalfPrecisionBundle(TempDir);
 
-impl Source {
+impl HalfPrecisionBundle {
     fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         RandomBundle {
@@ -65,7 +65,7 @@ fn logits(bundle: &Bundle, adapter: &str) -> Result<Vec<f32>> {
 
 #[test]
 fn a_quantised_bundle_is_whole_and_close_to_its_source_with_every_adapter() -> Result<()> {
-    let source = Source::new()?;
+    let source = HalfPrecisionBundle::new()?;
     let original = source.open("source")?;
     for (to, most) in [
         (WeightTypes::Q8_0, 0.05),
@@ -111,7 +111,7 @@ fn a_quantised_bundle_is_whole_and_close_to_its_source_with_every_adapter() -> R
 
 #[test]
 fn a_precision_names_other_outputs_and_is_that_of_the_weights_or_refused() -> Result<()> {
-    let source = Source::new()?;
+    let source = HalfPrecisionBundle::new()?;
     source.quantise(WeightTypes::Q8_0, "source", &source.path("small"))?;
     let computed = |name: &str, precision: &str| -> Result<(Bundle, Result<Vec<f32>>)> {
         let bundle = source.open(name)?.with_precision(&[precision.parse()?])?;
@@ -157,7 +157,7 @@ fn a_precision_names_other_outputs_and_is_that_of_the_weights_or_refused() -> Re
 
 #[test]
 fn what_is_quantised_already_or_stands_in_the_way_is_refused() -> Result<()> {
-    let source = Source::new()?;
+    let source = HalfPrecisionBundle::new()?;
     let small = source.path("small");
     source.quantise(WeightTypes::Q4_0, "source", &small)?;
     let error = source.quantise(WeightTypes::Q8_0, "small", &source.path("again"));
@@ -181,7 +181,7 @@ fn what_is_quantised_already_or_stands_in_the_way_is_refused() -> Result<()> {
 
 #[test]
 fn one_that_is_interrupted_leaves_nothing() -> Result<()> {
-    let source = Source::new()?;
+    let source = HalfPrecisionBundle::new()?;
     let before = fs::read_dir(source.path(""))?.count();
     let quantisation = BundleQuantisation {
         name: "smaller".into(),

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use source::Source;
+use rust_file::RustFile;
 
-mod source;
+mod rust_file;
 
 /// The path of a module below its crate, e.g. `["gateway", "sse"]`; the crate's root is empty.
 pub type ModulePath = Vec<String>;
@@ -70,9 +70,9 @@ pub fn circles(src: &Path) -> Result<Vec<Vec<Need>>> {
 
 /// Finds the circles between modules of which path, file and text are given.
 fn circles_between(sources: &BTreeMap<ModulePath, (PathBuf, String)>) -> Vec<Vec<Need>> {
-    let parsed: BTreeMap<&ModulePath, Source> = sources
+    let parsed: BTreeMap<&ModulePath, RustFile> = sources
         .iter()
-        .map(|(path, (_, text))| (path, Source::parse(text)))
+        .map(|(path, (_, text))| (path, RustFile::parse(text)))
         .collect();
     let tests: BTreeSet<ModulePath> = parsed
         .iter()

@@ -108,7 +108,7 @@ impl RedisConversations {
             }
             let mut removed = 0;
             for (id, turns) in turns {
-                let over = self.without_queued(&id, turns).await?;
+                let over = self.not_queued(&id, turns).await?;
                 if over.is_empty() {
                     continue;
                 }
@@ -128,7 +128,7 @@ impl RedisConversations {
     }
 
     /// Those of a conversation's turns that are not queued: they were claimed, or have ended, or are gone with it.
-    pub(super) async fn without_queued(
+    pub(super) async fn not_queued(
         &self,
         id: &ConversationId,
         turns: Vec<u32>,

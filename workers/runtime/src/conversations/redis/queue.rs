@@ -197,7 +197,7 @@ impl RedisConversations {
             .collect();
         self.run_on_queue::<u32>(&ENTER, &arguments).await?;
         // Whoever has claimed, ended or deleted one meanwhile has taken it off before it was on.
-        let over = self.without_queued(id, turns).await?;
+        let over = self.not_queued(id, turns).await?;
         self.remove_waiting(id, &over).await
     }
 

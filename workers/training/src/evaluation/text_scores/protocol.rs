@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_repeat_a_word_are_too_long_long_before() {
+    fn texts_that_repeat_a_word_are_too_long_with_far_fewer_words() {
         let protocol = TextProtocol::CocoCaption;
         let words = |word: &str, count: usize| format!("{word} ").repeat(count);
         assert!(!protocol.is_too_long(&words("effusion", 256), &words("effusion", 256)));

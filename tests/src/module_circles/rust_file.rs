@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::ModulePath;
 
 /// The words and the punctuation of a file without its comments, strings and tests.
-pub(super) struct Source {
+pub(super) struct RustFile {
     tokens: Vec<Token>,
     test_children: Vec<String>,
 }
@@ -16,7 +16,7 @@ struct Token {
     line: usize,
 }
 
-impl Source {
+impl RustFile {
     pub(super) fn parse(text: &str) -> Self {
         let (tokens, test_children) = without_tests(&tokens(text));
         Self {
