@@ -220,6 +220,8 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
         "predictions.csv",
         "--references",
         "predictions.csv",
+    folder.write("few.json", &format!(r#"{{"a": {graph}}}"#))?;
+    folder.write("none.json", &format!(r#"{{"z": {graph}}}"#))?;
         "--protocol",
         "rexrank",
     ];
@@ -257,6 +259,29 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
             &["predictions.csv", "--references", "predictions.csv"],
             &graphs[..],
         ]
+    // A report in whose text RadGraph found nothing has no entry: nothing is right of it, and that is said.
+    let few = [&["--radgraph-hypotheses", "few.json"], &graphs[2..]].concat();
+    let scores = folder.scores(&[&files[..], &few, &parts].concat())?;
+    ensure!(
+        value(&scores, "text", "RadGraph F1", None) == Some(0.5),
+        "{scores}"
+    );
+    ensure!(
+        scores["faults"]["unannotated-report"] == 1 && scores["faults"]["not-annotated"] == 1,
+        "{scores}"
+    );
+    let radcliq = value(&scores, "text", "RadCliQ-v1", None);
+    let expected = -1.440_69 + 1.245_22 / 2.0;
+    ensure!(
+        radcliq.is_some_and(|value| (value - expected).abs() < 1e-4),
+        "{scores}"
+    );
+    let none = [&["--radgraph-hypotheses", "none.json"], &graphs[2..]].concat();
+    let fault = folder.fault(&[&files[..], &none].concat(), 64)?;
+    ensure!(
+        fault.contains("none.json has an annotation of none of the reports"),
+        "{fault}"
+    );
         .concat(),
         64,
     )?;

@@ -96,7 +96,7 @@ struct Scores {
     /// Scored, as texts without a word.
     empty_hypotheses: u64,
     skipped: u64,
-    /// Rows that were skipped or have an empty hypothesis.
+    /// Rows that were skipped, or have an empty hypothesis or no annotation.
     remarks: Vec<Remark>,
     /// How the intervals were made.
     intervals: String,
@@ -179,23 +179,29 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
     let width = TextCounts::WIDTH + annotations.width();
     let mut rows = SummedRows::new(width).map_err(kept)?;
     let mut chunk: Vec<(String, String)> = Vec::with_capacity(CHUNK);
-    // The rows of a chunk, by which annotations are found.
-    let mut numbers: Vec<u64> = Vec::with_capacity(CHUNK);
+    // The rows of a chunk, by which annotations are found, with the lines of both texts.
+    let mut places: Vec<(u64, [u64; 2])> = Vec::with_capacity(CHUNK);
     loop {
         let number = pairs.read;
         let pair = pairs.next()?;
-        if let Some(pair) = pair.as_ref().and_then(|pair| found.examined(pair)) {
-            chunk.push(pair);
-            numbers.push(number);
+        if let Some(pair) = &pair
+            && let Some(texts) = found.examined(pair)
+        {
+            chunk.push(texts);
+            places.push((number, pair.each_ref().map(|(line, _)| *line)));
         }
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
             let texts = texts.iter().zip(&chunk);
-            for (number, (text, (hypothesis, _))) in numbers.drain(..).zip(texts) {
+            for ((number, lines), (text, (hypothesis, _))) in places.drain(..).zip(texts) {
                 let (has_text, bleu_2) = (!hypothesis.is_empty(), text.smoothed_bleu_2);
                 let mut row = text.row();
-                row.extend(annotations.scores_of(number, has_text, bleu_2)?);
+                let annotated = annotations.of_row(number, has_text, bleu_2)?;
+                row.extend(annotated.numbers);
                 rows.add(&row).map_err(kept)?;
+                found
+                    .remarks
+                    .extend(annotated.remark.map(|remark| Remark::of(lines, remark)));
             }
             chunk.clear();
         }
@@ -211,10 +217,11 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         );
     }
     annotations.check(pairs.read)?;
+    annotations.check_rows(pairs.read)?;
     let all = |sums: &[f64]| -> Vec<TextScore> {
         let counts = TextCounts::of_row(sums);
         let mut scores = scorer.scores(&counts);
-        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..], counts.texts));
+        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..]));
         scores
     };
     found.scores = estimates(rows, args.resampling.resampling(), all).map_err(kept)?;
@@ -343,19 +350,24 @@ impl<'a> Pairs<'a> {
             }
         }
     }
+impl Remark {
+    fn of([hypothesis_line, reference_line]: [u64; 2], remark: &'static str) -> Self {
+        Self {
+            hypothesis_line,
+            reference_line,
+            remark,
+        }
+    }
+}
+
 }
 
 impl Scores {
     /// The pair to score; none where it has no reference.
     fn examined(&mut self, pair: &Pair) -> Option<(String, String)> {
         let [hypothesis, reference] = pair;
-        let mut remark = |remark| {
-            self.remarks.push(Remark {
-                hypothesis_line: hypothesis.0,
-                reference_line: reference.0,
-                remark,
-            });
-        };
+        let lines = [hypothesis.0, reference.0];
+        let mut remark = |remark| self.remarks.push(Remark::of(lines, remark));
         if let Some(reason) = skipped(pair, self.protocol) {
             remark(reason);
             self.skipped += 1;

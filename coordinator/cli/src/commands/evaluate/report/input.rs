@@ -107,6 +107,7 @@ impl Read {
             if !annotations.is_empty() {
                 let annotated = read
                     .corpus
+                annotations.check_studies(&read.corpus)?;
                     .annotate(|id, has_text| annotations.of_study(id, has_text));
                 annotated.context("cannot store the studies")?;
                 read.corpus.notes.extend(annotations.unused(&read.corpus)?);
