@@ -113,6 +113,31 @@ fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_origina
     ensure!(
         text.contains("macro of 2 F1") && text.contains("--blank negative gives those of all"),
         "{text}"
+#[test]
+fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    let task = ["correction", "studies.csv", "--resamples", "20"];
+    fixture.evaluate(0, &task, "eval")?;
+    let expected = fixture.json("eval/correction.json")?;
+    // A link that leads nowhere: the original's files cannot be written, which is found out last.
+    let folder = fixture.path("eval/vicuna_results");
+    std::fs::remove_dir_all(&folder)?;
+    std::os::unix::fs::symlink("nowhere", &folder)?;
+    let text = fixture.evaluate(1, &task, "eval")?;
+    ensure!(text.contains("vicuna_results"), "{text}");
+    std::fs::remove_file(&folder)?;
+    let text = fixture.evaluate(0, &task, "eval")?;
+    // Both sides of three studies.
+    ensure!(
+        text.contains("note: 6 texts were scored by an evaluation that was interrupted"),
+        "{text}"
+    );
+    ensure!(fixture.json("eval/correction.json")? == expected);
+    let counts = fixture.path("eval/.evaluation.texts-correction");
+    ensure!(!counts.exists());
+    Ok(())
+}
+
     );
     let results = read(
         &fixture.path("auto/vicuna_results"),

@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::follow_up::study_scores::StudyScoresTable;
-use super::follow_up::text_totals::{MeteorArgs, TEXTS, TextTotals};
+use super::follow_up::text_totals::{MeteorArgs, Reference, TEXTS, TextTotals};
 use super::follow_up::{
     BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
     Session, TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts,
@@ -194,7 +194,7 @@ async fn score(
 ) -> anyhow::Result<Scores> {
     let columns = TEXTS.columns();
     let table = StudyScoresTable::create(&session.file(STUDIES_FILE), SIDES, columns)?;
-    let mut texts = TextTotals::<2>::new(meteor, Some(table))?;
+    let mut texts = TextTotals::<2>::new(session, SCORES_FILE, meteor, Some(table))?;
     let originals = session.original_files();
     let [mut first_reports, mut second_reports] = [
         originals.reports(SUFFIXES[0], true)?,
@@ -253,10 +253,7 @@ async fn score(
         let patient = patients.number(truths.patient(&record));
         let second = truths.said(&second_labels);
         answers.add(truth, first, second, patient);
-        let reference = match &record.reference {
-            Some(key) => Some(session.text(key).await?),
-            None => None,
-        };
+        let reference = record.reference.clone().map(Reference::Stored);
         let cells = StudyScoresTable::cells(&record, patient, &truth, [&first, &second]);
         texts
             .add([report, &text], reference, patient, cells)

@@ -24,7 +24,7 @@ use self::input::Read;
 use self::sources::{Source, Sources};
 use super::ProtocolName;
 use super::label_rules::{Blank, Uncertain};
-use super::out_folder::OutFolder;
+use super::out_folder::{OutFolder, counts_file, tell_resumed};
 use super::resampling::ResamplingArgs;
 use super::text::annotations::AnnotationArgs;
 use crate::commands::prepare::run::RunArgs;
@@ -240,6 +240,9 @@ fn evaluate(
     if let Some(folder) = &args.original_files {
         written.extend(report_files::write_original_files(folder, &evaluated)?);
     }
+    for read in [Some(ours), other].into_iter().flatten() {
+        counts_file(out, read.name).remove()?;
+    }
     if args.json {
         out!("{summary}");
         return Ok(());
@@ -313,6 +316,7 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
         // Until the references are read.
         blank: BlankAs::Auto,
         resampling: args.resampling.resampling(),
+        counts: None,
     })
 }
 
@@ -390,11 +394,16 @@ fn score(
         return Err(UsageError(reason).into());
     }
     let bar = progress_bar(read.corpus.studies.len() as u64)?;
+    let options = &ScoreOptions {
+        counts: Some(counts_file(out, read.name)),
+        ..options.clone()
+    };
     let beside = beside.map(|read| (&read.corpus, &read.texts));
     let scores = report_scores::score(&read.corpus, &read.texts, beside, options, &|done| {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
+    tell_resumed(scores.resumed);
     let is_compared = |metric: &Metric| metric.group != MetricGroup::Comparisons;
     if !scores.metrics.iter().any(is_compared) {
         report_files::write_faults(out, corpus)?;

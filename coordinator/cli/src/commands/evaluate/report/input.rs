@@ -23,6 +23,8 @@ const NO_STORE: &str = "cannot keep texts in a temporary file";
 
 /// What is scored, and its texts.
 pub(super) struct Read {
+    /// What files of it are called.
+    pub(super) name: &'static str,
     pub(super) corpus: Corpus,
     pub(super) texts: StoredTexts,
     /// What a missing label counts as.
@@ -74,13 +76,13 @@ impl Read {
         args: &Arc<ReportArgs>,
         reports: &Source,
         out: &Path,
-        name: &str,
+        name: &'static str,
     ) -> anyhow::Result<Option<Self>> {
         let reports = reports.clone();
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
-            let name = reports.file.as_deref();
-            let mut predictions = PredictionFile::read_as(&reports.path, name, &mut store)?;
+            let file = reports.file.as_deref();
+            let mut predictions = PredictionFile::read_as(&reports.path, file, &mut store)?;
             predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });
@@ -89,7 +91,7 @@ impl Read {
             run_references::fetch(&mut predictions, &mut store, &args.labelling).await?;
         }
         let of = args.clone();
-        let read = tokio::task::spawn_blocking(move || Self::of(&of, predictions, store));
+        let read = tokio::task::spawn_blocking(move || Self::of(&of, name, predictions, store));
         let mut read = read.await.context(ENDED)??;
         // A stratified selection follows from the labels; any other one saves labelling.
         if let Some(limit) = args.limit.filter(|_| !args.stratified) {
@@ -105,9 +107,9 @@ impl Read {
             let is_rexrank = protocol == TextProtocol::Rexrank;
             let annotations = Annotations::open(&of.annotations, is_rexrank)?;
             if !annotations.is_empty() {
+                annotations.check_studies(&read.corpus)?;
                 let annotated = read
                     .corpus
-                annotations.check_studies(&read.corpus)?;
                     .annotate(|id, has_text| annotations.of_study(id, has_text));
                 annotated.context("cannot store the studies")?;
                 read.corpus.notes.extend(annotations.unused(&read.corpus)?);
@@ -127,6 +129,7 @@ impl Read {
 
     fn of(
         args: &ReportArgs,
+        name: &'static str,
         mut predictions: PredictionFile,
         mut store: TextStore,
     ) -> anyhow::Result<Self> {
@@ -166,6 +169,7 @@ impl Read {
         };
         let corpus = Corpus::of(predictions, references, &wanted)?;
         Ok(Self {
+            name,
             corpus,
             texts,
             blank,
