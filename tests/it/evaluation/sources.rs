@@ -45,6 +45,11 @@ fn every_score_of_labels_names_whose_labels_it_is_beside() -> Result<()> {
         let text = folder.read(&format!("evaluation/{file}"))?;
         ensure!(text.contains("NIH") && text.contains("(nih.csv)"), "{file}");
         ensure!(text.contains("they cannot be compared"), "{file}");
+        // Each score that is published has a place beside ours.
+        ensure!(
+            text.contains("BERTScore") && text.contains("not computed here"),
+            "{file}"
+        );
     }
     folder.write("finding_chexbert_labels.csv", &table)?;
     let chexbert = [
@@ -215,13 +220,13 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
     let graph = r#"{"entities": {"1": {"tokens": "effusion", "label": "OBS-DP", "relations": [["modify", "2"]]},
         "2": {"tokens": "small", "label": "OBS-DP", "relations": []}}}"#;
     folder.write("graphs.json", &format!(r#"{{"a": {graph}, "b": {graph}}}"#))?;
+    folder.write("few.json", &format!(r#"{{"a": {graph}}}"#))?;
+    folder.write("none.json", &format!(r#"{{"z": {graph}}}"#))?;
     folder.write("parts.csv", "study_id,bertscore,semb_score\nb,1,1\na,1,1\n")?;
     let files = [
         "predictions.csv",
         "--references",
         "predictions.csv",
-    folder.write("few.json", &format!(r#"{{"a": {graph}}}"#))?;
-    folder.write("none.json", &format!(r#"{{"z": {graph}}}"#))?;
         "--protocol",
         "rexrank",
     ];
@@ -254,11 +259,6 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
             .read("evaluation/faults.csv")?
             .contains("graphs.json has no")
     );
-    let fault = folder.fault(
-        &[
-            &["predictions.csv", "--references", "predictions.csv"],
-            &graphs[..],
-        ]
     // A report in whose text RadGraph found nothing has no entry: nothing is right of it, and that is said.
     let few = [&["--radgraph-hypotheses", "few.json"], &graphs[2..]].concat();
     let scores = folder.scores(&[&files[..], &few, &parts].concat())?;
@@ -282,6 +282,11 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
         fault.contains("none.json has an annotation of none of the reports"),
         "{fault}"
     );
+    let fault = folder.fault(
+        &[
+            &["predictions.csv", "--references", "predictions.csv"],
+            &graphs[..],
+        ]
         .concat(),
         64,
     )?;

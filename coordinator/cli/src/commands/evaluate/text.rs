@@ -101,7 +101,7 @@ struct Scores {
     /// How the intervals were made.
     intervals: String,
     scores: Vec<ScoreEstimate>,
-    /// What the protocol has on top.
+    /// What papers that use the protocol show on top.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_computed: Vec<NotComputed>,
 }
@@ -225,9 +225,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         scores
     };
     found.scores = estimates(rows, args.resampling.resampling(), all).map_err(kept)?;
-    if is_rexrank {
-        found.not_computed = annotations.not_computed();
-    }
+    found.not_computed = annotations.not_computed(protocol);
     found.print(args.json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -350,6 +348,8 @@ impl<'a> Pairs<'a> {
             }
         }
     }
+}
+
 impl Remark {
     fn of([hypothesis_line, reference_line]: [u64; 2], remark: &'static str) -> Self {
         Self {
@@ -358,8 +358,6 @@ impl Remark {
             remark,
         }
     }
-}
-
 }
 
 impl Scores {

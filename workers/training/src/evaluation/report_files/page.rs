@@ -287,7 +287,7 @@ fn beside_published(page: &mut String, evaluated: &EvaluatedReports<'_>) {
         *page += "</tr>\n";
     }
     *page += "</table></div>\n<ul class=\"muted\">\n";
-    for source in published::SOURCES {
+    for source in published::SOURCES.into_iter().chain(published::OTHERS) {
         let _ = writeln!(page, "<li>{}</li>", escaped(source));
     }
     *page += "</ul>\n";

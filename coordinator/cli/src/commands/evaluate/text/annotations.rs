@@ -335,8 +335,8 @@ impl Annotations {
         }
     }
 
-    /// What ReXrank shows and is not among the scores.
-    pub(super) fn not_computed(&self) -> Vec<NotComputed> {
+    /// What papers that use this protocol show and is not among the scores.
+    pub(super) fn not_computed(&self, protocol: TextProtocol) -> Vec<NotComputed> {
         let radgraph = (
             "RadGraph F1",
             "give --radgraph-hypotheses and --radgraph-references",
@@ -345,11 +345,12 @@ impl Annotations {
             "RadCliQ-v1",
             "give --report-scores beside RadGraph's annotations",
         );
+        let is_rexrank = protocol == TextProtocol::Rexrank;
         let missing = [
-            (self.graphs.is_none()).then_some(radgraph),
-            (self.scores.is_none()).then_some(radcliq),
+            (is_rexrank && self.graphs.is_none()).then_some(radgraph),
+            (is_rexrank && self.scores.is_none()).then_some(radcliq),
         ];
-        let others = TextProtocol::Rexrank.not_computed();
+        let others = protocol.not_computed();
         let missing = missing.into_iter().flatten();
         missing
             .chain(others.iter().copied())
