@@ -69,6 +69,16 @@ fn each_study_and_each_entry_that_is_none_has_its_row_and_both_passes_the_origin
     let cells = table.lines().nth(1).context("a study")?;
     ensure!(cells.starts_with("s0,") && !cells.ends_with(','), "{cells}");
 
+    let page = std::fs::read_to_string(fixture.path("eval/correction.html"))?;
+    ensure!(
+        page.contains("<th class=\"number\">after</th>") && page.contains("macro F1"),
+        "{page}"
+    );
+    ensure!(
+        page.contains("ROUGE-L") && page.contains("&#39;s0&#39; was named before"),
+        "{page}"
+    );
+
     // Which way is better stands beside each score.
     ensure!(
         scores["before"]["labels"]["better"] == "higher"
@@ -104,16 +114,6 @@ fn each_study_and_each_entry_that_is_none_has_its_row_and_both_passes_the_origin
 }
 
 #[test]
-fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_originals() -> Result<()> {
-    let fixture = EvaluationFixture::tiny()?;
-    let table = ["--labels", "labels.csv", "--resamples", "20"];
-    let correction = |more: &[&'static str]| [&["correction", "studies.csv"], more].concat();
-    let of_table = [&correction(&[])[..], &table].concat();
-    let text = fixture.evaluate(0, &of_table, "auto")?;
-    ensure!(
-        text.contains("macro of 2 F1") && text.contains("--blank negative gives those of all"),
-        "{text}"
-#[test]
 fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> Result<()> {
     let fixture = EvaluationFixture::tiny()?;
     let task = ["correction", "studies.csv", "--resamples", "20"];
@@ -138,6 +138,25 @@ fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> R
     Ok(())
 }
 
+#[test]
+fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_originals() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    let table = ["--labels", "labels.csv", "--resamples", "20"];
+    let correction = |more: &[&'static str]| [&["correction", "studies.csv"], more].concat();
+    let of_table = [&correction(&[])[..], &table].concat();
+    let text = fixture.evaluate(0, &of_table, "auto")?;
+    ensure!(
+        text.contains("; of 2 of 14 findings, the others have no label\n")
+            && text.contains("--blank negative gives those of all"),
+        "{text}"
+    );
+    // One name for one score: in the table, beside its interval and in JSON.
+    let named = text.lines().filter(|line| line.starts_with("  macro F1 "));
+    ensure!(named.count() == 2, "{text}");
+    let scores = fixture.json("auto/correction.json")?;
+    ensure!(
+        scores["intervals"].to_string().contains("\"macro F1\""),
+        "{scores}"
     );
     let results = read(
         &fixture.path("auto/vicuna_results"),
@@ -149,7 +168,8 @@ fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> R
     let negative = [&of_table[..], &["--blank", "negative"]].concat();
     let text = fixture.evaluate(0, &negative, "negative")?;
     ensure!(
-        text.contains("uncertain as negative, blank as negative") && !text.contains("macro of"),
+        text.contains("uncertain as negative, blank as negative")
+            && !text.contains("of 14 findings"),
         "{text}"
     );
     let scores = fixture.json("negative/correction.json")?;
@@ -185,6 +205,8 @@ fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> R
     let questions = ["findings-qa", "studies.csv", "--mode", "all"];
     let questions = [&questions[..], &table, &["--blank", "negative"]].concat();
     fixture.evaluate(0, &questions, "negative")?;
+    let page = std::fs::read_to_string(fixture.path("negative/findings-qa-all.html"))?;
+    ensure!(page.contains("<th class=\"number\">answers</th>"), "{page}");
     let results = read(
         &fixture.path("negative/vicuna_results"),
         "results_",
