@@ -59,6 +59,14 @@ fn every_score_of_labels_names_whose_labels_it_is_beside() -> Result<()> {
     ];
     let scores = folder.scores(&chexbert)?;
     ensure!(scores["label_sources"]["truth"][0]["kind"] == "chexbert");
+    // Another measure under the same name cannot be laid beside the published one.
+    folder.scores(&[&chexbert[..], &["--uncertain", "positive"]].concat())?;
+    let tables = folder.read("evaluation/report.md")?;
+    ensure!(
+        tables.contains("CE here counts uncertain findings as positive"),
+        "{tables}"
+    );
+    folder.scores(&chexbert)?;
     ensure!(
         !folder
             .read("evaluation/report.md")?
