@@ -11,9 +11,9 @@ use radialog_models::durable;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 use radialog_training::evaluation::counted_texts::CountsFile;
 
-use crate::commands::VERSION;
 use crate::commands::former_files::FormerFiles;
 use crate::exit::UsageError;
+use crate::version::VERSION;
 
 /// The file whose lock an evaluation holds.
 const LOCK_FILE: &str = ".evaluation.lock";

@@ -40,8 +40,9 @@ const PRINTED: usize = 20;
 
 /// Score texts beside reference texts: BLEU, METEOR, ROUGE-L and CIDEr as papers report them
 ///
-/// Both files are CSV without a header, one text a row, in the same order. An empty hypothesis is scored (0); a row whose
-/// reference is empty or `nan` is skipped. What was scored and skipped is counted, and named with its line.
+/// Both files are CSV without a header, one text a row, in the same order. A hypothesis that is missing (empty, nan, NaN, NA, None,
+/// null; any other text is one) is scored (0); a row whose reference is, is skipped. What was scored and skipped is counted, and
+/// named with its line.
 ///
 /// Protocols: radialog-2023 splits texts as RaDialog's own test program does (NLTK, lower case). coco-caption splits them as the
 /// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. rexrank has ReXrank's BLEU-2, the
