@@ -10,7 +10,7 @@ use radialog_schemas::Finding;
 use super::charts::{self, Mark, MarkRow};
 use super::{END, begin, escaped, scores};
 use crate::error::TrainingError;
-use crate::evaluation::bootstrap::Estimate;
+use crate::evaluation::bootstrap::{Estimate, four_digits};
 use crate::evaluation::follow_ups::{FindingScores, PairedEstimate};
 use crate::evaluation::report_scores::MetricGroup;
 
@@ -103,8 +103,8 @@ impl FollowUpPage<'_> {
         let [first, second] = self.sides;
         let _ = write!(
             page,
-            "<figure><figcaption>F1 of each finding (studies that have it); higher is better. {} {}, lines: 95 % \
-             interval</figcaption>\n{}</figure>\n",
+            "<figure><figcaption>F1 of each finding (studies that have it); higher is better; lines: 95 % interval. {} \
+             {}</figcaption>\n{}</figure>\n",
             scores::key("first", first),
             scores::key("second", second),
             charts::rows("F1 of each finding on both sides", &rows)
@@ -137,11 +137,11 @@ fn row(page: &mut String, name: &str, of: &PairedEstimate) {
             estimate.interval_words()
         )
     };
-    let side = |estimate: Estimate| cell(estimate, format!("{:.4}", estimate.value));
-    // No "-0.0000".
-    let difference = match of.difference.value {
-        value if value.abs() < 5e-5 => "0.0000".to_owned(),
-        value => format!("{value:+.4}"),
+    let side = |estimate: Estimate| cell(estimate, four_digits(estimate.value));
+    let difference = four_digits(of.difference.value);
+    let difference = match of.difference.value > 0.0 {
+        true => format!("+{difference}"),
+        false => difference,
     };
     let _ = writeln!(
         page,

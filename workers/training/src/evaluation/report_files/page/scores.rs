@@ -142,7 +142,7 @@ fn findings(
     );
     let _ = write!(
         page,
-        "<figure><figcaption>Each finding (studies that have it); higher is better. {}, lines: 95 % interval</figcaption>\n{}\n",
+        "<figure><figcaption>Each finding (studies that have it); higher is better; lines: 95 % interval. {}</figcaption>\n{}\n",
         colours.map(|(name, colour)| key(colour, name)).join(" "),
         charts::rows(&title, &rows)
     );
