@@ -8,16 +8,29 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use radialog_tests::{draw, golden, install, report_pairs};
+use radialog_tests::draw::{self, Draw};
+use radialog_tests::{golden, install, report_pairs};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
 use radialog_training::evaluation::text_scores::{BleuCounts, rouge_l_with};
 use serde::Deserialize;
 
+mod fragments;
+
 const PACKAGES: [&str; 2] = ["nltk==3.8.1", "pycocoevalcap==1.2"];
 const PEER: &str = include_str!("../benches/peers/pycocoevalcap.py");
 /// Generated pairs: METEOR's program takes some milliseconds for each.
 const PAIRS: usize = 300;
+/// Texts whose words alone are compared.
+const TEXTS: usize = 6000;
+/// Splits texts as the toolkit does.
+const SPLIT: &str = r#"
+import json, sys
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+texts = json.load(open(sys.argv[1]))
+split = PTBTokenizer().tokenize({place: [{"caption": text}] for place, text in enumerate(texts)})
+json.dump([split[place][0] for place in range(len(texts))], open(sys.argv[2], "w"))
+"#;
 /// Furthest that a score may be off: the order of summation, and the digits that METEOR's program prints.
 const TOLERANCE: f64 = 1e-9;
 const RADEVAL: &str = "radeval==2.2.1";
@@ -148,6 +161,35 @@ fn words_and_all_scores_of_generated_reports_are_those_of_the_caption_toolkit() 
     let meteor = run(Command::new(&python).args(["-c", script]))?;
     check(&golden::read_json(&output)?, &pairs, meteor.as_ref())?;
     println!("caption toolkit: words and scores of {PAIRS} generated pairs are the same");
+    Ok(())
+}
+
+#[test]
+fn words_of_texts_that_are_no_reports_are_those_of_the_caption_toolkit() -> Result<()> {
+    install::java("the comparison with the caption toolkit")?;
+    let python = python()?;
+    let mut draw = Draw::new(draw::seed()?);
+    let texts: Vec<String> = (0..TEXTS).map(|_| fragments::text(&mut draw)).collect();
+    let folder = tempfile::tempdir()?;
+    let (input, output) = (folder.path().join("texts"), folder.path().join("words"));
+    fs::write(&input, serde_json::to_vec(&texts)?)?;
+    run(Command::new(&python)
+        .args(["-c", SPLIT])
+        .args([&input, &output]))?;
+    let theirs: Vec<String> = golden::read_json(&output)?;
+    ensure!(theirs.len() == TEXTS, "{} texts", theirs.len());
+    let split = |text: &String| TextProtocol::CocoCaption.split(text);
+    let ours: Vec<String> = texts.iter().map(split).collect();
+    let compared = texts.iter().zip(ours.iter().zip(&theirs));
+    let differ: Vec<_> = compared
+        .filter(|(_, (ours, theirs))| ours != theirs)
+        .collect();
+    ensure!(
+        differ.is_empty(),
+        "{} of {TEXTS} differ, ours and theirs: {:?}",
+        differ.len(),
+        &differ[..differ.len().min(20)]
+    );
     Ok(())
 }
 

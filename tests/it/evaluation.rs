@@ -20,6 +20,7 @@ mod memory;
 mod names;
 mod options;
 mod recorded;
+mod resumed;
 mod review;
 mod sources;
 

@@ -183,7 +183,7 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
     ensure!(text.contains("name another with --out"), "{text}");
     let text = fixture.evaluate(0, &other, "eval-labels")?;
     ensure!(
-        text.contains("macro of 2 F1") && text.contains("4 studies scored"),
+        text.contains("; of 2 of 14 findings") && text.contains("4 studies scored"),
         "{text}"
     );
     Ok(())

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::interruption::{ended_by_signals, ended_by_sigterm};
+use crate::version::VERSION;
 
 mod batch;
 mod bundle;
@@ -27,9 +28,6 @@ mod status;
 mod train;
 mod verify;
 mod worker;
-
-/// The release, and the commit that it was built from.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RADIALOG_BUILD"), ")");
 
 /// The whole command line.
 #[derive(Parser)]

@@ -29,6 +29,7 @@ mod run_summary;
 mod served_bundle;
 mod server_sent_events;
 mod shared_services;
+mod version;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -324,9 +324,49 @@ fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
         "--radgraph-references",
         &graphs,
     ];
+    // So it does with a text that has none, which is said; a reference without one leaves its row out.
+    let scored = score(&texts, &texts, &[&protocol[..], &files, &parts].concat());
+    let scored: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    assert_eq!(value(&scored, "RadGraph F1"), 0.5);
+    // The second: (0 - 0.53792) / 0.30283 * -0.37708, in place of (1 - 0.53792) / 0.30283 * -0.37708.
+    let radcliq = -1.440_69 + 1.245_22 / 2.0;
+    assert!(
+        (value(&scored, "RadCliQ-v1") - radcliq).abs() < 1e-4,
+        "{scored}"
+    );
+    let remark = &scored["remarks"][0];
+    assert!(
+        remark["hypothesis_line"] == 2 && remark["remark"].to_string().contains("found nothing"),
+        "{scored}"
+    );
+    let files = [
+        "--radgraph-hypotheses",
+        &graphs,
+        "--radgraph-references",
+        &few,
+    ];
+    let scored = score(&texts, &texts, &[&protocol[..], &files].concat());
+    let scored: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    assert_eq!(value(&scored, "RadGraph F1"), 1.0);
+    assert!(
+        scored["remarks"].to_string().contains("has no RadGraph F1"),
+        "{scored}"
+    );
+    // Annotations of no row are of other texts.
+    let others = folder.write("x.json", &format!(r#"{{"a": {graph}}}"#));
+    let files = [
+        "--radgraph-hypotheses",
+        &others,
+        "--radgraph-references",
+        &graphs,
+    ];
     let output = score(&texts, &texts, &[&protocol[..], &files].concat());
+    assert_eq!(output.status.code(), Some(64));
     let error = text(&output.stderr);
-    assert!(error.contains("the annotation of row 2"), "{error}");
+    assert!(
+        error.contains("annotation of none of the reports"),
+        "{error}"
+    );
 }
 
 #[test]

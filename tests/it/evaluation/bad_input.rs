@@ -400,3 +400,20 @@ fn references_that_differ_are_told_apart_in_time() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn numbers_that_are_no_probabilities_are_named_and_their_findings_not_scored() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let lines = line("a", "Edema.", None, Some([7.5; 14]))?
+        + &line("b", "Clear.", None, Some([0.2; 14]))?
+        + &line("c", "Edema.", None, Some([0.9; 14]))?;
+    folder.write("results.jsonl", &lines)?;
+    let rows = [("a", ["1"; 14]), ("b", ["0"; 14]), ("c", ["1"; 14])];
+    folder.write("labels.csv", &label_table(rows))?;
+    let scores = folder.scores(&["results.jsonl", "--references", "labels.csv"])?;
+    ensure!(
+        scores["faults"]["no-probability"] == 1 && scores["counts"]["classified_images"] == 2,
+        "{scores}"
+    );
+    Ok(())
+}

@@ -25,6 +25,10 @@ fn rexrank_json_is_compared_with_its_own_sections() -> Result<()> {
     ensure!(scores["faults"]["empty-prediction"] == 1, "{scores}");
     ensure!(scores["faults"]["empty-reference"] == 1, "{scores}");
     ensure!(scores["counts"]["named_patients"] == 1, "{scores}");
+    // Whatever the case of its suffix.
+    std::fs::rename(folder.path("predictions.json"), folder.path("P.JSON"))?;
+    let again = folder.scores(&["P.JSON"])?;
+    ensure!(again["metrics"] == scores["metrics"], "{again}");
     Ok(())
 }
 
@@ -249,7 +253,7 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
     }
     let tables = folder.read("evaluation/report.md")?;
     ensure!(
-        tables.contains("| RaDialog-RG (v1, checkpoint 11200) | 39.4 (M) | 34.6 (X) |"),
+        tables.contains("| RaDialog-RG (v1, checkpoint 11200) | 39.4 (M) | 40 (M) | 34.6 (X) |"),
         "{tables}"
     );
     Ok(())

@@ -45,6 +45,11 @@ fn every_score_of_labels_names_whose_labels_it_is_beside() -> Result<()> {
         let text = folder.read(&format!("evaluation/{file}"))?;
         ensure!(text.contains("NIH") && text.contains("(nih.csv)"), "{file}");
         ensure!(text.contains("they cannot be compared"), "{file}");
+        // Each score that is published has a place beside ours.
+        ensure!(
+            text.contains("BERTScore") && text.contains("not computed here"),
+            "{file}"
+        );
     }
     folder.write("finding_chexbert_labels.csv", &table)?;
     let chexbert = [
@@ -54,6 +59,14 @@ fn every_score_of_labels_names_whose_labels_it_is_beside() -> Result<()> {
     ];
     let scores = folder.scores(&chexbert)?;
     ensure!(scores["label_sources"]["truth"][0]["kind"] == "chexbert");
+    // Another measure under the same name cannot be laid beside the published one.
+    folder.scores(&[&chexbert[..], &["--uncertain", "positive"]].concat())?;
+    let tables = folder.read("evaluation/report.md")?;
+    ensure!(
+        tables.contains("CE here counts uncertain findings as positive"),
+        "{tables}"
+    );
+    folder.scores(&chexbert)?;
     ensure!(
         !folder
             .read("evaluation/report.md")?
@@ -215,6 +228,8 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
     let graph = r#"{"entities": {"1": {"tokens": "effusion", "label": "OBS-DP", "relations": [["modify", "2"]]},
         "2": {"tokens": "small", "label": "OBS-DP", "relations": []}}}"#;
     folder.write("graphs.json", &format!(r#"{{"a": {graph}, "b": {graph}}}"#))?;
+    folder.write("few.json", &format!(r#"{{"a": {graph}}}"#))?;
+    folder.write("none.json", &format!(r#"{{"z": {graph}}}"#))?;
     folder.write("parts.csv", "study_id,bertscore,semb_score\nb,1,1\na,1,1\n")?;
     let files = [
         "predictions.csv",
@@ -251,6 +266,29 @@ fn rexranks_scores_of_annotations_are_found_by_study_and_one_without_is_named() 
         folder
             .read("evaluation/faults.csv")?
             .contains("graphs.json has no")
+    );
+    // A report in whose text RadGraph found nothing has no entry: nothing is right of it, and that is said.
+    let few = [&["--radgraph-hypotheses", "few.json"], &graphs[2..]].concat();
+    let scores = folder.scores(&[&files[..], &few, &parts].concat())?;
+    ensure!(
+        value(&scores, "text", "RadGraph F1", None) == Some(0.5),
+        "{scores}"
+    );
+    ensure!(
+        scores["faults"]["unannotated-report"] == 1 && scores["faults"]["not-annotated"] == 1,
+        "{scores}"
+    );
+    let radcliq = value(&scores, "text", "RadCliQ-v1", None);
+    let expected = -1.440_69 + 1.245_22 / 2.0;
+    ensure!(
+        radcliq.is_some_and(|value| (value - expected).abs() < 1e-4),
+        "{scores}"
+    );
+    let none = [&["--radgraph-hypotheses", "none.json"], &graphs[2..]].concat();
+    let fault = folder.fault(&[&files[..], &none].concat(), 64)?;
+    ensure!(
+        fault.contains("none.json has an annotation of none of the reports"),
+        "{fault}"
     );
     let fault = folder.fault(
         &[

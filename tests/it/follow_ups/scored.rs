@@ -69,6 +69,16 @@ fn each_study_and_each_entry_that_is_none_has_its_row_and_both_passes_the_origin
     let cells = table.lines().nth(1).context("a study")?;
     ensure!(cells.starts_with("s0,") && !cells.ends_with(','), "{cells}");
 
+    let page = std::fs::read_to_string(fixture.path("eval/correction.html"))?;
+    ensure!(
+        page.contains("<th class=\"number\">after</th>") && page.contains("macro F1"),
+        "{page}"
+    );
+    ensure!(
+        page.contains("ROUGE-L") && page.contains("&#39;s0&#39; was named before"),
+        "{page}"
+    );
+
     // Which way is better stands beside each score.
     ensure!(
         scores["before"]["labels"]["better"] == "higher"
@@ -104,6 +114,31 @@ fn each_study_and_each_entry_that_is_none_has_its_row_and_both_passes_the_origin
 }
 
 #[test]
+fn texts_that_were_scored_before_a_correction_failed_are_not_scored_again() -> Result<()> {
+    let fixture = EvaluationFixture::tiny()?;
+    let task = ["correction", "studies.csv", "--resamples", "20"];
+    fixture.evaluate(0, &task, "eval")?;
+    let expected = fixture.json("eval/correction.json")?;
+    // A link that leads nowhere: the original's files cannot be written, which is found out last.
+    let folder = fixture.path("eval/vicuna_results");
+    std::fs::remove_dir_all(&folder)?;
+    std::os::unix::fs::symlink("nowhere", &folder)?;
+    let text = fixture.evaluate(1, &task, "eval")?;
+    ensure!(text.contains("vicuna_results"), "{text}");
+    std::fs::remove_file(&folder)?;
+    let text = fixture.evaluate(0, &task, "eval")?;
+    // Both sides of three studies.
+    ensure!(
+        text.contains("note: 6 texts were scored by an evaluation that was interrupted"),
+        "{text}"
+    );
+    ensure!(fixture.json("eval/correction.json")? == expected);
+    let counts = fixture.path("eval/.evaluation.texts-correction");
+    ensure!(!counts.exists());
+    Ok(())
+}
+
+#[test]
 fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_originals() -> Result<()> {
     let fixture = EvaluationFixture::tiny()?;
     let table = ["--labels", "labels.csv", "--resamples", "20"];
@@ -111,8 +146,17 @@ fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_origina
     let of_table = [&correction(&[])[..], &table].concat();
     let text = fixture.evaluate(0, &of_table, "auto")?;
     ensure!(
-        text.contains("macro of 2 F1") && text.contains("--blank negative gives those of all"),
+        text.contains("; of 2 of 14 findings, the others have no label\n")
+            && text.contains("--blank negative gives those of all"),
         "{text}"
+    );
+    // One name for one score: in the table, beside its interval and in JSON.
+    let named = text.lines().filter(|line| line.starts_with("  macro F1 "));
+    ensure!(named.count() == 2, "{text}");
+    let scores = fixture.json("auto/correction.json")?;
+    ensure!(
+        scores["intervals"].to_string().contains("\"macro F1\""),
+        "{scores}"
     );
     let results = read(
         &fixture.path("auto/vicuna_results"),
@@ -124,7 +168,8 @@ fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_origina
     let negative = [&of_table[..], &["--blank", "negative"]].concat();
     let text = fixture.evaluate(0, &negative, "negative")?;
     ensure!(
-        text.contains("uncertain as negative, blank as negative") && !text.contains("macro of"),
+        text.contains("uncertain as negative, blank as negative")
+            && !text.contains("of 14 findings"),
         "{text}"
     );
     let scores = fixture.json("negative/correction.json")?;
@@ -160,6 +205,8 @@ fn what_labels_count_as_is_told_and_scores_of_fewer_findings_are_not_the_origina
     let questions = ["findings-qa", "studies.csv", "--mode", "all"];
     let questions = [&questions[..], &table, &["--blank", "negative"]].concat();
     fixture.evaluate(0, &questions, "negative")?;
+    let page = std::fs::read_to_string(fixture.path("negative/findings-qa-all.html"))?;
+    ensure!(page.contains("<th class=\"number\">answers</th>"), "{page}");
     let results = read(
         &fixture.path("negative/vicuna_results"),
         "results_",

@@ -6,6 +6,7 @@ pub mod clinical;
 pub mod comparisons;
 pub mod consistency;
 pub mod corpus;
+pub mod counted_texts;
 pub mod follow_ups;
 mod id_digest;
 pub mod label_source;

@@ -34,6 +34,14 @@ pub struct Estimate {
     pub high: f64,
 }
 
+/// A number with four digits behind the point; none is "-0.0000".
+pub fn four_digits(number: f64) -> String {
+    match number.abs() < 5e-5 {
+        true => "0.0000".to_owned(),
+        false => format!("{number:.4}"),
+    }
+}
+
 fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Option::deserialize(deserializer).map(|end| end.unwrap_or(f64::NAN))
 }
@@ -47,7 +55,7 @@ impl Estimate {
     /// The interval as tables show it; a dash where there is none.
     pub(super) fn interval_words(&self) -> String {
         match self.interval() {
-            Some([low, high]) => format!("{low:.4} to {high:.4}"),
+            Some([low, high]) => format!("{} to {}", four_digits(low), four_digits(high)),
             None => "-".to_owned(),
         }
     }

@@ -113,6 +113,12 @@ impl LabelCounts {
         self.sample_f1 += ratio(2 * agree, sizes);
     }
 
+    /// Says of how many findings the means are, where that is not all of them; a finding without a label is in none.
+    pub fn findings_words(&self) -> Option<String> {
+        let known = self.known.iter().filter(|known| **known > 0);
+        findings_words(known.count())
+    }
+
     /// The number of reports that have this finding, as far as it is known.
     pub fn positives(&self, finding: Finding) -> u64 {
         self.true_positive[finding as usize] + self.false_negative[finding as usize]
@@ -223,6 +229,13 @@ fn ratio(part: u64, whole: u64) -> f64 {
     } else {
         part as f64 / whole as f64
     }
+}
+
+/// Says of how many findings means are, where that is not all of them, nor none: means of fewer findings are other means.
+pub fn findings_words(findings: usize) -> Option<String> {
+    let all = Finding::ALL.len();
+    (findings > 0 && findings < all)
+        .then(|| format!("of {findings} of {all} findings, the others have no label"))
 }
 
 #[cfg(test)]

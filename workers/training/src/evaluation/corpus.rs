@@ -18,7 +18,7 @@ pub(crate) mod selection;
 mod stored_texts;
 
 pub use faults::Faults;
-pub use matching::{Corpus, MatchOptions, MatchedStudy};
+pub use matching::{Corpus, MatchOptions, MatchedStudy, StudyAnnotation};
 pub use prediction_file::{Prediction, PredictionFile};
 pub use reference_file::{ReferenceSection, References};
 pub use rexrank_file::without_nan;
@@ -103,6 +103,8 @@ pub enum FaultKind {
     TooLong,
     /// A study without annotations of others; what else it has is scored.
     NotAnnotated,
+    /// A report with a text and without an annotation, which counts as one of nothing.
+    UnannotatedReport,
     /// A study without labels, which a stratified selection goes by.
     Unlabelled,
     /// A study whose split is not known, where one was asked for.
@@ -118,6 +120,7 @@ impl FaultKind {
                 | Self::ReferenceGone
                 | Self::TooLong
                 | Self::NotAnnotated
+                | Self::UnannotatedReport
                 | Self::NoProbability
         )
     }
@@ -148,6 +151,9 @@ impl FaultKind {
             Self::NotLabelled => "texts that could not be labelled, whose labels are not scored",
             Self::TooLong => "texts that are too long to compare, and have no text scores",
             Self::NotAnnotated => "studies without annotations, and without the scores of them",
+            Self::UnannotatedReport => {
+                "reports without an annotation, which count as reports in which RadGraph found nothing (as in CXR-Report-Metric)"
+            }
             Self::Unlabelled => "studies without labels, which a stratified selection leaves out",
             Self::UnknownSplit => "studies of an unknown split",
         }

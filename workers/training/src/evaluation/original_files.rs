@@ -191,15 +191,10 @@ pub fn are_of_all_findings(scores: &FindingScores) -> bool {
 
 /// A score of labels by our name; none of another name, or where it is of fewer findings than the original's.
 pub fn label_score(scores: &FindingScores, name: &str) -> Option<f64> {
-    match name {
-        _ if !are_of_all_findings(scores) => None,
-        "macro F1" => Some(scores.macro_f1),
-        "macro precision" => Some(scores.macro_precision),
-        "macro recall" => Some(scores.macro_recall),
-        "sample F1" => Some(scores.sample_f1),
-        "accuracy" => Some(scores.accuracy),
-        _ => None,
-    }
+    let place = FindingScores::NAMES
+        .iter()
+        .position(|known| *known == name)?;
+    are_of_all_findings(scores).then(|| scores.values()[place])
 }
 
 /// The lines of the scores of answers.

@@ -9,7 +9,7 @@ use super::bootstrap::Estimate;
 
 mod graph_file;
 
-pub use graph_file::GraphFile;
+pub use graph_file::{AmbiguousName, GraphFile};
 
 /// What RadGraph found in a report, as its programs write it.
 #[derive(Clone, Debug, Default, Deserialize)]

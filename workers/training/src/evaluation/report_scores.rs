@@ -24,10 +24,11 @@ use self::stored_scores::ScoresWriter;
 use super::bootstrap::{Estimate, Resampling};
 use super::clinical::UncertainAs;
 use super::corpus::{Corpus, MatchedStudy, Span, StoredTexts};
+use super::counted_texts::{CountsFile, TextCounter};
 use super::label_source::LabelSources;
 use super::stored_rows::temporary;
 use super::text_scores::cider::DocumentFrequencies;
-use super::text_scores::protocol::{Better, TextProtocol, TextScorer};
+use super::text_scores::protocol::{Better, TextCounts, TextProtocol, TextScorer};
 use crate::error::TrainingError;
 use crate::prepare::FindingLabels;
 
@@ -60,6 +61,8 @@ pub struct ScoreOptions {
     pub blank: BlankAs,
     /// How intervals and comparisons are drawn.
     pub resampling: Resampling,
+    /// Where counts of texts are kept, so that an evaluation that is interrupted goes on; none: nowhere.
+    pub counts: Option<CountsFile>,
 }
 
 impl ScoreOptions {
@@ -83,6 +86,8 @@ pub struct ReportScores {
     pub calibration: Calibration,
     /// Scores without the least consistent studies; none where the run has sampled no reports.
     pub set_asides: Option<SetAsides>,
+    /// Texts that an evaluation had counted that was interrupted.
+    pub resumed: u64,
 }
 
 /// Scores a corpus. `progress` hears how many studies are done. CIDEr looks at the references of the corpus, or of `beside`, with
@@ -99,7 +104,9 @@ pub fn score(
 ) -> Result<ReportScores, TrainingError> {
     let (of_corpus, of_texts) = beside.unwrap_or((corpus, texts));
     let frequencies = frequencies(of_corpus, options, &|span| read(of_texts, span))?;
-    let studies = study_scores(corpus, texts, &frequencies, options, progress)?;
+    let counts = options.counts.as_ref();
+    let mut counter = TextCounter::new(options.scorer.clone(), frequencies, counts)?;
+    let studies = study_scores(corpus, texts, &mut counter, options, progress)?;
     let mut totals = Totals::default();
     for study in studies.iter() {
         totals.add(&study.map_err(temporary)?);
@@ -120,13 +127,14 @@ pub fn score(
         totals,
         metrics,
         sources,
+        resumed: counter.taken(),
     })
 }
 
 fn study_scores(
     corpus: &Corpus,
     texts: &StoredTexts,
-    frequencies: &DocumentFrequencies,
+    counter: &mut TextCounter,
     options: &ScoreOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<StoredScores, TrainingError> {
@@ -135,20 +143,24 @@ fn study_scores(
     let mut scores = ScoresWriter::new().map_err(temporary)?;
     let mut done = 0;
     for studies in corpus.studies.chunks(CHUNK) {
-        let score = |study: &MatchedStudy| {
-            let (prediction, reference) = (read(study.prediction)?, read(study.reference)?);
-            Ok(StudyScores::of(
-                study,
-                prediction.as_deref(),
-                reference.as_deref(),
-                frequencies,
-                &truths,
-                options,
-            ))
-        };
         let studies = studies.map_err(temporary)?;
-        let scored: Result<Vec<_>, TrainingError> = studies.par_iter().map(score).collect();
-        for study in scored? {
+        let both = |study: &MatchedStudy| Ok([read(study.prediction)?, read(study.reference)?]);
+        let texts: Result<Vec<[Option<String>; 2]>, TrainingError> =
+            studies.par_iter().map(both).collect();
+        let texts = texts?;
+        let pairs = texts.iter().map(|[prediction, reference]| {
+            let prediction = prediction.as_deref();
+            prediction.zip(reference.as_deref())
+        });
+        let whole: Vec<(&str, &str)> = pairs.clone().flatten().collect();
+        let mut counts = counter.count(&whole)?.into_iter();
+        let counts: Vec<Option<TextCounts>> =
+            pairs.map(|pair| pair.and_then(|_| counts.next())).collect();
+        let scored = studies.par_iter().zip(&texts).zip(counts);
+        let scored = scored.map(|((study, [prediction, _]), counts)| {
+            StudyScores::of(study, prediction.as_deref(), counts, &truths)
+        });
+        for study in scored.collect::<Vec<StudyScores>>() {
             scores.add(&study).map_err(temporary)?;
             done += 1;
         }

@@ -17,6 +17,7 @@ use radialog_training::evaluation::follow_ups::{
 use radialog_training::evaluation::label_source::LabelSource;
 use radialog_training::evaluation::original_files::{OriginalScore, label_score, report_lines};
 use radialog_training::evaluation::patients::Patients;
+use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
 use radialog_training::prepare::FindingLabels;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::follow_up::study_scores::StudyScoresTable;
-use super::follow_up::text_totals::{MeteorArgs, TEXTS, TextTotals};
+use super::follow_up::text_totals::{MeteorArgs, Reference, TEXTS, TextTotals};
 use super::follow_up::{
     BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
     Session, TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts,
@@ -42,8 +43,13 @@ const SCORES_FILE: &str = "correction.json";
 const TABLE_FILE: &str = "corrections.csv";
 /// The scores of each study.
 const STUDIES_FILE: &str = "correction-studies.csv";
+/// The page.
+const PAGE_FILE: &str = "correction.html";
 /// What is not scored.
 const FAULTS_FILE: &str = "correction-faults.csv";
+/// What the page says of the scores.
+const SAME_LABELS: &str = "the same labels choose the corrections and score them: this is how well the model does what it is told, and no \
+                           measure of how good its reports are";
 /// The two sides.
 const SIDES: [&str; 2] = ["before", "after"];
 /// The ends of the names of the original's files, before and after.
@@ -59,9 +65,9 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
 /// request and both texts), correction-studies.csv (each study's scores), correction-faults.csv (every
 /// study that was not scored, every entry of the archive that is none, and every row of --labels
-/// without one, with file, line and id), the original's files of both passes (texts, labels, scores;
-/// those of fewer than 14 findings have no scores of labels), and the runs. Run the same command again
-/// to resume.
+/// without one, with file, line and id), correction.html (scores and a drawing), the original's files
+/// of both passes (texts, labels, scores; those of fewer than 14 findings have no scores of labels),
+/// and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -118,7 +124,13 @@ pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     args.meteor.check()?;
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
-    let files = [SCORES_FILE, TABLE_FILE, STUDIES_FILE, FAULTS_FILE];
+    let files = [
+        SCORES_FILE,
+        TABLE_FILE,
+        STUDIES_FILE,
+        FAULTS_FILE,
+        PAGE_FILE,
+    ];
     let originals = session.original_files();
     let originals = SUFFIXES.iter().flat_map(|suffix| originals.all(suffix));
     session.set_aside(&files, originals.collect(), args.truth.table())?;
@@ -149,6 +161,17 @@ async fn evaluate(
     };
     let scores = score(session, &meteor, &truths, &reports, &corrected).await?;
     print(&scores);
+    let mut facts = facts(&scores);
+    facts.push(SAME_LABELS.to_owned());
+    facts.push(scores.resampled.clone());
+    let page = FollowUpPage {
+        title: "Correction",
+        facts: &facts,
+        sides: SIDES,
+        scores: &scores.intervals,
+        positives: &scores.before.labels.positives,
+    };
+    page.write(&session.file(PAGE_FILE))?;
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
@@ -194,7 +217,7 @@ async fn score(
 ) -> anyhow::Result<Scores> {
     let columns = TEXTS.columns();
     let table = StudyScoresTable::create(&session.file(STUDIES_FILE), SIDES, columns)?;
-    let mut texts = TextTotals::<2>::new(meteor, Some(table))?;
+    let mut texts = TextTotals::<2>::new(session, SCORES_FILE, meteor, Some(table))?;
     let originals = session.original_files();
     let [mut first_reports, mut second_reports] = [
         originals.reports(SUFFIXES[0], true)?,
@@ -253,10 +276,7 @@ async fn score(
         let patient = patients.number(truths.patient(&record));
         let second = truths.said(&second_labels);
         answers.add(truth, first, second, patient);
-        let reference = match &record.reference {
-            Some(key) => Some(session.text(key).await?),
-            None => None,
-        };
+        let reference = record.reference.clone().map(Reference::Stored);
         let cells = StudyScoresTable::cells(&record, patient, &truth, [&first, &second]);
         texts
             .add([report, &text], reference, patient, cells)
@@ -319,7 +339,8 @@ async fn score(
     })
 }
 
-fn print(scores: &Scores) {
+/// What to know of the scores.
+fn facts(scores: &Scores) -> Vec<String> {
     let Scores {
         protocol,
         truth,
@@ -330,17 +351,29 @@ fn print(scores: &Scores) {
         corrected,
         kept,
         before,
+        ..
+    } = scores;
+    let rule = rule_words(*uncertain, *blank, &before.labels);
+    let mut facts = vec![format!(
+        "correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}; {rule}"
+    )];
+    facts.extend(studies.lines());
+    facts.push(format!(
+        "{corrected} reports corrected, {kept} had no fault and stay"
+    ));
+    facts
+}
+
+fn print(scores: &Scores) {
+    let Scores {
+        before,
         after,
         texts_too_long,
         resampled,
         intervals,
+        ..
     } = scores;
-    let rule = rule_words(*uncertain, *blank);
-    outln!(
-        "correction, protocol {protocol}; reports labelled by {labeler}; truth: {truth}; {rule}"
-    );
-    studies.print();
-    outln!("{corrected} reports corrected, {kept} had no fault and stay");
+    facts(scores).iter().for_each(|fact| outln!("{fact}"));
     outln!("{:<28} {:>8} {:>8}", "", SIDES[0], SIDES[1]);
     print_scores(&[&before.labels, &after.labels]);
     print_original(&before.labels);

@@ -1,21 +1,16 @@
 //! Scores with their intervals, as all evaluations print them.
 
-use radialog_training::evaluation::bootstrap::{Estimate, ScoreEstimate};
+use radialog_training::evaluation::bootstrap::{Estimate, ScoreEstimate, four_digits};
 
 /// A value and its interval; a dash where either is not defined.
 pub(super) fn written(estimate: Option<Estimate>) -> String {
     let Some(estimate) = estimate else {
         return "-".to_owned();
     };
-    // No "-0.0000".
-    let number = |number: f64| match number.abs() < 5e-5 {
-        true => 0.0,
-        false => number,
-    };
-    let value = number(estimate.value);
-    match estimate.interval().map(|ends| ends.map(number)) {
-        Some([low, high]) => format!("{value:.4} [{low:.4}, {high:.4}]"),
-        None => format!("{value:.4} [-]"),
+    let value = four_digits(estimate.value);
+    match estimate.interval().map(|ends| ends.map(four_digits)) {
+        Some([low, high]) => format!("{value} [{low}, {high}]"),
+        None => format!("{value} [-]"),
     }
 }
 

@@ -14,6 +14,7 @@ use radialog_training::evaluation::follow_ups::{
 use radialog_training::evaluation::label_source::LabelSource;
 use radialog_training::evaluation::original_files::{answer_lines, are_of_all_findings};
 use radialog_training::evaluation::patients::Patients;
+use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -45,9 +46,9 @@ const ALL_TOKENS: u32 = 30;
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
 /// (every answer), findings-qa-MODE-studies.csv (each study's scores), findings-qa-MODE-faults.csv
 /// (every study that was not scored, every entry of the archive that is none, and every row of
-/// --labels without one, with file, line and id), the original's file of scores where all 14 findings
-/// are scored, and the runs. Both modes may share one --out: the reports are generated once. Run the
-/// same command again to resume.
+/// --labels without one, with file, line and id), findings-qa-MODE.html (scores and a drawing), the
+/// original's file of scores where all 14 findings are scored, and the runs. Both modes may share one
+/// --out: the reports are generated once. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
@@ -135,9 +136,9 @@ impl Mode {
         }
     }
 
-    /// The files with the scores, with every answer, with the scores of each study, and with what is not scored.
-    fn files(self) -> [String; 4] {
-        [".json", ".csv", "-studies.csv", "-faults.csv"]
+    /// The files with the scores, with every answer, with the scores of each study, with what is not scored, and the page.
+    fn files(self) -> [String; 5] {
+        [".json", ".csv", "-studies.csv", "-faults.csv", ".html"]
             .map(|end| format!("findings-qa-{}{end}", self.name()))
     }
 
@@ -244,7 +245,13 @@ async fn evaluate(
     let Some(answered) = answered.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let [scores_file, table_file, studies_file, faults_file] = args.mode.files();
+    let [
+        scores_file,
+        table_file,
+        studies_file,
+        faults_file,
+        page_file,
+    ] = args.mode.files();
     let mut tables = Tables {
         answers: AnswersTable::create(&session.file(&table_file), "asked")?,
         studies: StudyScoresTable::create(&session.file(&studies_file), SIDES, &[])?,
@@ -266,18 +273,28 @@ async fn evaluate(
             .original_files()
             .write_scores(args.mode.suffix(), &lines)?;
     }
-    outln!(
+    let mut facts = vec![format!(
         "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}; {}",
         scores.protocol,
         scores.labeler,
         scores.truth,
-        rule_words(scores.uncertain, scores.blank)
-    );
-    scores.studies.print();
+        rule_words(scores.uncertain, scores.blank, &scores.answers)
+    )];
+    facts.extend(scores.studies.lines());
+    facts.iter().for_each(|fact| outln!("{fact}"));
     outln!("{:<28} {:>8} {:>8}", "", SIDES[0], SIDES[1]);
     print_scores(&[&scores.reports, &scores.answers]);
     print_original(&scores.answers);
     print_intervals(&scores.resampled, SIDES, &scores.intervals);
+    facts.push(scores.resampled.clone());
+    let page = FollowUpPage {
+        title: "Findings questions",
+        facts: &facts,
+        sides: SIDES,
+        scores: &scores.intervals,
+        positives: &scores.answers.positives,
+    };
+    page.write(&session.file(&page_file))?;
     session.finish(&scores_file, &scores, &scores.studies)
 }
 

@@ -16,8 +16,9 @@ use radialog_models::durable;
 use radialog_models::prompt::{ImageRule, Prompts};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_schemas::{Generation, ObjectKey, Source, Stage, StageSet};
+use radialog_schemas::{Generation, Source, Stage, StageSet};
 use radialog_training::evaluation::bootstrap::Resampling;
+use radialog_training::evaluation::counted_texts::CountsFile;
 use radialog_training::evaluation::original_files::OriginalFiles;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ pub(super) use output::{
 };
 pub(super) use truth::{TruthArgs, Truths};
 
-use super::out_folder::OutFolder;
+use super::out_folder::{OutFolder, counts_file};
 use super::resampling::ResamplingArgs;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{Job, RunEnvironment, tell_left_out};
@@ -300,12 +301,9 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// A stored text.
-    pub(super) async fn text(&self, key: &ObjectKey) -> anyhow::Result<String> {
-        let content = self.backends.objects.get(key).await.with_context(|| {
-            format!("the reference {key} is gone from the store: run again into another --out")
-        })?;
-        String::from_utf8(content.into()).with_context(|| format!("{key} is no text"))
+    /// The file that keeps counts of texts while the scores of this file are computed.
+    fn counts_file(&self, scores: &str) -> CountsFile {
+        counts_file(&self.args.out, scores.trim_end_matches(".json"))
     }
 
     /// How intervals are drawn.
@@ -333,6 +331,7 @@ impl<'a> Session<'a> {
         let text = serde_json::to_string_pretty(scores)? + "\n";
         durable::replace(&path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
+        self.counts_file(name).remove()?;
         outln!("written to {}", self.args.out.display());
         Ok(match studies.failed {
             0 => ExitCode::SUCCESS,

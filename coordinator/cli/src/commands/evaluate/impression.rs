@@ -10,7 +10,7 @@ use radialog_training::evaluation::follow_ups::StudyCells;
 use serde::Serialize;
 
 use super::follow_up::single_question::{self, SingleQuestion};
-use super::follow_up::text_totals::{MeteorArgs, TextTotals};
+use super::follow_up::text_totals::{MeteorArgs, Reference, TextTotals};
 use super::follow_up::{Coverage, FollowUpArgs, PROTOCOL, Session, print_texts, print_too_long};
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -87,7 +87,8 @@ async fn evaluate(
     session: &Session<'_>,
     references: StudyCells<2>,
 ) -> anyhow::Result<ExitCode> {
-    let mut texts = TextTotals::<1>::new(&args.meteor.read().await?, None)?;
+    let meteor = args.meteor.read().await?;
+    let mut texts = TextTotals::<1>::new(session, SCORES_FILE, &meteor, None)?;
     let stages = [Stage::Embedding, Stage::Findings];
     let Some(images) = session.first(&stages, None).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -103,7 +104,7 @@ async fn evaluate(
         dialog,
     };
     let score = async |answer: &str, [_, impression]: &[String; 2], patient: u32| {
-        let reference = Some(impression.clone());
+        let reference = Some(Reference::Text(impression.clone()));
         texts.add([answer], reference, patient, Vec::new()).await
     };
     let Some(asked) = question.ask(session, &images, score).await? else {

@@ -9,20 +9,39 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use radialog_models::durable;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
+use radialog_training::evaluation::counted_texts::CountsFile;
 
 use crate::commands::former_files::FormerFiles;
 use crate::exit::UsageError;
+use crate::version::VERSION;
 
 /// The file whose lock an evaluation holds.
 const LOCK_FILE: &str = ".evaluation.lock";
 /// The names of the files that evaluations have written into the folder.
 const FILES_FILE: &str = ".evaluation.files";
+/// How names of files begin that keep counts of texts until an evaluation has come to its end.
+const COUNTS_FILE: &str = ".evaluation.texts-";
 
 /// A folder that nobody else evaluates into until this is dropped.
 pub(super) struct OutFolder {
     _lock: FolderLock,
     former: FormerFiles,
     folder: PathBuf,
+}
+
+/// The file of the folder that keeps counts of these texts, from which an evaluation goes on that was interrupted.
+pub(super) fn counts_file(folder: &Path, texts: &str) -> CountsFile {
+    CountsFile {
+        path: folder.join(format!("{COUNTS_FILE}{texts}")),
+        program: VERSION,
+    }
+}
+
+/// Says that texts were not scored again.
+pub(super) fn tell_resumed(texts: u64) {
+    if texts > 0 {
+        errln!("note: {texts} texts were scored by an evaluation that was interrupted");
+    }
 }
 
 impl OutFolder {

@@ -21,10 +21,10 @@ use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 
 use self::input::Read;
-use self::sources::{Source, Sources};
+use self::sources::Sources;
 use super::ProtocolName;
 use super::label_rules::{Blank, Uncertain};
-use super::out_folder::OutFolder;
+use super::out_folder::{OutFolder, counts_file, tell_resumed};
 use super::resampling::ResamplingArgs;
 use super::text::annotations::AnnotationArgs;
 use crate::commands::prepare::run::RunArgs;
@@ -40,6 +40,9 @@ mod sources;
 const ENDED: &str = "the evaluation ended unexpectedly";
 /// The folder of results where --out names none.
 const FOLDER: &str = "evaluation";
+/// What files of the reports and of those of another system are called.
+const OURS: &str = "reports";
+const THEIRS: &str = "against";
 
 /// Score generated reports beside references: text scores, CheXbert scores and findings, with 95 % intervals
 ///
@@ -166,11 +169,11 @@ async fn read_and_evaluate(
     options: ScoreOptions,
     out: PathBuf,
 ) -> anyhow::Result<ExitCode> {
-    let Some(mut ours) = Read::labelled(&args, &sources.reports, &out, "reports").await? else {
+    let Some(mut ours) = Read::labelled(&args, &sources.reports, &out, OURS).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let other = match &sources.against {
-        Some(against) => match Read::labelled(&args, against, &out, "against").await? {
+        Some(against) => match Read::labelled(&args, against, &out, THEIRS).await? {
             Some(other) => {
                 let added = ours.corpus.add_faults_of(&other.corpus);
                 added.context("cannot read the faults of --against")?;
@@ -199,7 +202,7 @@ fn evaluate(
         blank: ours.blank,
         ..options.clone()
     };
-    let scores = score(ours, None, options, &sources.reports, args, out)?;
+    let scores = score(ours, None, options, args, out)?;
     let totals = &scores.totals;
     if args.uncertain.is_some() && totals.labelled == 0 && totals.classified == 0 {
         let message = "--uncertain is about labels, and none are scored: leave it out, or name labels of the references";
@@ -207,7 +210,7 @@ fn evaluate(
     }
     let comparison = match (&sources.against, other) {
         (Some(against), Some(other)) => {
-            let others = score(other, Some(ours), options, against, args, out)?;
+            let others = score(other, Some(ours), options, args, out)?;
             let compared = report_scores::compare(
                 &against.name,
                 (&ours.corpus, &scores),
@@ -239,6 +242,9 @@ fn evaluate(
     let mut written = vec![out.to_owned()];
     if let Some(folder) = &args.original_files {
         written.extend(report_files::write_original_files(folder, &evaluated)?);
+    }
+    for texts in [OURS, THEIRS] {
+        counts_file(out, texts).remove()?;
     }
     if args.json {
         out!("{summary}");
@@ -313,6 +319,7 @@ fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
         // Until the references are read.
         blank: BlankAs::Auto,
         resampling: args.resampling.resampling(),
+        counts: None,
     })
 }
 
@@ -363,19 +370,18 @@ fn refuse_idle_options(args: &ReportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Scores one system's reports; CIDEr looks at the references of `beside` where it is given.
 fn score(
     read: &Read,
     beside: Option<&Read>,
     options: &ScoreOptions,
-    run: &Source,
     args: &ReportArgs,
     out: &Path,
 ) -> anyhow::Result<ReportScores> {
-    let corpus = &read.corpus;
+    let (corpus, run) = (&read.corpus, &read.reports.name);
     if corpus.studies.is_empty() {
         printed::print_faults(corpus);
         report_files::write_faults(out, corpus)?;
-        let run = &run.name;
         let reason = match (&args.split, corpus.predictions) {
             (_, 0) => format!("{run} has no prediction"),
             (Some(split), _) if corpus.other_splits > 0 => format!(
@@ -390,15 +396,19 @@ fn score(
         return Err(UsageError(reason).into());
     }
     let bar = progress_bar(read.corpus.studies.len() as u64)?;
+    let options = &ScoreOptions {
+        counts: Some(counts_file(out, read.name)),
+        ..options.clone()
+    };
     let beside = beside.map(|read| (&read.corpus, &read.texts));
     let scores = report_scores::score(&read.corpus, &read.texts, beside, options, &|done| {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
+    tell_resumed(scores.resumed);
     let is_compared = |metric: &Metric| metric.group != MetricGroup::Comparisons;
     if !scores.metrics.iter().any(is_compared) {
         report_files::write_faults(out, corpus)?;
-        let run = &run.name;
         return Err(UsageError(format!(
             "the studies of {run} have neither a text beside a reference text, nor labels beside reference labels: name report texts \
              by --references, or a table of labels for a run with findings or labelled reports; --bundle labels texts"

@@ -40,8 +40,9 @@ const PRINTED: usize = 20;
 
 /// Score texts beside reference texts: BLEU, METEOR, ROUGE-L and CIDEr as papers report them
 ///
-/// Both files are CSV without a header, one text a row, in the same order. An empty hypothesis is scored (0); a row whose
-/// reference is empty or `nan` is skipped. What was scored and skipped is counted, and named with its line.
+/// Both files are CSV without a header, one text a row, in the same order. A hypothesis that is missing (empty, nan, NaN, NA, None,
+/// null; any other text is one) is scored (0); a row whose reference is, is skipped. What was scored and skipped is counted, and
+/// named with its line.
 ///
 /// Protocols: radialog-2023 splits texts as RaDialog's own test program does (NLTK, lower case). coco-caption splits them as the
 /// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. rexrank has ReXrank's BLEU-2, the
@@ -96,12 +97,12 @@ struct Scores {
     /// Scored, as texts without a word.
     empty_hypotheses: u64,
     skipped: u64,
-    /// Rows that were skipped or have an empty hypothesis.
+    /// Rows that were skipped, or have an empty hypothesis or no annotation.
     remarks: Vec<Remark>,
     /// How the intervals were made.
     intervals: String,
     scores: Vec<ScoreEstimate>,
-    /// What the protocol has on top.
+    /// What papers that use the protocol show on top.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_computed: Vec<NotComputed>,
 }
@@ -179,23 +180,29 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
     let width = TextCounts::WIDTH + annotations.width();
     let mut rows = SummedRows::new(width).map_err(kept)?;
     let mut chunk: Vec<(String, String)> = Vec::with_capacity(CHUNK);
-    // The rows of a chunk, by which annotations are found.
-    let mut numbers: Vec<u64> = Vec::with_capacity(CHUNK);
+    // The rows of a chunk, by which annotations are found, with the lines of both texts.
+    let mut places: Vec<(u64, [u64; 2])> = Vec::with_capacity(CHUNK);
     loop {
         let number = pairs.read;
         let pair = pairs.next()?;
-        if let Some(pair) = pair.as_ref().and_then(|pair| found.examined(pair)) {
-            chunk.push(pair);
-            numbers.push(number);
+        if let Some(pair) = &pair
+            && let Some(texts) = found.examined(pair)
+        {
+            chunk.push(texts);
+            places.push((number, pair.each_ref().map(|(line, _)| *line)));
         }
         if chunk.len() == CHUNK || pair.is_none() {
             let texts = scorer.counts_with(&chunk, &frequencies);
             let texts = texts.iter().zip(&chunk);
-            for (number, (text, (hypothesis, _))) in numbers.drain(..).zip(texts) {
+            for ((number, lines), (text, (hypothesis, _))) in places.drain(..).zip(texts) {
                 let (has_text, bleu_2) = (!hypothesis.is_empty(), text.smoothed_bleu_2);
                 let mut row = text.row();
-                row.extend(annotations.scores_of(number, has_text, bleu_2)?);
+                let annotated = annotations.of_row(number, has_text, bleu_2)?;
+                row.extend(annotated.numbers);
                 rows.add(&row).map_err(kept)?;
+                found
+                    .remarks
+                    .extend(annotated.remark.map(|remark| Remark::of(lines, remark)));
             }
             chunk.clear();
         }
@@ -211,16 +218,15 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         );
     }
     annotations.check(pairs.read)?;
+    annotations.check_rows(pairs.read)?;
     let all = |sums: &[f64]| -> Vec<TextScore> {
         let counts = TextCounts::of_row(sums);
         let mut scores = scorer.scores(&counts);
-        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..], counts.texts));
+        scores.extend(annotations.scores(&sums[TextCounts::WIDTH..]));
         scores
     };
     found.scores = estimates(rows, args.resampling.resampling(), all).map_err(kept)?;
-    if is_rexrank {
-        found.not_computed = annotations.not_computed();
-    }
+    found.not_computed = annotations.not_computed(protocol);
     found.print(args.json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -345,17 +351,22 @@ impl<'a> Pairs<'a> {
     }
 }
 
+impl Remark {
+    fn of([hypothesis_line, reference_line]: [u64; 2], remark: &'static str) -> Self {
+        Self {
+            hypothesis_line,
+            reference_line,
+            remark,
+        }
+    }
+}
+
 impl Scores {
     /// The pair to score; none where it has no reference.
     fn examined(&mut self, pair: &Pair) -> Option<(String, String)> {
         let [hypothesis, reference] = pair;
-        let mut remark = |remark| {
-            self.remarks.push(Remark {
-                hypothesis_line: hypothesis.0,
-                reference_line: reference.0,
-                remark,
-            });
-        };
+        let lines = [hypothesis.0, reference.0];
+        let mut remark = |remark| self.remarks.push(Remark::of(lines, remark));
         if let Some(reason) = skipped(pair, self.protocol) {
             remark(reason);
             self.skipped += 1;

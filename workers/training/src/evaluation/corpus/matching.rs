@@ -94,6 +94,17 @@ pub struct Corpus {
     by_order: bool,
 }
 
+/// What others have computed of a study.
+#[derive(Clone, Debug, Default)]
+pub struct StudyAnnotation {
+    /// RadGraph F1, where there are annotations.
+    pub radgraph_f1: Option<f64>,
+    /// BERTScore and the similarity of CheXbert's embeddings.
+    pub similarities: Option<[f64; 2]>,
+    /// What is missing, and in which file.
+    pub faults: Vec<(FaultKind, String)>,
+}
+
 /// How predictions and references are put together.
 #[derive(Clone, Debug, Default)]
 pub struct MatchOptions {
@@ -351,24 +362,21 @@ impl Corpus {
         Ok(())
     }
 
-    /// Takes what others have computed of each study, by its id and whether its report has a text: RadGraph F1, and BERTScore with the
-    /// similarity of CheXbert's embeddings. A study without is named.
+    /// Takes what others have computed of each study, by its id and whether its report has a text.
     ///
     /// # Errors
     /// The studies cannot be read or stored.
     pub fn annotate(
         &mut self,
-        annotation: impl Fn(&str, bool) -> Result<(f64, Option<[f64; 2]>), String>,
+        annotation: impl Fn(&str, bool) -> StudyAnnotation,
     ) -> io::Result<()> {
         let (file, faults) = (&self.file, &mut self.faults);
         self.studies.rewrite(|mut study| {
             let has_text = study.prediction.is_some_and(|text| text.bytes() > 0);
-            match annotation(&study.id, has_text) {
-                Ok((radgraph_f1, similarities)) => {
-                    study.radgraph_f1 = Some(radgraph_f1);
-                    study.similarities = similarities;
-                }
-                Err(detail) => faults.add(study.fault(file, FaultKind::NotAnnotated, &detail)),
+            let found = annotation(&study.id, has_text);
+            (study.radgraph_f1, study.similarities) = (found.radgraph_f1, found.similarities);
+            for (kind, detail) in found.faults {
+                faults.add(study.fault(file, kind, &detail));
             }
             Ok(Some(study))
         })

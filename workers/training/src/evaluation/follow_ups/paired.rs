@@ -9,23 +9,10 @@ use crate::evaluation::bootstrap::{Bootstrap, Estimate, Resampling};
 use crate::evaluation::clinical::Rates;
 use crate::evaluation::text_scores::protocol::Better;
 
-/// A name, and the score that it is of.
-type Score<T> = (&'static str, fn(&T) -> f64);
-/// The scores of all findings together.
-const SCORES: [Score<FindingScores>; 6] = [
-    ("macro F1", |scores| scores.macro_f1),
-    ("macro precision", |scores| scores.macro_precision),
-    ("macro recall", |scores| scores.macro_recall),
-    ("sample F1", |scores| scores.sample_f1),
-    ("accuracy", |scores| scores.accuracy),
-    ("AUC of yes and no", |scores| match scores.auc {
-        // As the original says that it is not defined.
-        -1.0 => f64::NAN,
-        auc => auc,
-    }),
-];
+/// A name, and the rate that it is of.
+type Rate = (&'static str, fn(&Rates) -> f64);
 /// The scores of each finding.
-const RATES: [Score<Rates>; 3] = [
+const RATES: [Rate; 3] = [
     ("precision", |rates| rates.precision),
     ("recall", |rates| rates.recall),
     ("F1", |rates| rates.f1),
@@ -123,21 +110,20 @@ impl PairedAnswers {
 
 /// The names of the scores, in the order of [`values`].
 fn names() -> impl Iterator<Item = (&'static str, Option<Finding>)> {
-    let whole = SCORES.iter().map(|(name, _)| (*name, None));
+    let whole = FindingScores::NAMES.map(|name| (name, None)).into_iter();
     let each = Finding::ALL.into_iter();
     whole.chain(each.flat_map(|finding| RATES.map(|(name, _)| (name, Some(finding)))))
 }
 
 /// The scores; NaN where one is not defined.
 fn values(scores: &FindingScores) -> Vec<f64> {
-    let mut values = vec![f64::NAN; SCORES.len() + CLASSES * RATES.len()];
+    let whole = FindingScores::NAMES.len();
+    let mut values = vec![f64::NAN; whole + CLASSES * RATES.len()];
     if scores.studies > 0 {
-        for (value, (_, of)) in values.iter_mut().zip(SCORES) {
-            *value = of(scores);
-        }
+        values[..whole].copy_from_slice(&scores.values());
     }
     for (finding, rates) in &scores.labels {
-        let place = SCORES.len() + *finding as usize * RATES.len();
+        let place = whole + *finding as usize * RATES.len();
         for (value, (_, of)) in values[place..].iter_mut().zip(RATES) {
             *value = of(rates);
         }
@@ -168,7 +154,7 @@ mod tests {
         let estimates = answers.estimates(Resampling::default());
         assert_eq!(estimates, answers.estimates(Resampling::default()));
         // Of the second finding nothing is known, and nobody has the third, of which there is no AUC then, nor of all.
-        let whole = SCORES.len() - 1;
+        let whole = FindingScores::NAMES.len() - 1;
         assert_eq!(estimates.len(), whole + RATES.len() * (CLASSES - 2));
         assert_eq!(estimates[0].first.value, answers.scores(0).macro_f1);
         for of in &estimates {

@@ -38,6 +38,34 @@ pub struct FindingScores {
     pub positives: Vec<(Finding, u64)>,
 }
 
+impl FindingScores {
+    /// The names of the scores of all findings together.
+    pub const NAMES: [&str; 6] = [
+        "macro F1",
+        "macro precision",
+        "macro recall",
+        "sample F1",
+        "accuracy",
+        "AUC of yes and no",
+    ];
+
+    /// The scores of all findings together, in the order of [`FindingScores::NAMES`]; NaN where one is not defined.
+    pub fn values(&self) -> [f64; Self::NAMES.len()] {
+        [
+            self.macro_f1,
+            self.macro_precision,
+            self.macro_recall,
+            self.sample_f1,
+            self.accuracy,
+            match self.auc {
+                // As the original says that it is not defined.
+                -1.0 => f64::NAN,
+                auc => auc,
+            },
+        ]
+    }
+}
+
 impl FindingCounts {
     /// Counts one study.
     pub fn add(&mut self, truth: &Truth, said: &Said) {

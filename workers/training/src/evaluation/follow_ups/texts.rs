@@ -1,19 +1,20 @@
 //! Texts of one side or of two beside the radiologist's, by the original's protocol, and how sure their scores are. Counts lie in a
 //! file, so that memory does not grow with the texts; a number for each one's patient stays.
 
-use std::io;
-
 use rayon::prelude::*;
 
 use super::PairedEstimate;
+use crate::error::TrainingError;
 use crate::evaluation::bootstrap::{Bootstrap, Estimate, Resampling, ScoreEstimate};
+use crate::evaluation::counted_texts::{CountsFile, TextCounter};
+use crate::evaluation::stored_rows::temporary;
 use crate::evaluation::summed_rows::SummedRows;
 use crate::evaluation::text_scores::cider::DocumentFrequencies;
 use crate::evaluation::text_scores::protocol::{TextCounts, TextScorer};
 
 /// Texts of `SIDES` sides about the same studies.
 pub struct AnsweredTexts<const SIDES: usize> {
-    scorer: TextScorer,
+    counter: TextCounter,
     rows: SummedRows,
     patients: Vec<u32>,
     too_long: u64,
@@ -26,6 +27,8 @@ pub struct SideEstimates<const SIDES: usize> {
     pub sides: [Vec<ScoreEstimate>; SIDES],
     /// Texts that were not scored, since they are too long to compare with their reference.
     pub too_long: u64,
+    /// Texts that an evaluation had counted that was interrupted.
+    pub resumed: u64,
     /// The first two sides and their difference; empty where there is one side.
     pub paired: Vec<PairedEstimate>,
 }
@@ -37,14 +40,15 @@ pub type TextsScores<const SIDES: usize> = [Vec<f64>; SIDES];
 pub type AnsweredText<const SIDES: usize> = ([String; SIDES], String, u32);
 
 impl<const SIDES: usize> AnsweredTexts<SIDES> {
-    /// No texts yet. The protocol is one without CIDEr, which would look at all references first.
+    /// No texts yet. The protocol is one without CIDEr, which would look at all references first. Counts are kept in the file
+    /// where one is named.
     ///
     /// # Errors
-    /// No temporary file can be created.
-    pub fn new(scorer: TextScorer) -> io::Result<Self> {
+    /// No temporary file can be created, or the file cannot be used.
+    pub fn new(scorer: TextScorer, counts: Option<&CountsFile>) -> Result<Self, TrainingError> {
         Ok(Self {
-            scorer,
-            rows: SummedRows::new(SIDES * TextCounts::WIDTH)?,
+            counter: TextCounter::new(scorer, DocumentFrequencies::default(), counts)?,
+            rows: SummedRows::new(SIDES * TextCounts::WIDTH).map_err(temporary)?,
             patients: Vec::new(),
             too_long: 0,
         })
@@ -57,48 +61,55 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
     pub fn add(
         &mut self,
         texts: &[AnsweredText<SIDES>],
-    ) -> io::Result<Vec<Option<TextsScores<SIDES>>>> {
-        let protocol = self.scorer.protocol();
-        let frequencies = DocumentFrequencies::default();
-        let count = |(texts, reference, _): &AnsweredText<SIDES>| {
-            if texts
-                .iter()
-                .any(|text| protocol.is_too_long(text, reference))
-            {
-                return None;
-            }
-            let counts = texts.each_ref();
-            Some(counts.map(|text| self.scorer.counts(text, reference, &frequencies)))
+    ) -> Result<Vec<Option<TextsScores<SIDES>>>, TrainingError> {
+        let protocol = self.counter.scorer().protocol();
+        let is_counted = |(texts, reference, _): &AnsweredText<SIDES>| {
+            let mut texts = texts.iter();
+            !texts.any(|text| protocol.is_too_long(text, reference))
         };
-        let counts: Vec<Option<[TextCounts; SIDES]>> = texts.par_iter().map(count).collect();
-        for (counts, (_, _, patient)) in counts.iter().zip(texts) {
-            let Some(sides) = counts else {
+        let are_counted: Vec<bool> = texts.par_iter().map(is_counted).collect();
+        let counted = texts
+            .iter()
+            .zip(&are_counted)
+            .filter(|(_, counted)| **counted);
+        let pairs = counted.flat_map(|((texts, reference, _), _)| {
+            let sides = texts.each_ref();
+            sides.map(|text| (text.as_str(), reference.as_str()))
+        });
+        let mut counts = self.counter.count(&pairs.collect::<Vec<_>>())?.into_iter();
+        let mut scores = Vec::with_capacity(texts.len());
+        for ((_, _, patient), is_counted) in texts.iter().zip(are_counted) {
+            if !is_counted {
                 self.too_long += 1;
+                scores.push(None);
                 continue;
-            };
+            }
+            let sides: [TextCounts; SIDES] =
+                std::array::from_fn(|_| counts.next().unwrap_or_default());
             let row: Vec<f64> = sides.iter().flat_map(TextCounts::row).collect();
-            self.rows.add(&row)?;
+            self.rows.add(&row).map_err(temporary)?;
             self.patients.push(*patient);
+            let of_side = |counts: &TextCounts| {
+                let scores = self.counter.scorer().scores(counts);
+                scores.iter().map(|score| score.value).collect()
+            };
+            scores.push(Some(sides.each_ref().map(of_side)));
         }
-        let scores = |counts: &TextCounts| {
-            let scores = self.scorer.scores(counts);
-            scores.iter().map(|score| score.value).collect()
-        };
-        let scores = |sides: [TextCounts; SIDES]| sides.each_ref().map(scores);
-        Ok(counts.into_iter().map(|sides| sides.map(scores)).collect())
+        Ok(scores)
     }
 
     /// Computes the scores of all texts.
     ///
     /// # Errors
     /// The temporary file cannot be written or read.
-    pub fn estimates(self, resampling: Resampling) -> io::Result<SideEstimates<SIDES>> {
+    pub fn estimates(self, resampling: Resampling) -> Result<SideEstimates<SIDES>, TrainingError> {
         let Self {
-            scorer,
+            counter,
             rows,
             patients,
             too_long,
         } = self;
+        let scorer = counter.scorer();
         let scores = |sums: &[f64], side: usize| {
             let row = &sums[side * TextCounts::WIDTH..];
             scorer.scores(&TextCounts::of_row(row))
@@ -128,7 +139,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
             values
         };
         let bootstrap = Bootstrap::of_streams(&patients, resampling);
-        let estimates = rows.estimates(&bootstrap, values)?;
+        let estimates = rows.estimates(&bootstrap, values).map_err(temporary)?;
         let at = |part: usize, place: usize| -> Option<Estimate> {
             estimates.get(part * known.len() + place).copied().flatten()
         };
@@ -148,6 +159,7 @@ impl<const SIDES: usize> AnsweredTexts<SIDES> {
         Ok(SideEstimates {
             sides: std::array::from_fn(side),
             too_long,
+            resumed: counter.taken(),
             paired: match SIDES {
                 2 => paired.collect(),
                 _ => Vec::new(),
@@ -168,7 +180,7 @@ mod tests {
 
     #[test]
     fn scores_of_both_sides_are_those_of_their_texts_and_the_difference_is_drawn_in_pairs() {
-        let mut texts = AnsweredTexts::<2>::new(scorer()).unwrap();
+        let mut texts = AnsweredTexts::<2>::new(scorer(), None).unwrap();
         let all: Vec<AnsweredText<2>> = (0..20)
             .map(|study| {
                 let reference = format!("The heart is large. Study {study}.");
@@ -205,7 +217,7 @@ mod tests {
 
     #[test]
     fn without_texts_there_are_no_scores() {
-        let texts = AnsweredTexts::<1>::new(scorer()).unwrap();
+        let texts = AnsweredTexts::<1>::new(scorer(), None).unwrap();
         let estimates = texts.estimates(Resampling::default()).unwrap();
         assert!(estimates.sides[0].is_empty() && estimates.paired.is_empty());
     }

@@ -23,6 +23,10 @@ pub struct GraphFile {
     places: HashMap<String, Option<u32>>,
 }
 
+/// Several annotations go by a name, so that nobody can say which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AmbiguousName;
+
 /// Annotations by the name that they stand under.
 struct Named(Vec<(String, ReportGraph)>);
 
@@ -84,15 +88,23 @@ impl GraphFile {
         self.graphs.is_empty()
     }
 
-    /// The annotation of the text of this number, from 0 on.
-    pub fn of_row(&self, row: u64) -> Option<&ReportGraph> {
+    /// The annotation of the text of this number, from 0 on, where there is one.
+    ///
+    /// # Errors
+    /// Several go by it.
+    pub fn of_row(&self, row: u64) -> Result<Option<&ReportGraph>, AmbiguousName> {
         self.named(&row.to_string())
     }
 
-    /// The annotation of a study.
-    pub fn of_study(&self, id: &str) -> Option<&ReportGraph> {
-        let plain = || self.named(plain_id(id));
-        self.named(id).or_else(plain)
+    /// The annotation of a study, where there is one.
+    ///
+    /// # Errors
+    /// Several go by its id.
+    pub fn of_study(&self, id: &str) -> Result<Option<&ReportGraph>, AmbiguousName> {
+        match self.named(id) {
+            Ok(None) => self.named(plain_id(id)),
+            found => found,
+        }
     }
 
     /// Whether this file and the other one have kinds of entities and none in common: different models have written them, and
@@ -109,9 +121,12 @@ impl GraphFile {
             .collect()
     }
 
-    fn named(&self, name: &str) -> Option<&ReportGraph> {
-        let place = (*self.places.get(name)?)?;
-        self.graphs.get(place as usize)
+    fn named(&self, name: &str) -> Result<Option<&ReportGraph>, AmbiguousName> {
+        match self.places.get(name) {
+            None => Ok(None),
+            Some(None) => Err(AmbiguousName),
+            Some(Some(place)) => Ok(self.graphs.get(*place as usize)),
+        }
     }
 }
 
@@ -166,7 +181,7 @@ mod tests {
             format!(r#"{{"0": {EDEMA}, "1": {EDEMA}}}"#),
         ] {
             let rows = read(&rows).unwrap();
-            assert!(rows.of_row(1).is_some() && rows.of_row(2).is_none());
+            assert!(matches!(rows.of_row(1), Ok(Some(_))) && matches!(rows.of_row(2), Ok(None)));
         }
         let paths = format!(r#"{{"p10/p10000032/s50414267.txt": {EDEMA}}}"#);
         for (file, id) in [
@@ -175,12 +190,14 @@ mod tests {
             (paths, "p10/p10000032/s50414267.txt"),
             (format!(r#"{{"50414267": {EDEMA}}}"#), "s50414267"),
         ] {
-            assert!(read(&file).unwrap().of_study(id).is_some(), "{file} {id}");
+            let file = read(&file).unwrap();
+            assert!(matches!(file.of_study(id), Ok(Some(_))), "{id}");
         }
         // Nobody can say which of the two it is.
         let twice = format!(r#"{{"a/x.txt": {EDEMA}, "b/x.txt": {EDEMA}}}"#);
         let twice = read(&twice).unwrap();
-        assert!(twice.of_study("x").is_none() && twice.of_study("b/x.txt").is_some());
+        assert_eq!(twice.of_study("x").err(), Some(AmbiguousName));
+        assert!(matches!(twice.of_study("b/x.txt"), Ok(Some(_))));
     }
 
     #[test]
@@ -200,12 +217,8 @@ mod tests {
             let error = read(json).unwrap_err();
             assert!(error.contains(words), "{json}: {error}");
         }
-        assert!(
-            read(r#"{"0": {"entities": {}}}"#)
-                .unwrap()
-                .of_row(0)
-                .is_some()
-        );
+        let nothing = read(r#"{"0": {"entities": {}}}"#).unwrap();
+        assert!(matches!(nothing.of_row(0), Ok(Some(_))));
     }
 
     #[test]

@@ -15,8 +15,11 @@ use crate::evaluation::stored_rows::temporary;
 mod charts;
 mod comparisons;
 mod examples;
+mod follow_up;
 mod review;
 mod scores;
+
+pub use follow_up::FollowUpPage;
 
 /// So many faults are listed; all of them are in the table beside the page.
 const LISTED: u64 = 20;
@@ -26,12 +29,7 @@ const LISTED: u64 = 20;
 /// # Errors
 /// A text cannot be read.
 pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingError> {
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, \
-         initial-scale=1\">\n<title>Evaluation of {name}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>Evaluation of {name}</h1>\n",
-        name = escaped(&evaluated.name),
-        style = include_str!("page/style.css"),
-    );
+    let mut page = begin(&format!("Evaluation of {}", evaluated.name));
     head(&mut page, evaluated)?;
     for group in MetricGroup::ALL {
         scores::write(&mut page, evaluated, group);
@@ -49,8 +47,21 @@ pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingE
     }
     beside_published(&mut page, evaluated);
     examples::write(&mut page, evaluated)?;
-    page += "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n";
-    Ok(page)
+    Ok(page + END)
+}
+
+/// The end of every page.
+const END: &str =
+    "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n";
+
+/// A page of this title, up to its heading.
+fn begin(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, \
+         initial-scale=1\">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
+        title = escaped(title),
+        style = include_str!("page/style.css"),
+    )
 }
 
 /// A text as it may stand in HTML.
@@ -175,10 +186,15 @@ fn lengths(page: &mut String, counts: &StudyCounts) {
     };
     let _ = write!(
         page,
-        "<h2>Lengths</h2>\n<figure><figcaption><span class=\"key first\"></span>generated reports ({:.1} words on average) <span class=\"key \
-         second\"></span>references ({:.1})</figcaption>\n{}</figure>\n",
-        mean(generated),
-        mean(references),
+        "<h2>Lengths</h2>\n<figure><figcaption>{} {}</figcaption>\n{}</figure>\n",
+        scores::key(
+            "first",
+            &format!(
+                "generated reports ({:.1} words on average)",
+                mean(generated)
+            )
+        ),
+        scores::key("second", &format!("references ({:.1})", mean(references))),
         charts::histogram(
             "Lengths of reports and references in words",
             generated,
@@ -287,7 +303,7 @@ fn beside_published(page: &mut String, evaluated: &EvaluatedReports<'_>) {
         *page += "</tr>\n";
     }
     *page += "</table></div>\n<ul class=\"muted\">\n";
-    for source in published::SOURCES {
+    for source in published::SOURCES.into_iter().chain(published::OTHERS) {
         let _ = writeln!(page, "<li>{}</li>", escaped(source));
     }
     *page += "</ul>\n";

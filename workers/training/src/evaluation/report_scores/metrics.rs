@@ -91,15 +91,9 @@ impl MetricSet {
             UncertainAs::Positive => "positive",
         };
         let (reports, truth) = (sources.report_words(), sources.truth_words());
-        // Means of fewer findings are other means.
         let of_findings = |counts: &LabelCounts| {
-            let known = Finding::ALL
-                .iter()
-                .filter(|finding| counts.known(**finding) > 0);
-            match known.count() {
-                0 | CLASSES => String::new(),
-                known => format!("; of {known} of {CLASSES} findings, the others have no label"),
-            }
+            let words = counts.findings_words();
+            words.map_or_else(String::new, |words| format!("; {words}"))
         };
         let (of_reports, of_images) = (of_findings(&totals.reports), of_findings(&totals.findings));
         Self {

@@ -1,14 +1,13 @@
 //! What is kept of a scored study, and the sum of several.
 
 use super::ranking::Calibration;
-use super::{CLASSES, ScoreOptions, Truths};
+use super::{CLASSES, Truths};
 use crate::evaluation::clinical::LabelCounts;
 use crate::evaluation::comparisons::ComparisonCounts;
 use crate::evaluation::corpus::MatchedStudy;
 use crate::evaluation::radgraph::{RadcliqParts, radcliq_v1};
 use crate::evaluation::severity::SeverityErrors;
 use crate::evaluation::study_answers;
-use crate::evaluation::text_scores::cider::DocumentFrequencies;
 use crate::evaluation::text_scores::protocol::{TextCounts, TextProtocol};
 
 /// What is true of a study's findings, as far as it is known, and what was said.
@@ -70,31 +69,26 @@ impl StudyScores {
     pub(super) fn of(
         study: &MatchedStudy,
         prediction: Option<&str>,
-        reference: Option<&str>,
-        frequencies: &DocumentFrequencies,
+        text: Option<TextCounts>,
         truths: &Truths,
-        options: &ScoreOptions,
     ) -> Self {
         let mut scores = Self {
             comparisons: prediction.map(ComparisonCounts::of),
             probabilities: study.probabilities.filter(|_| !study.findings_are_given),
             agreement: study.agreement,
             radgraph_f1: study.radgraph_f1,
+            text,
             ..Self::default()
         };
-        if let (Some(prediction), Some(reference)) = (prediction, reference) {
-            let text = options.scorer.counts(prediction, reference, frequencies);
-            if let (Some(radgraph_f1), Some([bertscore, chexbert_similarity])) =
-                (study.radgraph_f1, study.similarities)
-            {
-                scores.radcliq_v1 = Some(radcliq_v1(&RadcliqParts {
-                    radgraph_f1,
-                    bertscore,
-                    chexbert_similarity,
-                    bleu_2: text.smoothed_bleu_2,
-                }));
-            }
-            scores.text = Some(text);
+        if let (Some(text), Some(radgraph_f1), Some([bertscore, chexbert_similarity])) =
+            (text, study.radgraph_f1, study.similarities)
+        {
+            scores.radcliq_v1 = Some(radcliq_v1(&RadcliqParts {
+                radgraph_f1,
+                bertscore,
+                chexbert_similarity,
+                bleu_2: text.smoothed_bleu_2,
+            }));
         }
         if let Some(labels) = &study.reference_labels {
             let truth = truths.truth(labels, study.is_of_table);

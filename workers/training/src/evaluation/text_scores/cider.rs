@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::grams::{Gram, Grams, ORDERS, order};
 
@@ -20,6 +21,8 @@ pub struct DocumentFrequencies {
     /// By the n-gram's bytes, which lie closer than numbers of 16 bytes do.
     references: HashMap<[u8; 16], u32>,
     texts: u64,
+    /// Of all references, in their order.
+    hash: Sha256,
 }
 
 /// A corpus in memory: its texts and references reduced to counts.
@@ -39,8 +42,19 @@ struct Weights {
 impl DocumentFrequencies {
     /// Adds a reference, as words.
     pub fn add<S: AsRef<str>>(&mut self, reference: &[S]) {
+        for word in reference {
+            self.hash.update(word.as_ref());
+            // No word has one.
+            self.hash.update(b" ");
+        }
+        self.hash.update(b"\n");
         let reference = self.learned(reference);
         self.add_grams(&Grams::of(&reference));
+    }
+
+    /// What scores depend on besides their own texts: that of other references, or of these in another order, is another.
+    pub fn digest(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
     }
 
     fn add_grams(&mut self, reference: &Grams) {

@@ -66,6 +66,11 @@ impl Meteor {
         self.data.is_some()
     }
 
+    /// What of its data its counts depend on: other data has another identity, and none has an empty one.
+    pub fn identity(&self) -> &str {
+        self.data.as_deref().map_or("", |data| &data.identity)
+    }
+
     /// The name to print beside the score: it says which stages ran.
     pub fn name(&self) -> &'static str {
         if self.data.is_some() {

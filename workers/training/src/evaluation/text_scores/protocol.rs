@@ -23,6 +23,9 @@ const MOST_MATCHES: usize = 1 << 16;
 pub const TOO_LONG: &str = "text and reference are too long to compare: over 4,194,304 pairs of words, as 2,048 beside 2,048, or \
                             over 65,536 pairs of words that may match, as one word 257 times beside 256";
 
+/// What BERTScore needs, of which nothing is shipped.
+pub const NEEDS_BERTSCORE: &str = "needs the weights of distilroberta-base";
+
 /// How texts are split, and which scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -288,9 +291,10 @@ impl TextProtocol {
     /// What papers that use the protocol show and nothing here computes, each with what it would need.
     pub fn not_computed(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Radialog2023 | Self::CocoCaption => &[],
+            Self::Radialog2023 => &[("BERTScore", NEEDS_BERTSCORE)],
+            Self::CocoCaption => &[],
             Self::Rexrank => &[
-                ("BERTScore", "needs distilroberta-base"),
+                ("BERTScore", NEEDS_BERTSCORE),
                 ("SembScore", "needs the original CheXbert's embeddings"),
                 ("RaTEScore", "needs the weights of RaTE-NER and RaTE-Eval"),
                 ("GREEN", "needs the weights of GREEN-RadLlama2"),

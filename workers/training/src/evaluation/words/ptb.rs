@@ -1,7 +1,5 @@
 //! The words of a text as the caption toolkit counts them: Stanford's PTB tokenizer (CoreNLP 3.4.1) in lower case, without the
 //! punctuation that pycocoevalcap drops. At each place the longest match of all rules is a token, as in Stanford's lexer.
-//! Rules for web addresses, money and languages other than English are left out, and a combining mark without a letter before it is a
-//! word of its own.
 
 use std::sync::LazyLock;
 
@@ -22,6 +20,18 @@ const DROPPED: [&str; 17] = [
 const HYPHENS: [char; 3] = ['\u{58a}', '\u{2010}', '\u{2011}'];
 /// Marks where a word may be parted; no word has them.
 const SOFT_HYPHEN: char = '\u{ad}';
+/// How an apostrophe is written.
+const APOSTROPHE: &str = r"(?:['’\u{92}]|&apos;)";
+/// What is written for one within a word.
+const APOSTROPHE_LIKE: &str = r"(?:['’`‘‛\u{91}\u{92}]|&apos;)";
+/// The characters that these begin with.
+const LIKE_APOSTROPHES: [char; 8] = ['\'', '’', '`', '‘', '‛', '\u{91}', '\u{92}', '&'];
+/// What names of files end with.
+const FILE_EXTENSIONS: [&str; 35] = [
+    "bat", "bmp", "c", "cgi", "class", "cpp", "dll", "doc", "docx", "exe", "gif", "gz", "h", "htm",
+    "html", "jar", "java", "jpeg", "jpg", "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps",
+    "py", "sql", "tar", "txt", "wav", "x", "xml", "zip",
+];
 /// Words that are two.
 const GROWN_TOGETHER: [&str; 6] = ["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"];
 
@@ -34,10 +44,12 @@ enum Makes {
     Two(usize),
     /// This token.
     Is(&'static str),
+    /// Itself with a straight apostrophe: "it’s".
+    Clitic,
+    /// Quotation marks as one writes them on a typewriter; two of them are one token.
+    Quotes,
     /// Itself, and the lexer then reads the full stop again.
     StopTwice,
-    /// Itself without its last two characters: "don't".
-    BeforeNot,
 }
 
 struct Rule {
@@ -48,7 +60,6 @@ struct Rule {
 /// Rules for tokens that begin with a letter or digit; of equally long matches the first is taken. The first group, where a
 /// rule has one, is the token, and what follows it is only looked at.
 static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let not = r"(?:'|’)[Tt]\b";
     let (ending, going_on) = (ending(), any_case(GOING_ON));
     let (before_numbers, opening) = (any_case(BEFORE_NUMBERS), capitals(OPENING));
     [
@@ -57,7 +68,6 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             r"(?i)(gonna|gotta|lemme|gimme|wanna)\b".to_owned(),
             Makes::Two(3),
         ),
-        (format!(r"([A-Za-z]*[nN]{not})"), Makes::BeforeNot),
         (format!(r"({ending}\.)\s+[A-Z]"), Makes::StopTwice),
         (format!(r"({ending}\.)"), Makes::Itself),
         (format!(r"({going_on}\.)"), Makes::Itself),
@@ -70,20 +80,12 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (format!(r"([A-Za-z])\.\s+{opening}\s"), Makes::Itself),
         (r"([A-Za-z]\.)".to_owned(), Makes::Itself),
         (
-            r"([[:alpha:]--[dDlLoO]]['’][A-Za-z]{3,})".to_owned(),
-            Makes::Itself,
-        ),
-        (
-            r"([dDoOlLjJ]['’][A-Za-z]{2,}[A-Za-z0-9]*)".to_owned(),
-            Makes::Itself,
-        ),
-        (
-            r"([\p{L}\u{ad}][\p{L}\p{Nd}\p{M}\u{ad}]*(?:[.!?]\p{L}[\p{L}\p{Nd}\p{M}]*)*)"
+            r"([\p{L}\p{M}\u{ad}][\p{L}\p{Nd}\p{M}\u{ad}]*(?:[.!?]\p{L}[\p{L}\p{Nd}\p{M}]*)*)"
                 .to_owned(),
             Makes::Itself,
         ),
         (
-            r"([A-Za-z0-9](?:_?[A-Za-z0-9]|[.,\u{ad}])*(?:-[A-Za-z0-9](?:_?[A-Za-z0-9])*)+)"
+            r"([A-Za-z0-9][A-Za-z0-9.,\u{ad}]*(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\u{ad}]+))+)"
                 .to_owned(),
             Makes::Itself,
         ),
@@ -92,12 +94,12 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (
-            r"([A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})"
+            r"([A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})"
                 .to_owned(),
             Makes::Itself,
         ),
         (
-            r"([0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4})".to_owned(),
+            r"([0-9]{1,2}(?:-|\\?/)[0-9]{1,2}(?:-|\\?/)[0-9]{2,4})".to_owned(),
             Makes::Itself,
         ),
         (
@@ -105,17 +107,73 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (
-            r"((?:[0-9]{1,4}[- ])?[0-9]{1,4}/[0-9]{1,4})".to_owned(),
+            r"((?:[0-9]{1,4}[- ])?[0-9]{1,4}\\?/[0-9]{1,4})".to_owned(),
             Makes::Itself,
         ),
         (r"([0-9]+(?:[.:,][0-9]+)*)".to_owned(), Makes::Itself),
         (r"([A-Za-z0-9](?:_?[A-Za-z0-9])*)".to_owned(), Makes::Itself),
         // A full stop before another mark ends no sentence, so that it is one of an abbreviation.
         (
-            r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)[,;:]".to_owned(),
+            r"((?:[\p{L}\p{M}][\p{L}\p{Nd}\p{M}]*|[\p{L}\p{Nd}](?:[-_\u{58a}\u{2010}\u{2011}]?[\p{L}\p{Nd}])*)\.)[,;:]"
+                .to_owned(),
             Makes::Itself,
         ),
-        (r"([A-Z]+(?:&(?i:amp;)?[A-Z]+)+)".to_owned(), Makes::Itself),
+        (r"([A-Z]+(?:(?:\+|&(?i:amp;)?)[A-Z]+)+)".to_owned(), Makes::Itself),
+        (r"([A-Z]+\$)".to_owned(), Makes::Itself),
+        (r"(x_[-^x=~<>'])".to_owned(), Makes::Itself),
+        (r"([cCfF]#|[cC]\+\+)".to_owned(), Makes::Itself),
+    ]
+    .map(|(pattern, makes)| Rule {
+        pattern: compiled(&pattern),
+        makes,
+    })
+    .into()
+});
+
+/// Rules for words with an apostrophe, which come before the others.
+static APOSTROPHES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    [
+        // What is behind "do" of "don't" is read again.
+        (
+            format!(r"([A-Za-z]+)[nN]{APOSTROPHE_LIKE}[tT]"),
+            Makes::Itself,
+        ),
+        // Before a clitic.
+        (
+            format!(r"(\p{{L}}+)(?i:{APOSTROPHE}(?:s|m|d|re|ve|ll))"),
+            Makes::Itself,
+        ),
+        // "O'Brien", "Ma'am", "Hawai'i".
+        (
+            format!(r"([A-HJ-XZn]{APOSTROPHE_LIKE}\p{{L}}{{2,}})"),
+            Makes::Itself,
+        ),
+        (
+            format!(r"(\p{{L}}+[aeiouyAEIOUY]{APOSTROPHE_LIKE}[aeiouA-Z]\p{{L}}*)"),
+            Makes::Itself,
+        ),
+        (
+            format!(
+                r"([dDlLoO]{APOSTROPHE_LIKE}[\p{{L}}\p{{Nd}}]{{2,}}(?:[-_]?[\p{{L}}\p{{Nd}}])*)"
+            ),
+            Makes::Itself,
+        ),
+        (
+            format!(r"([nN]{APOSTROPHE}[tT])(?:[^A-Za-z]|$)"),
+            Makes::Is("n't"),
+        ),
+        (
+            r"([nN][`‘‛\u{91}][tT])(?:[^A-Za-z]|$)".to_owned(),
+            Makes::Is("n`t"),
+        ),
+        (format!(r"([lLdDjJ]{APOSTROPHE})"), Makes::Itself),
+        (format!(r"([yY]{APOSTROPHE})\p{{L}}"), Makes::Itself),
+        (
+            format!(
+                r"((?:(?i:dunkin|somethin|ol){APOSTROPHE}|(?i:c'mon|cont'd\.|e'er|ev'ry|li'l|nat'l|nor'easter|s'mores)))"
+            ),
+            Makes::Itself,
+        ),
     ]
     .map(|(pattern, makes)| Rule {
         pattern: compiled(&pattern),
@@ -131,11 +189,22 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             r"(<(?:[!?][A-Za-z-][^>\r\n]*|/?[A-Za-z][A-Za-z0-9:.-]*(?: [^>\r\n]*)?/?)>)",
             Makes::Itself,
         ),
-        (r"(?i)('t)(?:is|was)\b", Makes::Itself),
+        (r"(?i)('t)(?:is|was)", Makes::Itself),
+        (r"((?i:'(?:s|m|d|re|ve|ll)))(?:[^A-Za-z]|$)", Makes::Clitic),
         (
-            r"((?i:['’](?:s|m|d|re|ve|ll)))(?:[^A-Za-z0-9]|$)",
+            r"((?i:(?:[’\u{92}]|&apos;)(?:s|m|d|re|ve|ll)))",
+            Makes::Clitic,
+        ),
+        (
+            r"((?i:(?:['’\u{92}]|&apos;)(?:em|till?)|'cause))",
             Makes::Itself,
         ),
+        (
+            r"((?:['’\u{92}]|&apos;)n(?:['’\u{92}]|&apos;))",
+            Makes::Itself,
+        ),
+        (r"('n)(?:\s|$)", Makes::Itself),
+        (r"((?:[’\u{92}]|&apos;)n)", Makes::Itself),
         (
             r"([-+]?(?:[0-9]+(?:[.:,][0-9]+)*|(?:[.:,][0-9]+)+))",
             Makes::Itself,
@@ -145,20 +214,31 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Makes::Itself,
         ),
         (r"(['’][2-9]0s)", Makes::Itself),
+        (r"((?:['’\u{92}]|&apos;)[0-9]{2})(?:\s|$)", Makes::Itself),
+        (r"([¹²³⁰⁴-⁹]+|[₀-₉]+)", Makes::Itself),
         (
-            r"([<>]?[:;=]['*o-]?[()@DOP\[\\\]dp{|])(?:[^A-Za-z]|$)",
+            r"([<>]?[:;=]['*o-]?[()@DOP\[\\\]dp{|])(?:[^A-Za-z0-9]|$)",
             Makes::Itself,
         ),
+        // A face.
+        (r"([-^=~<>']_[-^x=~<>'])", Makes::Itself),
         (r"(\.{3,5}|(?:\.[ ]){2,4}\.)", Makes::Is("...")),
         (r"(-{2,}|[–—])", Makes::Is("--")),
         (r"(…)", Makes::Is("...")),
         (r"([?!]{2,})", Makes::Itself),
         (r"([?!])", Makes::Is("?")),
         (r"(_+)", Makes::Itself),
-        (r"(\*+)", Makes::Itself),
-        (r"(#[A-Za-z_][A-Za-z0-9_]*)", Makes::Itself),
+        (r"(\*+|(?:\\\*){1,3})", Makes::Itself),
+        (r"(#+)", Makes::Itself),
+        (r"(@+)", Makes::Itself),
+        (r"(#\p{L}+)", Makes::Itself),
         (r"(@[A-Za-z_][A-Za-z0-9_]*)", Makes::Itself),
-        (r#"("|''|``|[“”‘’'`«»])"#, Makes::Is("'")),
+        (r"(£)", Makes::Is("#")),
+        (r"([€¤\u{80}])", Makes::Is("$")),
+        (r"(¢)", Makes::Is("cents")),
+        (r#"("|(?i:&quot;|&apos;)|''|')"#, Makes::Is("'")),
+        (r"([`‘’‚‛“”„‟‹›«»\u{91}-\u{94}]{1,2})", Makes::Quotes),
+        (r"(<<|>>)", Makes::Itself),
         (r"(\()", Makes::Is("-lrb-")),
         (r"(\))", Makes::Is("-rrb-")),
         (r"(\[)", Makes::Is("-lsb-")),
@@ -177,6 +257,36 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     .map(|(pattern, makes)| Rule {
         pattern: compiled(pattern),
         makes,
+    })
+    .into()
+});
+
+/// Addresses and names of files, whatever they begin with.
+static ADDRESSES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let path = r#"/[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-]"#;
+    // As the lexer has it: no capitals, digits or hyphens.
+    let label = r#"[^ \t\n\f\r"`'<>|.!?(){},-_$]+"#;
+    let host = r#"[^ \t\n\f\r"<>|(){}.\u{a0}]+"#;
+    let extensions = FILE_EXTENSIONS.join("|");
+    [
+        format!(r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){{}},-])"#),
+        format!(
+            r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}})"#
+        ),
+        format!(
+            r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path})"#
+        ),
+        format!(r"((?:{label}\.)+(?i:com|net|org|edu)(?:{path})?)"),
+        format!(
+            r#"((?:&lt;|<)?[A-Za-z0-9][^ \t\n\f\r"<>|(){{}}\u{{a0}}]*@(?:{host}\.)*{host}(?:&gt;|>)?)"#
+        ),
+        format!(
+            r"([\p{{L}}\p{{Nd}}]+(?:\.[\p{{L}}\p{{Nd}}]+)*\.(?i:{extensions}))(?:[ \t\n\r.?!,]|$)"
+        ),
+    ]
+    .map(|pattern| Rule {
+        pattern: compiled(&pattern),
+        makes: Makes::Itself,
     })
     .into()
 });
@@ -253,15 +363,53 @@ fn plain(rest: &str) -> Option<&str> {
     (length > 0 && ends && !is_grown()).then_some(word)
 }
 
+/// A quotation mark as one writes it on a typewriter.
+fn typed(mark: char) -> String {
+    let typed = match mark {
+        '‘' | '‛' | '‹' | '\u{91}' => "`",
+        '’' | '›' | '\u{92}' => "'",
+        '“' | '«' | '\u{93}' => "``",
+        '”' | '»' | '\u{94}' => "''",
+        mark => return mark.to_string(),
+    };
+    typed.to_owned()
+}
+
+/// Whether a word may begin with this character: a letter, a digit, or a mark whose letter is missing.
+fn begins_word(first: char) -> bool {
+    static MARK: LazyLock<Regex> = LazyLock::new(|| compiled(r"\p{M}"));
+    let is_mark = || MARK.is_match(first.encode_utf8(&mut [0; 4]));
+    first.is_alphabetic() || first.is_ascii_digit() || !first.is_ascii() && is_mark()
+}
+
+/// Whether an address or the name of a file may begin here: what comes before the next blank has a dot or an @ with something behind.
+fn may_be_address(part: &str) -> bool {
+    let mut bytes = part.as_bytes().windows(2);
+    bytes.any(|pair| match pair[0] {
+        b'.' => !b"\"<>|().,!?;:".contains(&pair[1]),
+        b'@' => true,
+        _ => pair == b"//",
+    })
+}
+
 /// Adds the token at the beginning; returns how many bytes it took.
 fn next(rest: &str, first: char, tokens: &mut Vec<String>) -> usize {
-    let rules = if first.is_alphabetic() || first.is_ascii_digit() {
-        &*WORDS
-    } else {
-        &*SIGNS
+    let rules = match begins_word(first) {
+        true => &*WORDS,
+        false => &*SIGNS,
+    };
+    // What no rule of these can match is not asked about: they are many, and most words are plain.
+    let end = rest.find([' ', '\t', '\n', '\r']).unwrap_or(rest.len());
+    let apostrophes = match rest[..end].contains(LIKE_APOSTROPHES) {
+        true => &APOSTROPHES[..],
+        false => &[],
+    };
+    let addresses = match may_be_address(&rest[..end]) {
+        true => &ADDRESSES[..],
+        false => &[],
     };
     let mut best: Option<(usize, usize, &Rule)> = None;
-    for rule in rules {
+    for rule in apostrophes.iter().chain(rules).chain(addresses) {
         let Some(found) = rule.pattern.captures(rest) else {
             continue;
         };
@@ -287,18 +435,16 @@ fn next(rest: &str, first: char, tokens: &mut Vec<String>) -> usize {
     match rule.makes {
         Makes::Itself => tokens.push(lower(token)),
         Makes::Is(token) => tokens.push(token.to_owned()),
+        Makes::Quotes => tokens.push(token.chars().map(typed).collect()),
+        Makes::Clitic => {
+            let letters = token.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+            let letters = letters.strip_prefix("apos;").unwrap_or(letters);
+            tokens.push(format!("'{}", lower(letters)));
+        }
         Makes::Two(at) => tokens.extend([lower(&token[..at]), lower(&token[at..])]),
         Makes::StopTwice => {
             tokens.push(lower(token));
             tokens.push(".".to_owned());
-        }
-        Makes::BeforeNot => {
-            // "n't", whichever apostrophe.
-            let at = token.char_indices().rev().nth(2).map_or(0, |(at, _)| at);
-            if at > 0 {
-                tokens.push(lower(&token[..at]));
-            }
-            tokens.push("n't".to_owned());
         }
     }
     length
@@ -355,6 +501,24 @@ mod tests {
                 "not clear b clear no 7",
             ),
             ("mm² 5² 10³/µL 3×4µm 1½", "mm ² 5 ² 10 ³ / µl 3 × 4µm 1 1/2"),
+            // Apostrophes.
+            (
+                "it’sactive it'sactive don'tgo O’Brien's B'll y'all rock'n'roll '55 “x”’",
+                "it 's active it sactive do n'tgo o’brien 's b 'll y' all rock 'n' roll '55 x '''",
+            ),
+            // Addresses and names of files.
+            (
+                "see http://a.b/c, example.com/a/b. (dr.x@hospital.org) 1.2.x 1.2.y a_1.jpg",
+                "see http://a.b/c example.com/a/b -lrb- dr.x@hospital.org -rrb- 1.2.x 1.2 y a_1 jpg",
+            ),
+            (
+                "US$5 £5 5€ 5¢ a$5 ##5 C#",
+                "us$ 5 # 5 5 $ 5 cents a $ 5 ## 5 c#",
+            ),
+            (
+                "a \u{301}b, 5\u{301} \u{301}.,",
+                "a \u{301}b 5 \u{301} \u{301}.",
+            ),
             ("", ""),
         ] {
             assert_eq!(ptb_words(text).join(" "), words, "{text}");

@@ -241,6 +241,11 @@ impl Coverage {
 
     /// Tells what was scored and what was not.
     pub(in crate::commands::evaluate) fn print(&self) {
+        self.lines().iter().for_each(|line| outln!("{line}"));
+    }
+
+    /// What was scored and what was not.
+    pub(in crate::commands::evaluate) fn lines(&self) -> Vec<String> {
         let Self {
             scored,
             without_truth,
@@ -252,21 +257,27 @@ impl Coverage {
             faults_file,
             ..
         } = self;
-        outln!("{scored} studies scored, {without_truth} without a truth, {failed} failed");
+        let mut lines = vec![format!(
+            "{scored} studies scored, {without_truth} without a truth, {failed} failed"
+        )];
         if *not_selected > 0 {
-            outln!("  {not_selected} not selected");
+            lines.push(format!("  {not_selected} not selected"));
         }
         if *left_out > 0 {
-            outln!("  {left_out} entries of the archive are left out");
+            lines.push(format!("  {left_out} entries of the archive are left out"));
         }
-        skipped
-            .iter()
-            .for_each(|skipped| outln!("  not scored: {skipped}"));
+        let skipped_lines = skipped.iter();
+        lines.extend(skipped_lines.map(|skipped| format!("  not scored: {skipped}")));
         if without_truth + failed + left_out > skipped.len() as u64 {
-            outln!("  not scored: ... and more; all are in {faults_file}");
+            lines.push(format!(
+                "  not scored: ... and more; all are in {faults_file}"
+            ));
         }
         if let Some(rows) = rows_without_study.filter(|rows| *rows > 0) {
-            outln!("  {rows} rows of the table belong to no study of the run: {faults_file}");
+            lines.push(format!(
+                "  {rows} rows of the table belong to no study of the run: {faults_file}"
+            ));
         }
+        lines
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use radialog_models::durable::Replacement;
 use radialog_schemas::table::escaped;
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
-use radialog_training::evaluation::clinical::UncertainAs;
+use radialog_training::evaluation::clinical::{UncertainAs, findings_words};
 use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
 use radialog_training::evaluation::original_files::are_of_all_findings;
 use radialog_training::evaluation::report_scores::BlankAs;
@@ -27,22 +27,9 @@ pub(in crate::commands::evaluate) fn print_scores(columns: &[&FindingScores]) {
         let cells: String = columns.iter().map(cell).collect();
         outln!("  {name:<26}{cells}  {better} is better");
     };
-    let means = match first.findings {
-        14 => "macro".to_owned(),
-        findings => format!("macro of {findings}"),
-    };
-    row(&format!("{means} F1"), &|scores| scores.macro_f1);
-    row(&format!("{means} precision"), &|scores| {
-        scores.macro_precision
-    });
-    row(&format!("{means} recall"), &|scores| scores.macro_recall);
-    row("sample F1", &|scores| scores.sample_f1);
-    row("accuracy", &|scores| scores.accuracy);
-    row("AUC of yes and no", &|scores| match scores.auc {
-        // As the original says that it is not defined.
-        -1.0 => f64::NAN,
-        auc => auc,
-    });
+    for (place, name) in FindingScores::NAMES.into_iter().enumerate() {
+        row(name, &|scores| scores.values()[place]);
+    }
     outln!("  F1 by finding:");
     for (place, (finding, _)) in first.labels.iter().enumerate() {
         row(&format!("  {}", finding.name()), &|scores| {
@@ -67,10 +54,11 @@ pub(in crate::commands::evaluate) fn print_original(scores: &FindingScores) {
     }
 }
 
-/// What labels count as, in words.
+/// How labels are scored, in words: what they count as, and of how many findings the means are.
 pub(in crate::commands::evaluate) fn rule_words(
     uncertain: UncertainAs,
     blank: Option<BlankAs>,
+    scores: &FindingScores,
 ) -> String {
     let uncertain = match uncertain {
         UncertainAs::Negative => "uncertain as negative",
@@ -82,7 +70,9 @@ pub(in crate::commands::evaluate) fn rule_words(
         Some(BlankAs::Negative) => ", blank as negative",
         Some(BlankAs::Unknown) => ", blank as unknown",
     };
-    format!("{uncertain}{blank}")
+    let findings = findings_words(scores.findings);
+    let findings = findings.map_or_else(String::new, |words| format!("; {words}"));
+    format!("{uncertain}{blank}{findings}")
 }
 
 /// Prints scores of both sides with their intervals: of texts and of all findings together, and F1 of each finding.

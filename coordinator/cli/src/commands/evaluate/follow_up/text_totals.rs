@@ -1,24 +1,29 @@
-//! Scores of texts that are counted some at a time, so that memory does not grow with them.
+//! Scores of texts that are fetched and counted some at a time, so that memory does not grow with them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use futures::{StreamExt, TryStreamExt, stream};
+use radialog_runtime::objects::Objects;
+use radialog_schemas::ObjectKey;
 use radialog_training::evaluation::bootstrap::Resampling;
 use radialog_training::evaluation::follow_ups::{AnsweredText, AnsweredTexts, SideEstimates};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
 use tokio::task::spawn_blocking;
 
+use super::Session;
 use super::study_scores::StudyScoresTable;
+use crate::commands::evaluate::out_folder::tell_resumed;
 use crate::exit::UsageError;
 use crate::named_path::require_meteor;
 
 /// Texts that are counted at a time, on all cores.
 const CHUNK: usize = 512;
-/// What an error of the temporary file is about.
-const KEPT: &str = "cannot keep counts of texts in a temporary file";
+/// References that are fetched at a time.
+const FETCHES: usize = 16;
 
 /// Where METEOR's data is.
 #[derive(Args)]
@@ -50,6 +55,7 @@ pub(in crate::commands::evaluate) const TEXTS: TextProtocol = TextProtocol::Radi
 
 /// Texts of one side or of two beside their references, by the original's protocol.
 pub(in crate::commands::evaluate) struct TextTotals<const SIDES: usize> {
+    objects: Arc<dyn Objects>,
     /// None while they are counted on another thread.
     counted: Option<Counted<SIDES>>,
     /// Studies whose texts are still to count.
@@ -62,21 +68,38 @@ struct Counted<const SIDES: usize> {
     table: Option<StudyScoresTable>,
 }
 
+/// The radiologist's text of a study.
+pub(in crate::commands::evaluate) enum Reference {
+    /// The text itself.
+    Text(String),
+    /// Where the store has it.
+    Stored(ObjectKey),
+}
+
 struct Pending<const SIDES: usize> {
-    /// None of a study without a reference text.
-    text: Option<AnsweredText<SIDES>>,
+    texts: [String; SIDES],
+    /// None where the study has no reference text.
+    reference: Option<Reference>,
+    patient: u32,
     /// Its cells in the table.
     cells: Vec<String>,
 }
 
+/// A study whose texts are counted, and its cells in the table.
+type Fetched<const SIDES: usize> = (Option<AnsweredText<SIDES>>, Vec<String>);
+
 impl<const SIDES: usize> TextTotals<SIDES> {
+    /// No texts yet, for the scores of this file: what was counted for them by a session that was interrupted is not counted again.
     pub(in crate::commands::evaluate) fn new(
+        session: &Session<'_>,
+        scores: &str,
         meteor: &Meteor,
         table: Option<StudyScoresTable>,
     ) -> anyhow::Result<Self> {
         let scorer = TextScorer::new(TEXTS, meteor.clone());
-        let texts = AnsweredTexts::new(scorer).context(KEPT)?;
+        let texts = AnsweredTexts::new(scorer, Some(&session.counts_file(scores)))?;
         Ok(Self {
+            objects: session.backends.objects.clone(),
             counted: Some(Counted { texts, table }),
             pending: Vec::new(),
         })
@@ -86,12 +109,16 @@ impl<const SIDES: usize> TextTotals<SIDES> {
     pub(in crate::commands::evaluate) async fn add(
         &mut self,
         texts: [&str; SIDES],
-        reference: Option<String>,
+        reference: Option<Reference>,
         patient: u32,
         cells: Vec<String>,
     ) -> anyhow::Result<()> {
-        let text = reference.map(|reference| (texts.map(str::to_owned), reference, patient));
-        self.pending.push(Pending { text, cells });
+        self.pending.push(Pending {
+            texts: texts.map(str::to_owned),
+            reference,
+            patient,
+            cells,
+        });
         match self.pending.len() {
             CHUNK => self.count().await,
             _ => Ok(()),
@@ -107,28 +134,53 @@ impl<const SIDES: usize> TextTotals<SIDES> {
         let counted = self.counted.context("texts were not counted")?;
         let estimates = spawn_blocking(move || {
             counted.table.map_or(Ok(()), StudyScoresTable::finish)?;
-            counted.texts.estimates(resampling).context(KEPT)
+            anyhow::Ok(counted.texts.estimates(resampling)?)
         });
-        estimates.await?
+        let estimates = estimates.await??;
+        tell_resumed(estimates.resumed);
+        Ok(estimates)
     }
 
     async fn count(&mut self) -> anyhow::Result<()> {
         let mut counted = self.counted.take().context("texts were not counted")?;
         let pending = std::mem::take(&mut self.pending);
-        let count = move || counted.add(pending).map(|()| counted);
+        let objects = &*self.objects;
+        let fetched = stream::iter(pending).map(|study| study.fetched(objects));
+        let fetched: Vec<Fetched<SIDES>> = fetched.buffered(FETCHES).try_collect().await?;
+        let count = move || counted.add(fetched).map(|()| counted);
         self.counted = Some(spawn_blocking(count).await??);
         Ok(())
     }
 }
 
+impl<const SIDES: usize> Pending<SIDES> {
+    /// The study with the text of its reference.
+    async fn fetched(self, objects: &dyn Objects) -> anyhow::Result<Fetched<SIDES>> {
+        let reference = match self.reference {
+            None => return Ok((None, self.cells)),
+            Some(Reference::Text(text)) => text,
+            Some(Reference::Stored(key)) => {
+                let content = objects.get(&key).await.with_context(|| {
+                    format!(
+                        "the reference {key} is gone from the store: run again into another --out"
+                    )
+                })?;
+                let text = String::from_utf8(content.into());
+                text.with_context(|| format!("{key} is no text"))?
+            }
+        };
+        Ok((Some((self.texts, reference, self.patient)), self.cells))
+    }
+}
+
 impl<const SIDES: usize> Counted<SIDES> {
-    fn add(&mut self, pending: Vec<Pending<SIDES>>) -> anyhow::Result<()> {
+    fn add(&mut self, fetched: Vec<Fetched<SIDES>>) -> anyhow::Result<()> {
         let (mut texts, mut studies) = (Vec::new(), Vec::new());
-        for Pending { text, cells } in pending {
+        for (text, cells) in fetched {
             studies.push((text.is_some(), cells));
             texts.extend(text);
         }
-        let mut scores = self.texts.add(&texts).context(KEPT)?.into_iter();
+        let mut scores = self.texts.add(&texts)?.into_iter();
         let Some(table) = &mut self.table else {
             return Ok(());
         };

@@ -23,6 +23,10 @@ const NO_STORE: &str = "cannot keep texts in a temporary file";
 
 /// What is scored, and its texts.
 pub(super) struct Read {
+    /// What was read.
+    pub(super) reports: Source,
+    /// What files of it are called.
+    pub(super) name: &'static str,
     pub(super) corpus: Corpus,
     pub(super) texts: StoredTexts,
     /// What a missing label counts as.
@@ -74,13 +78,13 @@ impl Read {
         args: &Arc<ReportArgs>,
         reports: &Source,
         out: &Path,
-        name: &str,
+        name: &'static str,
     ) -> anyhow::Result<Option<Self>> {
-        let reports = reports.clone();
+        let of = reports.clone();
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
-            let name = reports.file.as_deref();
-            let mut predictions = PredictionFile::read_as(&reports.path, name, &mut store)?;
+            let file = of.file.as_deref();
+            let mut predictions = PredictionFile::read_as(&of.path, file, &mut store)?;
             predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });
@@ -88,8 +92,18 @@ impl Read {
         if args.references.is_empty() {
             run_references::fetch(&mut predictions, &mut store, &args.labelling).await?;
         }
-        let of = args.clone();
-        let read = tokio::task::spawn_blocking(move || Self::of(&of, predictions, store));
+        let (of, reports) = (args.clone(), reports.clone());
+        let read = move || {
+            let (corpus, texts, blank) = matched(&of, predictions, store)?;
+            anyhow::Ok(Self {
+                reports,
+                name,
+                corpus,
+                texts,
+                blank,
+            })
+        };
+        let read = tokio::task::spawn_blocking(read);
         let mut read = read.await.context(ENDED)??;
         // A stratified selection follows from the labels; any other one saves labelling.
         if let Some(limit) = args.limit.filter(|_| !args.stratified) {
@@ -105,6 +119,7 @@ impl Read {
             let is_rexrank = protocol == TextProtocol::Rexrank;
             let annotations = Annotations::open(&of.annotations, is_rexrank)?;
             if !annotations.is_empty() {
+                annotations.check_studies(&read.corpus)?;
                 let annotated = read
                     .corpus
                     .annotate(|id, has_text| annotations.of_study(id, has_text));
@@ -123,51 +138,48 @@ impl Read {
         });
         Ok(Some(read.await.context(ENDED)??))
     }
+}
 
-    fn of(
-        args: &ReportArgs,
-        mut predictions: PredictionFile,
-        mut store: TextStore,
-    ) -> anyhow::Result<Self> {
-        if !args.references.is_empty() && predictions.has_stored_references {
-            predictions.notes.push(
-                "the reference texts of the run itself do not count, since --references names others"
-                    .to_owned(),
-            );
-        }
-        let mut files = args.references.clone();
-        if files.is_empty() && predictions.has_references {
-            files.push(predictions.path.clone());
-        }
-        let references = match files.is_empty() {
-            true => None,
-            false => {
-                let section = match args.protocol.protocol() {
-                    TextProtocol::Rexrank => ReferenceSection::Whole,
-                    TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
-                        ReferenceSection::Findings
-                    }
-                };
-                let wanted = || predictions.names();
-                Some(References::read(&files, section, wanted, &mut store)?)
-            }
-        };
-        let has_table = references.as_ref().is_some_and(References::have_labels);
-        if args.blank.is_some() && !has_table {
-            let message = "--blank is about tables of labels, and --references name none: leave it out, or name one";
-            return Err(UsageError(message.to_owned()).into());
-        }
-        let blank = blank(args, references.as_ref());
-        let texts = store.finish().context(NO_STORE)?;
-        let wanted = MatchOptions {
-            split: args.split.clone(),
-            blank_is_absent: blank == BlankAs::Negative,
-        };
-        let corpus = Corpus::of(predictions, references, &wanted)?;
-        Ok(Self {
-            corpus,
-            texts,
-            blank,
-        })
+/// Reads what predictions are compared with, and puts both together; also what a missing label counts as.
+fn matched(
+    args: &ReportArgs,
+    mut predictions: PredictionFile,
+    mut store: TextStore,
+) -> anyhow::Result<(Corpus, StoredTexts, BlankAs)> {
+    if !args.references.is_empty() && predictions.has_stored_references {
+        predictions.notes.push(
+            "the reference texts of the run itself do not count, since --references names others"
+                .to_owned(),
+        );
     }
+    let mut files = args.references.clone();
+    if files.is_empty() && predictions.has_references {
+        files.push(predictions.path.clone());
+    }
+    let references = match files.is_empty() {
+        true => None,
+        false => {
+            let section = match args.protocol.protocol() {
+                TextProtocol::Rexrank => ReferenceSection::Whole,
+                TextProtocol::Radialog2023 | TextProtocol::CocoCaption => {
+                    ReferenceSection::Findings
+                }
+            };
+            let wanted = || predictions.names();
+            Some(References::read(&files, section, wanted, &mut store)?)
+        }
+    };
+    let has_table = references.as_ref().is_some_and(References::have_labels);
+    if args.blank.is_some() && !has_table {
+        let message = "--blank is about tables of labels, and --references name none: leave it out, or name one";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let blank = blank(args, references.as_ref());
+    let texts = store.finish().context(NO_STORE)?;
+    let wanted = MatchOptions {
+        split: args.split.clone(),
+        blank_is_absent: blank == BlankAs::Negative,
+    };
+    let corpus = Corpus::of(predictions, references, &wanted)?;
+    Ok((corpus, texts, blank))
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use radialog_schemas::table::{TableError, TableReader};
-use radialog_training::evaluation::corpus::{Corpus, plain_id};
+use radialog_training::evaluation::corpus::{Corpus, FaultKind, StudyAnnotation, plain_id};
 use radialog_training::evaluation::radgraph::{
-    GraphFile, INVERSE_RADCLIQ, RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1,
+    AmbiguousName, GraphFile, INVERSE_RADCLIQ, RadcliqParts, ReportGraph, radcliq_v1, radgraph_f1,
 };
 use radialog_training::evaluation::text_scores::protocol::{Better, TextProtocol, TextScore};
 use serde::Serialize;
@@ -20,6 +20,17 @@ use crate::named_path::require;
 
 /// The columns of `--report-scores`, by the names that CXR-Report-Metric gives them.
 const COLUMNS: [&str; 2] = ["bertscore", "semb_score"];
+/// Numbers of a score of a row: whether it is there, and its value.
+const COUNTED: usize = 2;
+/// What is said of a row whose report has no annotation.
+const REPORT_REMARK: &str =
+    "the hypothesis has no annotation: it counts as one in which RadGraph found nothing";
+/// What is said of a row whose reference has none.
+const REFERENCE_REMARK: &str = "the reference has no annotation: the row has no RadGraph F1";
+/// What is said of a row that several annotations may be of.
+const AMBIGUOUS_REMARK: &str =
+    "several annotations go by the row's number: the row has no RadGraph F1";
+
 /// Where annotations lie.
 #[derive(Args)]
 #[command(next_help_heading = "Annotations, for --protocol rexrank")]
@@ -61,6 +72,31 @@ pub(super) struct NotComputed {
 pub(in crate::commands::evaluate) struct Annotations {
     graphs: Option<[GraphFile; 2]>,
     scores: Option<ReportScores>,
+}
+
+/// What a row comes to by its annotations.
+#[derive(Default)]
+pub(super) struct RowScores {
+    /// Numbers whose sums are those of several rows.
+    pub(super) numbers: Vec<f64>,
+    /// What is wrong with its annotations.
+    pub(super) remark: Option<&'static str>,
+}
+
+/// RadGraph F1 of a report, where it can be computed, and what its annotations lack.
+struct Annotated {
+    radgraph_f1: Option<f64>,
+    gap: Option<Gap>,
+}
+
+/// What annotations lack.
+enum Gap {
+    /// One of the report, which has a text.
+    Report,
+    /// One of the reference.
+    Reference,
+    /// One that is of this report and no other.
+    Ambiguous,
 }
 
 /// Scores of each row from elsewhere.
@@ -106,41 +142,82 @@ impl Annotations {
         })
     }
 
-    /// The number of scores of a row ([`Annotations::scores_of`]).
+    /// The numbers of a row ([`RowScores::numbers`]).
     pub(super) fn width(&self) -> usize {
-        usize::from(self.graphs.is_some()) + usize::from(self.scores.is_some())
+        COUNTED * (usize::from(self.graphs.is_some()) + usize::from(self.scores.is_some()))
     }
 
-    /// RadGraph F1 and RadCliQ-v1 of a row, counted from 0, whose BLEU-2 is known; those that have annotations. An empty text needs
-    /// none: there is nothing in it.
-    pub(super) fn scores_of(
+    /// What a row, counted from 0, comes to whose BLEU-2 is known.
+    ///
+    /// A report without an annotation counts as one in which RadGraph found nothing, as in CXR-Report-Metric, whose program annotates
+    /// no empty text; without one of the reference there is no score.
+    pub(super) fn of_row(
         &self,
         row: u64,
         has_text: bool,
         bleu_2: f64,
-    ) -> anyhow::Result<Vec<f64>> {
+    ) -> anyhow::Result<RowScores> {
         let Some([hypotheses, references]) = &self.graphs else {
-            return Ok(Vec::new());
+            return Ok(RowScores::default());
         };
-        let nothing = ReportGraph::default();
-        let hypothesis = match hypotheses.of_row(row) {
-            None if !has_text => &nothing,
-            found => found.with_context(|| no_row(hypotheses, row))?,
-        };
-        let reference = references.of_row(row);
-        let reference = reference.with_context(|| no_row(references, row))?;
-        let radgraph_f1 = radgraph_f1(hypothesis, reference);
-        let mut found = vec![radgraph_f1];
+        let graphs = [hypotheses.of_row(row), references.of_row(row)];
+        let found = Annotated::of(graphs, has_text);
+        let remark = found.gap.map(|gap| match gap {
+            Gap::Report => REPORT_REMARK,
+            Gap::Reference => REFERENCE_REMARK,
+            Gap::Ambiguous => AMBIGUOUS_REMARK,
+        });
+        let counted =
+            |score: Option<f64>| [f64::from(u8::from(score.is_some())), score.unwrap_or(0.0)];
+        let mut numbers = counted(found.radgraph_f1).to_vec();
         if let Some(scores) = &self.scores {
             let [bertscore, chexbert_similarity] = scores.row(row)?;
-            found.push(radcliq_v1(&RadcliqParts {
-                radgraph_f1,
-                bertscore,
-                chexbert_similarity,
-                bleu_2,
-            }));
+            let radcliq = |radgraph_f1| {
+                radcliq_v1(&RadcliqParts {
+                    radgraph_f1,
+                    bertscore,
+                    chexbert_similarity,
+                    bleu_2,
+                })
+            };
+            numbers.extend(counted(found.radgraph_f1.map(radcliq)));
         }
-        Ok(found)
+        Ok(RowScores { numbers, remark })
+    }
+
+    /// Refuses annotations of reports of which none is of the rows that were read: they are of others, and all of them would count as
+    /// reports in which nothing was found.
+    pub(super) fn check_rows(&self, rows: u64) -> Result<(), UsageError> {
+        let Some([hypotheses, _]) = &self.graphs else {
+            return Ok(());
+        };
+        let found = (0..rows).any(|row| matches!(hypotheses.of_row(row), Ok(Some(_))));
+        match found {
+            true => Ok(()),
+            false => Err(of_others(hypotheses, "\"0\" being the first row")),
+        }
+    }
+
+    /// The same, of a corpus.
+    pub(in crate::commands::evaluate) fn check_studies(
+        &self,
+        corpus: &Corpus,
+    ) -> anyhow::Result<()> {
+        let Some([hypotheses, _]) = &self.graphs else {
+            return Ok(());
+        };
+        let mut is_any = false;
+        for study in corpus.studies.iter() {
+            let id = study.context("cannot read the studies")?.id;
+            if matches!(graph_of(hypotheses, &id), Ok(Some(_))) {
+                return Ok(());
+            }
+            is_any = true;
+        }
+        match is_any {
+            true => Err(of_others(hypotheses, "by row or by study").into()),
+            false => Ok(()),
+        }
     }
 
     /// Refuses files that have more than this many rows, the number of texts: they are of other texts.
@@ -159,9 +236,9 @@ impl Annotations {
         }
     }
 
-    /// The scores of some rows, from the sums of [`Annotations::scores_of`] and their number.
-    pub(super) fn scores(&self, sums: &[f64], rows: u64) -> Vec<TextScore> {
-        let mut means = sums.iter().map(|sum| sum / rows as f64);
+    /// The scores of some rows, from the sums of their numbers ([`RowScores::numbers`]).
+    pub(super) fn scores(&self, sums: &[f64]) -> Vec<TextScore> {
+        let mut means = sums.chunks_exact(COUNTED).map(|of| of[1] / of[0]);
         let score = |name, value, better| TextScore {
             name,
             value,
@@ -210,54 +287,56 @@ impl Annotations {
         self.graphs.is_none()
     }
 
-    /// RadGraph F1 of a study, and its scores from elsewhere where there are any, by its id; a row without an id is `row N`. An empty
-    /// report needs no annotation.
+    /// What others have computed of a study, by its id; a row without an id is `row N`. What is not there is named, as in
+    /// [`Annotations::of_row`].
     pub(in crate::commands::evaluate) fn of_study(
         &self,
         id: &str,
         has_text: bool,
-    ) -> Result<(f64, Option<[f64; 2]>), String> {
+    ) -> StudyAnnotation {
         let Some([hypotheses, references]) = &self.graphs else {
-            return Err("there are no annotations".to_owned());
+            return StudyAnnotation::default();
         };
-        // Annotations of texts without ids are numbered from 0 on.
-        let number = id
-            .strip_prefix("row ")
-            .and_then(|row| row.parse::<u64>().ok());
-        let nothing = ReportGraph::default();
-        let missing = |graphs: &GraphFile| {
-            let file = graphs.path().display();
-            match number {
-                Some(row) => format!("{file} has no \"{}\"", row.saturating_sub(1)),
-                None => format!("{file} has no \"{id}\""),
+        let graphs = [hypotheses, references].map(|graphs| graph_of(graphs, id));
+        let found = Annotated::of(graphs, has_text);
+        let row = row_of(id);
+        let name = row.map_or_else(|| id.to_owned(), |row| row.to_string());
+        let missing = |graphs: &GraphFile| format!("{} has no \"{name}\"", graphs.path().display());
+        let mut faults: Vec<(FaultKind, String)> = Vec::new();
+        faults.extend(found.gap.map(|gap| match gap {
+            Gap::Report => (FaultKind::UnannotatedReport, missing(hypotheses)),
+            Gap::Reference => (FaultKind::NotAnnotated, missing(references)),
+            Gap::Ambiguous => {
+                let detail = format!("several annotations go by \"{name}\"");
+                (FaultKind::NotAnnotated, detail)
             }
+        }));
+        let of_scores = |scores: &ReportScores| {
+            let by_id = || scores.ids.get(plain_id(id)).map(|place| *place as u64);
+            let place = row.or_else(by_id);
+            let place =
+                place.ok_or_else(|| format!("{} has no row of it", scores.file.display()))?;
+            scores.row(place).map_err(|error| error.to_string())
         };
-        let [hypothesis, reference] = [hypotheses, references].map(|graphs| match number {
-            Some(row) => graphs.of_row(row.saturating_sub(1)),
-            None => graphs.of_study(id),
-        });
-        let hypothesis = match hypothesis {
-            None if !has_text => &nothing,
-            found => found.ok_or_else(|| missing(hypotheses))?,
-        };
-        let reference = reference.ok_or_else(|| missing(references))?;
-        let radgraph_f1 = radgraph_f1(hypothesis, reference);
         let similarities = match &self.scores {
-            None => None,
-            Some(scores) => {
-                let by_number = number.map(|row| row.saturating_sub(1) as usize);
-                let place = by_number.or_else(|| scores.ids.get(plain_id(id)).copied());
-                let file = scores.file.display();
-                let place = place.ok_or(format!("{file} has no row of it"))?;
-                let found = scores.row(place as u64);
-                Some(found.map_err(|error| error.to_string())?)
-            }
+            Some(scores) if found.radgraph_f1.is_some() => match of_scores(scores) {
+                Ok(similarities) => Some(similarities),
+                Err(detail) => {
+                    faults.push((FaultKind::NotAnnotated, detail));
+                    None
+                }
+            },
+            _ => None,
         };
-        Ok((radgraph_f1, similarities))
+        StudyAnnotation {
+            radgraph_f1: found.radgraph_f1,
+            similarities,
+            faults,
+        }
     }
 
-    /// What ReXrank shows and is not among the scores.
-    pub(super) fn not_computed(&self) -> Vec<NotComputed> {
+    /// What papers that use this protocol show and is not among the scores.
+    pub(super) fn not_computed(&self, protocol: TextProtocol) -> Vec<NotComputed> {
         let radgraph = (
             "RadGraph F1",
             "give --radgraph-hypotheses and --radgraph-references",
@@ -266,11 +345,12 @@ impl Annotations {
             "RadCliQ-v1",
             "give --report-scores beside RadGraph's annotations",
         );
+        let is_rexrank = protocol == TextProtocol::Rexrank;
         let missing = [
-            (self.graphs.is_none()).then_some(radgraph),
-            (self.scores.is_none()).then_some(radcliq),
+            (is_rexrank && self.graphs.is_none()).then_some(radgraph),
+            (is_rexrank && self.scores.is_none()).then_some(radcliq),
         ];
-        let others = TextProtocol::Rexrank.not_computed();
+        let others = protocol.not_computed();
         let missing = missing.into_iter().flatten();
         missing
             .chain(others.iter().copied())
@@ -279,12 +359,48 @@ impl Annotations {
     }
 }
 
-fn no_row(graphs: &GraphFile, row: u64) -> String {
-    format!(
-        "{} has no entry \"{row}\", the annotation of row {}; `radialog evaluate report` takes annotations by study",
-        graphs.path().display(),
-        row + 1
-    )
+impl Annotated {
+    /// Compares the annotations of a report, which may have no text, and of its reference.
+    fn of(graphs: [Result<Option<&ReportGraph>, AmbiguousName>; 2], has_text: bool) -> Self {
+        let [Ok(hypothesis), Ok(reference)] = graphs else {
+            return Self {
+                radgraph_f1: None,
+                gap: Some(Gap::Ambiguous),
+            };
+        };
+        let Some(reference) = reference else {
+            return Self {
+                radgraph_f1: None,
+                gap: Some(Gap::Reference),
+            };
+        };
+        let gap = (hypothesis.is_none() && has_text).then_some(Gap::Report);
+        let nothing = ReportGraph::default();
+        Self {
+            radgraph_f1: Some(radgraph_f1(hypothesis.unwrap_or(&nothing), reference)),
+            gap,
+        }
+    }
+}
+
+/// The number of a text without an id, as annotations count them: from 0 on.
+fn row_of(id: &str) -> Option<u64> {
+    let row = id.strip_prefix("row ")?.parse::<u64>().ok()?;
+    Some(row.saturating_sub(1))
+}
+
+fn graph_of<'a>(graphs: &'a GraphFile, id: &str) -> Result<Option<&'a ReportGraph>, AmbiguousName> {
+    match row_of(id) {
+        Some(row) => graphs.of_row(row),
+        None => graphs.of_study(id),
+    }
+}
+
+fn of_others(graphs: &GraphFile, how: &str) -> UsageError {
+    UsageError(format!(
+        "{} has an annotation of none of the reports: name those of these reports, {how}",
+        graphs.path().display()
+    ))
 }
 
 fn graphs(file: &Path) -> anyhow::Result<GraphFile> {

@@ -84,6 +84,14 @@ pub(super) fn way(better: Better) -> String {
     )
 }
 
+/// What a colour of a drawing is of.
+pub(super) fn key(colour: &str, name: &str) -> String {
+    format!(
+        "<span class=\"entry\"><span class=\"key {colour}\"></span>{}</span>",
+        escaped(name)
+    )
+}
+
 /// The value and its interval.
 pub(super) fn cells(metric: &Metric) -> (String, String) {
     match metric.estimate {
@@ -134,8 +142,8 @@ fn findings(
     );
     let _ = write!(
         page,
-        "<figure><figcaption>Each finding (studies that have it); higher is better. <span class=\"key first\"></span>F1 <span class=\"key \
-         second\"></span>precision <span class=\"key third\"></span>recall, lines: 95 % interval</figcaption>\n{}\n",
+        "<figure><figcaption>Each finding (studies that have it); higher is better; lines: 95 % interval. {}</figcaption>\n{}\n",
+        colours.map(|(name, colour)| key(colour, name)).join(" "),
         charts::rows(&title, &rows)
     );
     if !unknown.is_empty() {

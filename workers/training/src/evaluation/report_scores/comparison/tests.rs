@@ -19,6 +19,7 @@ fn options(protocol: TextProtocol) -> ScoreOptions {
             seed: 1,
             repeats: 50,
         },
+        counts: None,
     }
 }
 

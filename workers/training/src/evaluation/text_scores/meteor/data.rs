@@ -26,6 +26,8 @@ pub struct MeteorData {
     pub(super) abbreviations: Abbreviations,
     pub(super) synonyms: Synonyms,
     pub(super) paraphrases: Paraphrases,
+    /// The files that it was read from, with their sizes and when they were changed.
+    pub(super) identity: String,
 }
 
 /// Why METEOR's data cannot be used.
@@ -75,14 +77,16 @@ impl MeteorData {
             let parent = place.parent().unwrap_or(Path::new("."));
             (parent.to_owned(), place.to_owned())
         };
-        let text = |name: &str| {
+        let mut identity = String::new();
+        let mut text = |name: &str| {
             let loose = folder.join(name);
-            let (path, read) = if loose.is_file() {
-                (loose.clone(), fs::read_to_string(&loose))
-            } else {
-                (jar.join(name), from_jar(&jar, name))
+            let (file, path, read) = match loose.is_file() {
+                true => (&loose, loose.clone(), fs::read_to_string(&loose)),
+                false => (&jar, jar.join(name), from_jar(&jar, name)),
             };
-            read.map_err(|source| MeteorDataError::Read { path, source })
+            let read = read.map_err(|source| MeteorDataError::Read { path, source })?;
+            identity += &state_of(file)?;
+            Ok(read)
         };
         let function_words = text(FUNCTION_WORDS)?;
         let function_words = function_words.split_ascii_whitespace().map(str::to_owned);
@@ -102,6 +106,7 @@ impl MeteorData {
             path: path.clone(),
             source,
         })?;
+        identity += &state_of(&path)?;
         let paraphrases = Paraphrases::read(GzDecoder::new(BufReader::new(file)))
             .map_err(|error| error.at(path))?;
         Ok(Self {
@@ -109,8 +114,22 @@ impl MeteorData {
             abbreviations,
             synonyms,
             paraphrases,
+            identity,
         })
     }
+}
+
+/// A file's place, its size, and when it was changed.
+fn state_of(path: &Path) -> Result<String, MeteorDataError> {
+    let state = || {
+        let (place, metadata) = (fs::canonicalize(path)?, fs::metadata(path)?);
+        let (length, changed) = (metadata.len(), metadata.modified()?);
+        std::io::Result::Ok(format!("{} {length} {changed:?}\n", place.display()))
+    };
+    state().map_err(|source| MeteorDataError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn from_jar(jar: &Path, name: &str) -> std::io::Result<String> {
