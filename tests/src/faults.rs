@@ -29,6 +29,9 @@ pub enum Denial {
     Silent,
 }
 
+/// Makes what is written of what was to be written.
+type Amendment = Box<dyn Fn(&ObjectKey, Bytes) -> Bytes + Send + Sync>;
+
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
 pub struct FaultInjector {
@@ -51,6 +54,7 @@ pub struct FaultInjector {
     transfers: watch::Sender<u64>,
     /// Where each call of the store waits, where somebody steps through them.
     gate: OnceLock<Arc<Gate>>,
+    amendment: OnceLock<Amendment>,
     state: RwLock<Arc<MemoryState>>,
 }
 
@@ -151,6 +155,11 @@ impl FaultInjector {
     /// Has every call of the store pass this gate.
     pub fn step(&self, gate: &Arc<Gate>) {
         drop(self.gate.set(gate.clone()));
+    }
+
+    /// Has every conditional write changed, or only seen, before it is done.
+    pub fn amend_writes(&self, amend: impl Fn(&ObjectKey, Bytes) -> Bytes + Send + Sync + 'static) {
+        drop(self.amendment.set(Box::new(amend)));
     }
 
     /// Waits until this many transfers have come to the store since it holds them, those included that may pass.
@@ -328,6 +337,10 @@ impl Objects for FaultyObjects {
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
         let inner = self.at(key, true).await?;
+        let content = match self.faults.amendment.get() {
+            Some(amend) => amend(key, content),
+            None => content,
+        };
         if self.faults.refuses_conditions.load(Ordering::Relaxed) {
             return Err(ObjectError::NoConditions {
                 key: key.to_string(),

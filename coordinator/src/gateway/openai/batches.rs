@@ -156,7 +156,7 @@ pub(in crate::gateway) async fn create(
     let creating = tokio::spawn(async move {
         let created = batches::create(&*inner.backends.objects, &owner, &at, &document).await;
         if created.is_err() && !comes_again {
-            withdraw(inner, owner, at).await;
+            withdraw(inner, owner, at, document).await;
         }
         created
     });
@@ -187,15 +187,17 @@ async fn require_conditions(app: &AppState, owner: &ContentHash) -> ApiResult<()
     }
 }
 
-/// Removes what was stored of a batch that is refused: now, or as soon as the store answers.
-async fn withdraw(app: AppState, owner: ContentHash, name: String) {
-    let Err(error) = batches::withdraw(&*app.backends.objects, &owner, &name).await else {
+/// Takes back what was stored of a batch that is refused: now, or as soon as the store answers.
+async fn withdraw(app: AppState, owner: ContentHash, name: String, document: BatchDocument) {
+    let withdraw = || batches::withdraw(&*app.backends.objects, &owner, &name, document.clone());
+    let Err(error) = withdraw().await else {
         return;
     };
     warn!(batch = name, %error, "a batch that was refused is removed as soon as the store answers");
     tokio::spawn(async move {
         let retry = RetryUntilShutdown::new(app.shutdown.clone());
-        let withdraw = || batches::withdraw(&*app.backends.objects, &owner, &name);
+        let withdraw =
+            || batches::withdraw(&*app.backends.objects, &owner, &name, document.clone());
         if retry.until_success(withdraw).await.is_err() {
             warn!(
                 batch = name,

@@ -11,8 +11,8 @@ use radialog_schemas::http::openai_batches::RequestBatchStatus;
 use super::BatchName;
 use crate::request_store::batches::{BatchDocument, Lease};
 
-/// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// Batches whose lines a gateway has answered at a time; the others wait.
+pub(super) const RUNNING: u32 = 2;
 /// How long a batch rests after its work has failed, or none of its lines was begun, and how long at most after it did so again.
 const REST: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 /// Batches without a place whose lines wait for workers that do not come: of all keys, and of one.
@@ -20,8 +20,9 @@ const ASIDE: usize = 6;
 const ASIDE_OF_ONE: usize = 2;
 
 /// What a gateway knows of the open batches.
-#[derive(Default)]
 pub(super) struct Schedule {
+    /// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
+    abandoned_after: Duration,
     /// The batches that are worked on here.
     here: HashSet<BatchName>,
     /// When a batch of an owner was last begun here.
@@ -38,6 +39,8 @@ pub(super) struct Schedule {
     aside: HashMap<ContentHash, usize>,
     /// A batch that was cancelled waits for the place in which batches are ended.
     end_waits: bool,
+    /// A batch that is worked on alone waits until nothing else is.
+    lonely_waits: bool,
 }
 
 /// What is to be done with a batch.
@@ -77,9 +80,46 @@ pub(super) struct FreeBatch {
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
     pub(super) abandoned: Option<Lease>,
+    /// It may be what killed those who had it: nothing else is worked on beside it.
+    pub(super) is_alone: bool,
+}
+
+impl FreeBatch {
+    /// How many places it takes.
+    pub(super) fn places(&self) -> u32 {
+        match self.is_alone && !self.only_ends() {
+            true => RUNNING,
+            false => 1,
+        }
+    }
+
+    /// Whether it takes the place of those that are only ended. One that may kill its gateway while its lines are read takes
+    /// all the others.
+    pub(super) fn only_ends(&self) -> bool {
+        match self.wanted {
+            WantedWork::Answers => false,
+            WantedWork::End => true,
+            WantedWork::Expiry => !self.is_alone,
+        }
+    }
 }
 
 impl Schedule {
+    pub(super) fn new(abandoned_after: Duration) -> Self {
+        Self {
+            abandoned_after,
+            here: HashSet::new(),
+            begun: HashMap::new(),
+            leases: HashMap::new(),
+            waiting: HashSet::new(),
+            damaged: HashSet::new(),
+            rests: HashMap::new(),
+            aside: HashMap::new(),
+            end_waits: false,
+            lonely_waits: false,
+        }
+    }
+
     pub(super) fn is_here(&self, name: &BatchName) -> bool {
         self.here.contains(name)
     }
@@ -187,6 +227,7 @@ impl Schedule {
                 name,
                 wanted,
                 abandoned: None,
+                is_alone: document.is_suspected(false),
             });
         };
         let seen = self.leases.entry(name.clone());
@@ -194,10 +235,11 @@ impl Schedule {
         if *known != lease {
             (*known, *since) = (lease.clone(), now);
         }
-        (now - *since >= ABANDONED_AFTER).then_some(FreeBatch {
+        (now - *since >= self.abandoned_after).then_some(FreeBatch {
             name,
             wanted,
             abandoned: Some(lease),
+            is_alone: document.is_suspected(true),
         })
     }
 
@@ -222,6 +264,7 @@ impl Schedule {
     pub(super) fn note(&mut self, waiting: &[FreeBatch], open: &[BatchName]) {
         let owners = waiting.iter().map(|batch| batch.name.owner.clone());
         self.waiting = owners.collect();
+        self.lonely_waits = waiting.iter().any(|batch| batch.is_alone);
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
         self.damaged.retain(|name| names.contains(name));
@@ -230,9 +273,9 @@ impl Schedule {
         self.begun.retain(|owner, _| owners.contains(owner));
     }
 
-    /// Whether a batch of another owner waits for a place.
+    /// Whether a batch waits for a place that this owner's make room for: another owner's, or one that needs all places.
     pub(super) fn others_wait(&self, owner: &ContentHash) -> bool {
-        self.waiting.iter().any(|waiting| waiting != owner)
+        self.lonely_waits || self.waiting.iter().any(|waiting| waiting != owner)
     }
 
     /// Whether any batch waits for a place.
@@ -249,6 +292,8 @@ mod tests {
     use crate::request_store::batches::BatchTimes;
     use crate::request_store::new_name;
 
+    const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+
     fn named(owner: &str, name: &str) -> BatchName {
         BatchName {
             owner: ContentHash::of(owner.as_bytes()),
@@ -261,12 +306,13 @@ mod tests {
             name: named(owner, name),
             wanted,
             abandoned: None,
+            is_alone: false,
         }
     }
 
     #[test]
     fn what_failed_last_is_ended_last_and_what_was_cancelled_before_what_is_late() {
-        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let (mut schedule, now) = (Schedule::new(ABANDONED_AFTER), Instant::now());
         let all = [
             free("a", "1", WantedWork::Expiry),
             free("a", "2", WantedWork::End),
@@ -292,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_does_not_get_on_rests_longer_each_time_unless_it_is_to_be_ended() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
         let times = BatchTimes {
             expires: u64::MAX,
@@ -328,7 +374,7 @@ mod tests {
 
     #[test]
     fn no_owner_takes_all_places_aside() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let owners: Vec<ContentHash> = (0..4).map(|n: u8| ContentHash::of(&[n])).collect();
         let mut taken = Vec::new();
         for owner in &owners {
@@ -345,7 +391,7 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_each_ones_oldest_comes_first() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let free = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
         let all = [
             free("a", "1"),
@@ -372,8 +418,43 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_killed_its_holders_is_worked_on_alone_and_the_others_make_room() {
+        let mut schedule = Schedule::new(Duration::ZERO);
+        let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
+        let times = BatchTimes {
+            expires: u64::MAX,
+            ..BatchTimes::default()
+        };
+        let mut document =
+            BatchDocument::new(&batch, "a".to_owned(), endpoint, new_name(), None, times);
+        let (name, now) = (named("a", &batch), Instant::now());
+        let mut places = Vec::new();
+        for holder in ["one", "two", "three"] {
+            let free = schedule.free(&name, &document, "here", now).unwrap();
+            places.push(free.places());
+            assert!(document.hold(holder, free.abandoned.as_ref()));
+        }
+        assert_eq!(places, [1, 1, RUNNING]);
+        let free = schedule.free(&name, &document, "here", now).unwrap();
+        schedule.note(std::slice::from_ref(&free), std::slice::from_ref(&name));
+        assert!(
+            schedule.others_wait(&name.owner),
+            "its owner's make room, too"
+        );
+        document.times.expires = 1;
+        let late = schedule.free(&name, &document, "here", now).unwrap();
+        assert!(
+            !late.only_ends() && late.places() == RUNNING,
+            "its lines are read"
+        );
+        document.status = RequestBatchStatus::Cancelling;
+        let ending = schedule.free(&name, &document, "here", now).unwrap();
+        assert!(ending.only_ends() && ending.places() == 1);
+    }
+
+    #[test]
     fn a_lease_is_abandoned_when_it_was_seen_to_stand_still() {
-        let (mut schedule, batch) = (Schedule::default(), new_name());
+        let (mut schedule, batch) = (Schedule::new(ABANDONED_AFTER), new_name());
         let name = named("a", &batch);
         let endpoint = BatchEndpoint::ChatCompletions;
         let times = BatchTimes::default();

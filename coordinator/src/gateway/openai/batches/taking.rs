@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::BatchName;
 use super::runner::BatchRunner;
-use super::schedule::{FreeBatch, WantedWork};
+use super::schedule::FreeBatch;
 use super::work::BatchWork;
 use crate::gateway::problem::ApiResult;
 use crate::request_store::batches::{self, BatchDocument};
@@ -93,9 +93,9 @@ impl BatchRunner {
                     let Some(batch) = self.check(&name, &document).await else {
                         continue;
                     };
-                    match batch.wanted {
-                        WantedWork::Answers => free.push(batch),
-                        WantedWork::End | WantedWork::Expiry => ending.push(batch),
+                    match batch.only_ends() {
+                        true => ending.push(batch),
+                        false => free.push(batch),
                     }
                 }
                 // Its sign was written and it was not, yet or ever: the sweep takes what is old.
@@ -116,6 +116,11 @@ impl BatchRunner {
             let Some(next) = next else {
                 break;
             };
+            if self.running.available_permits() < next.places() as usize {
+                // Nothing more begins until it has them all.
+                free.push(next);
+                break;
+            }
             self.spawn(next, &self.running, working);
         }
         self.schedule().note(&free, &open);
@@ -156,7 +161,7 @@ impl BatchRunner {
         places: &Arc<Semaphore>,
         working: &mut JoinSet<()>,
     ) {
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(place) = places.clone().try_acquire_many_owned(batch.places()) else {
             return;
         };
         self.schedule().begin(&batch.name);
@@ -202,7 +207,7 @@ impl BatchRunner {
             return Ok(Worked::Elsewhere);
         };
         let stop = self.app.shutdown.child_token();
-        let work = BatchWork::new(self, name, &stop);
+        let work = BatchWork::new(self, batch, &stop);
         let worked = tokio::select! {
             worked = work.run(document, place) => worked,
             () = self.keep(name, &stop) => Ok(()),
@@ -210,6 +215,10 @@ impl BatchRunner {
         // Also after a failure: somebody else may do better.
         let released = self.change(name, |document| {
             let is_mine = document.is_held_by(&self.name);
+            if is_mine && work.has_stalled() {
+                // Its lines are with workers that are not there: none of them has killed anybody.
+                document.got_on();
+            }
             document.release();
             is_mine
         });
