@@ -1,10 +1,13 @@
 //! Batches of responses: each line is answered as `POST /v1/responses` would, and kept where that would keep it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
-use radialog_schemas::Ask;
+use radialog_schemas::{Ask, Stage, queues};
+use radialog_tests::embedded;
 use serde_json::{Value, json};
 
-use super::fake_language_worker::{BLOCKS, answer};
+use super::fake_language_worker::{BLOCKS, FakeLanguageWorker, answer};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, xray};
 use super::limits::eventually;
 use super::request_batches::{answered, ended, jsonl, lines_of, uploaded};
@@ -132,5 +135,40 @@ async fn another_gateway_goes_on_with_the_responses_that_one_has_begun() -> Resu
         let id = response["id"].as_str().context("no id")?;
         assert_eq!(&other.view(&format!("{ENDPOINT}/{id}")).await?, response);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_that_ask_for_responses_go_with_the_tasks_and_take_no_place_among_turns() -> Result<()>
+{
+    let objects = tempfile::tempdir()?;
+    let backends = embedded::backends(objects.path())?;
+    backends.queue.declare().await?;
+    // Without a worker.
+    let gateway = RunningGateway::start(&backends, |config| {
+        config.max_waiting = 1;
+        config.deadline = Some(Duration::from_secs(60));
+    })
+    .await?;
+    let lines = ["a", "b", "c"].map(|name| line(name, &question("x")));
+    let path = begin(&gateway, &lines).await?;
+    let tasks = queues::work(Stage::Language);
+    eventually(|| async { Ok(backends.queue.depth(tasks).await? == 3) }).await?;
+    assert_eq!(backends.queue.depth(queues::CHAT).await?, 0);
+    assert_eq!(backends.conversations.waiting().await?, 0);
+    let begun = backends.conversations.begun_before(u64::MAX).await?;
+    assert_eq!(begun.len(), 3);
+    for id in begun {
+        let known = backends.conversations.snapshot(&id).await?;
+        let known = known.context("it is there")?;
+        assert_eq!(known.turns[0].request.deadline_ms, None);
+    }
+    // What a person asks for is refused by none of them, and has the gateway's deadline.
+    let asked = json!({"model": "fake", "input": "Is it clear?", "background": true});
+    let response = gateway.post(ENDPOINT, &asked).await?;
+    assert_eq!(response.status(), 200);
+    assert_eq!(backends.queue.depth(queues::CHAT).await?, 1);
+    let _worker = FakeLanguageWorker::start(&backends, UNLIMITED);
+    ended(&gateway, &path, "completed").await?;
     Ok(())
 }

@@ -71,7 +71,7 @@ pub(in crate::gateway) async fn create(
             };
             let known_id = |key: &str| create::known_id(KIND, &caller, key);
             let id = key.as_deref().map_or_else(create::new_id, known_id);
-            begin_response(&app, (&*caller.owner, id), history, asked, memory).await?
+            begin_response(&app, (&*caller.owner, id), history, (asked, false), memory).await?
         }
     };
     let Some(open) = open else {
@@ -95,6 +95,7 @@ pub(super) async fn answer_line(
     on_event: impl Fn(),
 ) -> ApiResult<ModelResponse> {
     let store = asked.store;
+    let asked = (asked, true);
     let begun = begin_response(app, (owner, id), History::default(), asked, memory);
     let (snapshot, ephemeral) = begun.await?;
     let following = Following::open(app, snapshot, ephemeral, None).await?;
@@ -132,11 +133,12 @@ async fn known(
 /// What idempotency keys of responses make.
 const KIND: &str = "response";
 
+/// Begins a response; `is_line` says that it is a line of a batch, for which nobody waits.
 async fn begin_response(
     app: &AppState,
     (owner, id): (&str, ConversationId),
     mut history: History,
-    asked: AskedResponse,
+    (asked, is_line): (AskedResponse, bool),
     memory: HeldMemory,
 ) -> ApiResult<(ConversationSnapshot, Option<EphemeralConversation>)> {
     let model = ChosenModel::find(app, Some(&asked.request.model))?;
@@ -156,6 +158,11 @@ async fn begin_response(
         app: app.clone(),
         id: id.clone(),
     });
+    let mut turn = create::turn_request(app, asked.dialog.ask, &generation, &asked.options);
+    if is_line {
+        // The gateway's own is for those who wait; a batch has its day. A response has no other.
+        turn.deadline_ms = None;
+    }
     let draft = ConversationDraft {
         id,
         owner: match asked.store {
@@ -168,14 +175,9 @@ async fn begin_response(
         indication: None,
         lifetime_seconds: (!asked.store).then_some(LIFETIME_SECONDS),
         opening: history.opening,
-        turns: vec![create::turn_request(
-            app,
-            asked.dialog.ask,
-            &generation,
-            &asked.options,
-        )],
+        turns: vec![turn],
         response: Some(asked.request),
-        background: false,
+        background: is_line,
     };
     let begun = begin(app, draft, (ephemeral, history.memory, memory)).await;
     begun.map(|(snapshot, (ephemeral, ..))| (snapshot, ephemeral))
