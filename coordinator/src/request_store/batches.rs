@@ -12,7 +12,7 @@ use radialog_schemas::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use super::files::PartWriter;
-use super::{derived_name, is_name, json, listed, named_at, new_name, owned, parse, read};
+use super::{Pages, derived_name, is_name, json, listed, named_at, new_name, owned, parse, read};
 
 /// How often a change is tried where others change the document, too.
 const CHANGES: u32 = 50;
@@ -422,6 +422,24 @@ pub(crate) async fn open(objects: &dyn Objects) -> Result<Vec<(ContentHash, Stri
         owned(sign, '.')
     })
     .await
+}
+
+/// Whether an owner has so many batches that have not ended.
+pub(crate) async fn are_open(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    count: usize,
+) -> Result<bool, ObjectError> {
+    let prefix = ObjectKey::open_request_batch(owner, "");
+    let mut pages = Pages::of(objects, prefix.as_str());
+    let mut seen = 0;
+    while let Some(entries) = pages.next().await? {
+        seen += entries.len();
+        if seen >= count {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Batches of requests that have not ended, as somebody sees them who looks at an installation.

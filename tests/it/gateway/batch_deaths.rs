@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_schemas::ContentHash;
 use radialog_tests::faults::FaultInjector;
 use serde_json::{Value, json};
 
@@ -13,7 +14,9 @@ use super::batch_places::{alter, blocking, tell};
 use super::fake_language_worker::BLOCKS;
 use super::fixture::{GatewayFixture, UNLIMITED};
 use super::limits::eventually;
-use super::request_batches::{begin, ended, jsonl, lines_of, open_batches, question, when};
+use super::request_batches::{
+    asked, begin, ended, jsonl, lines_of, open_batches, question, uploaded, when,
+};
 
 /// A holder that does nothing any more.
 const DEAD: &str = "dead";
@@ -166,5 +169,45 @@ async fn a_batch_is_given_back_where_a_clock_that_went_on_goes_back() -> Result<
     fixture.language_worker.unblock();
     let view = ended(gateway, &path, "completed").await?;
     assert_eq!(view["request_counts"]["completed"], 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_has_so_many_open_batches_and_a_cancelled_one_ends_whatever_became_of_its_input()
+-> Result<()> {
+    // Nothing is answered until words are allowed.
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    let lines: Vec<Value> = (0..40)
+        .map(|number| question(&number.to_string(), "x"))
+        .collect();
+    let path = begin(gateway, jsonl(&lines)).await?;
+    when(gateway, &path, |view| view["status"] == "in_progress").await?;
+    tell(gateway, &path, "pause").await?;
+    fixture.language_worker.allow(UNLIMITED);
+    let view = when(gateway, &path, |view| {
+        view["request_counts"]["completed"] == 32
+    })
+    .await?;
+    let input = view["input_file_id"].as_str().context("an input")?;
+    assert_eq!(gateway.delete(&format!("/v1/files/{input}")).await?, 200);
+    tell(gateway, &path, "cancel").await?;
+    ended(gateway, &path, "cancelled").await?;
+
+    let file = uploaded(gateway, jsonl(&lines)).await?;
+    let owner = ContentHash::of(b"local");
+    let signs = fixture.objects().join("request-batches/open");
+    std::fs::create_dir_all(&signs)?;
+    for number in 0..500 {
+        std::fs::write(signs.join(format!("{owner}.{number:032x}")), "open")?;
+    }
+    let refused = gateway.post("/v1/batches", &asked(&file)).await?;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    for number in 0..500 {
+        std::fs::remove_file(signs.join(format!("{owner}.{number:032x}")))?;
+    }
+    let taken = gateway.post("/v1/batches", &asked(&file)).await?;
+    assert_eq!(taken.status(), 200);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::ContentHash;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use super::BatchName;
@@ -23,6 +23,8 @@ pub(in crate::gateway) struct BatchRunner {
     pub(super) name: String,
     pub(super) running: Arc<Semaphore>,
     pub(super) ending: Arc<Semaphore>,
+    /// Told when a place for being ended is free again.
+    pub(super) has_ended: Notify,
     schedule: Mutex<Schedule>,
 }
 
@@ -47,6 +49,7 @@ impl BatchRunner {
             name: Uuid::new_v4().simple().to_string(),
             running: places(RUNNING),
             ending: places(ENDING),
+            has_ended: Notify::new(),
             schedule: Mutex::new(schedule),
         })
     }

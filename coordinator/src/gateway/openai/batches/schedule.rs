@@ -37,8 +37,10 @@ pub(super) struct Schedule {
     rests: HashMap<BatchName, Rest>,
     /// How many batches of each owner have stepped aside.
     aside: HashMap<ContentHash, usize>,
-    /// A batch that was cancelled waits for the place in which batches are ended.
-    end_waits: bool,
+    /// What waits for the place in which batches are ended.
+    ends: Vec<FreeBatch>,
+    /// When a batch of an owner was last taken there.
+    ended: HashMap<ContentHash, Instant>,
     /// A batch that is worked on alone waits until nothing else is.
     lonely_waits: bool,
 }
@@ -115,7 +117,8 @@ impl Schedule {
             damaged: HashSet::new(),
             rests: HashMap::new(),
             aside: HashMap::new(),
-            end_waits: false,
+            ends: Vec::new(),
+            ended: HashMap::new(),
             lonely_waits: false,
         }
     }
@@ -164,26 +167,34 @@ impl Schedule {
     }
 
     /// Takes the batch that is ended next: first those that have not failed, and of them those that somebody has cancelled;
-    /// the one that failed last comes last.
-    pub(super) fn next_to_end(&self, ending: &mut Vec<FreeBatch>) -> Option<FreeBatch> {
+    /// the one that failed last comes last. Else owners take turns, and of each the oldest comes first.
+    pub(super) fn next_to_end(&mut self, now: Instant) -> Option<FreeBatch> {
         let order = |batch: &FreeBatch| {
             let failed = self.rests.get(&batch.name).map(|rest| rest.since);
-            (failed, batch.wanted, batch.name.name.clone())
+            let ended = self.ended.get(&batch.name.owner).copied();
+            (failed, batch.wanted, ended, batch.name.name.clone())
         };
-        let next = ending.iter().enumerate();
+        let next = self.ends.iter().enumerate();
         let (place, _) = next.min_by_key(|(_, batch)| order(batch))?;
-        Some(ending.swap_remove(place))
+        let next = self.ends.swap_remove(place);
+        self.ended.insert(next.name.owner.clone(), now);
+        Some(next)
     }
 
-    /// Notes what found no place for being ended.
-    pub(super) fn note_ending(&mut self, waiting: &[FreeBatch]) {
-        let is_end = |batch: &FreeBatch| batch.wanted == WantedWork::End;
-        self.end_waits = waiting.iter().any(is_end);
+    /// Notes what is to be ended.
+    pub(super) fn note_ending(&mut self, ends: Vec<FreeBatch>) {
+        self.ends = ends;
+    }
+
+    /// How many batches wait for being ended.
+    pub(super) fn ends(&self) -> usize {
+        self.ends.len()
     }
 
     /// Whether a batch that was cancelled waits for being ended.
     pub(super) fn end_waits(&self) -> bool {
-        self.end_waits
+        let is_end = |batch: &FreeBatch| batch.wanted == WantedWork::End;
+        self.ends.iter().any(is_end)
     }
 
     /// Takes a place aside, where there is one for this owner: whoever's lines nobody begins takes none from others.
@@ -271,6 +282,7 @@ impl Schedule {
         self.rests.retain(|name, _| names.contains(name));
         let owners: HashSet<&ContentHash> = open.iter().map(|name| &name.owner).collect();
         self.begun.retain(|owner, _| owners.contains(owner));
+        self.ended.retain(|owner, _| owners.contains(owner));
     }
 
     /// Whether a batch waits for a place that this owner's make room for: another owner's, or one that needs all places.
@@ -321,9 +333,9 @@ mod tests {
         ];
         schedule.rest(&all[1], now + Duration::from_secs(1));
         schedule.rest(&all[2], now);
-        let (mut order, mut rest) = (Vec::new(), all.to_vec());
-        while let Some(next) = schedule.next_to_end(&mut rest) {
-            schedule.note_ending(&rest);
+        let mut order = Vec::new();
+        schedule.note_ending(all.to_vec());
+        while let Some(next) = schedule.next_to_end(now) {
             order.push((next.name.name, schedule.end_waits()));
         }
         let order: Vec<(&str, bool)> = order
@@ -332,8 +344,23 @@ mod tests {
             .collect();
         assert_eq!(order, [("4", true), ("1", true), ("3", true), ("2", false)]);
         schedule.forget_rest(&all[1].name);
-        let mut rest = all.to_vec();
-        assert_eq!(schedule.next_to_end(&mut rest).unwrap().name.name, "2");
+        schedule.note_ending(all[..2].to_vec());
+        assert_eq!(schedule.next_to_end(now).unwrap().name.name, "2");
+    }
+
+    #[test]
+    fn owners_take_turns_in_being_ended() {
+        let (mut schedule, now) = (Schedule::new(ABANDONED_AFTER), Instant::now());
+        let of = |owner: &str, name: &str| free(owner, name, WantedWork::End);
+        let all = [of("a", "1"), of("a", "2"), of("a", "3"), of("b", "4")];
+        schedule.note_ending(all.to_vec());
+        let mut order = Vec::new();
+        for second in 0..4 {
+            let now = now + Duration::from_secs(second);
+            order.push(schedule.next_to_end(now).unwrap().name.name);
+        }
+        assert_eq!(order, ["1", "4", "2", "3"]);
+        assert_eq!((schedule.next_to_end(now), schedule.ends()), (None, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Takes batches that nobody works on, as many as there are places for, and holds them while they are worked on. What a
 //! gateway has left in the middle, another one takes over a minute later.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,15 +57,23 @@ impl BatchRunner {
     pub(in crate::gateway) async fn run(self: Arc<Self>) {
         let shutdown = self.app.shutdown.clone();
         let mut working = JoinSet::new();
-        loop {
+        while !shutdown.is_cancelled() {
             while working.try_join_next().is_some() {}
             if let Err(error) = self.look(&mut working).await {
                 warn!(%error, "batches of requests were not looked for");
             }
-            tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
-                () = self.app.new_batch.notified() => {}
-                () = shutdown.cancelled() => break,
+            let mut pause = pin!(sleep(LOOK_EVERY));
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    () = self.app.new_batch.notified() => break,
+                    () = shutdown.cancelled() => break,
+                    // The next one is known: there may be thousands, and a look is at all of them.
+                    () = self.has_ended.notified() => match self.schedule().ends() {
+                        0 => break,
+                        _ => self.begin_ends(&mut working),
+                    },
+                }
             }
         }
         while working.join_next().await.is_some() {}
@@ -103,14 +112,8 @@ impl BatchRunner {
                 Err(error) => warn!(batch = name.name, %error, "a batch was not looked at"),
             }
         }
-        while self.ending.available_permits() > 0 {
-            let next = self.schedule().next_to_end(&mut ending);
-            let Some(next) = next else {
-                break;
-            };
-            self.spawn(next, &self.ending, working);
-        }
-        self.schedule().note_ending(&ending);
+        self.schedule().note_ending(ending);
+        self.begin_ends(working);
         while self.running.available_permits() > 0 {
             let next = self.schedule().next(&mut free);
             let Some(next) = next else {
@@ -127,9 +130,23 @@ impl BatchRunner {
         let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
         let told = &metrics().request_batches;
         told.open.set(count(open.len()));
-        let resting = self.schedule().resting(Instant::now());
-        told.waiting.set(count(free.len() + ending.len() + resting));
+        let (resting, ends) = {
+            let schedule = self.schedule();
+            (schedule.resting(Instant::now()), schedule.ends())
+        };
+        told.waiting.set(count(free.len() + ends + resting));
         Ok(())
+    }
+
+    /// Begins with what is to be ended, as far as there is a place.
+    fn begin_ends(self: &Arc<Self>, working: &mut JoinSet<()>) {
+        while self.ending.available_permits() > 0 {
+            let next = self.schedule().next_to_end(Instant::now());
+            let Some(next) = next else {
+                break;
+            };
+            self.spawn(next, &self.ending, working);
+        }
     }
 
     /// The batch, where it can be taken.
@@ -179,10 +196,15 @@ impl BatchRunner {
                 Ok(Worked::Stalled) | Err(_) => runner.schedule().rest(&batch, Instant::now()),
             }
             drop(here);
+            if batch.only_ends() {
+                runner.has_ended.notify_one();
+            }
             match worked {
                 // The next one may have waited for this.
-                Ok(Worked::Onward | Worked::Stalled) => runner.app.new_batch.notify_one(),
-                Ok(Worked::Elsewhere) => {}
+                Ok(Worked::Onward | Worked::Stalled) if !batch.only_ends() => {
+                    runner.app.new_batch.notify_one();
+                }
+                Ok(_) => {}
                 Err(error) => {
                     metrics().request_batches.retries.inc();
                     let (batch, error) = (batch.name.name, error.problem.detail);

@@ -144,12 +144,16 @@ impl<'a> BatchWork<'a> {
         mut document: BatchDocument,
         place: OwnedSemaphorePermit,
     ) -> ApiResult<()> {
-        if document.status == RequestBatchStatus::Finalizing {
-            return self.settle(&document).await;
+        match document.status {
+            RequestBatchStatus::Finalizing => return self.settle(&document).await,
+            // Whatever has become of its input.
+            RequestBatchStatus::Cancelling => {
+                let outcome = RequestBatchStatus::Cancelled;
+                return self.conclude(&document, outcome, Vec::new()).await;
+            }
+            _ => {}
         }
-        if let Some(killed) = document.killed()
-            && document.status != RequestBatchStatus::Cancelling
-        {
+        if let Some(killed) = document.killed() {
             let is_checked = document.status == RequestBatchStatus::InProgress;
             let next = is_checked.then_some(document.place.line + 1);
             warn!(
