@@ -21,13 +21,17 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 /// The names of all metrics, from the files that declare them: a process shows only those that it has samples of.
 fn declared() -> BTreeSet<String> {
     let folder = Path::new(HERE).join("../workers/runtime/src");
-    let sources = [
-        "metrics.rs",
-        "metrics/queues.rs",
-        "metrics/request_batches.rs",
-    ];
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let names = metrics_in(&sources.map(read).concat());
+    let mut sources = vec![folder.join("metrics.rs")];
+    for entry in std::fs::read_dir(folder.join("metrics")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("tests.rs") {
+            sources.push(path);
+        }
+    }
+    let texts = sources
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
+    let names = metrics_in(&texts.collect::<String>());
     assert!(names.len() > 20, "{names:?}");
     names
 }

@@ -69,10 +69,13 @@ impl BatchRunner {
                     () = self.app.new_batch.notified() => break,
                     () = shutdown.cancelled() => break,
                     // The next one is known: there may be thousands, and a look is at all of them.
-                    () = self.has_ended.notified() => match self.schedule().ends() {
-                        0 => break,
-                        _ => self.begin_ends(&mut working),
-                    },
+                    () = self.has_ended.notified() => {
+                        let ends = self.schedule().ends();
+                        match ends {
+                            0 => break,
+                            _ => self.begin_ends(&mut working),
+                        }
+                    }
                 }
             }
         }
