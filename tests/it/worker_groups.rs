@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
-use radialog_runtime::queue::{Message, Queue};
+use radialog_runtime::queue::Message;
 use radialog_schemas::{Stage, queues};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};

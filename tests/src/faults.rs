@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub struct FaultInjector {
     /// What the store refuses or has no room for, by prefix.
     denied: RwLock<Vec<(String, Denial)>>,
     loses_store_answers: AtomicBool,
+    /// By how many seconds the store's clock is behind.
+    behind: AtomicU64,
     messages_to_lose: AtomicU64,
     refused: AtomicU64,
     denials_met: AtomicU64,
@@ -140,6 +143,11 @@ impl FaultInjector {
     /// Makes every second conditional write work and its caller hear that it failed.
     pub fn lose_store_answers(&self) {
         self.loses_store_answers.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets how far the store's clock is behind this machine's.
+    pub fn set_store_behind(&self, time: Duration) {
+        self.behind.store(time.as_secs(), Ordering::Relaxed);
     }
 
     /// Lets this many more reads of whole objects and writes of files pass, and keeps the others waiting.
@@ -401,7 +409,12 @@ impl Objects for FaultyObjects {
         after: Option<&ListCursor>,
         limit: usize,
     ) -> Result<ObjectPage, ObjectError> {
-        self.inner(prefix).await?.list(prefix, after, limit).await
+        let mut page = self.inner(prefix).await?.list(prefix, after, limit).await?;
+        let behind = Duration::from_secs(self.faults.behind.load(Ordering::Relaxed));
+        for entry in &mut page.entries {
+            entry.modified -= behind;
+        }
+        Ok(page)
     }
 }
 

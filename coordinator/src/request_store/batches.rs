@@ -2,7 +2,7 @@
 //! on a batch holds a lease in it, and whoever has seen the lease stand still for a minute takes the batch.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use radialog_runtime::objects::{ObjectError, Objects, knows_conditions};
 use radialog_schemas::http::openai_batches::{
@@ -21,6 +21,8 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// that kills its gateway takes the others there with it, and from so many on it is what kills them.
 const SUSPECTED: u32 = 2;
 const DEADLY: u32 = 4;
+/// How far apart, in seconds, the clocks of a store and of those who use it may be.
+const CLOCKS_APART: u64 = 300;
 /// The code of a batch whose document cannot be read.
 const DAMAGED: &str = "batch_damaged";
 
@@ -422,6 +424,22 @@ pub(crate) async fn open(objects: &dyn Objects) -> Result<Vec<(ContentHash, Stri
         owned(sign, '.')
     })
     .await
+}
+
+/// Whether a batch's time is over by the store's clock, too, which wrote its lease last: for good, nobody's word is taken for
+/// that whose own clock may be wrong.
+pub(crate) async fn is_late_for_the_store(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    batch: &str,
+    document: &BatchDocument,
+) -> Result<bool, ObjectError> {
+    let key = ObjectKey::request_batch(owner, batch);
+    let page = objects.list(key.as_str(), None, 1).await?;
+    let written = page.entries.first().map(|entry| entry.modified);
+    let written = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    // Where it is gone, there is nothing to end.
+    Ok(written.is_some_and(|time| time.as_secs() + CLOCKS_APART >= document.times.expires))
 }
 
 /// Whether an owner has so many batches that have not ended.

@@ -211,3 +211,39 @@ async fn a_key_has_so_many_open_batches_and_a_cancelled_one_ends_whatever_became
     assert_eq!(taken.status(), 200);
     Ok(())
 }
+
+#[tokio::test]
+async fn no_batch_ends_by_the_clock_of_a_gateway_that_is_ahead_of_the_stores() -> Result<()> {
+    let faults = Arc::new(FaultInjector::default());
+    let fixture = GatewayFixture::faulty(&faults, |config| {
+        config.batch_pace.stalled_after = Duration::from_secs(600)
+    })
+    .await?;
+    let given_back = Arc::new(AtomicBool::new(false));
+    let seen = given_back.clone();
+    faults.amend_writes(move |_, content| {
+        if let Ok(document) = serde_json::from_slice::<Value>(&content)
+            && document["status"] == "in_progress"
+            && document["lease"].is_null()
+        {
+            seen.store(true, Ordering::SeqCst);
+        }
+        content
+    });
+    let gateway = &fixture.gateway;
+    let path = begin(gateway, blocking()).await?;
+    eventually(|| async { Ok(fixture.language_worker.blocked() == 1) }).await?;
+    faults.set_store_behind(Duration::from_secs(2 * 24 * 3600));
+    let created = gateway.view(&path).await?["created_at"].as_u64();
+    let created = created.context("a time")?;
+    alter(&fixture, &path, |document| {
+        document["times"]["expires"] = json!(created)
+    })
+    .await?;
+    eventually(|| async { Ok(given_back.load(Ordering::SeqCst)) }).await?;
+    assert_eq!(gateway.view(&path).await?["status"], "in_progress");
+    faults.set_store_behind(Duration::ZERO);
+    let view = ended(gateway, &path, "expired").await?;
+    assert_eq!(view["request_counts"]["failed"], 1, "{view}");
+    Ok(())
+}

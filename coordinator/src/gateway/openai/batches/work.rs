@@ -223,6 +223,9 @@ impl<'a> BatchWork<'a> {
                 return self.conclude(&document, outcome, Vec::new()).await;
             }
             let is_late = document.is_late();
+            if is_late && !self.is_late_for_the_store(&document).await? {
+                return Ok(());
+            }
             let gives_way = match is_late {
                 true => has_written && self.runner.schedule().end_waits(),
                 false => document.paused || place.is_none() || self.gives_way(),
@@ -279,6 +282,18 @@ impl<'a> BatchWork<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the store's clock says so, too. Where it does not, the batch rests.
+    async fn is_late_for_the_store(&self, document: &BatchDocument) -> ApiResult<bool> {
+        let (objects, owner) = (self.runner.objects(), &self.batch.owner);
+        let is_late =
+            batches::is_late_for_the_store(objects, owner, &self.batch.name, document).await?;
+        if !is_late {
+            warn!("this gateway's clock is ahead of the store's: no batch is ended by it");
+            self.has_stalled.store(true, Ordering::Relaxed);
+        }
+        Ok(is_late)
     }
 
     /// It has had its turn, and others wait.
