@@ -51,7 +51,7 @@ mod view;
 use app_state::{AppState, AppStateInner};
 use auth::Authenticator;
 use body_memory::BodyMemory;
-pub use config::{AlsoServed, ApiKey, GatewayConfig, MOST_CONNECTIONS, is_key_name};
+pub use config::{AlsoServed, ApiKey, BatchPace, GatewayConfig, MOST_CONNECTIONS, is_key_name};
 use openai::batches::BatchRunner;
 pub use openapi::openapi_document;
 use static_file::StaticFile;

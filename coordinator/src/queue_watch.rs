@@ -5,6 +5,7 @@ use std::time::Duration;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::queue::{Queue, QueueError};
+use radialog_schemas::queues::RETRY_DELAYS;
 use radialog_schemas::{QueueGroup, Stage, queues};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -30,15 +31,42 @@ pub async fn watch_queues(backends: Backends) {
     }
 }
 
-/// Publishes the depths of a group's queues.
+/// Publishes what waits in a group's queues, and what waits for another attempt.
 async fn tell(queue: &dyn Queue, group: Option<&QueueGroup>) {
+    let told = metrics().queues();
     let stages = Stage::ALL.map(|stage| (stage.name(), queues::work(stage)));
     for (label, name) in stages.into_iter().chain([("chat", queues::CHAT)]) {
         let name = queues::in_group(name, group);
-        match queue.depth(&name).await {
-            Ok(depth) => metrics().waits(label, group, Some(depth)),
-            Err(QueueError::NoQueue(_)) => metrics().waits(label, group, None),
+        match depth(queue, &name).await {
+            Ok(depth) => told.wait(label, group, depth),
             Err(error) => tracing::debug!(%error, %name, "the depth of the queue is unknown"),
         }
+        match retrying(queue, &name).await {
+            Ok(depth) => told.wait_again(label, group, depth),
+            Err(error) => tracing::debug!(%error, %name, "what is tried again is unknown"),
+        }
     }
+}
+
+/// How many messages a queue has; none where it is not there.
+async fn depth(queue: &dyn Queue, name: &str) -> Result<Option<u64>, QueueError> {
+    match queue.depth(name).await {
+        Ok(depth) => Ok(Some(depth)),
+        Err(QueueError::NoQueue(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many messages of a queue have failed and wait for their next attempt; none where there is no such queue.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn retrying(queue: &dyn Queue, name: &str) -> Result<Option<u64>, QueueError> {
+    let mut all = None;
+    for step in 0..RETRY_DELAYS.len() {
+        if let Some(depth) = depth(queue, &queues::retry(name, step)).await? {
+            *all.get_or_insert(0) += depth;
+        }
+    }
+    Ok(all)
 }

@@ -107,35 +107,62 @@ fn asyncapi() -> Value {
         reference::<StageResult>(&mut generator),
     );
     let (mut channels, mut operations) = (Map::new(), Map::new());
-    let work = Stage::ALL.map(|stage| (queues::work(stage), "Task", "coordinator", stage.name()));
+    // What a queue carries, and from whom.
+    let work = Stage::ALL.map(|stage| {
+        let mut sent = vec![("Task", "coordinator")];
+        if stage == Stage::Language {
+            // Turns that nobody waits for: lines of batches of requests.
+            sent.push(("ChatTask", "gateway"));
+        }
+        (queues::work(stage), sent, stage.name())
+    });
+    let turns = vec![("ChatTask", "gateway")];
+    let results = vec![("StageResult", "worker")];
     let others = [
-        (queues::CHAT, "ChatTask", "gateway", Stage::Language.name()),
-        (queues::RESULTS, "StageResult", "worker", "coordinator"),
+        (queues::CHAT, turns, Stage::Language.name()),
+        (queues::RESULTS, results, "coordinator"),
     ];
-    for (queue, message, sender, receiver) in work.into_iter().chain(others) {
+    for (queue, sent, receiver) in work.into_iter().chain(others) {
         let channel = queue.replace('.', "-");
         let description = format!(
             "Durable quorum queue. A failed message waits in {queue}.retry.*, a hopeless one lies in {}.",
             queues::dead(queue)
         );
+        let messages = sent.iter().map(|(message, _)| {
+            let reference = json!({"$ref": format!("#/components/messages/{message}")});
+            ((*message).to_owned(), reference)
+        });
+        let messages: Map<String, Value> = messages.collect();
+        let mut operation = |name: String, action: &str, role: &str, messages: &[&str]| {
+            let messages = messages
+                .iter()
+                .map(|message| json!({"$ref": format!("#/channels/{channel}/messages/{message}")}));
+            let operation = json!({
+                "action": action,
+                "channel": {"$ref": format!("#/channels/{channel}")},
+                "summary": format!("The {role} role does."),
+                "messages": messages.collect::<Vec<Value>>(),
+            });
+            operations.insert(name, operation);
+        };
+        for (number, (message, sender)) in sent.iter().enumerate() {
+            let name = match number {
+                0 => format!("send-{channel}"),
+                _ => format!("send-{channel}-{message}"),
+            };
+            operation(name, "send", sender, &[message]);
+        }
+        let all: Vec<&str> = sent.iter().map(|(message, _)| *message).collect();
+        operation(format!("receive-{channel}"), "receive", receiver, &all);
         channels.insert(
             channel.clone(),
             json!({
                 "address": queue,
                 "description": description,
-                "messages": {message: {"$ref": format!("#/components/messages/{message}")}},
+                "messages": messages,
                 "bindings": {"amqp": {"is": "queue", "queue": {"name": queue, "durable": true, "exclusive": false}}},
             }),
         );
-        for (action, role) in [("send", sender), ("receive", receiver)] {
-            let operation = json!({
-                "action": action,
-                "channel": {"$ref": format!("#/channels/{channel}")},
-                "summary": format!("The {role} role does."),
-                "messages": [{"$ref": format!("#/channels/{channel}/messages/{message}")}],
-            });
-            operations.insert(format!("{action}-{channel}"), operation);
-        }
     }
     json!({
         "asyncapi": "3.0.0",

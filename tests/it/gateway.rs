@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod bad_input;
+mod batch_deaths;
 mod batch_places;
 mod batch_responses;
 mod clients;

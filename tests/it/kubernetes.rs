@@ -123,6 +123,48 @@ fn the_readme_says_how_the_image_of_a_bundle_is_made() {
 }
 
 #[test]
+fn the_bundles_image_and_the_results_claim_are_parameters_of_who_lists_their_components() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    for (name, tag) in [("others", 1), ("image", 2)] {
+        let manifests = Manifests::of(&fixture(name));
+        let file = folder().join(fixture(name)).join("kustomization.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let (_, generator) = text.split_once("configMapGenerator:\n").unwrap();
+        let generator = generator.replace(&format!("v1:{tag}"), "v1:1");
+        assert!(readme.contains(&generator), "{generator}");
+        let mut count = 0;
+        for workload in manifests
+            .workloads()
+            .iter()
+            .filter(|workload| workload.is_radialog())
+        {
+            let mut volumes = workload.pod()["volumes"].as_array().unwrap().iter();
+            let image = volumes.rfind(|volume| volume["image"].is_object());
+            let reference = format!("registry.example.org/radialog-v1:{tag}");
+            let at = workload.name();
+            assert_eq!(image.unwrap()["image"]["reference"], reference, "{at}");
+            count += 1;
+        }
+        assert!(count > 0);
+        // It is there for the components alone.
+        assert!(
+            manifests
+                .kind("ConfigMap")
+                .all(|map| map["data"]["reference"].is_null())
+        );
+    }
+    let claims = Manifests::of("overlays/production/results");
+    let claim = claims.get("PersistentVolumeClaim", "results");
+    let run = Manifests::of(&fixture("image"));
+    let pod = run.workloads()[0].pod().clone();
+    let mut volumes = pod["volumes"].as_array().unwrap().iter();
+    let results = volumes.find(|volume| volume["name"] == "results").unwrap();
+    let named = &results["persistentVolumeClaim"]["claimName"];
+    assert_eq!(*named, claim["metadata"]["name"]);
+    assert_eq!(claim["metadata"]["namespace"], "radialog");
+}
+
+#[test]
 fn the_readme_waits_for_every_kind_that_a_trial_starts() {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
     let (_, waited) = readme.split_once("rollout status ").unwrap();

@@ -139,7 +139,7 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
     let line = counts.lines().find(|line| line.starts_with(work)).unwrap();
     assert_eq!(
         line.split_whitespace().collect::<Vec<_>>(),
-        [work, "0", "1"]
+        [work, "0", "0", "1"]
     );
 
     let shown = fixture.says(&["dlq", "show", "scoring", "--bodies"]);
@@ -303,6 +303,12 @@ async fn a_batch_into_a_store_resumes_from_it_and_leaves_nothing_on_the_machine(
     let results = ObjectKey::parse("runs/one/results.jsonl").unwrap();
     let lines = store.get(&results).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&lines).lines().count(), 10);
+    let status = ["status", out.as_str()];
+    let status = succeeded(&status, cluster.run(&status).unwrap());
+    assert!(status.contains("10 done, 0 failed so far"), "{status}");
+    let nothing = format!("s3://{place}/runs/none");
+    let none = cluster.run(&["status", &nothing]).unwrap();
+    assert_eq!(none.status.code(), Some(64), "{none:?}");
 
     let broken = cache.path().join("broken");
     std::fs::create_dir(&broken).unwrap();

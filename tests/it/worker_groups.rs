@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
+use radialog_runtime::queue::Message;
+use radialog_schemas::{Stage, queues};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
-use radialog_tests::services::{Services, free_port};
+use radialog_tests::services::{Environment, Services, free_port};
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
+
+use crate::adapters;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The group of the second bundle's workers.
@@ -125,7 +129,9 @@ impl Cluster {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> Result<()> {
     let services = Services::shared().await?;
-    let environment = services.environment()?.bucket(services.bucket()?);
+    let amqp = services.amqp()?;
+    let environment = Environment::services(amqp.clone(), services.redis());
+    let environment = environment.bucket(services.bucket()?);
     let dir = tempfile::tempdir()?;
     let one = bundle(&dir.path().join("one"), "one", 1)?;
     let two = bundle(&dir.path().join("two"), "two", 2)?;
@@ -146,12 +152,25 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
     cluster.begin("two").await?;
     let coordinator = ["coordinator", "--health-address", &health];
     let _coordinator = cluster.processes.start(&coordinator)?;
+    let queue = adapters::rabbitmq_at(&amqp).await;
+    let again = queues::in_group(queues::work(Stage::Scoring), Some(&GROUP.parse()?)).into_owned();
+    // The last step takes two minutes.
+    let step = queues::RETRY_DELAYS.len() - 1;
+    let waits = queues::retry(&again, step);
+    queue.publish(&waits, Message::default()).await?;
+    let of = |metric: &str, stage: &str, group: &str, depth: u32| {
+        format!("{metric}{{stage=\"{stage}\",worker_group=\"{group}\"}} {depth}\n")
+    };
     let depth = |stage: &str, group: &str, depth: u32| {
-        format!(
-            "radialog_queue_depth_messages{{stage=\"{stage}\",worker_group=\"{group}\"}} {depth}\n"
-        )
+        of("radialog_queue_depth_messages", stage, group, depth)
+    };
+    let retrying = |stage: &str, group: &str, depth: u32| {
+        of("radialog_queue_retrying_messages", stage, group, depth)
     };
     let told = [
+        retrying("scoring", GROUP, 1),
+        retrying("scoring", "", 0),
+        retrying("chat", GROUP, 0),
         depth("embedding", GROUP, 1),
         depth("findings", GROUP, 1),
         depth("language", GROUP, 0),
@@ -161,6 +180,41 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
     let metrics = format!("http://{health}/metrics");
     let is_told = |text: &str| told.iter().all(|line| text.contains(line.as_str()));
     cluster.until(&metrics, is_told).await?;
+
+    // Whoever looks sees them, too, and says whose they are. The first one may have gone on.
+    queue.publish(&waits, Message::default()).await?;
+    let says = |arguments: &[&str]| -> Result<String> {
+        let output = cluster.processes.run(arguments)?;
+        ensure!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let list = says(&["dlq", "list"])?;
+    let row = |queue: &str| -> Vec<&str> {
+        let mut lines = list.lines().map(|line| line.split_whitespace().collect());
+        lines
+            .find(|words: &Vec<&str>| words.first() == Some(&queue))
+            .unwrap_or_default()
+    };
+    let retrying: u32 = row(&again)[2].parse()?;
+    assert!(retrying > 0, "{list}");
+    let images = format!("radialog.embedding@{GROUP}");
+    assert_eq!(row(&images)[1..], ["1", "0", "0"], "{list}");
+    assert_eq!(row("radialog.embedding")[1..], ["0", "0", "0"], "{list}");
+    assert!(!row("radialog.results").is_empty(), "{list}");
+    let own = says(&["dlq", "list", "--worker-group", GROUP])?;
+    assert!(
+        own.contains(&images) && !own.contains("radialog.embedding "),
+        "{own}"
+    );
+    let doctor = says(&["doctor", "--bundle", &one])?;
+    let broker = doctor.lines().find(|line| line.contains("broker"));
+    let broker = broker.context("no line of the broker")?;
+    assert!(
+        broker.contains("waiting to be tried again: ")
+            && broker.contains("of no worker group, of ")
+            && broker.contains(GROUP),
+        "{broker}"
+    );
     Ok(())
 }
 

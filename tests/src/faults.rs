@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +29,9 @@ pub enum Denial {
     Silent,
 }
 
+/// Makes what is written of what was to be written.
+type Amendment = Box<dyn Fn(&ObjectKey, Bytes) -> Bytes + Send + Sync>;
+
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
 pub struct FaultInjector {
@@ -40,6 +44,8 @@ pub struct FaultInjector {
     /// What the store refuses or has no room for, by prefix.
     denied: RwLock<Vec<(String, Denial)>>,
     loses_store_answers: AtomicBool,
+    /// By how many seconds the store's clock is behind.
+    behind: AtomicU64,
     messages_to_lose: AtomicU64,
     refused: AtomicU64,
     denials_met: AtomicU64,
@@ -48,6 +54,7 @@ pub struct FaultInjector {
     transfers: Gate,
     /// Where each call of the store waits, where somebody steps through them.
     gate: OnceLock<Arc<Gate>>,
+    amendment: OnceLock<Amendment>,
     state: RwLock<Arc<MemoryState>>,
 }
 
@@ -135,6 +142,11 @@ impl FaultInjector {
         self.loses_store_answers.store(true, Ordering::Relaxed);
     }
 
+    /// Sets how far the store's clock is behind this machine's.
+    pub fn set_store_behind(&self, time: Duration) {
+        self.behind.store(time.as_secs(), Ordering::Relaxed);
+    }
+
     /// Lets this many more reads of whole objects and writes of files pass, and keeps the others waiting.
     pub fn hold_transfers_after(&self, passes: u64) {
         self.transfers.hold_after(passes);
@@ -148,6 +160,11 @@ impl FaultInjector {
     /// Has every call of the store pass this gate.
     pub fn step(&self, gate: &Arc<Gate>) {
         drop(self.gate.set(gate.clone()));
+    }
+
+    /// Has every conditional write changed, or only seen, before it is done.
+    pub fn amend_writes(&self, amend: impl Fn(&ObjectKey, Bytes) -> Bytes + Send + Sync + 'static) {
+        drop(self.amendment.set(Box::new(amend)));
     }
 
     /// Waits until this many transfers have come to the store since it holds them, those included that may pass.
@@ -309,6 +326,10 @@ impl Objects for FaultyObjects {
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
         let inner = self.at(key, true).await?;
+        let content = match self.faults.amendment.get() {
+            Some(amend) => amend(key, content),
+            None => content,
+        };
         if self.faults.refuses_conditions.load(Ordering::Relaxed) {
             return Err(ObjectError::NoConditions {
                 key: key.to_string(),
@@ -369,7 +390,12 @@ impl Objects for FaultyObjects {
         after: Option<&ListCursor>,
         limit: usize,
     ) -> Result<ObjectPage, ObjectError> {
-        self.inner(prefix).await?.list(prefix, after, limit).await
+        let mut page = self.inner(prefix).await?.list(prefix, after, limit).await?;
+        let behind = Duration::from_secs(self.faults.behind.load(Ordering::Relaxed));
+        for entry in &mut page.entries {
+            entry.modified -= behind;
+        }
+        Ok(page)
     }
 }
 

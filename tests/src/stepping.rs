@@ -103,6 +103,11 @@ impl<T: Send + 'static> Stepped<T> {
         }
     }
 
+    /// How many steps it has made.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
     /// Makes all steps that are left.
     ///
     /// # Errors

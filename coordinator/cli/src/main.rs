@@ -26,6 +26,7 @@ mod private_folder;
 mod progress;
 mod results_place;
 mod run_summary;
+mod seen_groups;
 mod served_bundle;
 mod server_sent_events;
 mod shared_services;

@@ -1,12 +1,15 @@
 //! Folders for what came from patients, for as long as a command needs them.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Once;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Context;
+use radialog_models::left_behind;
 use tempfile::TempDir;
 
 /// Looks whether a removed folder stays away, and the wait before each: a write of a worker that was stopped may be under
@@ -14,21 +17,41 @@ use tempfile::TempDir;
 const LOOKS: u32 = 40;
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// A temporary folder that its owner alone can read. It goes when this is dropped.
-pub(crate) struct PrivateFolder(TempDir);
+/// How the folders are called; those of earlier releases, which held no lock, have other names.
+const PREFIX: &str = "radialog-private-";
+
+/// A temporary folder that its owner alone can read. It goes when this is dropped; that of a process that was killed goes when
+/// a later one makes its own.
+pub(crate) struct PrivateFolder {
+    folder: TempDir,
+    /// Open as long as it is used.
+    _held: File,
+}
 
 impl PrivateFolder {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("radialog-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir()
-            .context("cannot make a temporary folder; set TMPDIR")?;
-        Ok(Self(folder))
+        static LOOKED: Once = Once::new();
+        LOOKED.call_once(|| {
+            left_behind::remove(&std::env::temp_dir(), |name| name.starts_with(PREFIX));
+        });
+        let make = || {
+            let folder = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir()?;
+            let held = File::open(folder.path())?;
+            left_behind::hold(&held);
+            io::Result::Ok((folder, held))
+        };
+        let (folder, held) = make().context("cannot make a temporary folder; set TMPDIR")?;
+        Ok(Self {
+            folder,
+            _held: held,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 }
 

@@ -21,8 +21,6 @@ use crate::request_store;
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
-/// Objects of a conversation that is there: its image, what two stages make of it, and the lease.
-const OBJECTS: u64 = 4;
 /// Conversations looked up at a time.
 const AT_ONCE: usize = 100;
 
@@ -44,13 +42,19 @@ struct Belongings {
     bytes: u64,
     /// When the latest of them was put: nobody knew of the conversation later.
     newest: SystemTime,
+    /// Those that are past the grace, but for the lease: no image that is being uploaded now is among them.
+    old: Vec<ObjectKey>,
 }
 
 impl Belongings {
-    fn add(&mut self, entry: &ObjectEntry) {
+    fn add(&mut self, entry: &ObjectEntry, grace: Duration) {
         self.objects += 1;
         self.bytes += entry.size;
         self.newest = self.newest.max(entry.modified);
+        let age = entry.modified.elapsed().unwrap_or_default();
+        if age >= grace && entry.key != ObjectKey::conversation_lease(&self.owner) {
+            self.old.push(entry.key.clone());
+        }
     }
 
     /// How long nobody has been known to own them. Nothing where the store's clock is ahead.
@@ -82,8 +86,17 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
 /// # Errors
 /// When store or state do not answer; the call may be repeated.
 pub async fn remove_objects(backends: &Backends, id: &ConversationId) -> Result<u64, BackendError> {
-    let objects = &*backends.objects;
-    let mut listed = keys_below(objects, &ObjectKey::conversation_prefix(id)).await?;
+    let listed = keys_below(&*backends.objects, &ObjectKey::conversation_prefix(id)).await?;
+    remove_strangers(backends, id, listed).await
+}
+
+/// Removes those of a conversation's objects that were listed and are not those of who lives under its name; returns their
+/// number.
+async fn remove_strangers(
+    backends: &Backends,
+    id: &ConversationId,
+    mut listed: Vec<ObjectKey>,
+) -> Result<u64, BackendError> {
     if listed.is_empty() {
         return Ok(0);
     }
@@ -96,7 +109,7 @@ pub async fn remove_objects(backends: &Backends, id: &ConversationId) -> Result<
         listed.retain(|key| *key != lease && !own.contains(&key));
     }
     for key in &listed {
-        objects.delete(key).await?;
+        backends.objects.delete(key).await?;
     }
     Ok(listed.len() as u64)
 }
@@ -177,15 +190,16 @@ pub async fn sweep(
             };
             // Keys come in order, and so all of one conversation together.
             match groups.last_mut() {
-                Some(group) if group.owner == owner => group.add(entry),
+                Some(group) if group.owner == owner => group.add(entry, grace),
                 _ => {
                     let mut group = Belongings {
                         owner,
                         objects: 0,
                         bytes: 0,
                         newest: entry.modified,
+                        old: Vec::new(),
                     };
-                    group.add(entry);
+                    group.add(entry, grace);
                     groups.push(group);
                 }
             }
@@ -225,9 +239,9 @@ async fn sweep_some(
             let lease = ObjectKey::conversation_lease(id);
             backends.objects.put(&lease, Default::default()).await?;
         }
-        if exists && group.objects > OBJECTS && !dry_run {
-            // A deletion that came to no end, before this one began under its name, has left some.
-            let removed = remove_objects(backends, id).await?;
+        if exists && !dry_run {
+            // A deletion that came to no end, before this one began under its name, may have left some.
+            let removed = remove_strangers(backends, id, group.old.clone()).await?;
             metrics().retention_removed.inc_by(removed);
         }
         if exists || age < grace {

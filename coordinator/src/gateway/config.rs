@@ -73,8 +73,8 @@ pub struct GatewayConfig {
     pub grace: Duration,
     /// After so long a queued turn that no worker has taken is published again.
     pub republish_after: Duration,
-    /// A batch of requests of whose lines no worker begins one for so long makes room for others.
-    pub stalled_after: Duration,
+    /// How gateways share their work on batches of requests.
+    pub batch_pace: BatchPace,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
     /// The directory in which running batches keep what they need to go on.
@@ -83,6 +83,27 @@ pub struct GatewayConfig {
     pub origins: Vec<String>,
     /// Further bundles that it serves, whose workers have queues of their own.
     pub also: Vec<AlsoServed>,
+}
+
+/// How gateways share their work on batches of requests.
+#[derive(Clone, Debug)]
+pub struct BatchPace {
+    /// A batch of whose lines no worker begins one for so long makes room for others.
+    pub stalled_after: Duration,
+    /// How long a batch is worked on while those of other owners wait.
+    pub turn: Duration,
+    /// How long a lease must stand still, as a gateway sees it, until its holder is taken for dead.
+    pub abandoned_after: Duration,
+}
+
+impl Default for BatchPace {
+    fn default() -> Self {
+        Self {
+            stalled_after: Duration::from_secs(30),
+            turn: Duration::from_secs(60),
+            abandoned_after: Duration::from_secs(60),
+        }
+    }
 }
 
 /// A further bundle of a gateway.
@@ -132,7 +153,7 @@ impl Default for GatewayConfig {
             heartbeat: Duration::from_secs(15),
             grace: Duration::from_secs(25),
             republish_after: TurnSweeper::FORGOTTEN_AFTER,
-            stalled_after: Duration::from_secs(30),
+            batch_pace: BatchPace::default(),
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
@@ -180,7 +201,7 @@ impl GatewayConfig {
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
             grace: reader.seconds("gateway", "grace", default.grace),
             republish_after: seconds(reader, "republish_after", default.republish_after),
-            stalled_after: default.stalled_after,
+            batch_pace: default.batch_pace,
             archives: archives(reader),
             directory: reader
                 .parsed("gateway", "directory")

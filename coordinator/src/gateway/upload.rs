@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, Multipart, Request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use radialog_schemas::http::{NewConversation, ProblemCode};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use tokio::runtime::Handle;
 
 use super::app_state::AppState;
@@ -25,6 +25,9 @@ const NUMBERS: [&str; 5] = [
     "seed",
     "deadline_seconds",
 ];
+
+/// No number that anybody means has more characters.
+const LONGEST_NUMBER: usize = 64;
 
 /// A new conversation as it was uploaded: what was asked, and the image's bytes.
 pub(super) struct Upload {
@@ -139,13 +142,13 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                 continue;
             }
             "question" | "indication" | "model" => Value::String(utf8(&content)?.to_owned()),
-            name if NUMBERS.contains(&name) => serde_json::from_str(utf8(&content)?.trim())
-                .map_err(|_| {
-                    ApiError::new(
-                        ProblemCode::InvalidRequest,
-                        format!("'{name}' is not a number"),
-                    )
-                })?,
+            name if NUMBERS.contains(&name) => {
+                let number = number(utf8(&content)?.trim()).ok_or_else(|| {
+                    let detail = format!("'{name}' is not a number");
+                    ApiError::new(ProblemCode::InvalidRequest, detail)
+                })?;
+                Value::Number(number)
+            }
             _ => {
                 let known = ["image", "question", "indication", "model"]
                     .into_iter()
@@ -166,6 +169,12 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
     Ok((conversation, image))
 }
 
+/// Reads a number, and nothing else: values of other kinds may be many, and take memory each.
+fn number(text: &str) -> Option<Number> {
+    let is_short = text.len() <= LONGEST_NUMBER;
+    is_short.then(|| serde_json::from_str(text).ok()).flatten()
+}
+
 async fn content(field: Field<'_>) -> ApiResult<Bytes> {
     field.bytes().await.map_err(invalid)
 }
@@ -177,6 +186,19 @@ fn invalid(error: MultipartError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_of_numbers_has_a_number_and_nothing_else() {
+        for right in ["7", "-1", "0.25", "1e-3", &"1".repeat(64)] {
+            assert!(number(right).is_some(), "{right}");
+        }
+        let bomb = format!("[{}0]", r#"{"":0},"#.repeat(1 << 20));
+        for wrong in ["", "x", "null", "true", "[1]", "{}", "\"1\"", "1 2"] {
+            assert_eq!(number(wrong), None, "{wrong}");
+        }
+        assert_eq!(number(&bomb), None);
+        assert_eq!(number(&"1".repeat(65)), None);
+    }
 
     #[test]
     fn only_inline_images_of_the_two_formats_are_taken() {

@@ -2,7 +2,7 @@
 //! on a batch holds a lease in it, and whoever has seen the lease stand still for a minute takes the batch.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use radialog_runtime::objects::{ObjectError, Objects, knows_conditions};
 use radialog_schemas::http::openai_batches::{
@@ -12,11 +12,17 @@ use radialog_schemas::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use super::files::PartWriter;
-use super::{derived_name, is_name, json, listed, named_at, new_name, owned, parse, read};
+use super::{Pages, derived_name, is_name, json, listed, named_at, new_name, owned, parse, read};
 
 /// How often a change is tried where others change the document, too.
 const CHANGES: u32 = 50;
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+/// Holders that vanished one after the other while a batch did not get on: from so many on it is worked on alone, since one
+/// that kills its gateway takes the others there with it, and from so many on it is what kills them.
+const SUSPECTED: u32 = 2;
+const DEADLY: u32 = 4;
+/// How far apart, in seconds, the clocks of a store and of those who use it may be.
+const CLOCKS_APART: u64 = 300;
 /// The code of a batch whose document cannot be read.
 const DAMAGED: &str = "batch_damaged";
 
@@ -84,6 +90,12 @@ pub(crate) struct BatchDocument {
     /// How it ends, once nothing of its outputs changes any more.
     outcome: Option<RequestBatchStatus>,
     lease: Option<Lease>,
+    /// Holders that vanished since it last got on.
+    #[serde(default)]
+    vanished: u32,
+    /// It was refused: this stands where a store may still do the write that was given up, and is no batch.
+    #[serde(default)]
+    withdrawn: bool,
     /// What is stored of it cannot be read.
     #[serde(skip)]
     pub(crate) is_damaged: bool,
@@ -119,6 +131,8 @@ impl BatchDocument {
             has_expired: false,
             outcome: None,
             lease: None,
+            vanished: 0,
+            withdrawn: false,
             is_damaged: false,
         }
     }
@@ -182,11 +196,29 @@ impl BatchDocument {
         if self.lease.as_ref().is_some_and(is_taken) {
             return false;
         }
+        let has_vanished = self.lease.is_some() && !self.is_held_by(holder);
+        self.vanished = self.vanished.saturating_add(u32::from(has_vanished));
         self.lease = Some(Lease {
             holder: holder.to_owned(),
             beat: self.lease.as_ref().map_or(0, |lease| lease.beat) + 1,
         });
         true
+    }
+
+    /// Notes that its holder has survived some of it.
+    pub(crate) fn got_on(&mut self) {
+        self.vanished = 0;
+    }
+
+    /// How many holders have vanished since it last got on, if it is so many that the batch may be what kills them.
+    pub(crate) fn killed(&self) -> Option<u32> {
+        (self.vanished >= DEADLY).then_some(self.vanished)
+    }
+
+    /// Whether nothing else is to be worked on beside it: whoever takes it next may be killed by it. One that is only ended
+    /// reads no line.
+    pub(crate) fn is_suspected(&self, is_abandoned: bool) -> bool {
+        self.vanished + u32::from(is_abandoned) >= SUSPECTED
     }
 
     /// Gives the lease back.
@@ -308,15 +340,21 @@ pub(crate) async fn create(
     }
 }
 
-/// Removes what may have been stored of a batch that was refused.
+/// Takes back what may have been stored of a batch that was refused, and what a store may store of it later: what has come is
+/// replaced, and what comes finds its place taken. The sweep removes it.
 pub(crate) async fn withdraw(
     objects: &dyn Objects,
     owner: &ContentHash,
     batch: &str,
+    document: BatchDocument,
 ) -> Result<(), ObjectError> {
-    objects
-        .delete(&ObjectKey::request_batch(owner, batch))
-        .await?;
+    let document = BatchDocument {
+        status: RequestBatchStatus::Failed,
+        withdrawn: true,
+        ..document
+    };
+    let key = ObjectKey::request_batch(owner, batch);
+    objects.put(&key, json(&document)).await?;
     close(objects, owner, batch).await
 }
 
@@ -327,7 +365,8 @@ pub(crate) async fn find(
     batch: &str,
 ) -> Result<Option<BatchDocument>, ObjectError> {
     let found = read(objects, &ObjectKey::request_batch(owner, batch)).await?;
-    Ok(found.map(|found| found.unwrap_or_else(|_| BatchDocument::damaged(batch))))
+    let found = found.map(|found| found.unwrap_or_else(|_| BatchDocument::damaged(batch)));
+    Ok(found.filter(|found| !found.withdrawn))
 }
 
 /// Changes a batch, and returns it as it is then; none where there is none. `change` says whether it has changed anything;
@@ -347,6 +386,9 @@ pub(crate) async fn change(
         let Ok(mut document) = parse::<BatchDocument>(&content) else {
             return Ok(Some(BatchDocument::damaged(batch)));
         };
+        if document.withdrawn {
+            return Ok(None);
+        }
         if !change(&mut document) {
             return Ok(Some(document));
         }
@@ -382,6 +424,40 @@ pub(crate) async fn open(objects: &dyn Objects) -> Result<Vec<(ContentHash, Stri
         owned(sign, '.')
     })
     .await
+}
+
+/// Whether a batch's time is over by the store's clock, too, which wrote its lease last: for good, nobody's word is taken for
+/// that whose own clock may be wrong.
+pub(crate) async fn is_late_for_the_store(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    batch: &str,
+    document: &BatchDocument,
+) -> Result<bool, ObjectError> {
+    let key = ObjectKey::request_batch(owner, batch);
+    let page = objects.list(key.as_str(), None, 1).await?;
+    let written = page.entries.first().map(|entry| entry.modified);
+    let written = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    // Where it is gone, there is nothing to end.
+    Ok(written.is_some_and(|time| time.as_secs() + CLOCKS_APART >= document.times.expires))
+}
+
+/// Whether an owner has so many batches that have not ended.
+pub(crate) async fn are_open(
+    objects: &dyn Objects,
+    owner: &ContentHash,
+    count: usize,
+) -> Result<bool, ObjectError> {
+    let prefix = ObjectKey::open_request_batch(owner, "");
+    let mut pages = Pages::of(objects, prefix.as_str());
+    let mut seen = 0;
+    while let Some(entries) = pages.next().await? {
+        seen += entries.len();
+        if seen >= count {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Batches of requests that have not ended, as somebody sees them who looks at an installation.
@@ -430,4 +506,44 @@ pub(crate) async fn close(
     objects
         .delete(&ObjectKey::open_request_batch(owner, batch))
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_that_vanish_are_counted_until_the_batch_gets_on() {
+        let (endpoint, times) = (BatchEndpoint::ChatCompletions, BatchTimes::default());
+        let mut document =
+            BatchDocument::new("b", "ward".to_owned(), endpoint, new_name(), None, times);
+        let take = |document: &mut BatchDocument, holder: &str| {
+            let abandoned = document.lease().cloned();
+            assert!(document.hold(holder, abandoned.as_ref()));
+            assert!(document.hold(holder, None), "it is renewed");
+        };
+        take(&mut document, "first");
+        document.release();
+        take(&mut document, "second");
+        assert!(!document.is_suspected(false), "nobody has vanished");
+        for holder in ["third", "fourth"] {
+            take(&mut document, holder);
+        }
+        assert!(document.is_suspected(false) && document.killed().is_none());
+        let written: BatchDocument = parse(&json(&document)).unwrap();
+        assert_eq!(written, document);
+        document.got_on();
+        assert!(!document.is_suspected(true));
+        document.release();
+        for holder in ["a", "b", "c"] {
+            take(&mut document, holder);
+            document.release();
+        }
+        assert!(!document.is_suspected(true), "each has given it back");
+        for holder in ["d", "e", "f", "g", "h"] {
+            assert_eq!(document.killed(), None);
+            take(&mut document, holder);
+        }
+        assert_eq!(document.killed(), Some(DEADLY));
+    }
 }

@@ -59,6 +59,7 @@ pub(crate) async fn sweep(
         }
     }
     sweep.parts().await?;
+    sweep.former_files().await?;
     let mut batches = Pages::of(objects, ObjectKey::REQUEST_BATCHES);
     while let Some(entries) = batches.next().await? {
         for entry in entries {
@@ -192,6 +193,22 @@ impl Sweep<'_> {
                 if !outputs.contains(&(owner.clone(), file.clone())) {
                     let done = self.headless(&owner, &file).await;
                     note(&entry, done);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes old files of a release that stored them elsewhere: nobody finds them any more.
+    async fn former_files(&mut self) -> Result<(), ObjectError> {
+        for prefix in ObjectKey::former_request_files() {
+            let mut pages = Pages::of(self.objects, &prefix);
+            while let Some(entries) = pages.next().await? {
+                for entry in entries {
+                    if age(entry.modified) > self.lifetime {
+                        let done = self.delete(&entry.key).await;
+                        note(&entry, done);
+                    }
                 }
             }
         }
@@ -435,8 +452,61 @@ mod tests {
         assert!(has_part(&whole[0]) && has_part(&whole[1]) && !has_part(&late));
         assert!(has_part(&answers) && has_part(&uploading));
         // Its batch was removed while it was written.
-        batches::withdraw(&objects, &owner, &batch).await.unwrap();
+        let withdrawn = batches::withdraw(&objects, &owner, &batch, document).await;
+        withdrawn.unwrap();
         assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn parts_are_held_to_the_heads_over_many_pages_of_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = FilesystemObjects::open(folder.path()).unwrap();
+        let owners = [b"ward", b"lab "].map(|owner| ContentHash::of(owner));
+        let write = |key: &ObjectKey| {
+            let path = folder.path().join(key.as_str());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        };
+        let mut headless = 0;
+        for number in 0..1300 {
+            let (owner, file) = (&owners[number % 2], new_name());
+            // Some at the ends of pages, and some that follow one another.
+            match number % 97 == 0 || (500..505).contains(&number) {
+                true => headless += 1,
+                false => write(&ObjectKey::request_file_head(owner, &file)),
+            }
+            for part in 0..2 {
+                write(&ObjectKey::request_file_part(owner, &file, part, None));
+            }
+        }
+        make_older(folder.path(), 2 * DAY);
+        assert_eq!(sweep(&objects, LIFETIME, true).await.unwrap(), headless);
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), headless);
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_release_has_stored_elsewhere_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = FilesystemObjects::open(folder.path()).unwrap();
+        // Owners whose names begin with every digit there is.
+        let owners = (0..200_u8).map(|owner| ContentHash::of(&[owner]));
+        for owner in owners {
+            for name in ["head.json", "000000"] {
+                let key = format!("{}{owner}/{}/{name}", ObjectKey::REQUEST_FILES, new_name());
+                let key = ObjectKey::parse(&key).unwrap();
+                objects.put(&key, "x".into()).await.unwrap();
+            }
+        }
+        let file = upload(&objects, &ContentHash::of(b"ward")).await;
+        make_older(folder.path(), LIFETIME / 2);
+        let owner = ContentHash::of(b"ward");
+        files::end(&objects, &owner, &file, &head(2)).await.unwrap();
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
+        make_older(folder.path(), LIFETIME * 2 / 3);
+        assert_eq!(sweep(&objects, LIFETIME, true).await.unwrap(), 400);
+        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 400);
+        assert_eq!(stored(&objects).await, 3, "a head and two parts");
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ use super::archive_run::{
 use super::progress::RunProgress;
 use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
+use crate::run_files::RESULTS_FILE;
 use crate::{CoordinatorError, ServedBundles};
 
 mod documents;
@@ -348,14 +349,15 @@ impl BatchService {
             info!(batch = id, "another gateway has begun this batch");
             return self.remove_folder(id);
         }
-        if retry.until_success(|| documents.end(id)).await?.is_none() {
+        let mut end = retry.until_success(|| documents.end(id)).await?;
+        if end.is_none() {
             let folder = self.folder(id).join("out");
             let ran = self.run_with_pauses(id, request, &folder, stop).await?;
             let Some((status, error)) = ran else {
                 return Ok(());
             };
-            let store = || self.try_store(id, &folder, status);
-            let end = match retry.until_settled(store).await? {
+            let store = || self.try_store(id, &folder);
+            let ended = match retry.until_settled(store).await? {
                 Ok(parts) => BatchEnd {
                     status,
                     error,
@@ -364,26 +366,34 @@ impl BatchService {
                 Err((status, error)) => BatchEnd {
                     status,
                     error: Some(format!(
-                        "its results are not kept: {error}. Outputs of stages are: the same archive again takes them"
+                        "its results are not in the store: {error}. They stay with the gateway that ran it; ask its operator"
                     )),
                     parts: [0; 3],
                 },
             };
-            let end = retry
-                .until_success(|| documents.create_end(id, &end))
-                .await?;
-            info!(batch = id, status = ?end.status, "a batch has ended");
+            let ended = retry.until_success(|| documents.create_end(id, &ended));
+            let ended = end.insert(ended.await?);
+            info!(batch = id, status = ?ended.status, error = ended.error, "a batch has ended");
         }
-        self.remove_folder(id)
+        let results = self.folder(id).join("out").join(RESULTS_FILE);
+        let is_stored = end.is_none_or(|end| end.parts != [0; 3]);
+        match !is_stored && fs::metadata(results).is_ok_and(|results| results.len() > 0) {
+            true => {
+                let folder = self.folder(id);
+                warn!(batch = id, folder = %folder.display(), "the results of a batch are there and nowhere else");
+                drop(fs::remove_file(folder.join(REQUEST_FILE)));
+            }
+            false => self.remove_folder(id)?,
+        }
+        Ok(())
     }
 
     /// Stores the result files of a batch; an end without them where the store refuses them for good, or where the batch is
-    /// cancelled while they find no room.
+    /// cancelled while they find no room. A store that does not answer is waited for, whatever becomes of the batch.
     async fn try_store(
         &self,
         id: &str,
         folder: &Path,
-        status: BatchStatus,
     ) -> Result<StoredResults, AttemptError<ObjectError, BatchError>> {
         let error = match result_files::store(&*self.backends.objects, id, folder).await {
             Ok(parts) => return Ok(Ok(parts)),
@@ -394,10 +404,7 @@ impl BatchService {
         let is_full = matches!(error, ObjectError::Full(_));
         let is_cancelled = self.is_cancelled(id).await;
         let end = match is_cancelled.map_err(|error| AttemptError::Fatal(error.into()))? {
-            // Of one that had been cancelled before, what there is is still wanted.
-            true if status != BatchStatus::Cancelled || is_full || is_refused => {
-                Some(BatchStatus::Cancelled)
-            }
+            true if is_full || is_refused => Some(BatchStatus::Cancelled),
             false if is_refused => Some(BatchStatus::Failed),
             _ => None,
         };

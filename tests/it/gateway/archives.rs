@@ -338,8 +338,34 @@ async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room
     faults.deny("batches/", Denial::Refused);
     let refused = begin().await?;
     let view = view_when(gateway, &refused, "failed").await?;
-    assert!(view["error"].to_string().contains("not kept"), "{view}");
+    let error = view["error"].to_string();
+    assert!(error.contains("not in the store"), "{view}");
+    // They are left where they were made, and nobody takes the run up again.
+    let id = refused.rsplit('/').next().context("an id")?;
+    let folder = directory.path().join(id);
+    eventually(|| async { Ok(!folder.join("request.json").exists()) }).await?;
+    let left = std::fs::read_to_string(folder.join("out/results.jsonl"))?;
+    assert_eq!(left.lines().count(), 1);
     faults.allow_all();
+
+    // A store that does not answer is waited for, also where the run is cancelled.
+    faults.deny("batches/", Denial::Failing);
+    let denied = faults.denials_met();
+    let away = begin().await?;
+    eventually(|| async { Ok(faults.denials_met() >= denied + 2) }).await?;
+    assert_eq!(gateway.delete(&away).await?, 204);
+    let denied = faults.denials_met();
+    eventually(|| async { Ok(faults.denials_met() >= denied + 2) }).await?;
+    assert_eq!(gateway.view(&away).await?["status"], "running");
+    faults.allow_all();
+    view_when(gateway, &away, "done").await?;
+    let results = gateway.get(&format!("{away}/results.jsonl")).await?;
+    assert_eq!(results.status(), 200);
+    let folder = directory
+        .path()
+        .join(away.rsplit('/').next().context("an id")?);
+    eventually(|| async { Ok(!folder.exists()) }).await?;
+
     faults.deny("batches/", Denial::Full);
     let denied = faults.denials_met();
     let full = begin().await?;

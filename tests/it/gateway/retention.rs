@@ -10,13 +10,18 @@ use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_coordinator::conversation::preparation_run;
 use radialog_coordinator::conversation::retention::{self, Unowned};
 use radialog_runtime::backends::Backends;
+use radialog_runtime::config::RetentionConfig;
 use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_schemas::{ContentHash, ConversationId, ObjectKey, Stage, StageSet, StudyId};
 use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::faults::FaultInjector;
+use radialog_tests::stepping::Stepped;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::fixture::{GatewayFixture, about_xray, data_uri, problem, xray};
+use super::request_batches::{begin, ended, jsonl, question};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -153,6 +158,42 @@ async fn a_sweep_removes_what_nobody_owns_when_its_grace_is_over() -> Result<()>
 }
 
 #[tokio::test]
+async fn what_a_killed_deletion_has_left_goes_also_where_somebody_lives_under_the_name()
+-> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let (backends, objects) = (&fixture.backends, &fixture.backends.objects);
+    let in_words = fixture
+        .gateway
+        .begin(&json!({"question": "Is it clear?"}))
+        .await?;
+    let with_image = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&with_image, 1, "done").await?;
+    let mut left = Vec::new();
+    for path in [&in_words, &with_image] {
+        let hash = ContentHash::of(b"of who was deleted");
+        let image = ObjectKey::conversation_image(&id_of(path), "earlier", &hash);
+        left.extend([ObjectKey::embedding(&hash, &image), image]);
+    }
+    for key in &left {
+        objects.put(key, "x".into()).await?;
+    }
+    // It may be one that is about to begin.
+    retention::sweep(backends, HOUR, false).await?;
+    assert!(objects.size(&left[0]).await?.is_some());
+    make_old(fixture.objects());
+    retention::sweep(backends, HOUR, true).await?;
+    assert!(objects.size(&left[0]).await?.is_some());
+    retention::sweep(backends, HOUR, false).await?;
+    for key in &left {
+        assert!(objects.size(key).await?.is_none(), "{key}");
+    }
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [1, 1, 1]);
+    let image = fixture.gateway.get(&format!("{with_image}/image")).await?;
+    assert_eq!(image.status(), 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn conversations_in_another_process_are_its_own_until_it_is_gone() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let other = Backends {
@@ -245,5 +286,55 @@ async fn a_conversation_takes_nothing_from_a_batch_over_its_image() -> Result<()
     let _workers = start_workers(&backends, FakeStage::new).await?;
     let summary = running.await??;
     assert_eq!((summary.done, summary.failed), (1, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_is_told_to_stop_leaves_its_sweep_wherever_it_is() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    fixture.gateway.begin(&about_xray()).await?;
+    let requests = jsonl(&[question("a", "x")]);
+    let path = begin(&fixture.gateway, requests).await?;
+    ended(&fixture.gateway, &path, "completed").await?;
+    make_old(fixture.objects());
+    // Nothing is removed, so that each sweep makes the same steps.
+    let config = RetentionConfig {
+        grace: HOUR,
+        interval: 1000 * HOUR,
+        dry_run: true,
+    };
+    let stepped = || {
+        let (faults, gate) = (Arc::new(FaultInjector::default()), Arc::default());
+        faults.step(&gate);
+        (faults.over(&fixture.backends), gate)
+    };
+    let (backends, gate) = stepped();
+    let mut whole = Stepped::start(&gate, async move {
+        retention::sweep(&backends, HOUR, true).await?;
+        retention::sweep_requests(&*backends.objects, None, true).await?;
+        anyhow::Ok(())
+    });
+    whole.steps(usize::MAX).await;
+    let steps = whole.made();
+    whole.finish().await??;
+    assert!(
+        steps >= 5,
+        "a list each of conversations, heads, signs, parts, batches"
+    );
+    for step in 0..usize::try_from(steps)? {
+        let (backends, gate) = stepped();
+        let (config, shutdown) = (config.clone(), CancellationToken::new());
+        let (stop, (end, ended)) = (shutdown.clone(), tokio::sync::oneshot::channel());
+        let mut sweeping = Stepped::start(&gate, async move {
+            retention::sweep_until_shutdown(&backends, &config, &shutdown).await;
+            // Nobody listens where the test has failed.
+            let _ = end.send(());
+        });
+        sweeping.steps(step).await;
+        stop.cancel();
+        // The store does not answer meanwhile.
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        ended.with_context(|| format!("it goes on after step {step}"))??;
+    }
     Ok(())
 }

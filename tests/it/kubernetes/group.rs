@@ -33,6 +33,12 @@ fn a_further_group_is_the_stages_once_more_with_a_bundle_queues_and_selectors_of
                 "{name}: {part}"
             );
         }
+        let (mut pod, mut of_base) = (own.pod().clone(), base.pod().clone());
+        for pod in [&mut pod, &mut of_base] {
+            pod["containers"] = json!([]);
+        }
+        assert_eq!(pod, of_base, "{name}");
+        assert!(pod["topologySpreadConstraints"].is_array(), "{name}");
         // An autoscaler whose pods another one counts, too, stands still.
         for (of, pods) in [(base, own), (own, base)] {
             let selector = of.object["spec"]["selector"]["matchLabels"].as_object();

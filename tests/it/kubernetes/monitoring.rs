@@ -21,9 +21,17 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 /// The names of all metrics, from the files that declare them: a process shows only those that it has samples of.
 fn declared() -> BTreeSet<String> {
     let folder = Path::new(HERE).join("../workers/runtime/src");
-    let sources = ["metrics.rs", "metrics/request_batches.rs"];
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let names = metrics_in(&sources.map(read).concat());
+    let mut sources = vec![folder.join("metrics.rs")];
+    for entry in std::fs::read_dir(folder.join("metrics")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("tests.rs") {
+            sources.push(path);
+        }
+    }
+    let texts = sources
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
+    let names = metrics_in(&texts.collect::<String>());
     assert!(names.len() > 20, "{names:?}");
     names
 }
@@ -77,6 +85,46 @@ fn rules_dashboards_and_triggers_ask_for_metrics_that_the_program_has() {
     for query in queries {
         assert_declared(query, &declared);
     }
+}
+
+#[test]
+fn panels_about_workers_tell_their_groups_apart() {
+    let dashboard = folder().join("components/dashboards/radialog.json");
+    let dashboard: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dashboard).unwrap()).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().unwrap());
+    // What only workers tell, or what is told of their queues.
+    let of_workers = ["task_", "model_", "chat_", "queue_"].map(|part| format!("radialog_{part}"));
+    // Of the gateways, or of all together, whatever it is.
+    let of_others = [
+        "radialog_chat_republished_total",
+        "radialog_queue_reconnects_total",
+        "radialog_model_panics_total",
+    ];
+    let mut told = 0;
+    for target in targets {
+        let query = target["expr"].as_str().unwrap();
+        let is_other = of_others.iter().any(|metric| query.contains(metric));
+        if is_other || !of_workers.iter().any(|part| query.contains(part)) {
+            continue;
+        }
+        told += 1;
+        let sums = ["sum", "max", "count"].map(|what| format!("{what} by ("));
+        let groupings = sums.iter().flat_map(|sum| query.split(sum).skip(1));
+        let mut groupings = groupings.map(|rest| rest.split(')').next().unwrap_or_default());
+        assert!(
+            groupings.all(|labels| labels.contains("worker_group")),
+            "{query}"
+        );
+        assert!(
+            query.contains(" by (") && !query.contains("sum ("),
+            "{query}"
+        );
+        let legend = target["legendFormat"].as_str().unwrap();
+        assert!(legend.contains("{{worker_group}}"), "{legend}");
+    }
+    assert!(told > 15, "{told}");
 }
 
 #[test]

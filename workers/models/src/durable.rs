@@ -1,6 +1,7 @@
 //! The one way in which this crate and the trainings write what others read: under a temporary name beside its place, made
 //! durable, then renamed. A reader sees the old content or the new one and never a part, also after a crash or a power
-//! cut. A process that is killed leaves at most a hidden `*.partial` entry.
+//! cut. A process that is killed leaves at most a hidden `*.partial` entry, which a later process that writes beside it
+//! removes.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
+use crate::left_behind;
+
 /// Modes before the umask, as `open` and `mkdir` ask for them: what is written is for other users too, while temporary
 /// files are made for one.
 const FILE_MODE: u32 = 0o666;
@@ -17,6 +20,8 @@ const DIRECTORY_MODE: u32 = 0o777;
 
 /// The end of a temporary name.
 const SUFFIX: &str = ".partial";
+/// Random characters before it.
+const RANDOM: usize = 6;
 
 /// Replaces the file at `path`, whose directory has to exist, by one with this content.
 ///
@@ -55,11 +60,14 @@ impl Replacement {
     /// The directory does not exist or cannot be written to.
     pub fn create(path: &Path) -> io::Result<Self> {
         let (prefix, directory) = (prefix(path)?, directory_of(path));
+        left_behind::remove_once(directory, is_temporary);
         let file = Builder::new()
             .prefix(&prefix)
+            .rand_bytes(RANDOM)
             .suffix(SUFFIX)
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(directory)?;
+        left_behind::hold(file.as_file());
         Ok(Self {
             file: BufWriter::new(file),
             path: path.to_owned(),
@@ -104,6 +112,8 @@ impl Write for Replacement {
 pub struct NewDirectory {
     partial: TempDir,
     path: PathBuf,
+    /// Open as long as it is filled.
+    _held: File,
 }
 
 impl NewDirectory {
@@ -114,14 +124,19 @@ impl NewDirectory {
     pub fn create(path: &Path) -> io::Result<Self> {
         let (prefix, directory) = (prefix(path)?, directory_of(path));
         fs::create_dir_all(directory)?;
+        left_behind::remove_once(directory, is_temporary);
         let partial = Builder::new()
             .prefix(&prefix)
+            .rand_bytes(RANDOM)
             .suffix(SUFFIX)
             .permissions(Permissions::from_mode(DIRECTORY_MODE))
             .tempdir_in(directory)?;
+        let held = File::open(partial.path())?;
+        left_behind::hold(&held);
         Ok(Self {
             partial,
             path: path.to_owned(),
+            _held: held,
         })
     }
 
@@ -210,6 +225,18 @@ fn directory_of(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
+}
+
+/// Whether a file or directory has a name as they are made above, of whatever path.
+fn is_temporary(name: &str) -> bool {
+    let random = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(SUFFIX))
+        .and_then(|name| name.rsplit_once('.'))
+        .filter(|(of, _)| !of.is_empty());
+    random.is_some_and(|(_, random)| {
+        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// The beginning of a temporary name, from which a person sees whose it is.
@@ -306,6 +333,29 @@ mod tests {
     }
 
     #[test]
+    fn temporary_names_are_told_from_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hashes.json", "x", ".hidden"] {
+            let path = dir.path().join(name);
+            let file = Replacement::create(&path).unwrap();
+            let directory = NewDirectory::create(&path).unwrap();
+            for made in [file.partial(), directory.partial()] {
+                let made = made.file_name().unwrap().to_str().unwrap();
+                assert!(is_temporary(made), "{made}");
+            }
+        }
+        for name in [
+            "weights.partial",
+            ".weights.partial",
+            ".weights.ab.partial",
+            ".abcdef.partial",
+            "weights.abcdef.partial",
+        ] {
+            assert!(!is_temporary(name), "{name}");
+        }
+    }
+
+    #[test]
     fn a_process_that_is_killed_while_it_writes_leaves_the_old_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("weights");
@@ -321,9 +371,18 @@ mod tests {
             assert!(victim.try_wait().unwrap().is_none(), "it ended by itself");
             thread::sleep(Duration::from_millis(5));
         }
+        let left = names(dir.path());
+        let left = left.iter().find(|name| is_temporary(name)).unwrap();
+        let left = dir.path().join(left);
+        let hours_ago = std::time::SystemTime::now() - Duration::from_secs(7200);
+        File::open(&left).unwrap().set_modified(hours_ago).unwrap();
+        left_behind::remove(dir.path(), is_temporary);
+        assert!(left.exists(), "it is being written");
         victim.kill().unwrap();
         victim.wait().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        left_behind::remove(dir.path(), is_temporary);
+        assert_eq!(names(dir.path()), ["weights"]);
     }
 
     /// The process that is killed: this test binary, with the one test below.

@@ -19,6 +19,7 @@ pub mod image_tokens;
 mod kernels;
 pub mod language;
 mod layers;
+pub mod left_behind;
 pub mod preprocess;
 pub mod prompt;
 pub mod sentences;

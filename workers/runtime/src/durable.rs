@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+mod left_behind;
+
 /// Names of files that are being written start with this. A process that is killed leaves one behind; readers of a
-/// directory skip it.
+/// directory skip it, and a later process that writes there removes it.
 pub(crate) const UNFINISHED: &str = ".writing-";
+/// Random characters that follow.
+const RANDOM: usize = 6;
 
 /// Who may read what is written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +65,12 @@ impl Replacement {
 
     /// As [`Replacement::create`], for these readers.
     fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
-        let file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .permissions(Permissions::from_mode(readers.file_mode()))
-            .tempfile_in(directory_of(path))?;
+        Self::create_in(directory_of(path), readers, path)
+    }
+
+    /// As [`Replacement::create`], for these readers; until it is whole, it is in another directory of the file system.
+    fn create_in(directory: &Path, readers: Readers, path: &Path) -> io::Result<Self> {
+        let file = unfinished(directory, readers)?;
         Ok(Self {
             path: path.to_owned(),
             writer: BufWriter::with_capacity(BUFFER, file),
@@ -113,6 +119,36 @@ pub fn replace_for(readers: Readers, path: &Path, content: &[u8]) -> io::Result<
     let mut replacement = Replacement::create_for(readers, path)?;
     replacement.write_all(content)?;
     replacement.commit()
+}
+
+/// As [`replace_for`], by way of this directory of the same file system: where there are many to be written to, what killed
+/// processes have left is in one.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_from(
+    directory: &Path,
+    readers: Readers,
+    path: &Path,
+    content: &[u8],
+) -> io::Result<()> {
+    let mut replacement = Replacement::create_in(directory, readers, path)?;
+    replacement.write_all(content)?;
+    replacement.commit()
+}
+
+/// Begins a file that has no name of its own yet, and removes what killed processes have left of theirs beside it. As long as
+/// it is open, nobody takes it for left.
+pub(crate) fn unfinished(directory: &Path, readers: Readers) -> io::Result<NamedTempFile> {
+    left_behind::remove_once(directory);
+    let file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .rand_bytes(RANDOM)
+        .permissions(Permissions::from_mode(readers.file_mode()))
+        .tempfile_in(directory)?;
+    // Where the file system knows no locks, nothing is ever taken for left.
+    drop(file.as_file().try_lock());
+    Ok(file)
 }
 
 /// Replaces the file at `path` by what `fill` writes, whole or not at all; where `fill` fails, not at all.
@@ -231,6 +267,19 @@ mod tests {
         assert!(said, "the child ended before it said '{wanted}'");
     }
 
+    /// What has a name of a file that is being written.
+    fn left_in(directory: &Path) -> Vec<String> {
+        let mut left = names(directory);
+        left.retain(|name| name.starts_with(UNFINISHED));
+        left
+    }
+
+    fn make_old(path: &Path) {
+        let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+        let file = File::open(path).unwrap();
+        file.set_modified(hours_ago).unwrap();
+    }
+
     /// SIGKILL: the process has no chance to clean up.
     fn kill(mut child: Child) {
         child.kill().unwrap();
@@ -288,8 +337,37 @@ mod tests {
         second.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         wait_for(&mut lines, "whole");
         wait_for(&mut lines, "half");
+        let left = left_in(directory.path());
+        assert_eq!(left.len(), 2, "{left:?}");
+        for name in &left {
+            make_old(&directory.path().join(name));
+        }
+        left_behind::remove(directory.path());
+        let writing = left_in(directory.path());
+        assert_eq!(writing.len(), 1, "one of them is being written");
         kill(second);
         assert!(fs::read(&file).unwrap() == content(1));
+        left_behind::remove(directory.path());
+        assert_eq!(names(directory.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_was_left_a_moment_ago_or_has_another_name_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let all = [".writing-abcdef", ".writing-lock", ".writing-abcdefg", "x"];
+        for name in all {
+            fs::write(path(name), "x").unwrap();
+        }
+        left_behind::remove(directory.path());
+        assert_eq!(names(directory.path()).len(), 4);
+        for name in all {
+            make_old(&path(name));
+        }
+        left_behind::remove(directory.path());
+        let mut left = all[1..].to_vec();
+        left.sort_unstable();
+        assert_eq!(names(directory.path()), left);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use prometheus::{
 };
 use radialog_schemas::{ContentHash, ErrorCode, QueueGroup, Stage, TurnOutcome};
 
+pub use queues::QueueMetrics;
 pub use request_batches::RequestBatchMetrics;
 
+mod queues;
 mod request_batches;
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
@@ -56,7 +58,7 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     queue_work: GaugeVec,
     task_work: GaugeVec,
-    queue_depth: IntGaugeVec,
+    queues: QueueMetrics,
     /// Counts connections to the broker that broke and were replaced.
     pub queue_reconnects: IntCounter,
     /// Counts stored objects that were found damaged and are written again.
@@ -193,16 +195,7 @@ impl Metrics {
                 "radialog_task_inflight_seconds",
                 "Work that this worker holds: tasks in flight times measured service time",
             ),
-            queue_depth: registered(
-                r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "radialog_queue_depth_messages",
-                        "Messages that wait, without those in flight; worker_group=GROUP: for workers of a further bundle",
-                    ),
-                    &["stage", "worker_group"],
-                ),
-            ),
+            queues: QueueMetrics::register(r),
             queue_reconnects: registered(
                 r,
                 IntCounter::new(
@@ -433,18 +426,9 @@ impl Metrics {
         }
     }
 
-    /// Sets how many messages wait for a stage, or `chat` of turns, of a group's workers: for who looks at the queues beside
-    /// their workers, of which there may be none. None where the queue is not there.
-    pub fn waits(&self, stage: &str, group: Option<&QueueGroup>, messages: Option<u64>) {
-        let labels = [stage, group_label(group)];
-        match messages {
-            Some(messages) => {
-                let depth = self.queue_depth.with_label_values(&labels);
-                depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
-            }
-            // Fails where nothing was told of it before.
-            None => drop(self.queue_depth.remove_label_values(&labels)),
-        }
+    /// What is told of the queues by who looks at them beside their workers, of which there may be none.
+    pub fn queues(&self) -> &QueueMetrics {
+        &self.queues
     }
 
     /// Looks up the metrics of one stage, whose worker takes the tasks of this group.
@@ -455,7 +439,7 @@ impl Metrics {
             queue_wait: self.queue_wait.with_label_values(&label),
             queue_work: self.queue_work.with_label_values(&label),
             work_in_flight: self.task_work.with_label_values(&label),
-            queue_depth: (self.queue_depth).with_label_values(&[stage.name(), group_label(group)]),
+            queue_depth: self.queues.depth_of(stage.name(), group),
             fetch: self.task_fetch.with_label_values(&label),
             store: self.task_store.with_label_values(&label),
             computed: self.task_done.with_label_values(&[stage.name(), "false"]),

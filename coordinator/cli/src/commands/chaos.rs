@@ -1,6 +1,6 @@
 //! `radialog chaos`: proves on this machine that nothing is lost while things break.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use radialog_models::left_behind;
 use radialog_runtime::shutdown;
 
 use crate::args::{BundleSource, ServiceArgs};
@@ -15,6 +16,10 @@ use crate::bundle_source;
 use crate::chaos::{self, ChaosOptions, End, Report, Scale};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::length_of_time::LengthOfTime;
+
+/// How its folders are called, and the file in one that is to be looked at.
+const FOLDER: &str = "radialog-chaos-run-";
+const KEPT: &str = "kept";
 
 /// Break an installation on purpose while it works, and prove that nothing is lost
 ///
@@ -119,11 +124,17 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         check_place(file)?;
     }
     let stop = shutdown::on_signals()?;
-    // Copies of the archive's images are in it.
+    // Copies of the archive's images are in it, and in those that were killed.
+    let all = std::env::temp_dir();
+    left_behind::remove(&all, |name| {
+        name.starts_with(FOLDER) && !all.join(name).join(KEPT).exists()
+    });
     let directory = tempfile::Builder::new()
-        .prefix("radialog-chaos-")
+        .prefix(FOLDER)
         .permissions(Permissions::from_mode(0o700))
         .tempdir()?;
+    let held = File::open(directory.path())?;
+    left_behind::hold(&held);
     let say = |what: &str| errln!("chaos: {what}");
     let report = chaos::run(options, config, directory.path(), stop.clone(), say).await;
     let is_kept = match &report {
@@ -133,6 +144,7 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     };
     if is_kept {
         let kept = directory.keep();
+        drop(File::create(kept.join(KEPT))?);
         errln!("note: logs and files are kept in {}", kept.display());
     }
     let report = match report {

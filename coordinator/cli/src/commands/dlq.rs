@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
 use radialog_runtime::queue::{Delivery, Queue};
 use radialog_schemas::{QueueGroup, Stage, queues};
 
 use crate::args::ServiceArgs;
 use crate::exit::UsageError;
+use crate::seen_groups::{SeenGroups, SeenQueue};
 
 /// Look at messages that could not be done, and send them again
 ///
@@ -23,9 +25,10 @@ pub(crate) struct DlqArgs {
 
 #[derive(Subcommand)]
 enum DlqCommand {
-    /// Count the dead letters of every queue
+    /// Count what waits, what waits to be tried again, and the dead letters of every queue
     ///
-    /// Example: radialog dlq list --amqp amqp://host
+    /// Of all worker groups that Redis knows, or of the one that --worker-group names. Example: radialog dlq list --amqp
+    /// amqp://host --redis redis://host
     List {
         #[command(flatten)]
         services: ServiceArgs,
@@ -96,28 +99,41 @@ impl DeadLetterArgs {
     }
 }
 
+fn load(services: &ServiceArgs) -> anyhow::Result<Config> {
+    let config = services.load_quiet(&[])?;
+    match config.amqp {
+        Some(_) => Ok(config),
+        None => Err(UsageError("dead letters live in RabbitMQ: give --amqp URL".into()).into()),
+    }
+}
+
 /// The broker, and the configured group of queues.
 async fn connect(services: &ServiceArgs) -> anyhow::Result<(Arc<dyn Queue>, Option<QueueGroup>)> {
-    let config = services.load_quiet(&[])?;
-    if config.amqp.is_none() {
-        return Err(UsageError("dead letters live in RabbitMQ: give --amqp URL".into()).into());
-    }
+    let config = load(services)?;
     Ok((Backends::queue(&config).await?, config.worker.group))
 }
 
 pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         DlqCommand::List { services } => {
-            let (queue, group) = connect(&services).await?;
-            outln!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
-            let results = [queues::RESULTS.to_owned()];
-            for name in queues::of_group(group.as_ref()).chain(results) {
-                outln!(
-                    "{name:<24} {:>8} {:>8}",
-                    queue.depth(&name).await?,
-                    queue.depth(&queues::dead(&name)).await?
-                );
+            let config = load(&services)?;
+            let queue = Backends::queue(&config).await?;
+            let groups = SeenGroups::of(&config).await;
+            let seen = groups.queues(&*queue).await?;
+            let widest = seen.iter().map(|seen| seen.name.len()).max().unwrap_or(0);
+            let width = widest.max(24);
+            let [waiting, retrying, dead] = ["waiting", "retrying", "dead"];
+            outln!("{:<width$} {waiting:>8} {retrying:>8} {dead:>8}", "queue");
+            for SeenQueue {
+                name,
+                waiting,
+                retrying,
+                dead,
+            } in seen
+            {
+                outln!("{name:<width$} {waiting:>8} {retrying:>8} {dead:>8}");
             }
+            errln!("note: the queues are {}", groups.description());
         }
         DlqCommand::Show { letters, bodies } => {
             let (queue, group) = connect(&letters.services).await?;

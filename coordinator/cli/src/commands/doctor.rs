@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use radialog_coordinator::OpenBatches;
@@ -12,10 +11,12 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, QueueError};
-use radialog_schemas::{ContentHash, ObjectKey, Stage, queues};
+use radialog_schemas::{ContentHash, ObjectKey, Stage};
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::bundle_source;
+use crate::private_folder::PrivateFolder;
+use crate::seen_groups::SeenGroups;
 
 /// How long a service may take to answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     if let Some(amqp) = &mut config.amqp {
         amqp.publish_timeout = amqp.publish_timeout.min(LONGEST_WAIT);
     }
-    let own = tempfile::tempdir().context("cannot make a folder to try")?;
+    let own = PrivateFolder::new()?;
     config
         .objects
         .directory
@@ -120,15 +121,24 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
             Ok(()) => anyhow::bail!("somebody has a queue '{NO_QUEUE}'; delete it"),
         }
     }
-    let mut dead = 0;
-    let group = config.worker.group.as_ref();
-    for name in queues::of_group(group).chain([queues::RESULTS.to_owned()]) {
-        dead += queue.depth(&queues::dead(&name)).await?;
+    let groups = SeenGroups::of(config).await;
+    let (mut dead, mut retrying) = (0, 0);
+    for seen in groups.queues(&*queue).await? {
+        dead += seen.dead;
+        retrying += seen.retrying;
     }
-    Ok(match dead {
-        0 => "reachable, queues declared, no dead letters".into(),
-        dead => format!("reachable, queues declared, {dead} dead letters: see `radialog dlq list`"),
-    })
+    let letters = match dead {
+        0 => "no dead letters".to_owned(),
+        dead => format!("{dead} dead letters: see `radialog dlq list`"),
+    };
+    let again = match retrying {
+        0 => String::new(),
+        retrying => format!("; waiting to be tried again: {retrying}"),
+    };
+    Ok(format!(
+        "reachable, queues declared, {letters}{again} (queues {})",
+        groups.description()
+    ))
 }
 
 async fn objects(config: &Config) -> anyhow::Result<String> {

@@ -15,13 +15,15 @@ use radialog_schemas::{RunId, StudyRecord, StudyStatus};
 
 use crate::args::ServiceArgs;
 use crate::progress::overview;
+use crate::results_place::{is_in_store, look_at_run};
 
 /// Show how far a run is
 ///
-/// Example: radialog status results, or radialog status 20261124-… --redis redis://host
+/// Example: radialog status results, or radialog status 20261124-… --redis redis://host, or radialog status
+/// s3://results/cxr --s3 http://host:9000/radialog
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// Output folder of the run, or its id together with --redis
+    /// Output folder of the run, s3://bucket/prefix where its results are in a store, or its id together with --redis
     run: String,
     #[command(flatten)]
     services: ServiceArgs,
@@ -30,13 +32,16 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let dir = Path::new(&args.run);
-    let run = if dir.is_dir() {
-        read_folder(dir)?
+    let read = if is_in_store(dir) {
+        let copy = look_at_run(&args.run, &config).await?;
+        Some(read_folder(copy.folder())?)
+    } else if dir.is_dir() {
+        Some(read_folder(dir)?)
     } else {
-        RunId(args.run.clone())
+        None
     };
     if config.redis.is_none() {
-        if !dir.is_dir() {
+        if read.is_none() {
             bail!(
                 "'{}' is not a folder; to look a run up by its id, give --redis URL",
                 args.run
@@ -44,6 +49,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let run = read.unwrap_or_else(|| RunId(args.run.clone()));
     let state = Backends::state(&config).await?;
     match state.document(&run, PROGRESS_DOCUMENT).await? {
         None => bail!(

@@ -24,6 +24,7 @@ use radialog_training::evaluation::text_file::utf_8;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::named_path::require;
+use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
 use crate::results_place::{LookedAt, is_in_store, look_at_run};
 use crate::{batch_run, bundle_source, interruption};
@@ -325,7 +326,7 @@ async fn compute(
     stages: &[Stage],
     generation: Generation,
 ) -> anyhow::Result<Option<StudyRecord>> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder: set TMPDIR")?;
+    let folder = PrivateFolder::new()?;
     config.s3 = None;
     config.objects.directory = Some(folder.path().join("objects"));
     let archive = Arc::new(OneStudy(entry));

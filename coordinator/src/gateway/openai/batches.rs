@@ -40,6 +40,10 @@ pub(in crate::gateway) use runner::BatchRunner;
 const PREFIX: &str = "batch_";
 /// How long a batch may take, in seconds: a day.
 const WINDOW: u64 = 24 * 3600;
+/// Batches of one key that have not ended, about: every gateway looks at all of them every few seconds. More are refused.
+const MOST_OPEN: usize = 500;
+/// When to ask again then, in seconds.
+const RETRY: u64 = 60;
 /// Batches in a page: as many where nothing is said, and at most.
 const PAGE: usize = 20;
 const LARGEST_PAGE: usize = 100;
@@ -128,6 +132,12 @@ pub(in crate::gateway) async fn create(
         return Err(at_input(ApiError::new(ProblemCode::InvalidRequest, detail)));
     }
     require_conditions(&app, &owner).await?;
+    if batches::are_open(objects, &owner, MOST_OPEN).await? {
+        let detail = format!(
+            "{MOST_OPEN} of this key's batches have not ended, paused ones among them; wait for one, or cancel one"
+        );
+        return Err(ApiError::new(ProblemCode::TooManyRequests, detail).after(RETRY));
+    }
     let comes_again = key.is_some();
     let name = match key {
         None => new_name(),
@@ -156,7 +166,7 @@ pub(in crate::gateway) async fn create(
     let creating = tokio::spawn(async move {
         let created = batches::create(&*inner.backends.objects, &owner, &at, &document).await;
         if created.is_err() && !comes_again {
-            withdraw(inner, owner, at).await;
+            withdraw(inner, owner, at, document).await;
         }
         created
     });
@@ -187,15 +197,17 @@ async fn require_conditions(app: &AppState, owner: &ContentHash) -> ApiResult<()
     }
 }
 
-/// Removes what was stored of a batch that is refused: now, or as soon as the store answers.
-async fn withdraw(app: AppState, owner: ContentHash, name: String) {
-    let Err(error) = batches::withdraw(&*app.backends.objects, &owner, &name).await else {
+/// Takes back what was stored of a batch that is refused: now, or as soon as the store answers.
+async fn withdraw(app: AppState, owner: ContentHash, name: String, document: BatchDocument) {
+    let withdraw = || batches::withdraw(&*app.backends.objects, &owner, &name, document.clone());
+    let Err(error) = withdraw().await else {
         return;
     };
     warn!(batch = name, %error, "a batch that was refused is removed as soon as the store answers");
     tokio::spawn(async move {
         let retry = RetryUntilShutdown::new(app.shutdown.clone());
-        let withdraw = || batches::withdraw(&*app.backends.objects, &owner, &name);
+        let withdraw =
+            || batches::withdraw(&*app.backends.objects, &owner, &name, document.clone());
         if retry.until_success(withdraw).await.is_err() {
             warn!(
                 batch = name,

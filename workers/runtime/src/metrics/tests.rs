@@ -23,11 +23,18 @@ fn every_metric_is_rendered_under_its_convention() {
     let v2: QueueGroup = "v2".parse().unwrap();
     let own = "radialog_queue_depth_messages{stage=\"findings\",worker_group=\"\"} 10";
     let of_v2 = "radialog_queue_depth_messages{stage=\"findings\",worker_group=\"v2\"} 3";
-    metrics().waits("findings", Some(&v2), Some(3));
+    metrics().queues().wait("findings", Some(&v2), Some(3));
+    metrics()
+        .queues()
+        .wait_again("findings", Some(&v2), Some(2));
     let told = metrics().render();
     assert!(told.contains(own) && told.contains(of_v2), "{told}");
-    metrics().waits("findings", Some(&v2), None);
-    metrics().waits("scoring", Some(&v2), None);
+    let again = "radialog_queue_retrying_messages{stage=\"findings\",worker_group=\"v2\"} 2";
+    assert!(told.contains(again), "{told}");
+    for stage in ["findings", "scoring"] {
+        metrics().queues().wait(stage, Some(&v2), None);
+        metrics().queues().wait_again(stage, Some(&v2), None);
+    }
     let told = metrics().render();
     assert!(told.contains(own) && !told.contains("\"v2\""), "{told}");
     let info =

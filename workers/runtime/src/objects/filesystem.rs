@@ -18,6 +18,9 @@ use crate::durable::{self, Readers, UNFINISHED};
 const SUM: &str = ".sum-";
 /// Locked while a version is compared and replaced. Listings skip it, as they skip all that begins with [`UNFINISHED`].
 const LOCK: &str = ".writing-lock";
+/// The directory of what is being written, which killed processes leave there for later ones to remove: the store may have too
+/// many directories to look into all. Listings skip it, too.
+const WRITING: &str = ".writing-files";
 /// Attempts to write into a directory that another thread removes each time because it is empty.
 const WRITE_ATTEMPTS: u32 = 16;
 
@@ -65,8 +68,8 @@ impl FilesystemObjects {
 #[async_trait]
 impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        let path = self.path(key)?;
-        let written = blocking(move || replace(&path, &content)).await;
+        let (root, path) = (self.root.clone(), self.path(key)?);
+        let written = blocking(move || replace(&root, &path, &content)).await;
         written.map_err(|error| write_error(key, &error))
     }
 
@@ -77,14 +80,14 @@ impl Objects for FilesystemObjects {
         expected: Option<&Version>,
     ) -> Result<Option<Version>, ObjectError> {
         let path = self.path(key)?;
-        let (lock, expected) = (self.root.join(LOCK), expected.cloned());
+        let (root, expected) = (self.root.clone(), expected.cloned());
         let written = blocking(move || {
             // One writer at a time, of all processes: the comparison and the write are one step.
             let lock = fs::File::options()
                 .create(true)
                 .truncate(false)
                 .write(true)
-                .open(lock)?;
+                .open(root.join(LOCK))?;
             lock.lock()?;
             let stored = match fs::read(&path) {
                 Ok(stored) => Some(version(&stored)),
@@ -94,7 +97,7 @@ impl Objects for FilesystemObjects {
             if stored != expected {
                 return Ok(None);
             }
-            replace(&path, &content)?;
+            replace(&root, &path, &content)?;
             Ok(Some(version(&content)))
         });
         written.await.map_err(|error| write_error(key, &error))
@@ -107,12 +110,12 @@ impl Objects for FilesystemObjects {
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        let path = self.path(key)?;
+        let (root, path) = (self.root.clone(), self.path(key)?);
         let written = blocking(move || {
             // The hash first: a crash in between leaves no output without one. It need not survive a power cut, since an
             // output without its hash is computed again.
-            retry_in_new_directory(&path, || write_sum(&path, &content))?;
-            replace(&path, &content)
+            retry_in_new_directory(&root, &path, || write_sum(&root, &path, &content))?;
+            replace(&root, &path, &content)
         });
         written.await.map_err(|error| write_error(key, &error))
     }
@@ -264,26 +267,38 @@ fn version(content: &[u8]) -> Version {
     Version(ContentHash::of(content).as_str().to_owned())
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    retry_in_new_directory(path, || durable::replace_for(Readers::Owner, path, content))
+fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let writing = root.join(WRITING);
+    retry_in_new_directory(root, path, || {
+        durable::replace_from(&writing, Readers::Owner, path, content)
+    })
 }
 
 /// Writes into the path's directory, which is made where it is missing. Whoever deletes the last object of a directory
 /// removes it, perhaps just now.
-fn retry_in_new_directory(path: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    for _ in 1..WRITE_ATTEMPTS {
-        match write() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            written => return written,
-        }
-        if let Some(directory) = path.parent() {
+fn retry_in_new_directory(
+    root: &Path,
+    path: &Path,
+    write: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let writing = root.join(WRITING);
+    let mut attempts = 1..WRITE_ATTEMPTS;
+    loop {
+        // Before anything is written, which may be much.
+        for directory in [Some(writing.as_path()), path.parent()]
+            .into_iter()
+            .flatten()
+        {
             match durable::create_directory_for(Readers::Owner, directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 created => created?,
             }
         }
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts.next().is_some() => {}
+            written => return written,
+        }
     }
-    write()
 }
 
 fn sum_path(path: &Path) -> PathBuf {
@@ -293,12 +308,9 @@ fn sum_path(path: &Path) -> PathBuf {
 }
 
 /// Writes an output's hash whole or not at all, for the owner alone, as temporary files are.
-fn write_sum(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_sum(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let sum = sum_path(path);
-    let directory = sum.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(directory)?;
+    let mut file = durable::unfinished(&root.join(WRITING), Readers::Owner)?;
     file.write_all(ContentHash::of(content).as_str().as_bytes())?;
     file.persist(&sum).map(drop).map_err(|error| error.error)
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
 use radialog_models::device::Device;
-use radialog_models::durable;
+use radialog_models::{durable, left_behind};
 use radialog_schemas::Stage;
 use radialog_training::TrainingError;
 use radialog_training::finetune::{DataSets, FinetuneTable, Plan, TrainedPart};
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::train::run_with_progress;
 use super::{FinetuneArgs, bar, show};
+
+/// What the names of folders for a moment begin with.
+const SCRATCH: &str = ".start-";
 
 /// All that the trainings need.
 pub(super) struct Training<'a> {
@@ -290,8 +293,10 @@ impl Training<'_> {
                 .with_context(|| format!("'{}' is damaged", path.display()));
         }
         // In a folder without a checkpoint, so that it is measured as it starts.
+        // That of one that was killed is nobody's: the folder is locked.
+        left_behind::remove(&self.args.out, |name| name.starts_with(SCRATCH));
         let scratch = tempfile::Builder::new()
-            .prefix(".start-")
+            .prefix(SCRATCH)
             .tempdir_in(&self.args.out)
             .context("cannot make a folder in --out")?;
         let measured: Vec<Measurement> = start(scratch.path(), false)?.validate()?;

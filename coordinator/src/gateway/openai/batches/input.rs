@@ -213,6 +213,24 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
     vec![fault(&error, None)]
 }
 
+/// What is wrong with a batch whose holders vanish one after the other. `next` is the number of its first line without an
+/// answer, where the lines have been checked.
+pub(super) fn deadly(killed: u32, next: Option<u64>) -> Vec<BatchLineFault> {
+    let place = match next {
+        Some(line) => format!("a line from {line} on"),
+        None => "a line of its file".to_owned(),
+    };
+    vec![BatchLineFault {
+        code: ErrorCode::Crash.as_str(),
+        message: format!(
+            "the {killed} gateways that had this batch went away without getting on with it; {place} may be what kills them: \
+             send what has no answer in smaller batches"
+        ),
+        param: None,
+        line: next,
+    }]
+}
+
 /// What is wrong with a batch of whose files the store refuses one for good.
 pub(super) fn refused() -> Vec<BatchLineFault> {
     vec![BatchLineFault {

@@ -4,19 +4,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::ContentHash;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use super::BatchName;
-use super::schedule::Schedule;
+use super::schedule::{RUNNING, Schedule};
 use crate::gateway::app_state::AppState;
 use crate::request_store::batches::{self, BatchDocument};
 
-/// Batches whose lines this gateway has answered at a time; the others wait.
-const RUNNING: usize = 2;
 /// Batches that are only ended, without an answer more, at a time. Each batch that is read may hold the memory of a longest
 /// line while it waits for that of its copies: with those that run, half of the least that a gateway has.
-const ENDING: usize = 1;
+const ENDING: u32 = 1;
 
 /// Works on batches until its gateway stops.
 pub(in crate::gateway) struct BatchRunner {
@@ -25,6 +23,8 @@ pub(in crate::gateway) struct BatchRunner {
     pub(super) name: String,
     pub(super) running: Arc<Semaphore>,
     pub(super) ending: Arc<Semaphore>,
+    /// Told when a place for being ended is free again.
+    pub(super) has_ended: Notify,
     schedule: Mutex<Schedule>,
 }
 
@@ -42,13 +42,15 @@ impl Drop for PlaceAside<'_> {
 
 impl BatchRunner {
     pub(in crate::gateway) fn new(app: AppState) -> Arc<Self> {
-        let places = |count| Arc::new(Semaphore::new(count));
+        let places = |count: u32| Arc::new(Semaphore::new(count as usize));
+        let schedule = Schedule::new(app.config.batch_pace.abandoned_after);
         Arc::new(Self {
             app,
             name: Uuid::new_v4().simple().to_string(),
             running: places(RUNNING),
             ending: places(ENDING),
-            schedule: Mutex::default(),
+            has_ended: Notify::new(),
+            schedule: Mutex::new(schedule),
         })
     }
 

@@ -11,8 +11,8 @@ use radialog_schemas::http::openai_batches::RequestBatchStatus;
 use super::BatchName;
 use crate::request_store::batches::{BatchDocument, Lease};
 
-/// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// Batches whose lines a gateway has answered at a time; the others wait.
+pub(super) const RUNNING: u32 = 2;
 /// How long a batch rests after its work has failed, or none of its lines was begun, and how long at most after it did so again.
 const REST: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 /// Batches without a place whose lines wait for workers that do not come: of all keys, and of one.
@@ -20,8 +20,9 @@ const ASIDE: usize = 6;
 const ASIDE_OF_ONE: usize = 2;
 
 /// What a gateway knows of the open batches.
-#[derive(Default)]
 pub(super) struct Schedule {
+    /// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
+    abandoned_after: Duration,
     /// The batches that are worked on here.
     here: HashSet<BatchName>,
     /// When a batch of an owner was last begun here.
@@ -36,8 +37,12 @@ pub(super) struct Schedule {
     rests: HashMap<BatchName, Rest>,
     /// How many batches of each owner have stepped aside.
     aside: HashMap<ContentHash, usize>,
-    /// A batch that was cancelled waits for the place in which batches are ended.
-    end_waits: bool,
+    /// What waits for the place in which batches are ended.
+    ends: Vec<FreeBatch>,
+    /// When a batch of an owner was last taken there.
+    ended: HashMap<ContentHash, Instant>,
+    /// A batch that is worked on alone waits until nothing else is.
+    lonely_waits: bool,
 }
 
 /// What is to be done with a batch.
@@ -77,9 +82,47 @@ pub(super) struct FreeBatch {
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
     pub(super) abandoned: Option<Lease>,
+    /// It may be what killed those who had it: nothing else is worked on beside it.
+    pub(super) is_alone: bool,
+}
+
+impl FreeBatch {
+    /// How many places it takes.
+    pub(super) fn places(&self) -> u32 {
+        match self.is_alone && !self.only_ends() {
+            true => RUNNING,
+            false => 1,
+        }
+    }
+
+    /// Whether it takes the place of those that are only ended. One that may kill its gateway while its lines are read takes
+    /// all the others.
+    pub(super) fn only_ends(&self) -> bool {
+        match self.wanted {
+            WantedWork::Answers => false,
+            WantedWork::End => true,
+            WantedWork::Expiry => !self.is_alone,
+        }
+    }
 }
 
 impl Schedule {
+    pub(super) fn new(abandoned_after: Duration) -> Self {
+        Self {
+            abandoned_after,
+            here: HashSet::new(),
+            begun: HashMap::new(),
+            leases: HashMap::new(),
+            waiting: HashSet::new(),
+            damaged: HashSet::new(),
+            rests: HashMap::new(),
+            aside: HashMap::new(),
+            ends: Vec::new(),
+            ended: HashMap::new(),
+            lonely_waits: false,
+        }
+    }
+
     pub(super) fn is_here(&self, name: &BatchName) -> bool {
         self.here.contains(name)
     }
@@ -124,26 +167,34 @@ impl Schedule {
     }
 
     /// Takes the batch that is ended next: first those that have not failed, and of them those that somebody has cancelled;
-    /// the one that failed last comes last.
-    pub(super) fn next_to_end(&self, ending: &mut Vec<FreeBatch>) -> Option<FreeBatch> {
+    /// the one that failed last comes last. Else owners take turns, and of each the oldest comes first.
+    pub(super) fn next_to_end(&mut self, now: Instant) -> Option<FreeBatch> {
         let order = |batch: &FreeBatch| {
             let failed = self.rests.get(&batch.name).map(|rest| rest.since);
-            (failed, batch.wanted, batch.name.name.clone())
+            let ended = self.ended.get(&batch.name.owner).copied();
+            (failed, batch.wanted, ended, batch.name.name.clone())
         };
-        let next = ending.iter().enumerate();
+        let next = self.ends.iter().enumerate();
         let (place, _) = next.min_by_key(|(_, batch)| order(batch))?;
-        Some(ending.swap_remove(place))
+        let next = self.ends.swap_remove(place);
+        self.ended.insert(next.name.owner.clone(), now);
+        Some(next)
     }
 
-    /// Notes what found no place for being ended.
-    pub(super) fn note_ending(&mut self, waiting: &[FreeBatch]) {
-        let is_end = |batch: &FreeBatch| batch.wanted == WantedWork::End;
-        self.end_waits = waiting.iter().any(is_end);
+    /// Notes what is to be ended.
+    pub(super) fn note_ending(&mut self, ends: Vec<FreeBatch>) {
+        self.ends = ends;
+    }
+
+    /// How many batches wait for being ended.
+    pub(super) fn ends(&self) -> usize {
+        self.ends.len()
     }
 
     /// Whether a batch that was cancelled waits for being ended.
     pub(super) fn end_waits(&self) -> bool {
-        self.end_waits
+        let is_end = |batch: &FreeBatch| batch.wanted == WantedWork::End;
+        self.ends.iter().any(is_end)
     }
 
     /// Takes a place aside, where there is one for this owner: whoever's lines nobody begins takes none from others.
@@ -187,6 +238,7 @@ impl Schedule {
                 name,
                 wanted,
                 abandoned: None,
+                is_alone: document.is_suspected(false),
             });
         };
         let seen = self.leases.entry(name.clone());
@@ -194,10 +246,11 @@ impl Schedule {
         if *known != lease {
             (*known, *since) = (lease.clone(), now);
         }
-        (now - *since >= ABANDONED_AFTER).then_some(FreeBatch {
+        (now - *since >= self.abandoned_after).then_some(FreeBatch {
             name,
             wanted,
             abandoned: Some(lease),
+            is_alone: document.is_suspected(true),
         })
     }
 
@@ -222,17 +275,19 @@ impl Schedule {
     pub(super) fn note(&mut self, waiting: &[FreeBatch], open: &[BatchName]) {
         let owners = waiting.iter().map(|batch| batch.name.owner.clone());
         self.waiting = owners.collect();
+        self.lonely_waits = waiting.iter().any(|batch| batch.is_alone);
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
         self.damaged.retain(|name| names.contains(name));
         self.rests.retain(|name, _| names.contains(name));
         let owners: HashSet<&ContentHash> = open.iter().map(|name| &name.owner).collect();
         self.begun.retain(|owner, _| owners.contains(owner));
+        self.ended.retain(|owner, _| owners.contains(owner));
     }
 
-    /// Whether a batch of another owner waits for a place.
+    /// Whether a batch waits for a place that this owner's make room for: another owner's, or one that needs all places.
     pub(super) fn others_wait(&self, owner: &ContentHash) -> bool {
-        self.waiting.iter().any(|waiting| waiting != owner)
+        self.lonely_waits || self.waiting.iter().any(|waiting| waiting != owner)
     }
 
     /// Whether any batch waits for a place.
@@ -249,6 +304,8 @@ mod tests {
     use crate::request_store::batches::BatchTimes;
     use crate::request_store::new_name;
 
+    const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+
     fn named(owner: &str, name: &str) -> BatchName {
         BatchName {
             owner: ContentHash::of(owner.as_bytes()),
@@ -261,12 +318,13 @@ mod tests {
             name: named(owner, name),
             wanted,
             abandoned: None,
+            is_alone: false,
         }
     }
 
     #[test]
     fn what_failed_last_is_ended_last_and_what_was_cancelled_before_what_is_late() {
-        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let (mut schedule, now) = (Schedule::new(ABANDONED_AFTER), Instant::now());
         let all = [
             free("a", "1", WantedWork::Expiry),
             free("a", "2", WantedWork::End),
@@ -275,9 +333,9 @@ mod tests {
         ];
         schedule.rest(&all[1], now + Duration::from_secs(1));
         schedule.rest(&all[2], now);
-        let (mut order, mut rest) = (Vec::new(), all.to_vec());
-        while let Some(next) = schedule.next_to_end(&mut rest) {
-            schedule.note_ending(&rest);
+        let mut order = Vec::new();
+        schedule.note_ending(all.to_vec());
+        while let Some(next) = schedule.next_to_end(now) {
             order.push((next.name.name, schedule.end_waits()));
         }
         let order: Vec<(&str, bool)> = order
@@ -286,13 +344,28 @@ mod tests {
             .collect();
         assert_eq!(order, [("4", true), ("1", true), ("3", true), ("2", false)]);
         schedule.forget_rest(&all[1].name);
-        let mut rest = all.to_vec();
-        assert_eq!(schedule.next_to_end(&mut rest).unwrap().name.name, "2");
+        schedule.note_ending(all[..2].to_vec());
+        assert_eq!(schedule.next_to_end(now).unwrap().name.name, "2");
+    }
+
+    #[test]
+    fn owners_take_turns_in_being_ended() {
+        let (mut schedule, now) = (Schedule::new(ABANDONED_AFTER), Instant::now());
+        let of = |owner: &str, name: &str| free(owner, name, WantedWork::End);
+        let all = [of("a", "1"), of("a", "2"), of("a", "3"), of("b", "4")];
+        schedule.note_ending(all.to_vec());
+        let mut order = Vec::new();
+        for second in 0..4 {
+            let now = now + Duration::from_secs(second);
+            order.push(schedule.next_to_end(now).unwrap().name.name);
+        }
+        assert_eq!(order, ["1", "4", "2", "3"]);
+        assert_eq!((schedule.next_to_end(now), schedule.ends()), (None, 0));
     }
 
     #[test]
     fn a_batch_that_does_not_get_on_rests_longer_each_time_unless_it_is_to_be_ended() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
         let times = BatchTimes {
             expires: u64::MAX,
@@ -328,7 +401,7 @@ mod tests {
 
     #[test]
     fn no_owner_takes_all_places_aside() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let owners: Vec<ContentHash> = (0..4).map(|n: u8| ContentHash::of(&[n])).collect();
         let mut taken = Vec::new();
         for owner in &owners {
@@ -345,7 +418,7 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_each_ones_oldest_comes_first() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
         let free = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
         let all = [
             free("a", "1"),
@@ -372,8 +445,43 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_killed_its_holders_is_worked_on_alone_and_the_others_make_room() {
+        let mut schedule = Schedule::new(Duration::ZERO);
+        let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
+        let times = BatchTimes {
+            expires: u64::MAX,
+            ..BatchTimes::default()
+        };
+        let mut document =
+            BatchDocument::new(&batch, "a".to_owned(), endpoint, new_name(), None, times);
+        let (name, now) = (named("a", &batch), Instant::now());
+        let mut places = Vec::new();
+        for holder in ["one", "two", "three"] {
+            let free = schedule.free(&name, &document, "here", now).unwrap();
+            places.push(free.places());
+            assert!(document.hold(holder, free.abandoned.as_ref()));
+        }
+        assert_eq!(places, [1, 1, RUNNING]);
+        let free = schedule.free(&name, &document, "here", now).unwrap();
+        schedule.note(std::slice::from_ref(&free), std::slice::from_ref(&name));
+        assert!(
+            schedule.others_wait(&name.owner),
+            "its owner's make room, too"
+        );
+        document.times.expires = 1;
+        let late = schedule.free(&name, &document, "here", now).unwrap();
+        assert!(
+            !late.only_ends() && late.places() == RUNNING,
+            "its lines are read"
+        );
+        document.status = RequestBatchStatus::Cancelling;
+        let ending = schedule.free(&name, &document, "here", now).unwrap();
+        assert!(ending.only_ends() && ending.places() == 1);
+    }
+
+    #[test]
     fn a_lease_is_abandoned_when_it_was_seen_to_stand_still() {
-        let (mut schedule, batch) = (Schedule::default(), new_name());
+        let (mut schedule, batch) = (Schedule::new(ABANDONED_AFTER), new_name());
         let name = named("a", &batch);
         let endpoint = BatchEndpoint::ChatCompletions;
         let times = BatchTimes::default();

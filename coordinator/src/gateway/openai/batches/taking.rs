@@ -1,6 +1,7 @@
 //! Takes batches that nobody works on, as many as there are places for, and holds them while they are worked on. What a
 //! gateway has left in the middle, another one takes over a minute later.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tracing::warn;
 
 use super::BatchName;
 use super::runner::BatchRunner;
-use super::schedule::{FreeBatch, WantedWork};
+use super::schedule::FreeBatch;
 use super::work::BatchWork;
 use crate::gateway::problem::ApiResult;
 use crate::request_store::batches::{self, BatchDocument};
@@ -56,15 +57,26 @@ impl BatchRunner {
     pub(in crate::gateway) async fn run(self: Arc<Self>) {
         let shutdown = self.app.shutdown.clone();
         let mut working = JoinSet::new();
-        loop {
+        while !shutdown.is_cancelled() {
             while working.try_join_next().is_some() {}
             if let Err(error) = self.look(&mut working).await {
                 warn!(%error, "batches of requests were not looked for");
             }
-            tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
-                () = self.app.new_batch.notified() => {}
-                () = shutdown.cancelled() => break,
+            let mut pause = pin!(sleep(LOOK_EVERY));
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    () = self.app.new_batch.notified() => break,
+                    () = shutdown.cancelled() => break,
+                    // The next one is known: there may be thousands, and a look is at all of them.
+                    () = self.has_ended.notified() => {
+                        let ends = self.schedule().ends();
+                        match ends {
+                            0 => break,
+                            _ => self.begin_ends(&mut working),
+                        }
+                    }
+                }
             }
         }
         while working.join_next().await.is_some() {}
@@ -93,9 +105,9 @@ impl BatchRunner {
                     let Some(batch) = self.check(&name, &document).await else {
                         continue;
                     };
-                    match batch.wanted {
-                        WantedWork::Answers => free.push(batch),
-                        WantedWork::End | WantedWork::Expiry => ending.push(batch),
+                    match batch.only_ends() {
+                        true => ending.push(batch),
+                        false => free.push(batch),
                     }
                 }
                 // Its sign was written and it was not, yet or ever: the sweep takes what is old.
@@ -103,28 +115,41 @@ impl BatchRunner {
                 Err(error) => warn!(batch = name.name, %error, "a batch was not looked at"),
             }
         }
-        while self.ending.available_permits() > 0 {
-            let next = self.schedule().next_to_end(&mut ending);
-            let Some(next) = next else {
-                break;
-            };
-            self.spawn(next, &self.ending, working);
-        }
-        self.schedule().note_ending(&ending);
+        self.schedule().note_ending(ending);
+        self.begin_ends(working);
         while self.running.available_permits() > 0 {
             let next = self.schedule().next(&mut free);
             let Some(next) = next else {
                 break;
             };
+            if self.running.available_permits() < next.places() as usize {
+                // Nothing more begins until it has them all.
+                free.push(next);
+                break;
+            }
             self.spawn(next, &self.running, working);
         }
         self.schedule().note(&free, &open);
         let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
         let told = &metrics().request_batches;
         told.open.set(count(open.len()));
-        let resting = self.schedule().resting(Instant::now());
-        told.waiting.set(count(free.len() + ending.len() + resting));
+        let (resting, ends) = {
+            let schedule = self.schedule();
+            (schedule.resting(Instant::now()), schedule.ends())
+        };
+        told.waiting.set(count(free.len() + ends + resting));
         Ok(())
+    }
+
+    /// Begins with what is to be ended, as far as there is a place.
+    fn begin_ends(self: &Arc<Self>, working: &mut JoinSet<()>) {
+        while self.ending.available_permits() > 0 {
+            let next = self.schedule().next_to_end(Instant::now());
+            let Some(next) = next else {
+                break;
+            };
+            self.spawn(next, &self.ending, working);
+        }
     }
 
     /// The batch, where it can be taken.
@@ -156,7 +181,7 @@ impl BatchRunner {
         places: &Arc<Semaphore>,
         working: &mut JoinSet<()>,
     ) {
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(place) = places.clone().try_acquire_many_owned(batch.places()) else {
             return;
         };
         self.schedule().begin(&batch.name);
@@ -174,10 +199,15 @@ impl BatchRunner {
                 Ok(Worked::Stalled) | Err(_) => runner.schedule().rest(&batch, Instant::now()),
             }
             drop(here);
+            if batch.only_ends() {
+                runner.has_ended.notify_one();
+            }
             match worked {
                 // The next one may have waited for this.
-                Ok(Worked::Onward | Worked::Stalled) => runner.app.new_batch.notify_one(),
-                Ok(Worked::Elsewhere) => {}
+                Ok(Worked::Onward | Worked::Stalled) if !batch.only_ends() => {
+                    runner.app.new_batch.notify_one();
+                }
+                Ok(_) => {}
                 Err(error) => {
                     metrics().request_batches.retries.inc();
                     let (batch, error) = (batch.name.name, error.problem.detail);
@@ -202,7 +232,7 @@ impl BatchRunner {
             return Ok(Worked::Elsewhere);
         };
         let stop = self.app.shutdown.child_token();
-        let work = BatchWork::new(self, name, &stop);
+        let work = BatchWork::new(self, batch, &stop);
         let worked = tokio::select! {
             worked = work.run(document, place) => worked,
             () = self.keep(name, &stop) => Ok(()),
@@ -210,6 +240,10 @@ impl BatchRunner {
         // Also after a failure: somebody else may do better.
         let released = self.change(name, |document| {
             let is_mine = document.is_held_by(&self.name);
+            if is_mine && work.has_stalled() {
+                // Its lines are with workers that are not there: none of them has killed anybody.
+                document.got_on();
+            }
             document.release();
             is_mine
         });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::input::{self, InputLine, InputLines};
 use super::line::{self, AnsweredLine, LineContext};
 use super::runner::{BatchRunner, PlaceAside};
-use super::schedule::WantedWork;
+use super::schedule::{FreeBatch, WantedWork};
 use super::{BatchName, batch_id, no_batch};
 use crate::gateway::body;
 use crate::gateway::problem::ApiResult;
@@ -32,8 +32,6 @@ const AT_ONCE: usize = 8;
 /// The most lines and about the most bytes of input that are answered before the outputs are written.
 const PIECE_LINES: usize = 32;
 const PIECE_BYTES: usize = 4 << 20;
-/// How long a batch is worked on while those of other owners wait.
-const TURN: Duration = Duration::from_secs(60);
 
 /// One gateway's work on one batch, from taking it to giving it back.
 pub(super) struct BatchWork<'a> {
@@ -43,6 +41,8 @@ pub(super) struct BatchWork<'a> {
     /// Who has written a part of the outputs: nobody else who has the batch, earlier or later, writes under this name.
     writer: String,
     begun: Instant,
+    /// Nothing else is worked on beside it.
+    is_alone: bool,
     /// No worker has begun one of its lines, and it has made room for others.
     has_stalled: AtomicBool,
 }
@@ -119,12 +119,13 @@ impl Piece {
 impl<'a> BatchWork<'a> {
     pub(super) fn new(
         runner: &'a BatchRunner,
-        batch: &'a BatchName,
+        batch: &'a FreeBatch,
         stop: &'a CancellationToken,
     ) -> Self {
         Self {
             runner,
-            batch,
+            batch: &batch.name,
+            is_alone: batch.is_alone,
             stop,
             writer: new_name(),
             begun: Instant::now(),
@@ -143,8 +144,23 @@ impl<'a> BatchWork<'a> {
         mut document: BatchDocument,
         place: OwnedSemaphorePermit,
     ) -> ApiResult<()> {
-        if document.status == RequestBatchStatus::Finalizing {
-            return self.settle(&document).await;
+        match document.status {
+            RequestBatchStatus::Finalizing => return self.settle(&document).await,
+            // Whatever has become of its input.
+            RequestBatchStatus::Cancelling => {
+                let outcome = RequestBatchStatus::Cancelled;
+                return self.conclude(&document, outcome, Vec::new()).await;
+            }
+            _ => {}
+        }
+        if let Some(killed) = document.killed() {
+            let is_checked = document.status == RequestBatchStatus::InProgress;
+            let next = is_checked.then_some(document.place.line + 1);
+            warn!(
+                batch = self.batch.name,
+                killed, "a batch of requests fails: the gateways that had it went away"
+            );
+            return self.fail(&document, input::deadly(killed, next)).await;
         }
         let objects = self.runner.objects();
         let input = match files::find(objects, &self.batch.owner, &document.input).await {
@@ -183,6 +199,7 @@ impl<'a> BatchWork<'a> {
         let started = self.runner.change(self.batch, |document| {
             document.counts.total = total;
             document.times.in_progress.get_or_insert_with(now);
+            document.got_on();
             // It may have been cancelled meanwhile.
             if document.status == RequestBatchStatus::Validating {
                 document.status = RequestBatchStatus::InProgress;
@@ -206,6 +223,9 @@ impl<'a> BatchWork<'a> {
                 return self.conclude(&document, outcome, Vec::new()).await;
             }
             let is_late = document.is_late();
+            if is_late && !self.is_late_for_the_store(&document).await? {
+                return Ok(());
+            }
             let gives_way = match is_late {
                 true => has_written && self.runner.schedule().end_waits(),
                 false => document.paused || place.is_none() || self.gives_way(),
@@ -264,9 +284,21 @@ impl<'a> BatchWork<'a> {
         Ok(())
     }
 
+    /// Whether the store's clock says so, too. Where it does not, the batch rests.
+    async fn is_late_for_the_store(&self, document: &BatchDocument) -> ApiResult<bool> {
+        let (objects, owner) = (self.runner.objects(), &self.batch.owner);
+        let is_late =
+            batches::is_late_for_the_store(objects, owner, &self.batch.name, document).await?;
+        if !is_late {
+            warn!("this gateway's clock is ahead of the store's: no batch is ended by it");
+            self.has_stalled.store(true, Ordering::Relaxed);
+        }
+        Ok(is_late)
+    }
+
     /// It has had its turn, and others wait.
     fn gives_way(&self) -> bool {
-        let is_over = self.begun.elapsed() >= TURN;
+        let is_over = self.begun.elapsed() >= self.runner.app.config.batch_pace.turn;
         is_over && self.runner.schedule().others_wait(&self.batch.owner)
     }
 
@@ -284,8 +316,9 @@ impl<'a> BatchWork<'a> {
             endpoint: document.endpoint,
             events: AtomicU64::new(0),
         };
-        // What holds memory for bodies holds its place, too, so that there is enough for those that run.
-        let may_step_aside = lines.iter().all(|line| line.memory.is_none());
+        // What holds memory for bodies holds its place, too, so that there is enough for those that run. What is worked on
+        // alone gives it up with its lease.
+        let may_step_aside = !self.is_alone && lines.iter().all(|line| line.memory.is_none());
         let stop = self.stop.child_token();
         let mut answering = pin!(self.answer_some(&context, lines, document, &stop));
         let mut _aside = None;
@@ -345,7 +378,7 @@ impl<'a> BatchWork<'a> {
     async fn stalled(&self, events: &AtomicU64) {
         loop {
             let before = events.load(Ordering::Relaxed);
-            sleep(self.runner.app.config.stalled_after).await;
+            sleep(self.runner.app.config.batch_pace.stalled_after).await;
             let is_stalled = events.load(Ordering::Relaxed) == before;
             if is_stalled && self.runner.schedule().any_waits() {
                 return;
@@ -388,6 +421,7 @@ impl<'a> BatchWork<'a> {
                 known.ahead.clone_from(&piece.ahead);
                 known.answers = answers.clone();
                 known.refusals = refusals.clone();
+                known.got_on();
                 known.counts.completed += piece.answered;
                 known.counts.failed += piece.refused;
                 known.has_expired |= is_late;
