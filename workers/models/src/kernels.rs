@@ -10,6 +10,8 @@ pub(crate) mod attention;
 pub(crate) mod buffer;
 pub(crate) mod convolution;
 pub(crate) mod cpu;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dot_products;
 pub(crate) mod elementary;
 pub(crate) mod gemm;
 mod lanes;

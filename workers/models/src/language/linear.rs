@@ -13,6 +13,10 @@ use rayon::prelude::*;
 use super::adapter_id::AdapterId;
 use super::quantized::QuantizedMatrix;
 use super::trained::frozen_product;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Features;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::dot_products::PairedRows;
 use crate::layers::Dropout;
 
 /// f32 values in one vector register of x86-64-v3.
@@ -21,6 +25,9 @@ const LANES: usize = 8;
 const TILE: (usize, usize) = (2, 4);
 /// Output columns that one thread takes at a time: their weights stay in its cache while the rows pass by.
 const COLUMNS: usize = 32;
+/// The same beside many rows.
+#[cfg(target_arch = "x86_64")]
+const COLUMNS_OF_MANY: usize = 48;
 /// Work below which waking other threads costs more than it saves, in multiplications.
 const PARALLEL: usize = 1 << 21;
 /// Reading a weight from memory takes as long as this many multiplications.
@@ -239,12 +246,49 @@ fn products<W: StoredWeight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> 
     let mut out = vec![0.0; weight.len() / inner * rows];
     if (rows + READ) * weight.len() < PARALLEL {
         rows_by_columns(x, weight, inner, &mut out);
-    } else {
-        out.par_chunks_mut(COLUMNS * rows)
-            .zip(weight.par_chunks(COLUMNS * inner))
-            .for_each(|(out, weight)| rows_by_columns(x, weight, inner, out));
+        return out;
     }
+    let mut share = |columns: usize, work: &(dyn Fn(&[W], &mut [f32]) + Sync)| {
+        out.par_chunks_mut(columns * rows)
+            .zip(weight.par_chunks(columns * inner))
+            .for_each(|(out, weight)| work(weight, out));
+    };
+    #[cfg(target_arch = "x86_64")]
+    if PairedRows::pay(Features::detected(), rows) {
+        let paired = PairedRows::new(x, inner);
+        let work =
+            |weight: &[W], out: &mut [f32]| many_rows_by_columns(&paired, x, weight, inner, out);
+        share(COLUMNS_OF_MANY, &work);
+        return out;
+    }
+    share(COLUMNS, &|weight, out| {
+        rows_by_columns(x, weight, inner, out)
+    });
     out
+}
+
+/// What [`rows_by_columns`] gives, of rows that were laid out before.
+#[cfg(target_arch = "x86_64")]
+fn many_rows_by_columns<W: StoredWeight>(
+    paired: &PairedRows,
+    x: &[f32],
+    weight: &[W],
+    inner: usize,
+    out: &mut [f32],
+) {
+    let (rows, columns) = (x.len() / inner, weight.len() / inner);
+    let widen = |column: usize, place: usize, to: &mut [f32]| {
+        let numbers = &weight[column * inner + place..][..to.len()];
+        let (numbers, to) = (numbers.as_chunks().0, to.as_chunks_mut::<LANES>().0);
+        for (numbers, to) in numbers.iter().zip(to) {
+            *to = W::to_f32(numbers);
+        }
+    };
+    paired.sums(columns, widen, |row, column, parts| {
+        let rest = inner / LANES * LANES..inner;
+        let (x, weight) = (&x[row * inner..], &weight[column * inner..]);
+        out[column * rows + row] = total(*parts, &x[rest.clone()], &weight[rest]);
+    });
 }
 
 /// All products of rows and columns of `inner` values, on this thread. The output is column-major.
@@ -321,13 +365,23 @@ fn tile<const R: usize, const C: usize, W: StoredWeight>(
     }
     std::array::from_fn(|r| {
         std::array::from_fn(|c| {
-            let [s0, s1, s2, s3, s4, s5, s6, s7] = sums[r][c];
-            let sum = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
-            let pairs = rows[r][rest.clone()].iter().zip(&columns[c][rest.clone()]);
-            pairs.fold(sum, |sum, (value, weight)| {
-                value.mul_add(weight.value(), sum)
-            })
+            total(
+                sums[r][c],
+                &rows[r][rest.clone()],
+                &columns[c][rest.clone()],
+            )
         })
+    })
+}
+
+/// A sum over its parts, and then over the rest of its row and column.
+#[inline(always)]
+fn total<W: StoredWeight>(parts: [f32; LANES], row: &[f32], column: &[W]) -> f32 {
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = parts;
+    let sum = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
+    let pairs = row.iter().zip(column);
+    pairs.fold(sum, |sum, (value, weight)| {
+        value.mul_add(weight.value(), sum)
     })
 }
 
@@ -411,11 +465,11 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bytes_alone_and_among_others_in_every_weight_type() {
         for (inner, columns) in [(64, 512), (172, 67), (1030, 259)] {
-            let x = ramp(7, inner);
+            let x = ramp(27, inner);
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let linear = LoraLinear::new(ramp(columns, inner).to_dtype(dtype).unwrap());
                 let together = linear.forward(&x).unwrap();
-                for row in 0..7 {
+                for row in 0..27 {
                     let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
                     assert_eq!(
                         bits(&alone),
