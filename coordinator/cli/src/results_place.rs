@@ -32,6 +32,9 @@ impl FromStr for ResultsPlace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("it is empty: write a folder, or s3://bucket/prefix".to_owned());
+        }
         let Some((scheme, path)) = text.split_once("://") else {
             return Ok(Self::Folder(text.into()));
         };

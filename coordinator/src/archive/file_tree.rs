@@ -46,7 +46,8 @@ pub(super) trait PathWalk: Send {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
 }
 
-/// Files on disk. Links are followed; a link back to a folder above it is a problem. A system's own files
+/// Files on disk. Links are followed; a link back to a folder above it is a problem, and so is one that leads outside unless that is
+/// allowed. A system's own files
 /// ([`is_system_file`]) are not part of an archive.
 pub(super) struct LocalFileTree {
     root: PathBuf,
@@ -64,6 +65,7 @@ impl FileTree for LocalFileTree {
     fn walk(&self, under: &str) -> Box<dyn PathWalk> {
         Box::new(LocalPathWalk {
             root: self.root.clone(),
+            outside: self.outside,
             start: Some(under.into()),
             levels: Vec::new(),
         })
@@ -104,6 +106,7 @@ impl FileTree for LocalFileTree {
 /// A walk that holds the names of one directory for each level it is in.
 struct LocalPathWalk {
     root: PathBuf,
+    outside: OutsideFiles,
     start: Option<Vec<u8>>,
     levels: Vec<Level>,
 }
@@ -173,7 +176,8 @@ impl LocalPathWalk {
             let message = format!("the directory cannot be read and is left out: {reason}");
             EntryProblem::new(place.clone(), ErrorCode::ArchiveEntry, message)
         };
-        let listing = tokio::task::spawn_blocking(move || list(&folder)).await;
+        let place_of_folder = FilePlace::new(folder, &self.root, self.outside);
+        let listing = tokio::task::spawn_blocking(move || list(&place_of_folder)).await;
         let (id, children) = listing
             .map_err(|panic| problem(panic.to_string()))?
             .map_err(|error| problem(error.to_string()))?;
@@ -197,7 +201,13 @@ impl LocalPathWalk {
 }
 
 /// Lists the names in a directory that are not a system's own, in byte order; folders are closed by `/`, which gives the order of whole paths.
-fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
+fn list(place: &FilePlace) -> io::Result<(FileId, Vec<Vec<u8>>)> {
+    let folder = place.path();
+    if place.resolve()?.is_none() {
+        return Err(io::Error::other(
+            "it is a link that leads outside of the archive; --allow-outside takes what lies there",
+        ));
+    }
     let metadata = fs::metadata(folder)?;
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -237,6 +247,27 @@ mod tests {
             }
         }
         (paths, problems)
+    }
+
+    #[tokio::test]
+    async fn a_linked_folder_outside_is_a_problem_unless_it_is_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [archive, other] = ["archive", "other"].map(|name| dir.path().join(name));
+        for folder in [&archive, &other] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("a.png"), b"x").unwrap();
+        }
+        std::os::unix::fs::symlink(&other, archive.join("link")).unwrap();
+        std::os::unix::fs::symlink(".", other.join("inside")).unwrap();
+        let walk = async |outside| {
+            let tree = LocalFileTree::new(archive.clone(), outside);
+            all(&mut *tree.walk("")).await
+        };
+        let (paths, problems) = walk(OutsideFiles::Refused).await;
+        assert_eq!(paths, ["a.png"]);
+        assert!(problems[0].failure.message.contains("--allow-outside"), "{problems:?}");
+        let (paths, _) = walk(OutsideFiles::Allowed).await;
+        assert_eq!(paths, ["a.png", "link/a.png"]);
     }
 
     #[tokio::test]

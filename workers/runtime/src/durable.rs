@@ -182,6 +182,10 @@ pub fn create_directory_for(readers: Readers, path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let parent = directory_of(path);
+    if parent == path {
+        let message = format!("'{}' is no directory that can be made", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     create_directory_for(readers, parent)?;
     match DirBuilder::new()
         .mode(readers.directory_mode())

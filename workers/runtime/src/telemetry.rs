@@ -50,6 +50,8 @@ pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let directives = directives(&filter)?;
     let output = tracing_subscriber::fmt()
         .with_env_filter(directives)
+        // It would tell of a log that cannot be written in the same place, and end the process where that fails, too.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = if config.json {
         output.json().flatten_event(true).try_init()

@@ -333,6 +333,27 @@ fn radialog_into(output: std::fs::File, arguments: &[&str]) -> Output {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    std::fs::write(archive.join("broken.png"), "no image").unwrap();
+    let out = dir.path().join("out");
+    let batch = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        command.args(["batch", archive.to_str().unwrap(), "--out", out]);
+        command.args(["--stages", "findings"]).env("RUST_LOG", "debug");
+        command
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = batch(out.to_str().unwrap());
+    let ended = command.stderr(full.unwrap()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(65), "{ended:?}");
+    let nowhere = batch("").output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(64), "{nowhere:?}");
+}
+
+#[test]
 fn a_reader_that_has_gone_ends_nothing_and_a_full_disk_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = dir.path().join("bundle");
