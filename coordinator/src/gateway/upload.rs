@@ -138,7 +138,9 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                 image = Some(content);
                 continue;
             }
-            "question" | "indication" | "model" => Value::String(utf8(&content)?.to_owned()),
+            "title" | "question" | "indication" | "model" => {
+                Value::String(utf8(&content)?.to_owned())
+            }
             name if NUMBERS.contains(&name) => serde_json::from_str(utf8(&content)?.trim())
                 .map_err(|_| {
                     ApiError::new(
@@ -147,7 +149,7 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                     )
                 })?,
             _ => {
-                let known = ["image", "question", "indication", "model"]
+                let known = ["image", "title", "question", "indication", "model"]
                     .into_iter()
                     .chain(NUMBERS);
                 let known: Vec<_> = known.collect();
