@@ -226,7 +226,7 @@ async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()
         .until("document.querySelector('.asked-text')?.textContent === 'What is an effusion?'")
         .await?;
 
-    let remove = "document.querySelector('.item:last-child .icon-button').click()";
+    let remove = "document.querySelector(\".item:last-child [aria-label^='Delete']\").click()";
     browser.value(remove).await?;
     assert!(browser.text("dialog").await?.contains("cannot be undone"));
     browser.click("dialog .button:not(.danger)").await?;
