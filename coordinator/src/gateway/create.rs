@@ -140,7 +140,7 @@ pub(super) async fn create(
     };
     let mut snapshot = begin(&app, draft).await?;
     // A request that is repeated leaves the title that it was given since.
-    if let (Some(title), None) = (title, &snapshot.title) {
+    if let Some(title) = title.filter(|_| snapshot.title.is_none()) {
         let id = &snapshot.conversation.id;
         app.backends.conversations.rename(id, &title).await?;
         snapshot.title = Some(title);

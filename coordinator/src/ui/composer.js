@@ -208,6 +208,8 @@ export class Composer {
     show(this.trouble, false);
     this.#failed = null;
     this.#typed();
+    // Once it is on the page, and has a height.
+    requestAnimationFrame(() => this.#typed());
   }
 }
 

@@ -34,6 +34,7 @@ export function entered({ title, label, value, longest, action }) {
       button("Cancel", { on: () => dialog.close("") }),
       el("button", { type: "submit", class: "button primary" }, el("span", { text: action })))));
   dialog.showModal();
+  input.focus();
   input.select();
   return answer.then((text) => text || null);
 }

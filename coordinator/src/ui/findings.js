@@ -128,7 +128,7 @@ export class Findings {
     const corrected = wanted.has(finding) !== present;
     // What the report denies or does not speak of, it does not have.
     const disputed = stated !== null && finding !== NONE && (stated.get(finding) ?? false) !== present;
-    const dispute = !disputed ? "" : present ? "not in the report" : "only in the report";
+    const dispute = !disputed ? "" : present ? "report: no" : "report: yes";
     const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : dispute;
     setText(row.tag, words);
     row.tag.dataset.kind = change !== undefined ? "change" : corrected ? "corrected" : "dispute";

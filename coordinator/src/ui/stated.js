@@ -3,7 +3,7 @@
 
 const WORDS = {
   "Enlarged Cardiomediastinum": /(?:enlarged|widened|wide|prominent|widening of the|enlargement of the) (?:superior )?(?:cardio)?mediastin\w*|mediastin\w*(?: \w+){0,3} (?:enlarged|widened|wide|prominent)/,
-  Cardiomegaly: /cardiomegaly|(?:heart|cardiac|cardio)(?: \w+){0,5} (?:enlarged|enlargement|increased)|(?:enlarged|enlargement of the) (?:heart|cardiac)/,
+  Cardiomegaly: /cardiomegaly|(?:heart|cardiac|cardio)(?: \w+){0,5} (?:enlarged|enlargement|increased|large)|(?:enlarged|enlargement of the) (?:heart|cardiac)/,
   "Lung Opacity": /opacit(?:y|ies)|opacification|infiltrat\w+|airspace disease/,
   "Lung Lesion": /nodul(?:e|es|ar)|mass(?:es)?|lesions?|cavit(?:y|ies|ary)/,
   Edema: /o?edema|(?:vascular|pulmonary) congestion/,

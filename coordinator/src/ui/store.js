@@ -290,15 +290,18 @@ class Store extends EventTarget {
   }
 }
 
-/** Brings findings in line with a report that a person has rewritten. What it does not speak of stays. */
-function rewritten(wanted, turn) {
-  const [before, after] = [statedIn(turn.text), statedIn(turn.edited)];
-  for (const [finding, present] of before) if (present && !after.has(finding)) wanted.delete(finding);
-  for (const [finding, present] of after) {
+/**
+ * Brings findings in line with a report that a person has rewritten: it has what its words say. Where all of the model's text
+ * is still there, what none of its words names stays as it was, since they may say it otherwise.
+ */
+function rewritten(wanted, { text, edited }) {
+  const stated = statedIn(edited);
+  if (!edited.includes(text.trim())) wanted.clear();
+  for (const [finding, present] of stated) {
     if (present) wanted.add(finding);
     else wanted.delete(finding);
   }
-  if ([...after.values()].includes(true)) wanted.delete("No Finding");
+  if ([...stated.values()].includes(true)) wanted.delete("No Finding");
 }
 
 export const store = new Store();

@@ -36,7 +36,7 @@ export class Viewer {
     this.stage = el("div", { class: "viewer-stage" }, this.canvas, this.message,
       el("p", { id: "viewer-keys", class: "hidden", text: KEYS }));
     // The whole image with its window, for paper: the stage is as large as the screen has room.
-    this.printed = el("div", { class: "printed", "aria-hidden": "true" });
+    this.printed = el("div", { class: "printed" });
     root.replaceChildren(this.#toolbar(), this.stage, this.printed, this.#sliders());
     this.#listen();
     new ResizeObserver(() => this.#draw()).observe(this.stage);
@@ -57,6 +57,7 @@ export class Viewer {
       const pixels = await Pixels.load(address);
       if (this.showing !== address) return;
       this.#pixels = pixels;
+      pixels.canvas.setAttribute("aria-label", "Chest X-ray");
       this.printed.replaceChildren(pixels.canvas);
       setText(this.message, "");
       this.canvas.setAttribute("aria-label", `Chest X-ray, ${pixels.width} by ${pixels.height} pixels`);

@@ -266,7 +266,7 @@ async fn warnings_and_differences_between_classifier_and_report_are_shown() -> R
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     // The report says that the lungs are clear, and nothing of the other findings that the classifier sees.
-    let disputed = "[...document.querySelectorAll('.finding.present:not(.fixed)')].every((each) => each.querySelector('.tag').textContent === 'not in the report')";
+    let disputed = "[...document.querySelectorAll('.finding.present:not(.fixed)')].every((each) => each.querySelector('.tag').textContent === 'report: no')";
     browser
         .until(&format!(
             "document.querySelector('.finding.present:not(.fixed)') && {disputed}"
