@@ -55,11 +55,12 @@ export class Findings {
   }
 
   async #send() {
-    const correction = this.#correction();
+    const [correction, changes] = [this.#correction(), this.#changes];
     this.send.disabled = true;
-    // Kept where it was not taken, so that nothing has to be ticked again.
-    if (await this.correct(correction)) this.#forget();
+    // Kept where it was not taken, so that nothing has to be ticked again. Another conversation may be open by then.
+    if (await this.correct(correction)) changes.clear();
     this.send.disabled = false;
+    this.render();
   }
 
   #correction() {

@@ -78,13 +78,12 @@ export class Start {
 
   /** Takes a file from wherever it came; of several none, since nobody could say which is meant. */
   take(files) {
-    const [file] = files;
+    const [file, ...others] = files;
     if (!file) return;
     this.wanted();
-    if (files.length > 1) {
-      this.file.value = "";
+    if (others.length > 0) {
       const advice = "Choose one frontal image. Each further image begins a conversation of its own; `radialog batch` reads many.";
-      return this.#complain({ title: `These are ${files.length} files: a conversation has one image`, advice });
+      return this.#complain({ title: `These are ${1 + others.length} files: a conversation has one image`, advice });
     }
     if (!TYPES.has(file.type)) {
       this.#use(null);
