@@ -5,8 +5,8 @@ use std::path::Path;
 
 use radialog_schemas::{
     ChatTask, Conversation, Correction, DialogPrompt, FindingsReport, GeneratedReport, Manifest,
-    RatedAnswer, ReportLabels, RunSpec, Stage, StageResult, StudyRecord, StudySpec, Task,
-    TextPrompt, TurnEvent, TurnRequest, queues,
+    ReportLabels, RunSpec, Stage, StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent,
+    TurnRequest, queues,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
@@ -32,7 +32,6 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("conversation", schema_for!(Conversation)),
         ("turn-request", schema_for!(TurnRequest)),
         ("correction", schema_for!(Correction)),
-        ("rated-answer", schema_for!(RatedAnswer)),
         ("turn-event", schema_for!(TurnEvent)),
     ];
     for (name, schema) in schemas {
