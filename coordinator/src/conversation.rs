@@ -18,6 +18,7 @@ use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
 use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
+pub mod ratings;
 pub mod retention;
 mod turn_sweeper;
 

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ask, ComparisonMark, ConversationId, FindingsReport, TurnRequest, TurnStatus};
+use crate::{Ask, ComparisonMark, ConversationId, FindingsReport, Rating, TurnRequest, TurnStatus};
 
 mod fields;
 pub mod openai;
@@ -16,6 +16,8 @@ pub use problem::{Problem, ProblemCode};
 
 /// Longest question, indication or rewritten report, in characters.
 pub const MAX_TEXT: usize = 16_000;
+/// Longest title of a conversation, in characters.
+pub const MAX_TITLE: usize = 200;
 /// Longest answer that may be asked for, in tokens.
 pub const MAX_NEW_TOKENS: u32 = 2048;
 /// Largest seed: what every JSON reader keeps exactly.
@@ -64,6 +66,10 @@ pub struct NewConversation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
+    /// What it is called, e.g. as its image's file; where none is given, lists show the first question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub title: Option<String>,
     /// Who answers: one of `/v1/models`; the first of them where none is given. The conversation keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 300))]
@@ -88,6 +94,10 @@ pub struct NewConversationForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
+    /// What it is called, e.g. as its image's file; where none is given, lists show the first question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub title: Option<String>,
     /// Who answers: one of `/v1/models`; the first of them where none is given. The conversation keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 300))]
@@ -116,6 +126,21 @@ pub struct EditedAnswer {
     pub text: String,
 }
 
+/// What a conversation is called from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationTitle {
+    /// A line of text.
+    #[schemars(length(min = 1, max = 200))]
+    pub title: String,
+}
+
+/// What a person thinks of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerRating {
+    /// Good or bad.
+    pub rating: Rating,
+}
+
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConversationView {
@@ -123,6 +148,12 @@ pub struct ConversationView {
     pub id: ConversationId,
     /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
+    /// The title that it was given; none where it has none of its own.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Another one whenever anything but the text of a running answer has changed.
+    #[serde(default)]
+    pub revision: String,
     /// The model that answers, as in `/v1/models`; none where its bundle is not served here any more.
     pub model: Option<String>,
     /// The reason why the image was taken.
@@ -161,6 +192,9 @@ pub struct TurnView {
     pub text: String,
     /// The answer as a person has rewritten it.
     pub edited: Option<String>,
+    /// What a person thinks of the answer.
+    #[serde(default)]
+    pub rating: Option<Rating>,
     /// Earlier turns that were left out of the prompt, because the context window had no room for them.
     pub dropped_turns: Vec<u32>,
     /// Sentences of the model's text that compare with an earlier image, which it has not seen: of turns that ask for a report or
@@ -213,8 +247,11 @@ pub struct ConversationEntry {
     pub id: ConversationId,
     /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
-    /// The first question, else the indication, else empty.
+    /// The title that it was given, else the first question, else the indication, else empty.
     pub title: String,
+    /// As in the conversation's own view: another one whenever it has changed.
+    #[serde(default)]
+    pub revision: String,
     /// The number of its turns.
     pub turns: u32,
     /// The status of the first turn that is not final, else of the last one.

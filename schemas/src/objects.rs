@@ -153,6 +153,14 @@ impl ObjectKey {
         Self(format!("{}{conversation}/{turn}.json", Self::CORRECTIONS))
     }
 
+    /// Prefix of all [`crate::RatedAnswer`]s.
+    pub const RATINGS: &str = "ratings/";
+
+    /// The [`crate::RatedAnswer`] of one turn.
+    pub fn rating(conversation: &ConversationId, turn: u32) -> Self {
+        Self(format!("{}{conversation}/{turn}.json", Self::RATINGS))
+    }
+
     /// One part of a result file of a batch that was asked for over HTTP; parts are counted from 0.
     pub fn batch_part(batch: &str, file: &str, part: u32) -> Self {
         Self(format!("batches/{batch}/{file}/{part:06}"))
@@ -250,6 +258,7 @@ impl ObjectKey {
                 [
                     Self::CONVERSATIONS,
                     Self::CORRECTIONS,
+                    Self::RATINGS,
                     Self::REQUEST_FILES,
                     Self::REQUEST_BATCHES,
                 ]

@@ -16,7 +16,9 @@ mod faults;
 mod image;
 mod keyboard;
 mod models;
+mod paper;
 mod speech;
+mod tabs;
 mod whole;
 
 /// The report that the fake language worker writes.

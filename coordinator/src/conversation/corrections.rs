@@ -3,6 +3,7 @@
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{Ask, ConversationId, Correction, ObjectKey, SCHEMA_VERSION, TurnOutcome};
+use serde::de::DeserializeOwned;
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
@@ -52,7 +53,8 @@ fn report_before(turns: &[TurnSnapshot]) -> Option<&str> {
         .find_map(|turn| turn.edited.as_deref().or_else(|| answer(turn)))
 }
 
-fn answer(turn: &TurnSnapshot) -> Option<&str> {
+/// The model's own answer, where there is a whole one.
+pub(super) fn answer(turn: &TurnSnapshot) -> Option<&str> {
     match turn.outcome.as_ref()? {
         TurnOutcome::Done(answer) => Some(&answer.text),
         _ => None,
@@ -92,18 +94,28 @@ pub async fn delete(
 /// # Errors
 /// When the store does not answer.
 pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectKey>), ObjectError> {
-    let (mut corrections, mut unreadable) = (Vec::new(), Vec::new());
+    kept(
+        objects,
+        ObjectKey::CORRECTIONS,
+        |correction: &Correction| correction.schema_version,
+    )
+    .await
+}
+
+/// Reads all objects of one kind, and names the keys of those that are not of this kind or of another schema version.
+pub(super) async fn kept<T: DeserializeOwned>(
+    objects: &dyn Objects,
+    prefix: &str,
+    version: impl Fn(&T) -> u32,
+) -> Result<(Vec<T>, Vec<ObjectKey>), ObjectError> {
+    let (mut read, mut unreadable) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let page = objects
-            .list(ObjectKey::CORRECTIONS, after.as_ref(), PAGE)
-            .await?;
+        let page = objects.list(prefix, after.as_ref(), PAGE).await?;
         for entry in &page.entries {
             match objects.get(&entry.key).await {
-                Ok(content) => match serde_json::from_slice::<Correction>(&content) {
-                    Ok(correction) if correction.schema_version == SCHEMA_VERSION => {
-                        corrections.push(correction)
-                    }
+                Ok(content) => match serde_json::from_slice::<T>(&content) {
+                    Ok(object) if version(&object) == SCHEMA_VERSION => read.push(object),
                     _ => unreadable.push(entry.key.clone()),
                 },
                 // Deleted since it was listed.
@@ -113,7 +125,7 @@ pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectK
         }
         after = page.next;
         if after.is_none() {
-            return Ok((corrections, unreadable));
+            return Ok((read, unreadable));
         }
     }
 }
@@ -152,6 +164,7 @@ mod tests {
             asked: Some("Correct it.".into()),
             outcome: Some(TurnOutcome::Done(answer)),
             edited: edited.map(str::to_owned),
+            rating: None,
             events: 1,
         }
     }
@@ -177,6 +190,7 @@ mod tests {
             conversation,
             prepared: Some(Ok(findings)),
             turns,
+            title: None,
         }
     }
 

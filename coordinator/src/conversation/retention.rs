@@ -3,7 +3,7 @@
 //! What no end has reached (a worker stored it after the conversation was deleted, the conversation expired, a process
 //! was killed with its conversations in memory) is found by a sweep.
 //!
-//! Corrections are data that somebody means to keep: they stay until their conversation is deleted or purged, and
+//! Corrections and ratings are data that somebody means to keep: they stay until their conversation is deleted or purged, and
 //! outlive one that has merely expired.
 
 use std::time::{Duration, SystemTime};
@@ -63,18 +63,20 @@ impl Belongings {
     }
 }
 
-/// Removes a conversation, its corrections, and all objects that belong to it; what is left of one that is gone already,
+/// Removes a conversation, its corrections and ratings, and all objects that belong to it; what is left of one that is gone already,
 /// too. False where there was no such conversation.
 ///
 /// # Errors
 /// When store or state do not answer; the call may be repeated.
 pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, BackendError> {
     // As they were before it was deleted: one that is begun again under this name keeps its own.
-    let prefix = format!("{}{id}/", ObjectKey::CORRECTIONS);
-    let corrections = keys_below(&*backends.objects, &prefix).await?;
+    let mut kept = Vec::new();
+    for kind in [ObjectKey::CORRECTIONS, ObjectKey::RATINGS] {
+        kept.extend(keys_below(&*backends.objects, &format!("{kind}{id}/")).await?);
+    }
     let existed = backends.conversations.delete(id).await?;
-    for correction in &corrections {
-        backends.objects.delete(correction).await?;
+    for key in &kept {
+        backends.objects.delete(key).await?;
     }
     remove_objects(backends, id).await?;
     Ok(existed)

@@ -50,6 +50,7 @@ pub(super) const ASSETS: &[Asset] = &[
     asset!(SCRIPT, "schema.js"),
     asset!(SCRIPT, "speech.js"),
     asset!(SCRIPT, "start.js"),
+    asset!(SCRIPT, "stated.js"),
     asset!(SCRIPT, "store.js"),
     asset!(CSS, "style.css"),
     asset!(SCRIPT, "tasks.js"),

@@ -8,10 +8,13 @@ use futures::StreamExt;
 use futures::stream;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ConversationId;
-use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
+use radialog_schemas::http::{
+    ConversationList, ConversationTitle, ConversationView, MAX_TITLE, ProblemCode,
+};
 
 use super::app_state::AppState;
 use super::auth::Caller;
+use super::body::{JsonBody, check_text};
 use super::body_memory::{BodyKind, HeldMemory};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
@@ -54,6 +57,30 @@ pub(super) async fn get(
     OwnConversation(snapshot): OwnConversation,
 ) -> ApiResult<Json<ConversationView>> {
     Ok(Json(view::conversation(&app, &snapshot).await?))
+}
+
+pub(super) async fn rename(
+    State(app): State<AppState>,
+    OwnConversation(snapshot): OwnConversation,
+    JsonBody(asked): JsonBody<ConversationTitle>,
+) -> ApiResult<StatusCode> {
+    let title = checked_title(&asked.title)?;
+    let id = &snapshot.conversation.id;
+    if !app.backends.conversations.rename(id, &title).await? {
+        return Err(ApiError::no_conversation());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a title one line, and refuses an empty or a long one.
+pub(super) fn checked_title(text: &str) -> ApiResult<String> {
+    check_text("title", text)?;
+    let title = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if title.chars().count() > MAX_TITLE {
+        let detail = format!("'title' is over the limit of {MAX_TITLE} characters; shorten it");
+        return Err(ApiError::new(ProblemCode::TextTooLong, detail));
+    }
+    Ok(title)
 }
 
 pub(super) async fn delete(

@@ -25,7 +25,7 @@ use super::problem::{ApiError, ApiResult};
 use super::queue_place::QueuePlaces;
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
-use super::view;
+use super::{conversations, view};
 use crate::conversation::NewImage;
 use crate::{ServedBundle, conversation};
 
@@ -95,6 +95,8 @@ pub(super) async fn create(
         text.as_deref()
             .map_or(Ok(()), |text| check_text(field, text))?;
     }
+    let title = asked.title.as_deref().map(conversations::checked_title);
+    let title = title.transpose()?;
     let model = ChosenModel::find(&app, asked.model.as_deref())?;
     let generation = Generation {
         adapter: model.adapter.clone(),
@@ -136,7 +138,13 @@ pub(super) async fn create(
         of_batch: false,
         turns,
     };
-    let snapshot = begin(&app, draft).await?;
+    let mut snapshot = begin(&app, draft).await?;
+    // A request that is repeated leaves the title that it was given since.
+    if let Some(title) = title.filter(|_| snapshot.title.is_none()) {
+        let id = &snapshot.conversation.id;
+        app.backends.conversations.rename(id, &title).await?;
+        snapshot.title = Some(title);
+    }
     let location = [(
         header::LOCATION,
         view::conversation_path(&snapshot.conversation.id),

@@ -11,8 +11,8 @@ use radialog_schemas::http::responses::{
     DeletedResponse, InputItemList, ModelResponse, NewResponse,
 };
 use radialog_schemas::http::{
-    ConversationList, ConversationView, EditedAnswer, NewConversation, NewConversationForm,
-    NewTurn, TurnView,
+    AnswerRating, ConversationList, ConversationTitle, ConversationView, EditedAnswer,
+    NewConversation, NewConversationForm, NewTurn, TurnView,
 };
 use serde_json::Value;
 
@@ -46,6 +46,8 @@ const RESPONSE: &str = "/v1/responses/{response}";
 const RESPONSE_CANCEL: &str = "/v1/responses/{response}/cancel";
 const RESPONSE_INPUT: &str = "/v1/responses/{response}/input_items";
 const EDIT: &str = "/v1/conversations/{id}/turns/{turn}/edit";
+const RATING: &str = "/v1/conversations/{id}/turns/{turn}/rating";
+const TITLE: &str = "/v1/conversations/{id}/title";
 
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = conversation_operations();
@@ -93,6 +95,12 @@ fn conversation_operations() -> Vec<Operation> {
             .parameters(&["Conversation"])
             .responds::<ConversationView>(200, "The conversation.")
             .fails_with(&[404]),
+        Operation::new(Method::PUT, TITLE, "renameConversation", put(conversations::rename))
+            .describe("Rename a conversation", "The title that lists show, one line.")
+            .parameters(&["Conversation"])
+            .reads_body::<ConversationTitle>(JSON)
+            .responds_empty(204, "It is called so.")
+            .fails_with(&[400, 404, 413, 415, 422]),
         Operation::new(Method::DELETE, CONVERSATION, "deleteConversation", delete(conversations::delete))
             .describe(
                 "Remove a conversation",
@@ -164,6 +172,23 @@ fn turn_operations() -> Vec<Operation> {
             .fails_with(&[400, 404, 409, 413, 415, 422]),
         Operation::new(Method::DELETE, EDIT, "forgetEdit", delete(turns::forget_edit))
             .describe("Forget a rewritten answer", "The model's own answer counts again.")
+            .tag("turns")
+            .parameters(&["Conversation", "Turn"])
+            .responds_empty(204, "It is forgotten.")
+            .fails_with(&[404, 409]),
+        Operation::new(Method::PUT, RATING, "rateAnswer", put(turns::rate))
+            .describe(
+                "Rate an answer",
+                "Keeps whether it is good or bad, with the answer as data until the conversation is removed. Nothing that the \
+                 model reads changes.",
+            )
+            .tag("turns")
+            .parameters(&["Conversation", "Turn"])
+            .reads_body::<AnswerRating>(JSON)
+            .responds::<TurnView>(200, "The turn with its rating.")
+            .fails_with(&[400, 404, 409, 413, 415, 422]),
+        Operation::new(Method::DELETE, RATING, "forgetRating", delete(turns::forget_rating))
+            .describe("Forget a rating", "The answer is neither good nor bad.")
             .tag("turns")
             .parameters(&["Conversation", "Turn"])
             .responds_empty(204, "It is forgotten.")

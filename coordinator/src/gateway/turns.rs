@@ -1,12 +1,12 @@
-//! Turns of a conversation: asking, looking, cancelling, rewriting.
+//! Turns of a conversation: asking, looking, cancelling, rewriting, rating.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use radialog_runtime::clock;
 use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
-use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
-use radialog_schemas::{Ask, Generation};
+use radialog_schemas::http::{AnswerRating, EditedAnswer, NewTurn, ProblemCode, TurnView};
+use radialog_schemas::{Ask, Generation, Rating};
 
 use super::app_state::AppState;
 use super::auth::Caller;
@@ -16,7 +16,7 @@ use super::problem::{ApiError, ApiResult};
 use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
-use crate::conversation::corrections;
+use crate::conversation::{corrections, ratings};
 
 pub(super) async fn add(
     State(app): State<AppState>,
@@ -100,7 +100,7 @@ pub(super) async fn edit(
 ) -> ApiResult<Json<TurnView>> {
     check_text("text", &edited.text)?;
     rewrite(&app, &at, Some(&edited.text)).await?;
-    let after = store_correction(&app, &caller, &at).await?;
+    let after = store_data(&app, &caller, &at).await?;
     Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
@@ -110,13 +110,34 @@ pub(super) async fn forget_edit(
     at: OwnTurn,
 ) -> ApiResult<StatusCode> {
     rewrite(&app, &at, None).await?;
-    store_correction(&app, &caller, &at).await?;
+    store_data(&app, &caller, &at).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes the stored correction that of the answer as it stands. Where the answer is rewritten meanwhile, it is done again;
-/// where the conversation is removed, nothing stays.
-async fn store_correction(
+pub(super) async fn rate(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: OwnTurn,
+    JsonBody(given): JsonBody<AnswerRating>,
+) -> ApiResult<Json<TurnView>> {
+    keep_rating(&app, &at, Some(given.rating)).await?;
+    let after = store_data(&app, &caller, &at).await?;
+    Ok(Json(view::turn(&app, &after, at.turn).await?))
+}
+
+pub(super) async fn forget_rating(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: OwnTurn,
+) -> ApiResult<StatusCode> {
+    keep_rating(&app, &at, None).await?;
+    store_data(&app, &caller, &at).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the stored correction and rating those of the answer as it stands. Where it is rewritten or rated meanwhile, it is
+/// done again; where the conversation is removed, nothing stays.
+async fn store_data(
     app: &AppState,
     caller: &Caller,
     at: &OwnTurn,
@@ -124,22 +145,38 @@ async fn store_correction(
     let objects = &*app.backends.objects;
     let mut before = request_path::own(app, caller, at.id()).await?;
     loop {
-        let edited = request_path::turn(&before, at.turn)?.edited.as_deref();
+        let now = request_path::turn(&before, at.turn)?;
+        let edited = now.edited.as_deref();
         let correction =
             edited.and_then(|text| corrections::from_edit(&before, at.turn, text, clock::now_ms()));
         match correction {
             Some(correction) => corrections::store(objects, &correction).await?,
             None => corrections::delete(objects, at.id(), at.turn).await?,
         }
+        match ratings::of_turn(&before, at.turn, clock::now_ms()) {
+            Some(rated) => ratings::store(objects, &rated).await?,
+            None => ratings::delete(objects, at.id(), at.turn).await?,
+        }
         let Some(after) = app.backends.conversations.snapshot(at.id()).await? else {
             corrections::delete(objects, at.id(), at.turn).await?;
+            ratings::delete(objects, at.id(), at.turn).await?;
             return Err(ApiError::no_conversation());
         };
-        if request_path::turn(&after, at.turn)?.edited.as_deref() == edited {
+        let then = request_path::turn(&after, at.turn)?;
+        if then.edited.as_deref() == edited && then.rating == now.rating {
             return Ok(after);
         }
         before = after;
     }
+}
+
+async fn keep_rating(app: &AppState, at: &OwnTurn, rating: Option<Rating>) -> ApiResult<()> {
+    let conversations = &app.backends.conversations;
+    if !conversations.rate(at.id(), at.turn, rating).await? {
+        let detail = "the turn is still being answered; wait for its end, or cancel it, and then rate the answer";
+        return Err(ApiError::new(ProblemCode::TurnNotFinal, detail));
+    }
+    Ok(())
 }
 
 async fn rewrite(app: &AppState, at: &OwnTurn, text: Option<&str>) -> ApiResult<()> {

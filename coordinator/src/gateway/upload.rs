@@ -141,7 +141,9 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                 image = Some(content);
                 continue;
             }
-            "question" | "indication" | "model" => Value::String(utf8(&content)?.to_owned()),
+            "title" | "question" | "indication" | "model" => {
+                Value::String(utf8(&content)?.to_owned())
+            }
             name if NUMBERS.contains(&name) => {
                 let number = number(utf8(&content)?.trim()).ok_or_else(|| {
                     let detail = format!("'{name}' is not a number");
@@ -150,7 +152,7 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                 Value::Number(number)
             }
             _ => {
-                let known = ["image", "question", "indication", "model"]
+                let known = ["image", "title", "question", "indication", "model"]
                     .into_iter()
                     .chain(NUMBERS);
                 let known: Vec<_> = known.collect();

@@ -3,9 +3,9 @@
 use futures::future::try_join_all;
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::http::{
-    ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView,
+    ConversationEntry, ConversationView, ImageView, MAX_TITLE, TurnError, TurnUsage, TurnView,
 };
-use radialog_schemas::{Ask, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
+use radialog_schemas::{Ask, ContentHash, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
 
 use super::app_state::AppState;
 use super::problem::ApiResult;
@@ -13,7 +13,7 @@ use super::request_path;
 
 /// Events read at a time.
 const PAGE: usize = 512;
-/// Characters of a title.
+/// Characters of a title that nobody gave.
 const TITLE: usize = 80;
 
 pub(super) fn conversation_path(id: &ConversationId) -> String {
@@ -34,6 +34,8 @@ pub(super) async fn conversation(
     Ok(ConversationView {
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
+        title: snapshot.title.clone(),
+        revision: revision(snapshot),
         model: app
             .bundles
             .name_of(&snapshot.conversation)
@@ -68,6 +70,7 @@ pub(super) async fn turn(
         asked: turn.asked.clone(),
         text: String::new(),
         edited: turn.edited.clone(),
+        rating: turn.rating,
         dropped_turns: Vec::new(),
         comparisons: Vec::new(),
         usage: None,
@@ -146,6 +149,18 @@ fn image(snapshot: &ConversationSnapshot) -> Option<ImageView> {
     })
 }
 
+/// A name of how a conversation stands, so that who shows it knows when to read it again.
+fn revision(snapshot: &ConversationSnapshot) -> String {
+    let turns: Vec<_> = snapshot
+        .turns
+        .iter()
+        .map(|turn| (turn.status, &turn.edited, turn.rating))
+        .collect();
+    let state = (&snapshot.title, snapshot.prepared.is_some(), turns);
+    let text = serde_json::to_vec(&state).unwrap_or_default();
+    ContentHash::of(&text).short().to_owned()
+}
+
 pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
     let question = snapshot
         .turns
@@ -154,7 +169,10 @@ pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
             Ask::Question { text } => Some(text),
             _ => None,
         });
-    let title = question
+    let title = snapshot
+        .title
+        .as_ref()
+        .or(question)
         .or(snapshot.conversation.indication.as_ref())
         .map(String::as_str)
         .unwrap_or_default();
@@ -170,8 +188,13 @@ pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
             .collect::<Vec<_>>()
             .join(" ")
             .chars()
-            .take(TITLE)
+            .take(if snapshot.title.is_some() {
+                MAX_TITLE
+            } else {
+                TITLE
+            })
             .collect(),
+        revision: revision(snapshot),
         turns: u32::try_from(snapshot.turns.len()).unwrap_or(u32::MAX),
         status,
         image: image(snapshot),

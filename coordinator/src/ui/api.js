@@ -26,20 +26,25 @@ export const api = {
   models: () => json("GET", "/v1/models"),
   conversation: (id, signal) => json("GET", path(id), { signal }),
   image: async (id) => (await request("GET", `${path(id)}/image`)).blob(),
-  begin({ image, name, question, indication, model }, requestKey) {
+  begin({ image, name, title, question, indication, model }, requestKey) {
     const body = new FormData();
     if (image) body.append("image", image, name || "image");
+    if (title) body.append("title", title);
     if (question) body.append("question", question);
     if (indication) body.append("indication", indication);
     if (model) body.append("model", model);
     return json("POST", "/v1/conversations", { body, headers: { "Idempotency-Key": requestKey } });
   },
   remove: (id) => request("DELETE", path(id)),
-  ask: (id, ask, requestKey) =>
-    json("POST", `${path(id)}/turns`, { ...asJson(ask), headers: { "Content-Type": "application/json", "Idempotency-Key": requestKey } }),
+  rename: (id, title) => request("PUT", `${path(id)}/title`, asJson({ title })),
+  /** Asks; `again()` is called when there was no answer, before it is tried again. */
+  ask: (id, ask, requestKey, again) =>
+    json("POST", `${path(id)}/turns`, { ...asJson(ask), headers: { "Content-Type": "application/json", "Idempotency-Key": requestKey }, again }),
   cancel: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}`),
   edit: (id, turn, text) => request("PUT", `${path(id)}/turns/${turn}/edit`, asJson({ text })),
   forgetEdit: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}/edit`),
+  rate: (id, turn, rating) => request("PUT", `${path(id)}/turns/${turn}/rating`, asJson({ rating })),
+  forgetRating: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}/rating`),
   /** The open response of a turn's event stream. */
   events: (id, turn, after, signal) =>
     request("GET", `${path(id)}/turns/${turn}/events`, {
@@ -62,13 +67,14 @@ async function json(method, address, options) {
   return response.json();
 }
 
-async function request(method, address, { repeat = true, ...options } = {}) {
+async function request(method, address, { repeat = true, again = () => {}, ...options } = {}) {
   for (let attempt = 0; ; attempt += 1) {
     try {
       return await authorized(method, address, options);
     } catch (error) {
-      const again = repeat && error instanceof ApiError && error.status === 0 && attempt < REPEAT_DELAYS.length;
-      if (!again) throw error;
+      const repeated = repeat && error instanceof ApiError && error.status === 0 && attempt < REPEAT_DELAYS.length;
+      if (!repeated) throw error;
+      again();
       await new Promise((done) => setTimeout(done, REPEAT_DELAYS[attempt]));
     }
   }

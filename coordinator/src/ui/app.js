@@ -32,7 +32,12 @@ const composer = new Composer({
   },
   knows: (task) => models.knows(task),
 });
-new Conversation();
+new Conversation({
+  reword: (text) => composer.draft(text),
+  // The most probable words would be the same again.
+  again: ({ task, text, add, remove, finding, findings: names, region }) =>
+    composer.ask({ task, text, add, remove, finding, findings: names, region, temperature: 0.7, seed: crypto.getRandomValues(new Uint32Array(1))[0] }),
+});
 const findings = new Findings(byId("findings"), (correction) => composer.ask({ task: "correction", ...correction }).then((taken) => {
   // On a phone the answer is in the other pane.
   if (taken) showPane("dialog");
@@ -96,7 +101,8 @@ store.addEventListener("opened", () => {
   byId("new").toggleAttribute("aria-current", !view);
   title();
   if (!view) return void viewer.show(null);
-  showPane(view.image ? "image" : "dialog");
+  // A phone shows one of both: the report first.
+  showPane("dialog");
   byId("work").classList.toggle("words-only", !view.image);
   if (!view.image) return void viewer.show(null, "This conversation has no image.");
   imageAddress(view.id).then(
@@ -199,7 +205,7 @@ theme(document.documentElement.dataset.theme ?? "auto");
 addEventListener("hashchange", route);
 addEventListener("beforeunload", (event) => {
   // What is typed but not sent would be lost; answers go on without the page.
-  if (byId("question").value.trim() !== "" || document.querySelector(".editor")) event.preventDefault();
+  if ([...store.drafts.values()].some((text) => text.trim() !== "")) event.preventDefault();
 });
 
 store.keepFresh();

@@ -77,8 +77,23 @@ export class Composer {
       return true;
     } catch (error) {
       if (store.view?.id === id) this.#complain(error, ask, requestKey);
+      if (ask.task === "question") this.#giveBack(id, ask.text);
       return false;
     }
+  }
+
+  /** A question that was not taken need not be typed again. */
+  #giveBack(id, text) {
+    if (store.view?.id !== id) store.drafts.set(id, store.drafts.get(id) || text);
+    else if (this.input.value.trim() === "") this.draft(text);
+  }
+
+  /** Puts a question into the box, e.g. to be asked otherwise. */
+  draft(text) {
+    this.input.value = text;
+    this.#typed();
+    this.input.focus();
+    this.input.setSelectionRange(text.length, text.length);
   }
 
   #complain(error, ask, requestKey) {
@@ -99,10 +114,10 @@ export class Composer {
     const ask = { task: "question", text };
     // The same words again after a failure are the same request.
     const key = this.#failed?.ask.text === text ? this.#failed.requestKey : undefined;
-    this.send.disabled = true;
-    if (await this.ask(ask, key)) this.#sent(ask);
-    this.send.disabled = false;
+    this.input.value = "";
+    this.#typed();
     this.input.focus();
+    await this.ask(ask, key);
   }
 
   /** Empties the box, unless something else was typed meanwhile. */
@@ -153,6 +168,7 @@ export class Composer {
   #typed() {
     this.input.style.blockSize = "auto";
     this.input.style.blockSize = `${Math.min(this.input.scrollHeight + 2, innerHeight / 3)}px`;
+    if (store.view) store.drafts.set(store.view.id, this.input.value);
     this.#sync();
   }
 
@@ -188,10 +204,12 @@ export class Composer {
 
   #clear() {
     this.dictation.end();
-    this.input.value = "";
+    this.input.value = store.drafts.get(store.view?.id) ?? "";
     show(this.trouble, false);
     this.#failed = null;
     this.#typed();
+    // Once it is on the page, and has a height.
+    requestAnimationFrame(() => this.#typed());
   }
 }
 

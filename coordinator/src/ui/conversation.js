@@ -2,6 +2,7 @@
 
 import { alreadySaid, announce, announceAnswer } from "/assets/announce.js";
 import { byId, el, show } from "/assets/dom.js";
+import { sentence } from "/assets/errors.js";
 import { stopReading } from "/assets/speech.js";
 import { answerOf, isFinal, store } from "/assets/store.js";
 import { titleOf } from "/assets/tasks.js";
@@ -15,26 +16,35 @@ export class Conversation {
   #atEnd = true;
   #stale = new Set();
 
-  constructor() {
+  /** `asking` is what a turn needs to be asked again or otherwise. */
+  constructor(asking) {
+    this.asking = asking;
     this.scroll = byId("scroll");
     this.turns = byId("turns");
+    this.sending = el("div", { class: "sending" });
     this.jump = byId("jump");
     this.scroll.addEventListener("scroll", () => this.#notice(), { passive: true });
     this.jump.addEventListener("click", () => this.toEnd());
     new ResizeObserver(() => this.#atEnd && this.toEnd()).observe(this.scroll);
     store.addEventListener("opened", () => this.#open());
     store.addEventListener("turns", () => this.#sync(true));
-    store.addEventListener("findings", () => this.#sync(false));
+    store.addEventListener("sending", () => this.#tellSending());
+    store.addEventListener("findings", () => {
+      this.#sync(false);
+      this.#warn();
+    });
     store.addEventListener("turn", ({ detail }) => this.#changed(detail));
   }
 
   #open() {
     stopReading();
     this.#cards.clear();
-    this.turns.replaceChildren();
+    this.turns.replaceChildren(this.sending);
+    this.#tellSending();
+    this.#warn();
     if (!store.view) return;
     for (const turn of store.view.turns) alreadySaid(keyOf(turn), turn.text ?? "");
-    if (store.view.indication) this.turns.append(el("p", { class: "indication" }, el("span", { class: "quiet", text: "Indication " }), store.view.indication));
+    if (store.view.indication) this.sending.before(el("p", { class: "indication" }, el("span", { class: "quiet", text: "Indication " }), store.view.indication));
     this.#sync(false);
     // An old conversation is read from its report on; a running one from where it is written.
     if (store.view.turns.every(isFinal)) this.scroll.scrollTop = 0;
@@ -50,13 +60,33 @@ export class Conversation {
       if (card) card.update(turn);
       else this.#add(turn);
     }
+    if (grown && this.#atEnd) this.toEnd();
+  }
+
+  /** What was found to be odd about the image stands above all that is said of it. */
+  #warn() {
+    const warnings = store.view?.findings?.warnings ?? [];
+    const [place, text] = [byId("warnings"), warnings.map(sentence).join(" ")];
+    if (place.dataset.text !== text) place.replaceChildren(el("strong", { text: "Mind the image" }), el("span", { text }));
+    place.dataset.text = text;
+    show(place, warnings.length > 0);
+  }
+
+  /** What is on its way stands where its answer will. */
+  #tellSending() {
+    const grown = store.sending.length > this.sending.children.length;
+    this.sending.replaceChildren(...store.sending.map(({ ask, again }) =>
+      el("article", { class: "turn", "aria-label": titleOf(ask), "data-sending": true },
+        el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(ask) })),
+        el("p", { class: "status", text: again || !navigator.onLine ? "No connection, trying again…" : "Sending…" }))));
+    show(this.sending, store.sending.length > 0);
     if (grown) this.toEnd();
   }
 
   #add(turn) {
-    const card = new TurnCard(turn);
+    const card = new TurnCard(turn, this.asking);
     this.#cards.set(turn.turn, card);
-    this.turns.append(card.element);
+    this.sending.before(card.element);
   }
 
   /** Tokens come faster than frames. */

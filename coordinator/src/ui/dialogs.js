@@ -16,6 +16,29 @@ export function confirmed({ title, text, action }) {
   return answer.then((value) => value === "yes");
 }
 
+/** Asks for a line of text; null when none was entered. */
+export function entered({ title, label, value, longest, action }) {
+  const { dialog, answer } = frame(title, "dialog");
+  const input = el("input", { type: "text", id: "entered", autocomplete: "off", required: true, maxlength: longest });
+  input.value = value;
+  dialog.append(el("form", {
+      on: {
+        submit(event) {
+          event.preventDefault();
+          if (input.value.trim()) dialog.close(input.value.trim());
+        },
+      },
+    },
+    el("div", { class: "field" }, el("label", { for: "entered", text: label }), input),
+    el("div", { class: "row end" },
+      button("Cancel", { on: () => dialog.close("") }),
+      el("button", { type: "submit", class: "button primary" }, el("span", { text: action })))));
+  dialog.showModal();
+  input.focus();
+  input.select();
+  return answer.then((text) => text || null);
+}
+
 /** Asks for the API key; null when none was entered. */
 export function askKey(refused) {
   const { dialog, answer } = frame("API key", "dialog");

@@ -65,7 +65,8 @@ function seconds(count) {
   return count === 1 ? "1 second" : `${count} seconds`;
 }
 
-function sentence(text) {
+/** A text with a capital letter and a full stop. */
+export function sentence(text) {
   const trimmed = text.trim();
   const first = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
   return /[.!?]$/.test(first) ? first : `${first}.`;

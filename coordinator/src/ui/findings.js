@@ -1,21 +1,24 @@
-// The 14 findings as bars. A tick says that the report should have the finding; changing ticks prepares a correction.
+// The 14 findings as bars. A tick says that the report should have the finding; changing ticks prepares a correction. Where
+// the classifier and the report's words differ, the finding says so.
 
 import { announce } from "/assets/announce.js";
 import { button, el, setText, show } from "/assets/dom.js";
-import { store } from "/assets/store.js";
+import { isFinal, isReport, store } from "/assets/store.js";
 import { listed, percent } from "/assets/tasks.js";
 
 // Says that there is nothing else: it can be seen but not added to a report.
 const NONE = "No Finding";
 
 export class Findings {
-  /** Finding by name: true is to be added, false to be removed. */
+  /** Finding by name: true is to be added, false to be removed; of each conversation, since it may be left and come back to. */
+  #drafts = new Map();
   #changes = new Map();
   #rows = new Map();
 
   /** `correct({add, remove})` sends a correction and resolves to whether it was taken. */
   constructor(root, correct) {
     this.correct = correct;
+    this.root = root;
     this.list = el("ul", { class: "bars" });
     this.summary = el("p", { class: "quiet small", id: "findings-summary", role: "status" });
     this.pending = el("div", { class: "pending" });
@@ -24,12 +27,25 @@ export class Findings {
     this.pending.append(this.pendingText, el("div", { class: "row" }, button("Undo", { kind: "small", on: () => this.#forget() }), this.send));
     this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
-      (this.hint = el("p", { class: "quiet small", text: "Tick what the report should have, untick what it should not." })));
+      (this.hint = el("p", { class: "quiet small hint", text: "Tick what the report should have, untick what it should not." })));
     root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
-    store.addEventListener("opened", () => this.#forget());
+    root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
+    store.addEventListener("opened", () => this.#open());
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
-    store.addEventListener("turn", ({ detail }) => store.turn(detail)?.request.task === "correction" && this.render());
+    // Words come by the dozen: what a report says counts once it is whole.
+    store.addEventListener("turn", ({ detail }) => {
+      const turn = store.turn(detail);
+      if (turn && isReport(turn) && (isFinal(turn) || turn.request.task === "correction")) this.render();
+    });
+    this.render();
+  }
+
+  #open() {
+    const id = store.view?.id;
+    if (!this.#drafts.has(id)) this.#drafts.set(id, new Map());
+    this.#changes = this.#drafts.get(id);
+    this.root.classList.remove("led");
     this.render();
   }
 
@@ -39,11 +55,12 @@ export class Findings {
   }
 
   async #send() {
-    const correction = this.#correction();
+    const [correction, changes] = [this.#correction(), this.#changes];
     this.send.disabled = true;
-    // Kept where it was not taken, so that nothing has to be ticked again.
-    if (await this.correct(correction)) this.#forget();
+    // Kept where it was not taken, so that nothing has to be ticked again. Another conversation may be open by then.
+    if (await this.correct(correction)) changes.clear();
     this.send.disabled = false;
+    this.render();
   }
 
   #correction() {
@@ -64,15 +81,17 @@ export class Findings {
       show(this.still, true);
       return;
     }
-    const wanted = store.wanted();
+    const [wanted, stated] = [store.wanted(), store.stated()];
     this.list.classList.remove("waiting");
     if (this.#rows.size === 0) {
       this.#rows = new Map(report.findings.map((each) => [each.finding, this.#row(each)]));
       this.list.replaceChildren(...[...this.#rows.values()].map((row) => row.item));
     }
     const present = report.findings.filter((each) => each.present && each.finding !== NONE).length;
-    setText(this.summary, present === 0 ? "None over 50%" : `${present} of 13 present (over 50%)`);
-    for (const each of report.findings) this.#mark(this.#rows.get(each.finding), each, wanted);
+    let disputed = 0;
+    for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, wanted, stated);
+    const differ = disputed === 0 ? "" : `, ${disputed} ${disputed === 1 ? "differs" : "differ"} from the report`;
+    setText(this.summary, (present === 0 ? "None over 50%" : `${present} of 13 present (over 50%)`) + differ);
     this.#tellPending();
   }
 
@@ -89,7 +108,7 @@ export class Findings {
     box.setAttribute("aria-label", tickable ? `${label}. In the report` : label);
     const item = el("li", { class: `finding${present ? " present" : ""}${tickable ? "" : " fixed"}` },
       el("label", { class: "bar-label" }, box, name, tag), meter, value);
-    return { item, box, tag };
+    return { item, box, tag, label: box.getAttribute("aria-label") };
   }
 
   #tick(finding, on) {
@@ -101,16 +120,22 @@ export class Findings {
     announce(parts.length > 0 ? `Correction: ${parts.join("; ")}.` : "No correction.");
   }
 
-  #mark(row, { finding, present }, wanted) {
+  /** Brings a row in line; gives whether the classifier and the report's words differ. */
+  #mark(row, { finding, present }, wanted, stated) {
     // A correction that was sent meanwhile has made the change already.
     if (this.#changes.has(finding) && wanted.has(finding) === this.#changes.get(finding)) this.#changes.delete(finding);
     const change = this.#changes.get(finding);
     row.box.checked = change ?? wanted.has(finding);
     const corrected = wanted.has(finding) !== present;
-    const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : "";
+    // What the report denies or does not speak of, it does not have.
+    const disputed = stated !== null && finding !== NONE && (stated.get(finding) ?? false) !== present;
+    const dispute = !disputed ? "" : present ? "report: no" : "report: yes";
+    const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : dispute;
     setText(row.tag, words);
-    row.tag.dataset.kind = change !== undefined ? "change" : "corrected";
+    row.tag.dataset.kind = change !== undefined ? "change" : corrected ? "corrected" : "dispute";
     show(row.tag, words !== "");
+    row.box.setAttribute("aria-label", words === "" ? row.label : `${row.label}. ${words}`);
+    return disputed;
   }
 
   #tellPending() {
@@ -121,9 +146,14 @@ export class Findings {
     if (parts.length > 0) setText(this.pendingText, parts.join(", "));
   }
 
-  /** Puts the focus where a correction begins. */
+  /** Leads to where a correction begins: a ring around it and the focus in it, until something else is done. */
   focus() {
-    this.list.querySelector("input:not(:disabled)")?.focus();
+    const box = this.list.querySelector("input:not(:disabled)");
+    if (!box) return;
+    this.root.classList.add("led");
+    this.root.scrollIntoView({ block: "nearest" });
+    box.focus();
+    announce(`${this.hint.textContent} Then choose “Correct the report”.`);
   }
 
   /** What can be chosen in a menu of findings, the likeliest first. */

@@ -1,7 +1,9 @@
-// The list of conversations: small image, title, state, and a way to delete each.
+// The list of conversations: small image, title, state, and ways to rename and to delete each; words find those whose titles
+// have them.
 
+import { announce } from "/assets/announce.js";
 import { button, byId, el, setText, show } from "/assets/dom.js";
-import { confirmed } from "/assets/dialogs.js";
+import { confirmed, entered } from "/assets/dialogs.js";
 import { explain } from "/assets/errors.js";
 import { icon } from "/assets/icons.js";
 import { forgetImage, imageAddress } from "/assets/images.js";
@@ -17,6 +19,14 @@ export class List {
   constructor({ gone, trouble }) {
     this.root = byId("conversations");
     this.empty = byId("no-conversations");
+    this.search = byId("search");
+    this.search.addEventListener("input", () => this.#filter(true));
+    this.search.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.search.value === "") return;
+      event.stopPropagation();
+      this.search.value = "";
+      this.#filter(true);
+    });
     this.gone = gone;
     this.trouble = trouble;
     for (const name of ["list", "opened"]) store.addEventListener(name, () => this.render());
@@ -37,7 +47,24 @@ export class List {
       if (this.root.children[index] !== item.element) this.root.insertBefore(item.element, this.root.children[index] ?? null);
       this.#update(item, each);
     });
-    show(this.empty, store.list.length === 0);
+    this.#filter(false);
+  }
+
+  /** Shows the conversations that the search's words are in. */
+  #filter(typed) {
+    const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    for (const each of store.list) {
+      const item = this.#items.get(each.id);
+      const text = `${item.title.textContent} ${item.state.textContent}`.toLowerCase();
+      const fits = words.every((word) => text.includes(word));
+      show(item.element, fits);
+      found += fits;
+    }
+    show(this.search, store.list.length > 1 || words.length > 0);
+    show(this.empty, found === 0);
+    setText(this.empty, words.length > 0 ? "No title has these words." : "Your conversations will be listed here.");
+    if (typed) announce(found === 1 ? "1 conversation." : `${found} conversations.`);
   }
 
   #add({ id, image, created_ms: created }) {
@@ -50,8 +77,9 @@ export class List {
     const state = el("span", { class: "item-state quiet small" });
     const link = el("a", { href: `#/c/${encodeURIComponent(id)}`, class: "item-link" }, thumbnail,
       el("span", { class: "item-words" }, title, state));
+    const rename = button("Rename", { icon: "pencil", quiet: true, on: () => this.#rename(id) });
     const remove = button("Delete", { icon: "trash", quiet: true, on: () => this.#remove(id) });
-    const item = { element: el("li", { class: "item" }, link, remove), link, title, state, remove, created };
+    const item = { element: el("li", { class: "item" }, link, el("span", { class: "item-tools" }, rename, remove)), link, title, state, rename, remove, created };
     this.#items.set(id, item);
     return item;
   }
@@ -65,6 +93,7 @@ export class List {
     setText(item.title, title);
     setText(item.state, [timeOf(item.created), WORDS[status] ?? (count === 1 ? "1 turn" : `${count} turns`)].join(" · "));
     item.element.dataset.status = status ?? "";
+    item.rename.setAttribute("aria-label", `Rename “${title}”, ${timeOf(item.created)}`);
     item.remove.setAttribute("aria-label", `Delete “${title}”, ${timeOf(item.created)}`);
     if (open) item.link.setAttribute("aria-current", "page");
     else item.link.removeAttribute("aria-current");
@@ -76,6 +105,17 @@ export class List {
     if (!turn || !listed || turn.status === this.lastStatus) return;
     this.lastStatus = turn.status;
     this.#update(this.#items.get(listed.id), listed);
+  }
+
+  async #rename(id) {
+    const each = store.list.find((one) => one.id === id);
+    const title = await entered({ title: "Rename this conversation", label: "Title", value: conversationTitle(each), longest: 200, action: "Rename" });
+    if (title === null || title === each.title) return;
+    try {
+      await store.rename(id, title);
+    } catch (error) {
+      this.trouble(explain(error));
+    }
   }
 
   async #remove(id) {

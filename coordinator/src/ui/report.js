@@ -1,5 +1,6 @@
 // Taking a report away from the page as a file. Wherever it goes, it says what it is.
 
+import { sentence } from "/assets/errors.js";
 import { isFinal, answerOf, store } from "/assets/store.js";
 import { percent, titleOf } from "/assets/tasks.js";
 
@@ -16,6 +17,7 @@ export function downloadText(turn) {
     ...(view.indication ? [`Indication: ${view.indication}`, ""] : []),
     answerOf(turn).trim(),
     "",
+    ...(view.findings?.warnings?.length ? [`Mind the image: ${view.findings.warnings.map(sentence).join(" ")}`] : []),
     ...(view.findings ? [`Classifier: ${present.map((each) => `${each.finding} ${percent(each.probability)}`).join(", ") || "nothing over 50%"}`] : []),
     `Conversation ${view.id}, turn ${turn.turn}, ${new Date(view.created_ms).toISOString()}`,
     "",

@@ -33,7 +33,7 @@ export class Start {
       byId("choose").focus();
     });
     byId("drop").addEventListener("click", (event) => !this.#image && event.target.closest("button, input") === null && choose());
-    this.file.addEventListener("change", () => this.take(this.file.files[0]));
+    this.file.addEventListener("change", () => this.take(this.file.files));
     for (const id of ["indication", "first-question", "model"]) byId(id).addEventListener("input", () => this.#changed());
     byId("start-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -41,10 +41,10 @@ export class Start {
     });
     this.#listenToDrops();
     addEventListener("paste", (event) => {
-      const [file] = event.clipboardData?.files ?? [];
-      if (!file) return;
+      const files = event.clipboardData?.files ?? [];
+      if (files.length === 0) return;
       event.preventDefault();
-      this.take(file);
+      this.take(files);
     });
     this.#use(null);
   }
@@ -72,14 +72,19 @@ export class Start {
       event.preventDefault();
       depth = 0;
       mark();
-      this.take(event.dataTransfer.files[0]);
+      this.take(event.dataTransfer.files);
     });
   }
 
-  /** Takes a file from wherever it came. */
-  take(file) {
+  /** Takes a file from wherever it came; of several none, since nobody could say which is meant. */
+  take(files) {
+    const [file, ...others] = files;
     if (!file) return;
     this.wanted();
+    if (others.length > 0) {
+      const advice = "Choose one frontal image. Each further image begins a conversation of its own; `radialog batch` reads many.";
+      return this.#complain({ title: `These are ${1 + others.length} files: a conversation has one image`, advice });
+    }
     if (!TYPES.has(file.type)) {
       this.#use(null);
       return this.#complain({ title: `“${file.name}” is not a PNG or JPEG image`, advice: "Choose a PNG or JPEG file. DICOM files have to be exported first." });
@@ -137,7 +142,7 @@ export class Start {
     setText(byId("begin-label"), image ? "Sending the image…" : "Sending…");
     show(this.error, false);
     try {
-      const request = { image, name: image?.name, question: this.#question(), indication: byId("indication").value.trim(), model: this.model() };
+      const request = { image, name: image?.name, title: titleFrom(image), question: this.#question(), indication: byId("indication").value.trim(), model: this.model() };
       const view = await api.begin(request, this.#requestKey);
       if (image) rememberImage(view.id, image);
       this.clear();
@@ -158,9 +163,20 @@ export class Start {
     show(this.error, true);
   }
 
-  /** Empties the form. */
+  /** Empties the form. Kept while another conversation is looked at. */
   clear() {
     byId("indication").value = byId("first-question").value = "";
     this.#use(null);
   }
+}
+
+// What browsers call an image that was pasted.
+const PASTED = "image.png";
+// As many characters as a title may have.
+const LONGEST_TITLE = 200;
+
+/** A conversation is called as its image's file, which people know it by. */
+function titleFrom(image) {
+  if (!image?.name || image.name === PASTED) return "";
+  return image.name.replace(/\.[^.]*$/, "").trim().slice(0, LONGEST_TITLE);
 }

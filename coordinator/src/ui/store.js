@@ -1,9 +1,11 @@
 // What the page knows: the list of conversations and the open one, as the server last told. It changes only through the
-// functions here, and says what changed as events: "list", "opened", "findings", "turns", "turn" (detail: number),
-// "connection" (detail: {state, delay}) and "trouble" (detail: an error).
+// functions here, and says what changed as events: "list", "opened", "findings", "turns", "turn" (detail: number), "sending",
+// "connection" (detail: {state, delay}) and "trouble" (detail: an error). Further tabs of this browser are told at once what
+// one has changed; what was changed elsewhere is seen when the list is read.
 
 import { api } from "/assets/api.js";
 import { follow } from "/assets/events.js";
+import { statedIn } from "/assets/stated.js";
 
 const FINAL = new Set(["done", "failed", "cancelled"]);
 // The list tells how other conversations stand; nothing pushes it.
@@ -28,8 +30,30 @@ class Store extends EventTarget {
   list = [];
   /** The open conversation's view; null at the start page. */
   view = null;
+  /** What was asked of the open conversation and is on its way: `{ask, again}`; `again` once it is tried again. */
+  sending = [];
+  /** What was begun and not sent, by what it belongs to. It lasts as long as the page. */
+  drafts = new Map();
   #following = null;
   #opening = null;
+  /** Ends with what was asked last: one after the other, so that they stand in the order in which they were asked. */
+  #asking = Promise.resolve();
+  #tabs = globalThis.BroadcastChannel ? new BroadcastChannel("radialog") : null;
+
+  constructor() {
+    super();
+    this.#tabs?.addEventListener("message", ({ data }) => this.#hear(data));
+  }
+
+  /** Tells the browser's other tabs that a conversation has changed. */
+  #share(id) {
+    this.#tabs?.postMessage({ id });
+  }
+
+  #hear({ id }) {
+    this.refresh().catch(() => {});
+    if (this.view?.id === id) this.reload(id).catch(() => {});
+  }
 
   #tell(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
@@ -40,6 +64,10 @@ class Store extends EventTarget {
     const { conversations } = await api.list();
     this.list = conversations;
     this.#tell("list");
+    // Another tab, or another machine, has gone on with the open one.
+    const listed = this.list.find((each) => each.id === this.view?.id);
+    if (!listed || listed.revision === this.view.revision || this.sending.length > 0 || this.#following) return;
+    await this.reload(listed.id);
   }
 
   /** Keeps the list fresh while the page is looked at. */
@@ -54,6 +82,7 @@ class Store extends EventTarget {
     if (id !== null && this.view?.id === id) return;
     this.#leave();
     this.view = null;
+    this.sending = [];
     this.#tell("opened");
     if (id === null) return;
     const opening = (this.#opening = new AbortController());
@@ -65,6 +94,7 @@ class Store extends EventTarget {
   adopt(view) {
     this.#leave();
     this.view = view;
+    this.sending = [];
     this.#tell("opened");
     this.#follow();
   }
@@ -85,35 +115,68 @@ class Store extends EventTarget {
   }
 
   /**
-   * The findings that the report should have: what the classifier sees, changed by every correction that was asked for.
-   * Null while the classifier is at work.
+   * The findings that the report should have: what the classifier sees, changed by every correction that was asked for and by
+   * what a person wrote into a report or left out of it. Null while the classifier is at work.
    */
   wanted() {
     if (!this.view?.findings) return null;
     const wanted = new Set(this.view.findings.findings.filter((each) => each.present).map((each) => each.finding));
     for (const turn of this.view.turns) {
-      if (turn.request.task !== "correction" || turn.status === "failed" || turn.status === "cancelled") continue;
-      for (const finding of turn.request.add ?? []) wanted.add(finding);
-      for (const finding of turn.request.remove ?? []) wanted.delete(finding);
+      if (!isReport(turn)) continue;
+      if (turn.status !== "failed" && turn.status !== "cancelled") {
+        for (const finding of turn.request.add ?? []) wanted.add(finding);
+        for (const finding of turn.request.remove ?? []) wanted.delete(finding);
+      }
+      if (typeof turn.edited === "string" && turn.edited !== turn.text) rewritten(wanted, turn);
     }
     return wanted;
+  }
+
+  /** What the report as it stands says of each finding, by its words; null where there is none. */
+  stated() {
+    const report = this.latestReport();
+    return report ? statedIn(answerOf(report)) : null;
   }
 
   /** Asks something of the open conversation. */
   async ask(ask, requestKey) {
     const { id } = this.view;
-    const turn = await api.ask(id, ask, requestKey);
-    if (this.view?.id !== id) return;
-    // A request that was repeated gives the turn that is there already.
-    if (!this.turn(turn.turn)) this.view.turns.push(turn);
+    // Seen at once, however long the way is.
+    const sent = { ask, again: false };
+    this.sending.push(sent);
+    this.#tell("sending");
+    const again = () => {
+      sent.again = true;
+      this.#tell("sending");
+    };
+    const asking = this.#asking.then(() => api.ask(id, ask, requestKey, again));
+    this.#asking = asking.catch(() => {});
+    try {
+      const turn = await asking;
+      this.#share(id);
+      if (this.view?.id !== id) return;
+      this.#unsend(sent);
+      // A request that was repeated gives the turn that is there already, and so does a tab that was faster.
+      if (!this.turn(turn.turn)) this.view.turns.push(turn);
+      this.view.turns.sort((one, other) => one.turn - other.turn);
+    } catch (error) {
+      this.#unsend(sent);
+      throw error;
+    }
     this.#tell("turns");
     this.#follow();
+  }
+
+  #unsend(sent) {
+    this.sending = this.sending.filter((each) => each !== sent);
+    this.#tell("sending");
   }
 
   /** Stops a turn. Its end comes as an event, or is looked up where nobody follows it. */
   async cancel(number) {
     const { id } = this.view;
     await api.cancel(id, number);
+    this.#share(id);
     if (this.#following?.turn !== number) await this.reload(id);
   }
 
@@ -122,14 +185,36 @@ class Store extends EventTarget {
     const { id } = this.view;
     if (text === null) await api.forgetEdit(id, number);
     else await api.edit(id, number, text);
+    this.#share(id);
     if (this.view?.id !== id) return;
     this.turn(number).edited = text;
     this.#tell("turn", number);
   }
 
+  /** Says how good an answer is: "good", "bad", or null for neither. */
+  async rate(number, rating) {
+    const { id } = this.view;
+    if (rating === null) await api.forgetRating(id, number);
+    else await api.rate(id, number, rating);
+    this.#share(id);
+    if (this.view?.id !== id) return;
+    this.turn(number).rating = rating;
+    this.#tell("turn", number);
+  }
+
+  /** Gives a conversation another title. */
+  async rename(id, title) {
+    await api.rename(id, title);
+    this.#share(id);
+    const listed = this.list.find((each) => each.id === id);
+    if (listed) listed.title = title;
+    this.#tell("list");
+  }
+
   /** Deletes a conversation. */
   async remove(id) {
     await api.remove(id);
+    this.#share(id);
     this.list = this.list.filter((each) => each.id !== id);
     this.#tell("list");
   }
@@ -140,6 +225,7 @@ class Store extends EventTarget {
     if (this.view?.id !== id) return;
     this.#leave();
     this.view = view;
+    this.#tell("connection", { state: "open" });
     this.#tell("findings");
     this.#tell("turns");
     this.#follow();
@@ -202,6 +288,20 @@ class Store extends EventTarget {
     }
     this.#tell("turn", turn.turn);
   }
+}
+
+/**
+ * Brings findings in line with a report that a person has rewritten: it has what its words say. Where all of the model's text
+ * is still there, what none of its words names stays as it was, since they may say it otherwise.
+ */
+function rewritten(wanted, { text, edited }) {
+  const stated = statedIn(edited);
+  if (!edited.includes(text.trim())) wanted.clear();
+  for (const [finding, present] of stated) {
+    if (present) wanted.add(finding);
+    else wanted.delete(finding);
+  }
+  if ([...stated.values()].includes(true)) wanted.delete("No Finding");
 }
 
 export const store = new Store();

@@ -16,8 +16,10 @@ export class TurnCard {
   #original = false;
   #reading = false;
 
-  constructor(turn) {
+  /** `reword(text)` takes a question to be asked otherwise, `ask(ask, options)` asks once more. */
+  constructor(turn, { reword, again }) {
     this.number = turn.turn;
+    this.draft = `${store.view.id}/${turn.turn}`;
     const report = isReport(turn);
     this.text = document.createTextNode("");
     this.answer = el("div", { class: "answer-text" }, this.text);
@@ -25,14 +27,17 @@ export class TurnCard {
     this.stop = button("Stop", { kind: "small", icon: "stop", on: () => this.#stop() });
     this.notes = el("div", { class: "notes" });
     this.trouble = el("div", { class: "notice error", hidden: true });
+    this.again = button("Ask again, for another answer", { icon: "reset", quiet: true, on: () => again(turn.request) });
     this.actions = this.#actions(report, turn.request.task === "correction");
     const asked = timeOf(turn.request.asked_ms ?? store.view.created_ms);
     this.element = el("article", { class: `turn${report ? " report" : ""}`, "aria-label": titleOf(turn.request), "data-turn": turn.turn },
-      el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(turn.request) }), el("span", { class: "quiet small", text: asked })),
+      el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(turn.request) }), el("span", { class: "quiet small", text: asked }),
+        turn.request.task === "question" && button("Ask it otherwise", { icon: "pencil", quiet: true, on: () => reword(turn.request.text) })),
       el("div", { class: "answer" },
         el("div", { class: "answer-head" }, el("h2", { class: "answer-title", text: report ? "Report" : "RaDialog" }), this.status, this.stop, this.actions),
         this.answer, this.trouble, this.notes));
     this.update(turn);
+    if (store.drafts.get(this.draft)) this.#beginEdit(store.drafts.get(this.draft));
   }
 
   #actions(report, correction) {
@@ -45,7 +50,12 @@ export class TurnCard {
     if (correction) actions.append(this.accept);
     if (report) actions.append(this.undo, this.edit);
     if (canRead) actions.append(this.read);
-    actions.append(copy);
+    actions.append(copy, this.again);
+    this.thumbs = {
+      good: button("Good answer", { icon: "good", quiet: true, "aria-pressed": "false", on: () => this.#rate("good") }),
+      bad: button("Bad answer", { icon: "bad", quiet: true, "aria-pressed": "false", on: () => this.#rate("bad") }),
+    };
+    actions.append(this.thumbs.good, this.thumbs.bad);
     if (report) {
       actions.append(menuButton("Download", {
         icon: "download",
@@ -68,6 +78,7 @@ export class TurnCard {
     show(this.status, this.status.textContent !== "");
     show(this.stop, !isFinal(turn));
     show(this.actions, isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
+    for (const [rating, thumb] of Object.entries(this.thumbs)) thumb.setAttribute("aria-pressed", String(turn.rating === rating));
     show(this.undo, typeof turn.edited === "string");
     show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);
@@ -164,19 +175,34 @@ export class TurnCard {
     this.saying = setTimeout(() => store.turn(this.number) && this.update(store.turn(this.number)), 2500);
   }
 
-  #beginEdit() {
+  /** Kept with the conversation, and data like a correction. The same again takes it back. */
+  async #rate(rating) {
+    const given = store.turn(this.number).rating === rating ? null : rating;
+    try {
+      await store.rate(this.number, given);
+    } catch (error) {
+      return this.#complain(explain(error));
+    }
+    this.update(store.turn(this.number));
+    this.#say(given === null ? "Taken back" : given === "good" ? "Kept as a good answer" : "Kept as a bad answer");
+  }
+
+  #beginEdit(draft = null) {
     const id = `edit-${this.number}`;
     const area = el("textarea", {
       id, rows: 6, spellcheck: "true",
       on: {
-        input: () => fit(area),
+        input: () => {
+          fit(area);
+          store.drafts.set(this.draft, area.value);
+        },
         keydown: (event) => {
           if (event.key === "Escape") this.#endEdit();
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#save(area.value);
         },
       },
     });
-    area.value = answerOf(store.turn(this.number)).trim();
+    area.value = draft ?? answerOf(store.turn(this.number)).trim();
     this.#editing = el("div", { class: "editor" },
       el("label", { for: id, class: "quiet small", text: "Your version. Later answers build on it; it is kept as training data for corrections." }), area,
       el("div", { class: "row" },
@@ -184,8 +210,10 @@ export class TurnCard {
         button("Cancel", { kind: "small", on: () => this.#endEdit() })));
     this.answer.after(this.#editing);
     this.update(store.turn(this.number));
-    fit(area);
-    area.focus();
+    // Once it is on the page, and has a height.
+    requestAnimationFrame(() => fit(area));
+    // One that was left begun waits where it was left.
+    if (draft === null) area.focus();
   }
 
   /** The correction as it stands is what the person wants: keeping it as their version makes it data. */
@@ -202,6 +230,7 @@ export class TurnCard {
   #endEdit() {
     this.#editing?.remove();
     this.#editing = null;
+    store.drafts.delete(this.draft);
     this.update(store.turn(this.number));
     this.edit.focus();
   }

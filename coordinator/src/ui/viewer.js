@@ -2,11 +2,19 @@
 // seen only: the model always reads the file as it was sent.
 
 import { button, el, setText, show } from "/assets/dom.js";
+import { menuButton } from "/assets/menu.js";
 import { Pixels, WHOLE } from "/assets/pixels.js";
 
 const ZOOM_STEP = 1.25;
 const [LEAST_ZOOM, MOST_ZOOM] = [0.5, 16];
 const PAN_STEP = 40;
+// Grey values run from 0 to 255, so these say what part of them is looked at, not what tissue has them.
+const PRESETS = [
+  { name: "Whole range", window: WHOLE.window, level: WHOLE.level },
+  { name: "Lungs (dark)", window: 140, level: 80 },
+  { name: "Mediastinum (bright)", window: 120, level: 185 },
+  { name: "Bones (steep)", window: 90, level: 150 },
+];
 const KEYS = "Arrow keys pan, plus and minus zoom, I inverts, R resets.";
 
 export class Viewer {
@@ -27,7 +35,9 @@ export class Viewer {
     this.readout = el("p", { class: "viewer-readout number" });
     this.stage = el("div", { class: "viewer-stage" }, this.canvas, this.message,
       el("p", { id: "viewer-keys", class: "hidden", text: KEYS }));
-    root.replaceChildren(this.#toolbar(), this.stage, this.#sliders());
+    // The whole image with its window, for paper: the stage is as large as the screen has room.
+    this.printed = el("div", { class: "printed" });
+    root.replaceChildren(this.#toolbar(), this.stage, this.printed, this.#sliders());
     this.#listen();
     new ResizeObserver(() => this.#draw()).observe(this.stage);
     // The device's pixel ratio changes when the window moves to another screen.
@@ -38,6 +48,7 @@ export class Viewer {
   /** Shows the image at this address; null empties the stage. `missing` is said instead. */
   async show(address, missing = "") {
     this.#pixels = null;
+    this.printed.replaceChildren();
     this.showing = address;
     setText(this.message, address ? "Loading the image…" : missing);
     this.reset();
@@ -46,6 +57,8 @@ export class Viewer {
       const pixels = await Pixels.load(address);
       if (this.showing !== address) return;
       this.#pixels = pixels;
+      pixels.canvas.setAttribute("aria-label", "Chest X-ray");
+      this.printed.replaceChildren(pixels.canvas);
       setText(this.message, "");
       this.canvas.setAttribute("aria-label", `Chest X-ray, ${pixels.width} by ${pixels.height} pixels`);
     } catch {
@@ -70,8 +83,13 @@ export class Viewer {
     };
     this.zoomText = el("output", { class: "number zoom", "aria-label": "Zoom" });
     this.inverter = button("Invert", { icon: "invert", quiet: true, on: () => this.#change({ inverted: !this.#look.inverted }) });
+    const presets = menuButton("Presets", {
+      kind: "small",
+      items: () => PRESETS.map(({ name, window, level }) => ({ label: name, note: `${window} / ${level}`, value: { window, level } })),
+      choose: (look) => this.#change(look),
+    });
     return el("div", { class: "toolbar", role: "toolbar", "aria-label": "Image tools" },
-      el("div", { class: "group" }, this.tools.window, this.tools.pan),
+      el("div", { class: "group" }, this.tools.window, this.tools.pan, presets),
       el("div", { class: "group" },
         button("Zoom out", { icon: "zoomout", quiet: true, on: () => this.#zoomBy(1 / ZOOM_STEP) }),
         this.zoomText,

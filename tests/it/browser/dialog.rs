@@ -1,6 +1,6 @@
 //! The dialog: report, questions, corrections, edits, several conversations.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use radialog_tests::services::Screen;
 
 use super::{REPORT, answer, ask, assert_calm, assert_fits, begin, open, turn, until_turn};
@@ -50,6 +50,10 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     );
 
     browser
+        .until(&format!("!document.querySelector('.pending').checkVisibility() && JSON.stringify({ticks}) === '{ticked}'"))
+        .await
+        .context("what was corrected is as it was ticked")?;
+    browser
         .click(&turn(4, "[aria-label='Accept this correction']"))
         .await?;
     browser
@@ -67,6 +71,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
         .await?;
     browser.click(".editor .primary").await?;
     browser.until("!document.querySelector('.editor')").await?;
+    let ticked = browser.value(ticks).await?;
 
     let view = fixture
         .gateway
@@ -92,7 +97,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     assert_eq!(
         browser.value(ticks).await?,
         ticked,
-        "what was corrected is as it was ticked"
+        "as before it was loaded again"
     );
     browser
         .until("document.querySelector('.viewer-readout').textContent.includes('pixels')")
@@ -226,7 +231,7 @@ async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()
         .until("document.querySelector('.asked-text')?.textContent === 'What is an effusion?'")
         .await?;
 
-    let remove = "document.querySelector('.item:last-child .icon-button').click()";
+    let remove = "document.querySelector(\".item:last-child [aria-label^='Delete']\").click()";
     browser.value(remove).await?;
     assert!(browser.text("dialog").await?.contains("cannot be undone"));
     browser.click("dialog .button:not(.danger)").await?;

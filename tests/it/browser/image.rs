@@ -3,6 +3,7 @@
 use anyhow::Result;
 use radialog_tests::fixtures::preprocessing_images;
 use radialog_tests::services::{Browser, Screen};
+use serde_json::json;
 
 use super::{assert_calm, begin, open};
 use crate::gateway::fixture::{GatewayFixture, UNLIMITED, xray_path};
@@ -141,6 +142,65 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     let (_, moved) = look(&browser).await?;
     assert!(moved < shown, "{moved} of {shown}");
     assert_calm(&browser, &fixture.gateway.url).await?;
+    browser.close().await
+}
+
+/// Pixels of files that browsers show otherwise.
+const AS_SEEN: &str = include_str!("as_seen.js");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_gamma_and_alpha_change_nothing_of_what_is_shown() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    let seen = browser
+        .value(&format!("(async () => {{ {AS_SEEN} }})()"))
+        .await?;
+    let right = json!({
+        "gamma": [12, 42, 72, 200],
+        "key": [12, 42, 72, 200],
+        "palette": [12, 42, 72, 200, 100, 50],
+        "greyAlpha": [42, 72],
+        "colorAlpha": [12, 42, 72, 12, 42, 72, 12, 42, 72, 12, 42, 72, 13, 43, 73],
+        "deepColorAlpha": [12, 42, 72],
+        "interlaced": [42, 72],
+        "profile": [40],
+        "profileIsReal": true,
+    });
+    assert_eq!(seen, right);
+    assert_calm(&browser, &fixture.gateway.url).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_files_none_is_taken_and_a_word_says_so() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    browser
+        .type_into("#file", xray_path().to_str().unwrap())
+        .await?;
+    browser
+        .until("document.querySelector('#preview').naturalWidth > 0")
+        .await?;
+    let chosen = browser.text("#preview-name").await?;
+    for event in [
+        "new DragEvent('drop', { dataTransfer: data })",
+        "new ClipboardEvent('paste', { clipboardData: data })",
+    ] {
+        let script = format!(
+            "(() => {{ const data = new DataTransfer(); for (const name of ['a.png', 'b.png']) \
+             data.items.add(new File([new Uint8Array(9)], name, {{ type: 'image/png' }})); window.dispatchEvent({event}); }})()"
+        );
+        browser.value(&script).await?;
+        let told = browser.text("#start-error").await?;
+        assert!(
+            told.contains("2 files: a conversation has one image"),
+            "{told}"
+        );
+        assert_eq!(browser.text("#preview-name").await?, chosen, "it stays");
+        browser
+            .value("(document.querySelector('#start-error').hidden = true)")
+            .await?;
+    }
     browser.close().await
 }
 

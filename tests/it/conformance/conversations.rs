@@ -11,7 +11,7 @@ use radialog_runtime::conversations::{
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
-    FindingsReport, Generation, ObjectKey, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    FindingsReport, Generation, ObjectKey, Rating, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
 use tokio::time::timeout;
 
@@ -67,6 +67,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     a_running_turn_that_is_cancelled_is_told_so_at_its_next_event,
     an_image_that_failed_fails_all_turns_also_later_ones,
     a_final_answer_can_be_edited,
+    a_final_answer_can_be_rated_and_a_conversation_renamed,
     a_turn_waits_behind_those_of_its_own_group_alone,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
@@ -326,6 +327,8 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     );
     assert_eq!(conversations.cancel(&id, 1).await.unwrap(), None);
     assert!(!conversations.edit(&id, 1, None).await.unwrap());
+    assert!(!conversations.rate(&id, 1, None).await.unwrap());
+    assert!(!conversations.rename(&id, "x").await.unwrap());
     assert_eq!(
         conversations.claim_turn(&id, 1).await.unwrap(),
         TurnClaim::NotFound

@@ -85,6 +85,13 @@ async fn another_keys_conversation_is_not_there_in_any_way() -> Result<()> {
         (Method::POST, "/turns", Some(json!({"task": "summary"}))),
         (Method::PUT, "/turns/1/edit", Some(json!({"text": "x"}))),
         (Method::DELETE, "/turns/1/edit", None),
+        (
+            Method::PUT,
+            "/turns/1/rating",
+            Some(json!({"rating": "good"})),
+        ),
+        (Method::DELETE, "/turns/1/rating", None),
+        (Method::PUT, "/title", Some(json!({"title": "x"}))),
         (Method::DELETE, "/turns/1", None),
         (Method::DELETE, "", None),
     ] {

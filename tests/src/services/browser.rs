@@ -163,11 +163,27 @@ impl Browser {
         )
         .await?;
         let scheme = if dark { "dark" } else { "light" };
-        let features = json!({"features": [
+        let features = json!({"media": "", "features": [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": "reduce"},
         ]});
         self.devtools("Emulation.setEmulatedMedia", features)
+            .await?;
+        Ok(())
+    }
+
+    /// Looks at the page as a printer does (`print`), or with colours of the reader's own (`forced-colors`), until the next
+    /// [`Browser::look`].
+    ///
+    /// # Errors
+    /// When the browser is gone.
+    pub async fn emulate(&self, media: &str, features: &[(&str, &str)]) -> Result<()> {
+        let features: Vec<Value> = features
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
+        let settings = json!({"media": media, "features": features});
+        self.devtools("Emulation.setEmulatedMedia", settings)
             .await?;
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
-    TurnRequest, TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, Rating, TurnEvent,
+    TurnOutcome, TurnRequest, TurnStatus,
 };
 
 use crate::clock::now_ms;
@@ -30,6 +30,8 @@ pub struct ConversationSnapshot {
     pub prepared: Option<Result<FindingsReport, Failure>>,
     /// The turns in order; turn 1 first.
     pub turns: Vec<TurnSnapshot>,
+    /// The title that a person gave it.
+    pub title: Option<String>,
 }
 
 /// A turn as it stands.
@@ -47,6 +49,8 @@ pub struct TurnSnapshot {
     pub outcome: Option<TurnOutcome>,
     /// The answer as a person has rewritten it; later turns build on this one.
     pub edited: Option<String>,
+    /// What a person thinks of the answer.
+    pub rating: Option<Rating>,
     /// Number of its events so far.
     pub events: u64,
 }
@@ -256,6 +260,17 @@ pub trait Conversations: Send + Sync + 'static {
         id: &ConversationId,
         turn: u32,
         text: Option<&str>,
+    ) -> Result<bool, StateError>;
+
+    /// Gives the conversation a title. False where there is no such conversation.
+    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError>;
+
+    /// Keeps what a person thinks of an answer, or forgets it. False where there is no such turn or it is not final.
+    async fn rate(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        rating: Option<Rating>,
     ) -> Result<bool, StateError>;
 
     /// Reads up to `limit` events of a turn with numbers over `after`.

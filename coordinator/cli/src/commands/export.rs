@@ -1,16 +1,16 @@
 //! `radialog export`: what people's use of the system has left for training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use radialog_coordinator::conversation::corrections;
+use radialog_coordinator::conversation::{corrections, ratings};
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::durable;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_runtime::backends::Backends;
-use radialog_schemas::{Correction, Stage};
+use radialog_schemas::{Correction, ObjectKey, Stage};
 use serde::Serialize;
 
 use crate::args::{BundleSource, ServiceArgs};
@@ -27,6 +27,23 @@ pub(crate) struct ExportArgs {
 #[derive(Subcommand)]
 enum ExportCommand {
     Corrections(CorrectionsArgs),
+    Ratings(RatingsArgs),
+}
+
+/// Answers that people rated in conversations
+///
+/// JSON Lines, one rated answer a line: conversation, turn, the stored image and its findings (where there is an
+/// image), what was asked, the model's answer, and the rating, good or bad.
+///
+/// Example: radialog export ratings --out ratings.jsonl --s3 http://host:9000/radialog
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+struct RatingsArgs {
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    services: ServiceArgs,
 }
 
 /// Reports that people corrected in conversations, in the format of the instruct data set
@@ -61,7 +78,38 @@ struct InstructSample {
 }
 
 pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
-    let ExportCommand::Corrections(args) = args.what;
+    match args.what {
+        ExportCommand::Corrections(args) => export_corrections(args).await,
+        ExportCommand::Ratings(args) => export_ratings(args).await,
+    }
+}
+
+async fn export_ratings(args: RatingsArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load_quiet(&[])?;
+    let needed = [SharedService::Store];
+    shared_services::require("`radialog export ratings`", &needed, &config)?;
+    let objects = Backends::objects(&config).await?;
+    let (rated, unreadable) = ratings::list(&*objects).await?;
+    let lines: Vec<String> = rated
+        .iter()
+        .map(|answer| serde_json::to_string(answer).map(|line| line + "\n"))
+        .collect::<Result<_, _>>()?;
+    write(&args.out, &lines.concat(), &unreadable)?;
+    outln!("{} rated answers in {}", rated.len(), args.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file, and names the objects that are not in it.
+fn write(path: &Path, text: &str, unreadable: &[ObjectKey]) -> anyhow::Result<()> {
+    durable::replace(path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    for key in unreadable {
+        errln!("left out: object '{key}' is damaged, or from another version");
+    }
+    Ok(())
+}
+
+async fn export_corrections(args: CorrectionsArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let needed = [SharedService::Store];
     shared_services::require("`radialog export corrections`", &needed, &config)?;
@@ -79,11 +127,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
         .map(|correction| sample(&prompts, correction))
         .collect();
     let text = serde_json::to_string_pretty(&samples)? + "\n";
-    durable::replace(&args.out, text.as_bytes())
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
-    for key in &unreadable {
-        errln!("left out: object '{key}' is damaged, or from another version");
-    }
+    write(&args.out, &text, &unreadable)?;
     outln!("{} corrections in {}", samples.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }

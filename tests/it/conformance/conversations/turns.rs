@@ -177,6 +177,34 @@ pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversa
     }
 }
 
+pub(super) async fn a_final_answer_can_be_rated_and_a_conversation_renamed(
+    conversations: Arc<dyn Conversations>,
+) {
+    let id = &begun(&conversations, &["a"]).await;
+    let good = Some(Rating::Good);
+    assert!(
+        !conversations.rate(id, 1, good).await.unwrap(),
+        "not before it is final"
+    );
+    assert!(
+        !conversations.rate(id, 2, good).await.unwrap(),
+        "no such turn"
+    );
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    finish(&conversations, id, 1, epoch, "A").await;
+    for rating in [good, Some(Rating::Bad), None] {
+        assert!(conversations.rate(id, 1, rating).await.unwrap());
+        let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+        assert_eq!(snapshot.turns[0].rating, rating);
+        assert_eq!(snapshot.title, None);
+    }
+    for title in ["Ward 1", "{\"not\": \"read\"}"] {
+        assert!(conversations.rename(id, title).await.unwrap());
+        let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+        assert_eq!(snapshot.title.as_deref(), Some(title));
+    }
+}
+
 pub(super) async fn racing_submitters_each_get_a_turn_of_their_own(
     conversations: Arc<dyn Conversations>,
 ) {

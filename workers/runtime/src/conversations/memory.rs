@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    ContentHash, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, Rating, TurnEvent,
     TurnOutcome, TurnRequest, TurnStatus,
 };
+use record::{ConversationRecord, TurnRecord};
 use tokio::sync::watch;
 
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch, UnattendedConversation, fingerprint,
-    lifetime, now_ms,
+    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, fingerprint, lifetime, now_ms,
 };
 use crate::state::StateError;
+
+mod record;
 
 /// How often expired conversations are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
@@ -37,34 +39,6 @@ struct Inner {
     reserved: HashMap<String, (Reservation, Instant)>,
     /// When expired conversations were last looked for.
     looked: Option<Instant>,
-}
-
-struct ConversationRecord {
-    conversation: Conversation,
-    prepared: Option<Result<FindingsReport, Failure>>,
-    turns: Vec<TurnRecord>,
-    /// Of the request that created it.
-    fingerprint: ContentHash,
-    /// Turns by the keys that added them, with the fingerprints of their requests.
-    idempotency: HashMap<String, (u32, ContentHash)>,
-    /// When somebody last saw to its turns, in milliseconds since 1970.
-    attended_ms: u64,
-    /// When somebody last did something with it.
-    used: Instant,
-}
-
-struct TurnRecord {
-    request: TurnRequest,
-    status: TurnStatus,
-    cancelling: bool,
-    asked: Option<String>,
-    outcome: Option<TurnOutcome>,
-    edited: Option<String>,
-    epoch: u64,
-    /// Position in the order of all queued turns.
-    queue_position: u64,
-    events: Vec<TurnEvent>,
-    changes: watch::Sender<()>,
 }
 
 impl MemoryConversations {
@@ -112,6 +86,7 @@ impl Inner {
             asked: None,
             outcome: None,
             edited: None,
+            rating: None,
             epoch: 0,
             queue_position: self.queued,
             events: Vec::new(),
@@ -147,99 +122,6 @@ impl Inner {
     }
 }
 
-impl ConversationRecord {
-    fn turn(&mut self, turn: u32) -> Option<&mut TurnRecord> {
-        self.turns.get_mut((turn as usize).checked_sub(1)?)
-    }
-
-    fn ready(&self) -> Option<u32> {
-        let prepared = self.conversation.image.is_none() || matches!(self.prepared, Some(Ok(_)));
-        let first = self.turns.iter().position(|turn| !turn.status.is_final())?;
-        (prepared && self.turns[first].status == TurnStatus::Queued).then_some(first as u32 + 1)
-    }
-
-    fn snapshot(&self) -> ConversationSnapshot {
-        ConversationSnapshot {
-            conversation: self.conversation.clone(),
-            prepared: self.prepared.clone(),
-            turns: self.turns.iter().map(TurnRecord::snapshot).collect(),
-        }
-    }
-
-    fn claim_turn(&mut self, number: u32) -> TurnClaim {
-        let Some(turn) = self.turn(number) else {
-            return TurnClaim::NotFound;
-        };
-        if turn.cancelling && !turn.status.is_final() {
-            turn.end(TurnOutcome::Cancelled);
-        }
-        let ready = self.ready();
-        let first = self.turns.iter().position(|turn| !turn.status.is_final());
-        let is_running = first.is_some_and(|first| {
-            first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
-        });
-        if ready != Some(number) && !is_running {
-            return TurnClaim::NotRunnable { next: ready };
-        }
-        let Some(turn) = self.turn(number) else {
-            return TurnClaim::NotFound;
-        };
-        turn.status = TurnStatus::Running;
-        turn.epoch += 1;
-        let (epoch, events) = (turn.epoch, turn.events.clone());
-        TurnClaim::Granted {
-            epoch,
-            snapshot: Box::new(self.snapshot()),
-            events,
-        }
-    }
-}
-
-impl TurnRecord {
-    fn snapshot(&self) -> TurnSnapshot {
-        TurnSnapshot {
-            request: self.request.clone(),
-            status: self.status,
-            cancelling: self.cancelling,
-            asked: self.asked.clone(),
-            outcome: self.outcome.clone(),
-            edited: self.edited.clone(),
-            events: self.events.len() as u64,
-        }
-    }
-
-    fn write(&mut self, event: TurnEvent) {
-        if let TurnEvent::Started { asked } = &event {
-            self.asked = Some(asked.clone());
-        }
-        self.events.push(event);
-        self.changes.send_replace(());
-    }
-
-    fn end(&mut self, outcome: TurnOutcome) {
-        self.status = outcome.status();
-        self.outcome = Some(outcome.clone());
-        self.write(TurnEvent::Ended(outcome));
-    }
-
-    fn append(&mut self, epoch: u64, after: u64, events: &[TurnEvent]) -> AppendOutcome {
-        if self.epoch != epoch || self.status != TurnStatus::Running {
-            return AppendOutcome::Fenced;
-        }
-        let last = self.events.len() as u64;
-        if last == after {
-            events.iter().cloned().for_each(|event| self.write(event));
-        } else if last != after + events.len() as u64 {
-            return AppendOutcome::Fenced;
-        }
-        if self.cancelling {
-            AppendOutcome::Cancelled
-        } else {
-            AppendOutcome::Done
-        }
-    }
-}
-
 #[async_trait]
 impl Conversations for MemoryConversations {
     async fn create(
@@ -261,6 +143,7 @@ impl Conversations for MemoryConversations {
             prepared: None,
             turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
             fingerprint,
+            title: None,
             idempotency: HashMap::new(),
             attended_ms: now_ms(),
             used: Instant::now(),
@@ -437,6 +320,24 @@ impl Conversations for MemoryConversations {
                 .is_some()
         };
         Ok(self.with(id, edit).unwrap_or(false))
+    }
+
+    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
+        let rename = |record: &mut ConversationRecord| record.title.replace(title.to_owned());
+        Ok(self.with(id, rename).is_some())
+    }
+
+    async fn rate(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        rating: Option<Rating>,
+    ) -> Result<bool, StateError> {
+        let rate = |record: &mut ConversationRecord| {
+            let current = record.turn(turn).filter(|turn| turn.status.is_final());
+            current.map(|turn| turn.rating = rating).is_some()
+        };
+        Ok(self.with(id, rate).unwrap_or(false))
     }
 
     async fn events(

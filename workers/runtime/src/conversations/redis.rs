@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
-    TurnRequest,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, Rating, TurnEvent,
+    TurnOutcome, TurnRequest,
 };
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Pipeline, Script};
@@ -317,6 +317,21 @@ impl Conversations for RedisConversations {
             &[&*turn.to_string(), is_text, text.unwrap_or_default()],
         )
         .await
+    }
+
+    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
+        self.run_script(&scripts::RENAME, id, &[title]).await
+    }
+
+    async fn rate(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        rating: Option<Rating>,
+    ) -> Result<bool, StateError> {
+        let rating = rating.map(|rating| variant_name(&rating));
+        let arguments = [&*turn.to_string(), rating.as_deref().unwrap_or_default()];
+        self.run_script(&scripts::RATE, id, &arguments).await
     }
 
     async fn events(

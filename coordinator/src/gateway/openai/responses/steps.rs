@@ -195,6 +195,7 @@ mod tests {
             conversation,
             prepared: None,
             turns: Vec::new(),
+            title: None,
         };
         Steps::of(&snapshot, true).unwrap()
     }

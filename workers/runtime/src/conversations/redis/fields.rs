@@ -23,6 +23,7 @@ pub(super) fn snapshot(
         conversation,
         prepared: optional(fields, "prepared")?,
         turns: turns?,
+        title: fields.get("title").cloned(),
     }))
 }
 
@@ -39,6 +40,10 @@ fn turn(fields: &HashMap<String, String>, number: u32) -> Result<TurnSnapshot, S
         asked: text("asked"),
         outcome: optional(fields, &field("outcome"))?,
         edited: text("edited"),
+        rating: text("rating")
+            .map(|rating| serde_json::from_value(rating.into()))
+            .transpose()
+            .map_err(|error| damaged(&field("rating"), &error))?,
         events: optional(fields, &field("events"))?.unwrap_or(0),
     })
 }

@@ -4,7 +4,7 @@
 //! Fields of the hash: `conversation`, `live` (its seconds to live), `image` (its key, or nothing), `fingerprint` of the
 //! request that created it, `prepared`, `usable` (1 once the image's outputs are there), `turns` (their number), and for
 //! turn N `N:request`, `N:fingerprint`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`, `N:outcome`, `N:edited`,
-//! `N:events` (their number); `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a
+//! `N:rating`, `N:events` (their number); `title`, where a person gave one; `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a
 //! key.
 
 use std::sync::LazyLock;
@@ -206,6 +206,27 @@ pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// ARGV: title. Whether the conversation is there.
+pub(super) static RENAME: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not get('conversation') then return 0 end
+         set('title', ARGV[2])
+         touch()
+         return 1",
+    )
+});
+
+/// ARGV: turn, rating or nothing. Whether the turn is there and final.
+pub(super) static RATE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn = ARGV[2]
+         if not get(turn .. ':status') or not final(turn) then return 0 end
+         if ARGV[3] ~= '' then set(turn .. ':rating', ARGV[3]) else redis.call('HDEL', key, turn .. ':rating') end
+         touch()
+         return 1",
+    )
+});
+
 /// Removes everything; watchers are told to look.
 pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     script(
@@ -246,9 +267,9 @@ pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 11] = [
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &ATTEND,
-        &FORGET,
+    let own: [&'static Script; 13] = [
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &RENAME, &RATE,
+        &DELETE, &ATTEND, &FORGET,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }

@@ -1,0 +1,298 @@
+//! What the page shows at once, keeps, and hears from elsewhere.
+
+use anyhow::Result;
+use radialog_tests::services::{Browser, Screen};
+use serde_json::json;
+
+use super::{answer, ask, begin, open, turn, until_turn};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
+
+/// The findings whose boxes are ticked.
+const TICKED: &str = "[...document.querySelectorAll('.finding')].filter((each) => each.querySelector('input').checked)\
+    .map((each) => each.querySelector('.bar-name').textContent)";
+
+/// The address of the open conversation's view.
+async fn open_path(browser: &Browser) -> Result<String> {
+    let hash = browser.value("location.hash").await?;
+    let id = hash
+        .as_str()
+        .unwrap_or_default()
+        .trim_start_matches("#/c/")
+        .to_owned();
+    Ok(format!("/v1/conversations/{id}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    browser
+        .until("document.querySelectorAll('.finding').length === 14")
+        .await?;
+    let ticked = |present: &str, absent: &str| {
+        format!("{TICKED}.includes('{present}') && !{TICKED}.includes('{absent}')")
+    };
+    browser
+        .click(&turn(1, "[aria-label='Edit the report']"))
+        .await?;
+    browser
+        .value(
+            "(document.querySelector('.editor textarea').value = 'No edema. There is a fracture.')",
+        )
+        .await?;
+    browser.click(".editor .primary").await?;
+    browser.until(&ticked("Fracture", "Edema")).await?;
+
+    // Another machine rewrites it and goes on; the list tells.
+    let path = open_path(&browser).await?;
+    let edit = format!("{path}/turns/1/edit");
+    let text = json!({"text": "There is edema. No fracture."});
+    assert_eq!(fixture.gateway.put(&edit, &text).await?.status(), 200);
+    fixture
+        .gateway
+        .post(&format!("{path}/turns"), &json!({"task": "summary"}))
+        .await?;
+    until_turn(&browser, 2, "done").await?;
+    browser.until(&ticked("Edema", "Fracture")).await?;
+
+    // Another tab of this browser says that it has rewritten it.
+    let text = json!({"text": "Fractures of two ribs. The lungs have no edema."});
+    assert_eq!(fixture.gateway.put(&edit, &text).await?.status(), 200);
+    browser
+        .value(&format!(
+            "new BroadcastChannel('radialog').postMessage({{ id: '{}' }})",
+            path.trim_start_matches("/v1/conversations/")
+        ))
+        .await?;
+    browser.until(&ticked("Fracture", "Edema")).await?;
+    assert!(answer(&browser, 1).await?.starts_with("Fractures"));
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_seen_before_it_is_taken_and_comes_back_where_it_is_not() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    // A network that is away: nothing is sent until it is let through.
+    browser
+        .value("(window.honest = window.fetch, window.fetch = () => Promise.reject(new TypeError('no network')), true)")
+        .await?;
+    ask(&browser, "Is there an effusion?").await?;
+    browser
+        .until("document.querySelector('[data-sending]')?.textContent.includes('trying again')")
+        .await?;
+    assert_eq!(
+        browser.text("[data-sending] .asked-text").await?,
+        "Is there an effusion?"
+    );
+    browser
+        .until("document.querySelector('#composer .notice.error').checkVisibility()")
+        .await?;
+    assert_eq!(
+        browser
+            .value("[document.querySelector('#question').value, document.querySelectorAll('[data-sending]').length]")
+            .await?,
+        json!(["Is there an effusion?", 0])
+    );
+    browser
+        .value("(window.fetch = window.honest, true)")
+        .await?;
+    browser.click("#composer .notice.error .button").await?;
+    until_turn(&browser, 2, "done").await?;
+    assert_eq!(
+        answer(&browser, 2).await?,
+        "You asked: Is there an effusion?"
+    );
+
+    // What is asked once more, and otherwise.
+    browser
+        .click(&turn(2, "[aria-label='Ask again, for another answer']"))
+        .await?;
+    until_turn(&browser, 3, "done").await?;
+    let view = fixture.gateway.view(&open_path(&browser).await?).await?;
+    assert_eq!(view["turns"][2]["request"]["text"], "Is there an effusion?");
+    assert!(view["turns"][2]["request"]["generation"]["temperature"].is_number());
+    browser
+        .value(&format!(
+            "document.querySelector({}).click()",
+            json!(turn(3, "[aria-label='Ask it otherwise']"))
+        ))
+        .await?;
+    ask(&browser, " On which side?").await?;
+    until_turn(&browser, 4, "done").await?;
+    assert_eq!(
+        answer(&browser, 4).await?,
+        "You asked: Is there an effusion? On which side?"
+    );
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drafts_survive_a_look_at_another_conversation() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    browser
+        .until("document.querySelectorAll('.finding').length === 14")
+        .await?;
+    let first = browser.value("location.hash").await?;
+    browser
+        .value("document.querySelector('.finding input:not(:checked):not(:disabled)').click()")
+        .await?;
+    browser
+        .click(&turn(1, "[aria-label='Edit the report']"))
+        .await?;
+    browser
+        .type_into(".editor textarea", " Seen by a person.")
+        .await?;
+    browser.type_into("#question", "half a question").await?;
+    let pending = browser.text(".pending").await?;
+
+    browser.click("#new").await?;
+    browser.type_into("#first-question", "What is it?").await?;
+    browser.click("#begin").await?;
+    browser
+        .until("document.querySelector('.asked-text')?.textContent === 'What is it?'")
+        .await?;
+    assert_eq!(
+        browser
+            .value("document.querySelector('#question').value")
+            .await?,
+        ""
+    );
+    browser.value(&format!("(location.hash = {first})")).await?;
+    browser
+        .until("document.querySelector('.editor textarea')?.value.endsWith('Seen by a person.')")
+        .await?;
+    assert_eq!(
+        browser
+            .value("document.querySelector('#question').value")
+            .await?,
+        "half a question"
+    );
+    assert_eq!(browser.text(".pending").await?, pending);
+    browser.click(".editor .primary").await?;
+    browser.until("!document.querySelector('.editor')").await?;
+    assert!(answer(&browser, 1).await?.ends_with("Seen by a person."));
+    browser
+        .value("(document.querySelector('#question').value = '', document.querySelector('#question').dispatchEvent(new Event('input')))")
+        .await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_is_called_as_its_file_renamed_found_and_its_answers_rated() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    let file = crate::gateway::fixture::xray_path();
+    let stem = file.file_stem().unwrap().to_str().unwrap();
+    browser
+        .until(&format!(
+            "document.querySelector('.item-title')?.textContent === {}",
+            json!(stem)
+        ))
+        .await?;
+    let path = open_path(&browser).await?;
+    browser.click("#new").await?;
+    browser.type_into("#first-question", "What is it?").await?;
+    browser.click("#begin").await?;
+    browser
+        .until("document.querySelectorAll('.item').length === 2")
+        .await?;
+
+    browser
+        .value("document.querySelector(\".item:last-child [aria-label^='Rename']\").click()")
+        .await?;
+    browser
+        .type_into("#entered", "\u{e009}a\u{e000}Ward 7, follow-up")
+        .await?;
+    browser.click("dialog .primary").await?;
+    browser
+        .until("document.querySelector('.item:last-child .item-title').textContent === 'Ward 7, follow-up'")
+        .await?;
+    assert_eq!(
+        fixture.gateway.view(&path).await?["title"],
+        "Ward 7, follow-up"
+    );
+    browser.type_into("#search", "WARD follow").await?;
+    let shown = "[...document.querySelectorAll('.item')].filter((each) => !each.hidden).map((each) => each.querySelector('.item-title').textContent)";
+    assert_eq!(browser.value(shown).await?, json!(["Ward 7, follow-up"]));
+    browser.type_into("#search", " nothing").await?;
+    assert_eq!(browser.value(shown).await?, json!([]));
+    assert_eq!(
+        browser.text("#no-conversations").await?,
+        "No title has these words."
+    );
+    browser.type_into("#search", "\u{e00c}").await?;
+    browser.click(".item:last-child .item-link").await?;
+    until_turn(&browser, 1, "done").await?;
+
+    browser.click(&turn(1, "[aria-label='Bad answer']")).await?;
+    let pressed = |thumb: &str| {
+        let selector = turn(
+            1,
+            &format!("[aria-label='{thumb} answer'][aria-pressed=true]"),
+        );
+        format!("document.querySelector({})", json!(selector))
+    };
+    browser.until(&pressed("Bad")).await?;
+    assert_eq!(
+        fixture.gateway.view(&path).await?["turns"][0]["rating"],
+        "bad"
+    );
+    browser
+        .click(&turn(1, "[aria-label='Good answer']"))
+        .await?;
+    browser.until(&pressed("Good")).await?;
+    browser
+        .click(&turn(1, "[aria-label='Good answer']"))
+        .await?;
+    browser.until(&format!("!{}", pressed("Good"))).await?;
+    assert!(fixture.gateway.view(&path).await?["turns"][0]["rating"].is_null());
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warnings_and_differences_between_classifier_and_report_are_shown() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    // The report says that the lungs are clear, and nothing of the other findings that the classifier sees.
+    let disputed = "[...document.querySelectorAll('.finding.present:not(.fixed)')].every((each) => each.querySelector('.tag').textContent === 'report: no')";
+    browser
+        .until(&format!(
+            "document.querySelector('.finding.present:not(.fixed)') && {disputed}"
+        ))
+        .await?;
+    assert!(
+        browser
+            .text("#findings-summary")
+            .await?
+            .contains("from the report")
+    );
+    assert_eq!(
+        browser
+            .value("document.querySelector('#warnings').checkVisibility()")
+            .await?,
+        false
+    );
+    browser
+        .value("(async () => { const { store } = await import('/assets/store.js'); \
+                store.view.findings.warnings = ['this is perhaps no chest X-ray']; store.dispatchEvent(new CustomEvent('findings')); return true; })()")
+        .await?;
+    assert!(
+        browser
+            .text("#warnings")
+            .await?
+            .ends_with("This is perhaps no chest X-ray.")
+    );
+    browser.close().await
+}
