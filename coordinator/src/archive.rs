@@ -21,5 +21,6 @@ pub use file_place::{FilePlace, OutsideFiles};
 pub use image::{ImageReadError, ImageSource};
 pub use one_split::OneSplit;
 pub use one_study::OneStudy;
+pub use manifest::SplitOfTable;
 pub use open::{ArchiveLocation, open, open_image_table, open_with};
 pub use texts::{PromptList, ReportTable};

@@ -12,6 +12,7 @@ use radialog_models::bundle::{
 use radialog_schemas::{AdapterName, PerStage};
 
 use crate::args::SystemArg;
+use crate::bundle_source;
 use crate::exit::UsageError;
 
 mod bar;
@@ -56,7 +57,7 @@ enum BundleCommand {
     Upload(upload::UploadArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
-    /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
+    /// Takes what inference reads and leaves behind what only a training does. Every BUNDLE is a folder, or demo. Example: radialog bundle assemble
     /// runs/bundle --embedding runs/alignment/best --findings runs/findings/best --language runs/language/best --scoring
     /// runs/chexbert/best --name mine --half
     Assemble {
@@ -91,14 +92,14 @@ enum BundleCommand {
     ///
     /// Example: radialog bundle verify /bundles/radialog-v1
     Verify {
-        /// The bundle's folder
+        /// The bundle's folder, or demo
         dir: PathBuf,
     },
     /// Say what a bundle holds
     ///
     /// Example: radialog bundle show /bundles/radialog-v1
     Show {
-        /// The bundle's folder
+        /// The bundle's folder, or demo
         dir: PathBuf,
     },
 }
@@ -172,10 +173,11 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 language,
                 scoring,
             };
-            let parts: BTreeMap<_, _> = parts
+            let parts = parts
                 .iter()
-                .filter_map(|(stage, part)| Some((stage, part.clone()?)))
-                .collect();
+                .filter_map(|(stage, part)| Some((stage, part.as_deref()?)))
+                .map(|(stage, part)| Ok((stage, bundle_source::named(part)?)))
+                .collect::<anyhow::Result<BTreeMap<_, _>>>()?;
             if parts.is_empty() {
                 return Err(UsageError(
                     "name at least one of --embedding --findings --language --scoring".into(),
@@ -215,6 +217,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
 
 /// Opens all components that a bundle has: a checkpoint or an import of one part has one.
 fn open(dir: &Path) -> anyhow::Result<Bundle> {
+    let dir = &bundle_source::named(dir)?;
     let stages: Vec<_> = read_manifest(dir)?.components.keys().copied().collect();
     Ok(Bundle::open_with(dir, &stages, &HashCache::user())?)
 }

@@ -36,8 +36,8 @@ impl BundleAssembly {
     /// Writes the bundle beside `dir` and renames it when it is whole. Of each component only what inference reads is taken.
     ///
     /// # Errors
-    /// A part that cannot be opened or lacks its component; `dir` is there already, or its file system has not the room; files
-    /// that cannot be written.
+    /// A part that cannot be opened or lacks its component; a language model that has learned from other image tokens than the
+    /// embedding component makes; `dir` is there already, or its file system has not the room; files that cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
         if dir.exists() {
             let reason = "it is there already: name another folder, or remove it".to_owned();
@@ -62,7 +62,15 @@ impl BundleAssembly {
             let bundle = Bundle::open_with(source, &[stage], &cache)?;
             Ok((stage, bundle))
         });
-        opened.collect()
+        let parts: Vec<(Stage, Bundle)> = opened.collect::<Result<_, BundleError>>()?;
+        let part = |wanted| parts.iter().find(|(stage, _)| *stage == wanted);
+        if let (Some((_, language)), Some((_, embedding))) =
+            (part(Stage::Language), part(Stage::Embedding))
+        {
+            let checked = language.manifest.check_image_tokens(&embedding.manifest);
+            checked.map_err(language.model_error(Stage::Language))?;
+        }
+        Ok(parts)
     }
 
     /// Bytes of all tensors and tokenizers.
@@ -120,6 +128,8 @@ impl BundleAssembly {
             let mut component = ManifestComponent {
                 files: BTreeMap::new(),
                 config: part.inference_config(),
+                origin: bundle.manifest.origin(stage),
+                image_tokens_of: bundle.manifest_component(stage)?.image_tokens_of.clone(),
             };
             let mut add = |usage: &str, name: &str| -> Result<(), BundleError> {
                 let path = dir.join(name);

@@ -71,7 +71,7 @@ impl DataSets {
         progress: ProgressCallback<'_>,
     ) -> Result<Labelled, TrainingError> {
         let rows = &table.rows;
-        let is_blank = |row: &FinetuneRow| row.labels.iter().all(|label| *label == Label::Blank);
+        let is_blank = |row: &FinetuneRow| !row.is_labelled();
         let needs = |row: &&FinetuneRow| is_blank(row) && !row.report.is_empty();
         let texts: Vec<&str> = rows
             .iter()
@@ -166,7 +166,11 @@ impl DataSets {
             let tokens = networks.embed(&paths(names_together))?;
             for tokens in tokens {
                 if file.is_none() {
-                    let mut header = TensorFileHeader::create(&self.embeddings(), tokens.dims())?;
+                    let mut header = TensorFileHeader::create_made_by(
+                        &self.embeddings(),
+                        tokens.dims(),
+                        bundle.manifest().origin(Stage::Embedding).as_ref(),
+                    )?;
                     names.iter().try_for_each(|name| header.add(name))?;
                     file = Some(header.rows()?);
                 }

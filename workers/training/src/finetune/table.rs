@@ -41,6 +41,13 @@ pub struct FinetuneRow {
     pub labels: FindingLabels,
 }
 
+impl FinetuneRow {
+    /// Whether the table has any label of it.
+    pub fn is_labelled(&self) -> bool {
+        self.labels.iter().any(|label| *label != Label::Blank)
+    }
+}
+
 /// A table that can be trained on.
 #[derive(Clone, Debug)]
 pub struct FinetuneTable {
@@ -95,12 +102,40 @@ impl FinetuneTable {
                  sides; name one with --patient"
                     .to_owned(),
             );
+        } else if columns.patient_is_study {
+            read.notes.push(
+                "no column names patients: each study counts as a patient of its own, so that a patient who has several may be on \
+                 both sides; name one with --patient"
+                    .to_owned(),
+            );
         }
         let mut check = TableCheck::default();
         read.take_rows(&mut table, &columns, &mut check)?;
         read.look_at_images(&mut check, progress);
         check.finish()?;
         Ok(read)
+    }
+
+    /// The number of images of a side, perhaps only of those with a report, or with a label of the table.
+    pub fn count(&self, side: &str, with_report: bool, with_labels: bool) -> usize {
+        let is_one = |row: &&FinetuneRow| {
+            row.side == Some(side)
+                && (!with_report || !row.report.is_empty())
+                && (!with_labels || row.is_labelled())
+        };
+        self.rows.iter().filter(is_one).count()
+    }
+
+    /// How many training images have each finding, and how many have it not, by the labels of the table.
+    pub fn label_counts(&self) -> [(usize, usize); Finding::ALL.len()] {
+        let mut counts = [(0, 0); Finding::ALL.len()];
+        for row in self.rows.iter().filter(|row| row.side == Some("train")) {
+            for ((with, without), label) in counts.iter_mut().zip(row.labels) {
+                *with += usize::from(label == Label::Positive);
+                *without += usize::from(label == Label::Negative);
+            }
+        }
+        counts
     }
 
     fn take_rows(
@@ -186,7 +221,7 @@ impl FinetuneTable {
         let count =
             |of: &dyn Fn(&FinetuneRow) -> bool| self.rows.iter().filter(|row| of(row)).count();
         let without = count(&|row| row.report.is_empty());
-        let unlabelled = count(&|row| row.labels.iter().all(|label| *label == Label::Blank));
+        let unlabelled = count(&|row| !row.is_labelled());
         let (all, mut notes) = (self.rows.len(), Vec::new());
         if columns.report.is_some() && without > 0 {
             notes.push(format!("{without} of {all} rows have no report"));
@@ -210,6 +245,15 @@ impl FinetuneTable {
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             Some((row.line, fault?))
         };
+        let is_none_there = || self.rows.iter().all(|row| !row.image.is_file());
+        if let Some(first) = self.rows.first().filter(|_| is_none_there()) {
+            let (images, shown) = (self.rows.len(), first.image.display());
+            let fault = format!(
+                "none of the {images} images is there, e.g. '{shown}': name the folder of the images with --images"
+            );
+            check.fault(&self.path, first.line, fault);
+            return;
+        }
         let faults: Vec<_> = self.rows.par_iter().filter_map(look).collect();
         for (line, fault) in faults {
             check.fault(&self.path, line, fault);
@@ -223,7 +267,6 @@ impl FinetuneTable {
 
     /// Whether any row has a label.
     pub fn has_labels(&self) -> bool {
-        let is_labelled = |row: &FinetuneRow| row.labels.iter().any(|label| *label != Label::Blank);
-        self.rows.iter().any(is_labelled)
+        self.rows.iter().any(FinetuneRow::is_labelled)
     }
 }

@@ -28,6 +28,9 @@ pub struct FindingsRecipe {
     /// What a label of -1 counts as.
     #[serde(default)]
     pub uncertain: UncertainLabels,
+    /// The score of the validation images that says which epoch is the best.
+    #[serde(default)]
+    pub choose: ChosenBy,
     /// Whether training images are turned, sheared and relit at random.
     #[serde(default)]
     pub augment: bool,
@@ -68,6 +71,19 @@ pub enum UncertainLabels {
     /// The finding is absent, as in the original.
     #[default]
     Zero,
+}
+
+/// The score of the validation images that says which epoch of the classifier is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChosenBy {
+    /// The largest macro F1 at a probability of one half, as in the original.
+    #[default]
+    MacroF1,
+    /// The largest macro AUC.
+    MacroAuc,
+    /// The smallest loss, which every image moves: for few images.
+    ValidationLoss,
 }
 
 /// What labels count as in a training of the classifier.

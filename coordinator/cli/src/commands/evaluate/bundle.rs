@@ -37,8 +37,8 @@ use crate::named_path::require;
 /// nih64/labels.csv nih64/images
 #[derive(Args)]
 pub(super) struct BundleArgs {
-    /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder. Default: that of
-    /// `radialog serve`
+    /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder, or
+    /// demo [default: demo]
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR")]
     bundle: Option<String>,
     /// Table of labelled reports: study_id, split, findings and the 14 findings, as `radialog prepare openi` writes it

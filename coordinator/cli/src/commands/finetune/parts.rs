@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::train::run_with_progress;
 use super::{FinetuneArgs, bar, show};
+
+/// The folder in which the start is measured.
+const START_FOLDER: &str = ".start";
 
 /// All that the trainings need.
 pub(super) struct Training<'a> {
@@ -85,35 +89,16 @@ impl Training<'_> {
         })
     }
 
-    fn count(&self, side: &str, with_report: bool, with_labels: bool) -> usize {
-        let is_one = |row: &&radialog_training::finetune::FinetuneRow| {
-            row.side == Some(side)
-                && (!with_report || !row.report.is_empty())
-                && (!with_labels
-                    || row
-                        .labels
-                        .iter()
-                        .any(|label| *label != radialog_schemas::Label::Blank))
-        };
-        self.table.rows.iter().filter(is_one).count()
-    }
-
     /// Why a part cannot be trained on this table.
     fn refused(&self, part: TrainedPart) -> anyhow::Result<Option<String>> {
-        let few = |what: &str, labels: bool| {
-            let (train, validate) = (
-                self.count("train", true, labels),
-                self.count("validate", true, labels),
-            );
-            let is_few = train < 4 || validate < 1;
-            is_few.then(|| {
-                format!("{train} {what} to train on and {validate} to choose the best by: there must be 4 and 1")
-            })
+        let texts = |what: &str, labels: bool| {
+            let count = |side| self.table.count(side, true, labels);
+            Plan::texts_allow(what, count("train"), count("validate")).err()
         };
         Ok(match part {
             TrainedPart::Findings => Plan::findings_allowed(&self.images()?)?.err(),
-            TrainedPart::Labeler => few("reports with labels of the table", true),
-            TrainedPart::Language => few("images with reports", false),
+            TrainedPart::Labeler => texts("reports with labels of the table", true),
+            TrainedPart::Language => texts("images with reports", false),
         })
     }
 
@@ -134,7 +119,7 @@ impl Training<'_> {
             TrainedPart::Findings => {
                 let recipe = self.recipe(part, || {
                     let config: FindingsComponent = self.bundle.config(Stage::Findings)?;
-                    let train = self.count("train", false, false);
+                    let train = self.table.count("train", false, false);
                     Ok(self.plan()?.findings(&config, &self.images()?, train))
                 })?;
                 let start = |out: &Path, resume| {
@@ -145,11 +130,11 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, true, start)?
+                self.run_part(&out, resume, false, start)?
             }
             TrainedPart::Labeler => {
                 let recipe = self.recipe(part, || {
-                    let train = self.count("train", true, true);
+                    let train = self.table.count("train", true, true);
                     Ok(self.plan()?.labeler(&absolute(&self.data.pairs())?, train))
                 })?;
                 let start = |out: &Path, resume| {
@@ -215,7 +200,7 @@ impl Training<'_> {
             let dialogs = ["train", "validate"].map(|side| absolute(&self.data.dialogs(side)));
             let [train, validate] = dialogs;
             let embeddings = absolute(&self.data.embeddings())?;
-            let count = self.count("train", true, false);
+            let count = self.table.count("train", true, false);
             Ok(self
                 .plan()?
                 .language(&language, [&train?, &validate?], &embeddings, count))
@@ -289,12 +274,17 @@ impl Training<'_> {
             return serde_json::from_slice(&text)
                 .with_context(|| format!("'{}' is damaged", path.display()));
         }
-        // In a folder without a checkpoint, so that it is measured as it starts.
-        let scratch = tempfile::Builder::new()
-            .prefix(".start-")
-            .tempdir_in(&self.args.out)
-            .context("cannot make a folder in --out")?;
-        let measured: Vec<Measurement> = start(scratch.path(), false)?.validate()?;
+        // In a folder without a checkpoint, so that it is measured as it starts. One that a killed process has left is begun anew.
+        let scratch = self.args.out.join(START_FOLDER);
+        let remove = || match fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove '{}'", scratch.display()))
+            }
+            _ => Ok(()),
+        };
+        remove()?;
+        let measured: Vec<Measurement> = start(&scratch, false)?.validate()?;
+        remove()?;
         let measured: Vec<(String, Option<f64>)> = measured
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
