@@ -16,6 +16,7 @@ use crate::bundle_source;
 use crate::exit::UsageError;
 
 mod bar;
+pub(super) mod calibrate;
 mod check;
 mod fetch;
 mod import;
@@ -54,6 +55,7 @@ enum BundleCommand {
     Fetch(Box<fetch::FetchArgs>),
     Check(check::CheckArgs),
     Quantise(quantise::QuantiseArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Upload(upload::UploadArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
@@ -156,6 +158,12 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 .await
                 .context("the quantisation was interrupted")?;
         }
+        BundleCommand::Calibrate(args) => {
+            let calibrated = tokio::task::spawn_blocking(move || calibrate::run(&args));
+            return calibrated
+                .await
+                .context("the calibration was interrupted")?;
+        }
         BundleCommand::Assemble {
             dir,
             embedding,
@@ -190,6 +198,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 license,
                 half,
                 parts,
+                calibration: None,
             }
             .write(&dir)?;
             let bytes: u64 = manifest.files.values().map(|file| file.size).sum();

@@ -13,6 +13,7 @@ use super::components::{TOKENIZER, WeightsFile};
 use super::weights::MappedWeights;
 use super::{Bundle, BundleError, HashCache, hashes};
 use crate::durable::NewDirectory;
+use crate::findings::Calibration;
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorSpec;
@@ -30,6 +31,8 @@ pub struct BundleAssembly {
     pub half: bool,
     /// The bundle that each stage's component is taken from.
     pub parts: BTreeMap<Stage, PathBuf>,
+    /// What the classifier's logits mean, instead of what its part says.
+    pub calibration: Option<Calibration>,
 }
 
 impl BundleAssembly {
@@ -127,7 +130,7 @@ impl BundleAssembly {
             let part = bundle.component(stage)?;
             let mut component = ManifestComponent {
                 files: BTreeMap::new(),
-                config: part.inference_config(),
+                config: self.config(stage, part.inference_config()),
                 origin: bundle.manifest.origin(stage),
                 image_tokens_of: bundle.manifest_component(stage)?.image_tokens_of.clone(),
             };
@@ -156,6 +159,16 @@ impl BundleAssembly {
         text.push(b'\n');
         fs::write(&path, text).map_err(BundleError::io("write", &path))?;
         Ok(manifest)
+    }
+
+    /// A component's configuration in the new bundle.
+    fn config(&self, stage: Stage, mut config: serde_json::Value) -> serde_json::Value {
+        let calibration = self.calibration.as_ref().filter(|_| stage == Stage::Findings);
+        let calibration = calibration.and_then(|calibration| serde_json::to_value(calibration).ok());
+        if let (Some(config), Some(calibration)) = (config.as_object_mut(), calibration) {
+            config.insert("calibration".to_owned(), calibration);
+        }
+        config
     }
 
     fn write_weights(

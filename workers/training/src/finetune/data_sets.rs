@@ -110,7 +110,9 @@ impl DataSets {
         std::fs::create_dir_all(&self.0).map_err(TrainingError::io("create", &self.0))?;
         let cells = |row: &FinetuneRow| {
             let side = row.side.unwrap_or_default().to_owned();
-            vec![row.name.clone(), row.patient.clone(), side]
+            let mut cells = vec![row.name.clone(), row.patient.clone(), side];
+            cells.extend(row.groups.clone());
+            cells
         };
         let reports = rows
             .iter()
@@ -132,7 +134,8 @@ impl DataSets {
             .iter()
             .zip(&of_rows)
             .map(|(row, (labels, _))| (cells(row), labels));
-        write_table(&self.images(), &["image", "patient_id", "split"], images)?;
+        let names = ["image", "patient_id", "split", "sex", "age", "view"];
+        write_table(&self.images(), &names, images)?;
         Ok(labelled)
     }
 

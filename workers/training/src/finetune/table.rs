@@ -39,6 +39,8 @@ pub struct FinetuneRow {
     pub report: String,
     /// Its labels, in the published order; all blank where the table has none.
     pub labels: FindingLabels,
+    /// Sex, age and view, as the table has them.
+    pub groups: [String; 3],
 }
 
 impl FinetuneRow {
@@ -201,6 +203,10 @@ impl FinetuneTable {
                 side,
                 report: report.split_whitespace().collect::<Vec<_>>().join(" "),
                 labels,
+                groups: columns.groups.map(|column| {
+                    let cell = column.and_then(|column| row.cell(column));
+                    cell.unwrap_or_default().to_owned()
+                }),
             });
         }
         for (split, (line, count)) in unknown {

@@ -353,8 +353,10 @@ fn start(
     recipe: &FindingsRecipe,
 ) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
     if let Some(dir) = &recipe.training.start {
-        let (config, weights, _) =
+        let (mut config, weights, _) =
             initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
+        // What the start's logits mean, those of other weights do not.
+        config.calibration = None;
         let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         return Ok((config, tensors));
     }
@@ -365,6 +367,7 @@ fn start(
     let config = FindingsComponent {
         classifier,
         text_rule: TextRule::default(),
+        calibration: None,
     };
     let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))

@@ -78,6 +78,7 @@ impl Training<'_> {
         Ok(ImageTable {
             labels: absolute(&self.data.images())?,
             images: self.table.folder.clone(),
+            ..ImageTable::default()
         })
     }
 

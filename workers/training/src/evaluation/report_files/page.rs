@@ -15,8 +15,11 @@ use crate::evaluation::stored_rows::temporary;
 mod charts;
 mod comparisons;
 mod examples;
+mod reliability;
 mod review;
 mod scores;
+
+pub use reliability::{ReliabilityPlot, reliability_page};
 
 /// So many faults are listed; all of them are in the table beside the page.
 const LISTED: u64 = 20;
