@@ -97,7 +97,7 @@ pub enum ManifestError {
 #[error(
     "the language model was trained on the image tokens of the embedding component {}, and this one is {}: its image tokens mean \
      something else. Take the embedding component that it was trained with, or train it on what `radialog prepare embeddings` makes \
-     with this one", learned.short(), made.short()
+     with this one", .learned.short(), .made.short()
 )]
 pub struct OtherImageTokens {
     /// What it has learned from.
@@ -159,8 +159,9 @@ impl Manifest {
             return Some(origin.clone());
         }
         let mut plain = self.clone();
-        let config = &mut plain.components.get_mut(&stage)?.config;
-        config.as_object_mut().map(|config| config.remove("precision"));
+        if let Some(config) = plain.components.get_mut(&stage)?.config.as_object_mut() {
+            config.remove("precision");
+        }
         Some(plain.component_hash(stage))
     }
 
@@ -172,7 +173,9 @@ impl Manifest {
         let language = self.components.get(&Stage::Language);
         let learned = language.and_then(|language| language.image_tokens_of.clone());
         match (learned, embedding.origin(Stage::Embedding)) {
-            (Some(learned), Some(made)) if learned != made => Err(OtherImageTokens { learned, made }),
+            (Some(learned), Some(made)) if learned != made => {
+                Err(OtherImageTokens { learned, made })
+            }
             _ => Ok(()),
         }
     }

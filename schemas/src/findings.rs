@@ -231,7 +231,10 @@ mod tests {
         };
         use Finding::{Edema, NoFinding, SupportDevices};
         assert_eq!(shown(&[NoFinding, Edema]), [Edema]);
-        assert_eq!(shown(&[NoFinding, SupportDevices]), [NoFinding, SupportDevices]);
+        assert_eq!(
+            shown(&[NoFinding, SupportDevices]),
+            [NoFinding, SupportDevices]
+        );
         assert_eq!(shown(&[NoFinding]), [NoFinding]);
     }
 

@@ -288,9 +288,17 @@ mod tests {
             let file = format!("files/p10/p1/{study}/{dicom}.jpg");
             (dicom.to_owned(), file)
         };
-        let all = [expected("d1", "s1"), expected("d2", "s1"), expected("d3", "s2")];
+        let all = [
+            expected("d1", "s1"),
+            expected("d2", "s1"),
+            expected("d3", "s2"),
+        ];
         assert_eq!(images(&as_written, None).await, all);
-        assert_eq!(images(&format!("study_id,{as_written}"), None).await, all, "with a name for the study");
+        assert_eq!(
+            images(&format!("study_id,{as_written}"), None).await,
+            all,
+            "with a name for the study"
+        );
         let sides = [("d1", "train"), ("d3", "validate")];
         let sides = sides.map(|(image, side)| (image.to_owned(), side.to_owned()));
         let split = SplitOfTable {

@@ -219,18 +219,41 @@ async fn a_sectioned_table_is_embedded_and_classified_as_it_was_written() -> Res
         )?;
         let report = format!("reports/files/{folder}/{study}.txt");
         fixture.write(&report, " FINDINGS:\n The lungs are clear.\n")?;
-        reports.push(format!("{dicom},{study},{patient},{}\n", ["train", "validate", "test"][number]));
+        reports.push(format!(
+            "{dicom},{study},{patient},{}\n",
+            ["train", "validate", "test"][number]
+        ));
     }
     let splits = format!("dicom_id,study_id,subject_id,split\n{}", reports.concat());
     fixture.write("split.csv", &splits)?;
-    let sections = ["sections", "--reports", "reports/files", "--images", "jpg/files"];
+    let sections = [
+        "sections",
+        "--reports",
+        "reports/files",
+        "--images",
+        "jpg/files",
+    ];
     let written = fixture
         .prepare(&[&sections[..], &["--out", "sectioned.csv"]].concat())
         .await?;
     ensure!(written.status.success(), "{}", shown(&written));
 
-    let own = ["--images", "sectioned.csv", "--folder", "jpg", "--bundle", "bundle"];
-    let split = ["--split", "val", "--split-table", "split.csv", "--out", "e.safetensors"];
+    let own = [
+        "--images",
+        "sectioned.csv",
+        "--folder",
+        "jpg",
+        "--bundle",
+        "bundle",
+    ];
+    let split = [
+        "--split",
+        "val",
+        "--split-table",
+        "split.csv",
+        "--out",
+        "e.safetensors",
+    ];
     let embedded = fixture
         .prepare(&[&["embeddings"], &own[..], &split].concat())
         .await?;
@@ -247,12 +270,26 @@ async fn a_sectioned_table_is_embedded_and_classified_as_it_was_written() -> Res
         .await?;
     ensure!(classified.status.success(), "{}", shown(&classified));
     let found: Value = serde_json::from_slice(&fixture.read("f.json")?)?;
-    ensure!(found.as_object().is_some_and(|found| found.len() == 3), "{found}");
+    ensure!(
+        found.as_object().is_some_and(|found| found.len() == 3),
+        "{found}"
+    );
 
     // A table without a split, and none beside it.
     let refused = fixture
-        .prepare(&[&["embeddings"], &own[..], &["--split", "val", "--out", "x.safetensors"]].concat())
+        .prepare(
+            &[
+                &["embeddings"],
+                &own[..],
+                &["--split", "val", "--out", "x.safetensors"],
+            ]
+            .concat(),
+        )
         .await?;
-    ensure!(!refused.status.success() && shown(&refused).contains("'split'"), "{}", shown(&refused));
+    ensure!(
+        !refused.status.success() && shown(&refused).contains("'split'"),
+        "{}",
+        shown(&refused)
+    );
     Ok(())
 }

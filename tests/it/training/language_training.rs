@@ -7,8 +7,8 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::{BundleAssembly, RandomBundle, read_manifest};
 use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::{BundleAssembly, RandomBundle, read_manifest};
 use radialog_models::language::TrainingSequence;
 use radialog_models::prompt::Prompts;
 use radialog_models::tokenizers::LlamaTokenizer;
@@ -189,7 +189,8 @@ fn a_language_model_is_not_put_beside_an_encoder_whose_image_tokens_it_never_saw
         images.keys().for_each(|name| header.add(name).unwrap());
         let mut rows = header.rows().unwrap();
         for tensor in images.values() {
-            rows.add(&tensor.flatten_all().unwrap().to_vec1().unwrap()).unwrap();
+            rows.add(&tensor.flatten_all().unwrap().to_vec1().unwrap())
+                .unwrap();
         }
         rows.finish().unwrap();
     };

@@ -261,16 +261,50 @@ fn subgroups_have_scores_of_their_own_and_every_score_its_constants() {
         let mut tables = findings.tables.iter();
         tables.find(|table| table.title.contains(title)).unwrap()
     };
-    let groups: Vec<&str> = table("subgroups").rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(groups, ["age 40 to 59", "age 60 to 79", "age under 40", "sex F", "sex M", "view AP", "view PA"]);
-    let of = |name: &str| &table("subgroups").rows.iter().find(|row| row.name == name).unwrap().scores;
+    let groups: Vec<&str> = table("subgroups")
+        .rows
+        .iter()
+        .map(|row| row.name.as_str())
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            "age 40 to 59",
+            "age 60 to 79",
+            "age under 40",
+            "sex F",
+            "sex M",
+            "view AP",
+            "view PA"
+        ]
+    );
+    let of = |name: &str| {
+        &table("subgroups")
+            .rows
+            .iter()
+            .find(|row| row.name == name)
+            .unwrap()
+            .scores
+    };
     assert_eq!(of("view AP")["images"], ScoreCell::Count(3));
     assert!(matches!(of("view AP")["Brier"], ScoreCell::Measured(_)));
-    assert_eq!(of("view PA")["macro AUC"], ScoreCell::Undefined, "one image has no order");
+    assert_eq!(
+        of("view PA")["macro AUC"],
+        ScoreCell::Undefined,
+        "one image has no order"
+    );
     let overview = &table("all findings").rows;
     let brier: Vec<_> = overview.iter().map(|row| row.scores["Brier"]).collect();
-    assert!(matches!(brier[..2], [ScoreCell::Measured(_), ScoreCell::Measured(_)]), "{brier:?}");
-    let answers: u64 = findings.reliability[0].calibration.bins.iter().map(|bin| bin.answers).sum();
+    assert!(
+        matches!(brier[..2], [ScoreCell::Measured(_), ScoreCell::Measured(_)]),
+        "{brier:?}"
+    );
+    let answers: u64 = findings.reliability[0]
+        .calibration
+        .bins
+        .iter()
+        .map(|bin| bin.answers)
+        .sum();
     assert_eq!(answers, (TESTED * Finding::ALL.len()) as u64 - 1);
 }
 

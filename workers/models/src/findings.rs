@@ -286,7 +286,10 @@ mod tests {
         // 1 / (1 + exp(0.5))
         assert!((edema.probability - 0.377_540_67).abs() < 1e-6, "{edema:?}");
         assert_eq!((edema.present, edema.threshold), (true, Some(0.25)));
-        assert_eq!(report.text, "edema", "the prompt's text follows the thresholds");
+        assert_eq!(
+            report.text, "edema",
+            "the prompt's text follows the thresholds"
+        );
         assert_eq!(report.findings[0], of_logits(logits, None).findings[0]);
     }
 }

@@ -96,10 +96,7 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
             .to_owned())
     };
     let bundle = args.bundle.as_deref().map(bundle_source::named);
-    let bundle = bundle
-        .transpose()?
-        .map(|dir| absolute(&dir))
-        .transpose()?;
+    let bundle = bundle.transpose()?.map(|dir| absolute(&dir)).transpose()?;
     if bundle.is_some() {
         // Its manifest, before anything begins.
         bundle_source::open(&BundleSource::of(bundle.as_deref()), &[], &config).await?;

@@ -121,7 +121,10 @@ impl Resume {
 impl RecipeArgs {
     /// Puts the demo bundle's folder in the place of its name.
     fn with_demo(&self, bundle: &mut Option<PathBuf>) -> anyhow::Result<()> {
-        if bundle.as_deref().is_some_and(|path| path.as_os_str() == DEMO) {
+        if bundle
+            .as_deref()
+            .is_some_and(|path| path.as_os_str() == DEMO)
+        {
             let beside = self.recipe.parent().unwrap_or(Path::new("."));
             *bundle = Some(bundle_source::named_demo(&beside.join(DEMO))?);
         }

@@ -259,7 +259,10 @@ fn a_check_says_what_would_be_trained_and_of_which_findings_there_is_too_little(
     let refused = fixture.finetune("out", &["--check"]);
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(64), "{said}");
-    assert!(said.contains("none of the 14 images is there") && said.contains("--images"), "{said}");
+    assert!(
+        said.contains("none of the 14 images is there") && said.contains("--images"),
+        "{said}"
+    );
     assert_eq!(said.matches("mine.csv' line").count(), 1, "{said}");
 }
 

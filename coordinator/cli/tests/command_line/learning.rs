@@ -56,7 +56,11 @@ impl Fixture {
             .to_owned();
         for (index, name) in self.names.iter().enumerate() {
             let (split, edema) = of(index, name);
-            table += &format!("{name},s{index},{split},,,,,,{}{}\n", u8::from(edema), ",".repeat(8));
+            table += &format!(
+                "{name},s{index},{split},,,,,,{}{}\n",
+                u8::from(edema),
+                ",".repeat(8)
+            );
         }
         fs::write(self.path("labels.csv"), table).unwrap();
     }
@@ -79,8 +83,23 @@ fn a_training_starts_from_the_demo_bundle_by_its_name_and_its_terms_go_with_what
     let terms = license("run/best");
     assert!(terms.contains("CC BY-NC-ND 4.0"), "{terms}");
     let (best, mine) = (fixture.name("run/best"), fixture.name("mine"));
-    let demo = ["--embedding", "demo", "--language", "demo", "--scoring", "demo"];
-    let own = ["bundle", "assemble", &mine, "--findings", &best, "--name", "mine"];
+    let demo = [
+        "--embedding",
+        "demo",
+        "--language",
+        "demo",
+        "--scoring",
+        "demo",
+    ];
+    let own = [
+        "bundle",
+        "assemble",
+        &mine,
+        "--findings",
+        &best,
+        "--name",
+        "mine",
+    ];
     succeeded(&[&own[..], &demo].concat());
     assert_eq!(license("mine"), terms, "each term once");
     assert!(succeeded(&["bundle", "verify", &mine]).contains("is whole"));
@@ -89,13 +108,29 @@ fn a_training_starts_from_the_demo_bundle_by_its_name_and_its_terms_go_with_what
     // A folder of that name may be meant as well.
     let here = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
-        command.args(arguments).current_dir(fixture.dir.path()).output().unwrap()
+        command
+            .args(arguments)
+            .current_dir(fixture.dir.path())
+            .output()
+            .unwrap()
     };
     fs::rename(&mine, fixture.path("demo")).unwrap();
     for arguments in [
         &["bundle", "show", "demo"][..],
         &["train", "findings", "recipe.toml", "--out", "other"],
-        &["evaluate", "bundle", "--bundle", "demo", "--nih", "labels.csv", ".", "--split", "validate", "--out", "q.json"],
+        &[
+            "evaluate",
+            "bundle",
+            "--bundle",
+            "demo",
+            "--nih",
+            "labels.csv",
+            ".",
+            "--split",
+            "validate",
+            "--out",
+            "q.json",
+        ],
     ] {
         let refused = here(arguments);
         let said = text(&refused.stderr);
@@ -112,8 +147,18 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
     let (start, out) = (fixture.name("start"), fixture.name("calibrated"));
     succeeded(&["bundle", "random", &start, "--seed", "7"]);
     let predict = |bundle: &str, name: &str| -> (Vec<Vec<String>>, Vec<f32>) {
-        let (json, tensors) = (fixture.name(&format!("{name}.json")), fixture.name(&format!("{name}.safetensors")));
-        let own = ["prepare", "findings", "--images", &fixture.name("labels.csv"), "--bundle", bundle];
+        let (json, tensors) = (
+            fixture.name(&format!("{name}.json")),
+            fixture.name(&format!("{name}.safetensors")),
+        );
+        let own = [
+            "prepare",
+            "findings",
+            "--images",
+            &fixture.name("labels.csv"),
+            "--bundle",
+            bundle,
+        ];
         succeeded(&[&own[..], &["--out", &json, "--probabilities", &tensors]].concat());
         let listed: std::collections::BTreeMap<String, Vec<String>> =
             serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
@@ -121,12 +166,17 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
         let length = u64::from_le_bytes(content[..8].try_into().unwrap()) as usize;
         let header: serde_json::Value = serde_json::from_slice(&content[8..8 + length]).unwrap();
         let edema = |index: usize| {
-            let begin = header[format!("s{index}")]["data_offsets"][0].as_u64().unwrap() as usize;
+            let begin = header[format!("s{index}")]["data_offsets"][0]
+                .as_u64()
+                .unwrap() as usize;
             let at = 8 + length + begin + 4 * 5;
             f32::from_le_bytes(content[at..at + 4].try_into().unwrap())
         };
         let listed = (0..fixture.names.len()).map(|index| listed[&format!("s{index}")].clone());
-        (listed.collect(), (0..fixture.names.len()).map(edema).collect())
+        (
+            listed.collect(),
+            (0..fixture.names.len()).map(edema).collect(),
+        )
     };
     fixture.write_table(|_, _| ("validate", false));
     let (_, before) = predict(&start, "before");
@@ -136,8 +186,19 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
     let from = sorted[sorted.len() * 2 / 3];
     fixture.write_table(|index, _| ("validate", before[index] >= from));
     let table = [fixture.name("labels.csv"), fixture.name("")];
-    let said = succeeded(&["bundle", "calibrate", &start, &out, "--images", &table[0], &table[1]]);
-    assert!(said.contains("Edema") && said.contains("Brier score"), "{said}");
+    let said = succeeded(&[
+        "bundle",
+        "calibrate",
+        &start,
+        &out,
+        "--images",
+        &table[0],
+        &table[1],
+    ]);
+    assert!(
+        said.contains("Edema") && said.contains("Brier score"),
+        "{said}"
+    );
     assert!(succeeded(&["bundle", "verify", &out]).contains("is whole"));
     let page = fs::read_to_string(fixture.path("calibrated/reliability.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 2, "before and after");
@@ -145,19 +206,42 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
     let (listed, after) = predict(&out, "after");
     for index in 0..fixture.names.len() {
         let is_there = before[index] >= from;
-        assert_eq!(listed[index].contains(&"Edema".to_owned()), is_there, "{index}: {}", after[index]);
+        assert_eq!(
+            listed[index].contains(&"Edema".to_owned()),
+            is_there,
+            "{index}: {}",
+            after[index]
+        );
     }
     let mean = |of: &dyn Fn(usize) -> bool| {
-        let chosen: Vec<f32> = (0..after.len()).filter(|&index| of(index)).map(|index| after[index]).collect();
+        let chosen: Vec<f32> = (0..after.len())
+            .filter(|&index| of(index))
+            .map(|index| after[index])
+            .collect();
         chosen.iter().sum::<f32>() / chosen.len() as f32
     };
-    let (with, without) = (mean(&|index| before[index] >= from), mean(&|index| before[index] < from));
+    let (with, without) = (
+        mean(&|index| before[index] >= from),
+        mean(&|index| before[index] < from),
+    );
     assert!(with > 0.7 && without < 0.2, "{with} {without}");
 
     // Too few to fit anything on.
     fixture.write_table(|index, _| ("validate", index == 0));
-    let few = radialog(&["bundle", "calibrate", &start, &fixture.name("none"), "--images", &table[0], &table[1]]);
+    let few = radialog(&[
+        "bundle",
+        "calibrate",
+        &start,
+        &fixture.name("none"),
+        "--images",
+        &table[0],
+        &table[1],
+    ]);
     assert_eq!(few.status.code(), Some(1));
-    assert!(text(&few.stderr).contains("too few"), "{}", text(&few.stderr));
+    assert!(
+        text(&few.stderr).contains("too few"),
+        "{}",
+        text(&few.stderr)
+    );
     assert!(!fixture.path("none").exists());
 }

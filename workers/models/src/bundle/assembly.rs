@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, MANIFEST_FILE, Manifest};
 use radialog_schemas::{RelativePath, Stage};
 use safetensors::tensor::Dtype;
+use serde_json::Value;
 
 use super::components::{TOKENIZER, WeightsFile};
 use super::weights::MappedWeights;
@@ -130,7 +131,7 @@ impl BundleAssembly {
             let part = bundle.component(stage)?;
             let mut component = ManifestComponent {
                 files: BTreeMap::new(),
-                config: self.config(stage, part.inference_config()),
+                config: self.config(stage, part.inference_config(), dir)?,
                 origin: bundle.manifest.origin(stage),
                 image_tokens_of: bundle.manifest_component(stage)?.image_tokens_of.clone(),
             };
@@ -162,13 +163,18 @@ impl BundleAssembly {
     }
 
     /// A component's configuration in the new bundle.
-    fn config(&self, stage: Stage, mut config: serde_json::Value) -> serde_json::Value {
-        let calibration = self.calibration.as_ref().filter(|_| stage == Stage::Findings);
-        let calibration = calibration.and_then(|calibration| serde_json::to_value(calibration).ok());
-        if let (Some(config), Some(calibration)) = (config.as_object_mut(), calibration) {
+    fn config(&self, stage: Stage, mut config: Value, dir: &Path) -> Result<Value, BundleError> {
+        let calibration = self
+            .calibration
+            .as_ref()
+            .filter(|_| stage == Stage::Findings);
+        if let (Some(calibration), Some(config)) = (calibration, config.as_object_mut()) {
+            let calibration = serde_json::to_value(calibration);
+            let calibration =
+                calibration.map_err(BundleError::unusable(&dir.join(MANIFEST_FILE)))?;
             config.insert("calibration".to_owned(), calibration);
         }
-        config
+        Ok(config)
     }
 
     fn write_weights(

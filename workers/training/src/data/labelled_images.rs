@@ -11,9 +11,7 @@ use crate::data::augmentation::Augmentation;
 use crate::data::pixels::{pixels, stack};
 use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
-use crate::prepare::{
-    FindingLabels, LabelKey, LabelTable, SectionedReader, SplitTable, TableFile,
-};
+use crate::prepare::{FindingLabels, LabelKey, LabelTable, SectionedReader, SplitTable, TableFile};
 use crate::recipe::{ImageTable, LabelRule};
 
 /// A training image of the findings classifier, with its 14 labels.
@@ -135,7 +133,9 @@ impl LabelledSides {
         }
         if unlabelled > 0 {
             let shown = table.labels.display();
-            self.notes.push(format!("{unlabelled} images have no labels in '{shown}': they are not read"));
+            self.notes.push(format!(
+                "{unlabelled} images have no labels in '{shown}': they are not read"
+            ));
         }
         Ok(())
     }
@@ -243,7 +243,13 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let header = crate::prepare::SECTIONED_COLUMNS.join(",");
         let mut sectioned = header + "\n";
-        for (image, study) in [("d1", "s1"), ("d2", "s1"), ("d3", "s2"), ("d4", "s3"), ("d5", "s4")] {
+        for (image, study) in [
+            ("d1", "s1"),
+            ("d2", "s1"),
+            ("d3", "s2"),
+            ("d4", "s3"),
+            ("d5", "s4"),
+        ] {
             let folder = format!("files/p10/p{study}/{study}");
             fs::create_dir_all(path(&folder)).unwrap();
             fs::write(path(&folder).join(format!("{image}.jpg")), "").unwrap();
@@ -254,7 +260,13 @@ mod tests {
         fs::write(path("split.csv"), splits).unwrap();
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
         let row = |study: &str| format!("10,{study},{}\n", ["1.0"; 14].join(","));
-        let labels = format!("subject_id,study_id,{}\n{}{}{}", names.join(","), row("1"), row("2"), row("3"));
+        let labels = format!(
+            "subject_id,study_id,{}\n{}{}{}",
+            names.join(","),
+            row("1"),
+            row("2"),
+            row("3")
+        );
         fs::write(path("chexpert.csv"), labels).unwrap();
         let table = ImageTable {
             labels: path("chexpert.csv"),
@@ -267,7 +279,11 @@ mod tests {
         assert_eq!(files(&sides.train), ["d1.jpg", "d2.jpg"]);
         assert_eq!(files(&sides.validate), ["d3.jpg"]);
         assert_eq!(sides.train[0].labels, [Label::Positive; 14]);
-        assert!(sides.notes[0].contains("1 images have no labels"), "{:?}", sides.notes);
+        assert!(
+            sides.notes[0].contains("1 images have no labels"),
+            "{:?}",
+            sides.notes
+        );
     }
 
     #[test]

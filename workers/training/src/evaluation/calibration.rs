@@ -68,7 +68,9 @@ impl CalibrationData {
             }
         }
         let shown = |of: bool| {
-            let names = findings.iter().filter(|(finding, _)| own.contains(finding) == of);
+            let names = findings
+                .iter()
+                .filter(|(finding, _)| own.contains(finding) == of);
             let names: Vec<&str> = names.map(|(finding, _)| finding.name()).collect();
             match names.is_empty() {
                 true => "none".to_owned(),
@@ -172,11 +174,17 @@ fn intercept(answers: &[(f32, bool)], slope: f64) -> f64 {
             intercept,
             threshold: 0.5,
         };
-        let sum: f64 = answers.iter().map(|(logit, _)| of.probability(f64::from(*logit))).sum();
+        let sum: f64 = answers
+            .iter()
+            .map(|(logit, _)| of.probability(f64::from(*logit)))
+            .sum();
         sum / answers.len() as f64
     };
     // The mean rises with the intercept: halved until nothing is left to tell.
-    let furthest = answers.iter().map(|(logit, _)| (slope * f64::from(*logit)).abs()).fold(0.0, f64::max);
+    let furthest = answers
+        .iter()
+        .map(|(logit, _)| (slope * f64::from(*logit)).abs())
+        .fold(0.0, f64::max);
     let (mut low, mut high) = (-furthest - 40.0, furthest + 40.0);
     for _ in 0..100 {
         let middle = f64::midpoint(low, high);
@@ -239,9 +247,16 @@ mod tests {
     #[test]
     fn the_sigmoid_that_made_the_answers_is_found() {
         let (slope, intercept) = sigmoid(&drawn(20_000, 0.5, -1.0)).unwrap();
-        assert!((slope - 0.5).abs() < 0.03 && (intercept + 1.0).abs() < 0.06, "{slope} {intercept}");
+        assert!(
+            (slope - 0.5).abs() < 0.03 && (intercept + 1.0).abs() < 0.06,
+            "{slope} {intercept}"
+        );
         let falling: Answers = drawn(500, -0.5, 0.0);
-        assert_eq!(sigmoid(&falling), None, "a classifier that is wrong is not turned round");
+        assert_eq!(
+            sigmoid(&falling),
+            None,
+            "a classifier that is wrong is not turned round"
+        );
     }
 
     #[test]
@@ -260,26 +275,41 @@ mod tests {
             let cells = answers.iter();
             brier(cells.map(|&(logit, truth)| (of.probability(f64::from(logit)), truth))).unwrap()
         };
-        assert!(score(of) < score(plain) - 0.02, "{} {}", score(of), score(plain));
+        assert!(
+            score(of) < score(plain) - 0.02,
+            "{} {}",
+            score(of),
+            score(plain)
+        );
         assert!(of.threshold < 0.5, "rarer than one half: {}", of.threshold);
     }
 
     #[test]
-    fn a_rare_finding_has_the_slope_of_all_and_its_own_frequency_and_one_without_answers_stays_as_published() {
+    fn a_rare_finding_has_the_slope_of_all_and_its_own_frequency_and_one_without_answers_stays_as_published()
+     {
         let mut data = CalibrationData::default();
         data.0[Finding::Edema as usize] = drawn(400, 0.8, 0.0);
         data.0[Finding::Fracture as usize] = drawn(98, 0.8, 0.0);
         let rare = &mut data.0[Finding::Fracture as usize];
-        rare.iter_mut().enumerate().for_each(|(at, answer)| answer.1 = at < 3);
+        rare.iter_mut()
+            .enumerate()
+            .for_each(|(at, answer)| answer.1 = at < 3);
         let calibration = data.fit().unwrap();
         assert_eq!(calibration.findings.len(), 2);
         let of = calibration.findings[&Finding::Fracture];
         let rare = &data.0[Finding::Fracture as usize];
-        let mean: f64 = rare.iter().map(|(logit, _)| of.probability(f64::from(*logit))).sum();
+        let mean: f64 = rare
+            .iter()
+            .map(|(logit, _)| of.probability(f64::from(*logit)))
+            .sum();
         assert!((mean / 98.0 - 4.0 / 100.0).abs() < 1e-6, "{mean}");
         let common = calibration.findings[&Finding::Edema];
         assert_ne!(of.slope, common.slope);
-        assert!(calibration.rule.contains("Fracture"), "{}", calibration.rule);
+        assert!(
+            calibration.rule.contains("Fracture"),
+            "{}",
+            calibration.rule
+        );
         calibration.check().unwrap();
     }
 

@@ -14,8 +14,8 @@ mod studies_table;
 mod summary;
 
 pub use image_folder::ImageFolder;
-pub use page::{ReliabilityPlot, reliability_page};
 pub use original_files::{original_files, write_original_files};
+pub use page::{ReliabilityPlot, reliability_page};
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;

@@ -162,7 +162,9 @@ impl Columns {
             .filter_map(|(role, column)| Some(format!("{role} = {}", name(column?))))
             .collect();
         let groups = GROUPS.iter().zip(self.groups);
-        words.extend(groups.filter_map(|((kind, _), column)| Some(format!("{kind} = {}", name(column?)))));
+        words.extend(
+            groups.filter_map(|((kind, _), column)| Some(format!("{kind} = {}", name(column?)))),
+        );
         if !self.findings.is_empty() {
             words.push(format!(
                 "{} columns of single findings",

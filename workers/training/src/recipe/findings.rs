@@ -179,11 +179,17 @@ impl Recipe for FindingsRecipe {
                 table.images.is_dir(),
                 format!("tables.images: no folder '{}'", table.images.display()),
             );
-            let more = [("sectioned", &table.sectioned), ("split_table", &table.split_table)];
+            let more = [
+                ("sectioned", &table.sectioned),
+                ("split_table", &table.split_table),
+            ];
             for (name, path) in more {
                 let missing = path.as_ref().filter(|path| !path.is_file());
                 if let Some(missing) = missing {
-                    faults.unless(false, format!("tables.{name}: no file '{}'", missing.display()));
+                    faults.unless(
+                        false,
+                        format!("tables.{name}: no file '{}'", missing.display()),
+                    );
                 }
             }
             faults.unless(

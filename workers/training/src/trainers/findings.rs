@@ -301,13 +301,18 @@ fn notes_of(
         named(&|of| of.known > 0 && of.positive == of.known, known),
         "every known label of the training images is positive; it cannot be told apart",
     );
-    let few = Finding::ALL.into_iter().zip(known).filter_map(|(finding, of)| {
-        let least = of.positive.min(of.known - of.positive);
-        (least > 0 && least < FEW).then(|| format!("{} ({least})", finding.name()))
-    });
+    let few = Finding::ALL
+        .into_iter()
+        .zip(known)
+        .filter_map(|(finding, of)| {
+            let least = of.positive.min(of.known - of.positive);
+            (least > 0 && least < FEW).then(|| format!("{} ({least})", finding.name()))
+        });
     note(
         few.collect::<Vec<_>>().join(", "),
-        &format!("fewer than {FEW} training images with it, or without; what is learned of it is chance as much as anything"),
+        &format!(
+            "fewer than {FEW} training images with it, or without; what is learned of it is chance as much as anything"
+        ),
     );
     let of_validate = KnownLabels::of(validate, recipe.rule());
     let is_scored = |of: KnownLabels| of.positive > 0 && of.positive < of.known;

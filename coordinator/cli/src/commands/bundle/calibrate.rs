@@ -111,7 +111,10 @@ pub(crate) const RELIABILITY_FILE: &str = "reliability.html";
 /// The plots of a calibration on the images that it was fitted on.
 pub(crate) fn reliability(fitted: &FittedCalibration, split: &str) -> String {
     let plot = |when: &str, bins, score: f64| ReliabilityPlot {
-        title: format!("{when} calibration, {} images of the split '{split}'", fitted.images),
+        title: format!(
+            "{when} calibration, {} images of the split '{split}'",
+            fitted.images
+        ),
         bins,
         note: format!(
             "Brier score {score:.4}, of a constant {:.4}; lower is better. These are the images that it was fitted on.",

@@ -98,7 +98,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         args.images.display(),
         ids.len()
     );
-    let bundle = Bundle::open_with(&bundle_source::named(&args.bundle)?, &stages, &HashCache::user())?;
+    let bundle = Bundle::open_with(
+        &bundle_source::named(&args.bundle)?,
+        &stages,
+        &HashCache::user(),
+    )?;
     let acceptance = Acceptance::load(&bundle, &stages)?;
     let mut embedding = EmbeddingCheck::default();
     let mut findings = FindingsCheck::default();

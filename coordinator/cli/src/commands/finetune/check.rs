@@ -28,7 +28,9 @@ fn texts(table: &FinetuneTable, what: &str, with_labels: bool) -> Result<String,
     let count = |side| table.count(side, true, with_labels);
     let (train, validate) = (count("train"), count("validate"));
     Plan::texts_allow(what, train, validate)?;
-    Ok(format!("{train} {what} to train on, {validate} to choose the best by"))
+    Ok(format!(
+        "{train} {what} to train on, {validate} to choose the best by"
+    ))
 }
 
 fn findings(table: &FinetuneTable) -> Vec<String> {
@@ -38,7 +40,8 @@ fn findings(table: &FinetuneTable) -> Vec<String> {
         let rows = table.rows.iter().filter(move |row| row.side == Some(side));
         rows.filter(|row| row.is_labelled()).map(|row| row.labels)
     };
-    let (train, validate): (Vec<_>, Vec<_>) = (of_side("train").collect(), of_side("validate").collect());
+    let (train, validate): (Vec<_>, Vec<_>) =
+        (of_side("train").collect(), of_side("validate").collect());
     let reports = table.rows.iter().filter(by_report).count();
     let mut lines = Vec::new();
     let labelled = format!(
@@ -50,7 +53,9 @@ fn findings(table: &FinetuneTable) -> Vec<String> {
         let allowed = Plan::labels_allow(&train, &validate).map(|()| labelled);
         lines.push(line(part, allowed));
     } else {
-        let words = format!("{labelled}, and {reports} images whose reports CheXbert would label: what they say is not known yet");
+        let words = format!(
+            "{labelled}, and {reports} images whose reports CheXbert would label: what they say is not known yet"
+        );
         lines.push(line(part, Ok(words)));
     }
     if !train.is_empty() {
@@ -68,14 +73,19 @@ fn too_few(table: &FinetuneTable) -> impl Iterator<Item = String> {
             (0, 0) => {}
             (0, _) => never.push(finding.name().to_owned()),
             (_, 0) => always.push(finding.name().to_owned()),
-            _ if with.min(without) < FEW => few.push(format!("{} ({})", finding.name(), with.min(without))),
+            _ if with.min(without) < FEW => {
+                few.push(format!("{} ({})", finding.name(), with.min(without)))
+            }
             _ => {}
         }
     }
     let said = [
         (never, "no training image has".to_owned()),
         (always, "every labelled training image has".to_owned()),
-        (few, format!("fewer than {FEW} training images with, or without,")),
+        (
+            few,
+            format!("fewer than {FEW} training images with, or without,"),
+        ),
     ];
     said.into_iter()
         .filter(|(names, _)| !names.is_empty())

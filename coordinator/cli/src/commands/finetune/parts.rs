@@ -131,7 +131,7 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, false, start)?
+                self.run_part(&out, resume, start)?
             }
             TrainedPart::Labeler => {
                 let recipe = self.recipe(part, || {
@@ -146,7 +146,7 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, true, start)?
+                self.run_part(&out, resume, start)?
             }
             TrainedPart::Language => {
                 let Some(recipe) = self.prepare_language()? else {
@@ -160,7 +160,7 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, false, start)?
+                self.run_part(&out, resume, start)?
             }
         };
         let Some(trained) = trained else {
@@ -231,7 +231,6 @@ impl Training<'_> {
         &self,
         out: &Path,
         resume: bool,
-        is_more_better: bool,
         start: impl Fn(&Path, bool) -> Result<trainers::Training<T>, TrainingError>,
     ) -> anyhow::Result<Option<Trained>> {
         let before = self.before(out, &start)?;
@@ -242,6 +241,8 @@ impl Training<'_> {
         let Some((score, before)) = before.into_iter().next() else {
             return Ok(None);
         };
+        // Of all scores that choose, the loss alone is better where it is smaller.
+        let is_more_better = score != "validation_loss";
         let values = rows.iter().filter_map(|row| row.get(&score));
         let after = match is_more_better {
             true => values.reduce(f64::max),

@@ -142,7 +142,11 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
 
 /// What a reader must know of the figures: what there is too little of.
 fn cautions(training: &Training<'_>, after: &serde_json::Value) -> Vec<String> {
-    let test = training.table.rows.iter().filter(|row| row.side == Some("test"));
+    let test = training
+        .table
+        .rows
+        .iter()
+        .filter(|row| row.side == Some("test"));
     let patients = test.map(|row| &row.patient).collect::<BTreeSet<_>>().len();
     let mut cautions = Vec::new();
     if patients < FEW {
@@ -152,7 +156,11 @@ fn cautions(training: &Training<'_>, after: &serde_json::Value) -> Vec<String> {
     }
     let notes = after["parts"][QualityPart::Findings.name()]["notes"].as_array();
     let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
-    cautions.extend(notes.filter(|note| note.contains("fewer than")).map(str::to_owned));
+    cautions.extend(
+        notes
+            .filter(|note| note.contains("fewer than"))
+            .map(str::to_owned),
+    );
     cautions
 }
 
@@ -191,9 +199,15 @@ fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> 
         0 => None,
         _ => {
             let bar = bar()?;
-            let fitted = FittedCalibration::fit(&opened, &[table], "validate", training.device, &|what, done, total| {
-                show(&bar, what, done, total);
-            });
+            let fitted = FittedCalibration::fit(
+                &opened,
+                &[table],
+                "validate",
+                training.device,
+                &|what, done, total| {
+                    show(&bar, what, done, total);
+                },
+            );
             bar.finish_and_clear();
             fitted?
         }

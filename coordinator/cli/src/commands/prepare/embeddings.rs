@@ -88,8 +88,8 @@ impl TableArgs {
             });
         };
         named_path::require(path, "--split-table is a CSV with dicom_id and split")?;
-        let content = std::fs::read(path)
-            .with_context(|| format!("cannot read '{}'", path.display()))?;
+        let content =
+            std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
         Ok(SplitOfTable {
             description: format!("{name} by {}", ContentHash::of(&content).short()),
             name,

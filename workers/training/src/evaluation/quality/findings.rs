@@ -39,7 +39,14 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     let predictions = evaluator.networks.classify(&paths)?;
     let mut overview = ScoreTable::new(
         "all findings",
-        &["images", "patients", "findings", "macro AUC", "macro F1", "Brier"],
+        &[
+            "images",
+            "patients",
+            "findings",
+            "macro AUC",
+            "macro F1",
+            "Brier",
+        ],
     );
     let mut tables = Vec::new();
     let mut notes = vec![
@@ -53,7 +60,9 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     let uncertain = images.iter().flat_map(|image| image.labels);
     let uncertain = uncertain.filter(|label| *label == Label::Uncertain).count();
     if uncertain > 0 {
-        notes.push(format!("{uncertain} labels of -1 are left out: nobody knows what is there."));
+        notes.push(format!(
+            "{uncertain} labels of -1 are left out: nobody knows what is there."
+        ));
     }
     let mut reliability = Vec::new();
     let count = evaluator.quality.images.len();
@@ -96,7 +105,12 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             &resamples,
         );
         tables.push(each_finding(&name, &predicted, priors.as_ref(), &resamples));
-        tables.extend(subgroups(&name, &predicted, &classes, evaluator.quality.seed));
+        tables.extend(subgroups(
+            &name,
+            &predicted,
+            &classes,
+            evaluator.quality.seed,
+        ));
         let answers = predicted.iter().flat_map(answers);
         reliability.push(Reliability {
             name: name.clone(),
@@ -217,13 +231,21 @@ fn brier_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f
     let class = finding as usize;
     let cell = |&item: &usize| {
         let image = &predicted[item];
-        Some((f64::from(image.probabilities[class]), image.pair.truth[class]?))
+        Some((
+            f64::from(image.probabilities[class]),
+            image.pair.truth[class]?,
+        ))
     };
     brier(at.iter().filter_map(cell))
 }
 
 /// The Brier score of a probability that is the same for every image.
-fn brier_of_prior(predicted: &[Predicted], at: &[usize], finding: Finding, prior: f64) -> Option<f64> {
+fn brier_of_prior(
+    predicted: &[Predicted],
+    at: &[usize],
+    finding: Finding,
+    prior: f64,
+) -> Option<f64> {
     let cell = |&item: &usize| Some((prior, predicted[item].pair.truth[finding as usize]?));
     brier(at.iter().filter_map(cell))
 }
@@ -231,7 +253,9 @@ fn brier_of_prior(predicted: &[Predicted], at: &[usize], finding: Finding, prior
 /// Whether resamples can differ in the AUC of any of these findings: with one image on a side, all that define it have that one.
 fn varies(predicted: &[Predicted], classes: &[Finding]) -> bool {
     let count = |finding: Finding, answer: bool| {
-        let cells = predicted.iter().map(|image| image.pair.truth[finding as usize]);
+        let cells = predicted
+            .iter()
+            .map(|image| image.pair.truth[finding as usize]);
         cells.filter(|cell| *cell == Some(answer)).count()
     };
     classes
@@ -242,7 +266,11 @@ fn varies(predicted: &[Predicted], classes: &[Finding]) -> bool {
 /// Mean AUC over findings; without an interval where there is nothing to vary.
 fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap) -> ScoreCell {
     let of = |at: &[usize]| {
-        mean(classes.iter().filter_map(|&finding| auc_of(predicted, at, finding)))
+        mean(
+            classes
+                .iter()
+                .filter_map(|&finding| auc_of(predicted, at, finding)),
+        )
     };
     if varies(predicted, classes) {
         return resamples.measure(of).into();
@@ -260,16 +288,28 @@ fn subgroups(
 ) -> Option<ScoreTable> {
     let mut table = ScoreTable::new(
         &format!("{name}: subgroups"),
-        &["images", "patients", "findings", "macro AUC", "macro F1", "Brier"],
+        &[
+            "images",
+            "patients",
+            "findings",
+            "macro AUC",
+            "macro F1",
+            "Brier",
+        ],
     );
-    let groups: BTreeSet<&(&str, String)> = predicted.iter().flat_map(|image| &image.groups).collect();
+    let groups: BTreeSet<&(&str, String)> =
+        predicted.iter().flat_map(|image| &image.groups).collect();
     for group in groups {
         let is_one = |image: &&Predicted| image.groups.contains(group);
         let of_group: Vec<&Predicted> = predicted.iter().filter(is_one).collect();
         let of_group: Vec<Predicted> = of_group.into_iter().cloned().collect();
         let truths: Vec<_> = of_group.iter().map(|image| image.pair.truth).collect();
         let both = with_both_answers(&truths);
-        let scored: Vec<Finding> = classes.iter().copied().filter(|class| both.contains(class)).collect();
+        let scored: Vec<Finding> = classes
+            .iter()
+            .copied()
+            .filter(|class| both.contains(class))
+            .collect();
         let patients: Vec<&String> = of_group.iter().map(|image| &image.patient).collect();
         let label = format!("{} {}", group.0, group.1);
         let resamples = Bootstrap::new(&patients, seed, &format!("findings {name} {label}"));
@@ -277,7 +317,11 @@ fn subgroups(
         let area = macro_auc(&of_group, &scored, &resamples);
         let f1 = resamples.measure(|at| macro_f1(&pairs, at, &scored));
         let distance = resamples.measure(|at| {
-            mean(scored.iter().filter_map(|&finding| brier_of(&of_group, at, finding)))
+            mean(
+                scored
+                    .iter()
+                    .filter_map(|&finding| brier_of(&of_group, at, finding)),
+            )
         });
         let counts = [
             of_group.len(),
@@ -309,7 +353,11 @@ fn overview_rows(
     let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
     let area = macro_auc(predicted, classes, resamples);
     let distance = resamples.measure(|at| {
-        mean(classes.iter().filter_map(|&finding| brier_of(predicted, at, finding)))
+        mean(
+            classes
+                .iter()
+                .filter_map(|&finding| brier_of(predicted, at, finding)),
+        )
     });
     let f1 =
         |pairs: &[LabelPair]| ScoreCell::from(resamples.measure(|at| macro_f1(pairs, at, classes)));
@@ -359,7 +407,14 @@ fn each_finding(
 ) -> ScoreTable {
     let mut table = ScoreTable::new(
         &format!("{name}: each finding"),
-        &["known", "positive", "prior", "AUC", "Brier", "Brier of prior"],
+        &[
+            "known",
+            "positive",
+            "prior",
+            "AUC",
+            "Brier",
+            "Brier of prior",
+        ],
     );
     let all: Vec<usize> = (0..predicted.len()).collect();
     for finding in Finding::ALL {

@@ -40,11 +40,13 @@ fn group(kind: &'static str, cell: &str) -> Option<(&'static str, String)> {
     }
     let digits = cell.trim_end_matches(|end: char| !end.is_ascii_digit());
     let unit = &cell[digits.len()..];
-    if !["", "Y", "y"].contains(&unit) && !unit.starts_with('.') {
-        // Weeks and months of a child's age.
-        return Some((kind, format!("under {}", AGES[0])));
-    }
     let age = digits.parse::<f64>().ok()?;
+    // Months, weeks and days of a child's age.
+    let age = match unit {
+        "" | "Y" | "y" => age,
+        "M" | "W" | "D" => 0.0,
+        _ => return None,
+    };
     let next = AGES.into_iter().find(|begin| age < f64::from(*begin));
     Some((
         kind,

@@ -264,7 +264,10 @@ mod tests {
         assert_eq!(tensors_made_by(&silent).unwrap(), None);
         let content = std::fs::read(&said).unwrap();
         let tensors = SafeTensors::deserialize(&content).unwrap();
-        assert_eq!(tensors.tensor("b").unwrap().data()[..4], 1_f32.to_le_bytes());
+        assert_eq!(
+            tensors.tensor("b").unwrap().data()[..4],
+            1_f32.to_le_bytes()
+        );
         std::fs::write(&silent, b"none").unwrap();
         assert!(tensors_made_by(&silent).is_err());
     }

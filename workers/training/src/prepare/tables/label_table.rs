@@ -54,7 +54,9 @@ impl LabelTable {
             let key = if by_study { number(id) } else { id };
             let before = rows.insert(key.to_owned(), labels);
             if before.is_some_and(|before| before != labels) {
-                return Err(table.fault(&row, format!("'{id}' has other labels in an earlier line")));
+                return Err(
+                    table.fault(&row, format!("'{id}' has other labels in an earlier line"))
+                );
             }
         }
         Ok(Self { rows, by_study })
@@ -201,7 +203,10 @@ mod tests {
         }
         std::fs::write(&plain, text.clone() + &row("50414267", "0.0")).unwrap();
         let error = LabelTable::read(&plain).unwrap_err().to_string();
-        assert!(error.contains("line 4") && error.contains("50414267"), "{error}");
+        assert!(
+            error.contains("line 4") && error.contains("50414267"),
+            "{error}"
+        );
     }
 
     #[test]

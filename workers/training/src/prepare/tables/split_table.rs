@@ -20,7 +20,8 @@ impl SplitTable {
     /// # Errors
     /// No such file or columns.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
-        let mut table = TableFile::open(path)?.with_hint("name mimic-cxr-2.0.0-split.csv or .csv.gz");
+        let mut table =
+            TableFile::open(path)?.with_hint("name mimic-cxr-2.0.0-split.csv or .csv.gz");
         let (dicom, split) = (table.column("dicom_id")?, table.column("split")?);
         let mut images = HashMap::new();
         while let Some(row) = table.next_row()? {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use radialog_models::bundle::{HashCache, hashes};
-use radialog_schemas::{ContentHash, Stage};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
+use radialog_schemas::{ContentHash, Stage};
 use serde::Serialize;
 
 use super::LICENSE;

@@ -49,7 +49,12 @@ pub(super) fn made_by(recipe: &LanguageRecipe) -> Result<Option<ContentHash>, Tr
     if let Some((_, made)) = first {
         return Ok(Some(made));
     }
-    let Some(start) = recipe.training.start.as_ref().filter(|_| recipe.embeddings.is_empty()) else {
+    let Some(start) = recipe
+        .training
+        .start
+        .as_ref()
+        .filter(|_| recipe.embeddings.is_empty())
+    else {
         return Ok(None);
     };
     let mut components = read_manifest(start)?.components;

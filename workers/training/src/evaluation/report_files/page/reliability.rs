@@ -23,8 +23,14 @@ pub fn reliability_page(title: &str, plots: &[ReliabilityPlot<'_>]) -> String {
         include_str!("style.css")
     );
     for plot in plots {
-        let (name, drawing) = (escaped(&plot.title), charts::reliability(&plot.title, plot.bins));
-        page += &format!("<h2>{name}</h2>\n{drawing}\n<p>{}</p>\n", escaped(&plot.note));
+        let (name, drawing) = (
+            escaped(&plot.title),
+            charts::reliability(&plot.title, plot.bins),
+        );
+        page += &format!(
+            "<h2>{name}</h2>\n{drawing}\n<p>{}</p>\n",
+            escaped(&plot.note)
+        );
     }
     page + "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n"
 }
