@@ -205,9 +205,8 @@ async fn a_sectioned_table_is_embedded_and_classified_as_it_was_written() -> Res
     for (number, image) in IMAGES.iter().enumerate() {
         let (patient, study) = (format!("p1000000{number}"), format!("s5000000{number}"));
         let folder = format!("p10/{patient}");
-        for root in ["jpg/files", "reports/files"] {
-            std::fs::create_dir_all(fixture.path(root).join(&folder).join(&study))?;
-        }
+        std::fs::create_dir_all(fixture.path("jpg/files").join(&folder).join(&study))?;
+        std::fs::create_dir_all(fixture.path("reports/files").join(&folder))?;
         let dicom = format!("d{number}");
         std::fs::copy(
             xray(image),

@@ -93,6 +93,15 @@ pub(crate) struct FinetuneArgs {
     /// Column that names several findings, between | ; or ,
     #[arg(long, value_name = "COLUMN")]
     labels: Option<String>,
+    /// Column of the sex; figures are told by sex, age and view, too
+    #[arg(long, value_name = "COLUMN")]
+    sex: Option<String>,
+    /// Column of the age in years
+    #[arg(long, value_name = "COLUMN")]
+    age: Option<String>,
+    /// Column of the view, e.g. AP or PA
+    #[arg(long, value_name = "COLUMN")]
+    view: Option<String>,
     /// Column of the labels of one finding; repeatable
     #[arg(long, value_name = "FINDING=COLUMN")]
     finding: Vec<String>,
@@ -166,6 +175,7 @@ impl FinetuneArgs {
             patient: self.patient.clone(),
             split: self.split.clone(),
             labels: self.labels.clone(),
+            groups: [&self.sex, &self.age, &self.view].map(Option::clone),
             findings: self
                 .finding
                 .iter()

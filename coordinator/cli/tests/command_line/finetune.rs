@@ -98,7 +98,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
         "image = Bild, report = Befund, patient = Subject, 2 columns of single findings",
         "the table has no split 'test': 1 patients drawn",
         "14 images with labels of the table",
-        "findings: macro_f1 on the validation rows",
+        "findings: validation_loss on the validation rows",
         "language: validation_loss on the validation rows",
         "calibration: not fitted: too few",
         "on the test rows, with 95 % intervals over patients",

@@ -52,6 +52,8 @@ pub struct ColumnNames {
     pub labels: Option<String>,
     /// The label of one finding.
     pub findings: Vec<(Finding, String)>,
+    /// Sex, age and view.
+    pub groups: [Option<String>; GROUPS.len()],
 }
 
 /// Where the columns of a table are.
@@ -100,7 +102,10 @@ impl ColumnNames {
             patient: find(&self.patient, "--patient", PATIENT),
             split: find(&self.split, "--split", SPLIT),
             labels: find(&self.labels, "--labels", LABELS),
-            groups: GROUPS.map(|(_, known)| find(&None, "", known)),
+            groups: [0, 1, 2].map(|group| {
+                let (kind, known) = GROUPS[group];
+                find(&self.groups[group], &format!("--{kind}"), known)
+            }),
             ..Columns::default()
         };
         if columns.patient.is_none() {
