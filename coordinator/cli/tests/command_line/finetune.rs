@@ -252,6 +252,43 @@ fn a_check_says_what_would_be_trained_and_of_which_findings_there_is_too_little(
     }
     assert!(!fixture.path("out").exists());
 
+    // A column of names knows nothing of what it never names.
+    let table = fs::read_to_string(fixture.path("mine.csv")).unwrap();
+    let named = table.lines().enumerate().map(|(line, text)| match line {
+        0 => "Subject,Bild,Befunde\n".to_owned(),
+        line => {
+            let cells: Vec<&str> = text.split(',').collect();
+            let found = ["Edema|Cardiomegaly", "No Finding", "Effusion"][line % 3];
+            format!("{},{},{found}\n", cells[0], cells[1])
+        }
+    });
+    fs::write(fixture.path("named.csv"), named.collect::<String>()).unwrap();
+    let own = [
+        "finetune",
+        &fixture.name("named.csv"),
+        "--images",
+        &fixture.name("xrays"),
+        "--image",
+        "Bild",
+    ];
+    let more = [
+        "--labels",
+        "Befunde",
+        "--out",
+        &fixture.name("out"),
+        "--bundle",
+        &fixture.name("start"),
+        "--check",
+    ];
+    let checked = radialog(&[&own[..], &more].concat());
+    let said = text(&checked.stdout);
+    assert!(checked.status.success(), "{said}{}", text(&checked.stderr));
+    assert!(
+        said.contains("no row names Enlarged Cardiomediastinum, Lung Opacity"),
+        "{said}"
+    );
+    assert!(!said.contains("no training image has"), "{said}");
+
     // A folder that was forgotten is one fault.
     let source = fixture.path("xrays");
     fs::rename(&source, fixture.path("elsewhere")).unwrap();

@@ -219,8 +219,36 @@ impl FinetuneTable {
         if self.rows.is_empty() {
             check.fault(&self.path, 1, "it has no row that can be used");
         }
+        if columns.labels.is_some() {
+            self.forget_unnamed();
+        }
         self.note_blanks(columns);
         Ok(())
+    }
+
+    /// What no cell of a column of names has is outside of its vocabulary, as fractures are of NIH's: nothing is known of it, and it is
+    /// not absent everywhere.
+    fn forget_unnamed(&mut self) {
+        let is_named = |finding: &Finding| {
+            let mut rows = self.rows.iter();
+            rows.any(|row| row.labels[*finding as usize] == Label::Positive)
+        };
+        let unnamed: Vec<Finding> = Finding::ALL
+            .into_iter()
+            .filter(|finding| !is_named(finding))
+            .collect();
+        for row in &mut self.rows {
+            unnamed
+                .iter()
+                .for_each(|finding| row.labels[*finding as usize] = Label::Blank);
+        }
+        if !unnamed.is_empty() && unnamed.len() < Finding::ALL.len() {
+            let names: Vec<&str> = unnamed.iter().map(|finding| finding.name()).collect();
+            let names = names.join(", ");
+            self.notes.push(format!(
+                "no row names {names}: nothing is known of it, and it is not learned"
+            ));
+        }
     }
 
     fn note_blanks(&mut self, columns: &Columns) {

@@ -23,7 +23,7 @@ use super::parts::{Parts, Trained, Training};
 use super::{bar, show};
 
 /// The row of each figure: the part, the number of the table in it, the table's row, the column, what it is called.
-const FIGURES: [(QualityPart, usize, &str, &str, &str); 7] = [
+const FIGURES: [(QualityPart, usize, &str, &str, &str); 8] = [
     (
         QualityPart::Findings,
         0,
@@ -44,6 +44,13 @@ const FIGURES: [(QualityPart, usize, &str, &str, &str); 7] = [
         "classifier",
         "Brier",
         "findings: Brier score (lower is better)",
+    ),
+    (
+        QualityPart::Findings,
+        0,
+        "prior",
+        "Brier",
+        "findings: the same, of a constant",
     ),
     (
         QualityPart::Pairs,
@@ -324,6 +331,35 @@ fn compared(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Compar
     FIGURES.into_iter().filter_map(row).collect()
 }
 
+/// The new bundle's figures of each sex, age and view, where the table has them.
+fn subgroups(after: &serde_json::Value) -> String {
+    let tables = after["parts"][QualityPart::Findings.name()]["tables"].as_array();
+    let mut tables = tables.into_iter().flatten();
+    let is_one = |table: &&serde_json::Value| {
+        let title = table["title"].as_str();
+        title.is_some_and(|title| title.ends_with("subgroups"))
+    };
+    let Some(table) = tables.find(is_one) else {
+        return String::new();
+    };
+    let columns = ["images", "patients", "macro AUC", "macro F1", "Brier"];
+    let mut words = format!(
+        "\n| findings after, of | {} |\n|{}\n",
+        columns.join(" | "),
+        " --- |".repeat(columns.len() + 1)
+    );
+    for row in table["rows"].as_array().into_iter().flatten() {
+        let cell = |column: &&str| {
+            let cell = serde_json::from_value(row["scores"][*column].clone());
+            cell.map_or_else(|_| "-".to_owned(), |cell| written(&cell))
+        };
+        let cells: Vec<String> = columns.iter().map(cell).collect();
+        let name = row["name"].as_str().unwrap_or_default();
+        words += &format!("| {name} | {} |\n", cells.join(" | "));
+    }
+    words
+}
+
 fn card(
     training: &Training<'_>,
     parts: &Parts,
@@ -387,6 +423,7 @@ fn card(
             }
         }
     }
+    card.push_str(&subgroups(after));
     card.push_str("\nHow to read them:\n\n");
     for caution in cautions(training, after) {
         let _ = writeln!(card, "- {caution}");
