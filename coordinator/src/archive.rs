@@ -19,6 +19,7 @@ mod texts;
 pub use entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 pub use file_place::{FilePlace, OutsideFiles};
 pub use image::{ImageReadError, ImageSource};
+pub use manifest::SplitOfTable;
 pub use one_split::OneSplit;
 pub use one_study::OneStudy;
 pub use open::{ArchiveLocation, open, open_image_table, open_with};

@@ -41,6 +41,24 @@ pub struct Component {
     pub files: BTreeMap<String, RelativePath>,
     /// Geometry, prompts and options; each stage has its own type in `radialog-models`.
     pub config: serde_json::Value,
+    /// The hash of the component that this one was made of by an assembly, which may store the same numbers otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ContentHash>,
+    /// Of a language model: the origin of the embedding component whose image tokens it has learned from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tokens_of: Option<ContentHash>,
+}
+
+impl Component {
+    /// A component without files of this configuration.
+    pub fn of(config: serde_json::Value) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            config,
+            origin: None,
+            image_tokens_of: None,
+        }
+    }
 }
 
 /// Size and hash of a file.
@@ -72,6 +90,20 @@ pub enum ManifestError {
     /// The bundle lists its own manifest, which would take the place of this one.
     #[error("it lists {MANIFEST_FILE} as one of its files")]
     ListsItself,
+}
+
+/// A language model beside an embedding component that it has never seen image tokens of.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the language model was trained on the image tokens of the embedding component {}, and this one is {}: its image tokens mean \
+     something else. Take the embedding component that it was trained with, or train it on what `radialog prepare embeddings` makes \
+     with this one", .learned.short(), .made.short()
+)]
+pub struct OtherImageTokens {
+    /// What it has learned from.
+    pub learned: ContentHash,
+    /// What it is put beside.
+    pub made: ContentHash,
 }
 
 impl Manifest {
@@ -117,6 +149,35 @@ impl Manifest {
             );
         }
         ContentHash::of_parts(parts.iter().map(Vec::as_slice))
+    }
+
+    /// What a component was before assemblies: the hash that goes with its numbers, however they are stored and computed with.
+    /// None where the bundle does not have it.
+    pub fn origin(&self, stage: Stage) -> Option<ContentHash> {
+        let component = self.components.get(&stage)?;
+        if let Some(origin) = &component.origin {
+            return Some(origin.clone());
+        }
+        let mut plain = self.clone();
+        if let Some(config) = plain.components.get_mut(&stage)?.config.as_object_mut() {
+            config.remove("precision");
+        }
+        Some(plain.component_hash(stage))
+    }
+
+    /// Says where the language model has learned from the image tokens of another embedding component than the one of `embedding`.
+    ///
+    /// # Errors
+    /// The origins of both.
+    pub fn check_image_tokens(&self, embedding: &Self) -> Result<(), OtherImageTokens> {
+        let language = self.components.get(&Stage::Language);
+        let learned = language.and_then(|language| language.image_tokens_of.clone());
+        match (learned, embedding.origin(Stage::Embedding)) {
+            (Some(learned), Some(made)) if learned != made => {
+                Err(OtherImageTokens { learned, made })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The hashes of the components.

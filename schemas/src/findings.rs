@@ -163,10 +163,24 @@ pub type Labels = BTreeMap<Finding, Label>;
 pub struct PredictedFinding {
     /// The observation that this is about.
     pub finding: Finding,
-    /// Sigmoid of the logit, 0 to 1.
+    /// 0 to 1: the sigmoid of the logit, calibrated where the bundle says how.
     pub probability: f32,
-    /// Whether the probability is over 0.5.
+    /// Whether the probability is over its threshold, one half where there is no other.
     pub present: bool,
+    /// The probability over which it counts as present, where the bundle has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+}
+
+impl PredictedFinding {
+    /// Whether a person is shown it as present among all that was predicted: "No Finding" is not where anything else but devices
+    /// is, as it gives way to real findings in a prompt.
+    pub fn is_shown(&self, all: &[PredictedFinding]) -> bool {
+        let is_other = |other: &PredictedFinding| {
+            other.present && !matches!(other.finding, Finding::NoFinding | Finding::SupportDevices)
+        };
+        self.present && (self.finding != Finding::NoFinding || !all.iter().any(is_other))
+    }
 }
 
 /// The output object of the findings stage.
@@ -201,6 +215,27 @@ mod tests {
         assert_eq!(["-1", "-1.0"].map(read), [Some(Label::Uncertain); 2]);
         assert_eq!(["", " ", "nan", "NA"].map(read), [Some(Label::Blank); 4]);
         assert_eq!(["2", "yes", "0.5", "inf"].map(read), [None; 4]);
+    }
+
+    #[test]
+    fn no_finding_is_never_shown_beside_a_finding_but_devices() {
+        let shown = |present: &[Finding]| {
+            let all = Finding::ALL.map(|finding| PredictedFinding {
+                finding,
+                probability: 0.5,
+                present: present.contains(&finding),
+                threshold: None,
+            });
+            let shown = all.iter().filter(|each| each.is_shown(&all));
+            shown.map(|each| each.finding).collect::<Vec<_>>()
+        };
+        use Finding::{Edema, NoFinding, SupportDevices};
+        assert_eq!(shown(&[NoFinding, Edema]), [Edema]);
+        assert_eq!(
+            shown(&[NoFinding, SupportDevices]),
+            [NoFinding, SupportDevices]
+        );
+        assert_eq!(shown(&[NoFinding]), [NoFinding]);
     }
 
     #[test]

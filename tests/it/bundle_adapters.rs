@@ -161,6 +161,7 @@ fn every_adapter_and_its_task_is_part_of_the_components_hash_and_goes_with_an_as
         version: "1".into(),
         license: Some("none".into()),
         half: false,
+        calibration: None,
         parts: [(Stage::Language, bundle.path(""))].into(),
     };
     let target = bundle.dir.path().join("assembled");

@@ -210,6 +210,7 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
         version: "1".to_owned(),
         license: None,
         half: true,
+        calibration: None,
         parts: Stage::ALL
             .into_iter()
             .zip(sources.iter().cycle().cloned())

@@ -127,6 +127,7 @@ fn line(
                 finding,
                 probability,
                 present: probability > 0.5,
+                threshold: None,
             })
             .collect()
         }),

@@ -218,6 +218,7 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
                     finding,
                     probability,
                     present: probability > 0.3,
+                    threshold: None,
                 }
             };
             json(&FindingsReport {

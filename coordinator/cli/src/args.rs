@@ -161,8 +161,8 @@ impl ServiceArgs {
 /// The bundle that a process takes its models from.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct BundleSource {
-    /// Bundle of weights: a folder, or s3://bucket/prefix; a gateway reads its manifest only. Default: the demo bundle, small
-    /// models that are often wrong
+    /// Bundle of weights: a folder, s3://bucket/prefix, or demo, small models that are often wrong; a gateway reads its manifest
+    /// only [default: demo]
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     pub(crate) bundle: Option<String>,
     /// Numbers that models compute from, as KIND for every stage that has it or STAGE=KIND. The language model's weights in

@@ -13,6 +13,8 @@ use radialog_runtime::health::Readiness;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::Stage;
+use radialog_schemas::bundle::MANIFEST_FILE;
+use radialog_training::recipe::DEMO;
 use radialog_workers::bundle_cache::{FetchProgress, fetch_bundle};
 
 use crate::args::BundleSource;
@@ -40,9 +42,9 @@ pub(crate) async fn open_for(
 ) -> anyhow::Result<Bundle> {
     let BundleSource { bundle, precision } = source;
     let dir = match bundle.as_deref() {
-        None => demo_bundle::unpack(&cache_dir()?.join("bundles"))?,
+        None => demo()?,
         Some(url) if url.starts_with("s3://") => fetch(url, stages, config, readiness).await?,
-        Some(dir) => PathBuf::from(dir),
+        Some(dir) => named(Path::new(dir))?,
     };
     let _verifying = readiness.step("verifying the bundle");
     let stages = stages.to_vec();
@@ -52,7 +54,7 @@ pub(crate) async fn open_for(
         .context("reading the bundle was interrupted")??
         .with_precision(precision)
         .map_err(|error| UsageError(format!("--precision: {error}")))?;
-    if source.bundle.is_none() {
+    if source.bundle.as_deref().is_none_or(|name| name == DEMO) {
         errln!(
             "note: the demo bundle: small models, trained on a few public images and reports; often wrong. Name another \
              one with --bundle."
@@ -67,8 +69,39 @@ pub(crate) async fn open_for(
     Ok(bundle)
 }
 
+/// The folder of a bundle that lies in one: the one that is named, or by its name the demo bundle's.
+///
+/// # Errors
+/// A folder here that has the demo bundle's name and a bundle in it, since either may be meant.
+pub(crate) fn named(dir: &Path) -> anyhow::Result<PathBuf> {
+    match dir.as_os_str() == DEMO {
+        true => named_demo(dir),
+        false => Ok(dir.to_owned()),
+    }
+}
+
+/// The demo bundle's folder, where its name does not lead to `dir`, too.
+pub(crate) fn named_demo(dir: &Path) -> anyhow::Result<PathBuf> {
+    if dir.join(MANIFEST_FILE).is_file() {
+        return Err(UsageError(format!(
+            "'{DEMO}' is the name of the demo bundle, and '{}' is a bundle, too: write ./{DEMO} for the folder, or give it another name",
+            dir.display()
+        ))
+        .into());
+    }
+    demo()
+}
+
+/// The demo bundle's folder, written where it is not there yet.
+fn demo() -> anyhow::Result<PathBuf> {
+    demo_bundle::unpack(&cache_dir()?.join("bundles"))
+}
+
 /// What is wrong with a bundle's place, as far as it can be seen without asking a service.
 pub(crate) fn fault(bundle: &str, config: &Config) -> Option<String> {
+    if bundle == DEMO {
+        return None;
+    }
     if bundle.starts_with("s3://") {
         let unknown = OpenBucketError::NotConfigured(bundle.to_owned());
         return config.s3.is_none().then(|| unknown.to_string());

@@ -92,6 +92,7 @@ impl GivenOutputFiles {
                 finding,
                 // A list of names says no more than this.
                 probability: f32::from(u8::from(present)),
+                threshold: None,
                 present,
             }
         });

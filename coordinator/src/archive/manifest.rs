@@ -1,7 +1,10 @@
 //! A CSV manifest: `study_id` and `image` (relative to the manifest), and where there are any `reference` (the
 //! radiologist's text), `indication` and `split`. Further columns are ignored. The image tables that trainings read are
-//! manifests, too, with other ids.
+//! manifests, too, with other ids; so is the sectioned table of MIMIC-CXR, whose images have a folder and a name and whose rows
+//! begin with the study, for which its header has no name.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +20,9 @@ use crate::CoordinatorError;
 pub(super) const STUDY: &str = "study_id";
 pub(super) const DICOM: &str = "dicom_id";
 const IMAGE: &str = "image";
+/// The columns of an image in a sectioned table.
+const IMAGE_FOLDER: &str = "Img_Folder";
+const IMAGE_NAME: &str = "Img_Filename";
 pub(super) const SPLIT: &str = "split";
 /// An id travels in every message of its study.
 pub(super) const LONGEST_ID: usize = 1024;
@@ -28,9 +34,29 @@ pub(super) struct ManifestArchive {
     pub(super) file: String,
     /// The tree that holds the images.
     pub(super) images: Arc<dyn FileTree>,
-    /// The split whose rows alone are read.
-    pub(super) split: Option<String>,
+    /// The rows that alone are read.
+    pub(super) split: Option<SplitOfTable>,
     pub(super) ids: StudyIdColumn,
+}
+
+/// The rows of a table that are read: those of one split, by the table's own column or by another table's.
+#[derive(Clone, Debug, Default)]
+pub struct SplitOfTable {
+    /// The split, by any of its names.
+    pub name: String,
+    /// The split and the table that tells it, in words that another table changes: part of the archive's name.
+    pub description: String,
+    /// The split of each image by its id, where another table tells it; an image that it does not have is of none.
+    pub of_images: Option<Arc<HashMap<String, String>>>,
+}
+
+/// Where a row names its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ImageColumns {
+    /// In one column.
+    File(usize),
+    /// In two, as folder and name, in a sectioned table.
+    Sectioned { folder: usize, name: usize },
 }
 
 /// The columns that name a study.
@@ -47,8 +73,8 @@ struct ManifestEntries {
     rows: TableRows,
     /// The column of the study's id; where it is none, the image's name is the id.
     study: Option<usize>,
-    image: usize,
-    wanted_split: Option<String>,
+    image: ImageColumns,
+    wanted_split: Option<SplitOfTable>,
     reference: Option<usize>,
     indication: Option<usize>,
     split: Option<usize>,
@@ -67,11 +93,23 @@ impl Archive for ManifestArchive {
                 input: self.name.clone(),
                 reason: error.to_string(),
             })?;
-        let mut required = vec![IMAGE];
+        let mut required = Vec::new();
         required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
-        required.extend(self.split.as_ref().map(|_| SPLIT));
+        let by_column = |split: &&SplitOfTable| split.of_images.is_none();
+        required.extend(self.split.as_ref().filter(by_column).map(|_| SPLIT));
         let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
+        let sectioned = match (self.ids, column(IMAGE_FOLDER), column(IMAGE_NAME)) {
+            (StudyIdColumn::Images, Some(folder), Some(name)) => {
+                Some(ImageColumns::Sectioned { folder, name })
+            }
+            _ => None,
+        };
+        let image = match (column(IMAGE), sectioned) {
+            (Some(image), _) => ImageColumns::File(image),
+            (None, Some(sectioned)) => sectioned,
+            (None, None) => ImageColumns::File(rows.required(IMAGE)?),
+        };
         Ok(Box::new(ManifestEntries {
             images: self.images.clone(),
             study: match self.ids {
@@ -79,7 +117,7 @@ impl Archive for ManifestArchive {
                 StudyIdColumn::Images => column(DICOM).or_else(|| column(STUDY)),
             },
             wanted_split: self.split.clone(),
-            image: column(IMAGE).unwrap_or_default(),
+            image,
             reference: column("reference"),
             indication: column("indication"),
             split: column(SPLIT),
@@ -92,12 +130,16 @@ impl Archive for ManifestArchive {
 impl StudyEntries for ManifestEntries {
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
-            let row = match self.rows.next().await? {
+            let mut row = match self.rows.next().await? {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
-            let wanted = self.wanted_split.as_deref().map(split_name);
-            if wanted.is_none() || wanted == self.split_of(&row).map(split_name) {
+            // The original's rows begin with the study, for which its header has no name.
+            let is_sectioned = matches!(self.image, ImageColumns::Sectioned { .. });
+            if is_sectioned && row.cells.len() == self.rows.width() + 1 {
+                row.cells.remove(0);
+            }
+            if self.is_wanted(&row) {
                 return Some(self.entry(&row));
             }
         }
@@ -105,18 +147,44 @@ impl StudyEntries for ManifestEntries {
 }
 
 impl ManifestEntries {
-    fn split_of<'a>(&self, row: &'a Row) -> Option<&'a str> {
-        row.cell(self.split?)
+    fn is_wanted(&self, row: &Row) -> bool {
+        let Some(wanted) = &self.wanted_split else {
+            return true;
+        };
+        let of_row = match &wanted.of_images {
+            None => self.split.and_then(|column| row.cell(column)),
+            Some(images) => self
+                .id(row)
+                .and_then(|id| images.get(id))
+                .map(String::as_str),
+        };
+        of_row.map(split_name) == Some(split_name(&wanted.name))
+    }
+
+    /// The file of a row's image, below the folder of the images.
+    fn file<'a>(&self, row: &'a Row) -> Option<Cow<'a, str>> {
+        match self.image {
+            ImageColumns::File(column) => row.cell(column).map(Cow::Borrowed),
+            ImageColumns::Sectioned { folder, name } => {
+                let (folder, name) = (row.cell(folder)?, row.cell(name)?);
+                Some(Cow::Owned(format!("{folder}/{name}")))
+            }
+        }
+    }
+
+    fn id<'a>(&self, row: &'a Row) -> Option<&'a str> {
+        match (self.study, self.image) {
+            (Some(column), _) => row.cell(column),
+            (None, ImageColumns::File(column)) => row.cell(column).map(stem),
+            (None, ImageColumns::Sectioned { name, .. }) => row.cell(name).map(stem),
+        }
+        .filter(|id| !id.is_empty())
     }
 
     fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
         let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
-        let file = row.cell(self.image);
-        let study = match self.study {
-            Some(column) => row.cell(column),
-            None => file.map(stem).filter(|stem| !stem.is_empty()),
-        };
-        let Some(study) = study else {
+        let file = self.file(row);
+        let Some(study) = self.id(row) else {
             let message = "the row has no id: fill in its study_id or dicom_id";
             return Err(self.rows.problem(row.line, message));
         };
@@ -135,7 +203,7 @@ impl ManifestEntries {
                 unusable(format!("the row has {cells} fields, the header {columns}"))
             }
             None => unusable(format!("the row has no {IMAGE}")),
-            Some(file) => self.images.image(file),
+            Some(ref file) => self.images.image(file),
         };
         Ok(StudyEntry {
             reference: optional(self.reference),
@@ -188,6 +256,57 @@ mod tests {
         );
         let second = all[1].as_ref().unwrap();
         assert_eq!((&second.reference, &second.split), (&None, &None));
+    }
+
+    /// What an image table gives, as a training reads it, with the id and the file of each row.
+    async fn images(text: &str, split: Option<SplitOfTable>) -> Vec<(String, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sectioned.csv");
+        std::fs::write(&path, text).unwrap();
+        let location = ArchiveLocation::Path(path);
+        let outside = super::super::OutsideFiles::Refused;
+        let archive = super::super::open_image_table(&location, None, split, outside).await;
+        let mut entries = archive.unwrap().entries().await.unwrap();
+        let mut all = Vec::new();
+        while let Some(entry) = entries.next().await {
+            let entry = entry.unwrap();
+            assert!(entry.image.is_ok(), "{entry:?}");
+            all.push((entry.study.to_string(), entry.file));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_sectioned_table_names_images_by_folder_and_name_and_splits_by_another_table() {
+        let header = "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file\n";
+        let row = |study: &str, dicom: &str| {
+            format!("{study},i,\"f, f\",,,{dicom},{dicom}.jpg,files/p10/p1/{study},{study}.txt\n")
+        };
+        let rows = [row("s1", "d1"), row("s1", "d2"), row("s2", "d3")].concat();
+        let as_written = format!("{header}{rows}");
+        let expected = |dicom: &str, study: &str| {
+            let file = format!("files/p10/p1/{study}/{dicom}.jpg");
+            (dicom.to_owned(), file)
+        };
+        let all = [
+            expected("d1", "s1"),
+            expected("d2", "s1"),
+            expected("d3", "s2"),
+        ];
+        assert_eq!(images(&as_written, None).await, all);
+        assert_eq!(
+            images(&format!("study_id,{as_written}"), None).await,
+            all,
+            "with a name for the study"
+        );
+        let sides = [("d1", "train"), ("d3", "validate")];
+        let sides = sides.map(|(image, side)| (image.to_owned(), side.to_owned()));
+        let split = SplitOfTable {
+            name: "val".to_owned(),
+            description: "val".to_owned(),
+            of_images: Some(Arc::new(sides.into())),
+        };
+        assert_eq!(images(&as_written, Some(split)).await, all[2..]);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use super::file_place::OutsideFiles;
 use super::file_tree::{FileTree, LocalFileTree};
 use super::folder::FolderArchive;
 use super::image::FileKind;
-use super::manifest::{ManifestArchive, StudyIdColumn};
+use super::manifest::{ManifestArchive, SplitOfTable, StudyIdColumn};
 use super::object_tree::ObjectTree;
 use crate::CoordinatorError;
 
@@ -90,15 +90,15 @@ async fn one_image(
 }
 
 /// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
-/// image's name is its id). `images` is the folder that images are relative to, the table's own without it. With `split`,
-/// other rows are not part of the archive. `outside` is that of [`open_with`].
+/// image's name is its id), or the sectioned table of MIMIC-CXR. `images` is the folder that images are relative to, the table's own
+/// without it. With `split`, other rows are not part of the archive. `outside` is that of [`open_with`].
 ///
 /// # Errors
 /// When it is not there, is no CSV, or lacks a column.
 pub async fn open_image_table(
     input: &ArchiveLocation,
     images: Option<&Path>,
-    split: Option<&str>,
+    split: Option<SplitOfTable>,
     outside: OutsideFiles,
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
     let TableFile { name, tree, file } = TableFile::of(input, outside).await?;
@@ -118,14 +118,16 @@ pub async fn open_image_table(
     };
     let name = format!(
         "{name}{}",
-        split.map_or_else(String::new, |split| format!(" ({split})"))
+        split
+            .as_ref()
+            .map_or_else(String::new, |split| format!(" ({})", split.description))
     );
     checked(ManifestArchive {
         name,
         tree,
         file,
         images,
-        split: split.map(str::to_owned),
+        split,
         ids: StudyIdColumn::Images,
     })
     .await

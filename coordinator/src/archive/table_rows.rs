@@ -47,16 +47,7 @@ impl TableRows {
         let header = RowParser::header(&first, declared)
             .map_err(|malformed| unusable(malformed.to_string()))?;
         let read = 1 + u64::from(declared.is_some());
-        for name in required {
-            header
-                .required(name)
-                .map_err(|missing| CoordinatorError::MissingColumn {
-                    file: file.clone(),
-                    column: missing.column,
-                    found: missing.found,
-                })?;
-        }
-        Ok(Self {
+        let rows = Self {
             lines,
             file,
             parser: RowParser::below(&header, read + 1),
@@ -64,12 +55,30 @@ impl TableRows {
             read,
             ended: false,
             cut: None,
-        })
+        };
+        for name in required {
+            rows.required(name)?;
+        }
+        Ok(rows)
     }
 
     /// Finds the position of a column.
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.header.column(name)
+    }
+
+    /// Finds the position of a column that must be there.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub(super) fn required(&self, name: &str) -> Result<usize, CoordinatorError> {
+        self.header
+            .required(name)
+            .map_err(|missing| CoordinatorError::MissingColumn {
+                file: self.file.clone(),
+                column: missing.column,
+                found: missing.found,
+            })
     }
 
     /// Says how many cells a row has to have.

@@ -263,6 +263,7 @@ mod tests {
             finding,
             probability: 0.5,
             present,
+            threshold: None,
         };
         let findings = [
             predicted(Finding::Edema, true),

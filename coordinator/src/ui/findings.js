@@ -3,7 +3,7 @@
 
 import { announce } from "/assets/announce.js";
 import { button, el, setText, show } from "/assets/dom.js";
-import { isFinal, isReport, store } from "/assets/store.js";
+import { isFinal, isReport, shown, store } from "/assets/store.js";
 import { listed, percent } from "/assets/tasks.js";
 
 // Says that there is nothing else: it can be seen but not added to a report.
@@ -82,26 +82,28 @@ export class Findings {
       return;
     }
     const [wanted, stated] = [store.wanted(), store.stated()];
+    const seen = new Set(shown(report.findings));
     this.list.classList.remove("waiting");
     if (this.#rows.size === 0) {
-      this.#rows = new Map(report.findings.map((each) => [each.finding, this.#row(each)]));
+      this.#rows = new Map(report.findings.map((each) => [each.finding, this.#row(each, seen.has(each))]));
       this.list.replaceChildren(...[...this.#rows.values()].map((row) => row.item));
     }
-    const present = report.findings.filter((each) => each.present && each.finding !== NONE).length;
+    const present = [...seen].filter((each) => each.finding !== NONE).length;
+    const limit = report.findings.some((each) => (each.threshold ?? 0.5) !== 0.5) ? "over its threshold" : "over 50%";
     let disputed = 0;
-    for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, wanted, stated);
+    for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, seen.has(each), wanted, stated);
     const differ = disputed === 0 ? "" : `, ${disputed} ${disputed === 1 ? "differs" : "differ"} from the report`;
-    setText(this.summary, (present === 0 ? "None over 50%" : `${present} of 13 present (over 50%)`) + differ);
+    setText(this.summary, (present === 0 ? `None ${limit}` : `${present} of 13 present (${limit})`) + differ);
     this.#tellPending();
   }
 
-  #row({ finding, probability, present }) {
+  #row({ finding, probability, threshold }, present) {
     const name = el("span", { class: "bar-name", title: finding, text: finding });
     const tag = el("span", { class: "tag" });
     const fill = el("span", { class: "bar-fill" });
     fill.style.inlineSize = `${Math.max(0.5, probability * 100)}%`;
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
-    const value = el("span", { class: "bar-value number", text: percent(probability) });
+    const value = el("span", { class: "bar-value number", text: percent(probability), title: `present over ${percent(threshold ?? 0.5)}` });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
     const label = `${finding}, ${percent(probability)}${present ? ", present" : ""}`;
@@ -121,7 +123,7 @@ export class Findings {
   }
 
   /** Brings a row in line; gives whether the classifier and the report's words differ. */
-  #mark(row, { finding, present }, wanted, stated) {
+  #mark(row, { finding }, present, wanted, stated) {
     // A correction that was sent meanwhile has made the change already.
     if (this.#changes.has(finding) && wanted.has(finding) === this.#changes.get(finding)) this.#changes.delete(finding);
     const change = this.#changes.get(finding);

@@ -26,6 +26,17 @@ export function isReport(turn) {
   return turn.request.task === "report" || turn.request.task === "correction";
 }
 
+// What says that there is nothing, and what may be beside it.
+const NO_FINDING = "No Finding";
+const DEVICES = "Support Devices";
+
+/** The findings that a person is shown as present: "No Finding" is none of them where anything else but devices is. */
+export function shown(findings) {
+  const present = findings.filter((each) => each.present);
+  const isOther = (each) => each.finding !== NO_FINDING && each.finding !== DEVICES;
+  return present.some(isOther) ? present.filter((each) => each.finding !== NO_FINDING) : present;
+}
+
 class Store extends EventTarget {
   list = [];
   /** The open conversation's view; null at the start page. */
@@ -120,7 +131,7 @@ class Store extends EventTarget {
    */
   wanted() {
     if (!this.view?.findings) return null;
-    const wanted = new Set(this.view.findings.findings.filter((each) => each.present).map((each) => each.finding));
+    const wanted = new Set(shown(this.view.findings.findings).map((each) => each.finding));
     for (const turn of this.view.turns) {
       if (!isReport(turn)) continue;
       if (turn.status !== "failed" && turn.status !== "cancelled") {

@@ -105,6 +105,7 @@ fn load(dir: &Path) -> Result<()> {
     let table = ImageTable {
         labels: dir.join("labels.csv"),
         images: dir.join("images"),
+        ..ImageTable::default()
     };
     let images = LabelledSides::read(&[table])?.train;
     let batching = Batching {

@@ -54,6 +54,7 @@ impl GivenOutputs for Known {
                         finding,
                         probability: 0.0,
                         present: false,
+                        threshold: None,
                     })
                     .into(),
                 text: format!("{} {image}", self.content),

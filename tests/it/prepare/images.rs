@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
-use radialog_schemas::Finding;
+use radialog_schemas::{Finding, Stage};
 use radialog_tests::fixtures::xray;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -193,6 +193,102 @@ async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that
         output.status.code() == Some(64) && shown(&output).contains("no column 'split'"),
         "{}",
         shown(&output)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sectioned_table_is_embedded_and_classified_as_it_was_written() -> Result<()> {
+    let fixture = PrepareFixture::new()?;
+    RandomBundle::tiny(7).write(&fixture.path("bundle"))?;
+    let mut reports = Vec::new();
+    for (number, image) in IMAGES.iter().enumerate() {
+        let (patient, study) = (format!("p1000000{number}"), format!("s5000000{number}"));
+        let folder = format!("p10/{patient}");
+        std::fs::create_dir_all(fixture.path("jpg/files").join(&folder).join(&study))?;
+        std::fs::create_dir_all(fixture.path("reports/files").join(&folder))?;
+        let dicom = format!("d{number}");
+        std::fs::copy(
+            xray(image),
+            fixture
+                .path("jpg/files")
+                .join(&folder)
+                .join(&study)
+                .join(format!("{dicom}.jpg")),
+        )?;
+        let report = format!("reports/files/{folder}/{study}.txt");
+        fixture.write(&report, " FINDINGS:\n The lungs are clear.\n")?;
+        reports.push(format!(
+            "{dicom},{study},{patient},{}\n",
+            ["train", "validate", "test"][number]
+        ));
+    }
+    let splits = format!("dicom_id,study_id,subject_id,split\n{}", reports.concat());
+    fixture.write("split.csv", &splits)?;
+    let sections = [
+        "sections",
+        "--reports",
+        "reports/files",
+        "--images",
+        "jpg/files",
+    ];
+    let written = fixture
+        .prepare(&[&sections[..], &["--out", "sectioned.csv"]].concat())
+        .await?;
+    ensure!(written.status.success(), "{}", shown(&written));
+
+    let own = [
+        "--images",
+        "sectioned.csv",
+        "--folder",
+        "jpg",
+        "--bundle",
+        "bundle",
+    ];
+    let split = [
+        "--split",
+        "val",
+        "--split-table",
+        "split.csv",
+        "--out",
+        "e.safetensors",
+    ];
+    let embedded = fixture
+        .prepare(&[&["embeddings"], &own[..], &split].concat())
+        .await?;
+    ensure!(embedded.status.success(), "{}", shown(&embedded));
+    let content = fixture.read("e.safetensors")?;
+    let tensors = SafeTensors::deserialize(&content)?;
+    ensure!(tensors.names() == ["d1"], "{:?}", tensors.names());
+    let bundle = Bundle::open(&fixture.path("bundle"))?;
+    let made_by = radialog_training::prepare::tensors_made_by(&fixture.path("e.safetensors"))?;
+    ensure!(made_by == bundle.manifest().origin(Stage::Embedding));
+
+    let classified = fixture
+        .prepare(&[&["findings"], &own[..], &["--out", "f.json"]].concat())
+        .await?;
+    ensure!(classified.status.success(), "{}", shown(&classified));
+    let found: Value = serde_json::from_slice(&fixture.read("f.json")?)?;
+    ensure!(
+        found.as_object().is_some_and(|found| found.len() == 3),
+        "{found}"
+    );
+
+    // A table without a split, and none beside it.
+    let refused = fixture
+        .prepare(
+            &[
+                &["embeddings"],
+                &own[..],
+                &["--split", "val", "--out", "x.safetensors"],
+            ]
+            .concat(),
+        )
+        .await?;
+    ensure!(
+        !refused.status.success() && shown(&refused).contains("'split'"),
+        "{}",
+        shown(&refused)
     );
     Ok(())
 }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_schemas::{Finding, Label, Labels};
-use radialog_training::prepare::LabelTable;
+use radialog_training::prepare::{LabelKey, LabelTable};
 
 use super::{PrepareFixture, shown};
 
@@ -74,7 +74,8 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
     ensure!(read.len() == 36);
     for row in [0, 17, 38] {
         let expected: Labels = labeler.label(&[labeler.encode(&text(row))?])?.remove(0);
-        let labels = read.get(&format!("d{row}"));
+        let dicom = &format!("d{row}");
+        let labels = read.get(LabelKey { dicom, study: "" });
         let blank = Label::Blank;
         ensure!(
             Finding::ALL

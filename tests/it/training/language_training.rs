@@ -7,16 +7,17 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::RandomBundle;
 use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::{BundleAssembly, RandomBundle, read_manifest};
 use radialog_models::language::TrainingSequence;
 use radialog_models::prompt::Prompts;
 use radialog_models::tokenizers::LlamaTokenizer;
-use radialog_schemas::Stage;
+use radialog_schemas::{ContentHash, Stage};
 use radialog_training::data::sample_form::SampleForm;
 use radialog_training::data::tokenized_dataset::TokenizedDataset;
 use radialog_training::data::tokenized_sample::TokenizedSample;
 use radialog_training::losses::language::NextTokenTargets;
+use radialog_training::prepare::TensorFileHeader;
 use radialog_training::recipe::LanguageRecipe;
 use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{LanguageTrainer, StepReport, Training};
@@ -171,6 +172,63 @@ fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_ar
         inode(&fixture.path("parts").join(base)),
         inode(&fixture.path("start/language.safetensors"))
     );
+}
+
+#[test]
+fn a_language_model_is_not_put_beside_an_encoder_whose_image_tokens_it_never_saw() {
+    let fixture = fixture();
+    RandomBundle::tiny(8).write(&fixture.path("other")).unwrap();
+    let origin = |bundle: &str| {
+        let manifest = read_manifest(&fixture.path(bundle)).unwrap();
+        manifest.origin(Stage::Embedding).unwrap()
+    };
+    let images = fixture.tensors("images.safetensors");
+    let write = |name: &str, origin: &ContentHash| {
+        let path = fixture.path(name);
+        let mut header = TensorFileHeader::create_made_by(&path, &[32, 64], Some(origin)).unwrap();
+        images.keys().for_each(|name| header.add(name).unwrap());
+        let mut rows = header.rows().unwrap();
+        for tensor in images.values() {
+            rows.add(&tensor.flatten_all().unwrap().to_vec1().unwrap())
+                .unwrap();
+        }
+        rows.finish().unwrap();
+    };
+    write("images.safetensors", &origin("start"));
+    write("strange.safetensors", &origin("other"));
+    let keys = "start = \"start\"\nepochs = 1\n[lora]\n";
+    run_with(&fixture, "out", keys);
+    let learned = read_manifest(&fixture.path("out/best")).unwrap();
+    let learned = learned.components[&Stage::Language].image_tokens_of.clone();
+    assert_eq!(learned, Some(origin("start")));
+
+    let assemble = |dir: &str, embedding: &str, half: bool| {
+        let assembly = BundleAssembly {
+            name: dir.to_owned(),
+            version: "1".to_owned(),
+            license: None,
+            half,
+            parts: [(Stage::Language, "out/best"), (Stage::Embedding, embedding)]
+                .map(|(stage, part)| (stage, fixture.path(part)))
+                .into(),
+            calibration: None,
+        };
+        assembly.write(&fixture.path(dir))
+    };
+    let error = assemble("wrong", "other", false).unwrap_err().to_string();
+    assert!(error.contains("image tokens"), "{error}");
+    assert!(!fixture.path("wrong").exists());
+    // Stored otherwise, and assembled again, it is the same encoder.
+    assemble("half", "start", true).unwrap();
+    assemble("again", "half", false).unwrap();
+    let whole = read_manifest(&fixture.path("again")).unwrap();
+    assert_eq!(whole.origin(Stage::Embedding), Some(origin("start")));
+    assert_ne!(whole.component_hash(Stage::Embedding), origin("start"));
+
+    let both = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\", \
+                \"strange.safetensors\"]\nstart = \"start\"\n[lora]\n";
+    let refused = refusal(&fixture, both);
+    assert!(refused.contains("make them with one bundle"), "{refused}");
 }
 
 #[test]

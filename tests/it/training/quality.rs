@@ -82,10 +82,12 @@ impl QualityFixture {
             images: vec![ImageTable {
                 labels: self.path("labels.csv"),
                 images: self.dir.path().to_owned(),
+                ..ImageTable::default()
             }],
             pairs: Some(ImageTable {
                 labels: self.path("pairs.csv"),
                 images: self.dir.path().to_owned(),
+                ..ImageTable::default()
             }),
             parts: parts.to_vec(),
             split: "test".into(),
@@ -234,6 +236,76 @@ fn one_image_has_no_interval_and_a_patient_who_was_trained_on_is_told() {
         "{:?}",
         findings.notes
     );
+}
+
+#[test]
+fn subgroups_have_scores_of_their_own_and_every_score_its_constants() {
+    let fixture = QualityFixture::new();
+    let labels = fs::read_to_string(fixture.path("labels.csv")).unwrap();
+    let lines = labels.lines().enumerate().map(|(line, text)| match line {
+        0 => format!("{text},sex,age,ViewPosition\n"),
+        1 => format!("{}-1,F,35,PA\n", text.trim_end_matches(|c: char| c != ',')),
+        5 => format!("{text},M,55,AP\n"),
+        line => format!("{text},F,{},AP\n", 30 + 5 * line),
+    });
+    let lines = lines.collect::<String>();
+    fs::write(fixture.path("labels.csv"), lines).unwrap();
+    let quality = fixture.quality(&[QualityPart::Findings]);
+    let (report, _) = quality
+        .measure(&fixture.bundle(&quality), &|_, _, _| {})
+        .unwrap();
+    let findings = &report.parts[&QualityPart::Findings];
+    let says = |part: &str| findings.notes.iter().any(|note| note.contains(part));
+    assert!(says("1 labels of -1 are left out"), "{:?}", findings.notes);
+    let table = |title: &str| {
+        let mut tables = findings.tables.iter();
+        tables.find(|table| table.title.contains(title)).unwrap()
+    };
+    let groups: Vec<&str> = table("subgroups")
+        .rows
+        .iter()
+        .map(|row| row.name.as_str())
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            "age 40 to 59",
+            "age 60 to 79",
+            "age under 40",
+            "sex F",
+            "sex M",
+            "view AP",
+            "view PA"
+        ]
+    );
+    let of = |name: &str| {
+        &table("subgroups")
+            .rows
+            .iter()
+            .find(|row| row.name == name)
+            .unwrap()
+            .scores
+    };
+    assert_eq!(of("view AP")["images"], ScoreCell::Count(3));
+    assert!(matches!(of("view AP")["Brier"], ScoreCell::Measured(_)));
+    assert_eq!(
+        of("view PA")["macro AUC"],
+        ScoreCell::Undefined,
+        "one image has no order"
+    );
+    let overview = &table("all findings").rows;
+    let brier: Vec<_> = overview.iter().map(|row| row.scores["Brier"]).collect();
+    assert!(
+        matches!(brier[..2], [ScoreCell::Measured(_), ScoreCell::Measured(_)]),
+        "{brier:?}"
+    );
+    let answers: u64 = findings.reliability[0]
+        .calibration
+        .bins
+        .iter()
+        .map(|bin| bin.answers)
+        .sum();
+    assert_eq!(answers, (TESTED * Finding::ALL.len()) as u64 - 1);
 }
 
 #[test]

@@ -11,6 +11,10 @@ use crate::layers::{Linear, each_sample};
 use crate::tensors::{constant, unread};
 use crate::vision::{ImageEncoder, VisionConfig};
 
+mod calibration;
+
+pub use calibration::{Calibration, FindingCalibration};
+
 /// The text of the prompt when no finding is predicted.
 pub const NO_FINDINGS_TEXT: &str = "no common findings";
 
@@ -115,12 +119,27 @@ impl FindingsClassifier {
 }
 
 impl FindingsOutput {
-    /// The predictions of each image, with their text.
-    pub fn reports(&self, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
-        let probabilities: Vec<Vec<f32>> = self.probs.to_vec2()?;
-        Ok(probabilities
-            .iter()
-            .map(|probabilities| report(probabilities, rule))
+    /// The predictions of each image, with their text; calibrated where it is said how.
+    ///
+    /// # Errors
+    /// None but the tensors' own.
+    pub fn reports(
+        &self,
+        rule: TextRule,
+        calibration: Option<&Calibration>,
+    ) -> Result<Vec<FindingsReport>, ModelError> {
+        let (logits, probabilities): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
+            (self.logits.to_vec2()?, self.probs.to_vec2()?);
+        let images = logits.iter().zip(&probabilities);
+        Ok(images
+            .map(|(logits, probabilities)| {
+                let predicted = Finding::ALL.into_iter().zip(logits).zip(probabilities);
+                let predicted = predicted.map(|((finding, &logit), &probability)| {
+                    let of = calibration.and_then(|all| all.findings.get(&finding));
+                    predict(finding, logit, probability, of)
+                });
+                report(predicted.collect(), rule)
+            })
             .collect())
     }
 }
@@ -156,18 +175,32 @@ impl TextRule {
     }
 }
 
-/// The report of 14 probabilities in the published order; a finding is present over one half.
-fn report(probabilities: &[f32], rule: TextRule) -> FindingsReport {
-    let predict = |(finding, &probability)| PredictedFinding {
-        finding,
-        probability,
-        present: probability > 0.5,
+/// What a logit says of a finding: its sigmoid, present over one half, or as it is calibrated.
+fn predict(
+    finding: Finding,
+    logit: f32,
+    probability: f32,
+    calibration: Option<&FindingCalibration>,
+) -> PredictedFinding {
+    let Some(of) = calibration else {
+        return PredictedFinding {
+            finding,
+            probability,
+            present: probability > 0.5,
+            threshold: None,
+        };
     };
-    let findings: Vec<_> = Finding::ALL
-        .into_iter()
-        .zip(probabilities)
-        .map(predict)
-        .collect();
+    let (probability, threshold) = (of.probability(f64::from(logit)), of.threshold);
+    PredictedFinding {
+        finding,
+        probability: probability as f32,
+        present: probability > threshold,
+        threshold: Some(threshold as f32),
+    }
+}
+
+/// The report of 14 findings in the published order.
+fn report(findings: Vec<PredictedFinding>, rule: TextRule) -> FindingsReport {
     let present: Vec<_> = findings
         .iter()
         .filter(|predicted| predicted.present)
@@ -210,14 +243,53 @@ mod tests {
         assert_eq!(TextRule::Demo.text(&[]), "");
     }
 
+    /// The report of logits, over the tensors of a network.
+    fn of_logits(logits: [f32; 14], calibration: Option<&Calibration>) -> FindingsReport {
+        let logits = Tensor::new(&[logits], &candle_core::Device::Cpu).unwrap();
+        let output = FindingsOutput {
+            pooled_features: logits.clone(),
+            probs: sigmoid(&logits).unwrap(),
+            logits,
+        };
+        let mut reports = output.reports(TextRule::default(), calibration).unwrap();
+        reports.remove(0)
+    }
+
     #[test]
     fn a_probability_of_one_half_is_not_present() {
-        let mut probabilities = [0.1; 14];
-        probabilities[5] = 0.5;
-        probabilities[13] = 0.501;
+        let mut logits = [-2.0; 14];
+        logits[Edema as usize] = 0.0;
+        logits[SupportDevices as usize] = 0.01;
+        let report = of_logits(logits, None);
+        assert_eq!(report.text, "support devices");
+        assert!(report.findings.iter().all(|each| each.threshold.is_none()));
+    }
+
+    #[test]
+    fn a_calibrated_finding_has_its_own_probability_and_threshold_and_others_stay_as_published() {
+        let calibration = Calibration {
+            findings: [(
+                Edema,
+                FindingCalibration {
+                    slope: 0.5,
+                    intercept: -1.0,
+                    threshold: 0.25,
+                },
+            )]
+            .into(),
+            rule: "by hand".to_owned(),
+        };
+        let mut logits = [-2.0; 14];
+        logits[Edema as usize] = 1.0;
+        let report = of_logits(logits, Some(&calibration));
+        let edema = &report.findings[Edema as usize];
+        // 1 / (1 + exp(0.5))
+        assert!((edema.probability - 0.377_540_67).abs() < 1e-6, "{edema:?}");
+        assert_eq!((edema.present, edema.threshold), (true, Some(0.25)));
         assert_eq!(
-            report(&probabilities, TextRule::default()).text,
-            "support devices"
+            report.text, "edema",
+            "the prompt's text follows the thresholds"
         );
+        assert_eq!(report.findings[0], of_logits(logits, None).findings[0]);
     }
 }

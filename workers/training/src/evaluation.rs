@@ -1,6 +1,7 @@
 //! Scores: of labels and predictions, of texts, and of a whole bundle beside trivial baselines.
 
 pub mod bootstrap;
+pub mod calibration;
 pub mod classification;
 pub mod clinical;
 pub mod comparisons;

@@ -16,3 +16,5 @@ pub use data_sets::{DataSets, Labelled};
 pub use plan::{Plan, TrainedPart};
 pub use sides::{SideCounts, divide};
 pub use table::{FinetuneRow, FinetuneTable};
+
+pub use crate::trainers::FEW;

@@ -26,7 +26,7 @@ pub use datasets::tasks::from_reports::ReportTasks;
 pub use datasets::tasks::prompts::TaskPrompts;
 pub use datasets::tasks::{InstructTask, TaskSample};
 pub use formats::pickle::import_embeddings;
-pub use formats::tensor_file::{TensorFileData, TensorFileHeader};
+pub use formats::tensor_file::{TensorFileData, TensorFileHeader, tensors_made_by};
 pub use pairing::{Pairing, PairingSummary};
 pub use sources::mimic_cxr::{Sectioning, SectioningSummary};
 pub(crate) use sources::nih::class as nih_class;
@@ -35,7 +35,7 @@ pub use sources::open_i::{OpenI, OpenIReports, RemovedWords, TagAgreement};
 pub use tables::csv_output::CsvOutput;
 pub use tables::finding_labels::FindingLabels;
 pub use tables::image_table::{ImageRow, write_image_table};
-pub use tables::label_table::{LabelTable, LabelTableWriter};
+pub use tables::label_table::{LabelKey, LabelTable, LabelTableWriter};
 pub use tables::predictions::{PredictionsWriter, read_predictions};
 pub(crate) use tables::report_table::write as write_table;
 pub use tables::report_table::{

@@ -1,7 +1,7 @@
 //! Recipes: all that decides a training, in one TOML file. Unknown keys are refused, and every fault is told at once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use radialog_schemas::ContentHash;
 use serde::Serialize;
@@ -20,9 +20,13 @@ use faults::Faults;
 
 pub use alignment::{AlignmentRecipe, PairTable};
 pub use chexbert::{ChexbertRecipe, ZeroLabels};
-pub use findings::{BlankLabels, FindingsRecipe, ImageTable, LabelRule, UncertainLabels};
+pub use findings::{BlankLabels, ChosenBy, FindingsRecipe, ImageTable, LabelRule, UncertainLabels};
 pub use language::{LanguageRecipe, LoraRecipe};
 pub use training_arguments::TrainingArguments;
+
+/// The name by which a recipe starts from the bundle that comes with the program. Whoever reads a recipe puts that bundle's folder in
+/// its place: this library has none.
+pub const DEMO: &str = "demo";
 
 /// A recipe as it was read, with a hash that says whether two are the same.
 #[derive(Clone, Debug)]
@@ -50,6 +54,19 @@ trait Recipe: Serialize + DeserializeOwned {
 
     /// Adds what is wrong with the recipe's own keys, and with arguments that mean something of their own here.
     fn check(&self, faults: &mut Faults);
+}
+
+/// Whether a bundle is named by its name, and not as a folder: `./demo` is one.
+fn is_demo(bundle: &Path) -> bool {
+    bundle.as_os_str() == DEMO
+}
+
+/// A bundle's place beside the recipe, or its name.
+fn bundle_in(folder: &Path, bundle: &Path) -> PathBuf {
+    match is_demo(bundle) {
+        true => bundle.to_owned(),
+        false => folder.join(bundle),
+    }
 }
 
 /// Reads and checks a recipe.

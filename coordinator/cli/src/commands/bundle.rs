@@ -12,9 +12,11 @@ use radialog_models::bundle::{
 use radialog_schemas::{AdapterName, PerStage};
 
 use crate::args::SystemArg;
+use crate::bundle_source;
 use crate::exit::UsageError;
 
 mod bar;
+pub(super) mod calibrate;
 mod check;
 mod fetch;
 mod import;
@@ -53,10 +55,11 @@ enum BundleCommand {
     Fetch(Box<fetch::FetchArgs>),
     Check(check::CheckArgs),
     Quantise(quantise::QuantiseArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Upload(upload::UploadArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
-    /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
+    /// Takes what inference reads and leaves behind what only a training does. Every BUNDLE is a folder, or demo. Example: radialog bundle assemble
     /// runs/bundle --embedding runs/alignment/best --findings runs/findings/best --language runs/language/best --scoring
     /// runs/chexbert/best --name mine --half
     Assemble {
@@ -91,14 +94,14 @@ enum BundleCommand {
     ///
     /// Example: radialog bundle verify /bundles/radialog-v1
     Verify {
-        /// The bundle's folder
+        /// The bundle's folder, or demo
         dir: PathBuf,
     },
     /// Say what a bundle holds
     ///
     /// Example: radialog bundle show /bundles/radialog-v1
     Show {
-        /// The bundle's folder
+        /// The bundle's folder, or demo
         dir: PathBuf,
     },
 }
@@ -155,6 +158,12 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 .await
                 .context("the quantisation was interrupted")?;
         }
+        BundleCommand::Calibrate(args) => {
+            let calibrated = tokio::task::spawn_blocking(move || calibrate::run(&args));
+            return calibrated
+                .await
+                .context("the calibration was interrupted")?;
+        }
         BundleCommand::Assemble {
             dir,
             embedding,
@@ -172,10 +181,11 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 language,
                 scoring,
             };
-            let parts: BTreeMap<_, _> = parts
+            let parts = parts
                 .iter()
-                .filter_map(|(stage, part)| Some((stage, part.clone()?)))
-                .collect();
+                .filter_map(|(stage, part)| Some((stage, part.as_deref()?)))
+                .map(|(stage, part)| Ok((stage, bundle_source::named(part)?)))
+                .collect::<anyhow::Result<BTreeMap<_, _>>>()?;
             if parts.is_empty() {
                 return Err(UsageError(
                     "name at least one of --embedding --findings --language --scoring".into(),
@@ -188,6 +198,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 license,
                 half,
                 parts,
+                calibration: None,
             }
             .write(&dir)?;
             let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
@@ -215,6 +226,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
 
 /// Opens all components that a bundle has: a checkpoint or an import of one part has one.
 fn open(dir: &Path) -> anyhow::Result<Bundle> {
+    let dir = &bundle_source::named(dir)?;
     let stages: Vec<_> = read_manifest(dir)?.components.keys().copied().collect();
     Ok(Bundle::open_with(dir, &stages, &HashCache::user())?)
 }

@@ -84,7 +84,7 @@ pub(crate) struct ChaosArgs {
     /// Write the results to this file, too, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Bundle of weights: a folder. Default: the demo bundle
+    /// Bundle of weights: a folder, or demo [default: demo]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     #[command(flatten)]
@@ -100,7 +100,8 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
             .context("--bundle is no UTF-8 path")?
             .to_owned())
     };
-    let bundle = args.bundle.as_deref().map(absolute).transpose()?;
+    let bundle = args.bundle.as_deref().map(bundle_source::named);
+    let bundle = bundle.transpose()?.map(|dir| absolute(&dir)).transpose()?;
     if bundle.is_some() {
         // Its manifest, before anything begins.
         bundle_source::open(&BundleSource::of(bundle.as_deref()), &[], &config).await?;

@@ -319,7 +319,13 @@ fn print_findings(report: &FindingsReport) {
         let bar: String = (0..BAR)
             .map(|at| if at < filled { '#' } else { '.' })
             .collect();
-        let mark = if predicted.present { "present" } else { "" };
+        let threshold = predicted.threshold.map_or(String::new(), |threshold| {
+            format!(" (over {:.0} %)", threshold * 100.0)
+        });
+        let mark = match predicted.is_shown(&report.findings) {
+            true => format!("present{threshold}"),
+            false => String::new(),
+        };
         outln!(
             "  {:26} {bar} {:3.0} % {mark}",
             predicted.finding.name(),

@@ -18,7 +18,7 @@ mod resampling;
 mod text;
 mod view;
 
-pub(super) use bundle::{show, written};
+pub(super) use bundle::{progress_bar, show, written};
 
 /// Score runs, predictions, texts and bundles, and what a model answers after its report
 #[derive(Args)]

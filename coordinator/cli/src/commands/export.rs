@@ -60,7 +60,7 @@ struct CorrectionsArgs {
     /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Bundle whose prompts are used, a folder or s3://bucket/prefix. Default: the demo bundle, with the published prompts
+    /// Bundle whose prompts are used, a folder, s3://bucket/prefix or demo [default: demo, with the published prompts]
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     bundle: Option<String>,
     #[command(flatten)]

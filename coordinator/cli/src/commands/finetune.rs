@@ -30,6 +30,7 @@ use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::named_path;
 use crate::print;
 
+mod check;
 mod parts;
 mod results;
 
@@ -42,24 +43,29 @@ const LOCK_FILE: &str = ".finetune.lock";
 
 /// Train a bundle further on your own table of images, reports and labels
 ///
-/// One command from a CSV to a bundle that is ready to be served. The table has a row an image: the image's file, and the
-/// radiologist's report, labels of findings, or both; perhaps the patient and a split. Columns are recognised by usual names (image,
-/// path, file; report, text, findings; patient_id, subject_id, study_id; split; the findings' names, or one column labels that names
-/// several, as "Effusion|Edema"), or named by flags. Labels are 1, 0, -1 or nothing, or yes, no, uncertain.
+/// One command from a CSV to a bundle that is ready to be served. The table has a row an image: the
+/// image's file, and the radiologist's report, labels of findings, or both; perhaps the patient and a
+/// split. Columns are recognised by usual names (image, path, file; report, text, findings; patient_id,
+/// subject_id, study_id; split; the findings' names, or one column labels that names several, as
+/// "Effusion|Edema"), or named by flags. Labels are 1, 0, -1 or nothing, or yes, no, uncertain.
 ///
-/// 1. The whole table is checked, every image is read, and all faults are told at once with their lines (--check stops there).
-/// 2. Patients are divided into train, validate and test, where the table does not say so. Where a row has a report and no label,
-///    the bundle's CheXbert labels it.
-/// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on labelled images, the language
-///    model (LoRA) on reports, and with --labeler CheXbert on reports whose labels the table gives. A part is taken only where it is
-///    better on the validation rows than the bundle that it started from. Ctrl-C loses nothing: the same command goes on.
-/// 4. The bundle before and after is measured on the test rows, with intervals, and put together in OUT/bundle beside
-///    OUT/MODEL_CARD.md.
+/// 1. The whole table is checked, every image is read, and all faults are told at once with their lines.
+///    --check stops there, and says what would be trained and which findings have too few images.
+/// 2. Patients are divided into train, validate and test, where the table does not say so. Where a row
+///    has a report and no label, the bundle's CheXbert labels it.
+/// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on
+///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports whose
+///    labels the table gives. A part is taken only where it is better on the validation rows than the
+///    bundle that it started from. Ctrl-C loses nothing: the same command goes on.
+/// 4. The bundle before and after is measured on the test rows, with intervals, and put together in
+///    OUT/bundle beside OUT/MODEL_CARD.md.
 ///
 /// Examples:
 ///   radialog finetune mine.csv --out runs/mine
-///   radialog finetune mine.csv --images /data/xrays --image file --report befund --patient pid --out runs/mine
-///   radialog finetune mine.csv --finding "Pleural Effusion=effusion" --finding Edema=oedema --check --out runs/mine
+///   radialog finetune mine.csv --images /data/xrays --image file --report befund --patient pid
+///       --out runs/mine
+///   radialog finetune mine.csv --finding "Pleural Effusion=effusion" --finding Edema=oedema --check
+///       --out runs/mine
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct FinetuneArgs {
@@ -87,10 +93,19 @@ pub(crate) struct FinetuneArgs {
     /// Column that names several findings, between | ; or ,
     #[arg(long, value_name = "COLUMN")]
     labels: Option<String>,
+    /// Column of the sex; figures are told by sex, age and view, too
+    #[arg(long, value_name = "COLUMN")]
+    sex: Option<String>,
+    /// Column of the age in years
+    #[arg(long, value_name = "COLUMN")]
+    age: Option<String>,
+    /// Column of the view, e.g. AP or PA
+    #[arg(long, value_name = "COLUMN")]
+    view: Option<String>,
     /// Column of the labels of one finding; repeatable
     #[arg(long, value_name = "FINDING=COLUMN")]
     finding: Vec<String>,
-    /// Bundle to start from: a folder, or s3://bucket/prefix [default: the demo bundle]
+    /// Bundle to start from: a folder, s3://bucket/prefix or demo [default: demo]
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     bundle: Option<String>,
     /// Only check the table, and say what would be trained
@@ -160,6 +175,7 @@ impl FinetuneArgs {
             patient: self.patient.clone(),
             split: self.split.clone(),
             labels: self.labels.clone(),
+            groups: [&self.sex, &self.age, &self.view].map(Option::clone),
             findings: self
                 .finding
                 .iter()
@@ -244,16 +260,10 @@ fn finetune(
         .chain(&notes)
         .for_each(|note| outln!("  {note}"));
     if args.check {
-        let can = [
-            (table.has_labels(), "labels"),
-            (table.has_reports(), "reports"),
-        ];
-        let has: Vec<&str> = can
-            .iter()
-            .filter(|(has, _)| *has)
-            .map(|(_, what)| *what)
-            .collect();
-        outln!("no fault found; it has {}", has.join(" and "));
+        for line in check::planned(&table, &args.wanted()) {
+            outln!("  {line}");
+        }
+        outln!("no fault found; it has {}", check::contents(&table));
         return Ok(ExitCode::SUCCESS);
     }
     let _lock = take(&args.out, &table, bundle, args)?;

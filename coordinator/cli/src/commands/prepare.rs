@@ -150,13 +150,13 @@ struct SampleArgs {
     /// the image. Pairs are weak: for training only
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sectioned", "split_table", "labels"])]
     pairs: Option<PathBuf>,
-    /// mimic-cxr-2.0.0-split.csv; all rows without it
+    /// mimic-cxr-2.0.0-split.csv (.gz); all rows without it
     #[arg(long, value_name = "FILE")]
     split_table: Option<PathBuf>,
     /// Which split
     #[arg(long, default_value = "train")]
     split: String,
-    /// CSV with dicom_id and the 14 findings, each 1, 0, -1 or empty
+    /// CSV with dicom_id, or study_id as in mimic-cxr-2.0.0-chexpert.csv (.gz), and the 14 findings, each 1, 0, -1 or empty
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// The same seed gives the same bytes

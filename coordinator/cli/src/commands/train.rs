@@ -1,25 +1,32 @@
 //! `radialog train`: trainings, each from one recipe.
 
+use std::cell::{Cell, OnceCell};
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use radialog_models::device::{self, Device};
 use radialog_runtime::shutdown;
 use radialog_training::TrainingError;
-use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
+use radialog_training::recipe::{
+    AlignmentRecipe, ChexbertRecipe, DEMO, FindingsRecipe, LanguageRecipe,
+};
 use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle_source;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::print;
 
 /// The number of steps after which a line is written where there is no terminal.
 const LINE_EVERY: u64 = 20;
+/// The time after which a line is written however few steps there were.
+const LINE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is measured after an epoch, and its heading; each training has some of them.
 const COLUMNS: [(&str, &str); 5] = [
@@ -75,7 +82,7 @@ enum TrainCommand {
 
 #[derive(Args)]
 struct RecipeArgs {
-    /// TOML file; paths in it are relative to it
+    /// TOML file; paths in it are relative to it; start = "demo" is the demo bundle
     recipe: PathBuf,
     /// Folder of checkpoints and curves
     #[arg(long, value_name = "DIR")]
@@ -112,6 +119,18 @@ impl Resume {
 }
 
 impl RecipeArgs {
+    /// Puts the demo bundle's folder in the place of its name.
+    fn with_demo(&self, bundle: &mut Option<PathBuf>) -> anyhow::Result<()> {
+        if bundle
+            .as_deref()
+            .is_some_and(|path| path.as_os_str() == DEMO)
+        {
+            let beside = self.recipe.parent().unwrap_or(Path::new("."));
+            *bundle = Some(bundle_source::named_demo(&beside.join(DEMO))?);
+        }
+        Ok(())
+    }
+
     /// Prepares a training in the output folder, and runs it.
     fn train<T: Trainer>(
         &self,
@@ -133,25 +152,30 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
         TrainCommand::Findings(args) => {
-            let recipe = FindingsRecipe::read(&args.recipe).map_err(unusable)?;
+            let mut recipe = FindingsRecipe::read(&args.recipe).map_err(unusable)?;
+            args.with_demo(&mut recipe.recipe.training.start)?;
             args.train(&stop, |out, resume, device| {
                 Training::findings(recipe, out, resume, device)
             })
         }
         TrainCommand::Alignment(args) => {
-            let recipe = AlignmentRecipe::read(&args.recipe).map_err(unusable)?;
+            let mut recipe = AlignmentRecipe::read(&args.recipe).map_err(unusable)?;
+            args.with_demo(&mut recipe.recipe.training.start)?;
+            args.with_demo(&mut recipe.recipe.image_encoder)?;
             args.train(&stop, |out, resume, device| {
                 Training::alignment(recipe, out, resume, device)
             })
         }
         TrainCommand::Chexbert(args) => {
-            let recipe = ChexbertRecipe::read(&args.recipe).map_err(unusable)?;
+            let mut recipe = ChexbertRecipe::read(&args.recipe).map_err(unusable)?;
+            args.with_demo(&mut recipe.recipe.training.start)?;
             args.train(&stop, |out, resume, device| {
                 Training::chexbert(recipe, out, resume, device)
             })
         }
         TrainCommand::Language(args) => {
-            let recipe = LanguageRecipe::read(&args.recipe).map_err(unusable)?;
+            let mut recipe = LanguageRecipe::read(&args.recipe).map_err(unusable)?;
+            args.with_demo(&mut recipe.recipe.training.start)?;
             args.train(&stop, |out, resume, device| {
                 Training::language(recipe, out, resume, device)
             })
@@ -186,7 +210,8 @@ pub(super) fn run_with_progress<S: Trainer>(
         errln!("{note}");
     }
     let bar = progress_bar()?;
-    let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
+    let pace = Pace::default();
+    let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &pace, &step))?;
     bar.finish_and_clear();
     if let TrainingOutcome::Complete(rows) = &outcome {
         print_rows(rows);
@@ -225,7 +250,38 @@ fn progress_bar() -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-fn show(bar: &ProgressBar, step: &StepReport) {
+/// How fast steps are made, for lines where there is no bar.
+#[derive(Default)]
+struct Pace {
+    /// The first step of this process, and when it was done.
+    first: OnceCell<(u64, Instant)>,
+    /// When the last line was written.
+    said: Cell<Option<Instant>>,
+}
+
+impl Pace {
+    /// What is left if all steps are made, where that can be told yet: a training that gets no better ends earlier.
+    fn left(&self, step: &StepReport) -> Option<Duration> {
+        let (first, since) = *self.first.get_or_init(|| (step.step, Instant::now()));
+        let done = step.step.checked_sub(first).filter(|done| *done > 0)?;
+        let remaining = step.total.saturating_sub(step.step);
+        Some(since.elapsed().mul_f64(remaining as f64 / done as f64))
+    }
+
+    /// Whether a line is due: after some steps, or a while.
+    fn is_due(&self, step: &StepReport) -> bool {
+        let now = Instant::now();
+        let before = self.said.get();
+        let is_late = before.is_some_and(|before| now - before >= LINE_WITHIN);
+        let is_due = step.step.is_multiple_of(LINE_EVERY) || is_late;
+        if is_due || before.is_none() {
+            self.said.set(Some(now));
+        }
+        is_due
+    }
+}
+
+fn show(bar: &ProgressBar, pace: &Pace, step: &StepReport) {
     bar.set_length(step.total);
     bar.set_position(step.step);
     let message = format!(
@@ -234,8 +290,12 @@ fn show(bar: &ProgressBar, step: &StepReport) {
         step.loss,
         step.rate
     );
-    if bar.is_hidden() && step.step.is_multiple_of(LINE_EVERY) {
-        errln!("step {}/{}  {message}", step.step, step.total);
+    let left = pace.left(step);
+    if bar.is_hidden() && pace.is_due(step) {
+        let left = left.map_or(String::new(), |left| {
+            format!("  {} left", HumanDuration(left))
+        });
+        errln!("step {}/{}  {message}{left}", step.step, step.total);
     }
     bar.set_message(message);
 }

@@ -98,9 +98,12 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
         "image = Bild, report = Befund, patient = Subject, 2 columns of single findings",
         "the table has no split 'test': 1 patients drawn",
         "14 images with labels of the table",
-        "findings: macro_f1 on the validation rows",
+        "findings: validation_loss on the validation rows",
         "language: validation_loss on the validation rows",
+        "calibration: not fitted: too few",
         "on the test rows, with 95 % intervals over patients",
+        "findings: Brier score (lower is better)",
+        "only 1 patients are held out: no figure of them says much",
         "reports of images: BLEU-4",
         "radialog serve --bundle",
     ] {
@@ -156,6 +159,26 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     let rest = fixture.finetune("parts", &more);
     assert!(rest.status.success(), "{}", text(&rest.stderr));
     assert_eq!(fixture.manifest("whole"), fixture.manifest("parts"));
+
+    // Killed while it measures the start of its second training, it leaves nothing behind that is in the way.
+    let arguments = fixture.arguments("killed", &more);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_radialog"))
+        .args(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !fixture.path("killed/recipes/language.toml").exists() {
+        assert!(begun.elapsed() < PATIENCE, "no second training begins");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let rest = fixture.finetune("killed", &more);
+    assert!(rest.status.success(), "{}", text(&rest.stderr));
+    assert_eq!(fixture.manifest("whole"), fixture.manifest("killed"));
+    assert!(!fixture.path("killed/.start").exists());
 }
 
 #[test]
@@ -213,6 +236,74 @@ fn all_faults_of_a_table_are_told_at_once_with_their_lines() {
 }
 
 #[test]
+fn a_check_says_what_would_be_trained_and_of_which_findings_there_is_too_little() {
+    let fixture = Fixture::new();
+    let checked = fixture.finetune("out", &["--check", "--labeler"]);
+    let said = text(&checked.stdout);
+    assert!(checked.status.success(), "{said}{}", text(&checked.stderr));
+    for part in [
+        "findings: 10 labelled images to train on, 2 to choose the best by",
+        "findings: fewer than 10 training images with, or without, Edema (",
+        "labeler: 10 reports with labels of the table to train on",
+        "language: 10 images with reports to train on, 2 to choose the best by",
+        "of them -1, which are left out",
+    ] {
+        assert!(said.contains(part), "{part}:\n{said}");
+    }
+    assert!(!fixture.path("out").exists());
+
+    // A column of names knows nothing of what it never names.
+    let table = fs::read_to_string(fixture.path("mine.csv")).unwrap();
+    let named = table.lines().enumerate().map(|(line, text)| match line {
+        0 => "Subject,Bild,Befunde\n".to_owned(),
+        line => {
+            let cells: Vec<&str> = text.split(',').collect();
+            let found = ["Edema|Cardiomegaly", "No Finding", "Effusion"][line % 3];
+            format!("{},{},{found}\n", cells[0], cells[1])
+        }
+    });
+    fs::write(fixture.path("named.csv"), named.collect::<String>()).unwrap();
+    let own = [
+        "finetune",
+        &fixture.name("named.csv"),
+        "--images",
+        &fixture.name("xrays"),
+        "--image",
+        "Bild",
+    ];
+    let more = [
+        "--labels",
+        "Befunde",
+        "--out",
+        &fixture.name("out"),
+        "--bundle",
+        &fixture.name("start"),
+        "--check",
+    ];
+    let checked = radialog(&[&own[..], &more].concat());
+    let said = text(&checked.stdout);
+    assert!(checked.status.success(), "{said}{}", text(&checked.stderr));
+    assert!(
+        said.contains("no row names Enlarged Cardiomediastinum, Lung Opacity"),
+        "{said}"
+    );
+    assert!(!said.contains("no training image has"), "{said}");
+
+    // A folder that was forgotten is one fault.
+    let source = fixture.path("xrays");
+    fs::rename(&source, fixture.path("elsewhere")).unwrap();
+    fs::create_dir(&source).unwrap();
+    let refused = fixture.finetune("out", &["--check"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(
+        said.contains("none of the 14 images is there") && said.contains("--images"),
+        "{said}"
+    );
+    assert_eq!(said.matches("mine.csv' line").count(), 1, "{said}");
+}
+
+#[test]
 fn a_table_of_reports_alone_is_labelled_by_chexbert_and_can_be_checked_first() {
     let fixture = Fixture::new();
     let table = fs::read_to_string(fixture.path("mine.csv")).unwrap();
@@ -244,7 +335,14 @@ fn a_table_of_reports_alone_is_labelled_by_chexbert_and_can_be_checked_first() {
         assert!(done.status.success(), "{}", text(&done.stderr));
         text(&done.stdout)
     };
-    assert!(run(&["--check"]).contains("no fault found; it has reports"));
+    let checked = run(&["--check"]);
+    for part in [
+        "no fault found; it has reports",
+        "14 images whose reports CheXbert would label",
+        "language: ",
+    ] {
+        assert!(checked.contains(part), "{part}:\n{checked}");
+    }
     assert!(!fixture.path("out").exists());
     let said = run(&["--epochs", "1", "--only", "language"]);
     assert!(said.contains("14 images labelled by CheXbert"), "{said}");

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod data_sets;
 mod finetune;
+mod learning;
 mod services;
 mod version;
 
@@ -49,6 +50,7 @@ fn every_role_explains_itself_with_an_example() {
         &["bundle", "import"],
         &["bundle", "fetch"],
         &["bundle", "check"],
+        &["bundle", "calibrate"],
         &["evaluate", "report"],
         &["evaluate", "text"],
         &["evaluate", "bundle"],

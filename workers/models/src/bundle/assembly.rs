@@ -8,11 +8,13 @@ use candle_core::{DType, Device, Tensor};
 use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, MANIFEST_FILE, Manifest};
 use radialog_schemas::{RelativePath, Stage};
 use safetensors::tensor::Dtype;
+use serde_json::Value;
 
 use super::components::{TOKENIZER, WeightsFile};
 use super::weights::MappedWeights;
 use super::{Bundle, BundleError, HashCache, hashes};
 use crate::durable::NewDirectory;
+use crate::findings::Calibration;
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorSpec;
@@ -30,14 +32,16 @@ pub struct BundleAssembly {
     pub half: bool,
     /// The bundle that each stage's component is taken from.
     pub parts: BTreeMap<Stage, PathBuf>,
+    /// What the classifier's logits mean, instead of what its part says.
+    pub calibration: Option<Calibration>,
 }
 
 impl BundleAssembly {
     /// Writes the bundle beside `dir` and renames it when it is whole. Of each component only what inference reads is taken.
     ///
     /// # Errors
-    /// A part that cannot be opened or lacks its component; `dir` is there already, or its file system has not the room; files
-    /// that cannot be written.
+    /// A part that cannot be opened or lacks its component; a language model that has learned from other image tokens than the
+    /// embedding component makes; `dir` is there already, or its file system has not the room; files that cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
         if dir.exists() {
             let reason = "it is there already: name another folder, or remove it".to_owned();
@@ -62,7 +66,15 @@ impl BundleAssembly {
             let bundle = Bundle::open_with(source, &[stage], &cache)?;
             Ok((stage, bundle))
         });
-        opened.collect()
+        let parts: Vec<(Stage, Bundle)> = opened.collect::<Result<_, BundleError>>()?;
+        let part = |wanted| parts.iter().find(|(stage, _)| *stage == wanted);
+        if let (Some((_, language)), Some((_, embedding))) =
+            (part(Stage::Language), part(Stage::Embedding))
+        {
+            let checked = language.manifest.check_image_tokens(&embedding.manifest);
+            checked.map_err(language.model_error(Stage::Language))?;
+        }
+        Ok(parts)
     }
 
     /// Bytes of all tensors and tokenizers.
@@ -119,7 +131,9 @@ impl BundleAssembly {
             let part = bundle.component(stage)?;
             let mut component = ManifestComponent {
                 files: BTreeMap::new(),
-                config: part.inference_config(),
+                config: self.config(stage, part.inference_config(), dir)?,
+                origin: bundle.manifest.origin(stage),
+                image_tokens_of: bundle.manifest_component(stage)?.image_tokens_of.clone(),
             };
             let mut add = |usage: &str, name: &str| -> Result<(), BundleError> {
                 let path = dir.join(name);
@@ -146,6 +160,21 @@ impl BundleAssembly {
         text.push(b'\n');
         fs::write(&path, text).map_err(BundleError::io("write", &path))?;
         Ok(manifest)
+    }
+
+    /// A component's configuration in the new bundle.
+    fn config(&self, stage: Stage, mut config: Value, dir: &Path) -> Result<Value, BundleError> {
+        let calibration = self
+            .calibration
+            .as_ref()
+            .filter(|_| stage == Stage::Findings);
+        if let (Some(calibration), Some(config)) = (calibration, config.as_object_mut()) {
+            let calibration = serde_json::to_value(calibration);
+            let calibration =
+                calibration.map_err(BundleError::unusable(&dir.join(MANIFEST_FILE)))?;
+            config.insert("calibration".to_owned(), calibration);
+        }
+        Ok(config)
     }
 
     fn write_weights(

@@ -135,10 +135,7 @@ impl RandomBundle {
         };
         for stage in Stage::ALL {
             let part = configs.get(stage);
-            let mut component = ManifestComponent {
-                files: BTreeMap::new(),
-                config: part.config(),
-            };
+            let mut component = ManifestComponent::of(part.config());
             let mut add = |usage: &str, path: &str, entry: FileEntry| {
                 let path = RelativePath::parse(path).expect("the files have plain names");
                 component.files.insert(usage.to_owned(), path.clone());

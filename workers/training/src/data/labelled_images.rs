@@ -1,6 +1,6 @@
 //! Labelled images: the tables that say which there are, and batches of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use radialog_models::preprocess::InputSize;
@@ -11,7 +11,7 @@ use crate::data::augmentation::Augmentation;
 use crate::data::pixels::{pixels, stack};
 use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
-use crate::prepare::{FindingLabels, TableFile};
+use crate::prepare::{FindingLabels, LabelKey, LabelTable, SectionedReader, SplitTable, TableFile};
 use crate::recipe::{ImageTable, LabelRule};
 
 /// A training image of the findings classifier, with its 14 labels.
@@ -68,6 +68,10 @@ impl LabelledSides {
     pub fn read(tables: &[ImageTable]) -> Result<Self, TrainingError> {
         let (mut sides, mut check) = (Self::default(), TableCheck::default());
         for table in tables {
+            if let (Some(sectioned), Some(splits)) = (&table.sectioned, &table.split_table) {
+                sides.add_sectioned(table, sectioned, splits, &mut check)?;
+                continue;
+            }
             let mut rows = TableFile::open(&table.labels)?
                 .with_hint("it needs image, split and the 14 findings");
             let (image, split) = (rows.column("image")?, rows.column("split")?);
@@ -87,8 +91,53 @@ impl LabelledSides {
                 }
             }
         }
-        sides.notes = check.finish()?;
+        let notes = check.finish()?;
+        sides.notes.extend(notes);
         Ok(sides)
+    }
+
+    /// The images of MIMIC-CXR, joined with splits and labels. An image without labels teaches nothing, and is left out and counted.
+    fn add_sectioned(
+        &mut self,
+        table: &ImageTable,
+        sectioned: &Path,
+        splits: &Path,
+        check: &mut TableCheck,
+    ) -> Result<(), TrainingError> {
+        let (labels, splits) = (LabelTable::read(&table.labels)?, SplitTable::read(splits)?);
+        let mut patients = TablePatients::unnamed(sectioned);
+        let mut unlabelled = 0_u64;
+        for row in SectionedReader::open(sectioned)? {
+            let row = row?;
+            let split = splits.get(&row.dicom_id);
+            let side = check.side_of(split, row.patient(), row.line, &mut patients);
+            let images = match side {
+                Some("train") => &mut self.train,
+                Some("validate") => &mut self.validate,
+                _ => continue,
+            };
+            let key = LabelKey {
+                dicom: &row.dicom_id,
+                study: &row.study,
+            };
+            if !labels.has(key) {
+                unlabelled += 1;
+                continue;
+            }
+            let path = table.images.join(&row.image_folder).join(&row.image_file);
+            check.file(sectioned, row.line, &path);
+            images.push(LabelledImage {
+                path,
+                labels: labels.get(key),
+            });
+        }
+        if unlabelled > 0 {
+            let shown = table.labels.display();
+            self.notes.push(format!(
+                "{unlabelled} images have no labels in '{shown}': they are not read"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -158,6 +207,7 @@ mod tests {
         LabelledSides::read(&[ImageTable {
             labels,
             images: dir.path().to_owned(),
+            ..ImageTable::default()
         }])
     }
 
@@ -185,6 +235,55 @@ mod tests {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("gone3"), "no training reads it: {error}");
+    }
+
+    #[test]
+    fn the_tables_of_mimic_cxr_are_joined_as_they_are_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let header = crate::prepare::SECTIONED_COLUMNS.join(",");
+        let mut sectioned = header + "\n";
+        for (image, study) in [
+            ("d1", "s1"),
+            ("d2", "s1"),
+            ("d3", "s2"),
+            ("d4", "s3"),
+            ("d5", "s4"),
+        ] {
+            let folder = format!("files/p10/p{study}/{study}");
+            fs::create_dir_all(path(&folder)).unwrap();
+            fs::write(path(&folder).join(format!("{image}.jpg")), "").unwrap();
+            sectioned += &format!("{study},,,,,{image},{image}.jpg,{folder},{study}.txt\n");
+        }
+        fs::write(path("sectioned.csv"), sectioned).unwrap();
+        let splits = "dicom_id,split\nd1,train\nd2,train\nd3,validate\nd4,test\nd5,train\n";
+        fs::write(path("split.csv"), splits).unwrap();
+        let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
+        let row = |study: &str| format!("10,{study},{}\n", ["1.0"; 14].join(","));
+        let labels = format!(
+            "subject_id,study_id,{}\n{}{}{}",
+            names.join(","),
+            row("1"),
+            row("2"),
+            row("3")
+        );
+        fs::write(path("chexpert.csv"), labels).unwrap();
+        let table = ImageTable {
+            labels: path("chexpert.csv"),
+            images: dir.path().to_owned(),
+            sectioned: Some(path("sectioned.csv")),
+            split_table: Some(path("split.csv")),
+        };
+        let sides = LabelledSides::read(&[table]).unwrap();
+        let files = |images: &[LabelledImage]| images.iter().map(name).collect::<Vec<_>>();
+        assert_eq!(files(&sides.train), ["d1.jpg", "d2.jpg"]);
+        assert_eq!(files(&sides.validate), ["d3.jpg"]);
+        assert_eq!(sides.train[0].labels, [Label::Positive; 14]);
+        assert!(
+            sides.notes[0].contains("1 images have no labels"),
+            "{:?}",
+            sides.notes
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! needs no model at all, and each with how sure the figure is.
 
 mod agreement;
+mod calibrate;
 mod chexbert;
 mod dialog;
 mod findings;
@@ -11,6 +12,8 @@ mod pairs;
 mod reports;
 pub mod score_table;
 mod studies;
+
+pub use calibrate::FittedCalibration;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ mod summary;
 
 pub use image_folder::ImageFolder;
 pub use original_files::{original_files, write_original_files};
-pub use page::FollowUpPage;
+pub use page::{FollowUpPage, ReliabilityPlot, reliability_page};
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;

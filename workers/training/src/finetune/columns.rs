@@ -29,6 +29,12 @@ const REPORT: &[&str] = &[
 const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
 const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
 const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
+/// What subgroups are made of in an evaluation, each by its name there.
+pub(super) const GROUPS: [(&str, &[&str]); 3] = [
+    ("sex", &["sex", "gender", "patientsex", "patientgender"]),
+    ("age", &["age", "patientage"]),
+    ("view", &["view", "viewposition"]),
+];
 const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
 
 /// The columns that a user names; what is not named is recognised.
@@ -46,6 +52,8 @@ pub struct ColumnNames {
     pub labels: Option<String>,
     /// The label of one finding.
     pub findings: Vec<(Finding, String)>,
+    /// Sex, age and view.
+    pub groups: [Option<String>; GROUPS.len()],
 }
 
 /// Where the columns of a table are.
@@ -65,6 +73,8 @@ pub struct Columns {
     pub labels: Option<usize>,
     /// The label of each finding that has a column.
     pub findings: Vec<(Finding, usize)>,
+    /// Sex, age and view, where they have columns.
+    pub groups: [Option<usize>; GROUPS.len()],
 }
 
 impl ColumnNames {
@@ -92,6 +102,10 @@ impl ColumnNames {
             patient: find(&self.patient, "--patient", PATIENT),
             split: find(&self.split, "--split", SPLIT),
             labels: find(&self.labels, "--labels", LABELS),
+            groups: [0, 1, 2].map(|group| {
+                let (kind, known) = GROUPS[group];
+                find(&self.groups[group], &format!("--{kind}"), known)
+            }),
             ..Columns::default()
         };
         if columns.patient.is_none() {
@@ -152,6 +166,10 @@ impl Columns {
             .into_iter()
             .filter_map(|(role, column)| Some(format!("{role} = {}", name(column?))))
             .collect();
+        let groups = GROUPS.iter().zip(self.groups);
+        words.extend(
+            groups.filter_map(|((kind, _), column)| Some(format!("{kind} = {}", name(column?)))),
+        );
         if !self.findings.is_empty() {
             words.push(format!(
                 "{} columns of single findings",

@@ -71,7 +71,7 @@ impl DataSets {
         progress: ProgressCallback<'_>,
     ) -> Result<Labelled, TrainingError> {
         let rows = &table.rows;
-        let is_blank = |row: &FinetuneRow| row.labels.iter().all(|label| *label == Label::Blank);
+        let is_blank = |row: &FinetuneRow| !row.is_labelled();
         let needs = |row: &&FinetuneRow| is_blank(row) && !row.report.is_empty();
         let texts: Vec<&str> = rows
             .iter()
@@ -110,7 +110,9 @@ impl DataSets {
         std::fs::create_dir_all(&self.0).map_err(TrainingError::io("create", &self.0))?;
         let cells = |row: &FinetuneRow| {
             let side = row.side.unwrap_or_default().to_owned();
-            vec![row.name.clone(), row.patient.clone(), side]
+            let mut cells = vec![row.name.clone(), row.patient.clone(), side];
+            cells.extend(row.groups.clone());
+            cells
         };
         let reports = rows
             .iter()
@@ -132,7 +134,8 @@ impl DataSets {
             .iter()
             .zip(&of_rows)
             .map(|(row, (labels, _))| (cells(row), labels));
-        write_table(&self.images(), &["image", "patient_id", "split"], images)?;
+        let names = ["image", "patient_id", "split", "sex", "age", "view"];
+        write_table(&self.images(), &names, images)?;
         Ok(labelled)
     }
 
@@ -166,7 +169,11 @@ impl DataSets {
             let tokens = networks.embed(&paths(names_together))?;
             for tokens in tokens {
                 if file.is_none() {
-                    let mut header = TensorFileHeader::create(&self.embeddings(), tokens.dims())?;
+                    let mut header = TensorFileHeader::create_made_by(
+                        &self.embeddings(),
+                        tokens.dims(),
+                        bundle.manifest().origin(Stage::Embedding).as_ref(),
+                    )?;
                     names.iter().try_for_each(|name| header.add(name))?;
                     file = Some(header.rows()?);
                 }

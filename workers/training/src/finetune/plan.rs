@@ -7,8 +7,9 @@ use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
 use radialog_schemas::{Finding, Label};
 use toml::{Table, Value};
 
-use crate::data::labelled_images::LabelledSides;
+use crate::data::labelled_images::{LabelledImage, LabelledSides};
 use crate::error::TrainingError;
+use crate::prepare::FindingLabels;
 use crate::recipe::ImageTable;
 use crate::trainers::memory;
 
@@ -26,6 +27,8 @@ const IMAGES_A_STEP: usize = 32;
 const SAMPLES_A_STEP: usize = 16;
 /// Fewest training images, and validation images, of a classifier.
 const FEWEST: (usize, usize) = (8, 2);
+/// Fewest training texts, and validation texts, of a labeler or a language model.
+const FEWEST_TEXTS: (usize, usize) = (4, 1);
 /// A language model narrower than this is trained at a higher rate and in all its matrices: it has less to lose.
 const SMALL: usize = 1024;
 
@@ -109,38 +112,52 @@ impl Plan {
     /// A table that cannot be read.
     pub fn findings_allowed(images: &ImageTable) -> Result<Result<(), String>, TrainingError> {
         let sides = LabelledSides::read(std::slice::from_ref(images))?;
+        let labels = |side: &[LabelledImage]| side.iter().map(|image| image.labels).collect();
+        let (train, validate): (Vec<_>, Vec<_>) = (labels(&sides.train), labels(&sides.validate));
+        Ok(Self::labels_allow(&train, &validate))
+    }
+
+    /// Whether a classifier may be trained on images of these labels, and chosen by those.
+    ///
+    /// # Errors
+    /// The reason why not, in words.
+    pub fn labels_allow(train: &[FindingLabels], validate: &[FindingLabels]) -> Result<(), String> {
         let known = |label: &Label| matches!(label, Label::Positive | Label::Negative);
-        let count = |side: &[crate::data::labelled_images::LabelledImage]| {
-            side.iter()
-                .filter(|image| image.labels.iter().any(known))
-                .count()
+        let count = |side: &[FindingLabels]| {
+            let labelled = side.iter().filter(|labels| labels.iter().any(known));
+            labelled.count()
         };
-        let (train, validate) = (count(&sides.train), count(&sides.validate));
-        if train < FEWEST.0 || validate < FEWEST.1 {
-            return Ok(Err(format!(
-                "{train} labelled images to train on and {validate} to choose the best by: there must be {} and {}",
+        let (to_train, to_choose) = (count(train), count(validate));
+        if to_train < FEWEST.0 || to_choose < FEWEST.1 {
+            return Err(format!(
+                "{to_train} labelled images to train on and {to_choose} to choose the best by: there must be {} and {}",
                 FEWEST.0, FEWEST.1
-            )));
+            ));
         }
         let has_both = |finding: Finding| {
-            let cells = sides
-                .train
-                .iter()
-                .map(|image| image.labels[finding as usize]);
-            let (positive, negative) = cells.fold((false, false), |(positive, negative), label| {
-                (
-                    positive || label == Label::Positive,
-                    negative || label == Label::Negative,
-                )
-            });
-            positive && negative
+            let any = |label| train.iter().any(|labels| labels[finding as usize] == label);
+            any(Label::Positive) && any(Label::Negative)
         };
-        Ok(match Finding::ALL.into_iter().any(has_both) {
+        match Finding::ALL.into_iter().any(has_both) {
             true => Ok(()),
             false => {
                 Err("no finding is there in one training image and absent in another".to_owned())
             }
-        })
+        }
+    }
+
+    /// Whether a training of texts may be done on so many samples, and chosen by so many.
+    ///
+    /// # Errors
+    /// The reason why not, in words; `what` names the samples.
+    pub fn texts_allow(what: &str, train: usize, validate: usize) -> Result<(), String> {
+        let (least, choose) = FEWEST_TEXTS;
+        match train >= least && validate >= choose {
+            true => Ok(()),
+            false => Err(format!(
+                "{train} {what} to train on and {validate} to choose the best by: there must be {least} and {choose}"
+            )),
+        }
     }
 
     /// The recipe of the classifier, over so many training images.
@@ -159,6 +176,8 @@ impl Plan {
         text(&mut recipe, "weighting", "log");
         text(&mut recipe, "blank", "mask");
         text(&mut recipe, "uncertain", "ignore");
+        // Of a few images, F1 moves in large steps or not at all.
+        text(&mut recipe, "choose", "validation_loss");
         recipe.insert("augment".into(), Value::Boolean(true));
         recipe.insert("clip".into(), Value::Float(1.0));
         let mut table = Table::new();

@@ -128,6 +128,7 @@ mod tests {
             side: side(number / 2),
             report: String::new(),
             labels: [Label::Blank; 14],
+            groups: Default::default(),
         };
         (0..2 * patients).map(row).collect()
     }

@@ -39,6 +39,15 @@ pub struct FinetuneRow {
     pub report: String,
     /// Its labels, in the published order; all blank where the table has none.
     pub labels: FindingLabels,
+    /// Sex, age and view, as the table has them.
+    pub groups: [String; 3],
+}
+
+impl FinetuneRow {
+    /// Whether the table has any label of it.
+    pub fn is_labelled(&self) -> bool {
+        self.labels.iter().any(|label| *label != Label::Blank)
+    }
 }
 
 /// A table that can be trained on.
@@ -95,12 +104,40 @@ impl FinetuneTable {
                  sides; name one with --patient"
                     .to_owned(),
             );
+        } else if columns.patient_is_study {
+            read.notes.push(
+                "no column names patients: each study counts as a patient of its own, so that a patient who has several may be on \
+                 both sides; name one with --patient"
+                    .to_owned(),
+            );
         }
         let mut check = TableCheck::default();
         read.take_rows(&mut table, &columns, &mut check)?;
         read.look_at_images(&mut check, progress);
         check.finish()?;
         Ok(read)
+    }
+
+    /// The number of images of a side, perhaps only of those with a report, or with a label of the table.
+    pub fn count(&self, side: &str, with_report: bool, with_labels: bool) -> usize {
+        let is_one = |row: &&FinetuneRow| {
+            row.side == Some(side)
+                && (!with_report || !row.report.is_empty())
+                && (!with_labels || row.is_labelled())
+        };
+        self.rows.iter().filter(is_one).count()
+    }
+
+    /// How many training images have each finding, and how many have it not, by the labels of the table.
+    pub fn label_counts(&self) -> [(usize, usize); Finding::ALL.len()] {
+        let mut counts = [(0, 0); Finding::ALL.len()];
+        for row in self.rows.iter().filter(|row| row.side == Some("train")) {
+            for ((with, without), label) in counts.iter_mut().zip(row.labels) {
+                *with += usize::from(label == Label::Positive);
+                *without += usize::from(label == Label::Negative);
+            }
+        }
+        counts
     }
 
     fn take_rows(
@@ -166,6 +203,10 @@ impl FinetuneTable {
                 side,
                 report: report.split_whitespace().collect::<Vec<_>>().join(" "),
                 labels,
+                groups: columns.groups.map(|column| {
+                    let cell = column.and_then(|column| row.cell(column));
+                    cell.unwrap_or_default().to_owned()
+                }),
             });
         }
         for (split, (line, count)) in unknown {
@@ -178,15 +219,43 @@ impl FinetuneTable {
         if self.rows.is_empty() {
             check.fault(&self.path, 1, "it has no row that can be used");
         }
+        if columns.labels.is_some() {
+            self.forget_unnamed();
+        }
         self.note_blanks(columns);
         Ok(())
+    }
+
+    /// What no cell of a column of names has is outside of its vocabulary, as fractures are of NIH's: nothing is known of it, and it is
+    /// not absent everywhere.
+    fn forget_unnamed(&mut self) {
+        let is_named = |finding: &Finding| {
+            let mut rows = self.rows.iter();
+            rows.any(|row| row.labels[*finding as usize] == Label::Positive)
+        };
+        let unnamed: Vec<Finding> = Finding::ALL
+            .into_iter()
+            .filter(|finding| !is_named(finding))
+            .collect();
+        for row in &mut self.rows {
+            unnamed
+                .iter()
+                .for_each(|finding| row.labels[*finding as usize] = Label::Blank);
+        }
+        if !unnamed.is_empty() && unnamed.len() < Finding::ALL.len() {
+            let names: Vec<&str> = unnamed.iter().map(|finding| finding.name()).collect();
+            let names = names.join(", ");
+            self.notes.push(format!(
+                "no row names {names}: nothing is known of it, and it is not learned"
+            ));
+        }
     }
 
     fn note_blanks(&mut self, columns: &Columns) {
         let count =
             |of: &dyn Fn(&FinetuneRow) -> bool| self.rows.iter().filter(|row| of(row)).count();
         let without = count(&|row| row.report.is_empty());
-        let unlabelled = count(&|row| row.labels.iter().all(|label| *label == Label::Blank));
+        let unlabelled = count(&|row| !row.is_labelled());
         let (all, mut notes) = (self.rows.len(), Vec::new());
         if columns.report.is_some() && without > 0 {
             notes.push(format!("{without} of {all} rows have no report"));
@@ -210,6 +279,15 @@ impl FinetuneTable {
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             Some((row.line, fault?))
         };
+        let is_none_there = || self.rows.iter().all(|row| !row.image.is_file());
+        if let Some(first) = self.rows.first().filter(|_| is_none_there()) {
+            let (images, shown) = (self.rows.len(), first.image.display());
+            let fault = format!(
+                "none of the {images} images is there, e.g. '{shown}': name the folder of the images with --images"
+            );
+            check.fault(&self.path, first.line, fault);
+            return;
+        }
         let faults: Vec<_> = self.rows.par_iter().filter_map(look).collect();
         for (line, fault) in faults {
             check.fault(&self.path, line, fault);
@@ -223,7 +301,6 @@ impl FinetuneTable {
 
     /// Whether any row has a label.
     pub fn has_labels(&self) -> bool {
-        let is_labelled = |row: &FinetuneRow| row.labels.iter().any(|label| *label != Label::Blank);
-        self.rows.iter().any(is_labelled)
+        self.rows.iter().any(FinetuneRow::is_labelled)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
+use super::{Faults, LoadedRecipe, Recipe, TrainingArguments, bundle_in, is_demo};
 use crate::error::TrainingError;
 use crate::optimizer::schedule::Schedule;
 
@@ -18,7 +18,7 @@ pub struct AlignmentRecipe {
     /// Geometry of a module that starts from random weights.
     #[serde(default)]
     pub geometry: Option<EmbeddingComponent>,
-    /// A bundle whose findings or embedding component has the image encoder, which stays as it is. Its projector is taken,
+    /// A bundle (or [`DEMO`](super::DEMO)) whose findings or embedding component has the image encoder, which stays as it is. Its projector is taken,
     /// too, or drawn where it has another shape. Needed with a geometry.
     #[serde(default)]
     pub image_encoder: Option<PathBuf>,
@@ -143,7 +143,7 @@ impl AlignmentRecipe {
         faults.start(self.training.start.as_deref(), self.geometry.is_some());
         if let Some(encoder) = &self.image_encoder {
             faults.unless(
-                encoder.is_dir(),
+                encoder.is_dir() || is_demo(encoder),
                 format!("image_encoder: no bundle '{}'", encoder.display()),
             );
         }
@@ -210,8 +210,10 @@ impl Recipe for AlignmentRecipe {
             table.images = table.images.take().map(|images| folder.join(images));
             table.split_table = table.split_table.take().map(|split| folder.join(split));
         }
-        let paths = [&mut self.image_encoder, &mut self.bert, &mut self.tokenizer];
-        for path in paths.into_iter().flatten() {
+        if let Some(encoder) = &mut self.image_encoder {
+            *encoder = bundle_in(folder, encoder);
+        }
+        for path in [&mut self.bert, &mut self.tokenizer].into_iter().flatten() {
             *path = folder.join(&*path);
         }
     }

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use toml::Spanned;
 
+use super::is_demo;
+
 /// The faults of a recipe, in words that name the key.
 #[derive(Default)]
 pub(super) struct Faults(Vec<String>);
@@ -27,7 +29,7 @@ impl Faults {
         );
         if let Some(start) = start {
             self.unless(
-                start.is_dir(),
+                start.is_dir() || is_demo(start),
                 format!("start: no bundle '{}'", start.display()),
             );
         }

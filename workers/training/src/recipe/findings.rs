@@ -28,6 +28,9 @@ pub struct FindingsRecipe {
     /// What a label of -1 counts as.
     #[serde(default)]
     pub uncertain: UncertainLabels,
+    /// The score of the validation images that says which epoch is the best.
+    #[serde(default)]
+    pub choose: ChosenBy,
     /// Whether training images are turned, sheared and relit at random.
     #[serde(default)]
     pub augment: bool,
@@ -36,14 +39,21 @@ pub struct FindingsRecipe {
     pub training: TrainingArguments,
 }
 
-/// A CSV of labelled images, as in the columns `image`, `split` and the 14 findings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A CSV of labelled images, as in the columns `image`, `split` and the 14 findings; or MIMIC-CXR's tables, as they are published and
+/// as `radialog prepare sections` writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTable {
-    /// The CSV.
+    /// The CSV. With `sectioned` a table of labels by study or image, e.g. `mimic-cxr-2.0.0-chexpert.csv.gz`.
     pub labels: PathBuf,
     /// Folder of the images.
     pub images: PathBuf,
+    /// What `radialog prepare sections` has written: the images, where `labels` does not name them.
+    #[serde(default)]
+    pub sectioned: Option<PathBuf>,
+    /// `mimic-cxr-2.0.0-split.csv`, beside `sectioned`.
+    #[serde(default)]
+    pub split_table: Option<PathBuf>,
 }
 
 /// What a label that is not given counts as.
@@ -68,6 +78,19 @@ pub enum UncertainLabels {
     /// The finding is absent, as in the original.
     #[default]
     Zero,
+}
+
+/// The score of the validation images that says which epoch of the classifier is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChosenBy {
+    /// The largest macro F1 at a probability of one half, as in the original.
+    #[default]
+    MacroF1,
+    /// The largest macro AUC.
+    MacroAuc,
+    /// The smallest loss, which every image moves: for few images.
+    ValidationLoss,
 }
 
 /// What labels count as in a training of the classifier.
@@ -136,6 +159,9 @@ impl Recipe for FindingsRecipe {
         for table in &mut self.tables {
             table.labels = folder.join(&table.labels);
             table.images = folder.join(&table.images);
+            for path in [&mut table.sectioned, &mut table.split_table] {
+                *path = path.take().map(|path| folder.join(path));
+            }
         }
     }
 
@@ -152,6 +178,23 @@ impl Recipe for FindingsRecipe {
             faults.unless(
                 table.images.is_dir(),
                 format!("tables.images: no folder '{}'", table.images.display()),
+            );
+            let more = [
+                ("sectioned", &table.sectioned),
+                ("split_table", &table.split_table),
+            ];
+            for (name, path) in more {
+                let missing = path.as_ref().filter(|path| !path.is_file());
+                if let Some(missing) = missing {
+                    faults.unless(
+                        false,
+                        format!("tables.{name}: no file '{}'", missing.display()),
+                    );
+                }
+            }
+            faults.unless(
+                table.sectioned.is_some() == table.split_table.is_some(),
+                "tables.sectioned, tables.split_table: give both, or neither",
             );
         }
         faults.start(self.training.start.as_deref(), self.geometry.is_some());

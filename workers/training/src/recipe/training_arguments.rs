@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Faults;
+use super::{Faults, bundle_in};
 use crate::optimizer::schedule::Schedule;
 
 /// The seed where a recipe has none.
@@ -15,7 +15,7 @@ const SEED: u64 = 42;
 pub struct TrainingArguments {
     /// Decides everything that is drawn: initial weights, order, dropout, augmentation, negatives.
     pub seed: u64,
-    /// A bundle whose component is trained further; random weights of a geometry without it.
+    /// A bundle whose component is trained further, or [`DEMO`](super::DEMO); random weights of a geometry without it.
     pub start: Option<PathBuf>,
     /// Passes over the training samples.
     pub epochs: u64,
@@ -87,7 +87,7 @@ impl TrainingArguments {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        self.start = self.start.take().map(|start| folder.join(start));
+        self.start = self.start.take().map(|start| bundle_in(folder, &start));
     }
 
     pub(super) fn check(&self, faults: &mut Faults) {

@@ -10,6 +10,7 @@ use radialog_models::alignment::{
     AlignmentConfig, AlignmentPretraining, AlignmentTextConfig, TextBatch,
 };
 use radialog_models::bundle::components::{Connector, EmbeddingComponent};
+use radialog_models::bundle::read_manifest;
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
@@ -149,6 +150,10 @@ impl Training<AlignmentTrainer> {
                 "embedding.tokenizer.json",
                 vocabulary,
             ));
+        let component = match &recipe.image_encoder {
+            Some(encoder) => component.with_terms_of(&read_manifest(encoder)?.license),
+            None => component,
+        };
         let variables = Variables::of(tensors)?.to_device(device)?;
         let dropout = Dropout::new(
             recipe.dropout,

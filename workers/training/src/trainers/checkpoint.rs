@@ -139,6 +139,8 @@ fn write_bundle(
             Component {
                 files: usages,
                 config,
+                origin: None,
+                image_tokens_of: component.image_tokens_of.clone(),
             },
         )]),
         files,

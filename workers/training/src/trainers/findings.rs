@@ -18,13 +18,15 @@ use crate::evaluation::classification::Predictions;
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{FindingsRecipe, LabelRule, LoadedRecipe, UncertainLabels};
+use crate::recipe::{ChosenBy, FindingsRecipe, LabelRule, LoadedRecipe, UncertainLabels};
 use crate::trainers::checkpoint::ComponentDescription;
 use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 /// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
+/// Fewer training images than this with a finding, or without, are told.
+pub const FEW: usize = 10;
 /// Logit of a finding that nothing is known about: a probability of 2 %.
 const UNKNOWN_LOGIT: f64 = -4.0;
 const CHARTS: [Chart; 3] = [
@@ -92,7 +94,10 @@ impl Training<FindingsTrainer> {
         let plan = TrainingPlan {
             arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
-            objective: Objective::Maximise,
+            objective: match recipe.choose {
+                ChosenBy::MacroF1 | ChosenBy::MacroAuc => Objective::Maximise,
+                ChosenBy::ValidationLoss => Objective::Minimise,
+            },
             adam: AdamW::findings(),
             title: "Findings classifier",
             charts: &CHARTS,
@@ -207,12 +212,20 @@ impl Trainer for FindingsTrainer {
             f1_of_batches += share * of_batch.macro_f1_of_all();
         }
         let scores = predictions.scores();
-        Ok(vec![
+        let mut measured = vec![
             ("macro_f1", scores.macro_f1),
             ("macro_f1_of_batches", Some(f1_of_batches)),
             ("macro_auc", scores.macro_auc),
             ("validation_loss", Some(mean_loss)),
-        ])
+        ];
+        let chosen = match self.recipe.choose {
+            ChosenBy::MacroF1 => "macro_f1",
+            ChosenBy::MacroAuc => "macro_auc",
+            ChosenBy::ValidationLoss => "validation_loss",
+        };
+        // The first one chooses; the others keep their order.
+        measured.sort_by_key(|(name, _)| *name != chosen);
+        Ok(measured)
     }
 
     fn notes(&self) -> Vec<String> {
@@ -288,13 +301,27 @@ fn notes_of(
         named(&|of| of.known > 0 && of.positive == of.known, known),
         "every known label of the training images is positive; it cannot be told apart",
     );
+    let few = Finding::ALL
+        .into_iter()
+        .zip(known)
+        .filter_map(|(finding, of)| {
+            let least = of.positive.min(of.known - of.positive);
+            (least > 0 && least < FEW).then(|| format!("{} ({least})", finding.name()))
+        });
+    note(
+        few.collect::<Vec<_>>().join(", "),
+        &format!(
+            "fewer than {FEW} training images with it, or without; what is learned of it is chance as much as anything"
+        ),
+    );
     let of_validate = KnownLabels::of(validate, recipe.rule());
     let is_scored = |of: KnownLabels| of.positive > 0 && of.positive < of.known;
     note(
         named(&|of| of.known > 0 && !is_scored(of), &of_validate),
         "no validation image has it, or all have; not scored",
     );
-    if !of_validate.into_iter().any(is_scored) {
+    let is_measured = recipe.choose == ChosenBy::ValidationLoss;
+    if !is_measured && !of_validate.into_iter().any(is_scored) {
         notes.push(
             "no finding can be scored on the validation images: the last epoch counts as the best"
                 .to_owned(),
@@ -331,8 +358,10 @@ fn start(
     recipe: &FindingsRecipe,
 ) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
     if let Some(dir) = &recipe.training.start {
-        let (config, weights, _) =
+        let (mut config, weights, _) =
             initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
+        // What the start's logits mean, those of other weights do not.
+        config.calibration = None;
         let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         return Ok((config, tensors));
     }
@@ -343,6 +372,7 @@ fn start(
     let config = FindingsComponent {
         classifier,
         text_rule: TextRule::default(),
+        calibration: None,
     };
     let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))

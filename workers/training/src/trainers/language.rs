@@ -94,10 +94,11 @@ impl Training<LanguageTrainer> {
         }
         let widening = start.widening();
         let LanguageStart {
-            component,
+            mut component,
             variables,
             ..
         } = start;
+        component.image_tokens_of = images::made_by(&recipe)?;
         let plan = TrainingPlan {
             arguments: recipe.training.clone(),
             schedule: recipe.schedule(),

@@ -192,7 +192,7 @@ impl<S: Trainer> Training<S> {
             (None, false) => TrainingProgress::default(),
         };
         let component = match &plan.arguments.start {
-            Some(start) => component.with_terms_of_start(&read_manifest(start)?.license),
+            Some(start) => component.with_terms_of(&read_manifest(start)?.license),
             None => component,
         };
         trainer.resume_draws(progress.draws);

@@ -14,6 +14,7 @@ use radialog_models::checkpoint::embeddings::StoredEmbeddings;
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_schemas::{Finding, Stage};
 
+use crate::bundle_source;
 use crate::exit::UsageError;
 use crate::predictions;
 
@@ -97,7 +98,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         args.images.display(),
         ids.len()
     );
-    let bundle = Bundle::open_with(&args.bundle, &stages, &HashCache::user())?;
+    let bundle = Bundle::open_with(
+        &bundle_source::named(&args.bundle)?,
+        &stages,
+        &HashCache::user(),
+    )?;
     let acceptance = Acceptance::load(&bundle, &stages)?;
     let mut embedding = EmbeddingCheck::default();
     let mut findings = FindingsCheck::default();

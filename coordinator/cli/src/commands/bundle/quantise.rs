@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use radialog_models::bundle::{BundleQuantisation, Quantised, WeightTypes, read_manifest};
 
 use super::bar::{Bar, MIB};
+use crate::bundle_source;
 use crate::exit::UsageError;
 
 /// Write a bundle whose language model takes four to eight bits a weight
@@ -22,7 +23,7 @@ use crate::exit::UsageError;
 /// Example: radialog bundle quantise --to q4_k_m /bundles/radialog-v1 /bundles/radialog-v1-q4
 #[derive(Args)]
 pub(crate) struct QuantiseArgs {
-    /// Folder of the bundle to read; its language model is in f32, f16 or bf16
+    /// Folder of the bundle to read, or demo; its language model is in f32, f16 or bf16
     source: PathBuf,
     /// Folder of the bundle to write
     out: PathBuf,
@@ -48,6 +49,7 @@ pub(crate) fn run(args: QuantiseArgs) -> anyhow::Result<ExitCode> {
         to,
         name,
     } = args;
+    let source = bundle_source::named(&source)?;
     let name = match name {
         Some(name) if name.trim().is_empty() => {
             return Err(UsageError("--name is empty: give the bundle a name".into()).into());

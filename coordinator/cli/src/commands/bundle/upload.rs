@@ -44,7 +44,7 @@ pub(crate) async fn run(args: UploadArgs) -> anyhow::Result<ExitCode> {
         Uploaded::Before => outln!("{file}: there already"),
         Uploaded::Now => outln!("{file}: uploaded"),
     };
-    let uploaded = upload_bundle(store.as_ref(), &prefix, &args.dir, manifest, &progress).await;
+    let uploaded = upload_bundle(store.as_ref(), &prefix, bundle.dir(), manifest, &progress).await;
     match uploaded {
         Err(error @ (UploadError::Other(_) | UploadError::Claimed(_))) => {
             return Err(UsageError(error.to_string()).into());

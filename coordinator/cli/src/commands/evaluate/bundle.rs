@@ -37,8 +37,8 @@ use crate::named_path::require;
 /// nih64/labels.csv nih64/images
 #[derive(Args)]
 pub(super) struct BundleArgs {
-    /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder. Default: that of
-    /// `radialog serve`
+    /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder, or
+    /// demo [default: demo]
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR")]
     bundle: Option<String>,
     /// Table of labelled reports: study_id, split, findings and the 14 findings, as `radialog prepare openi` writes it
@@ -135,6 +135,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     let table = |pair: &[PathBuf]| ImageTable {
         labels: pair[0].clone(),
         images: pair[1].clone(),
+        ..ImageTable::default()
     };
     let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
     let pairs = args.pairs.chunks_exact(2).map(table).next();
@@ -196,7 +197,8 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     })
 }
 
-fn progress_bar() -> anyhow::Result<ProgressBar> {
+/// A bar over things that are counted.
+pub(in crate::commands) fn progress_bar() -> anyhow::Result<ProgressBar> {
     let bar = if stderr().is_terminal() {
         ProgressBar::new(0)
     } else {

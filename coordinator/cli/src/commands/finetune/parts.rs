@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -77,6 +78,7 @@ impl Training<'_> {
         Ok(ImageTable {
             labels: absolute(&self.data.images())?,
             images: self.table.folder.clone(),
+            ..ImageTable::default()
         })
     }
 
@@ -88,35 +90,16 @@ impl Training<'_> {
         })
     }
 
-    fn count(&self, side: &str, with_report: bool, with_labels: bool) -> usize {
-        let is_one = |row: &&radialog_training::finetune::FinetuneRow| {
-            row.side == Some(side)
-                && (!with_report || !row.report.is_empty())
-                && (!with_labels
-                    || row
-                        .labels
-                        .iter()
-                        .any(|label| *label != radialog_schemas::Label::Blank))
-        };
-        self.table.rows.iter().filter(is_one).count()
-    }
-
     /// Why a part cannot be trained on this table.
     fn refused(&self, part: TrainedPart) -> anyhow::Result<Option<String>> {
-        let few = |what: &str, labels: bool| {
-            let (train, validate) = (
-                self.count("train", true, labels),
-                self.count("validate", true, labels),
-            );
-            let is_few = train < 4 || validate < 1;
-            is_few.then(|| {
-                format!("{train} {what} to train on and {validate} to choose the best by: there must be 4 and 1")
-            })
+        let texts = |what: &str, labels: bool| {
+            let count = |side| self.table.count(side, true, labels);
+            Plan::texts_allow(what, count("train"), count("validate")).err()
         };
         Ok(match part {
             TrainedPart::Findings => Plan::findings_allowed(&self.images()?)?.err(),
-            TrainedPart::Labeler => few("reports with labels of the table", true),
-            TrainedPart::Language => few("images with reports", false),
+            TrainedPart::Labeler => texts("reports with labels of the table", true),
+            TrainedPart::Language => texts("images with reports", false),
         })
     }
 
@@ -137,7 +120,7 @@ impl Training<'_> {
             TrainedPart::Findings => {
                 let recipe = self.recipe(part, || {
                     let config: FindingsComponent = self.bundle.config(Stage::Findings)?;
-                    let train = self.count("train", false, false);
+                    let train = self.table.count("train", false, false);
                     Ok(self.plan()?.findings(&config, &self.images()?, train))
                 })?;
                 let start = |out: &Path, resume| {
@@ -148,11 +131,11 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, true, start)?
+                self.run_part(&out, resume, start)?
             }
             TrainedPart::Labeler => {
                 let recipe = self.recipe(part, || {
-                    let train = self.count("train", true, true);
+                    let train = self.table.count("train", true, true);
                     Ok(self.plan()?.labeler(&absolute(&self.data.pairs())?, train))
                 })?;
                 let start = |out: &Path, resume| {
@@ -163,7 +146,7 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, true, start)?
+                self.run_part(&out, resume, start)?
             }
             TrainedPart::Language => {
                 let Some(recipe) = self.prepare_language()? else {
@@ -177,7 +160,7 @@ impl Training<'_> {
                         self.device,
                     )
                 };
-                self.run_part(&out, resume, false, start)?
+                self.run_part(&out, resume, start)?
             }
         };
         let Some(trained) = trained else {
@@ -218,7 +201,7 @@ impl Training<'_> {
             let dialogs = ["train", "validate"].map(|side| absolute(&self.data.dialogs(side)));
             let [train, validate] = dialogs;
             let embeddings = absolute(&self.data.embeddings())?;
-            let count = self.count("train", true, false);
+            let count = self.table.count("train", true, false);
             Ok(self
                 .plan()?
                 .language(&language, [&train?, &validate?], &embeddings, count))
@@ -248,7 +231,6 @@ impl Training<'_> {
         &self,
         out: &Path,
         resume: bool,
-        is_more_better: bool,
         start: impl Fn(&Path, bool) -> Result<trainers::Training<T>, TrainingError>,
     ) -> anyhow::Result<Option<Trained>> {
         let before = self.before(out, &start)?;
@@ -259,6 +241,8 @@ impl Training<'_> {
         let Some((score, before)) = before.into_iter().next() else {
             return Ok(None);
         };
+        // Of all scores that choose, the loss alone is better where it is smaller.
+        let is_more_better = score != "validation_loss";
         let values = rows.iter().filter_map(|row| row.get(&score));
         let after = match is_more_better {
             true => values.reduce(f64::max),

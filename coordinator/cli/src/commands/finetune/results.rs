@@ -1,6 +1,6 @@
 //! What came of a fine-tuning: the bundle, its figures on the test rows beside those of the start, and a model card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::durable;
+use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
-use radialog_training::evaluation::quality::{QualityEvaluation, QualityPart, QualityReport};
-use radialog_training::finetune::TrainedPart;
+use radialog_training::evaluation::quality::{
+    FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
+};
+use radialog_training::finetune::{FEW, TrainedPart};
 use radialog_training::recipe::ImageTable;
+use serde::{Deserialize, Serialize};
 
+use super::super::bundle::calibrate::{RELIABILITY_FILE, reliability};
 use super::super::evaluate::written;
 use super::parts::{Parts, Trained, Training};
 use super::{bar, show};
 
 /// The row of each figure: the part, the number of the table in it, the table's row, the column, what it is called.
-const FIGURES: [(QualityPart, usize, &str, &str, &str); 6] = [
+const FIGURES: [(QualityPart, usize, &str, &str, &str); 8] = [
     (
         QualityPart::Findings,
         0,
@@ -32,6 +37,20 @@ const FIGURES: [(QualityPart, usize, &str, &str, &str); 6] = [
         "classifier",
         "macro F1",
         "findings: macro F1",
+    ),
+    (
+        QualityPart::Findings,
+        0,
+        "classifier",
+        "Brier",
+        "findings: Brier score (lower is better)",
+    ),
+    (
+        QualityPart::Findings,
+        0,
+        "prior",
+        "Brier",
+        "findings: the same, of a constant",
     ),
     (
         QualityPart::Pairs,
@@ -63,6 +82,17 @@ const FIGURES: [(QualityPart, usize, &str, &str, &str); 6] = [
     ),
 ];
 
+/// The file with what was fitted on the validation rows.
+const CALIBRATION_FILE: &str = "calibration.json";
+
+/// A calibration as it is kept.
+#[derive(Serialize, Deserialize)]
+struct StoredCalibration {
+    /// What it is worth, or why there is none.
+    words: String,
+    calibration: Option<Calibration>,
+}
+
 /// A figure before and after.
 struct Compared {
     name: &'static str,
@@ -74,13 +104,21 @@ struct Compared {
 pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<Option<PathBuf>> {
     let out = &training.args.out;
     let bundle = out.join("bundle");
+    outln!("\nthe bundle:");
+    let calibrated = calibrated(training, parts)?;
+    outln!("  calibration: {calibrated}");
     if !bundle.is_dir() {
         assemble(training, parts, &bundle)?;
     }
+    if training.stop.is_cancelled() {
+        return Ok(None);
+    }
+    outln!("\nthe start on the test rows:");
     let before = measured(training, training.bundle, &out.join("before.json"))?;
     if training.stop.is_cancelled() {
         return Ok(None);
     }
+    outln!("\nthe bundle on the test rows:");
     let opened = Bundle::open_with(&bundle, &Stage::ALL, &HashCache::user())?;
     let after = measured(training, &opened, &out.join("after.json"))?;
     let compared = compared(&before, &after);
@@ -98,7 +136,9 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
             outln!("  {:<40} {:<width$}  {}", row.name, row.before, row.after);
         }
     }
-    let card = card(training, parts, &compared, &after);
+    let cautions = cautions(training, &after);
+    cautions.iter().for_each(|caution| outln!("  {caution}"));
+    let card = card(training, parts, &compared, &after, &calibrated);
     for folder in [out.as_path(), &bundle] {
         let path = folder.join("MODEL_CARD.md");
         durable::replace(&path, card.as_bytes())
@@ -107,24 +147,107 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
     Ok(Some(bundle))
 }
 
-fn assemble(training: &Training<'_>, parts: &Parts, bundle: &Path) -> anyhow::Result<()> {
-    let start = training.bundle.dir();
-    let is_taken = |part: TrainedPart| {
-        parts
-            .get(part.name())
-            .is_some_and(|trained| trained.as_ref().is_ok_and(|trained| trained.is_taken))
+/// What a reader must know of the figures: what there is too little of.
+fn cautions(training: &Training<'_>, after: &serde_json::Value) -> Vec<String> {
+    let test = training
+        .table
+        .rows
+        .iter()
+        .filter(|row| row.side == Some("test"));
+    let patients = test.map(|row| &row.patient).collect::<BTreeSet<_>>().len();
+    let mut cautions = Vec::new();
+    if patients < FEW {
+        cautions.push(format!(
+            "only {patients} patients are held out: no figure of them says much, whatever its interval"
+        ));
+    }
+    let notes = after["parts"][QualityPart::Findings.name()]["notes"].as_array();
+    let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
+    cautions.extend(
+        notes
+            .filter(|note| note.contains("fewer than"))
+            .map(str::to_owned),
+    );
+    cautions
+}
+
+/// The folder of the bundle that a stage's component is taken from: what was trained where that is better, else the start.
+fn source(training: &Training<'_>, parts: &Parts, stage: Stage) -> PathBuf {
+    let part = match stage {
+        Stage::Findings => Some(TrainedPart::Findings),
+        Stage::Scoring => Some(TrainedPart::Labeler),
+        Stage::Language => Some(TrainedPart::Language),
+        Stage::Embedding => None,
     };
-    let of = |stage: Stage| match stage {
-        Stage::Findings if is_taken(TrainedPart::Findings) => Some(TrainedPart::Findings),
-        Stage::Scoring if is_taken(TrainedPart::Labeler) => Some(TrainedPart::Labeler),
-        Stage::Language if is_taken(TrainedPart::Language) => Some(TrainedPart::Language),
-        _ => None,
+    let is_taken = |part: &TrainedPart| {
+        let trained = parts.get(part.name());
+        trained.is_some_and(|trained| trained.as_ref().is_ok_and(|trained| trained.is_taken))
     };
-    let folder = |stage| match of(stage) {
+    match part.filter(is_taken) {
         Some(part) => training.args.out.join(part.name()).join("best"),
-        None => start.to_owned(),
+        None => training.bundle.dir().to_owned(),
+    }
+}
+
+/// What a calibration on the validation rows has come to, in words; it is written to a file, so that it is fitted once.
+fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> {
+    let path = training.args.out.join(CALIBRATION_FILE);
+    if path.is_file() {
+        return Ok(stored(&path)?.words);
+    }
+    let table = training.images()?;
+    let validate = training.table.count("validate", false, false);
+    let opened = Bundle::open_with(
+        &source(training, parts, Stage::Findings),
+        &[Stage::Findings],
+        &HashCache::user(),
+    )?;
+    let fitted = match validate {
+        0 => None,
+        _ => {
+            let bar = bar()?;
+            let fitted = FittedCalibration::fit(
+                &opened,
+                &[table],
+                "validate",
+                training.device,
+                &|what, done, total| {
+                    show(&bar, what, done, total);
+                },
+            );
+            bar.finish_and_clear();
+            fitted?
+        }
     };
+    let words = match &fitted {
+        None => "not fitted: too few labelled validation rows, or the classifier's order has nothing to do with them".to_owned(),
+        Some(fitted) => {
+            let page = training.args.out.join(RELIABILITY_FILE);
+            durable::replace(&page, reliability(fitted, "validate").as_bytes())
+                .with_context(|| format!("cannot write '{}'", page.display()))?;
+            format!("{}; {RELIABILITY_FILE} draws it. {}", fitted.words(), fitted.calibration.rule)
+        }
+    };
+    let stored = StoredCalibration {
+        words: words.clone(),
+        calibration: fitted.map(|fitted| fitted.calibration),
+    };
+    let text = serde_json::to_string_pretty(&stored)? + "\n";
+    durable::replace(&path, text.as_bytes())
+        .with_context(|| format!("cannot write '{}'", path.display()))?;
+    Ok(words)
+}
+
+fn stored(path: &Path) -> anyhow::Result<StoredCalibration> {
+    let text = fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+    serde_json::from_slice(&text)
+        .with_context(|| format!("'{}' is damaged: remove it", path.display()))
+}
+
+fn assemble(training: &Training<'_>, parts: &Parts, bundle: &Path) -> anyhow::Result<()> {
+    let folder = |stage| source(training, parts, stage);
     BundleAssembly {
+        calibration: stored(&training.args.out.join(CALIBRATION_FILE))?.calibration,
         name: training.args.name.clone(),
         version: "1".to_owned(),
         license: None,
@@ -164,6 +287,7 @@ fn measured(
         pairs: Some(ImageTable {
             labels: training.data.pairs(),
             images: images.images.clone(),
+            ..ImageTable::default()
         }),
         images: vec![images],
         parts,
@@ -207,14 +331,44 @@ fn compared(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Compar
     FIGURES.into_iter().filter_map(row).collect()
 }
 
+/// The new bundle's figures of each sex, age and view, where the table has them.
+fn subgroups(after: &serde_json::Value) -> String {
+    let tables = after["parts"][QualityPart::Findings.name()]["tables"].as_array();
+    let mut tables = tables.into_iter().flatten();
+    let is_one = |table: &&serde_json::Value| {
+        let title = table["title"].as_str();
+        title.is_some_and(|title| title.ends_with("subgroups"))
+    };
+    let Some(table) = tables.find(is_one) else {
+        return String::new();
+    };
+    let columns = ["images", "patients", "macro AUC", "macro F1", "Brier"];
+    let mut words = format!(
+        "\n| findings after, of | {} |\n|{}\n",
+        columns.join(" | "),
+        " --- |".repeat(columns.len() + 1)
+    );
+    for row in table["rows"].as_array().into_iter().flatten() {
+        let cell = |column: &&str| {
+            let cell = serde_json::from_value(row["scores"][*column].clone());
+            cell.map_or_else(|_| "-".to_owned(), |cell| written(&cell))
+        };
+        let cells: Vec<String> = columns.iter().map(cell).collect();
+        let name = row["name"].as_str().unwrap_or_default();
+        words += &format!("| {name} | {} |\n", cells.join(" | "));
+    }
+    words
+}
+
 fn card(
     training: &Training<'_>,
     parts: &Parts,
     compared: &[Compared],
     after: &serde_json::Value,
+    calibrated: &str,
 ) -> String {
     let manifest = training.bundle.manifest();
-    let mut sides: BTreeMap<&str, (usize, std::collections::BTreeSet<&str>)> = BTreeMap::new();
+    let mut sides: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
     for row in &training.table.rows {
         let (images, patients) = sides.entry(row.side.unwrap_or_default()).or_default();
         *images += 1;
@@ -255,7 +409,7 @@ fn card(
     }
     let _ = writeln!(
         card,
-        "- all else is that of the start\n\n## On the test rows\n"
+        "- all else is that of the start\n- calibration: {calibrated}\n\n## On the test rows\n"
     );
     match compared.is_empty() {
         true => card.push_str("No test row can be scored.\n"),
@@ -269,10 +423,15 @@ fn card(
             }
         }
     }
+    card.push_str(&subgroups(after));
     card.push_str("\nHow to read them:\n\n");
+    for caution in cautions(training, after) {
+        let _ = writeln!(card, "- {caution}");
+    }
     for part in [QualityPart::Findings, QualityPart::Pairs] {
         let notes = after["parts"][part.name()]["notes"].as_array();
-        for note in notes.into_iter().flatten().filter_map(|note| note.as_str()) {
+        let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
+        for note in notes.filter(|note| !note.contains("fewer than")) {
             let _ = writeln!(card, "- {note}");
         }
     }

@@ -2,21 +2,23 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use futures::stream::{self, StreamExt};
-use radialog_coordinator::archive::open_image_table;
+use radialog_coordinator::archive::{SplitOfTable, open_image_table};
 use radialog_coordinator::run::pipeline::OutputKeys;
 use radialog_models::image_tokens;
 use radialog_runtime::objects::Objects;
-use radialog_schemas::{Generation, ObjectKey, Source, Stage, StudyRecord};
-use radialog_training::prepare::{TensorFileHeader, import_embeddings};
+use radialog_schemas::{ContentHash, Generation, ObjectKey, Source, Stage, StudyRecord};
+use radialog_training::prepare::{SplitTable, TensorFileHeader, import_embeddings};
 
 use super::run::{Finished, Job, Results, RunArgs, Session};
 use crate::archive_source;
 use crate::exit::EXIT_INTERRUPTED;
+use crate::named_path;
 
 /// Objects fetched side by side.
 const FETCHES: usize = 16;
@@ -33,6 +35,8 @@ const FETCHES: usize = 16;
 /// Examples:
 ///   radialog prepare embeddings --images pairs.csv --allow-outside --split train --bundle runs/alignment/best --out e.safetensors
 ///   radialog prepare embeddings --images nih/labels.csv --folder nih/images --bundle DIR --out embeddings.safetensors
+///   radialog prepare embeddings --images sectioned.csv --folder mimic-cxr-jpg/2.0.0 --split train
+///       --split-table mimic-cxr-2.0.0-split.csv.gz --bundle DIR --out embeddings.safetensors
 ///   radialog prepare embeddings --from stage1_embeddings_train.pkl stage1_embeddings_test.pkl --out embeddings.safetensors
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
@@ -52,7 +56,8 @@ pub(crate) struct EmbeddingsArgs {
 /// The images that are embedded.
 #[derive(Args)]
 pub(super) struct TableArgs {
-    /// CSV with a column image, and perhaps split and an id: a file, or s3://bucket/table.csv
+    /// CSV with a column image, and perhaps split and an id, or what `radialog prepare sections` has written: a file, or
+    /// s3://bucket/table.csv
     #[arg(long, value_name = "TABLE", required_unless_present = "from")]
     images: Option<String>,
     /// Folder that the images' names are relative to; the table's own without it
@@ -61,6 +66,9 @@ pub(super) struct TableArgs {
     /// Only rows of this split: train, validate or test
     #[arg(long, requires = "images")]
     split: Option<String>,
+    /// mimic-cxr-2.0.0-split.csv (.gz), where the table has no column split
+    #[arg(long, value_name = "FILE", requires = "split")]
+    split_table: Option<PathBuf>,
     /// Also read images outside of that folder, which rows with absolute paths or .. and links can name. The tables of
     /// `radialog prepare pairs` have absolute paths
     #[arg(long, requires = "images")]
@@ -68,6 +76,27 @@ pub(super) struct TableArgs {
 }
 
 impl TableArgs {
+    /// The rows of a split, by the column of the table or by the table of splits.
+    fn split_of(&self, split: &str) -> anyhow::Result<SplitOfTable> {
+        let name = split.to_owned();
+        let Some(path) = &self.split_table else {
+            let description = name.clone();
+            return Ok(SplitOfTable {
+                name,
+                description,
+                of_images: None,
+            });
+        };
+        named_path::require(path, "--split-table is a CSV with dicom_id and split")?;
+        let content =
+            std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+        Ok(SplitOfTable {
+            description: format!("{name} by {}", ContentHash::of(&content).short()),
+            name,
+            of_images: Some(Arc::new(SplitTable::read(path)?.into_images())),
+        })
+    }
+
     /// The run over these images.
     pub(super) async fn run(
         &self,
@@ -80,8 +109,9 @@ impl TableArgs {
             .context("--images TABLE is missing")?;
         let input = archive_source::input(images, &session.config).await?;
         let outside = archive_source::outside(self.allow_outside, images)?;
-        let (folder, split) = (self.folder.as_deref(), self.split.as_deref());
-        let archive = open_image_table(&input, folder, split, outside).await?;
+        let split = self.split.as_deref().map(|split| self.split_of(split));
+        let archive =
+            open_image_table(&input, self.folder.as_deref(), split.transpose()?, outside).await?;
         let bundle = session.bundle(stages).await?;
         session
             .run(
@@ -114,7 +144,8 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     };
     let objects = &*finished.backends.objects;
     let shape = tokens(&fetch(objects, &key(&finished, &first)?).await?)?.1;
-    let mut names = TensorFileHeader::create(&args.out, &shape)?;
+    let origin = finished.bundle.manifest().origin(Stage::Embedding);
+    let mut names = TensorFileHeader::create_made_by(&args.out, &shape, origin.as_ref())?;
     names.add(first.study.as_str())?;
     while let Some(record) = results.next().await? {
         names.add(record.study.as_str())?;

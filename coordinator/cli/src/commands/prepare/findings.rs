@@ -24,6 +24,7 @@ use crate::exit::EXIT_INTERRUPTED;
 ///
 /// Examples:
 ///   radialog prepare findings --images nih/labels.csv --split test --bundle DIR --out findings.json
+///   radialog prepare findings --images sectioned.csv --folder mimic-cxr-jpg/2.0.0 --bundle DIR --out findings.json
 ///   radialog prepare findings --from structured_preds_chexpert_log_weighting_val_macro.json --out findings.json
 #[derive(Args)]
 #[command(verbatim_doc_comment)]

@@ -90,6 +90,7 @@ pub(crate) struct Finished {
     folder: PathBuf,
     pub(crate) spec: RunSpec,
     pub(crate) backends: Backends,
+    pub(crate) bundle: Arc<Bundle>,
 }
 
 /// What a run has for each item, in the order of the archive.
@@ -181,6 +182,7 @@ impl<'a> Session<'a> {
             folder,
             spec,
             backends,
+            bundle: bundle.clone(),
         }))
     }
 }

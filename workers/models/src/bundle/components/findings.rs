@@ -10,7 +10,7 @@ use super::{Component, GeometryError, WEIGHTS, WeightsFile, json};
 use crate::ModelError;
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
-use crate::findings::{FindingsClassifier, FindingsConfig, TextRule};
+use crate::findings::{Calibration, FindingsClassifier, FindingsConfig, TextRule};
 use crate::preprocess::InputSize;
 use crate::tensors::{TensorRecorder, TensorSpec};
 use crate::vision::VisionConfig;
@@ -24,6 +24,9 @@ pub struct FindingsComponent {
     /// The rule by which predictions become the prompt's text.
     #[serde(default)]
     pub text_rule: TextRule,
+    /// What its logits mean, where that was fitted; as published without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 impl FindingsComponent {
@@ -46,6 +49,7 @@ impl FindingsComponent {
         Self {
             classifier,
             text_rule: TextRule::default(),
+            calibration: None,
         }
     }
 
@@ -82,6 +86,7 @@ impl Component for FindingsComponent {
 pub struct FindingsPredictor {
     classifier: FindingsClassifier,
     rule: TextRule,
+    calibration: Option<Calibration>,
     input: InputSize,
 }
 
@@ -93,6 +98,8 @@ impl FindingsPredictor {
     pub fn load(bundle: &Bundle, device: &Device) -> Result<Self, BundleError> {
         let stage = Stage::Findings;
         let config: FindingsComponent = bundle.config(stage)?;
+        let checked = config.calibration.as_ref().map(Calibration::check);
+        checked.transpose().map_err(bundle.model_error(stage))?;
         let weights = bundle
             .weights(stage, WEIGHTS)?
             .var_builder(bundle.network_type(stage, device)?, device);
@@ -100,6 +107,7 @@ impl FindingsPredictor {
         Ok(Self {
             classifier: classifier.map_err(bundle.model_error(stage))?,
             rule: config.text_rule,
+            calibration: config.calibration,
             input: config.classifier.vision.input(),
         })
     }
@@ -114,6 +122,15 @@ impl FindingsPredictor {
     /// # Errors
     /// Images of another shape.
     pub fn predict(&self, images: &Tensor) -> Result<Vec<FindingsReport>, ModelError> {
-        self.classifier.forward(images)?.reports(self.rule)
+        let output = self.classifier.forward(images)?;
+        output.reports(self.rule, self.calibration.as_ref())
+    }
+
+    /// The logits of images `[B, 3, side, side]`, `[B, 14]` in the published order, before any calibration.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn logits(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.classifier.forward(images)?.logits)
     }
 }

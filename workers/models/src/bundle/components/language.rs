@@ -465,7 +465,9 @@ fn check_image_tokens(bundle: &Bundle, llama: &LlamaConfig) -> Result<(), Bundle
         .token_shape();
     let read = (llama.num_image_tokens, llama.image_dim);
     if made == read {
-        return Ok(());
+        let manifest = bundle.manifest();
+        let checked = manifest.check_image_tokens(manifest);
+        return checked.map_err(bundle.model_error(Stage::Language));
     }
     let reason = format!(
         "llama.num_image_tokens and llama.image_dim are {read:?}, and the embedding component makes image tokens \

@@ -97,10 +97,7 @@ fn write_into(
     let mut done = 0;
     let mut names = Vec::new();
     for part in &import.components {
-        let mut component = ManifestComponent {
-            files: BTreeMap::new(),
-            config: part.config.clone(),
-        };
+        let mut component = ManifestComponent::of(part.config.clone());
         let mut add = |usage: &str, name: &str, entry: FileEntry| -> Result<(), ImportError> {
             let path = RelativePath::parse(name).map_err(ImportError::unusable(place))?;
             component.files.insert(usage.to_owned(), path.clone());

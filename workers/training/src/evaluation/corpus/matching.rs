@@ -53,6 +53,8 @@ pub struct MatchedStudy {
     pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// Which of them it calls present, by the bundle's thresholds.
+    pub present: Option<[bool; Finding::ALL.len()]>,
     /// Whether these were given with the run as yes and no, and are no classifier's.
     pub findings_are_given: bool,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
@@ -268,6 +270,7 @@ impl Corpus {
                 reference_labels,
                 is_of_table: of_table.is_some(),
                 probabilities: prediction.probabilities,
+                present: prediction.present,
                 findings_are_given: prediction.findings_are_given,
                 agreement: prediction.agreement,
                 radgraph_f1: None,

@@ -67,6 +67,8 @@ pub struct Prediction {
     pub reference: Option<Span>,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// Which of them it calls present, by the bundle's thresholds.
+    pub present: Option<[bool; Finding::ALL.len()]>,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
     pub agreement: Option<f64>,
     /// The side of the data, where the file says.
@@ -311,6 +313,14 @@ impl PredictionFile {
                 self.fault(number, &id, FaultKind::NoProbability, String::new());
             }
             let probabilities = whole;
+            let present = record.findings.as_ref().filter(|_| probabilities.is_some());
+            let present = present.map(|findings| {
+                let is_present = |finding| {
+                    let mut found = findings.iter().filter(|each| each.finding == finding);
+                    found.any(|each| each.present)
+                };
+                Finding::ALL.map(is_present)
+            });
             self.push(Prediction {
                 id,
                 study: String::new(),
@@ -321,6 +331,7 @@ impl PredictionFile {
                 stored_reference: record.reference,
                 reference: None,
                 probabilities,
+                present,
                 agreement: record.consistency.map(|consistency| consistency.agreement),
                 split: record.split,
                 patient: None,

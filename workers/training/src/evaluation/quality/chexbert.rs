@@ -118,6 +118,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         "F1 always: calling every report positive.".to_owned(),
     ];
     Ok(ScoreSection {
+        reliability: Vec::new(),
         title: "Labels of reports (CheXbert)".into(),
         notes,
         tables: vec![table],

@@ -115,6 +115,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     ];
     let table = table(&turns, &right, &right_trivially, seed);
     Ok(ScoreSection {
+        reliability: Vec::new(),
         title: "Dialog".into(),
         notes,
         tables: vec![table],

@@ -2,24 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use radialog_schemas::{Finding, FindingsReport};
+use radialog_schemas::{Finding, FindingsReport, Label};
 
 use super::agreement::{CLASSES, LabelPair, macro_f1, mean, with_both_answers};
-use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::score_table::{Reliability, ScoreCell, ScoreSection, ScoreTable};
 use super::studies::{self, LabelledTestImage};
 use super::{Evaluator, TRAIN};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
+use crate::evaluation::calibration::brier;
 use crate::evaluation::classification::auc;
+use crate::evaluation::report_scores::Calibration;
 
 /// Fewer images than this with a finding, or without, are told.
 const FEW: usize = 10;
 
 /// An image with what is known and what was predicted.
+#[derive(Clone)]
 struct Predicted {
     patient: String,
     pair: LabelPair,
     probabilities: [f32; CLASSES],
+    groups: Vec<(&'static str, String)>,
+}
+
+/// The probabilities of what is known of an image, with what is true.
+fn answers(image: &Predicted) -> impl Iterator<Item = (f64, bool)> {
+    let cells = image.probabilities.iter().zip(image.pair.truth);
+    cells.filter_map(|(probability, truth)| Some((f64::from(*probability), truth?)))
 }
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
@@ -29,15 +39,32 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     let predictions = evaluator.networks.classify(&paths)?;
     let mut overview = ScoreTable::new(
         "all findings",
-        &["images", "patients", "findings", "macro AUC", "macro F1"],
+        &[
+            "images",
+            "patients",
+            "findings",
+            "macro AUC",
+            "macro F1",
+            "Brier",
+        ],
     );
     let mut tables = Vec::new();
     let mut notes = vec![
         "Of each finding that some of the images have and others have not. AUC: the share of pairs of an image with the \
-         finding and one without that are in order; 0.5 is chance, and is what any constant gives. F1: present over one half."
+         finding and one without that are in order; 0.5 is chance, and is what any constant gives. F1: present over the bundle's \
+         thresholds, one half where it has none. Brier: the mean squared distance of probabilities from what is true, mean over the \
+         findings; lower is better."
             .to_owned(),
         "The prior predicts for every image how often the finding is in the training split of the same tables.".to_owned(),
     ];
+    let uncertain = images.iter().flat_map(|image| image.labels);
+    let uncertain = uncertain.filter(|label| *label == Label::Uncertain).count();
+    if uncertain > 0 {
+        notes.push(format!(
+            "{uncertain} labels of -1 are left out: nobody knows what is there."
+        ));
+    }
+    let mut reliability = Vec::new();
     let count = evaluator.quality.images.len();
     let sets = (0..count).map(|table| (evaluator.table_name(table), Some(table)));
     let together = (count > 1).then(|| ("together".to_owned(), None));
@@ -78,6 +105,17 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             &resamples,
         );
         tables.push(each_finding(&name, &predicted, priors.as_ref(), &resamples));
+        tables.extend(subgroups(
+            &name,
+            &predicted,
+            &classes,
+            evaluator.quality.seed,
+        ));
+        let answers = predicted.iter().flat_map(answers);
+        reliability.push(Reliability {
+            name: name.clone(),
+            calibration: Calibration::of(answers),
+        });
         notes.extend(few(&name, &truths, &classes));
         let known = |finding: &Finding| {
             truths
@@ -98,6 +136,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     }
     tables.insert(0, overview);
     Ok(ScoreSection {
+        reliability,
         title: "Findings of images".into(),
         notes,
         tables,
@@ -121,6 +160,7 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
             prediction,
         },
         probabilities,
+        groups: image.groups.clone(),
     }
 }
 
@@ -187,6 +227,113 @@ fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64
     auc(&at.iter().filter_map(cell).collect::<Vec<_>>())
 }
 
+fn brier_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64> {
+    let class = finding as usize;
+    let cell = |&item: &usize| {
+        let image = &predicted[item];
+        Some((
+            f64::from(image.probabilities[class]),
+            image.pair.truth[class]?,
+        ))
+    };
+    brier(at.iter().filter_map(cell))
+}
+
+/// The Brier score of a probability that is the same for every image.
+fn brier_of_prior(
+    predicted: &[Predicted],
+    at: &[usize],
+    finding: Finding,
+    prior: f64,
+) -> Option<f64> {
+    let cell = |&item: &usize| Some((prior, predicted[item].pair.truth[finding as usize]?));
+    brier(at.iter().filter_map(cell))
+}
+
+/// Whether resamples can differ in the AUC of any of these findings: with one image on a side, all that define it have that one.
+fn varies(predicted: &[Predicted], classes: &[Finding]) -> bool {
+    let count = |finding: Finding, answer: bool| {
+        let cells = predicted
+            .iter()
+            .map(|image| image.pair.truth[finding as usize]);
+        cells.filter(|cell| *cell == Some(answer)).count()
+    };
+    classes
+        .iter()
+        .any(|&finding| count(finding, true).min(count(finding, false)) > 1)
+}
+
+/// Mean AUC over findings; without an interval where there is nothing to vary.
+fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap) -> ScoreCell {
+    let of = |at: &[usize]| {
+        mean(
+            classes
+                .iter()
+                .filter_map(|&finding| auc_of(predicted, at, finding)),
+        )
+    };
+    if varies(predicted, classes) {
+        return resamples.measure(of).into();
+    }
+    let all: Vec<usize> = (0..predicted.len()).collect();
+    of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
+}
+
+/// The scores of the images of each sex, age, view, as far as the table names them.
+fn subgroups(
+    name: &str,
+    predicted: &[Predicted],
+    classes: &[Finding],
+    seed: u64,
+) -> Option<ScoreTable> {
+    let mut table = ScoreTable::new(
+        &format!("{name}: subgroups"),
+        &[
+            "images",
+            "patients",
+            "findings",
+            "macro AUC",
+            "macro F1",
+            "Brier",
+        ],
+    );
+    let groups: BTreeSet<&(&str, String)> =
+        predicted.iter().flat_map(|image| &image.groups).collect();
+    for group in groups {
+        let is_one = |image: &&Predicted| image.groups.contains(group);
+        let of_group: Vec<&Predicted> = predicted.iter().filter(is_one).collect();
+        let of_group: Vec<Predicted> = of_group.into_iter().cloned().collect();
+        let truths: Vec<_> = of_group.iter().map(|image| image.pair.truth).collect();
+        let both = with_both_answers(&truths);
+        let scored: Vec<Finding> = classes
+            .iter()
+            .copied()
+            .filter(|class| both.contains(class))
+            .collect();
+        let patients: Vec<&String> = of_group.iter().map(|image| &image.patient).collect();
+        let label = format!("{} {}", group.0, group.1);
+        let resamples = Bootstrap::new(&patients, seed, &format!("findings {name} {label}"));
+        let pairs: Vec<LabelPair> = of_group.iter().map(|image| image.pair).collect();
+        let area = macro_auc(&of_group, &scored, &resamples);
+        let f1 = resamples.measure(|at| macro_f1(&pairs, at, &scored));
+        let distance = resamples.measure(|at| {
+            mean(
+                scored
+                    .iter()
+                    .filter_map(|&finding| brier_of(&of_group, at, finding)),
+            )
+        });
+        let counts = [
+            of_group.len(),
+            patients.iter().collect::<BTreeSet<_>>().len(),
+            scored.len(),
+        ];
+        let scores = [area, f1.into(), distance.into()];
+        table.row(label, counts.map(ScoreCell::from).into_iter().chain(scores));
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
 fn overview_rows(
     overview: &mut ScoreTable,
     name: &str,
@@ -204,18 +351,21 @@ fn overview_rows(
         ]
     };
     let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
-    let area = resamples.measure(|at| {
+    let area = macro_auc(predicted, classes, resamples);
+    let distance = resamples.measure(|at| {
         mean(
             classes
                 .iter()
-                .filter_map(|&finding| auc_of(predicted, at, finding)),
+                .filter_map(|&finding| brier_of(predicted, at, finding)),
         )
     });
     let f1 =
         |pairs: &[LabelPair]| ScoreCell::from(resamples.measure(|at| macro_f1(pairs, at, classes)));
     overview.row(
         format!("{name}: classifier"),
-        counts().into_iter().chain([area.into(), f1(&pairs)]),
+        counts()
+            .into_iter()
+            .chain([area, f1(&pairs), distance.into()]),
     );
     let always = |prediction: [bool; CLASSES]| {
         pairs
@@ -228,11 +378,16 @@ fn overview_rows(
     };
     if let Some(priors) = priors {
         let prior = always(priors.map(|prior| prior > 0.5));
+        let distance = resamples.measure(|at| {
+            mean(classes.iter().filter_map(|&finding| {
+                brier_of_prior(predicted, at, finding, priors[finding as usize])
+            }))
+        });
         overview.row(
             format!("{name}: prior"),
             counts()
                 .into_iter()
-                .chain([ScoreCell::Fixed(0.5), f1(&prior)]),
+                .chain([ScoreCell::Fixed(0.5), f1(&prior), distance.into()]),
         );
     }
     let all = always([true; CLASSES]);
@@ -240,7 +395,7 @@ fn overview_rows(
         format!("{name}: every finding"),
         counts()
             .into_iter()
-            .chain([ScoreCell::Fixed(0.5), f1(&all)]),
+            .chain([ScoreCell::Fixed(0.5), f1(&all), ScoreCell::Undefined]),
     );
 }
 
@@ -252,7 +407,14 @@ fn each_finding(
 ) -> ScoreTable {
     let mut table = ScoreTable::new(
         &format!("{name}: each finding"),
-        &["known", "positive", "prior", "AUC"],
+        &[
+            "known",
+            "positive",
+            "prior",
+            "AUC",
+            "Brier",
+            "Brier of prior",
+        ],
     );
     let all: Vec<usize> = (0..predicted.len()).collect();
     for finding in Finding::ALL {
@@ -278,7 +440,13 @@ fn each_finding(
             let prior = priors.map_or(ScoreCell::Undefined, |priors| {
                 ScoreCell::Fixed(priors[class])
             });
-            table.row(finding.name(), [known.into(), positive.into(), prior, area]);
+            let distance = resamples.measure(|at| brier_of(predicted, at, finding));
+            let of_prior = priors.and_then(|priors| {
+                resamples.measure(|at| brier_of_prior(predicted, at, finding, priors[class]))
+            });
+            let counts = [known, positive].map(ScoreCell::from);
+            let scores = [prior, area, distance.into(), of_prior.into()];
+            table.row(finding.name(), counts.into_iter().chain(scores));
         }
     }
     table

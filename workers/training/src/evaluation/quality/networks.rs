@@ -99,6 +99,21 @@ impl<'a> Networks<'a> {
         })
     }
 
+    /// The logits of each image's findings, in the published order, before any calibration.
+    pub(crate) fn logits<P: AsRef<Path> + Sync>(
+        &self,
+        images: &[P],
+    ) -> Result<Vec<Vec<f32>>, TrainingError> {
+        let predictor = self
+            .predictor
+            .as_ref()
+            .ok_or_else(|| missing(Stage::Findings))?;
+        self.each("classifying images", images, |image| {
+            let logits = predictor.logits(&self.pixels(image.as_ref(), predictor.input())?)?;
+            Ok(logits.flatten_all()?.to_vec1()?)
+        })
+    }
+
     /// The image tokens of each image, `[32, 768]` at published geometry.
     pub(crate) fn embed<P: AsRef<Path> + Sync>(
         &self,

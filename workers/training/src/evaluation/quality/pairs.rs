@@ -78,6 +78,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         .collect();
     evaluator.texts.extend(written);
     Ok(ScoreSection {
+        reliability: Vec::new(),
         title: "Reports of images".into(),
         notes: vec![
             format!(

@@ -89,6 +89,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
             .to_owned(),
     ];
     Ok(ScoreSection {
+        reliability: Vec::new(),
         title: "Reports from labels".into(),
         notes,
         tables: vec![wording, content],

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::bootstrap::Estimate;
+use crate::evaluation::report_scores::Calibration;
 
 /// What one part of the evaluation has come to.
 #[derive(Clone, Debug, Serialize)]
@@ -15,6 +16,18 @@ pub struct ScoreSection {
     pub notes: Vec<String>,
     /// The figures.
     pub tables: Vec<ScoreTable>,
+    /// How often what has a probability is there, by what was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<Reliability>,
+}
+
+/// How often findings of a stated probability are there.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reliability {
+    /// On which images.
+    pub name: String,
+    /// Answers by tenths of the probability.
+    pub calibration: Calibration,
 }
 
 /// A table of scores, whose rows have the same columns.

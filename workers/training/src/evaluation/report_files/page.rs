@@ -16,10 +16,12 @@ mod charts;
 mod comparisons;
 mod examples;
 mod follow_up;
+mod reliability;
 mod review;
 mod scores;
 
 pub use follow_up::FollowUpPage;
+pub use reliability::{ReliabilityPlot, reliability_page};
 
 /// So many faults are listed; all of them are in the table beside the page.
 const LISTED: u64 = 20;

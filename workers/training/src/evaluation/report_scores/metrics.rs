@@ -106,7 +106,7 @@ impl MetricSet {
             scorer: options.scorer.clone(),
             labels: format!("{reports}; truth: {truth}; uncertain as {uncertain}{of_reports}"),
             findings: format!(
-                "classifier, probability over 0.5; truth: {truth}; uncertain as {uncertain}{of_images}"
+                "classifier, probability over its threshold (0.5 unless the bundle has another); truth: {truth}; uncertain as {uncertain}{of_images}"
             ),
             ranking: format!(
                 "classifier's probabilities; truth: {truth}; uncertain as {uncertain}{of_images}"

@@ -170,6 +170,20 @@ pub(super) fn brier(totals: &Totals) -> f64 {
 }
 
 impl Calibration {
+    /// Shares of the answers of each tenth of the probability.
+    pub fn of(answers: impl Iterator<Item = (f64, bool)>) -> Self {
+        let mut calibration = Self::default();
+        answers.for_each(|(probability, truth)| calibration.count(probability, truth));
+        calibration.finish()
+    }
+
+    fn count(&mut self, probability: f64, truth: bool) {
+        let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
+        self.bins[bin].answers += 1;
+        self.bins[bin].probability += probability;
+        self.bins[bin].share += f64::from(u8::from(truth));
+    }
+
     /// Adds the known answers of a study; [`Calibration::finish`] makes shares of their sums.
     pub(super) fn add(&mut self, scores: &StudyScores) {
         let (Some((truth, _)), Some(probabilities)) = (&scores.findings, &scores.probabilities)
@@ -180,11 +194,7 @@ impl Calibration {
             let Some(truth) = truth[class] else {
                 continue;
             };
-            let probability = f64::from(probabilities[class]);
-            let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
-            self.bins[bin].answers += 1;
-            self.bins[bin].probability += probability;
-            self.bins[bin].share += f64::from(u8::from(truth));
+            self.count(f64::from(probabilities[class]), truth);
         }
     }
 

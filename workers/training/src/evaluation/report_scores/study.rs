@@ -95,12 +95,10 @@ impl StudyScores {
             let said = study.labels.as_ref().map(|said| truths.present(said));
             scores.report = said.map(|said| (truth, said));
             scores.severity = said.map(|said| SeverityErrors::of(&truth, &said));
-            scores.findings = study
-                .probabilities
-                .map(|probabilities| (truth, seen(&probabilities)));
+            scores.findings = study.present.map(|seen| (truth, seen));
         }
-        if let (Some(labels), Some(probabilities)) = (&study.labels, &study.probabilities) {
-            let (stated, seen) = (truths.present(labels), seen(probabilities));
+        if let (Some(labels), Some(seen)) = (&study.labels, study.present) {
+            let stated = truths.present(labels);
             let only = |a: &[bool; CLASSES], b: &[bool; CLASSES]| {
                 std::array::from_fn(|class| a[class] && !b[class])
             };
@@ -123,11 +121,6 @@ impl StudyScores {
             TextProtocol::Radialog2023 | TextProtocol::CocoCaption => text.rouge_l,
         })
     }
-}
-
-/// Probabilities over one half, as the classifier's findings are chosen.
-fn seen(probabilities: &[f32; CLASSES]) -> [bool; CLASSES] {
-    probabilities.map(|probability| probability > 0.5)
 }
 
 impl Totals {

@@ -9,7 +9,7 @@ use radialog_schemas::table::split_name;
 use crate::error::TrainingError;
 use crate::prepare::sections::strip;
 use crate::prepare::tables::finding_labels::{FindingLabels, positives};
-use crate::prepare::tables::label_table::LabelTable;
+use crate::prepare::tables::label_table::{LabelKey, LabelTable};
 use crate::prepare::tables::report_table::read_report_table;
 use crate::prepare::tables::sectioned_reports::SectionedReader;
 use crate::prepare::tables::split_table::SplitTable;
@@ -169,9 +169,13 @@ pub fn samples(
             selected.without_findings += 1;
             continue;
         }
-        selected.without_labels += u64::from(!labels.has(&row.dicom_id));
+        let key = LabelKey {
+            dicom: &row.dicom_id,
+            study: &row.study,
+        };
+        selected.without_labels += u64::from(!labels.has(key));
         selected.samples.push(LabelledReport {
-            labels: labels.get(&row.dicom_id),
+            labels: labels.get(key),
             findings: row.report.findings.replace('\n', ""),
             dicom_id: row.dicom_id,
             note_file: row.note_file,

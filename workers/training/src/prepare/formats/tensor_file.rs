@@ -1,12 +1,15 @@
 //! A safetensors file of one small tensor an image, e.g. image tokens, written row by row: neither the tensors nor their
 //! names are held in memory, however many there are.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use radialog_models::durable::Replacement;
+use radialog_schemas::ContentHash;
+use serde::Deserialize;
 
 use crate::error::TrainingError;
 
@@ -14,6 +17,40 @@ use crate::error::TrainingError;
 const LENGTH_BYTES: usize = 8;
 /// Longer headers are refused by readers of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
+
+/// What a file's header calls the origin of the component that made its tensors.
+const MADE_BY: &str = "made_by";
+
+/// The origin of the component that made a file's tensors, where the file says it.
+///
+/// # Errors
+/// A file that cannot be read, or is no safetensors file.
+pub fn tensors_made_by(path: &Path) -> Result<Option<ContentHash>, TrainingError> {
+    let failed = TrainingError::io("read", path);
+    let mut file = File::open(path).map_err(TrainingError::io("open", path))?;
+    let mut length = [0; LENGTH_BYTES];
+    file.read_exact(&mut length).map_err(failed)?;
+    let length = u64::from_le_bytes(length).min(LONGEST_HEADER);
+    let mut header = Vec::new();
+    let mut head = file.take(length);
+    head.read_to_end(&mut header)
+        .map_err(TrainingError::io("read", path))?;
+    let header: TensorFileMetadata =
+        serde_json::from_slice(&header).map_err(TrainingError::content(path))?;
+    let said = header.metadata.as_ref();
+    let Some(origin) = said.and_then(|said| said.get(MADE_BY)) else {
+        return Ok(None);
+    };
+    let unknown = || TrainingError::content(path)(format!("{MADE_BY} is no hash: '{origin}'"));
+    ContentHash::from_hex(origin).map(Some).ok_or_else(unknown)
+}
+
+/// The part of a header that is not about tensors.
+#[derive(Deserialize)]
+struct TensorFileMetadata {
+    #[serde(rename = "__metadata__")]
+    metadata: Option<HashMap<String, String>>,
+}
 
 /// A safetensors file whose header is being written: the names of all tensors. Their values follow in the same order
 /// through [`TensorFileData`].
@@ -23,6 +60,8 @@ pub struct TensorFileHeader {
     rows: u64,
     /// Bytes of the header so far.
     length: u64,
+    /// Whether something stands in it already.
+    is_begun: bool,
 }
 
 /// A safetensors file whose header is complete, and whose values are being written: f32, row-major, each tensor of the
@@ -35,6 +74,23 @@ pub struct TensorFileData {
 }
 
 impl TensorFileHeader {
+    /// Begins a file of what the component of this origin makes, which the file says; it appears under its name when it is whole.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create_made_by(
+        path: &Path,
+        shape: &[usize],
+        origin: Option<&ContentHash>,
+    ) -> Result<Self, TrainingError> {
+        let mut names = Self::create(path, shape)?;
+        if let Some(origin) = origin {
+            names.write(&format!(r#""__metadata__":{{"{MADE_BY}":"{origin}"}}"#))?;
+            names.is_begun = true;
+        }
+        Ok(names)
+    }
+
     /// Begins a file; it appears under its name when it is whole.
     ///
     /// # Errors
@@ -46,6 +102,7 @@ impl TensorFileHeader {
             shape: shape.to_vec(),
             rows: 0,
             length: 0,
+            is_begun: false,
         };
         names
             .file
@@ -63,12 +120,13 @@ impl TensorFileHeader {
         let bytes = 4 * self.shape.iter().product::<usize>() as u64;
         let (begin, end) = (self.rows * bytes, (self.rows + 1) * bytes);
         let name = serde_json::Value::from(name);
-        let comma = if self.rows == 0 { "" } else { "," };
+        let comma = if self.is_begun { "," } else { "" };
         let shape = &self.shape;
         self.write(&format!(
             r#"{comma}{name}:{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
         ))?;
         self.rows += 1;
+        self.is_begun = true;
         Ok(())
     }
 
@@ -186,6 +244,32 @@ mod tests {
             assert_eq!(tensor.shape(), [2, 3]);
             assert_eq!(tensor.data()[..4], (row as f32).to_le_bytes());
         }
+    }
+
+    #[test]
+    fn a_file_says_what_made_it_and_reads_as_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, origin: Option<&ContentHash>| {
+            let path = dir.path().join(name);
+            let mut header = TensorFileHeader::create_made_by(&path, &[2], origin).unwrap();
+            ["a", "b"].iter().for_each(|name| header.add(name).unwrap());
+            let mut rows = header.rows().unwrap();
+            (0..2).for_each(|row| rows.add(&[row as f32; 2]).unwrap());
+            rows.finish().unwrap();
+            path
+        };
+        let origin = ContentHash::of(b"component");
+        let (said, silent) = (write("said", Some(&origin)), write("silent", None));
+        assert_eq!(tensors_made_by(&said).unwrap(), Some(origin));
+        assert_eq!(tensors_made_by(&silent).unwrap(), None);
+        let content = std::fs::read(&said).unwrap();
+        let tensors = SafeTensors::deserialize(&content).unwrap();
+        assert_eq!(
+            tensors.tensor("b").unwrap().data()[..4],
+            1_f32.to_le_bytes()
+        );
+        std::fs::write(&silent, b"none").unwrap();
+        assert!(tensors_made_by(&silent).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The label CSV: what CheXbert says about the findings section of each image.
+//! The label CSV: what CheXbert says about the findings section of each image, or what MIMIC-CXR publishes about each study.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,58 +13,98 @@ use crate::error::TrainingError;
 /// The name of the column that identifies the image.
 const DICOM_ID: &str = "dicom_id";
 
-/// The labels of many images.
+/// The name of the column that identifies the study, in MIMIC-CXR's own tables.
+const STUDY_ID: &str = "study_id";
+
+/// The labels of many images, or of many studies.
 #[derive(Clone, Debug, Default)]
 pub struct LabelTable {
-    images: HashMap<String, FindingLabels>,
+    rows: HashMap<String, FindingLabels>,
+    by_study: bool,
+}
+
+/// What names an image in a table of labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelKey<'a> {
+    /// The image.
+    pub dicom: &'a str,
+    /// Its study, e.g. `s50414267`; MIMIC-CXR's tables leave the letter out.
+    pub study: &'a str,
 }
 
 impl LabelTable {
-    /// Reads a CSV with `dicom_id` and the 14 findings in any order, each 1, 0, -1 or empty. Other columns are ignored.
+    /// Reads a CSV (or `.csv.gz`) with `dicom_id`, or `study_id` as MIMIC-CXR's `chexpert` and `negbio` tables have it, and the 14
+    /// findings in any order, each 1, 0, -1 or empty. Other columns are ignored.
     ///
     /// # Errors
-    /// A column that is missing, or another value, with its line.
+    /// A column that is missing, or another value, with its line; an image or study in two rows that do not say the same.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
-        let mut table =
-            TableFile::open(path)?.with_hint(format!("it needs {DICOM_ID} and the 14 findings"));
-        let (dicom, findings) = (table.column(DICOM_ID)?, table.findings()?);
-        let mut images = HashMap::new();
+        let mut table = TableFile::open(path)?.with_hint(format!(
+            "it needs {DICOM_ID} or {STUDY_ID}, and the 14 findings"
+        ));
+        let (id, by_study) = match (table.optional(DICOM_ID), table.optional(STUDY_ID)) {
+            (None, Some(study)) => (study, true),
+            _ => (table.column(DICOM_ID)?, false),
+        };
+        let findings = table.findings()?;
+        let mut rows = HashMap::new();
         while let Some(row) = table.next_row()? {
             let labels = table.labels(&row, &findings)?;
-            images.insert(row.cell(dicom).unwrap_or_default().to_owned(), labels);
+            let id = row.cell(id).unwrap_or_default();
+            let key = if by_study { number(id) } else { id };
+            let before = rows.insert(key.to_owned(), labels);
+            if before.is_some_and(|before| before != labels) {
+                return Err(
+                    table.fault(&row, format!("'{id}' has other labels in an earlier line"))
+                );
+            }
         }
-        Ok(Self { images })
+        Ok(Self { rows, by_study })
     }
 
     /// Makes a table of these images.
     pub fn of(images: impl IntoIterator<Item = (String, FindingLabels)>) -> Self {
         Self {
-            images: images.into_iter().collect(),
+            rows: images.into_iter().collect(),
+            by_study: false,
         }
     }
 
-    /// Returns an image's labels; all blank where the table does not have it.
-    pub fn get(&self, dicom: &str) -> FindingLabels {
-        self.images
-            .get(dicom)
-            .copied()
-            .unwrap_or([Label::Blank; Finding::ALL.len()])
+    /// Returns an image's labels, or its study's; all blank where the table has none.
+    pub fn get(&self, key: LabelKey<'_>) -> FindingLabels {
+        let labels = self.find(key).copied();
+        labels.unwrap_or([Label::Blank; Finding::ALL.len()])
     }
 
-    /// Returns whether the table has an image.
-    pub fn has(&self, dicom: &str) -> bool {
-        self.images.contains_key(dicom)
+    /// Returns whether the table has an image, or its study.
+    pub fn has(&self, key: LabelKey<'_>) -> bool {
+        self.find(key).is_some()
     }
 
-    /// Returns the number of images.
+    /// Returns the number of images or studies.
     pub fn len(&self) -> usize {
-        self.images.len()
+        self.rows.len()
     }
 
-    /// Returns whether there is no image.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+        self.rows.is_empty()
     }
+
+    fn find(&self, key: LabelKey<'_>) -> Option<&FindingLabels> {
+        let key = match self.by_study {
+            true => number(key.study),
+            false => key.dicom,
+        };
+        self.rows.get(key)
+    }
+}
+
+/// A study's number without the letter that MIMIC-CXR's folders and files have in front of it.
+fn number(study: &str) -> &str {
+    let number = study.strip_prefix(['s', 'S']);
+    let is_one = |number: &&str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    number.filter(is_one).unwrap_or(study)
 }
 
 /// A label CSV in the making, row by row; it appears under its name when it is whole.
@@ -115,7 +155,11 @@ mod tests {
         ];
         file.add("d,1", &Labels::from(labels)).unwrap();
         assert_eq!(file.finish().unwrap(), 1);
-        let read = LabelTable::read(&path).unwrap().get("d,1");
+        let key = LabelKey {
+            dicom: "d,1",
+            study: "",
+        };
+        let read = LabelTable::read(&path).unwrap().get(key);
         for finding in Finding::ALL {
             let expected = labels
                 .iter()
@@ -123,6 +167,46 @@ mod tests {
                 .map_or(Label::Blank, |(_, label)| *label);
             assert_eq!(read[finding as usize], expected);
         }
+    }
+
+    #[test]
+    fn the_published_table_of_mimic_cxr_is_found_by_study_compressed_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
+        // In alphabetical order, as published.
+        names.sort_unstable();
+        let row = |study: &str, edema: &str| {
+            let cells = names.iter().map(|name| match *name {
+                "Edema" => edema,
+                _ => "",
+            });
+            format!("10000032,{study},{}\n", cells.collect::<Vec<_>>().join(","))
+        };
+        let text = format!("subject_id,study_id,{}\n", names.join(","))
+            + &row("50414267", "-1.0")
+            + &row("53189527", "1.0");
+        let (plain, packed) = (dir.path().join("c.csv"), dir.path().join("c.csv.gz"));
+        std::fs::write(&plain, &text).unwrap();
+        let file = std::fs::File::create(&packed).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+        for path in [&plain, &packed] {
+            let table = LabelTable::read(path).unwrap();
+            let of = |study| {
+                let key = LabelKey { dicom: "d", study };
+                (table.has(key), table.get(key)[Finding::Edema as usize])
+            };
+            assert_eq!(of("s53189527"), (true, Label::Positive));
+            assert_eq!(of("50414267"), (true, Label::Uncertain));
+            assert_eq!(of("s1"), (false, Label::Blank));
+        }
+        std::fs::write(&plain, text.clone() + &row("50414267", "0.0")).unwrap();
+        let error = LabelTable::read(&plain).unwrap_err().to_string();
+        assert!(
+            error.contains("line 4") && error.contains("50414267"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -20,7 +20,8 @@ impl SplitTable {
     /// # Errors
     /// No such file or columns.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
-        let mut table = TableFile::open(path)?.with_hint("unzip the published table");
+        let mut table =
+            TableFile::open(path)?.with_hint("name mimic-cxr-2.0.0-split.csv or .csv.gz");
         let (dicom, split) = (table.column("dicom_id")?, table.column("split")?);
         let mut images = HashMap::new();
         while let Some(row) = table.next_row()? {
@@ -28,6 +29,11 @@ impl SplitTable {
             images.insert(row.cell(dicom).unwrap_or_default().to_owned(), side);
         }
         Ok(Self { images })
+    }
+
+    /// The split of each image, by its plain name.
+    pub fn into_images(self) -> HashMap<String, String> {
+        self.images
     }
 
     /// Returns the split of an image, by its plain name, e.g. `validate` where the table says `val`.

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use radialog_models::bundle::{HashCache, hashes};
-use radialog_schemas::Stage;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
+use radialog_schemas::{ContentHash, Stage};
 use serde::Serialize;
 
 use super::LICENSE;
@@ -27,6 +27,8 @@ pub struct ComponentDescription {
     pub files: Vec<ComponentFile>,
     /// The terms of the weights.
     pub license: String,
+    /// Of a language model: the origin of the embedding component whose image tokens it learns from, where that is known.
+    pub image_tokens_of: Option<ContentHash>,
 }
 
 impl ComponentDescription {
@@ -49,15 +51,16 @@ impl ComponentDescription {
             prefix,
             files: Vec::new(),
             license: LICENSE.to_owned(),
+            image_tokens_of: None,
         })
     }
 
-    /// The same with the terms of the bundle that the weights start from in front, which go on to apply.
-    pub(in crate::trainers) fn with_terms_of_start(mut self, license: &str) -> Self {
-        self.license = match license.ends_with(LICENSE) {
-            true => license.to_owned(),
-            false => format!("{license} {LICENSE}"),
-        };
+    /// The same with the terms of a bundle that weights are taken from in front, which go on to apply.
+    pub(in crate::trainers) fn with_terms_of(mut self, license: &str) -> Self {
+        let terms = license.strip_suffix(LICENSE).unwrap_or(license).trim_end();
+        if !self.license.contains(terms) {
+            self.license = format!("{terms} {}", self.license);
+        }
         self
     }
 

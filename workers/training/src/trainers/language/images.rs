@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::LlamaConfig;
+use radialog_schemas::{ContentHash, Stage};
 
 use crate::data::tokenized_dataset::TrainingSample;
 use crate::error::TrainingError;
+use crate::prepare::tensors_made_by;
+use crate::recipe::LanguageRecipe;
 
 /// Files of image tokens.
 pub(super) struct ImageTokens {
@@ -16,6 +20,46 @@ pub(super) struct ImageTokens {
     tensors: VarBuilder<'static>,
     placeholder: u32,
     shape: (usize, usize),
+}
+
+/// The origin of the embedding component that made the image tokens of a recipe: what its files say, else what the bundle that it
+/// starts from has learned from. None where neither is known.
+///
+/// # Errors
+/// Files of two components, since the same numbers mean something else in each.
+pub(super) fn made_by(recipe: &LanguageRecipe) -> Result<Option<ContentHash>, TrainingError> {
+    let mut first: Option<(&PathBuf, ContentHash)> = None;
+    for path in &recipe.embeddings {
+        let Some(made) = tensors_made_by(path)? else {
+            continue;
+        };
+        match &first {
+            Some((earlier, before)) if *before != made => {
+                return Err(TrainingError::Empty(format!(
+                    "embeddings: '{}' has image tokens of the embedding component {}, and '{}' of {}: make them with one bundle",
+                    earlier.display(),
+                    before.short(),
+                    path.display(),
+                    made.short()
+                )));
+            }
+            _ => first = Some((path, made)),
+        }
+    }
+    if let Some((_, made)) = first {
+        return Ok(Some(made));
+    }
+    let Some(start) = recipe
+        .training
+        .start
+        .as_ref()
+        .filter(|_| recipe.embeddings.is_empty())
+    else {
+        return Ok(None);
+    };
+    let mut components = read_manifest(start)?.components;
+    let language = components.remove(&Stage::Language);
+    Ok(language.and_then(|language| language.image_tokens_of))
 }
 
 impl ImageTokens {

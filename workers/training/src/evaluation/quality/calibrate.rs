@@ -1,0 +1,92 @@
+//! What the logits of a bundle's classifier mean, fitted on a split of labelled images, and what that is worth on these images.
+
+use candle_core::Device;
+use radialog_models::bundle::Bundle;
+use radialog_models::findings::{Calibration, FindingCalibration};
+use radialog_schemas::{Finding, Stage};
+
+use super::ProgressCallback;
+use super::networks::Networks;
+use super::studies;
+use crate::error::TrainingError;
+use crate::evaluation::calibration::{CalibrationData, brier};
+use crate::evaluation::report_scores::Calibration as Bins;
+use crate::recipe::ImageTable;
+
+/// A calibration, beside the probabilities that it takes the place of.
+#[derive(Clone, Debug)]
+pub struct FittedCalibration {
+    /// What was fitted.
+    pub calibration: Calibration,
+    /// The images that it was fitted on.
+    pub images: usize,
+    /// Brier score of the sigmoids of the logits, over all answers; lower is better.
+    pub before: f64,
+    /// Brier score of the calibrated probabilities, on the images that they were fitted on.
+    pub after: f64,
+    /// Brier score of a constant: the share of these images that have each finding.
+    pub constant: f64,
+    /// How often findings of a probability are there, before.
+    pub reliability_before: Bins,
+    /// The same, after.
+    pub reliability_after: Bins,
+}
+
+impl FittedCalibration {
+    /// Fits on the images of a split; none where they are too few.
+    ///
+    /// # Errors
+    /// A table that cannot be read or has no image of the split, an image that cannot be read, a bundle without a classifier.
+    pub fn fit(
+        bundle: &Bundle,
+        tables: &[ImageTable],
+        split: &str,
+        device: &Device,
+        progress: ProgressCallback<'_>,
+    ) -> Result<Option<Self>, TrainingError> {
+        let images = studies::images(tables, split)?;
+        let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
+        let networks = Networks::load(bundle, &[Stage::Findings], device, progress)?;
+        let mut data = CalibrationData::default();
+        for (image, logits) in images.iter().zip(networks.logits(&paths)?) {
+            data.add(&logits, &image.truth());
+        }
+        let Some(calibration) = data.fit() else {
+            return Ok(None);
+        };
+        let plain = FindingCalibration {
+            slope: 1.0,
+            intercept: 0.0,
+            threshold: 0.5,
+        };
+        let (mut before, mut after, mut constant) = (Vec::new(), Vec::new(), Vec::new());
+        for (finding, answers) in Finding::ALL.into_iter().zip(&data.0) {
+            let of = calibration.findings.get(&finding).copied().unwrap_or(plain);
+            let with = answers.iter().filter(|(_, truth)| *truth).count();
+            let share = with as f64 / answers.len().max(1) as f64;
+            for &(logit, truth) in answers {
+                before.push((plain.probability(f64::from(logit)), truth));
+                after.push((of.probability(f64::from(logit)), truth));
+                constant.push((share, truth));
+            }
+        }
+        let score = |answers: &[(f64, bool)]| brier(answers.iter().copied()).unwrap_or(f64::NAN);
+        Ok(Some(Self {
+            images: images.len(),
+            before: score(&before),
+            after: score(&after),
+            constant: score(&constant),
+            reliability_before: Bins::of(before.into_iter()),
+            reliability_after: Bins::of(after.into_iter()),
+            calibration,
+        }))
+    }
+
+    /// What it is worth, in a line.
+    pub fn words(&self) -> String {
+        format!(
+            "fitted on {} images; Brier score there {:.4}, before {:.4}, of a constant {:.4} (lower is better)",
+            self.images, self.after, self.before, self.constant
+        )
+    }
+}
