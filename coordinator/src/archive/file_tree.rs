@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -265,7 +265,10 @@ mod tests {
         };
         let (paths, problems) = walk(OutsideFiles::Refused).await;
         assert_eq!(paths, ["a.png"]);
-        assert!(problems[0].failure.message.contains("--allow-outside"), "{problems:?}");
+        assert!(
+            problems[0].failure.message.contains("--allow-outside"),
+            "{problems:?}"
+        );
         let (paths, _) = walk(OutsideFiles::Allowed).await;
         assert_eq!(paths, ["a.png", "link/a.png"]);
     }

@@ -344,7 +344,9 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let batch = |out: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
         command.args(["batch", archive.to_str().unwrap(), "--out", out]);
-        command.args(["--stages", "findings"]).env("RUST_LOG", "debug");
+        command
+            .args(["--stages", "findings"])
+            .env("RUST_LOG", "debug");
         command
     };
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
