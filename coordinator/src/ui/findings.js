@@ -103,6 +103,7 @@ export class Findings {
     const fill = el("span", { class: "bar-fill" });
     fill.style.inlineSize = `${Math.max(0.5, probability * 100)}%`;
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
+    meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
     const value = el("span", { class: "bar-value number", text: percent(probability), title: `present over ${percent(threshold ?? 0.5)}` });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
