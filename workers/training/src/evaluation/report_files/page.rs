@@ -25,6 +25,9 @@ pub use reliability::{ReliabilityPlot, reliability_page};
 
 /// So many faults are listed; all of them are in the table beside the page.
 const LISTED: u64 = 20;
+/// The end of every page.
+const END: &str =
+    "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n";
 
 /// Makes the page.
 ///
@@ -51,10 +54,6 @@ pub(super) fn page(evaluated: &EvaluatedReports<'_>) -> Result<String, TrainingE
     examples::write(&mut page, evaluated)?;
     Ok(page + END)
 }
-
-/// The end of every page.
-const END: &str =
-    "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n";
 
 /// A page of this title, up to its heading.
 fn begin(title: &str) -> String {
