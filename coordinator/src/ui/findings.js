@@ -111,7 +111,7 @@ export class Findings {
     box.setAttribute("aria-label", tickable ? `${label}. In the report` : label);
     const item = el("li", { class: `finding${present ? " present" : ""}${tickable ? "" : " fixed"}` },
       el("label", { class: "bar-label" }, box, name, tag), meter, value);
-    return { item, box, tag, label: box.getAttribute("aria-label") };
+    return { item, box, tag, label: box.getAttribute("aria-label"), assessed: typeof probability === "number" };
   }
 
   #tick(finding, on) {
@@ -130,8 +130,8 @@ export class Findings {
     const change = this.#changes.get(finding);
     row.box.checked = change ?? wanted.has(finding);
     const corrected = wanted.has(finding) !== present;
-    // What the report denies or does not speak of, it does not have.
-    const disputed = stated !== null && finding !== NONE && (stated.get(finding) ?? false) !== present;
+    // What the report denies or does not speak of, it does not have. Of what is not assessed the classifier says nothing.
+    const disputed = stated !== null && row.assessed && finding !== NONE && (stated.get(finding) ?? false) !== present;
     const dispute = !disputed ? "" : present ? "report: no" : "report: yes";
     const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : dispute;
     setText(row.tag, words);

@@ -49,11 +49,23 @@ class Store extends EventTarget {
   #opening = null;
   /** Ends with what was asked last: one after the other, so that they stand in the order in which they were asked. */
   #asking = Promise.resolve();
+  /** Counts what this page begins to change and has changed: what was read meanwhile may be older. */
+  #changes = 0;
   #tabs = globalThis.BroadcastChannel ? new BroadcastChannel("radialog") : null;
 
   constructor() {
     super();
     this.#tabs?.addEventListener("message", ({ data }) => this.#hear(data));
+  }
+
+  /** Changes something on the server. */
+  async #change(work) {
+    this.#changes += 1;
+    try {
+      return await work();
+    } finally {
+      this.#changes += 1;
+    }
   }
 
   /** Tells the browser's other tabs that a conversation has changed. */
@@ -160,7 +172,7 @@ class Store extends EventTarget {
       sent.again = true;
       this.#tell("sending");
     };
-    const asking = this.#asking.then(() => api.ask(id, ask, requestKey, again));
+    const asking = this.#asking.then(() => this.#change(() => api.ask(id, ask, requestKey, again)));
     this.#asking = asking.catch(() => {});
     try {
       const turn = await asking;
@@ -194,8 +206,7 @@ class Store extends EventTarget {
   /** Keeps a person's version of an answer; null forgets it. */
   async edit(number, text) {
     const { id } = this.view;
-    if (text === null) await api.forgetEdit(id, number);
-    else await api.edit(id, number, text);
+    await this.#change(() => (text === null ? api.forgetEdit(id, number) : api.edit(id, number, text)));
     this.#share(id);
     if (this.view?.id !== id) return;
     this.turn(number).edited = text;
@@ -205,8 +216,7 @@ class Store extends EventTarget {
   /** Says how good an answer is: "good", "bad", or null for neither. */
   async rate(number, rating) {
     const { id } = this.view;
-    if (rating === null) await api.forgetRating(id, number);
-    else await api.rate(id, number, rating);
+    await this.#change(() => (rating === null ? api.forgetRating(id, number) : api.rate(id, number, rating)));
     this.#share(id);
     if (this.view?.id !== id) return;
     this.turn(number).rating = rating;
@@ -232,8 +242,10 @@ class Store extends EventTarget {
 
   /** Reads the open conversation again and goes on from there. */
   async reload(id) {
+    const changes = this.#changes;
     const view = await api.conversation(id);
     if (this.view?.id !== id) return;
+    if (changes !== this.#changes) return this.reload(id);
     this.#leave();
     this.view = view;
     this.#tell("connection", { state: "open" });
