@@ -55,7 +55,7 @@ impl RedisConversations {
         let mut removing = redis::pipe();
         removing
             .cmd("EVALSHA")
-            .arg(scripts::FORGET.get_hash())
+            .arg(scripts::UNLIST.get_hash())
             .arg(1)
             .arg(owner);
         for (id, begun) in entries {

@@ -252,7 +252,7 @@ pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
 
 /// KEYS: an owner's list. ARGV: conversations, each with the time that stands beside it. Takes those off of which that time
 /// still stands there; returns how many.
-pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static UNLIST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local forgotten = 0
          for at = 1, #ARGV, 2 do
@@ -269,7 +269,7 @@ pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
 pub(super) fn all() -> Vec<&'static Script> {
     let own: [&'static Script; 13] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &RENAME, &RATE,
-        &DELETE, &ATTEND, &FORGET,
+        &DELETE, &ATTEND, &UNLIST,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }
