@@ -2,6 +2,7 @@
 //! radiologist's text), `indication` and `split`. Further columns are ignored. The image tables that trainings read are
 //! manifests, too, with other ids.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -111,7 +112,8 @@ impl ManifestEntries {
 
     fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
         let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
-        let file = row.cell(self.image);
+        let file = row.cell(self.image).map(with_slashes);
+        let file = file.as_deref();
         let study = match self.study {
             Some(column) => row.cell(column),
             None => file.map(stem).filter(|stem| !stem.is_empty()),
@@ -144,6 +146,14 @@ impl ManifestEntries {
             place,
             ..StudyEntry::new(study, file.unwrap_or_default(), image)
         })
+    }
+}
+
+/// The path with slashes between its folders where it has none and the backslashes of Windows.
+fn with_slashes(path: &str) -> Cow<'_, str> {
+    match path.contains('\\') && !path.contains('/') {
+        true => path.replace('\\', "/").into(),
+        false => path.into(),
     }
 }
 
@@ -202,6 +212,20 @@ mod tests {
         assert!(
             message.contains("line 3: ") && message.contains("no id"),
             "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn folders_may_be_separated_as_on_windows() {
+        let all = read("study_id,image\ns1,im\\1.jpg\ns2,..\\1.jpg\n").await;
+        let first = all[0].as_ref().unwrap();
+        assert_eq!(first.file, "im/1.jpg");
+        assert!(first.image.is_ok());
+        let second = all[1].as_ref().unwrap();
+        let failure = second.image.as_ref().unwrap_err();
+        assert!(
+            failure.message.contains("outside of the archive"),
+            "{failure}"
         );
     }
 
