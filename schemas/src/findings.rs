@@ -163,10 +163,18 @@ pub type Labels = BTreeMap<Finding, Label>;
 pub struct PredictedFinding {
     /// The observation that this is about.
     pub finding: Finding,
-    /// Sigmoid of the logit, 0 to 1.
-    pub probability: f32,
+    /// Sigmoid of the logit, 0 to 1; null where the bundle's classifier has not learned the finding, so that it is not
+    /// assessed.
+    pub probability: Option<f32>,
     /// Whether the probability is over 0.5.
     pub present: bool,
+}
+
+impl PredictedFinding {
+    /// Whether the classifier says anything about the finding.
+    pub fn is_assessed(&self) -> bool {
+        self.probability.is_some()
+    }
 }
 
 /// The output object of the findings stage.

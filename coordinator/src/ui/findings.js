@@ -25,7 +25,9 @@ export class Findings {
     this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
       (this.hint = el("p", { class: "quiet small", text: "Tick what the report should have, untick what it should not." })));
-    root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
+    // What was wrong with the image file and was tolerated.
+    this.warnings = el("p", { class: "quiet small", id: "findings-warnings", role: "status" });
+    root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.warnings, this.list);
     store.addEventListener("opened", () => this.#forget());
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
@@ -54,6 +56,9 @@ export class Findings {
   render() {
     const report = store.view?.findings;
     show(this.hint, Boolean(report));
+    const warnings = report?.warnings ?? [];
+    setText(this.warnings, warnings.length > 0 ? `About the image file: ${warnings.join("; ")}.` : "");
+    show(this.warnings, warnings.length > 0);
     this.#rows = report ? this.#rows : new Map();
     if (!report) {
       this.list.replaceChildren();
@@ -70,8 +75,9 @@ export class Findings {
       this.#rows = new Map(report.findings.map((each) => [each.finding, this.#row(each)]));
       this.list.replaceChildren(...[...this.#rows.values()].map((row) => row.item));
     }
-    const present = report.findings.filter((each) => each.present && each.finding !== NONE).length;
-    setText(this.summary, present === 0 ? "None over 50%" : `${present} of 13 present (over 50%)`);
+    const assessed = report.findings.filter((each) => isAssessed(each) && each.finding !== NONE);
+    const present = assessed.filter((each) => each.present).length;
+    setText(this.summary, present === 0 ? "None over 50%" : `${present} of ${assessed.length} present (over 50%)`);
     for (const each of report.findings) this.#mark(this.#rows.get(each.finding), each, wanted);
     this.#tellPending();
   }
@@ -79,13 +85,15 @@ export class Findings {
   #row({ finding, probability, present }) {
     const name = el("span", { class: "bar-name", title: finding, text: finding });
     const tag = el("span", { class: "tag" });
+    const known = isAssessed({ probability });
+    const words = known ? percent(probability) : "not assessed";
     const fill = el("span", { class: "bar-fill" });
-    fill.style.inlineSize = `${Math.max(0.5, probability * 100)}%`;
+    fill.style.inlineSize = known ? `${Math.max(0.5, probability * 100)}%` : "0";
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
-    const value = el("span", { class: "bar-value number", text: percent(probability) });
+    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: known ? words : "–", title: words });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
-    const label = `${finding}, ${percent(probability)}${present ? ", present" : ""}`;
+    const label = `${finding}, ${words}${present ? ", present" : ""}`;
     box.setAttribute("aria-label", tickable ? `${label}. In the report` : label);
     const item = el("li", { class: `finding${present ? " present" : ""}${tickable ? "" : " fixed"}` },
       el("label", { class: "bar-label" }, box, name, tag), meter, value);
@@ -131,7 +139,16 @@ export class Findings {
     const findings = store.view?.findings?.findings ?? [];
     return findings
       .filter((each) => each.finding !== NONE)
-      .toSorted((one, other) => other.probability - one.probability)
-      .map((each) => ({ label: each.finding, note: percent(each.probability), value: each.finding }));
+      .toSorted((one, other) => (other.probability ?? -1) - (one.probability ?? -1))
+      .map((each) => ({
+        label: each.finding,
+        note: isAssessed(each) ? percent(each.probability) : "not assessed",
+        value: each.finding,
+      }));
   }
+}
+
+/** Whether the model has learned the finding: of others it says nothing. */
+function isAssessed({ probability }) {
+  return typeof probability === "number";
 }

@@ -116,11 +116,17 @@ impl FindingsClassifier {
 
 impl FindingsOutput {
     /// The predictions of each image, with their text.
-    pub fn reports(&self, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
+    ///
+    /// `assessed` are the findings that the classifier has learned; without them, all. Nothing is said about others.
+    pub fn reports(
+        &self,
+        rule: TextRule,
+        assessed: Option<&[Finding]>,
+    ) -> Result<Vec<FindingsReport>, ModelError> {
         let probabilities: Vec<Vec<f32>> = self.probs.to_vec2()?;
         Ok(probabilities
             .iter()
-            .map(|probabilities| report(probabilities, rule))
+            .map(|probabilities| report(probabilities, rule, assessed))
             .collect())
     }
 }
@@ -157,11 +163,14 @@ impl TextRule {
 }
 
 /// The report of 14 probabilities in the published order; a finding is present over one half.
-fn report(probabilities: &[f32], rule: TextRule) -> FindingsReport {
-    let predict = |(finding, &probability)| PredictedFinding {
-        finding,
-        probability,
-        present: probability > 0.5,
+fn report(probabilities: &[f32], rule: TextRule, assessed: Option<&[Finding]>) -> FindingsReport {
+    let predict = |(finding, &probability)| {
+        let is_assessed = assessed.is_none_or(|assessed| assessed.contains(&finding));
+        PredictedFinding {
+            finding,
+            probability: is_assessed.then_some(probability),
+            present: is_assessed && probability > 0.5,
+        }
     };
     let findings: Vec<_> = Finding::ALL
         .into_iter()
@@ -216,8 +225,25 @@ mod tests {
         probabilities[5] = 0.5;
         probabilities[13] = 0.501;
         assert_eq!(
-            report(&probabilities, TextRule::default()).text,
+            report(&probabilities, TextRule::default(), None).text,
             "support devices"
+        );
+    }
+
+    #[test]
+    fn a_finding_that_is_not_assessed_has_no_probability_and_is_not_in_the_text() {
+        let assessed = [NoFinding, Edema];
+        let report = report(&[0.9; 14], TextRule::default(), Some(&assessed));
+        assert_eq!(report.text, "edema");
+        for predicted in &report.findings {
+            let is_assessed = assessed.contains(&predicted.finding);
+            assert_eq!(predicted.is_assessed(), is_assessed);
+            assert_eq!(predicted.present, is_assessed);
+        }
+        let text = serde_json::to_value(&report.findings[13]).unwrap();
+        assert_eq!(
+            text,
+            serde_json::json!({"finding": "Support Devices", "probability": null, "present": false})
         );
     }
 }

@@ -13,8 +13,9 @@ mod published;
 mod studies_table;
 mod summary;
 
-pub use image_folder::ImageFolder;
+pub use image_folder::{ImageFolder, thumbnail};
 pub use original_files::{original_files, write_original_files};
+pub use page::escaped;
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;

@@ -343,6 +343,7 @@ fn start(
     let config = FindingsComponent {
         classifier,
         text_rule: TextRule::default(),
+        assessed: None,
     };
     let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))

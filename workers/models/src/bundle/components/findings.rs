@@ -1,7 +1,7 @@
 //! The findings stage's component: image to CheXpert findings, from `ChexpertClassifier-*.ckpt`.
 
 use candle_core::{Device, Tensor};
-use radialog_schemas::{FindingsReport, Stage};
+use radialog_schemas::{Finding, FindingsReport, Stage};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +24,9 @@ pub struct FindingsComponent {
     /// The rule by which predictions become the prompt's text.
     #[serde(default)]
     pub text_rule: TextRule,
+    /// The findings that the classifier has learned; nothing is said about others. Without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assessed: Option<Vec<Finding>>,
 }
 
 impl FindingsComponent {
@@ -46,6 +49,7 @@ impl FindingsComponent {
         Self {
             classifier,
             text_rule: TextRule::default(),
+            assessed: None,
         }
     }
 
@@ -82,6 +86,7 @@ impl Component for FindingsComponent {
 pub struct FindingsPredictor {
     classifier: FindingsClassifier,
     rule: TextRule,
+    assessed: Option<Vec<Finding>>,
     input: InputSize,
 }
 
@@ -100,6 +105,7 @@ impl FindingsPredictor {
         Ok(Self {
             classifier: classifier.map_err(bundle.model_error(stage))?,
             rule: config.text_rule,
+            assessed: config.assessed,
             input: config.classifier.vision.input(),
         })
     }
@@ -114,6 +120,7 @@ impl FindingsPredictor {
     /// # Errors
     /// Images of another shape.
     pub fn predict(&self, images: &Tensor) -> Result<Vec<FindingsReport>, ModelError> {
-        self.classifier.forward(images)?.reports(self.rule)
+        let output = self.classifier.forward(images)?;
+        output.reports(self.rule, self.assessed.as_deref())
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn plan(
     let component = FindingsComponent {
         classifier: config,
         text_rule: TextRule::default(),
+        assessed: None,
     };
     let weights = component.weights(Dtype::F32);
     let weights = weights.map_err(ImportError::geometry(path))?;
