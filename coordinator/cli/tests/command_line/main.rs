@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod data_sets;
 mod finetune;
+mod people;
 mod services;
 mod version;
 
@@ -35,6 +36,8 @@ fn every_role_explains_itself_with_an_example() {
         &["gateway"],
         &["gateway", "new-key"],
         &["batch"],
+        &["report"],
+        &["config", "show"],
         &["plan"],
         &["worker"],
         &["coordinator"],
