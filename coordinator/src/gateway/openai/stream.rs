@@ -58,7 +58,7 @@ impl CompletionStream {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() && !self.over {
             match self.following.reader.next().await {
-                None => self.fail(503, &stopped().problem.detail, None),
+                None => self.fail(detail(503, &stopped().problem.detail, None)),
                 Some(TurnUpdate::Alive | TurnUpdate::Queued(_)) => {
                     return Some(Event::default().comment(""));
                 }
