@@ -56,6 +56,9 @@ use openai::batches::BatchRunner;
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 
+/// Ports behind a taken one that are tried before any free one is named.
+const NEXT_PORTS: u16 = 20;
+
 /// The reason why the gateway does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -66,12 +69,14 @@ pub enum GatewayError {
     )]
     Open(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {reason}; {}", advice(.reason))]
+    #[error("cannot listen on {address}: {reason}; {}", advice(.reason, .free))]
     Listen {
         /// The address as it is configured.
         address: SocketAddr,
         /// The system's words.
         reason: std::io::Error,
+        /// An address beside it that nobody listens on, where the port is taken.
+        free: Option<SocketAddr>,
     },
     /// The broker is unreachable or refuses.
     #[error(transparent)]
@@ -87,16 +92,28 @@ pub enum GatewayError {
     Serve(std::io::Error),
 }
 
-fn advice(error: &std::io::Error) -> &'static str {
+fn advice(error: &std::io::Error, free: &Option<SocketAddr>) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "another process has that port: stop it, or choose another one, e.g. --listen 127.0.0.1:7861"
+            let free = free.map_or_else(String::new, |free| format!(", e.g. --listen {free}"));
+            format!("another process has that port: stop it, or choose another one{free}")
         }
         std::io::ErrorKind::PermissionDenied => {
-            "ports below 1024 are for root: choose one above, e.g. 7860"
+            "ports below 1024 are for root: choose one above, e.g. 7860".into()
         }
-        _ => "give an address of this machine with --listen",
+        _ => "give an address of this machine with --listen".into(),
     }
+}
+
+/// An address of the same host on which nobody listens: one of the next ports, as a person would choose, else any.
+async fn free_beside(taken: SocketAddr) -> Option<SocketAddr> {
+    let next = (1..=NEXT_PORTS).filter_map(|step| taken.port().checked_add(step));
+    for port in next.chain([0]) {
+        if let Ok(free) = TcpListener::bind((taken.ip(), port)).await {
+            return free.local_addr().ok();
+        }
+    }
+    None
 }
 
 /// A gateway that listens.
@@ -120,11 +137,20 @@ impl Gateway {
         if config.is_open_to_all() {
             return Err(GatewayError::Open(config.listen));
         }
-        let failed = |reason| GatewayError::Listen {
-            address: config.listen,
-            reason,
+        let listener = match TcpListener::bind(config.listen).await {
+            Ok(listener) => listener,
+            Err(reason) => {
+                let free = match reason.kind() {
+                    std::io::ErrorKind::AddrInUse => free_beside(config.listen).await,
+                    _ => None,
+                };
+                return Err(GatewayError::Listen {
+                    address: config.listen,
+                    reason,
+                    free,
+                });
+            }
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let bundles = bundles.into();
         for bundle in bundles.bundles() {
             if let Some(group) = &bundle.group {

@@ -163,8 +163,9 @@ pub type Labels = BTreeMap<Finding, Label>;
 pub struct PredictedFinding {
     /// The observation that this is about.
     pub finding: Finding,
-    /// 0 to 1: the sigmoid of the logit, calibrated where the bundle says how.
-    pub probability: f32,
+    /// 0 to 1: the sigmoid of the logit, calibrated where the bundle says how; null where the bundle's classifier has not learned
+    /// the finding, so that it is not assessed.
+    pub probability: Option<f32>,
     /// Whether the probability is over its threshold, one half where there is no other.
     pub present: bool,
     /// The probability over which it counts as present, where the bundle has one of its own.
@@ -173,6 +174,11 @@ pub struct PredictedFinding {
 }
 
 impl PredictedFinding {
+    /// Whether the classifier says anything about the finding.
+    pub fn is_assessed(&self) -> bool {
+        self.probability.is_some()
+    }
+
     /// Whether a person is shown it as present among all that was predicted: "No Finding" is not where anything else but devices
     /// is, as it gives way to real findings in a prompt.
     pub fn is_shown(&self, all: &[PredictedFinding]) -> bool {

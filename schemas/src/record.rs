@@ -42,6 +42,7 @@ pub enum StudyStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StudyRecord {
     /// The study that the line is about.
+    #[serde(rename = "study_id", alias = "study")]
     pub study: StudyId,
     /// The image's name in the archive.
     pub file: String,
@@ -115,4 +116,24 @@ pub struct StudyRecord {
     /// The times of each stage: the only part that may differ between runs.
     #[serde(default)]
     pub timings: BTreeMap<Stage, StageTimings>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_its_study_as_manifests_do_and_is_read_by_its_former_name_too() {
+        let record = |name: &str| {
+            let hash = "0".repeat(64);
+            let text = format!(
+                r#"{{"{name}": "s1", "file": "1.png", "status": "done", "bundle": "{hash}"}}"#
+            );
+            serde_json::from_str::<StudyRecord>(&text).unwrap()
+        };
+        assert_eq!(record("study"), record("study_id"));
+        let written = serde_json::to_value(record("study")).unwrap();
+        assert_eq!(written["study_id"], "s1");
+        assert_eq!(written.get("study"), None);
+    }
 }

@@ -2,7 +2,7 @@
 //! found, which cells are missing, and what a label looks like, for every table that is read anywhere.
 //!
 //! Names of columns are found without regard to case and surrounding spaces, behind a byte order mark too. A cell is
-//! missing where pandas would say so: empty, `nan`, `NaN`, `NA`, `None` or `null`. Quoting follows RFC 4180 strictly:
+//! missing where pandas would say so: empty, `nan`, `NA`, `N/A`, `None`, `NULL`, `<NA>` and the like. Quoting follows RFC 4180 strictly:
 //! a lenient reader takes everything behind an unclosed quote for one field, to the end of the file; here only the
 //! broken row is lost, and it is named with its line.
 //!
@@ -25,8 +25,11 @@ pub use parser::{LONGEST_ROW, MalformedRow, Row, RowParser};
 pub use reader::{TableError, TableReader};
 pub use split::split_name;
 
-/// What programs write where they have no value.
-const MISSING: [&str; 6] = ["", "nan", "NaN", "NA", "None", "null"];
+/// What programs write where they have no value: pandas' own list, letter for letter.
+const MISSING: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+];
 
 /// What is wrong with a row, or a line of texts, of another encoding, as Latin-1.
 pub const NOT_UTF_8: &str = "it is not UTF-8: save the file in UTF-8";

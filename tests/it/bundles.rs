@@ -359,7 +359,7 @@ fn networks_in_bf16_are_components_of_their_own_with_outputs_of_their_own() -> R
         let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
         let found = predictor.predict(&image(predictor.input().side)?)?;
         let findings = found.iter().flat_map(|report| &report.findings);
-        let findings = findings.map(|finding| finding.probability).collect();
+        let findings = findings.filter_map(|finding| finding.probability).collect();
         let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
         labeler.label(&[labeler.encode("No pneumothorax.")?])?;
         Ok((bundle, tokens.flatten_all()?.to_vec1()?, findings))

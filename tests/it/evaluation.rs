@@ -125,7 +125,7 @@ fn line(
             let each = Finding::ALL.into_iter().zip(all);
             each.map(|(finding, probability)| PredictedFinding {
                 finding,
-                probability,
+                probability: Some(probability),
                 present: probability > 0.5,
                 threshold: None,
             })

@@ -90,4 +90,13 @@ fn limits_are_checked_before_anything_is_decoded() {
         decode(&png, &no_room_to_resize).unwrap_err().code,
         ErrorCode::ImageDimensions
     );
+    for limits in [few_pixels, few_bytes, no_room_to_resize] {
+        let told = |limits: &ImageLimits| decode(&png, limits).unwrap_err().message;
+        assert!(!told(&limits).contains("worker."), "nothing raises it here");
+        let settings = ImageLimits {
+            are_settings: true,
+            ..limits
+        };
+        assert!(told(&settings).contains("or raise worker.max_image_"));
+    }
 }

@@ -131,7 +131,8 @@ async fn outputs() -> Result<Records> {
             (Stage::Embedding, embedding),
             (
                 Stage::Findings,
-                Output::numbers(findings.iter().map(|finding| finding.probability)),
+                // A finding that is not assessed has none, so that there are fewer.
+                Output::numbers(findings.iter().filter_map(|finding| finding.probability)),
             ),
             (
                 Stage::Language,

@@ -193,7 +193,7 @@ async fn four_stages_turn_an_xray_into_tokens_findings_a_report_and_labels() -> 
         findings
             .findings
             .iter()
-            .all(|predicted| predicted.present == (predicted.probability > 0.5))
+            .all(|predicted| predicted.present == predicted.probability.is_some_and(|p| p > 0.5))
     );
     let report: GeneratedReport = serde_json::from_slice(of("language")?)?;
     assert!(!report.text.is_empty() && report.prompt_tokens > 32 && report.tokens <= 40);

@@ -33,9 +33,9 @@ def lines(text):
     found = {}
     for line in text.splitlines():
         record = json.loads(line)
-        if record["study"] in found:
-            raise ValueError(f"study {record['study']} has two lines")
-        found[record["study"]] = {field: value for field, value in record.items() if field not in NOT_COMPARED}
+        if record["study_id"] in found:
+            raise ValueError(f"study {record['study_id']} has two lines")
+        found[record["study_id"]] = {field: value for field, value in record.items() if field not in NOT_COMPARED}
     return found
 
 

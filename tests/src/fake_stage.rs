@@ -216,7 +216,7 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
                 let probability = f32::from(chance(finding)) / 255.0;
                 PredictedFinding {
                     finding,
-                    probability,
+                    probability: Some(probability),
                     present: probability > 0.3,
                     threshold: None,
                 }

@@ -10,7 +10,7 @@ use radialog_models::device::Device;
 use radialog_models::preprocess::ImageLimits;
 use radialog_models::prompt::Prompts;
 use radialog_runtime::config::RunnerSettings;
-use radialog_runtime::config::{Config, ConfigError};
+use radialog_runtime::config::{Config, ConfigError, ListenAddress};
 use radialog_runtime::telemetry;
 use radialog_schemas::Stage;
 use radialog_workers::StageOptions;
@@ -19,8 +19,10 @@ use crate::exit::UsageError;
 use crate::flag_faults::{self, noted};
 
 /// Stands for an address that cannot be read.
-pub(crate) const SOME_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const SOME_ADDRESS: ListenAddress = ListenAddress(SocketAddr::new(
+    std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+    0,
+));
 
 /// One of the two published systems.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,11 +102,26 @@ impl ServiceArgs {
         &self,
         more: &[(&str, Option<String>)],
     ) -> anyhow::Result<(Config, GatewayConfig)> {
+        Ok(self.load_filtered(more, "warn,lapin=off")?)
+    }
+
+    /// Does what [`ServiceArgs::load_quiet`] does, of a command that says itself what went wrong.
+    pub(crate) fn load_silent(&self) -> anyhow::Result<Config> {
+        let (config, _) = self.load_filtered(&[], "off")?;
+        Ok(config)
+    }
+
+    /// Reads the configuration, and logs what this filter lets through where none is configured.
+    fn load_filtered(
+        &self,
+        more: &[(&str, Option<String>)],
+        filter: &str,
+    ) -> Result<(Config, GatewayConfig), ConfigError> {
         let (mut config, gateway) = self.read(more)?;
         config
             .telemetry
             .filter
-            .get_or_insert_with(|| "warn,lapin=off".to_owned());
+            .get_or_insert_with(|| filter.to_owned());
         Self::log(&config)?;
         Ok((config, gateway))
     }
@@ -237,6 +254,7 @@ impl ModelArgs {
             image_limits: ImageLimits {
                 max_bytes: worker.max_image_bytes,
                 max_pixels: worker.max_image_pixels,
+                are_settings: true,
             },
             speculate: self
                 .speculate
@@ -296,15 +314,16 @@ impl RetentionArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {
     /// Serve /metrics, /healthz and /readyz here, e.g. 0.0.0.0:9090 [env: RADIALOG_HEALTH_ADDRESS]
-    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<SocketAddr>, SOME_ADDRESS))]
-    health_address: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<ListenAddress>, SOME_ADDRESS))]
+    health_address: Option<ListenAddress>,
 }
 
 impl HealthArgs {
     pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
         (
             "health.address",
-            self.health_address.map(|address| address.to_string()),
+            self.health_address
+                .map(|ListenAddress(address)| address.to_string()),
         )
     }
 }

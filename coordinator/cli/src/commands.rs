@@ -11,6 +11,7 @@ mod batch;
 mod bundle;
 mod chaos;
 mod chat;
+mod config;
 mod coordinator;
 mod dlq;
 mod doctor;
@@ -22,6 +23,7 @@ mod gateway;
 mod plan;
 mod prepare;
 mod purge;
+mod report;
 mod rexrank;
 mod serve;
 mod status;
@@ -81,6 +83,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 pub(crate) enum Command {
     Serve(serve::ServeArgs),
     Batch(batch::BatchArgs),
+    Report(report::ReportArgs),
     Plan(plan::PlanArgs),
     Chat(chat::ChatArgs),
     Gateway(gateway::GatewayArgs),
@@ -90,6 +93,7 @@ pub(crate) enum Command {
     Dlq(dlq::DlqArgs),
     Purge(purge::PurgeArgs),
     Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
     Chaos(chaos::ChaosArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
@@ -123,6 +127,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
+        Command::Report(args) => report::run(args).await,
         Command::Plan(args) => ended_by_signals(plan::run(args)).await,
         Command::Chat(args) => ended_by_sigterm(chat::run(args)).await,
         Command::Gateway(args) => gateway::run(args).await,
@@ -132,6 +137,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => ended_by_signals(dlq::run(args)).await,
         Command::Purge(args) => ended_by_signals(purge::run(args)).await,
         Command::Doctor(args) => ended_by_signals(doctor::run(args)).await,
+        Command::Config(args) => config::run(args),
         Command::Chaos(args) => chaos::run(args).await,
         Command::Bundle(args) => ended_by_signals(bundle::run(args)).await,
         Command::Evaluate(args) => ended_by_signals(evaluate::run(args)).await,

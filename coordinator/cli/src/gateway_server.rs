@@ -1,14 +1,12 @@
 //! The HTTP gateway as a server of this process, for `radialog gateway` and, beside its workers, for `radialog serve` and
 //! `radialog chat`.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use radialog_coordinator::conversation::retention;
 use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
 use radialog_coordinator::{ResultConsumer, ServedBundles};
 use radialog_runtime::backends::Backends;
-use radialog_runtime::config::Config;
+use radialog_runtime::config::{Config, ListenAddress};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive_source;
@@ -19,10 +17,10 @@ use crate::flag_faults::noted;
 /// Where it listens.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ListenArgs {
-    /// Where to listen; other machines reach it only with API keys set (gateway.keys) [default: 127.0.0.1:7860]
+    /// Where to listen, e.g. localhost:7860; other machines reach it only with API keys set (gateway.keys) [default: 127.0.0.1:7860]
     /// [env: RADIALOG_GATEWAY_LISTEN]
-    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<SocketAddr>, SOME_ADDRESS))]
-    listen: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS", value_parser = noted(str::parse::<ListenAddress>, SOME_ADDRESS))]
+    listen: Option<ListenAddress>,
     /// A further bundle to serve, with the group of queues that its workers take tasks from, e.g. v2=/bundles/radialog-v2;
     /// may be given several times [env: RADIALOG_GATEWAY_ALSO, with commas between bundles]
     #[arg(long, value_name = "GROUP=BUNDLE")]
@@ -34,7 +32,8 @@ impl ListenArgs {
         [
             (
                 "gateway.listen",
-                self.listen.map(|address| address.to_string()),
+                self.listen
+                    .map(|ListenAddress(address)| address.to_string()),
             ),
             (
                 "gateway.also",

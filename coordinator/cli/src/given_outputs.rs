@@ -91,7 +91,7 @@ impl GivenOutputFiles {
             PredictedFinding {
                 finding,
                 // A list of names says no more than this.
-                probability: f32::from(u8::from(present)),
+                probability: Some(f32::from(u8::from(present))),
                 threshold: None,
                 present,
             }

@@ -24,6 +24,7 @@ mod named_path;
 mod predictions;
 mod private_folder;
 mod progress;
+mod results_page;
 mod results_place;
 mod run_summary;
 mod seen_groups;

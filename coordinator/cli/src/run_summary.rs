@@ -66,7 +66,10 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
     if !summary.prevalence.is_empty() {
         outln!("\n  findings of the images (share of studies)");
         for finding in Finding::ALL {
-            let share = summary.prevalence.get(&finding).copied().unwrap_or(0.0);
+            let Some(&share) = summary.prevalence.get(&finding) else {
+                outln!("  {:<28} not assessed", finding.name());
+                continue;
+            };
             outln!(
                 "  {:<28} {:>6.1} %  {}",
                 finding.name(),

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, ImageReadError, unsupported};
-use super::mimic_cxr::{ImageTable, ImageTables, StudyFolder, is_image_table};
+use super::mimic_cxr::{ImageTable, ImageTables, is_image_table};
 use crate::CoordinatorError;
 
 /// Pause before a file of a store that does not answer is looked at again.
@@ -44,6 +44,7 @@ struct FolderEntries {
     roots: HashMap<String, Arc<ImageTable>>,
     /// Files that are called as such tables.
     table_files: Vec<String>,
+    is_one_file: bool,
 }
 
 type Found = Result<StudyEntry, EntryProblem>;
@@ -93,7 +94,9 @@ impl FolderArchive {
         let mut walk = self.walk();
         for _ in 0..files {
             let Some(path) = walk.next().await else { break };
-            if let Some(found) = path.ok().as_deref().and_then(StudyFolder::of) {
+            if let Some(found) = path.ok()
+                && let Some(found) = self.tables.study_folder(&found)
+            {
                 self.tables.beside(found.root).await?;
                 break;
             }
@@ -124,6 +127,7 @@ impl Archive for FolderArchive {
             found: VecDeque::new(),
             roots: HashMap::new(),
             table_files: Vec::new(),
+            is_one_file: self.only.is_some(),
         }))
     }
 }
@@ -141,7 +145,7 @@ impl StudyEntries for FolderEntries {
                     None => return None,
                 },
                 Some(Err(problem)) => return Some(Err(problem)),
-                Some(Ok(path)) if StudyFolder::of(&path).is_some() => self.study_folder(path).await,
+                Some(Ok(path)) if self.is_in_study_folder(&path) => self.study_folder(path).await,
                 Some(Ok(path)) => self.file(path).await,
             }
         }
@@ -156,18 +160,29 @@ impl FolderEntries {
         }
     }
 
+    /// Whether the file is one of a study's folder. An archive of one file is none of a study's, wherever that lies.
+    fn is_in_study_folder(&self, path: &str) -> bool {
+        !self.is_one_file && self.tables.study_folder(path).is_some()
+    }
+
     /// Takes in the folder of a study that begins with this path.
     async fn study_folder(&mut self, first: String) {
-        let Some(place) = StudyFolder::of(&first) else {
+        let tables = self.tables.clone();
+        let Some(place) = tables.study_folder(&first) else {
             return;
         };
         let (root, folder) = (place.root.to_owned(), place.path.to_owned());
+        let study = place.study.to_owned();
         let table = self.table(&root).await;
         let mut files: Vec<(String, FileKind)> = Vec::new();
         let mut next = Some(Ok(first));
         while let Some(path) = next {
             match path {
-                Ok(path) if StudyFolder::of(&path).is_some_and(|place| place.path == folder) => {
+                Ok(path)
+                    if tables
+                        .study_folder(&path)
+                        .is_some_and(|place| place.path == folder) =>
+                {
                     match content(&*self.tree, &path).await {
                         FileContent::Image => files.push((path, FileKind::Image)),
                         FileContent::Unsupported(_) => files.push((path, FileKind::Unsupported)),
@@ -184,7 +199,7 @@ impl FolderEntries {
             }
             next = self.walk.next().await;
         }
-        if let Some(study) = table.study(&*self.tree, &files) {
+        if let Some(study) = table.study(&study, &*self.tree, &files) {
             self.found.push_front(Ok(study));
         }
     }

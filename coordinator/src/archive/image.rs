@@ -286,7 +286,9 @@ fn unreadable(file: &str, reason: impl std::fmt::Display) -> Failure {
 fn too_large(file: &str, limit: u64) -> Failure {
     Failure::new(
         ErrorCode::ImageTooLarge,
-        format!("'{file}' is larger than the limit of {limit} bytes"),
+        format!(
+            "'{file}' is larger than the limit of {limit} bytes: compress it, or raise --max-image-size of radialog batch"
+        ),
     )
 }
 

@@ -164,7 +164,7 @@ impl ManifestEntries {
     /// The file of a row's image, below the folder of the images.
     fn file<'a>(&self, row: &'a Row) -> Option<Cow<'a, str>> {
         match self.image {
-            ImageColumns::File(column) => row.cell(column).map(Cow::Borrowed),
+            ImageColumns::File(column) => row.cell(column).map(with_slashes),
             ImageColumns::Sectioned { folder, name } => {
                 let (folder, name) = (row.cell(folder)?, row.cell(name)?);
                 Some(Cow::Owned(format!("{folder}/{name}")))
@@ -172,11 +172,10 @@ impl ManifestEntries {
         }
     }
 
-    fn id<'a>(&self, row: &'a Row) -> Option<&'a str> {
-        match (self.study, self.image) {
-            (Some(column), _) => row.cell(column),
-            (None, ImageColumns::File(column)) => row.cell(column).map(stem),
-            (None, ImageColumns::Sectioned { name, .. }) => row.cell(name).map(stem),
+    fn id<'a>(&self, row: &'a Row, file: Option<&'a str>) -> Option<&'a str> {
+        match self.study {
+            Some(column) => row.cell(column),
+            None => file.map(stem),
         }
         .filter(|id| !id.is_empty())
     }
@@ -184,7 +183,7 @@ impl ManifestEntries {
     fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
         let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
         let file = self.file(row);
-        let Some(study) = self.id(row) else {
+        let Some(study) = self.id(row, file.as_deref()) else {
             let message = "the row has no id: fill in its study_id or dicom_id";
             return Err(self.rows.problem(row.line, message));
         };
@@ -212,6 +211,14 @@ impl ManifestEntries {
             place,
             ..StudyEntry::new(study, file.unwrap_or_default(), image)
         })
+    }
+}
+
+/// The path with slashes between its folders where it has none and the backslashes of Windows.
+fn with_slashes(path: &str) -> Cow<'_, str> {
+    match path.contains('\\') && !path.contains('/') {
+        true => path.replace('\\', "/").into(),
+        false => path.into(),
     }
 }
 
@@ -321,6 +328,20 @@ mod tests {
         assert!(
             message.contains("line 3: ") && message.contains("no id"),
             "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn folders_may_be_separated_as_on_windows() {
+        let all = read("study_id,image\ns1,im\\1.jpg\ns2,..\\1.jpg\n").await;
+        let first = all[0].as_ref().unwrap();
+        assert_eq!(first.file, "im/1.jpg");
+        assert!(first.image.is_ok());
+        let second = all[1].as_ref().unwrap();
+        let failure = second.image.as_ref().unwrap_err();
+        assert!(
+            failure.message.contains("outside of the archive"),
+            "{failure}"
         );
     }
 

@@ -52,27 +52,73 @@ struct ImageAttributes {
 /// The tables of every tree of an archive, each read once.
 pub(super) struct ImageTables {
     tree: Arc<dyn FileTree>,
+    archive: ArchiveRoot,
     /// By the folder that the patients of a tree lie in.
     read: Mutex<HashMap<String, Arc<ImageTable>>>,
+}
+
+/// What the root of an archive is in the layout: the paths below it begin where that ends.
+#[derive(Debug, PartialEq, Eq)]
+enum ArchiveRoot {
+    /// A folder that is no patient's.
+    Tree,
+    /// A patient's folder.
+    Patient,
+    /// The folder of this study of a patient.
+    Study(String),
+}
+
+impl ArchiveRoot {
+    /// Finds out what a tree's root is, by its name and that of the folder it lies in.
+    fn of(tree: &dyn FileTree) -> Self {
+        match tree.folder_name() {
+            Some(name) if is_patient(&name) => Self::Patient,
+            Some(name) if is_study(&name) => {
+                let above = tree.above().and_then(|above| above.folder_name());
+                match above {
+                    Some(above) if is_patient(&above) => Self::Study(name),
+                    _ => Self::Tree,
+                }
+            }
+            _ => Self::Tree,
+        }
+    }
 }
 
 /// The parts of a path in a study folder.
 pub(super) struct StudyFolder<'a> {
     /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
     pub(super) root: &'a str,
-    /// The path of the study's folder, closed by `/`.
+    /// The path of the study's folder, closed by `/`, or empty where that is the archive itself.
     pub(super) path: &'a str,
-    study: &'a str,
-    file: &'a str,
+    /// The study's name.
+    pub(super) study: &'a str,
 }
 
 impl<'a> StudyFolder<'a> {
-    /// Takes `…pNN/pNNNNNNNN/sNNNNNNNN/name` apart, or what of it lies below the folder of a group; other paths are none.
-    pub(super) fn of(path: &'a str) -> Option<Self> {
-        let (folder, file) = path.rsplit_once('/')?;
-        let (patient_path, study) = folder.rsplit_once('/')?;
+    /// Takes `…pNN/pNNNNNNNN/sNNNNNNNN/name` apart, or what of it lies below the folder of a group, of a patient or of a
+    /// study; other paths are none.
+    fn of(path: &'a str, archive: &'a ArchiveRoot) -> Option<Self> {
+        let Some((folder, _)) = path.rsplit_once('/') else {
+            return match archive {
+                ArchiveRoot::Study(study) => Some(Self {
+                    root: "",
+                    path: "",
+                    study,
+                }),
+                _ => None,
+            };
+        };
+        let Some((patient_path, study)) = folder.rsplit_once('/') else {
+            let is_one = *archive == ArchiveRoot::Patient && is_study(folder);
+            return is_one.then(|| Self {
+                root: "",
+                path: &path[..=folder.len()],
+                study: folder,
+            });
+        };
         let (group_path, patient) = patient_path.rsplit_once('/').unwrap_or(("", patient_path));
-        if !is_numbered(patient, 'p', 8) || !is_numbered(study, 's', 8) {
+        if !is_patient(patient) || !is_study(study) {
             return None;
         }
         let group = group_path.rsplit('/').next().unwrap_or_default();
@@ -88,7 +134,6 @@ impl<'a> StudyFolder<'a> {
             root: &path[..above],
             path: &path[..=folder.len()],
             study,
-            file,
         })
     }
 }
@@ -100,6 +145,14 @@ fn is_numbered(name: &str, letter: char, digits: usize) -> bool {
 
 fn is_group(name: &str) -> bool {
     is_numbered(name, 'p', 2)
+}
+
+fn is_patient(name: &str) -> bool {
+    is_numbered(name, 'p', 8)
+}
+
+fn is_study(name: &str) -> bool {
+    is_numbered(name, 's', 8)
 }
 
 /// Says whether the file is called as a table that is read beside a tree.
@@ -121,9 +174,15 @@ fn names(kind: &str) -> impl Iterator<Item = String> {
 impl ImageTables {
     pub(super) fn new(tree: Arc<dyn FileTree>) -> Self {
         Self {
+            archive: ArchiveRoot::of(&*tree),
             tree,
             read: Mutex::default(),
         }
+    }
+
+    /// Takes the path of a file in a study folder apart; other paths are none.
+    pub(super) fn study_folder<'a>(&'a self, path: &'a str) -> Option<StudyFolder<'a>> {
+        StudyFolder::of(path, &self.archive)
     }
 
     /// What the tables beside this root say: nothing where there are none.
@@ -147,12 +206,12 @@ impl ImageTables {
             _ => root,
         };
         table.read(&*self.tree, beside, true).await?;
-        // An archive that is the folder `files`, or that of a group, has its tables above it.
+        // An archive that is the folder `files`, or that of a group, a patient or a study, has its tables above it.
+        let is_inner = |name: String| {
+            name == "files" || is_group(&name) || is_patient(&name) || is_study(&name)
+        };
         let mut tree = Some(self.tree.clone()).filter(|_| root.is_empty());
-        while let Some(inner) = tree.take_if(|tree| {
-            tree.folder_name()
-                .is_some_and(|name| name == "files" || is_group(&name))
-        }) {
+        while let Some(inner) = tree.take_if(|tree| tree.folder_name().is_some_and(is_inner)) {
             tree = inner.above();
             if let Some(above) = &tree {
                 table.read(&**above, "", false).await?;
@@ -245,14 +304,15 @@ impl ImageTable {
         &self.problems
     }
 
-    /// Makes the study of these files, which are those of one folder and images, if of other formats.
+    /// Makes the study of this name of these files, which are those of one folder and images, if of other formats.
     pub(super) fn study(
         &self,
+        study: &str,
         tree: &dyn FileTree,
         files: &[(String, FileKind)],
     ) -> Option<StudyEntry> {
         let known = |path: &str| {
-            let file = StudyFolder::of(path).map_or("", |place| place.file);
+            let file = path.rsplit('/').next().unwrap_or(path);
             let dicom = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
             self.images.get(&hash(dicom)).copied().unwrap_or_default()
         };
@@ -273,7 +333,6 @@ impl ImageTable {
             FileKind::Unsupported => Err(unsupported(primary)),
             _ => tree.image(primary),
         };
-        let study = StudyFolder::of(primary)?.study;
         Some(StudyEntry {
             other_files: files
                 .iter()
@@ -298,7 +357,11 @@ fn hash(dicom: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::path::Path;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
 
     use super::super::open::{ArchiveLocation, open};
     use super::*;
@@ -355,6 +418,48 @@ mod tests {
         assert_eq!(all[0].other_files.len(), 1);
         assert_eq!(all[0].split.as_deref(), Some("train"));
         assert_eq!(all[1].split.as_deref(), Some("test"));
+    }
+
+    #[tokio::test]
+    async fn a_patients_or_a_studys_folder_alone_gives_the_studies_that_the_whole_tree_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let patient = "files/p10/p10000001";
+        for file in [
+            "s50000001/a.jpg",
+            "s50000001/b.jpg",
+            "s50000001/deeper/c.jpg",
+            "s50000002/d.jpg",
+        ] {
+            write(dir.path(), &format!("{patient}/{file}"), "x");
+        }
+        for (kind, text) in [
+            ("metadata", "dicom_id,ViewPosition\na,LATERAL\nb,PA\nd,AP\n"),
+            ("split", "dicom_id,split\nb,validate\nd,test\n"),
+        ] {
+            let mut table = GzEncoder::new(Vec::new(), Compression::default());
+            table.write_all(text.as_bytes()).unwrap();
+            let name = format!("mimic-cxr-2.0.0-{kind}.csv.gz");
+            fs::write(dir.path().join(name), table.finish().unwrap()).unwrap();
+        }
+        for (folder, expected) in [
+            (patient.to_owned(), 3),
+            (format!("{patient}/s50000001"), 2),
+            ("files/p10".to_owned(), 3),
+        ] {
+            let all = read(&dir.path().join(&folder)).await;
+            let image = all
+                .iter()
+                .find(|entry| entry.study == "s50000001")
+                .expect("the study of the folder");
+            assert!(image.file.ends_with("b.jpg"), "{folder}: {}", image.file);
+            assert_eq!(image.split.as_deref(), Some("validate"), "{folder}");
+            assert_eq!(image.other_files.len(), 1, "{folder}");
+            assert_eq!(all.len(), expected, "{folder}: {all:?}");
+        }
+        // A folder that is only called like a study's.
+        write(dir.path(), "ward/s50000009/x.jpg", "x");
+        let all = read(&dir.path().join("ward/s50000009")).await;
+        assert_eq!(all[0].study, "x");
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::ObjectKey;
 
 use super::entries::Archive;
 use super::file_place::OutsideFiles;
@@ -157,7 +158,7 @@ impl FoundArchive {
     async fn of(input: &ArchiveLocation, outside: OutsideFiles) -> Result<Self, CoordinatorError> {
         match input {
             ArchiveLocation::Path(path) => local(path, outside).await,
-            ArchiveLocation::Objects { url, store, prefix } => Ok(bucket(url, store, prefix)),
+            ArchiveLocation::Objects { url, store, prefix } => bucket(url, store, prefix).await,
         }
     }
 }
@@ -175,7 +176,7 @@ impl TableFile {
             } if is_table(&file) => Ok(Self { name, tree, file }),
             FoundArchive { name, .. } => Err(CoordinatorError::Input {
                 input: name,
-                reason: "it is no .csv or .csv.gz file".into(),
+                reason: "it is no .csv or .tsv file, compressed by gzip or not".into(),
             }),
         }
     }
@@ -217,23 +218,46 @@ async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, Coord
     })
 }
 
-fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> FoundArchive {
+async fn bucket(
+    url: &str,
+    store: &Arc<dyn Objects>,
+    prefix: &str,
+) -> Result<FoundArchive, CoordinatorError> {
     let (folder, file) = match prefix.rsplit_once('/').unwrap_or(("", prefix)) {
         (folder, file) if is_table(file) || FileKind::of(file) == FileKind::Image => {
+            (folder, Some(file))
+        }
+        // An image may be called like a folder.
+        (folder, file) if !url.ends_with('/') && is_object(&**store, prefix).await? => {
             (folder, Some(file))
         }
         _ => (prefix, None),
     };
     let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
     let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
-    FoundArchive {
+    Ok(FoundArchive {
         name: url.trim_end_matches('/').to_owned(),
         tree,
         file: file.map(str::to_owned),
+    })
+}
+
+/// Whether an object with content has this name; markers of folders have none. A store that answers for no single object
+/// has only prefixes.
+async fn is_object(store: &dyn Objects, name: &str) -> Result<bool, CoordinatorError> {
+    let Some(key) = ObjectKey::parse(name) else {
+        return Ok(false);
+    };
+    match store.size(&key).await {
+        Ok(size) => Ok(size.is_some_and(|size| size > 0)),
+        Err(ObjectError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
 fn is_table(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
-    path.ends_with(".csv") || path.ends_with(".csv.gz")
+    [".csv", ".csv.gz", ".tsv", ".tsv.gz"]
+        .iter()
+        .any(|suffix| path.ends_with(suffix))
 }

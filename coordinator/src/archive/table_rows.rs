@@ -35,18 +35,15 @@ impl TableRows {
             input: file.clone(),
             reason,
         };
-        let mut first = line(&mut lines)
-            .await
-            .map_err(|error| unusable(error.to_string()))?;
-        let declared = RowParser::declared_separator(&first);
-        if declared.is_some() {
-            first = line(&mut lines)
-                .await
-                .map_err(|error| unusable(error.to_string()))?;
+        let unreadable = |error: std::io::Error| unusable(error.to_string());
+        let mut first = line(&mut lines).await.map_err(unreadable)?;
+        let (mut declared, mut read) = (None, 1);
+        while RowParser::is_before_header(&first, &mut declared) {
+            first = line(&mut lines).await.map_err(unreadable)?;
+            read += 1;
         }
         let header = RowParser::header(&first, declared)
             .map_err(|malformed| unusable(malformed.to_string()))?;
-        let read = 1 + u64::from(declared.is_some());
         let rows = Self {
             lines,
             file,

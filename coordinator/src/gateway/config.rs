@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use radialog_runtime::config::ConfigReader;
+use radialog_runtime::config::{ConfigReader, ListenAddress};
 use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::{ContentHash, QueueGroup};
 
@@ -176,7 +176,9 @@ impl GatewayConfig {
         let max_image_bytes = at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
             .saturating_mul(MIB);
         Self {
-            listen: reader.parsed("gateway", "listen").unwrap_or(default.listen),
+            listen: reader
+                .parsed("gateway", "listen")
+                .map_or(default.listen, |ListenAddress(address)| address),
             keys: keys(reader),
             rate: at_least_one(reader, "rate", default.rate),
             concurrent: at_least_one(reader, "concurrent", default.concurrent),

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::openai::{
@@ -41,6 +42,11 @@ mod stream;
 /// The most texts at which an answer ends, and the characters of each.
 const MOST_STOPS: usize = 4;
 const LONGEST_STOP: usize = 256;
+
+/// The header of an answer that tells what of the request had no part in it.
+const WARNING: HeaderName = HeaderName::from_static("radialog-warning");
+/// Messages that it names.
+const MOST_NAMED: usize = 10;
 
 /// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
 /// it was queued or begun, which is longer than both take.
@@ -144,33 +150,60 @@ pub(super) async fn complete(
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
     let model = asked.model.clone();
-    let draft = draft(&app, &caller.owner, create::new_id(), asked).await?;
+    let (draft, unused) = draft(&app, &caller.owner, create::new_id(), asked).await?;
     let open = OpenStream::new(caller.quota.stream()?);
     let head = CompletionHead::of(&draft.id, model);
     let conversation = EphemeralConversation::begin(&app, draft).await?;
     drop(memory);
     let following = PendingCompletion::of(&app, conversation, open).await?;
-    if is_stream {
-        Ok(stream::answer(head, following, include_usage))
+    let mut answer = if is_stream {
+        stream::answer(head, following, include_usage)
     } else {
-        following.whole(head).await
+        following.whole(head).await?
+    };
+    if let Some(warning) = unused_words(&unused) {
+        answer.headers_mut().insert(WARNING, warning);
     }
+    Ok(answer)
 }
 
-/// The conversation of this name that a completion's request is answered by.
+/// What tells that the words of these messages are not used.
+fn unused_words(places: &[usize]) -> Option<HeaderValue> {
+    let names: Vec<String> = places
+        .iter()
+        .take(MOST_NAMED)
+        .map(|place| format!("messages[{place}]"))
+        .collect();
+    let more = match places.len() > MOST_NAMED {
+        true => " and others",
+        false => "",
+    };
+    let text = format!(
+        "not used: {}{more}; the model has one system text of its own, and dialogs that a user begins",
+        names.join(", ")
+    );
+    (!places.is_empty())
+        .then(|| HeaderValue::try_from(text).ok())
+        .flatten()
+}
+
+/// The conversation of this name that a completion's request is answered by, and the messages whose words are not used.
 async fn draft(
     app: &AppState,
     owner: &str,
     id: ConversationId,
     asked: ChatCompletionRequest,
-) -> ApiResult<ConversationDraft> {
+) -> ApiResult<(ConversationDraft, Vec<usize>)> {
     let chosen = ChosenModel::find(app, Some(&asked.model))?;
     let options = options(&asked)?;
     let stop = stop_texts(asked.stop)?;
     let (messages, most) = (asked.messages, app.config.max_opening_chars);
     let dialog = body::beside(move || ParsedMessages::new(messages, most)).await?;
     let image = match dialog.image {
-        Some(content) => Some(CheckedImage::new(content, &app.config).await?),
+        Some(content) => {
+            let checked = CheckedImage::new(content, &app.config).await;
+            Some(checked.map_err(|error| error.at(&dialog.image_param))?)
+        }
         None => None,
     };
     let generation = Generation {
@@ -181,7 +214,7 @@ async fn draft(
         stop,
         ..create::turn_request(app, dialog.ask, &generation, &options)
     };
-    Ok(ConversationDraft {
+    let draft = ConversationDraft {
         id,
         owner: unlisted_owner(owner),
         model: chosen,
@@ -193,7 +226,8 @@ async fn draft(
         response: None,
         of_batch: false,
         turns: vec![turn],
-    })
+    };
+    Ok((draft, dialog.unused))
 }
 
 /// The owner of conversations that end with their answer. No key can have this name, so that nobody lists these
@@ -291,15 +325,21 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         let error = ApiError::new(ProblemCode::InvalidRequest, format!("'{param}' {detail}"));
         return Err(error.at(param));
     }
-    let (most, asks_most) = match asked.max_completion_tokens {
-        None => (asked.max_tokens, "max_tokens"),
-        most => (most, "max_completion_tokens"),
-    };
-    if most.is_some_and(|most| !(1..=MAX_NEW_TOKENS).contains(&most)) {
-        return Err(create::outside(
-            asks_most,
-            format!("from 1 to {MAX_NEW_TOKENS}"),
-        ));
+    for (param, most) in [
+        ("max_completion_tokens", asked.max_completion_tokens),
+        ("max_tokens", asked.max_tokens),
+    ] {
+        if most.is_some_and(|most| !(1..=MAX_NEW_TOKENS).contains(&most)) {
+            return Err(create::outside(
+                param,
+                format!("from 1 to {MAX_NEW_TOKENS}"),
+            ));
+        }
+    }
+    let most = asked.max_completion_tokens.or(asked.max_tokens);
+    if asked.max_tokens.is_some_and(|older| Some(older) != most) {
+        let detail = "'max_tokens' and 'max_completion_tokens' differ; leave out 'max_tokens'";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("max_tokens"));
     }
     let seed = asked.seed.map(u64::try_from).transpose();
     Ok(TurnOptions {

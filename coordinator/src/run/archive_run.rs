@@ -172,7 +172,7 @@ impl ArchiveRun {
         ledger.sync()?;
         ledger.list_problems()?;
         let seconds = begun.elapsed().as_secs_f64();
-        out.write_summary(|summary| {
+        out.write_summary(ledger.order(), |summary| {
             let (count, problems) = ledger.problems();
             let resumed = ledger.counts().resumed;
             let studies = ledger.counts().studies() - resumed;

@@ -24,6 +24,7 @@ use summary::SummaryCounts;
 
 pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
+pub(crate) use ordered::StudyOrder;
 pub use problems::{PROBLEMS_FILE, read_problems};
 pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
@@ -41,6 +42,43 @@ pub struct RunFile {
     pub input: String,
     /// What is done with it.
     pub spec: RunSpec,
+}
+
+/// The content of `archive.json`: the size of the run's archive, so that whoever looks at the folder knows how much is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveSize {
+    /// Studies of the archive that the run is over.
+    pub studies: u64,
+}
+
+/// The name of the file that has the size of the archive.
+const SIZE_FILE: &str = "archive.json";
+
+impl ArchiveSize {
+    /// Reads the size that a run has noted; there is none before the archive is counted.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(dir: &Path) -> Result<Option<Self>, CoordinatorError> {
+        let path = dir.join(SIZE_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CoordinatorError::output(&path)(error)),
+        };
+        let size = serde_json::from_slice(&text).map_err(|error| CoordinatorError::Damaged {
+            line: error.line() as u64,
+            reason: error.to_string(),
+            file: path,
+        })?;
+        Ok(Some(size))
+    }
+
+    /// Notes it in the output directory.
+    pub(crate) fn write(self, dir: &Path) -> Result<(), CoordinatorError> {
+        let text = serde_json::to_vec(&self).expect("a size has string keys only");
+        replace(&dir.join(SIZE_FILE), &text)
+    }
 }
 
 /// An output directory that this process holds.
@@ -208,10 +246,12 @@ impl OutputDirectory {
         &self.run
     }
 
-    /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`. `complete` adds what the records do
-    /// not tell.
+    /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`, in the order of the archive: neither
+    /// depends on which study was done first. Studies that the archive has not named in this session come last. `complete`
+    /// adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
+        order: &StudyOrder,
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
         let spec = &self.run.spec;
@@ -229,7 +269,7 @@ impl OutputDirectory {
             written.map_err(failed())
         };
         write(table::header())?;
-        journal::for_each_record(&self.dir.join(RESULTS_FILE), |record, _| {
+        ordered::for_each_in_order(&self.dir, order, |record| {
             counting.add(&record);
             write(table::row(&record))
         })?;

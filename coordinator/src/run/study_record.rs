@@ -213,12 +213,12 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
 }
 
 /// Finds the findings that only one of classifier and report states. As in the published evaluation, a report states what
-/// CheXbert labels positive; blank, negative and uncertain do not count.
+/// CheXbert labels positive; blank, negative and uncertain do not count. Of what the classifier does not assess nobody knows.
 fn disagreement(findings: &[PredictedFinding], report: &Labels) -> Vec<Finding> {
     let stated = |finding: Finding| report.get(&finding) == Some(&Label::Positive);
     findings
         .iter()
-        .filter(|p| p.present != stated(p.finding))
+        .filter(|p| p.is_assessed() && p.present != stated(p.finding))
         .map(|p| p.finding)
         .collect()
 }
@@ -261,9 +261,14 @@ mod tests {
     fn a_finding_is_disputed_when_only_one_side_states_it() {
         let predicted = |finding, present| PredictedFinding {
             finding,
-            probability: 0.5,
+            probability: Some(0.5),
             present,
             threshold: None,
+        };
+        let unknown = |finding| PredictedFinding {
+            finding,
+            probability: None,
+            present: false,
         };
         let findings = [
             predicted(Finding::Edema, true),
@@ -271,12 +276,14 @@ mod tests {
             predicted(Finding::Fracture, false),
             predicted(Finding::Atelectasis, false),
             predicted(Finding::Cardiomegaly, true),
+            unknown(Finding::SupportDevices),
         ];
         let report = Labels::from([
             (Finding::Edema, Label::Positive),
             (Finding::Pneumonia, Label::Uncertain),
             (Finding::Fracture, Label::Positive),
             (Finding::Atelectasis, Label::Negative),
+            (Finding::SupportDevices, Label::Positive),
         ]);
         let disputed = [Finding::Pneumonia, Finding::Fracture, Finding::Cardiomegaly];
         assert_eq!(disagreement(&findings, &report), disputed);

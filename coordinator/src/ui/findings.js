@@ -88,26 +88,30 @@ export class Findings {
       this.#rows = new Map(report.findings.map((each) => [each.finding, this.#row(each, seen.has(each))]));
       this.list.replaceChildren(...[...this.#rows.values()].map((row) => row.item));
     }
+    const assessed = report.findings.filter((each) => isAssessed(each) && each.finding !== NONE);
     const present = [...seen].filter((each) => each.finding !== NONE).length;
     const limit = report.findings.some((each) => (each.threshold ?? 0.5) !== 0.5) ? "over its threshold" : "over 50%";
     let disputed = 0;
     for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, seen.has(each), wanted, stated);
     const differ = disputed === 0 ? "" : `, ${disputed} ${disputed === 1 ? "differs" : "differ"} from the report`;
-    setText(this.summary, (present === 0 ? `None ${limit}` : `${present} of 13 present (${limit})`) + differ);
+    setText(this.summary, (present === 0 ? `None ${limit}` : `${present} of ${assessed.length} present (${limit})`) + differ);
     this.#tellPending();
   }
 
   #row({ finding, probability, threshold }, present) {
     const name = el("span", { class: "bar-name", title: finding, text: finding });
     const tag = el("span", { class: "tag" });
+    const known = isAssessed({ probability });
+    const words = known ? percent(probability) : "not assessed";
     const fill = el("span", { class: "bar-fill" });
-    fill.style.inlineSize = `${Math.max(0.5, probability * 100)}%`;
+    fill.style.inlineSize = known ? `${Math.max(0.5, probability * 100)}%` : "0";
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
-    meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
-    const value = el("span", { class: "bar-value number", text: percent(probability), title: `present over ${percent(threshold ?? 0.5)}` });
+    if (known) meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
+    const title = known ? `present over ${percent(threshold ?? 0.5)}` : words;
+    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: known ? words : "–", title });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
-    const label = `${finding}, ${percent(probability)}${present ? ", present" : ""}`;
+    const label = `${finding}, ${words}${present ? ", present" : ""}`;
     box.setAttribute("aria-label", tickable ? `${label}. In the report` : label);
     const item = el("li", { class: `finding${present ? " present" : ""}${tickable ? "" : " fixed"}` },
       el("label", { class: "bar-label" }, box, name, tag), meter, value);
@@ -164,7 +168,16 @@ export class Findings {
     const findings = store.view?.findings?.findings ?? [];
     return findings
       .filter((each) => each.finding !== NONE)
-      .toSorted((one, other) => other.probability - one.probability)
-      .map((each) => ({ label: each.finding, note: percent(each.probability), value: each.finding }));
+      .toSorted((one, other) => (other.probability ?? -1) - (one.probability ?? -1))
+      .map((each) => ({
+        label: each.finding,
+        note: isAssessed(each) ? percent(each.probability) : "not assessed",
+        value: each.finding,
+      }));
   }
+}
+
+/** Whether the model has learned the finding: of others it says nothing. */
+function isAssessed({ probability }) {
+  return typeof probability === "number";
 }

@@ -137,9 +137,21 @@ impl RowParser {
         }
     }
 
-    /// The separator that a line `sep=;` before the header names, as spreadsheets read and write it.
+    /// Whether the line stands before the header: it is blank, or it declares the separator, which is noted.
+    pub fn is_before_header(line: &[u8], declared: &mut Option<char>) -> bool {
+        let is_blank = matches!(without_mark(line), b"\n" | b"\r\n");
+        let separator = Self::declared_separator(line).filter(|_| declared.is_none());
+        *declared = declared.or(separator);
+        is_blank || separator.is_some()
+    }
+
+    /// The separator that a line `sep=;` before the header names, in quotes or not, as spreadsheets read and write it.
     pub fn declared_separator(line: &[u8]) -> Option<char> {
         let line = without_end(std::str::from_utf8(without_mark(line)).ok()?);
+        let quoted = line
+            .strip_prefix('"')
+            .and_then(|line| line.strip_suffix('"'));
+        let line = quoted.unwrap_or(line);
         let mut rest = line
             .get(..4)
             .filter(|key| key.eq_ignore_ascii_case("sep="))
@@ -403,6 +415,7 @@ mod tests {
         for (line, declared) in [
             (b"\xef\xbb\xbfsep=;\r\n".as_slice(), Some(';')),
             (b"SEP=\t\n", Some('\t')),
+            (b"\"sep=;\"\r\n", Some(';')),
             (b"sep=;,a\n", None),
             (b"separator\n", None),
             (b"se", None),
@@ -495,12 +508,21 @@ mod tests {
 
     #[test]
     fn cells_that_programs_write_for_no_value_are_missing() {
-        let cells = ["", " ", "nan", "NaN", "NA", "None", "null"].map(str::to_owned);
-        let row = Row {
-            line: 1,
-            cells: cells.to_vec(),
-        };
-        assert!((0..8).all(|column| row.cell(column).is_none()));
-        assert_eq!(row.text(2), "nan");
+        let missing = [
+            "", " ", "nan", "NaN", "NA", "None", "null", "N/A", "n/a ", "#N/A", "NULL", "<NA>",
+            "-nan", "1.#QNAN",
+        ];
+        for text in missing {
+            let row = Row {
+                line: 1,
+                cells: vec![text.to_owned()],
+            };
+            assert_eq!(row.cell(0), None, "{text:?}");
+            assert_eq!(row.cell(1), None);
+            assert_eq!(row.text(0), text);
+        }
+        for text in ["0", "na", "none", "Nan", "N/A."] {
+            assert_eq!(super::super::cell(text), Some(text));
+        }
     }
 }

@@ -43,13 +43,14 @@ impl<R: BufRead> TableReader<R> {
     /// When it cannot be read, or as [`RowParser::header`].
     pub fn new(mut lines: R) -> Result<Self, TableError> {
         let mut first = line(&mut lines)?;
-        let declared = RowParser::declared_separator(&first);
-        if declared.is_some() {
+        let (mut declared, mut read) = (None, 1);
+        while RowParser::is_before_header(&first, &mut declared) {
             first = line(&mut lines)?;
+            read += 1;
         }
         let header = RowParser::header(&first, declared)?;
         Ok(Self {
-            parser: RowParser::below(&header, 2 + u64::from(declared.is_some())),
+            parser: RowParser::below(&header, read + 1),
             header,
             lines,
             ended: false,
@@ -103,6 +104,22 @@ fn line(lines: &mut impl BufRead) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::{Finding, Label};
+
+    #[test]
+    fn blank_lines_and_a_separator_in_quotes_may_stand_before_the_header() {
+        let text = "\u{feff}\r\n\"sep=|\"\r\n\r\nstudy_id|image\r\ns1|a,b.png\r\n";
+        let mut table = TableReader::new(text.as_bytes()).unwrap();
+        assert_eq!(table.header().names(), ["study_id", "image"]);
+        let row = table.next().unwrap().unwrap();
+        assert_eq!((row.line, row.cell(1)), (5, Some("a,b.png")));
+        assert!(
+            TableReader::new("\n\n".as_bytes())
+                .unwrap()
+                .header()
+                .column("a")
+                .is_none()
+        );
+    }
 
     #[test]
     fn a_table_is_read_by_the_names_of_its_columns() {

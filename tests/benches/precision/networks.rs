@@ -41,7 +41,7 @@ pub(crate) fn compare(images: &Path, bundle: &Path, reports: &Path) -> Result<()
     let predicted = |network: &FindingsPredictor, image: &Tensor| -> Result<Vec<f32>> {
         let reports = network.predict(image)?;
         let all = reports.iter().flat_map(|report| &report.findings);
-        Ok(all.map(|finding| finding.probability).collect())
+        Ok(all.filter_map(|finding| finding.probability).collect())
     };
     probabilities(
         "findings",

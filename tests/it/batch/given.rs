@@ -52,7 +52,7 @@ impl GivenOutputs for Known {
                 findings: Finding::ALL
                     .map(|finding| PredictedFinding {
                         finding,
-                        probability: 0.0,
+                        probability: Some(0.0),
                         present: false,
                         threshold: None,
                     })

@@ -369,8 +369,14 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
         "{open}"
     );
     let first = start("127.0.0.1:0").await?.ok().unwrap();
-    let busy = start(&first.address()?.to_string()).await?.err().unwrap();
-    assert!(busy.to_string().contains("choose another one"), "{busy}");
+    let taken = first.address()?;
+    let busy = start(&taken.to_string()).await?.err().unwrap();
+    let words = busy.to_string();
+    let (_, named) = words
+        .split_once("choose another one, e.g. --listen ")
+        .unwrap();
+    assert_ne!(named, taken.to_string());
+    assert_eq!(named.parse::<SocketAddr>()?.ip(), taken.ip(), "{busy}");
     Ok(())
 }
 

@@ -83,7 +83,7 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
         .await?;
     let mut studies: Vec<String> = lines
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["study"].to_string())
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["study_id"].to_string())
         .collect();
     studies.sort();
     assert_eq!(studies, ["\"study-0\"", "\"study-1\"", "\"study-2\""]);

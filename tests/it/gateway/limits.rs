@@ -233,7 +233,11 @@ async fn all_messages_of_a_completion_together_have_a_limit() -> Result<()> {
     };
     assert_eq!(ask(998).await?.status(), 200);
     let refused: Value = ask(999).await?.json().await?;
-    assert_eq!(refused["error"]["code"], "text_too_long", "{refused}");
+    assert_eq!(
+        refused["error"]["code"], "context_length_exceeded",
+        "{refused}"
+    );
+    assert_eq!(refused["error"]["param"], "messages", "{refused}");
     let words = refused["error"]["message"].as_str().unwrap_or_default();
     ensure!(
         words.contains("1000") && words.contains("oldest"),

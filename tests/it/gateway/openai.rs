@@ -181,7 +181,11 @@ async fn errors_have_openais_format() -> Result<()> {
             "image_format_unsupported",
         ),
         (asked(json!("")), 400, "text_empty"),
-        (asked(json!("x".repeat(100_000))), 400, "text_too_long"),
+        (
+            asked(json!("x".repeat(100_000))),
+            400,
+            "string_above_max_length",
+        ),
         (asked(json!("This fails.")), 500, "model"),
         (with("model", json!("gpt-4o")), 404, "model_not_found"),
         (with("n", json!(2)), 400, "invalid_request"),
@@ -216,14 +220,19 @@ async fn errors_have_openais_format() -> Result<()> {
             body["error"]["type"].is_string() && body["error"]["message"].is_string(),
             "{body}"
         );
-        if code == "model_not_found" {
-            assert_eq!(body["error"]["param"], "model");
+        let param = &body["error"]["param"];
+        match code {
+            "model_not_found" => assert_eq!(param, "model"),
+            "image_format_unsupported" => assert_eq!(param, "messages[0].content[0]"),
+            "text_empty" => assert_eq!(param, "messages[0].content"),
+            _ => {}
         }
     }
     let stranger = fixture.gateway.post(PATH, &asked(json!("x"))).await?;
     assert_eq!(stranger.status(), 401);
     let body: Value = stranger.json().await?;
     assert_eq!(body["error"]["type"], "authentication_error");
+    assert_eq!(body["error"]["code"], "invalid_api_key");
     let failing = streamed(asked(json!("This fails.")));
     let events = SseStream::new(ward.post(PATH, &failing).await?)
         .rest()

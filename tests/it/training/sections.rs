@@ -131,6 +131,11 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
     fs::create_dir_all(images.join(patient).join("s4")).unwrap();
     fs::write(reports.join(patient).join("s2.txt"), b"no images").unwrap();
     fs::write(reports.join(patient).join("s3.txt"), b"\xff\xfe").unwrap();
+    // What is no report, no image, or has no counterpart is named, too.
+    fs::write(reports.join(patient).join("s5.TXT"), b"no .txt").unwrap();
+    fs::write(images.join(patient).join("s1/b.jpeg"), b"").unwrap();
+    fs::create_dir_all(images.join(patient).join("s6")).unwrap();
+    fs::create_dir_all(images.join("p11/p11000001")).unwrap();
     let output = root.path().join("out.csv");
     let summary = Sectioning {
         reports,
@@ -141,10 +146,19 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
     .run(&|_, _| ())
     .unwrap();
     assert_eq!((summary.reports, summary.rows), (4, 1));
-    for (problem, report) in summary.problems.iter().zip(["s2.txt", "s3.txt", "s4.txt"]) {
-        assert!(problem.contains(report), "{summary:?}");
+    let named = [
+        "s5.TXT",
+        "s1/b.jpeg",
+        "s2.txt",
+        "s3.txt",
+        "s4.txt",
+        "s6",
+        "p11000001",
+    ];
+    for (problem, name) in summary.problems.iter().zip(named) {
+        assert!(problem.contains(name), "{summary:?}");
     }
-    assert_eq!(summary.problems.len(), 3);
+    assert_eq!(summary.problems.len(), named.len(), "{summary:?}");
     let row = SectionedReader::open(&output)
         .unwrap()
         .next()

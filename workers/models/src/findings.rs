@@ -121,12 +121,15 @@ impl FindingsClassifier {
 impl FindingsOutput {
     /// The predictions of each image, with their text; calibrated where it is said how.
     ///
+    /// `assessed` are the findings that the classifier has learned; without them, all. Nothing is said about others.
+    ///
     /// # Errors
     /// None but the tensors' own.
     pub fn reports(
         &self,
         rule: TextRule,
         calibration: Option<&Calibration>,
+        assessed: Option<&[Finding]>,
     ) -> Result<Vec<FindingsReport>, ModelError> {
         let (logits, probabilities): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
             (self.logits.to_vec2()?, self.probs.to_vec2()?);
@@ -136,7 +139,16 @@ impl FindingsOutput {
                 let predicted = Finding::ALL.into_iter().zip(logits).zip(probabilities);
                 let predicted = predicted.map(|((finding, &logit), &probability)| {
                     let of = calibration.and_then(|all| all.findings.get(&finding));
-                    predict(finding, logit, probability, of)
+                    let is_assessed = assessed.is_none_or(|all| all.contains(&finding));
+                    match is_assessed {
+                        true => predict(finding, logit, probability, of),
+                        false => PredictedFinding {
+                            finding,
+                            probability: None,
+                            present: false,
+                            threshold: None,
+                        },
+                    }
                 });
                 report(predicted.collect(), rule)
             })
@@ -185,7 +197,7 @@ fn predict(
     let Some(of) = calibration else {
         return PredictedFinding {
             finding,
-            probability,
+            probability: Some(probability),
             present: probability > 0.5,
             threshold: None,
         };
@@ -193,7 +205,7 @@ fn predict(
     let (probability, threshold) = (of.probability(f64::from(logit)), of.threshold);
     PredictedFinding {
         finding,
-        probability: probability as f32,
+        probability: Some(probability as f32),
         present: probability > threshold,
         threshold: Some(threshold as f32),
     }
@@ -244,14 +256,20 @@ mod tests {
     }
 
     /// The report of logits, over the tensors of a network.
-    fn of_logits(logits: [f32; 14], calibration: Option<&Calibration>) -> FindingsReport {
+    fn of_logits(
+        logits: [f32; 14],
+        calibration: Option<&Calibration>,
+        assessed: Option<&[Finding]>,
+    ) -> FindingsReport {
         let logits = Tensor::new(&[logits], &candle_core::Device::Cpu).unwrap();
         let output = FindingsOutput {
             pooled_features: logits.clone(),
             probs: sigmoid(&logits).unwrap(),
             logits,
         };
-        let mut reports = output.reports(TextRule::default(), calibration).unwrap();
+        let mut reports = output
+            .reports(TextRule::default(), calibration, assessed)
+            .unwrap();
         reports.remove(0)
     }
 
@@ -260,7 +278,7 @@ mod tests {
         let mut logits = [-2.0; 14];
         logits[Edema as usize] = 0.0;
         logits[SupportDevices as usize] = 0.01;
-        let report = of_logits(logits, None);
+        let report = of_logits(logits, None, None);
         assert_eq!(report.text, "support devices");
         assert!(report.findings.iter().all(|each| each.threshold.is_none()));
     }
@@ -281,15 +299,32 @@ mod tests {
         };
         let mut logits = [-2.0; 14];
         logits[Edema as usize] = 1.0;
-        let report = of_logits(logits, Some(&calibration));
+        let report = of_logits(logits, Some(&calibration), None);
         let edema = &report.findings[Edema as usize];
         // 1 / (1 + exp(0.5))
-        assert!((edema.probability - 0.377_540_67).abs() < 1e-6, "{edema:?}");
+        assert!((edema.probability.unwrap() - 0.377_540_67).abs() < 1e-6, "{edema:?}");
         assert_eq!((edema.present, edema.threshold), (true, Some(0.25)));
         assert_eq!(
             report.text, "edema",
             "the prompt's text follows the thresholds"
         );
-        assert_eq!(report.findings[0], of_logits(logits, None).findings[0]);
+        assert_eq!(report.findings[0], of_logits(logits, None, None).findings[0]);
+    }
+
+    #[test]
+    fn a_finding_that_is_not_assessed_has_no_probability_and_is_not_in_the_text() {
+        let assessed = [NoFinding, Edema];
+        let report = of_logits([2.0; 14], None, Some(&assessed));
+        assert_eq!(report.text, "edema");
+        for predicted in &report.findings {
+            let is_assessed = assessed.contains(&predicted.finding);
+            assert_eq!(predicted.is_assessed(), is_assessed);
+            assert_eq!(predicted.present, is_assessed);
+        }
+        let text = serde_json::to_value(&report.findings[13]).unwrap();
+        assert_eq!(
+            text,
+            serde_json::json!({"finding": "Support Devices", "probability": null, "present": false})
+        );
     }
 }

@@ -25,6 +25,8 @@ pub struct ImageLimits {
     pub max_bytes: u64,
     /// The largest number of pixels, in the file and after the resize. Decoding takes up to 12 bytes a pixel.
     pub max_pixels: u64,
+    /// Whether they are those of a worker, whose settings messages name: elsewhere nothing raises them.
+    pub are_settings: bool,
 }
 
 impl Default for ImageLimits {
@@ -33,11 +35,20 @@ impl Default for ImageLimits {
         Self {
             max_bytes: 128 << 20,
             max_pixels: 100_000_000,
+            are_settings: false,
         }
     }
 }
 
 impl ImageLimits {
+    /// The end of a message that names the setting, where there is one.
+    fn or_raise(&self, setting: &str) -> String {
+        match self.are_settings {
+            true => format!(", or raise worker.{setting}"),
+            false => String::new(),
+        }
+    }
+
     /// Refuses a width and height, in pixels, that cannot be decoded and resized within the limits.
     fn check(&self, width: u64, height: u64) -> Result<(), Failure> {
         let (short, long) = (width.min(height), width.max(height));
@@ -48,16 +59,17 @@ impl ImageLimits {
         }
         if width.saturating_mul(height) > self.max_pixels {
             let message = format!(
-                "image of {width} x {height} pixels is over the limit of {} pixels: downsample it, or raise worker.max_image_pixels",
-                self.max_pixels
+                "image of {width} x {height} pixels is over the limit of {} pixels: downsample it{}",
+                self.max_pixels,
+                self.or_raise("max_image_pixels")
             );
             return Err(Failure::new(ErrorCode::ImageTooLarge, message));
         }
         let side = SHORT_SIDE as u64;
         if side * side * long / short > self.max_pixels {
             let message = format!(
-                "image of {width} x {height} pixels is too elongated to be resized: crop it, or raise \
-                 worker.max_image_pixels"
+                "image of {width} x {height} pixels is too elongated to be resized: crop it{}",
+                self.or_raise("max_image_pixels")
             );
             return Err(Failure::new(ErrorCode::ImageDimensions, message));
         }
@@ -155,9 +167,10 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failur
     }
     if bytes.len() as u64 > limits.max_bytes {
         let message = format!(
-            "image file of {} bytes is over the limit of {}: compress it, or raise worker.max_image_mib",
+            "image file of {} bytes is over the limit of {}: compress it{}",
             bytes.len(),
-            limits.max_bytes
+            limits.max_bytes,
+            limits.or_raise("max_image_mib")
         );
         return Err(Failure::new(ErrorCode::ImageTooLarge, message));
     }

@@ -12,11 +12,13 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::health;
 use crate::telemetry::{self, TelemetryConfig};
 
-pub use reader::ConfigReader;
+pub use listen_address::{ListenAddress, ListenAddressError};
+pub use reader::{ConfigReader, Setting};
 pub use retention::RetentionConfig;
 pub use s3::S3Config;
 pub use worker::RunnerSettings;
 
+mod listen_address;
 mod reader;
 mod retention;
 mod s3;
@@ -49,6 +51,8 @@ pub struct Config {
     pub shutdown_pause: Duration,
     /// The variables that Kubernetes has set for a Service called `radialog-...`, which are no settings and were left out.
     pub service_links: Vec<String>,
+    /// Every setting that there is, without secrets, for people.
+    pub settings: Vec<Setting>,
 }
 
 /// `[amqp]`: where RabbitMQ is, 3.10 or newer.
@@ -145,15 +149,19 @@ impl Config {
             retention: RetentionConfig::read(&mut reader),
             worker: RunnerSettings::read(&mut reader),
             health: HealthConfig {
-                address: reader.parsed("health", "address"),
+                address: reader
+                    .parsed("health", "address")
+                    .map(|ListenAddress(address)| address),
                 stall: reader.seconds("health", "stall", health::DEFAULT_STALL),
             },
             telemetry: telemetry(&mut reader),
             start_timeout: reader.seconds("start", "timeout", Duration::from_secs(60)),
             shutdown_pause: reader.seconds("shutdown", "pause", Duration::ZERO),
             service_links: Vec::new(),
+            settings: Vec::new(),
         };
         let areas = areas(&mut reader);
+        config.settings = reader.settings();
         let (service_links, mut faults) = reader.finish();
         config.service_links = service_links;
         faults.extend(check(&config, &areas));

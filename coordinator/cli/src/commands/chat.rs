@@ -315,7 +315,14 @@ fn ending(turn: &TurnView) -> String {
 
 fn print_findings(report: &FindingsReport) {
     for predicted in &report.findings {
-        let filled = (predicted.probability * BAR as f32).round() as usize;
+        let Some(probability) = predicted.probability else {
+            outln!(
+                "  {:26} not assessed by this model",
+                predicted.finding.name()
+            );
+            continue;
+        };
+        let filled = (probability * BAR as f32).round() as usize;
         let bar: String = (0..BAR)
             .map(|at| if at < filled { '#' } else { '.' })
             .collect();
@@ -329,7 +336,7 @@ fn print_findings(report: &FindingsReport) {
         outln!(
             "  {:26} {bar} {:3.0} % {mark}",
             predicted.finding.name(),
-            predicted.probability * 100.0
+            probability * 100.0
         );
     }
     outln!();

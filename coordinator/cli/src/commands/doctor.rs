@@ -12,9 +12,11 @@ use radialog_runtime::config::Config;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, QueueError};
 use radialog_schemas::{ContentHash, ObjectKey, Stage};
+use serde::Serialize;
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::bundle_source;
+use crate::print::chain;
 use crate::private_folder::PrivateFolder;
 use crate::seen_groups::SeenGroups;
 
@@ -33,45 +35,137 @@ pub(crate) struct DoctorArgs {
     /// Download the weights of a bundle in a bucket into the cache and check them, as a worker would
     #[arg(long)]
     weights: bool,
+    /// Print JSON: whether all is well, and each check with its name, whether it is well, and what it says
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     models: ModelArgs,
     #[command(flatten)]
     services: ServiceArgs,
 }
 
-/// Prints one line a check and remembers whether any failed.
-#[derive(Default)]
+/// One check and what came of it.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    text: String,
+}
+
+/// Prints one line a check, or all of them as JSON at the end.
 struct CheckReport {
-    failed: usize,
+    json: bool,
+    checks: Vec<Check>,
 }
 
 impl CheckReport {
-    fn report(&mut self, what: &str, outcome: anyhow::Result<String>) {
-        match outcome {
-            Ok(text) => outln!("ok    {what:<12} {text}"),
-            Err(error) => {
-                self.failed += 1;
-                outln!("FAIL  {what:<12} {error:#}");
-            }
+    fn report(&mut self, name: &'static str, outcome: anyhow::Result<String>) {
+        let check = Check {
+            name,
+            ok: outcome.is_ok(),
+            text: outcome.unwrap_or_else(|error| in_words(name, &chain(&error))),
+        };
+        if !self.json {
+            let mark = if check.ok { "ok  " } else { "FAIL" };
+            outln!("{mark}  {name:<12} {}", check.text);
         }
+        self.checks.push(check);
+    }
+
+    /// Ends the report.
+    fn finish(self) -> anyhow::Result<ExitCode> {
+        let failed = self.checks.iter().filter(|check| !check.ok).count();
+        if self.json {
+            let report = serde_json::json!({"ok": failed == 0, "checks": self.checks});
+            outln!("{}", serde_json::to_string_pretty(&report)?);
+        } else if failed > 0 {
+            outln!("{failed} checks failed");
+        }
+        Ok(match failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        })
+    }
+}
+
+/// Causes as libraries and services say them, in small letters, and what they mean.
+const CAUSES: [(&[&str], &str); 7] = [
+    (
+        &["connection refused"],
+        "nobody listens at that address: is it started, and are host and port right?",
+    ),
+    (
+        &[
+            "dns error",
+            "failed to lookup",
+            "name or service not known",
+            "no such host",
+        ],
+        "no machine of that name is known from here",
+    ),
+    (
+        &[
+            "access_refused",
+            "noauth",
+            "wrongpass",
+            "invalidaccesskeyid",
+            "signaturedoesnotmatch",
+            "accessdenied",
+            "no credentials",
+            "credentialsnotloaded",
+        ],
+        "user, password or keys are missing or wrong, or may not do this",
+    ),
+    (&["nosuchbucket"], "there is no such bucket: make it first"),
+    (
+        &["certificate", "tls"],
+        "no secure connection: is the certificate trusted, and does the service speak TLS?",
+    ),
+    (
+        &["network is unreachable", "no route to host"],
+        "there is no way to that address from here",
+    ),
+    (
+        &["timed out", "timeout", "deadline"],
+        "no answer in time: is a firewall between, or the service overloaded?",
+    ),
+];
+
+/// What is wrong in words, with the flag to look at; what the service said comes last.
+fn in_words(check: &str, said: &str) -> String {
+    let lower = said.to_lowercase();
+    let is_said = |words: &&[&str]| words.iter().any(|word| lower.contains(word));
+    let flag = match check {
+        "broker" => "--amqp",
+        "objects" | "batches" => "--s3",
+        "state" => "--redis",
+        _ => return said.to_owned(),
+    };
+    match CAUSES.iter().find(|(words, _)| is_said(words)) {
+        Some((_, meaning)) => format!("{meaning} (see {flag}; it said: {said})"),
+        None => said.to_owned(),
     }
 }
 
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let mut config = args.services.load_quiet(&[])?;
+    let mut config = args.services.load_silent()?;
     // A person waits, and wants to be told what is away.
     config.start_timeout = config.start_timeout.min(LONGEST_WAIT);
     if let Some(amqp) = &mut config.amqp {
         amqp.publish_timeout = amqp.publish_timeout.min(LONGEST_WAIT);
     }
     let own = PrivateFolder::new()?;
+    let is_own = config.objects.directory.is_none();
     config
         .objects
         .directory
         .get_or_insert_with(|| own.path().to_owned());
-    let mut checks = CheckReport::default();
+    let mut checks = CheckReport {
+        json: args.json,
+        checks: Vec::new(),
+    };
     checks.report("broker", broker(&config).await);
-    checks.report("objects", objects(&config).await);
+    checks.report("objects", objects(&config, is_own).await);
     checks.report("state", state(&config).await);
     checks.report("batches", batches(&config).await);
     // Of a bundle in a bucket the weights are many GB, for which the process may have no room.
@@ -100,11 +194,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
             .map_err(Into::into),
     );
     checks.report("limits", limits());
-    if checks.failed > 0 {
-        outln!("{} checks failed", checks.failed);
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    checks.finish()
 }
 
 async fn broker(config: &Config) -> anyhow::Result<String> {
@@ -141,7 +231,8 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
     ))
 }
 
-async fn objects(config: &Config) -> anyhow::Result<String> {
+/// Tries the store; `is_own` says that its folder was made to try.
+async fn objects(config: &Config, is_own: bool) -> anyhow::Result<String> {
     let store = Backends::objects(config).await?;
     // Of each call its own: two may look at once.
     let drawn = format!("radialog doctor {}", uuid::Uuid::new_v4());
@@ -159,6 +250,7 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
     removed?;
     let location = match &config.s3 {
         Some(s3) => format!("bucket '{}'", s3.bucket),
+        None if is_own => "temporary folder (no --s3, no --objects)".to_owned(),
         None => format!(
             "folder {}",
             config
@@ -235,5 +327,41 @@ fn limits() -> anyhow::Result<String> {
         }
         Some(soft) => Ok(format!("{cores} cores, {soft} open files")),
         None => Ok(format!("{cores} cores")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libraries_say_is_told_in_words_with_the_flag_to_look_at() {
+        let said = "dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111)";
+        let words = in_words("objects", said);
+        assert!(
+            words.starts_with("nobody listens at that address"),
+            "{words}"
+        );
+        assert!(
+            words.contains("--s3") && words.ends_with(&format!("{said})")),
+            "{words}"
+        );
+        for (check, said, expected) in [
+            (
+                "state",
+                "WRONGPASS invalid username-password pair",
+                "user, password or keys",
+            ),
+            (
+                "broker",
+                "failed to lookup address information",
+                "no machine of that name",
+            ),
+            ("objects", "NoSuchBucket", "no such bucket"),
+            ("bundle", "connection refused", "connection refused"),
+            ("state", "something else", "something else"),
+        ] {
+            assert!(in_words(check, said).starts_with(expected), "{said}");
+        }
     }
 }

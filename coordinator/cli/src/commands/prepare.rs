@@ -247,7 +247,7 @@ fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
     if summary.problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    errln!("{} reports left out:", summary.problems.len());
+    errln!("{} reports or files left out:", summary.problems.len());
     for problem in summary.problems.iter().take(LISTED) {
         errln!("  {problem}");
     }

@@ -9,9 +9,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use radialog_coordinator::RunProgress;
 use radialog_coordinator::run::PROGRESS_DOCUMENT;
-use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
+use radialog_coordinator::run::output::{ArchiveSize, RESULTS_FILE, RunFile};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{RunId, StudyRecord, StudyStatus};
+use serde::Serialize;
 
 use crate::args::ServiceArgs;
 use crate::progress::overview;
@@ -25,6 +26,9 @@ use crate::results_place::{is_in_store, look_at_run};
 pub(crate) struct StatusArgs {
     /// Output folder of the run, s3://bucket/prefix where its results are in a store, or its id together with --redis
     run: String,
+    /// Print JSON: what the folder says, or with --redis the progress that the run publishes
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     services: ServiceArgs,
 }
@@ -32,24 +36,31 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let dir = Path::new(&args.run);
-    let read = if is_in_store(dir) {
+    let folder = if is_in_store(dir) {
         let copy = look_at_run(&args.run, &config).await?;
-        Some(read_folder(copy.folder())?)
+        Some(FolderStatus::read(copy.folder())?)
     } else if dir.is_dir() {
-        Some(read_folder(dir)?)
+        Some(FolderStatus::read(dir)?)
     } else {
         None
     };
     if config.redis.is_none() {
-        if read.is_none() {
+        let Some(folder) = folder else {
             bail!(
                 "'{}' is not a folder; to look a run up by its id, give --redis URL",
                 args.run
             );
+        };
+        match args.json {
+            true => outln!("{}", serde_json::to_string_pretty(&folder)?),
+            false => folder.print(),
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let run = read.unwrap_or_else(|| RunId(args.run.clone()));
+    if let Some(folder) = folder.as_ref().filter(|_| !args.json) {
+        folder.print();
+    }
+    let run = folder.map_or_else(|| RunId(args.run.clone()), |folder| folder.run);
     let state = Backends::state(&config).await?;
     match state.document(&run, PROGRESS_DOCUMENT).await? {
         None => bail!(
@@ -58,6 +69,10 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         Some(text) => {
             let progress: RunProgress = serde_json::from_str(&text)
                 .context("the run's progress is from another version")?;
+            if args.json {
+                outln!("{}", serde_json::to_string_pretty(&progress)?);
+                return Ok(ExitCode::SUCCESS);
+            }
             let of = progress
                 .total
                 .map_or_else(|| "?".to_owned(), |total| total.to_string());
@@ -82,27 +97,57 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Counts the lines of an output folder, and returns its run.
-fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
-    let Some(file) = RunFile::read(dir)? else {
-        bail!("'{}' holds no run", dir.display());
-    };
-    let (mut done, mut failed) = (0_u64, 0_u64);
-    let lines = File::open(dir.join(RESULTS_FILE))
-        .map(BufReader::new)
-        .into_iter()
-        .flat_map(BufRead::lines);
-    // The last line may be half written.
-    for record in lines.filter_map(|line| serde_json::from_str::<StudyRecord>(&line.ok()?).ok()) {
-        match record.status {
-            StudyStatus::Done => done += 1,
-            StudyStatus::Failed => failed += 1,
+/// What an output folder says of its run.
+#[derive(Serialize)]
+struct FolderStatus {
+    run: RunId,
+    /// The archive.
+    input: String,
+    /// Studies of the archive; none before they are counted.
+    total: Option<u64>,
+    done: u64,
+    failed: u64,
+}
+
+impl FolderStatus {
+    /// Counts the lines of the folder.
+    fn read(dir: &Path) -> anyhow::Result<Self> {
+        let Some(file) = RunFile::read(dir)? else {
+            bail!("'{}' holds no run", dir.display());
+        };
+        let mut status = Self {
+            run: file.spec.run,
+            input: file.input,
+            total: ArchiveSize::read(dir)?.map(|size| size.studies),
+            done: 0,
+            failed: 0,
+        };
+        let lines = File::open(dir.join(RESULTS_FILE))
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(BufRead::lines);
+        // The last line may be half written.
+        for record in lines.filter_map(|line| serde_json::from_str::<StudyRecord>(&line.ok()?).ok())
+        {
+            match record.status {
+                StudyStatus::Done => status.done += 1,
+                StudyStatus::Failed => status.failed += 1,
+            }
         }
+        Ok(status)
     }
-    outln!(
-        "run {} over {}: {done} done, {failed} failed so far",
-        file.spec.run,
-        file.input
-    );
-    Ok(file.spec.run)
+
+    fn print(&self) {
+        let of = match self.total {
+            Some(total) => format!("{} of {total} studies", self.done + self.failed),
+            None => format!("{} studies, not counted yet", self.done + self.failed),
+        };
+        outln!(
+            "run {} over {}: {of}; {} done, {} failed so far",
+            self.run,
+            self.input,
+            self.done,
+            self.failed
+        );
+    }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 mod data_sets;
 mod finetune;
 mod learning;
+mod people;
 mod services;
 mod version;
 
@@ -36,6 +37,8 @@ fn every_role_explains_itself_with_an_example() {
         &["gateway"],
         &["gateway", "new-key"],
         &["batch"],
+        &["report"],
+        &["config", "show"],
         &["plan"],
         &["worker"],
         &["coordinator"],

@@ -19,6 +19,9 @@ pub(super) fn stopped() -> ApiError {
     .after(1)
 }
 
+/// Their code of a dialog that is longer than the model reads.
+const CONTEXT_LENGTH: &str = "context_length_exceeded";
+
 /// Where OpenAI's clients ask.
 const PATHS: [&str; 5] = [
     "/v1/batches",
@@ -65,31 +68,52 @@ pub(super) fn described(error: &ApiError) -> (u16, ErrorDetail) {
         422 => 400,
         status => status,
     };
+    let code = problem_code(problem.code, param.as_deref());
     let detail = ErrorDetail {
         param,
-        ..detail(status, &problem.detail, Some(problem.code.as_str()))
+        ..detail(status, &problem.detail, Some(code))
     };
     (status, detail)
 }
 
-pub(super) fn failed(failure: &Failure) -> Response {
-    error(
-        failure_status(failure),
-        &failure.message,
-        Some(failure.code.as_str()),
-    )
+/// A problem's code as OpenAI's API has it, by which clients tell what to do: theirs where there is one, else ours.
+fn problem_code(code: ProblemCode, param: Option<&str>) -> String {
+    match code {
+        ProblemCode::Unauthorized => "invalid_api_key".into(),
+        ProblemCode::RateLimited | ProblemCode::TooManyRequests => "rate_limit_exceeded".into(),
+        // All messages together; else it is one text.
+        ProblemCode::TextTooLong if param == Some("messages") => CONTEXT_LENGTH.into(),
+        ProblemCode::TextTooLong => "string_above_max_length".into(),
+        code => code.as_str(),
+    }
 }
 
-pub(super) fn failure_status(failure: &Failure) -> u16 {
+/// A failure's status and words as OpenAI's clients know them.
+pub(super) fn failure(failure: &Failure) -> (u16, ErrorDetail) {
+    let status = failure_status(failure);
+    let too_long = failure.code == ErrorCode::ContextLength;
+    let code = match too_long {
+        true => CONTEXT_LENGTH.to_owned(),
+        false => failure.code.as_str(),
+    };
+    let detail = ErrorDetail {
+        param: too_long.then(|| "messages".to_owned()),
+        ..detail(status, &failure.message, Some(code))
+    };
+    (status, detail)
+}
+
+pub(super) fn failed(failed: &Failure) -> Response {
+    let (status, error) = failure(failed);
+    respond(status, error)
+}
+
+fn failure_status(failure: &Failure) -> u16 {
     match (failure.code, failure.class()) {
         (ErrorCode::DeadlineExceeded, _) => 503,
         (_, ErrorClass::Permanent) => 400,
         _ => 500,
     }
-}
-
-pub(super) fn error(status: u16, message: &str, code: Option<String>) -> Response {
-    respond(status, detail(status, message, code))
 }
 
 fn respond(status: u16, error: ErrorDetail) -> Response {
@@ -115,5 +139,31 @@ pub(super) fn detail(status: u16, message: &str, code: Option<String>) -> ErrorD
         kind: kind.to_owned(),
         param: None,
         code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_know_the_codes_that_they_act_on() {
+        let code = |error: ApiError| described(&error).1.code.unwrap_or_default();
+        for (problem, expected) in [
+            (ProblemCode::Unauthorized, "invalid_api_key"),
+            (ProblemCode::RateLimited, "rate_limit_exceeded"),
+            (ProblemCode::TooManyRequests, "rate_limit_exceeded"),
+            (ProblemCode::ModelNotFound, "model_not_found"),
+            (ProblemCode::TextTooLong, "string_above_max_length"),
+            (ProblemCode::Busy, "busy"),
+        ] {
+            assert_eq!(code(ApiError::new(problem, "x")), expected);
+        }
+        let whole = ApiError::new(ProblemCode::TextTooLong, "x").at("messages");
+        assert_eq!(code(whole), "context_length_exceeded");
+        let (status, error) = failure(&Failure::new(ErrorCode::ContextLength, "x"));
+        assert_eq!(status, 400);
+        assert_eq!(error.code.as_deref(), Some("context_length_exceeded"));
+        assert_eq!(error.param.as_deref(), Some("messages"));
     }
 }

@@ -1,6 +1,7 @@
 //! From a list of messages to a conversation: what was said before, the image, and what is asked now.
 //!
-//! - Words of `system` and `developer` are not used: the model was trained with one system text, which its bundle holds.
+//! - Words of `system` and `developer` are not used, and told: the model was trained with one system text, which its
+//!   bundle holds.
 //! - At most one image, in any message of the user. It belongs to the first turn, as the model was trained.
 //! - A last message without words asks for the report of the image; one with words is a question about it.
 //! - Several messages of one side in a row count as one.
@@ -23,6 +24,10 @@ const MOST_MESSAGES: usize = 1000;
 #[derive(Debug, PartialEq)]
 pub(super) struct ParsedMessages {
     pub(super) image: Option<Bytes>,
+    /// Where the image stands in the request; empty where there is none.
+    pub(super) image_param: String,
+    /// Messages whose words are not used, by their places.
+    pub(super) unused: Vec<usize>,
     pub(super) opening: Vec<Exchange>,
     pub(super) ask: Ask,
 }
@@ -31,35 +36,35 @@ impl ParsedMessages {
     /// Reads the messages, whose words have at most `max_chars` characters together.
     pub(super) fn new(messages: Vec<ChatMessage>, max_chars: u64) -> ApiResult<Self> {
         if messages.is_empty() || messages.len() > MOST_MESSAGES {
-            return Err(invalid(&format!(
-                "'messages' has 1 to {MOST_MESSAGES} messages"
-            )));
+            let detail = format!("'messages' has 1 to {MOST_MESSAGES} messages");
+            return Err(invalid(&detail).at("messages"));
         }
-        let (mut image, mut chars) = (None, 0);
+        let (mut image, mut image_param, mut chars) = (None, String::new(), 0);
+        let (mut unused, mut last) = (Vec::new(), String::new());
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for (place, message) in messages.into_iter().enumerate() {
             let param = format!("messages[{place}]");
             let ChatMessage { role, content, .. } = checked(&param, message)?;
-            let text_and_image = content.map(read).transpose();
-            let text_and_image =
-                text_and_image.map_err(|error| error.at(&format!("{param}.content")))?;
-            let (text, found) = text_and_image.unwrap_or_default();
-            if let Some(uri) = found {
+            last = format!("{param}.content");
+            let words_and_image = content.map(|content| read(&last, content)).transpose()?;
+            let (text, found) = words_and_image.unwrap_or_default();
+            if let Some((part, uri)) = found {
                 if role != Role::User {
                     let error = invalid("only the user's messages may have an image");
-                    return Err(error.at(&format!("{param}.content")));
+                    return Err(error.at(&part));
                 }
-                let content = data_uri("image_url", &uri);
-                let content = content.map_err(|error| error.at(&format!("{param}.content")))?;
+                let content = data_uri("image_url", &uri).map_err(|error| error.at(&part))?;
                 if image.replace(content).is_some() {
                     let error =
                         invalid("the messages have more than one image; the model reads one");
-                    return Err(error.at(&format!("{param}.content")));
+                    return Err(error.at(&part));
                 }
+                image_param = part;
             }
             let is_greeting = role == Role::Assistant && said.is_empty();
             if matches!(role, Role::System | Role::Developer) || is_greeting {
+                unused.extend((!text.trim().is_empty()).then_some(place));
                 continue;
             }
             chars += text.chars().count() as u64;
@@ -67,7 +72,7 @@ impl ParsedMessages {
                 let detail = format!(
                     "the messages are over the limit of {max_chars} characters together; leave the oldest ones out"
                 );
-                return Err(ApiError::new(ProblemCode::TextTooLong, detail));
+                return Err(ApiError::new(ProblemCode::TextTooLong, detail).at("messages"));
             }
             match said.last_mut() {
                 Some((last, words)) if *last == role => {
@@ -79,17 +84,22 @@ impl ParsedMessages {
         }
         let asked = match said.pop() {
             Some((Role::User, words)) => words.trim().to_owned(),
-            _ => return Err(invalid("the last message must be the user's")),
+            _ => {
+                let param = last.trim_end_matches(".content");
+                return Err(invalid("the last message must be the user's").at(param));
+            }
         };
         let ask = match asked.is_empty() && image.is_some() {
             true => Ask::Report,
             false => {
-                check_text("content", &asked)?;
+                check_text("content", &asked).map_err(|error| error.at(&last))?;
                 Ask::Question { text: asked }
             }
         };
         Ok(Self {
             image,
+            image_param,
+            unused,
             opening: opening(said)?,
             ask,
         })
@@ -101,7 +111,7 @@ fn opening(said: Vec<(Role, String)>) -> ApiResult<Vec<Exchange>> {
     let mut said = said.into_iter();
     while let Some((role, user)) = said.next() {
         let (Role::User, Some((_, assistant))) = (role, said.next()) else {
-            return Err(invalid("the first message must be the user's"));
+            return Err(invalid("the first message must be the user's").at("messages"));
         };
         opening.push(Exchange {
             user: user.trim().to_owned(),
@@ -127,21 +137,21 @@ fn checked(param: &str, message: ChatMessage) -> ApiResult<ChatMessage> {
     Ok(message)
 }
 
-/// The words of a message and the address of its image.
-fn read(content: Content) -> ApiResult<(String, Option<String>)> {
+/// The words of the content that stands at `param`, and the place and the address of its image.
+fn read(param: &str, content: Content) -> ApiResult<(String, Option<(String, String)>)> {
     let mut image = None;
     let text = match content {
         Content::Text(text) => text,
         Content::Parts(parts) => {
             let mut words = Vec::new();
-            for part in parts {
+            for (place, part) in parts.into_iter().enumerate() {
+                let part_param = format!("{param}[{place}]");
                 match part {
                     Part::Text { text } => words.push(text),
                     Part::ImageUrl { image_url } => {
-                        if image.replace(image_url.url).is_some() {
-                            return Err(invalid(
-                                "a message has more than one image; the model reads one",
-                            ));
+                        if image.replace((part_param.clone(), image_url.url)).is_some() {
+                            let detail = "a message has more than one image; the model reads one";
+                            return Err(invalid(detail).at(&part_param));
                         }
                     }
                 }
@@ -150,7 +160,7 @@ fn read(content: Content) -> ApiResult<(String, Option<String>)> {
         }
     };
     if text.len() > MAX_TEXT {
-        check_text("content", &text)?;
+        check_text("content", &text).map_err(|error| error.at(param))?;
     }
     Ok((text, image))
 }
@@ -212,6 +222,50 @@ mod tests {
             }
         );
         assert!(dialog.image.is_some());
+    }
+
+    #[test]
+    fn what_is_refused_is_named_with_its_message_and_part() {
+        let user = |content: Value| json!({"role": "user", "content": content});
+        let words = json!({"type": "text", "text": "x"});
+        let remote = json!({"type": "image_url", "image_url": {"url": "http://host/x.png"}});
+        let said = json!({"role": "assistant", "content": "y"});
+        for (messages, param) in [
+            (json!([]), "messages"),
+            (json!([user(json!("x")), said]), "messages[1]"),
+            (
+                json!([user(json!("x")), said, user(json!(" "))]),
+                "messages[2].content",
+            ),
+            (
+                json!([user(json!([words, remote]))]),
+                "messages[0].content[1]",
+            ),
+            (
+                json!([user(json!([image(), words, image()]))]),
+                "messages[0].content[2]",
+            ),
+            (
+                json!([user(json!([image()])), said, user(json!([words, image()]))]),
+                "messages[2].content[1]",
+            ),
+            (
+                json!([user(json!("x".repeat(MAX_TEXT + 1)))]),
+                "messages[0].content",
+            ),
+        ] {
+            let error = dialog(messages).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{:?}", error.problem);
+        }
+        let taken = dialog(json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": " "},
+            {"role": "assistant", "content": "Hello."},
+            user(json!([words, image()])),
+        ]))
+        .unwrap();
+        assert_eq!(taken.image_param, "messages[3].content[1]");
+        assert_eq!(taken.unused, [0, 2]);
     }
 
     #[test]

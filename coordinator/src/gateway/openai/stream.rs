@@ -7,13 +7,13 @@ use axum::response::Response;
 use axum::response::sse::Event;
 use futures::stream;
 use radialog_schemas::http::openai::{
-    ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Role, Usage,
+    ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, ErrorDetail, Role, Usage,
 };
 use radialog_schemas::{TurnEvent, TurnOutcome};
 use serde::Serialize;
 
 use super::completion::{CompletionHead, PendingCompletion, finish_reason, usage};
-use super::errors::{detail, failure_status, stopped};
+use super::errors::{self, detail, stopped};
 use crate::gateway::events;
 use crate::gateway::turn_follower::TurnUpdate;
 
@@ -58,7 +58,7 @@ impl CompletionStream {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() && !self.over {
             match self.following.reader.next().await {
-                None => self.fail(503, &stopped().problem.detail, None),
+                None => self.fail(detail(503, &stopped().problem.detail, None)),
                 Some(TurnUpdate::Alive | TurnUpdate::Queued(_)) => {
                     return Some(Event::default().comment(""));
                 }
@@ -97,20 +97,16 @@ impl CompletionStream {
                 self.over = true;
             }
             TurnOutcome::Failed(failure) => {
-                self.fail(
-                    failure_status(&failure),
-                    &failure.message,
-                    Some(failure.code.as_str()),
-                );
+                self.fail(errors::failure(&failure).1);
             }
-            TurnOutcome::Cancelled => self.fail(503, &stopped().problem.detail, None),
+            TurnOutcome::Cancelled => {
+                self.fail(detail(503, &stopped().problem.detail, None));
+            }
         }
     }
 
-    fn fail(&mut self, status: u16, message: &str, code: Option<String>) {
-        self.ready.push_back(data(&ErrorBody {
-            error: detail(status, message, code),
-        }));
+    fn fail(&mut self, error: ErrorDetail) {
+        self.ready.push_back(data(&ErrorBody { error }));
         self.over = true;
     }
 

@@ -1,6 +1,7 @@
 //! What a run knows: the journal, which studies have a line, which are in flight, and the counts.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use radialog_schemas::{ErrorCode, StudyId, StudyRecord, StudySpec};
@@ -9,19 +10,23 @@ use tracing::warn;
 
 use crate::CoordinatorError;
 use crate::archive::{EntryProblem, StudyEntry};
-use crate::run::output::OutputDirectory;
 use crate::run::output::journal::Journal;
 use crate::run::output::problems::ProblemList;
 use crate::run::output::study_set::StudySet;
+use crate::run::output::{ArchiveSize, OutputDirectory, StudyOrder};
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
 
 /// The book of a run, which is kept under a lock.
 pub(crate) struct RunLedger {
     journal: Journal,
     studies: StudySet,
+    /// The studies as the archive names them.
+    order: StudyOrder,
     in_flight: HashMap<StudyId, StudyInFlight>,
     counts: RunCounts,
     problems: ProblemList,
+    /// The output directory, where the archive's size is noted.
+    folder: PathBuf,
     archive_ended: bool,
     last_line: Instant,
 }
@@ -47,9 +52,11 @@ impl RunLedger {
         Ok(Self {
             journal,
             studies,
+            order: StudyOrder::default(),
             in_flight: HashMap::new(),
             counts,
             problems: ProblemList::new(out.path()),
+            folder: out.path().to_owned(),
             archive_ended: false,
             last_line: Instant::now(),
         })
@@ -96,6 +103,7 @@ impl RunLedger {
             ))?;
             return Ok(Admission::Duplicate);
         }
+        self.order.push(&entry.study);
         Ok(match self.studies.is_written(&entry.study) {
             true => Admission::Written,
             false => Admission::New,
@@ -157,12 +165,20 @@ impl RunLedger {
 
     /// Notes the size of the archive as counted in advance.
     pub(crate) fn expect_total(&mut self, total: u64) {
-        self.counts.total.get_or_insert(total);
+        if self.counts.total.is_none() {
+            self.settle_total(total);
+        }
     }
 
     /// Notes the size of the archive as read to its end.
     pub(crate) fn settle_total(&mut self, total: u64) {
-        self.counts.total = Some(total);
+        if self.counts.total.replace(total) == Some(total) {
+            return;
+        }
+        // Only who looks at the folder misses it.
+        if let Err(error) = (ArchiveSize { studies: total }).write(&self.folder) {
+            warn!(%error, "the size of the archive is not noted");
+        }
     }
 
     /// Notes that every study of the archive has its line or is in flight.
@@ -181,6 +197,11 @@ impl RunLedger {
     /// Writes the list of problems.
     pub(crate) fn list_problems(&mut self) -> Result<(), CoordinatorError> {
         self.problems.commit()
+    }
+
+    /// The order in which the archive has named its studies so far.
+    pub(crate) fn order(&self) -> &StudyOrder {
+        &self.order
     }
 
     pub(crate) fn counts(&self) -> &RunCounts {

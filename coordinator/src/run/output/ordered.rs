@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Seek};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::{StudyId, StudyRecord};
@@ -14,6 +15,42 @@ use crate::CoordinatorError;
 use crate::archive::{Archive, StudyEntries};
 use crate::run_files::RESULTS_FILE;
 
+/// The order in which an archive names its studies, in 8 bytes a study.
+#[derive(Default)]
+pub(crate) struct StudyOrder(Vec<u64>);
+
+impl StudyOrder {
+    /// Adds the next study.
+    pub(crate) fn push(&mut self, study: &StudyId) {
+        self.0.push(digest(study));
+    }
+}
+
+/// Shows each record of a run in this order; those of studies that are not in it come last, as they were written.
+pub(crate) fn for_each_in_order(
+    dir: &Path,
+    order: &StudyOrder,
+    mut seen: impl FnMut(StudyRecord) -> Result<(), CoordinatorError>,
+) -> Result<(), CoordinatorError> {
+    let mut records = RecordFile::open(dir)?;
+    let mut shown = vec![false; records.places.len()];
+    let mut show = |records: &mut RecordFile, index: usize| {
+        if std::mem::replace(&mut shown[index], true) {
+            return Ok(());
+        }
+        seen(records.read(records.places[index].1)?)
+    };
+    for &study in &order.0 {
+        for index in records.places_of(study) {
+            show(&mut records, index)?;
+        }
+    }
+    let mut rest: Vec<usize> = (0..records.places.len()).collect();
+    rest.sort_unstable_by_key(|&index| records.places[index].1);
+    rest.into_iter()
+        .try_for_each(|index| show(&mut records, index))
+}
+
 /// The records of a run, in one pass in the order of its archive.
 pub struct OrderedRecords {
     entries: Box<dyn StudyEntries>,
@@ -22,6 +59,11 @@ pub struct OrderedRecords {
     left: Option<u64>,
     /// Where the archive names the study of the last record.
     place: String,
+    records: RecordFile,
+}
+
+/// The lines of a results file, found by their studies.
+struct RecordFile {
     path: PathBuf,
     file: BufReader<File>,
     /// A study's hash, and where its line begins; sorted.
@@ -34,23 +76,13 @@ impl OrderedRecords {
     /// # Errors
     /// When there is no run in the directory, its results are damaged, or the archive cannot be read.
     pub async fn open(archive: &dyn Archive, dir: &Path) -> Result<Self, CoordinatorError> {
-        let path = dir.join(RESULTS_FILE);
-        let (mut places, mut offset) = (Vec::new(), 0);
-        for_each_record(&path, |record, line| {
-            places.push((digest(&record.study), offset));
-            offset += line.len() as u64;
-            Ok(())
-        })?;
-        places.sort_unstable();
-        let file = BufReader::new(File::open(&path).map_err(CoordinatorError::output(&path))?);
+        let records = RecordFile::open(dir)?;
         Ok(Self {
             entries: archive.entries().await?,
             passed: StudySet::default(),
             left: None,
             place: String::new(),
-            path,
-            file,
-            places,
+            records,
         })
     }
 
@@ -75,7 +107,7 @@ impl OrderedRecords {
                 continue;
             }
             self.left = self.left.map(|left| left - 1);
-            if let Some(record) = self.find(&entry.study)? {
+            if let Some(record) = self.records.find(&entry.study)? {
                 self.place = entry.place;
                 return Ok(Some(record));
             }
@@ -87,16 +119,32 @@ impl OrderedRecords {
     pub fn place(&self) -> &str {
         &self.place
     }
+}
+
+impl RecordFile {
+    fn open(dir: &Path) -> Result<Self, CoordinatorError> {
+        let path = dir.join(RESULTS_FILE);
+        let (mut places, mut offset) = (Vec::new(), 0);
+        for_each_record(&path, |record, line| {
+            places.push((digest(&record.study), offset));
+            offset += line.len() as u64;
+            Ok(())
+        })?;
+        places.sort_unstable();
+        let file = BufReader::new(File::open(&path).map_err(CoordinatorError::output(&path))?);
+        Ok(Self { path, file, places })
+    }
+
+    /// The places of studies with this hash.
+    fn places_of(&self, wanted: u64) -> Range<usize> {
+        let first = self.places.partition_point(|(digest, _)| *digest < wanted);
+        let end = self.places.partition_point(|(digest, _)| *digest <= wanted);
+        first..end
+    }
 
     fn find(&mut self, study: &StudyId) -> Result<Option<StudyRecord>, CoordinatorError> {
-        let wanted = digest(study);
-        let first = self.places.partition_point(|(digest, _)| *digest < wanted);
-        for index in first..self.places.len() {
-            let (digest, offset) = self.places[index];
-            if digest != wanted {
-                break;
-            }
-            let record = self.read(offset)?;
+        for index in self.places_of(digest(study)) {
+            let record = self.read(self.places[index].1)?;
             if record.study == *study {
                 return Ok(Some(record));
             }
@@ -131,4 +179,39 @@ fn digest(study: &StudyId) -> u64 {
     let mut hasher = DefaultHasher::new();
     study.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{ContentHash, ErrorCode, Failure};
+
+    use super::*;
+    use crate::archive::StudyEntry;
+    use crate::run::study_record;
+
+    #[test]
+    fn records_come_in_the_order_of_the_archive_whichever_was_written_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = Failure::new(ErrorCode::ImageEmpty, "no bytes");
+        let line = |study: &str| {
+            let entry = StudyEntry::new(study, "x.png", Err(failure.clone()));
+            let record = study_record::failed(entry, failure.clone(), &ContentHash::of(b"b"));
+            serde_json::to_string(&record).unwrap() + "\n"
+        };
+        let mut order = StudyOrder::default();
+        for study in ["b", "a", "not written", "c"] {
+            order.push(&StudyId(study.into()));
+        }
+        for written in [["c", "z", "a", "b", "y"], ["a", "z", "y", "b", "c"]] {
+            let lines: String = written.map(line).concat();
+            std::fs::write(dir.path().join(RESULTS_FILE), lines).unwrap();
+            let mut seen = Vec::new();
+            for_each_in_order(dir.path(), &order, |record| {
+                seen.push(record.study.0);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, ["b", "a", "c", "z", "y"]);
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub struct RunSummary {
     pub failed: u64,
     /// Failed studies by error code.
     pub failed_by_code: BTreeMap<String, u64>,
-    /// The first failed studies, in the order of `results.jsonl`.
+    /// The first failed studies, in the order of the archive.
     #[serde(default)]
     pub failed_studies: Vec<FailedStudy>,
     /// Done studies of which every output was in the store already.
@@ -38,7 +38,7 @@ pub struct RunSummary {
     pub session: SessionSummary,
     /// The work of each stage.
     pub stages: BTreeMap<Stage, StageSummary>,
-    /// Share of the studies with findings in which the classifier sees each, 0 to 1.
+    /// Share of the studies with findings in which the classifier sees each that it assesses, 0 to 1.
     pub prevalence: BTreeMap<Finding, f64>,
     /// Share of the scored studies whose report and classifier differ in at least one finding, 0 to 1.
     pub disagreement_rate: Option<f64>,
@@ -58,6 +58,7 @@ pub struct RunSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedStudy {
     /// The study.
+    #[serde(rename = "study_id", alias = "study")]
     pub study: StudyId,
     /// Code and reason, where its line has them.
     pub error: Option<Failure>,
@@ -189,7 +190,8 @@ impl SummaryCounts {
             total.store_ms += timings.store_ms;
         }
         self.with_findings += u64::from(record.findings.is_some());
-        for predicted in record.findings.iter().flatten() {
+        let assessed = record.findings.iter().flatten();
+        for predicted in assessed.filter(|predicted| predicted.is_assessed()) {
             *self.present.entry(predicted.finding).or_default() += u64::from(predicted.present);
         }
         if let Some(disputed) = &record.disagreement {

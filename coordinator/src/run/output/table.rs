@@ -1,26 +1,33 @@
 //! `results.csv`: the records as one table with a row a study, for spreadsheets and data frames.
 //!
-//! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
-//! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
-//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report` (without white space around it),
-//! `warnings` (about the image file, joined by `;`), where reports were sampled `agreement` (0 to 1) and
-//! `sentence_agreement` (of each sentence, joined by `;`), and `comparisons`: words of the report that compare with an earlier
-//! image, joined by `;`. Cells that a spreadsheet would run are escaped where they are
+//! Columns: `study_id`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
+//! published order `probability_*` (0 to 1, empty where the bundle does not assess the finding), `present_*` (1 over one half, else 0),
+//! `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty), then `disagreement` (names), `findings` (as
+//! in the prompt), `report` (without white space around it), `warnings` (about the image file), where reports were sampled `agreement` (0 to 1) and
+//! `sentence_agreement` (of each sentence), `comparisons`: words of the report that compare with an earlier
+//! image, and `bundle`, its hash. What is in a list is joined by `;`. Cells that a spreadsheet would run are escaped where they are
 //! written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
 
 /// Makes the header.
 pub(super) fn header() -> Vec<String> {
-    let mut columns: Vec<String> = ["study", "file", "split", "status", "error", "error_message"]
-        .map(str::to_owned)
-        .into();
-    for group in ["probability", "report", "reference"] {
+    let mut columns: Vec<String> = [
+        "study_id",
+        "file",
+        "split",
+        "status",
+        "error",
+        "error_message",
+    ]
+    .map(str::to_owned)
+    .into();
+    for group in ["probability", "present", "report", "reference"] {
         let name = |finding: Finding| finding.name().to_lowercase().replace(' ', "_");
         columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
     }
     columns.extend(["disagreement", "findings", "report", "warnings"].map(str::to_owned));
-    columns.extend(["agreement", "sentence_agreement", "comparisons"].map(str::to_owned));
+    columns.extend(["agreement", "sentence_agreement", "comparisons", "bundle"].map(str::to_owned));
     columns
 }
 
@@ -45,17 +52,17 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
         code,
         message,
     ];
-    let probability = |finding| {
-        let found = record
-            .findings
-            .iter()
-            .flatten()
-            .find(|predicted| predicted.finding == finding);
-        found
-            .map(|predicted| predicted.probability.to_string())
-            .unwrap_or_default()
+    let assessed = |finding| {
+        let mut findings = record.findings.iter().flatten();
+        let found = findings.find(|predicted| predicted.finding == finding)?;
+        Some((found.probability?, found.present))
     };
-    cells.extend(Finding::ALL.map(probability));
+    cells.extend(Finding::ALL.map(|finding| {
+        assessed(finding).map_or_else(String::new, |(probability, _)| probability.to_string())
+    }));
+    cells.extend(Finding::ALL.map(|finding| {
+        assessed(finding).map_or_else(String::new, |(_, present)| u8::from(present).to_string())
+    }));
     cells.extend(labels(record.report_labels.as_ref()));
     cells.extend(labels(record.reference_labels.as_ref()));
     let disputed: Vec<_> = record
@@ -67,7 +74,7 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
     cells.push(disputed.join(";"));
     // The record has the model's exact text, which begins with the blank behind the prompt.
     let report = text(&record.report).trim().to_owned();
-    cells.extend([text(&record.findings_text), report]);
+    cells.extend([text(&record.findings_text).replace(", ", ";"), report]);
     cells.push(record.warnings.join(";"));
     let consistency = record.consistency.as_ref();
     cells.push(consistency.map_or_else(String::new, |of| of.agreement.to_string()));
@@ -80,6 +87,7 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
     let marks = record.comparisons.iter().flatten();
     let words: Vec<&str> = marks.map(|mark| mark.words.as_str()).collect();
     cells.push(words.join(";"));
+    cells.push(record.bundle.to_string());
     cells
 }
 
@@ -95,7 +103,8 @@ fn labels(labels: Option<&Labels>) -> [String; 14] {
 #[cfg(test)]
 mod tests {
     use radialog_schemas::{
-        ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Label, SentenceAgreement,
+        ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Label, PredictedFinding,
+        SentenceAgreement,
     };
 
     use super::*;
@@ -126,6 +135,17 @@ mod tests {
             words_range: [0, 9],
         };
         record.comparisons = Some(["Stable", "no change"].map(mark).into());
+        record.findings_text = Some("edema, pneumonia".into());
+        let predicted = |finding, probability| PredictedFinding {
+            finding,
+            probability,
+            present: probability > Some(0.5),
+        };
+        record.findings = Some(vec![
+            predicted(Finding::Edema, Some(0.75)),
+            predicted(Finding::Fracture, None),
+            predicted(Finding::Pneumonia, Some(0.25)),
+        ]);
         let (header, row) = (header(), row(&record));
         assert_eq!(header.len(), row.len());
         let cell =
@@ -138,6 +158,15 @@ mod tests {
             ("0.75", "1;0.5")
         );
         assert_eq!(cell("comparisons"), "Stable;no change");
-        assert_eq!(cell("probability_pleural_effusion"), "");
+        let predicted = |name: &str| {
+            let cells = ["probability", "present"].map(|group| cell(&format!("{group}_{name}")));
+            cells.join(" ")
+        };
+        assert_eq!(predicted("edema"), "0.75 1");
+        assert_eq!(predicted("pneumonia"), "0.25 0");
+        assert_eq!(predicted("fracture"), " ", "not assessed");
+        assert_eq!(predicted("pleural_effusion"), " ");
+        assert_eq!(cell("findings"), "edema;pneumonia");
+        assert_eq!(cell("bundle"), ContentHash::of(b"bundle").to_string());
     }
 }

@@ -82,6 +82,8 @@ impl Acceptance {
     /// The findings that are predicted in an image, in the published order, with their probabilities; nothing where the stage was
     /// not opened.
     ///
+    /// What it does not assess has none.
+    ///
     /// # Errors
     /// An image that the network cannot take.
     pub fn findings(&self, image: &Preprocessed) -> Result<Vec<(Finding, f64)>, ModelError> {
@@ -94,7 +96,7 @@ impl Acceptance {
         let reports = predictor.predict(&input)?;
         let findings = reports.into_iter().flat_map(|report| report.findings);
         Ok(findings
-            .map(|finding| (finding.finding, f64::from(finding.probability)))
+            .filter_map(|finding| Some((finding.finding, f64::from(finding.probability?))))
             .collect())
     }
 }

@@ -15,6 +15,20 @@ struct Value {
     source: String,
 }
 
+/// A setting as people look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, e.g. `gateway.listen`.
+    pub name: String,
+    /// What it is, without passwords and keys; none where it has its default.
+    pub value: Option<String>,
+    /// The flag, the variable or the place in the file that says so.
+    pub source: Option<String>,
+}
+
+/// What stands for a secret.
+const SECRET: &str = "***";
+
 /// Reads fields by area and name, notes which ones exist, and collects faults instead of stopping at the first.
 pub struct ConfigReader {
     values: BTreeMap<(String, String), Value>,
@@ -210,6 +224,20 @@ impl ConfigReader {
         }
     }
 
+    /// Every field that was asked for, in the order of names.
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let setting = |key: &(String, String)| {
+            let name = format!("{}.{}", key.0, key.1);
+            let value = self.values.get(key).filter(|value| !value.text.is_empty());
+            Setting {
+                value: value.map(|value| without_secrets(&name, &value.text)),
+                source: value.map(|value| value.source.clone()),
+                name,
+            }
+        };
+        self.known.iter().map(setting).collect()
+    }
+
     /// The variables that were left out because Kubernetes sets them for a Service, and all faults, unknown fields among
     /// them. Variables of areas that are not ours are somebody else's.
     pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
@@ -239,6 +267,26 @@ impl ConfigReader {
     }
 }
 
+/// A value as it may be shown: no key, and of an address no password.
+fn without_secrets(name: &str, text: &str) -> String {
+    let last = name.rsplit(['.', '_']).next().unwrap_or(name);
+    let is_secret = ["key", "keys", "secret", "password", "token"].contains(&last);
+    if is_secret {
+        return SECRET.to_owned();
+    }
+    let shown = |address: &str| match address.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((user, host)) => {
+                let user = user.split(':').next().unwrap_or_default();
+                format!("{scheme}://{user}:{SECRET}@{host}")
+            }
+            None => address.to_owned(),
+        },
+        None => address.to_owned(),
+    };
+    text.split(',').map(shown).collect::<Vec<_>>().join(",")
+}
+
 /// The strings of an array, without those that are empty; none where the text is no such array.
 fn array(text: &str) -> Option<Vec<String>> {
     if !text.trim_start().starts_with('[') {
@@ -254,4 +302,52 @@ fn array(text: &str) -> Option<Vec<String>> {
             .filter(|entry| !entry.is_empty())
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_shown_with_their_source_and_without_secrets() {
+        let variables = [
+            ("RADIALOG_AMQP_URL", "amqp://ward:hidden@host:5672/x"),
+            (
+                "RADIALOG_REDIS_URL",
+                "redis://:hidden@a:1,redis://:hidden@b:2",
+            ),
+            ("RADIALOG_GATEWAY_KEYS", "ward=hidden"),
+        ];
+        let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let flags = [("gateway.listen".to_owned(), "localhost:1".to_owned())];
+        let mut reader = ConfigReader::new(None, variables, flags);
+        for (area, field) in [
+            ("amqp", "url"),
+            ("redis", "url"),
+            ("gateway", "keys"),
+            ("gateway", "listen"),
+            ("gateway", "rate"),
+        ] {
+            reader.text(area, field);
+        }
+        let shown: Vec<String> = reader
+            .settings()
+            .into_iter()
+            .map(|setting| {
+                let value = setting.value.unwrap_or_default();
+                let source = setting.source.unwrap_or_default();
+                format!("{} {value} {source}", setting.name)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "amqp.url amqp://ward:***@host:5672/x RADIALOG_AMQP_URL",
+                "gateway.keys *** RADIALOG_GATEWAY_KEYS",
+                "gateway.listen localhost:1 --gateway-listen",
+                "gateway.rate  ",
+                "redis.url redis://:***@a:1,redis://:***@b:2 RADIALOG_REDIS_URL",
+            ]
+        );
+    }
 }

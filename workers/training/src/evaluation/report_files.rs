@@ -13,9 +13,9 @@ mod published;
 mod studies_table;
 mod summary;
 
-pub use image_folder::ImageFolder;
+pub use image_folder::{ImageFolder, thumbnail};
 pub use original_files::{original_files, write_original_files};
-pub use page::{FollowUpPage, ReliabilityPlot, reliability_page};
+pub use page::{FollowUpPage, ReliabilityPlot, escaped, reliability_page};
 pub use studies_table::write_faults;
 
 use super::clinical::LabelCounts;

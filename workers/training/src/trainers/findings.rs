@@ -373,6 +373,7 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
         calibration: None,
+        assessed: None,
     };
     let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))

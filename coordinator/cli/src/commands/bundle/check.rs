@@ -12,6 +12,7 @@ use radialog_models::bundle::acceptance::{Acceptance, Distance, Projector};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::checkpoint::embeddings::StoredEmbeddings;
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
+use radialog_schemas::system_files::is_system_file;
 use radialog_schemas::{Finding, Stage};
 
 use crate::bundle_source;
@@ -281,7 +282,7 @@ impl FindingsCheck {
     }
 }
 
-/// Images whose names are among the ids.
+/// Images whose names are among the ids, but for a system's own files.
 fn find_images(
     dir: &Path,
     depth: usize,
@@ -290,7 +291,11 @@ fn find_images(
 ) -> anyhow::Result<()> {
     let list = || format!("cannot list '{}'", dir.display());
     for entry in fs::read_dir(dir).with_context(list)? {
-        let path = entry.with_context(list)?.path();
+        let entry = entry.with_context(list)?;
+        if is_system_file(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let path = entry.path();
         if path.is_dir() && depth < DEEPEST {
             find_images(&path, depth + 1, ids, found)?;
             continue;

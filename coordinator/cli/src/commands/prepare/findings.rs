@@ -92,7 +92,8 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         while let Some(record) = results.next().await? {
             let probabilities: Vec<f32> = findings(&record)?
                 .iter()
-                .map(|predicted| predicted.probability)
+                // As tables of numbers have it: not a number.
+                .map(|predicted| predicted.probability.unwrap_or(f32::NAN))
                 .collect();
             rows.add(&probabilities)?;
         }

@@ -171,10 +171,12 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             let images = read_nih(&source)?;
             write_image_table(&out, &images.rows)?;
             outln!(
-                "{} images written to {}; {} are not there",
+                "{} images written to {}; {} are not there, {} are there and in no row, {} are in none of the lists of sides",
                 images.rows.len(),
                 out.display(),
-                images.missing
+                images.missing,
+                images.unnamed,
+                images.unlisted
             );
         }
         OpenDataCommand::Pairs {

@@ -125,7 +125,7 @@ impl LineContext<'_> {
         };
         let head = CompletionHead::of(id, asked.model.clone());
         let has_deadline = asked.deadline_seconds.is_some();
-        let mut draft = draft(self.app, self.owner, id.clone(), asked).await?;
+        let (mut draft, _) = draft(self.app, self.owner, id.clone(), asked).await?;
         draft.of_batch = true;
         if !has_deadline {
             // The gateway's own is for those who wait; a batch has its day.
@@ -140,9 +140,7 @@ impl LineContext<'_> {
         Ok(match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
-                let status = errors::failure_status(&failure);
-                let code = Some(failure.code.as_str());
-                let error = errors::detail(status, &failure.message, code);
+                let (status, error) = errors::failure(&failure);
                 (status, value(&ErrorBody { error }))
             }
         })

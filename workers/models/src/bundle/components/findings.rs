@@ -1,7 +1,7 @@
 //! The findings stage's component: image to CheXpert findings, from `ChexpertClassifier-*.ckpt`.
 
 use candle_core::{Device, Tensor};
-use radialog_schemas::{FindingsReport, Stage};
+use radialog_schemas::{Finding, FindingsReport, Stage};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +27,9 @@ pub struct FindingsComponent {
     /// What its logits mean, where that was fitted; as published without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// The findings that the classifier has learned; nothing is said about others. Without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assessed: Option<Vec<Finding>>,
 }
 
 impl FindingsComponent {
@@ -50,6 +53,7 @@ impl FindingsComponent {
             classifier,
             text_rule: TextRule::default(),
             calibration: None,
+            assessed: None,
         }
     }
 
@@ -87,6 +91,7 @@ pub struct FindingsPredictor {
     classifier: FindingsClassifier,
     rule: TextRule,
     calibration: Option<Calibration>,
+    assessed: Option<Vec<Finding>>,
     input: InputSize,
 }
 
@@ -108,6 +113,7 @@ impl FindingsPredictor {
             classifier: classifier.map_err(bundle.model_error(stage))?,
             rule: config.text_rule,
             calibration: config.calibration,
+            assessed: config.assessed,
             input: config.classifier.vision.input(),
         })
     }
@@ -123,7 +129,11 @@ impl FindingsPredictor {
     /// Images of another shape.
     pub fn predict(&self, images: &Tensor) -> Result<Vec<FindingsReport>, ModelError> {
         let output = self.classifier.forward(images)?;
-        output.reports(self.rule, self.calibration.as_ref())
+        output.reports(
+            self.rule,
+            self.calibration.as_ref(),
+            self.assessed.as_deref(),
+        )
     }
 
     /// The logits of images `[B, 3, side, side]`, `[B, 14]` in the published order, before any calibration.

@@ -44,6 +44,7 @@ pub(super) fn plan(
         classifier: config,
         text_rule: TextRule::default(),
         calibration: None,
+        assessed: None,
     };
     let weights = component.weights(Dtype::F32);
     let weights = weights.map_err(ImportError::geometry(path))?;

@@ -303,7 +303,8 @@ impl PredictionFile {
             let probabilities = record.findings.as_ref().map(|findings| {
                 let mut all = [0.0; Finding::ALL.len()];
                 for finding in findings {
-                    all[finding.finding as usize] = finding.probability;
+                    // What the classifier does not assess it does not see.
+                    all[finding.finding as usize] = finding.probability.unwrap_or(0.0);
                 }
                 all
             });
@@ -483,10 +484,16 @@ pub(super) fn is_table(path: &Path) -> Result<bool, TrainingError> {
         return Ok(true);
     }
     let file = File::open(path).map_err(TrainingError::io("open", path))?;
-    let mut first = Vec::new();
-    let read = BufReader::new(file).read_until(b'\n', &mut first);
-    read.map_err(TrainingError::io("read", path))?;
-    if RowParser::declared_separator(&first).is_some() {
+    let (mut lines, mut first, mut declared) = (BufReader::new(file), Vec::new(), None);
+    loop {
+        let read = lines.read_until(b'\n', &mut first);
+        read.map_err(TrainingError::io("read", path))?;
+        if !RowParser::is_before_header(&first, &mut declared) {
+            break;
+        }
+        first.clear();
+    }
+    if declared.is_some() {
         return Ok(true);
     }
     let Ok(header) = RowParser::header(&first, None) else {

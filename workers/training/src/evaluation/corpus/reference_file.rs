@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Finding;
+use radialog_schemas::system_files::is_system_file;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ends, whole};
@@ -278,7 +279,7 @@ impl References {
     }
 }
 
-/// The files below a folder that end with `.txt`. Folders behind links are read after those that are none, and each once, wherever
+/// The files below a folder that end with `.txt`, but for a system's own. Folders behind links are read after those that are none, and each once, wherever
 /// links lead.
 fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
     let is_text = |suffix: &OsStr| suffix.eq_ignore_ascii_case("txt");
@@ -294,6 +295,9 @@ fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
         }
         for entry in entries {
             let entry = entry.map_err(TrainingError::io("list", &folder))?;
+            if is_system_file(&entry.file_name().to_string_lossy()) {
+                continue;
+            }
             let kind = entry.file_type();
             let kind = kind.map_err(TrainingError::io("list", &folder))?;
             let path = entry.path();
@@ -423,5 +427,32 @@ impl ReferenceFile {
     /// Whether several predictions go by the end of a path of this entry.
     pub(super) fn is_of_several(&self, place: u32) -> bool {
         self.taken.get(&place) == Some(&None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_systems_own_files_are_no_reports() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [
+            "p10/s1.txt",
+            "p10/._s1.txt",
+            ".hidden.txt",
+            "@eaDir/s2.txt",
+            "b.TXT",
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "FINDINGS: x").unwrap();
+        }
+        let mut reports = reports_below(dir.path()).unwrap();
+        reports.sort_unstable();
+        assert_eq!(
+            reports,
+            ["b.TXT", "p10/s1.txt"].map(|name| dir.path().join(name))
+        );
     }
 }

@@ -151,7 +151,8 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
             .find(|predicted| predicted.finding == finding)
     };
     let probabilities =
-        Finding::ALL.map(|finding| cell(finding).map_or(0.0, |found| found.probability));
+        Finding::ALL.map(|finding| cell(finding).and_then(|found| found.probability));
+    let probabilities = probabilities.map(|probability| probability.unwrap_or(0.0));
     let prediction = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
     Predicted {
         patient: image.patient.clone(),

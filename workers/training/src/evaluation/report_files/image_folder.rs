@@ -15,6 +15,22 @@ const SIDE: usize = 224;
 #[derive(Clone, Debug)]
 pub struct ImageFolder(pub PathBuf);
 
+/// An image file as a small PNG, as the models see it, whose shorter side has so many pixels.
+///
+/// # Errors
+/// Why it cannot be drawn.
+pub fn thumbnail(file: &[u8], side: usize) -> Result<Vec<u8>, String> {
+    let image = Preprocessed::from_bytes(file, &ImageLimits::default(), side);
+    let image = image.map_err(|failure| failure.to_string())?;
+    let image = image.resized();
+    let mut png = Vec::new();
+    let (width, height) = (image.width() as u32, image.height() as u32);
+    PngEncoder::new(&mut png)
+        .write_image(image.pixels(), width, height, ExtendedColorType::L8)
+        .map_err(|error| error.to_string())?;
+    Ok(png)
+}
+
 impl ImageFolder {
     /// An image as a small PNG, or the reason why there is none. The name may not lead out of the folder; one that begins at the
     /// root, as a table may have it, must lead into it.
@@ -29,15 +45,7 @@ impl ImageFolder {
         let path = self.0.join(path.as_str());
         let bytes = fs::read(&path)
             .map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
-        let image = Preprocessed::from_bytes(&bytes, &ImageLimits::default(), SIDE);
-        let image = image.map_err(|failure| format!("'{name}': {failure}"))?;
-        let image = image.resized();
-        let mut png = Vec::new();
-        let (width, height) = (image.width() as u32, image.height() as u32);
-        PngEncoder::new(&mut png)
-            .write_image(image.pixels(), width, height, ExtendedColorType::L8)
-            .map_err(|error| error.to_string())?;
-        Ok(png)
+        thumbnail(&bytes, SIDE).map_err(|reason| format!("'{name}': {reason}"))
     }
 
     /// A name that begins at the root, as one in the folder; any other as it is.

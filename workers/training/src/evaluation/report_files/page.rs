@@ -65,8 +65,8 @@ fn begin(title: &str) -> String {
     )
 }
 
-/// A text as it may stand in HTML.
-fn escaped(text: &str) -> String {
+/// A text as it may stand in HTML, between tags and in quoted attributes.
+pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,11 +1,12 @@
 //! `prepare sections`: a tree of MIMIC-CXR reports, and one of images, become the sectioned CSV. Patients are read in
 //! parallel, some at a time, and written in order, so that the same trees give the same bytes and memory stays flat.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use self::report_files::{ReportFiles, ReportText};
+use self::report_files::{PatientReports, ReportFiles, ReportText, patients_of};
 use crate::error::TrainingError;
 use crate::prepare::sections::Report;
 use crate::prepare::sources::folder;
@@ -48,13 +49,19 @@ fn dicom(name: &str) -> Option<(&str, &str)> {
     suffix.eq_ignore_ascii_case("jpg").then_some((name, dicom))
 }
 
-/// The rows of one report, or why there are none.
-type Rows = Result<Vec<SectionedRow>, String>;
+/// What a patient's files come to.
+#[derive(Default)]
+struct PatientRows {
+    reports: u64,
+    rows: Vec<SectionedRow>,
+    problems: Vec<String>,
+}
 
 impl Sectioning {
     /// Reads all reports. `progress` hears after each part how many patients of how many are done.
     ///
-    /// A report that cannot be read, or whose folder of images is missing, is left out and named in the summary.
+    /// A report that cannot be read, or whose folder of images is missing, is left out and named in the summary; so are
+    /// files that are called otherwise than reports and images are, and images without a report.
     ///
     /// # Errors
     /// Folders that cannot be listed, no patient at all, or an output that cannot be written. The output appears under
@@ -77,42 +84,77 @@ impl Sectioning {
         for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
             let texts = files.studies(chunk);
             let patients = chunk.par_iter().zip(texts);
-            let read: Vec<Vec<Rows>> = patients
+            let read: Vec<PatientRows> = patients
                 .map(|(patient, texts)| self.patient(patient, texts))
                 .collect();
-            for report in read.into_iter().flatten() {
-                summary.reports += 1;
-                match report {
-                    Ok(rows) => {
-                        for row in rows {
-                            table.row(row.cells())?;
-                            summary.rows += 1;
-                        }
-                    }
-                    Err(problem) => summary.problems.push(problem),
+            for patient in read {
+                summary.reports += patient.reports;
+                for row in patient.rows {
+                    table.row(row.cells())?;
+                    summary.rows += 1;
                 }
+                summary.problems.extend(patient.problems);
             }
             progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
         }
         table.finish()?;
+        // The images' folder may not be there at all; each report has told that.
+        let imaged = patients_of(&self.images).unwrap_or_default();
+        let without = imaged
+            .into_iter()
+            .filter(|patient| patients.binary_search(patient).is_err());
+        summary.problems.extend(without.map(|patient| {
+            let shown = self.images.join(patient);
+            format!(
+                "images in '{}': their patient has no report",
+                shown.display()
+            )
+        }));
         Ok(summary)
     }
 
-    fn patient(
-        &self,
-        patient: &Path,
-        texts: Result<Vec<(String, ReportText)>, TrainingError>,
-    ) -> Vec<Rows> {
-        match texts {
-            Ok(texts) => texts
-                .into_iter()
-                .map(|(study, text)| self.study(patient, &study, text))
-                .collect(),
-            Err(error) => vec![Err(error.to_string())],
+    fn patient(&self, patient: &Path, texts: Result<PatientReports, TrainingError>) -> PatientRows {
+        let mut found = PatientRows::default();
+        let texts = match texts {
+            Ok(texts) => texts,
+            Err(error) => {
+                found.reports = 1;
+                found.problems.push(error.to_string());
+                return found;
+            }
+        };
+        let other = |path: PathBuf| {
+            let shown = path.display();
+            format!("'{shown}': no sNNNNNNNN.txt, as reports are called; it is left out")
+        };
+        found.problems.extend(texts.others.into_iter().map(other));
+        let images_of = self.images.join(patient);
+        let imaged = folder::names(&images_of).unwrap_or_default().into_iter();
+        let is_study = |name: &String| name.starts_with('s') && images_of.join(name).is_dir();
+        let mut imaged: BTreeSet<String> = imaged.filter(is_study).collect();
+        for (study, text) in texts.studies {
+            found.reports += 1;
+            imaged.remove(&study);
+            match self.study(patient, &study, text, &mut found.problems) {
+                Ok(rows) => found.rows.extend(rows),
+                Err(problem) => found.problems.push(problem),
+            }
         }
+        found.problems.extend(imaged.into_iter().map(|study| {
+            let shown = images_of.join(study);
+            format!("images in '{}': their study has no report", shown.display())
+        }));
+        found
     }
 
-    fn study(&self, patient: &Path, study: &str, text: ReportText) -> Rows {
+    /// The rows of one report, or why there are none; files in the folder of its images that are none are told.
+    fn study(
+        &self,
+        patient: &Path,
+        study: &str,
+        text: ReportText,
+        others: &mut Vec<String>,
+    ) -> Result<Vec<SectionedRow>, String> {
         let note = format!("{study}.txt");
         let (path, bytes) = text.read();
         let bytes = bytes.map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
@@ -133,11 +175,16 @@ impl Sectioning {
             note_file: note.clone(),
             line: 0,
         };
-        let images: Vec<_> = names
-            .iter()
-            .filter_map(|name| dicom(name))
-            .map(row)
-            .collect();
+        let mut images = Vec::new();
+        for name in &names {
+            match dicom(name) {
+                Some(image) => images.push(row(image)),
+                None => others.push(format!(
+                    "'{}': no .jpg file, as the collection's images are; it is left out",
+                    images_of.join(name).display()
+                )),
+            }
+        }
         if images.is_empty() {
             return Err(format!(
                 "report '{}': no .jpg file in '{}'",

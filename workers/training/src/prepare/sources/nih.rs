@@ -45,6 +45,10 @@ pub struct NihImages {
     pub rows: Vec<ImageRow>,
     /// Images that the source names and that are not there.
     pub missing: u64,
+    /// Images that are there and that the source does not name.
+    pub unnamed: u64,
+    /// Rows of images that are in neither of the publisher's lists.
+    pub unlisted: u64,
 }
 
 /// Reads a `labels.csv` (columns image, split, and `nih_labels` or the 14 findings), whose images lie in `images/` beside it,
@@ -108,8 +112,12 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
         table.column("Patient ID")?,
     );
     let mut images = NihImages::default();
+    let mut named = HashSet::new();
     while let Some(row) = table.next_row()? {
         let cell = |column: usize| row.cell(column).unwrap_or_default();
+        if let Some((name, _)) = files.get_key_value(cell(image)) {
+            named.insert(name);
+        }
         let labels = labels(cell(classes)).map_err(|reason| table.fault(&row, reason))?;
         let patient: u64 = cell(patient).parse().map_err(|_| {
             let reason = format!("'{}' is no number of a patient", cell(patient));
@@ -124,7 +132,10 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
             }
             (Some(train), _) if train.contains(name) => "train",
             (None, None) => patient_split::side(&key),
-            _ => continue,
+            _ => {
+                images.unlisted += 1;
+                continue;
+            }
         };
         let file = files.get(name);
         let path = file.cloned().unwrap_or_default();
@@ -137,6 +148,7 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
             file.is_some(),
         );
     }
+    images.unnamed = (files.len() - named.len()) as u64;
     Ok(images)
 }
 
@@ -176,7 +188,8 @@ pub(crate) fn class(name: &str) -> Option<Option<Finding>> {
 }
 
 fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
-    let named = |name: &str| name.starts_with("Data_Entry_2017") && name.ends_with(".csv");
+    let is_table = |name: &str| name.ends_with(".csv") || name.ends_with(".csv.gz");
+    let named = |name: &str| name.starts_with("Data_Entry_2017") && is_table(name);
     let found = names(folder)?.into_iter().find(|name| named(name));
     found.map(|name| folder.join(name)).ok_or_else(|| {
         let shown = folder.display();
@@ -264,6 +277,9 @@ mod tests {
                 .all(|row| row.split == "train" || row.split == "validate")
         );
         assert!(listed.rows[..30].iter().any(|row| row.split == "validate"));
+        assert_eq!((listed.unnamed, listed.unlisted), (0, 1));
+        fs::write(path("images_001/images/other.png"), "").unwrap();
+        assert_eq!(read_nih(dir.path()).unwrap().unnamed, 1);
     }
 
     #[test]

@@ -170,12 +170,12 @@ impl FaultsTable {
     }
 }
 
-/// `corrections.csv` in the making: `study`, `asked` (empty where nothing was), `report`, `corrected`.
+/// `corrections.csv` in the making: `study_id`, `asked` (empty where nothing was), `report`, `corrected`.
 pub(in crate::commands::evaluate) struct CorrectionsTable(TextsTable);
 
 impl CorrectionsTable {
     pub(in crate::commands::evaluate) fn create(path: &Path) -> anyhow::Result<Self> {
-        TextsTable::create(path, ["study", "asked", "report", "corrected"]).map(Self)
+        TextsTable::create(path, ["study_id", "asked", "report", "corrected"]).map(Self)
     }
 
     pub(in crate::commands::evaluate) fn add(
@@ -193,12 +193,12 @@ impl CorrectionsTable {
     }
 }
 
-/// A table of answers in the making: `study`, what was asked or is true, `answer`.
+/// A table of answers in the making: `study_id`, what was asked or is true, `answer`.
 pub(in crate::commands::evaluate) struct AnswersTable(TextsTable);
 
 impl AnswersTable {
     pub(in crate::commands::evaluate) fn create(path: &Path, second: &str) -> anyhow::Result<Self> {
-        TextsTable::create(path, ["study", second, "answer"]).map(Self)
+        TextsTable::create(path, ["study_id", second, "answer"]).map(Self)
     }
 
     pub(in crate::commands::evaluate) fn add(

@@ -26,6 +26,15 @@ pub(super) enum ReportFiles {
     Zip(Archive),
 }
 
+/// What there is of a patient.
+#[derive(Default)]
+pub(super) struct PatientReports {
+    /// The reports by study, sorted.
+    pub(super) studies: Vec<(String, ReportText)>,
+    /// Files that are called otherwise than reports are.
+    pub(super) others: Vec<PathBuf>,
+}
+
 /// A report that is still to be read, or its bytes.
 pub(super) enum ReportText {
     Path(PathBuf),
@@ -38,6 +47,8 @@ pub(super) struct Archive {
     zip: ZipArchive<BufReader<File>>,
     /// The number of each file in the zip, by patient (`pNN/pNNNNNNNN`) and study.
     studies: BTreeMap<PathBuf, BTreeMap<String, usize>>,
+    /// Files of patients that are no reports.
+    others: BTreeMap<PathBuf, Vec<String>>,
 }
 
 impl ReportFiles {
@@ -57,16 +68,7 @@ impl ReportFiles {
             Self::Zip(archive) => return Ok(archive.studies.keys().cloned().collect()),
             Self::Folder(folder) => folder,
         };
-        let mut patients = Vec::new();
-        for group in names(folder)?.into_iter().filter(|name| is_group(name)) {
-            if folder.join(&group).is_dir() {
-                let names = names(&folder.join(&group))?
-                    .into_iter()
-                    .filter(|name| name.starts_with('p'));
-                patients.extend(names.map(|name| Path::new(&group).join(name)));
-            }
-        }
-        Ok(patients)
+        patients_of(folder)
     }
 
     /// The studies of each patient, sorted. Files of a zip are inflated here, one after the other; those of a folder are left
@@ -74,11 +76,11 @@ impl ReportFiles {
     pub(super) fn studies(
         &mut self,
         patients: &[PathBuf],
-    ) -> Vec<Result<Vec<(String, ReportText)>, TrainingError>> {
+    ) -> Vec<Result<PatientReports, TrainingError>> {
         match self {
             Self::Zip(archive) => patients
                 .iter()
-                .map(|patient| Ok(archive.studies(patient)))
+                .map(|patient| Ok(archive.reports(patient)))
                 .collect(),
             Self::Folder(folder) => patients
                 .par_iter()
@@ -88,15 +90,35 @@ impl ReportFiles {
     }
 }
 
-fn in_folder(patient: &Path) -> Result<Vec<(String, ReportText)>, TrainingError> {
-    let names = names(patient)?.into_iter();
-    let studies = names.filter_map(|name| {
-        Some((
-            study(&name)?.to_owned(),
-            ReportText::Path(patient.join(&name)),
-        ))
-    });
-    Ok(studies.collect())
+/// Paths `pNN/pNNNNNNNN` below a folder, sorted.
+pub(super) fn patients_of(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
+    let mut patients = Vec::new();
+    for group in names(folder)?.into_iter().filter(|name| is_group(name)) {
+        if folder.join(&group).is_dir() {
+            let names = names(&folder.join(&group))?
+                .into_iter()
+                .filter(|name| name.starts_with('p'));
+            patients.extend(names.map(|name| Path::new(&group).join(name)));
+        }
+    }
+    Ok(patients)
+}
+
+fn in_folder(patient: &Path) -> Result<PatientReports, TrainingError> {
+    let mut reports = PatientReports::default();
+    for name in names(patient)? {
+        let path = patient.join(&name);
+        match study(&name) {
+            Some(study) => {
+                let report = (study.to_owned(), ReportText::Path(path));
+                reports.studies.push(report);
+            }
+            // The study's folder of images, where both trees are one.
+            None if path.is_dir() => {}
+            None => reports.others.push(path),
+        }
+    }
+    Ok(reports)
 }
 
 impl Archive {
@@ -104,6 +126,7 @@ impl Archive {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let zip = ZipArchive::new(BufReader::new(file)).map_err(TrainingError::content(path))?;
         let mut studies: BTreeMap<PathBuf, BTreeMap<String, usize>> = BTreeMap::new();
+        let mut others: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
         for (number, name) in zip.file_names().enumerate() {
             let name = name.map_err(TrainingError::content(path))?;
             // A folder in a zip is closed by a slash.
@@ -115,29 +138,42 @@ impl Archive {
                 && let [.., group, patient, file] = parts.as_slice()
                 && is_group(group)
                 && patient.starts_with('p')
-                && let Some(study) = study(file)
+                && !file.is_empty()
             {
-                studies
-                    .entry(Path::new(group).join(patient))
-                    .or_default()
-                    .insert(study.to_owned(), number);
+                let of_patient = studies.entry(Path::new(group).join(patient)).or_default();
+                match study(file) {
+                    Some(study) => {
+                        of_patient.insert(study.to_owned(), number);
+                    }
+                    None => {
+                        let others = others.entry(Path::new(group).join(patient));
+                        others.or_default().push((*file).to_owned());
+                    }
+                }
             }
         }
         Ok(Self {
             path: path.to_owned(),
             zip,
             studies,
+            others,
         })
     }
 
-    fn studies(&mut self, patient: &Path) -> Vec<(String, ReportText)> {
+    fn reports(&mut self, patient: &Path) -> PatientReports {
+        let place = self.path.join(patient);
+        let others = self.others.get(patient).into_iter().flatten();
+        let others = others.map(|name| place.join(name)).collect();
         let studies = self.studies.get(patient).cloned().unwrap_or_default();
         let read = studies.into_iter().map(|(study, number)| {
             let place = self.path.join(patient).join(format!("{study}.txt"));
             let text = ReportText::Read(place, self.inflate(number));
             (study, text)
         });
-        read.collect()
+        PatientReports {
+            studies: read.collect(),
+            others,
+        }
     }
 
     fn inflate(&mut self, number: usize) -> Result<Vec<u8>, String> {

@@ -1,0 +1,172 @@
+//! `radialog report`: one image, its findings and its report, without a folder of results.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use radialog_coordinator::archive::{self, OutsideFiles};
+use radialog_coordinator::run::output::OrderedRecords;
+use radialog_models::bundle::Bundle;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_schemas::{Finding, Source, Stage, StageSet, StudyRecord, StudyStatus};
+
+use super::batch::GenerationArgs;
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::batch_run::{Job, RunEnvironment};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::lifecycle::Lifecycle;
+use crate::private_folder::PrivateFolder;
+use crate::progress::ProgressStyle;
+use crate::{archive_source, bundle_source, served_bundle, shared_services};
+
+/// Findings and report of one chest X-ray, on the terminal
+///
+/// Nothing is kept of it. For many images, and to keep results: radialog batch.
+///
+/// Exit codes: 0 it is done; 65 the image cannot be read, or a stage failed; 130 it was interrupted; 64 the command line or
+/// the configuration is wrong; 1 it could not be run.
+///
+/// Example: radialog report chest.png --json
+#[derive(Args)]
+pub(crate) struct ReportArgs {
+    /// PNG or JPEG file
+    image: String,
+    /// Print the study's record, a line of a batch's results.jsonl, instead of words
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load_quiet(&[])?;
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let working = async {
+        let folder = PrivateFolder::new()?;
+        report(&args, config, &lifecycle, &folder).await
+    };
+    let Some(record) = lifecycle.start(working).await?.flatten() else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    match args.json {
+        true => outln!("{}", serde_json::to_string(&record)?),
+        false => out!("{}", words(&record)),
+    }
+    match record.status {
+        StudyStatus::Done => Ok(ExitCode::SUCCESS),
+        StudyStatus::Failed => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+    }
+}
+
+/// Runs the image through all stages; none where that was interrupted.
+async fn report(
+    args: &ReportArgs,
+    mut config: Config,
+    lifecycle: &Lifecycle,
+    folder: &PrivateFolder,
+) -> anyhow::Result<Option<StudyRecord>> {
+    let mut generation = args.generation.generation()?;
+    shared_services::require_all_or_own(&config)?;
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| folder.path().join("objects"));
+    let input = archive_source::input(&args.image, &config).await?;
+    if matches!(&input, archive::ArchiveLocation::Path(path) if path.is_dir()) {
+        let advice = "it is a folder: give one image, or use radialog batch";
+        return Err(UsageError(format!("'{}': {advice}", args.image)).into());
+    }
+    let archive = archive::open_with(&input, OutsideFiles::Refused).await?;
+    let here: &[Stage] = match &config.amqp {
+        Some(_) => &[],
+        None => &Stage::ALL,
+    };
+    let readiness = &lifecycle.readiness;
+    let bundle = bundle_source::open_for(&args.models.source, here, &config, readiness).await?;
+    let bundle: Arc<Bundle> = Arc::new(bundle);
+    generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
+    let backends = Backends::connect(&config).await?;
+    let environment = RunEnvironment {
+        backends: &backends,
+        bundle: &bundle,
+        models: &args.models,
+        config: &config,
+        progress: ProgressStyle::Off,
+        shutdown: lifecycle.drain(),
+    };
+    let results = folder.path().join("results");
+    let job = Job {
+        archive: archive.clone(),
+        folder: results.clone(),
+        source: Source::Image,
+        stages: StageSet::all(),
+        generation,
+    };
+    let options = environment.options(job);
+    let Some(_) = environment.run_to_end(options, "").await? else {
+        return Ok(None);
+    };
+    let mut records = OrderedRecords::open(&*archive, &results).await?;
+    let record = records.next().await?;
+    let record = record.with_context(|| format!("'{}' gave no record", args.image))?;
+    let more = records.next().await?.is_some();
+    if more {
+        let advice = "it has several studies: give one image, or use radialog batch";
+        return Err(UsageError(format!("'{}': {advice}", args.image)).into());
+    }
+    Ok(Some(record))
+}
+
+/// The record for people.
+fn words(record: &StudyRecord) -> String {
+    let mut text = String::new();
+    let mut line = |words: String| {
+        text += &words;
+        text.push('\n');
+    };
+    if let Some(error) = &record.error {
+        line(format!("failed: {error}"));
+    }
+    for warning in &record.warnings {
+        line(format!("warning: {warning}"));
+    }
+    let findings = record.findings.as_deref().unwrap_or_default();
+    if !findings.is_empty() {
+        line("Findings of the image:".to_owned());
+    }
+    for predicted in findings {
+        let name = predicted.finding.name();
+        line(match predicted.probability {
+            None => format!("  {name:<28} not assessed by this model"),
+            Some(probability) => format!(
+                "  {name:<28} {:>3.0} %{}",
+                100.0 * probability,
+                if predicted.present { "  present" } else { "" }
+            ),
+        });
+    }
+    if let Some(report) = &record.report {
+        line(format!("\nReport:\n  {}", report.trim()));
+        if record.report_complete == Some(false) {
+            line("  (cut at --max-new-tokens)".to_owned());
+        }
+    }
+    if let Some(disputed) = record.disagreement.as_deref().filter(|all| !all.is_empty()) {
+        let names: Vec<&str> = disputed
+            .iter()
+            .map(|finding: &Finding| finding.name())
+            .collect();
+        line(format!(
+            "\nClassifier and report disagree about: {}",
+            names.join(", ")
+        ));
+    }
+    line("\nResearch software, not a medical device.".to_owned());
+    text
+}

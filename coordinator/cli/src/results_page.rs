@@ -1,0 +1,191 @@
+//! `results.html`: all studies of a run on one page that needs nothing else, for people who look before they read.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use radialog_coordinator::RunSummary;
+use radialog_coordinator::archive::Archive;
+use radialog_coordinator::run::output::OrderedRecords;
+use radialog_runtime::durable::Replacement;
+use radialog_runtime::objects::Objects;
+use radialog_schemas::{Finding, StudyRecord, StudyStatus};
+use radialog_training::evaluation::report_files::{escaped, thumbnail};
+
+/// The page's name in the folder of the results.
+pub(crate) const PAGE_FILE: &str = "results.html";
+/// The shorter side of a picture, in pixels.
+const SIDE: usize = 160;
+
+const STYLE: &str = include_str!("results_page/style.css");
+const SCRIPT: &str = include_str!("results_page/filter.js");
+
+/// Writes the page, in the order of the archive; `limit` is that of the run. One study is in memory at a time.
+///
+/// # Errors
+/// The results cannot be read, or the page not be written.
+pub(crate) async fn write(
+    folder: &Path,
+    archive: &dyn Archive,
+    limit: Option<u64>,
+    objects: &dyn Objects,
+    summary: &RunSummary,
+) -> anyhow::Result<()> {
+    let path = folder.join(PAGE_FILE);
+    let shown = path.display().to_string();
+    let failed = || format!("cannot write '{shown}'");
+    let mut page = Replacement::create(&path).with_context(failed)?;
+    head(&mut page, summary).with_context(failed)?;
+    let mut records = OrderedRecords::open(archive, folder).await?.limited(limit);
+    while let Some(record) = records.next().await? {
+        let picture = picture(&record, objects).await;
+        let section = study(&record, picture);
+        page.write_all(section.as_bytes()).with_context(failed)?;
+    }
+    let end = format!(
+        "</main>\n<p id=\"none\" hidden>No study is like that.</p>\n<footer>Research software, not a medical \
+         device.</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    );
+    page.write_all(end.as_bytes()).with_context(failed)?;
+    page.commit().with_context(failed)
+}
+
+/// The image as the models see it, small, or why there is none.
+async fn picture(record: &StudyRecord, objects: &dyn Objects) -> Result<String, String> {
+    let key = record.input.as_ref().ok_or("the image was not read")?;
+    let bytes = objects.get(key).await.map_err(|error| error.to_string())?;
+    let drawn = tokio::task::spawn_blocking(move || thumbnail(&bytes, SIDE)).await;
+    let png = drawn.map_err(|panic| panic.to_string())??;
+    Ok(STANDARD.encode(png))
+}
+
+fn head(page: &mut impl Write, summary: &RunSummary) -> io::Result<()> {
+    let input = escaped(&summary.input);
+    let options: String = Finding::ALL
+        .map(|finding| format!("<option>{}</option>", escaped(finding.name())))
+        .concat();
+    let interrupted = match summary.interrupted {
+        true => " The run was interrupted: the page has what was done until then.",
+        false => "",
+    };
+    write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>Results of {input}</title>\n<style>{STYLE}</style>\n</head>\n\
+         <body>\n<h1>Results of {input}</h1>\n<p>Run {}, bundle {}: {} done, {} failed; {} entries of the archive are no \
+         study.{interrupted}</p>\n<form id=\"filters\"><label>Search <input id=\"words\" type=\"search\"></label> \
+         <label>Finding <select id=\"finding\"><option value=\"\">any</option>{options}</select></label> \
+         <label>Show <select id=\"kind\"><option value=\"\">all</option><option value=\"disagrees\">classifier and report \
+         disagree</option><option value=\"failed\">failed</option><option value=\"warned\">with warnings</option></select></label> \
+         <output id=\"count\"></output></form>\n<main>\n",
+        escaped(&summary.run.to_string()),
+        escaped(summary.bundle.short()),
+        summary.done,
+        summary.failed,
+        summary.problem_count,
+    )
+}
+
+/// A study as a section of the page.
+fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
+    let findings = record.findings.as_deref().unwrap_or_default();
+    let present = findings.iter().filter(|predicted| predicted.present);
+    let present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
+    let disputed = record.disagreement.as_deref().unwrap_or_default();
+    let mut kinds = Vec::new();
+    kinds.extend((!disputed.is_empty()).then_some("disagrees"));
+    kinds.extend((record.status == StudyStatus::Failed).then_some("failed"));
+    kinds.extend((!record.warnings.is_empty()).then_some("warned"));
+    let mut text = format!(
+        "<article data-findings=\"{}\" data-kinds=\"{}\">\n",
+        escaped(&present.join("|")),
+        kinds.join(" ")
+    );
+    text += &match picture {
+        Ok(png) => {
+            format!("<img alt=\"X-ray\" loading=\"lazy\" src=\"data:image/png;base64,{png}\">\n")
+        }
+        Err(reason) => format!("<p class=\"none\">No picture: {}</p>\n", escaped(&reason)),
+    };
+    text += &format!("<div><h2>{}</h2>\n", escaped(record.study.as_str()));
+    if record.file != record.study.as_str() {
+        text += &format!("<p class=\"file\">{}</p>\n", escaped(&record.file));
+    }
+    if let Some(error) = &record.error {
+        text += &format!(
+            "<p class=\"failed\">Failed: {}</p>\n",
+            escaped(&error.to_string())
+        );
+    }
+    for warning in &record.warnings {
+        text += &format!("<p class=\"warning\">Warning: {}</p>\n", escaped(warning));
+    }
+    if !findings.is_empty() {
+        text += "<ul>\n";
+        for predicted in findings {
+            let name = escaped(predicted.finding.name());
+            text += &match predicted.probability {
+                None => format!("<li class=\"unknown\">{name} <b>not assessed</b></li>\n"),
+                Some(probability) => format!(
+                    "<li{}>{name} <b>{:.0} %</b></li>\n",
+                    if predicted.present {
+                        " class=\"present\""
+                    } else {
+                        ""
+                    },
+                    100.0 * probability
+                ),
+            };
+        }
+        text += "</ul>\n";
+    }
+    if let Some(report) = &record.report {
+        text += &format!("<p class=\"report\">{}</p>\n", escaped(report.trim()));
+    }
+    if !disputed.is_empty() {
+        let names: Vec<&str> = disputed.iter().map(|finding| finding.name()).collect();
+        text += &format!(
+            "<p class=\"disagrees\">Classifier and report disagree: {}</p>\n",
+            escaped(&names.join(", "))
+        );
+    }
+    text += "</div>\n</article>\n";
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_study_says_is_text_and_never_markup() {
+        let record = serde_json::from_value(serde_json::json!({
+            "study_id": "<script>alert(1)</script>", "file": "a\"b.png", "status": "done",
+            "findings": [
+                {"finding": "Edema", "probability": 0.912, "present": true},
+                {"finding": "Fracture", "probability": null, "present": false},
+            ],
+            "report": " Edema & <b>more</b>.", "disagreement": ["Edema"],
+            "warnings": ["the file lacks its end marker"],
+            "bundle": "0".repeat(64), "timings": {},
+        }));
+        let record: StudyRecord = record.unwrap();
+        let text = study(&record, Err("gone".into()));
+        assert!(
+            !text.contains("<script>") && !text.contains("<b>more"),
+            "{text}"
+        );
+        for part in [
+            "data-findings=\"Edema\" data-kinds=\"disagrees warned\"",
+            "<li class=\"present\">Edema <b>91 %</b></li>",
+            "Fracture <b>not assessed</b>",
+            "Edema &amp; &lt;b&gt;more",
+            "disagree: Edema",
+            "No picture: gone",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What people look at: one image's report, a page of all studies, how far a run is, which settings are in force.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{radialog, text};
+
+const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+
+/// Three X-rays in a folder of their own, one of them broken.
+fn archive(dir: &Path) -> String {
+    let archive = dir.join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    for name in ["00001300_000.jpg", "00001680_000.jpg"] {
+        std::fs::copy(Path::new(XRAYS).join(name), archive.join(name)).unwrap();
+    }
+    std::fs::write(archive.join("broken.png"), "no image").unwrap();
+    archive.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn one_image_is_reported_in_words_or_as_its_record() {
+    let image = format!("{XRAYS}/00001300_000.jpg");
+    let output = radialog(&["report", &image, "--json", "--max-new-tokens", "20"]);
+    assert!(output.status.success(), "{output:?}");
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["study_id"], "00001300_000");
+    assert!(!record["report"].as_str().unwrap().trim().is_empty());
+    let findings = record["findings"].as_array().unwrap();
+    let unknown = findings.iter().filter(|each| each["probability"].is_null());
+    let unknown: Vec<_> = unknown.map(|each| each["finding"].clone()).collect();
+    let expected = ["Enlarged Cardiomediastinum", "Fracture", "Support Devices"];
+    assert_eq!(findings.len(), 14);
+    assert_eq!(Value::from(unknown), Value::from(expected.to_vec()));
+    let disputed = record["disagreement"].as_array().unwrap();
+    assert!(
+        expected
+            .iter()
+            .all(|name| !disputed.contains(&Value::from(*name)))
+    );
+
+    let output = radialog(&["report", &image, "--max-new-tokens", "20"]);
+    let words = text(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        words.contains("Report:") && words.contains("not a medical device"),
+        "{words}"
+    );
+    assert_eq!(words.matches("not assessed").count(), 3, "{words}");
+
+    let folder = radialog(&["report", XRAYS]);
+    assert_eq!(folder.status.code(), Some(64), "{folder:?}");
+    assert!(
+        text(&folder.stderr).contains("radialog batch"),
+        "{folder:?}"
+    );
+}
+
+#[test]
+fn a_run_has_a_page_and_its_folder_knows_the_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let archive = archive(dir.path());
+    let folder = out.to_str().unwrap();
+    let run = radialog(&[
+        "batch",
+        &archive,
+        "--out",
+        folder,
+        "--stages",
+        "findings",
+        "--progress",
+        "off",
+        "--html",
+    ]);
+    assert_eq!(run.status.code(), Some(65), "{run:?}");
+    assert!(text(&run.stdout).contains("results.html"), "{run:?}");
+    let page = std::fs::read_to_string(out.join("results.html")).unwrap();
+    assert_eq!(page.matches("<article ").count(), 3);
+    assert_eq!(page.matches("data:image/png;base64,").count(), 2);
+    assert!(
+        page.contains("data-kinds=\"failed\"") && !page.contains("http"),
+        "needs nothing else"
+    );
+    let order = ["00001300_000", "00001680_000", "broken"];
+    let places = order.map(|study| page.find(&format!("<h2>{study}<")).unwrap());
+    assert!(places.is_sorted(), "{places:?}");
+    let table = std::fs::read_to_string(out.join("results.csv")).unwrap();
+    let rows: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .filter_map(|row| row.split(',').next())
+        .collect();
+    assert_eq!(rows, order);
+
+    let status = radialog(&["status", folder, "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(
+        (&status["total"], &status["done"], &status["failed"]),
+        (&Value::from(3), &Value::from(2), &Value::from(1))
+    );
+    let words = text(&radialog(&["status", folder]).stdout);
+    assert!(
+        words.contains("3 of 3 studies; 2 done, 1 failed"),
+        "{words}"
+    );
+}
+
+#[test]
+fn settings_and_checks_are_shown_to_programs_too() {
+    let amqp = "amqp://ward:hidden@127.0.0.1:1/x";
+    let shown = radialog(&["config", "show", "--json", "--amqp", amqp]);
+    let settings: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let settings = settings.as_array().unwrap();
+    let setting = |name: &str| settings.iter().find(|each| each["name"] == name).unwrap();
+    assert_eq!(
+        setting("amqp.url")["value"],
+        "amqp://ward:***@127.0.0.1:1/x"
+    );
+    assert_eq!(setting("amqp.url")["source"], "--amqp");
+    assert_eq!(setting("gateway.listen")["value"], Value::Null);
+    assert!(!text(&shown.stdout).contains("hidden"));
+
+    let checked = radialog(&["doctor", "--json", "--redis", "redis://127.0.0.1:1/0"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(checked.stderr.is_empty(), "{}", text(&checked.stderr));
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let checks = report["checks"].as_array().unwrap();
+    let state = checks
+        .iter()
+        .find(|check| check["name"] == "state")
+        .unwrap();
+    let said = state["text"].as_str().unwrap();
+    assert!(said.starts_with("nobody listens at that address"), "{said}");
+}
