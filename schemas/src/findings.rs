@@ -228,7 +228,7 @@ mod tests {
         let shown = |present: &[Finding]| {
             let all = Finding::ALL.map(|finding| PredictedFinding {
                 finding,
-                probability: 0.5,
+                probability: Some(0.5),
                 present: present.contains(&finding),
                 threshold: None,
             });
