@@ -153,10 +153,11 @@ impl ManifestEntries {
         };
         let of_row = match &wanted.of_images {
             None => self.split.and_then(|column| row.cell(column)),
-            Some(images) => self
-                .id(row)
-                .and_then(|id| images.get(id))
-                .map(String::as_str),
+            Some(images) => {
+                let file = self.file(row);
+                let id = self.id(row, file.as_deref());
+                id.and_then(|id| images.get(id)).map(String::as_str)
+            }
         };
         of_row.map(split_name) == Some(split_name(&wanted.name))
     }
@@ -209,7 +210,7 @@ impl ManifestEntries {
             indication: optional(self.indication),
             split: optional(self.split),
             place,
-            ..StudyEntry::new(study, file.unwrap_or_default(), image)
+            ..StudyEntry::new(study, file.as_deref().unwrap_or_default(), image)
         })
     }
 }

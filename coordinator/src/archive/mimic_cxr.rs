@@ -449,7 +449,7 @@ mod tests {
             let all = read(&dir.path().join(&folder)).await;
             let image = all
                 .iter()
-                .find(|entry| entry.study == "s50000001")
+                .find(|entry| entry.study.0 == "s50000001")
                 .expect("the study of the folder");
             assert!(image.file.ends_with("b.jpg"), "{folder}: {}", image.file);
             assert_eq!(image.split.as_deref(), Some("validate"), "{folder}");
@@ -459,7 +459,7 @@ mod tests {
         // A folder that is only called like a study's.
         write(dir.path(), "ward/s50000009/x.jpg", "x");
         let all = read(&dir.path().join("ward/s50000009")).await;
-        assert_eq!(all[0].study, "x");
+        assert_eq!(all[0].study.0, "x");
     }
 
     #[tokio::test]

@@ -269,6 +269,7 @@ mod tests {
             finding,
             probability: None,
             present: false,
+            threshold: None,
         };
         let findings = [
             predicted(Finding::Edema, true),

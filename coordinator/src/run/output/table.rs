@@ -140,6 +140,7 @@ mod tests {
             finding,
             probability,
             present: probability > Some(0.5),
+            threshold: None,
         };
         record.findings = Some(vec![
             predicted(Finding::Edema, Some(0.75)),
