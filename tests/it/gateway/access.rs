@@ -376,7 +376,11 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
         .split_once("choose another one, e.g. --listen ")
         .unwrap();
     assert_ne!(named, taken.to_string());
-    assert_eq!(named.parse::<SocketAddr>()?.ip(), taken.ip(), "{busy}");
+    assert_eq!(
+        named.parse::<std::net::SocketAddr>()?.ip(),
+        taken.ip(),
+        "{busy}"
+    );
     Ok(())
 }
 

@@ -142,7 +142,7 @@ impl Chain {
 
         let classified = self.classifier.forward(&input(self.classifier_side)?)?;
         close("findings_logits", &classified.logits.squeeze(0)?)?;
-        let predicted = classified.reports(TextRule::Demo, None)?;
+        let predicted = classified.reports(TextRule::Demo, None, None)?;
         ensure!(
             predicted[0].text == dialogue.findings_text,
             "findings '{}'",

@@ -50,8 +50,8 @@ pub(crate) fn check_classifier(case: &Case, classifier: &FindingsClassifier) -> 
 
     let predictions: Vec<Prediction> = case.field("/predictions")?;
     let (reports, demo) = (
-        output.reports(TextRule::TestProgram, None)?,
-        output.reports(TextRule::Demo, None)?,
+        output.reports(TextRule::TestProgram, None, None)?,
+        output.reports(TextRule::Demo, None, None)?,
     );
     ensure!(
         reports.len() == predictions.len(),

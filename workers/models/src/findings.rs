@@ -302,13 +302,19 @@ mod tests {
         let report = of_logits(logits, Some(&calibration), None);
         let edema = &report.findings[Edema as usize];
         // 1 / (1 + exp(0.5))
-        assert!((edema.probability.unwrap() - 0.377_540_67).abs() < 1e-6, "{edema:?}");
+        assert!(
+            (edema.probability.unwrap() - 0.377_540_67).abs() < 1e-6,
+            "{edema:?}"
+        );
         assert_eq!((edema.present, edema.threshold), (true, Some(0.25)));
         assert_eq!(
             report.text, "edema",
             "the prompt's text follows the thresholds"
         );
-        assert_eq!(report.findings[0], of_logits(logits, None, None).findings[0]);
+        assert_eq!(
+            report.findings[0],
+            of_logits(logits, None, None).findings[0]
+        );
     }
 
     #[test]
