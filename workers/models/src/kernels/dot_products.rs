@@ -19,8 +19,10 @@ use super::cpu::Features;
 pub(crate) const LANES: usize = 8;
 /// Rows and columns of a tile: with two rows to a vector, 24 sums, which hide the latency of two units of fused multiply-adds.
 const TILE: (usize, usize) = (8, 6);
+/// Pairs of rows in a tile.
+const PAIRS: usize = TILE.0 / 2;
 /// Vectors of a tile's sums.
-const SUMS: usize = TILE.0 / 2 * TILE.1;
+const SUMS: usize = PAIRS * TILE.1;
 /// Fewer rows are faster one pair at a time.
 const MANY: usize = 12;
 /// Numbers in a vector.
@@ -109,8 +111,8 @@ impl PairedRows {
         for (index, sums) in sums.as_chunks::<LANES>().0.iter().enumerate() {
             let (part, half) = (index / 2 % SUMS, index % 2);
             let (group, tile) = (index / (2 * SUMS) / tiles, index / (2 * SUMS) % tiles);
-            let row = tile * TILE.0 + part / TILE.1 * 2 + half;
-            let column = group * TILE.1 + part % TILE.1;
+            let row = tile * TILE.0 + part % PAIRS * 2 + half;
+            let column = group * TILE.1 + part / PAIRS;
             if row < self.count && column < columns {
                 finish(row, column, sums);
             }
@@ -118,37 +120,31 @@ impl PairedRows {
     }
 }
 
-/// Adds the products of a tile's rows and columns to its sums `[pairs of rows, columns, 2, LANES]`.
+/// Adds the products of a tile's rows and columns to its sums `[TILE.1, PAIRS, 2, LANES]`.
 ///
 /// # Safety
 /// A processor with AVX-512; rows `[steps, TILE.0, LANES]`, and columns `[TILE.1, BLOCK, LANES]` of which so many steps are read.
 #[target_feature(enable = "avx512f")]
 unsafe fn add(steps: usize, rows: *const f32, columns: *const f32, sums: *mut f32) {
-    const PAIRS: usize = TILE.0 / 2;
     // SAFETY: the caller's.
     unsafe {
-        let mut totals: [[__m512; TILE.1]; PAIRS] = std::array::from_fn(|pair| {
-            std::array::from_fn(|column| {
-                _mm512_loadu_ps(sums.add((pair * TILE.1 + column) * VECTOR))
-            })
+        let mut totals: [[__m512; PAIRS]; TILE.1] = std::array::from_fn(|column| {
+            std::array::from_fn(|pair| _mm512_loadu_ps(sums.add((column * PAIRS + pair) * VECTOR)))
         });
         for step in 0..steps {
             let rows = rows.add(step * TILE.0 * LANES);
             let entries: [__m512; PAIRS] =
                 std::array::from_fn(|pair| _mm512_loadu_ps(rows.add(pair * VECTOR)));
-            for column in 0..TILE.1 {
+            for (column, totals) in totals.iter_mut().enumerate() {
                 let weights = _mm256_loadu_ps(columns.add((column * BLOCK + step) * LANES));
                 let weights = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(weights)));
-                for pair in 0..PAIRS {
-                    totals[pair][column] =
-                        _mm512_fmadd_ps(entries[pair], weights, totals[pair][column]);
+                for (total, entries) in totals.iter_mut().zip(entries) {
+                    *total = _mm512_fmadd_ps(entries, weights, *total);
                 }
             }
         }
-        for (pair, totals) in totals.iter().enumerate() {
-            for (column, total) in totals.iter().enumerate() {
-                _mm512_storeu_ps(sums.add((pair * TILE.1 + column) * VECTOR), *total);
-            }
+        for (part, total) in totals.as_flattened().iter().enumerate() {
+            _mm512_storeu_ps(sums.add(part * VECTOR), *total);
         }
     }
 }
