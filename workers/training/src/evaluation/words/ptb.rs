@@ -269,10 +269,8 @@ static ADDRESSES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let host = r#"[^ \t\n\f\r"<>|(){}.\u{a0}]+"#;
     let extensions = FILE_EXTENSIONS.join("|");
     [
-        format!(r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){{}},-])"#),
-        format!(
-            r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}})"#
-        ),
+        r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-])"#.to_owned(),
+        r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){},]+\.)+[A-Za-z]{2,4})"#.to_owned(),
         format!(
             r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path})"#
         ),
