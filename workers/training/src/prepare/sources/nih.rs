@@ -208,12 +208,9 @@ fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError>
     {
         for below in [part.clone(), format!("{part}/images")] {
             if folder.join(&below).is_dir() {
-                let names = names(&folder.join(&below))?;
-                files.extend(
-                    names
-                        .into_iter()
-                        .map(|name| (name.clone(), format!("{below}/{name}"))),
-                );
+                let names = names(&folder.join(&below))?.into_iter();
+                let named = names.map(|name| (name.clone(), format!("{below}/{name}")));
+                files.extend(named.filter(|(_, path)| folder.join(path).is_file()));
             }
         }
     }
