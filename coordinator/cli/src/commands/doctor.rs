@@ -357,7 +357,7 @@ mod tests {
                 "failed to lookup address information",
                 "no machine of that name",
             ),
-            ("objects", "NoSuchBucket", "no such bucket"),
+            ("objects", "NoSuchBucket", "there is no such bucket"),
             ("bundle", "connection refused", "connection refused"),
             ("state", "something else", "something else"),
         ] {

@@ -315,8 +315,8 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
     );
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert!(
-        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"]
-            .is_number(),
+        // Of one image with a finding and one without, there is no interval.
+        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"].is_number(),
         "{written}"
     );
 
