@@ -243,14 +243,14 @@ async fn bucket(
 }
 
 /// Whether an object with content has this name; markers of folders have none. A store that answers for no single object
-/// has only prefixes.
+/// has only prefixes, and one that keeps files fails where a prefix is a folder.
 async fn is_object(store: &dyn Objects, name: &str) -> Result<bool, CoordinatorError> {
     let Some(key) = ObjectKey::parse(name) else {
         return Ok(false);
     };
     match store.size(&key).await {
         Ok(size) => Ok(size.is_some_and(|size| size > 0)),
-        Err(ObjectError::Refused { .. }) => Ok(false),
+        Err(ObjectError::Refused { .. } | ObjectError::Store { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -273,6 +273,13 @@ async fn what_anybody_writes_is_shown_as_text() -> Result<()> {
     assert_eq!(answer(&browser, 2).await?, format!("You asked: {attack}"));
     assert!(browser.text(".indication").await?.ends_with(attack));
     browser
+        .value("document.querySelector(\".item [aria-label^='Rename']\").click()")
+        .await?;
+    browser
+        .type_into("#entered", &format!("\u{e009}a\u{e000}{attack}"))
+        .await?;
+    browser.click("dialog .primary").await?;
+    browser
         .until("document.querySelector('.item-title').textContent.startsWith('<img')")
         .await?;
     let inside =
