@@ -135,7 +135,7 @@ fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> 
     let path = fixture.path("out/results.jsonl");
     let text = std::fs::read_to_string(&path)?;
     let mut lines = text.lines();
-    let line = lines.find(|line| line.contains("\"study\":\"s1\""));
+    let line = lines.find(|line| line.contains("\"study_id\":\"s1\""));
     let recorded: Value = serde_json::from_str(line.context("s1")?)?;
     // What was taken out, put in or rewritten, at any depth.
     for (field, changed) in [
