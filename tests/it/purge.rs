@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_schemas::{ContentHash, Conversation, ConversationId, ObjectKey};
+use radialog_schemas::{ChatImage, ContentHash, Conversation, ConversationId, ObjectKey};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::Environment;
@@ -142,12 +142,21 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
     for (id, days) in [("old", 40), ("named", 1), ("young", 1)] {
         let created = SystemTime::now() - days * day;
         let since = created.duration_since(SystemTime::UNIX_EPOCH)?;
-        let conversation = Conversation::new(
-            id.into(),
-            &format!("owner of {id}"),
-            u64::try_from(since.as_millis())?,
-            &ContentHash::of(b"language"),
-        );
+        let shown = ChatImage {
+            image: image(id),
+            media_type: "image/png".into(),
+            embedding: image(id),
+            findings: image(id),
+        };
+        let conversation = Conversation {
+            image: Some(shown),
+            ..Conversation::new(
+                id.into(),
+                &format!("owner of {id}"),
+                u64::try_from(since.as_millis())?,
+                &ContentHash::of(b"language"),
+            )
+        };
         conversations.create(&conversation, &[]).await?;
         objects.put(&image(id), "image".into()).await?;
         objects.put(&correction(id), "correction".into()).await?;

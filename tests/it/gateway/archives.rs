@@ -359,7 +359,9 @@ async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room
     assert_eq!(gateway.view(&away).await?["status"], "running");
     faults.allow_all();
     view_when(gateway, &away, "done").await?;
-    let results = gateway.get(&format!("{away}/results.jsonl")).await?;
+    let results = gateway
+        .get(&format!("{away}/results/results.jsonl"))
+        .await?;
     assert_eq!(results.status(), 200);
     let folder = directory
         .path()

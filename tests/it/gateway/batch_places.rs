@@ -459,40 +459,6 @@ async fn lines_go_with_the_tasks_and_take_no_place_among_the_turns_that_people_w
     Ok(())
 }
 
-#[tokio::test]
-async fn a_batch_that_has_had_its_turn_gives_way_to_those_of_another_key() -> Result<()> {
-    let fixture = GatewayFixture::with(0, |config| {
-        config.keys = vec![key("ward", "one"), key("lab", "two")];
-        (config.rate, config.concurrent) = (1000, 1000);
-        config.batch_pace.stalled_after = Duration::from_secs(600);
-        config.batch_pace.turn = Duration::ZERO;
-    })
-    .await?;
-    let (ward, lab) = (
-        fixture.gateway.as_owner("one"),
-        fixture.gateway.as_owner("two"),
-    );
-    let mut long = Vec::new();
-    for _ in 0..2 {
-        let path = begin(&ward, some(4000)).await?;
-        when(&ward, &path, |view| view["status"] == "in_progress").await?;
-        long.push(path);
-    }
-    let short = begin(&lab, some(1)).await?;
-    // Few enough words at a time that the long ones are far from their ends.
-    eventually(|| async {
-        fixture.language_worker.allow(20);
-        Ok(lab.view(&short).await?["status"] == "completed")
-    })
-    .await?;
-    for path in &long {
-        assert_eq!(ward.view(path).await?["status"], "in_progress");
-        tell(&ward, path, "cancel").await?;
-        ended(&ward, path, "cancelled").await?;
-    }
-    Ok(())
-}
-
 /// An X-ray and so many bytes behind its end, in a line of a batch.
 fn large(text: &str, bytes: usize) -> Value {
     let image = data_uri(&[xray(), vec![0; bytes]].concat());
