@@ -29,8 +29,10 @@ pub(super) struct Schedule {
     begun: HashMap<ContentHash, Instant>,
     /// The leases of other gateways, and since when they are the same.
     leases: HashMap<BatchName, (Lease, Instant)>,
-    /// Owners of batches that could be worked on and find no place.
-    waiting: HashSet<ContentHash>,
+    /// The owners of batches that could be worked on and find no place, once for each batch.
+    waiting: Vec<ContentHash>,
+    /// How many batches make room for them since they were noted.
+    rooms: usize,
     /// Damaged batches that were told of.
     damaged: HashSet<BatchName>,
     /// What did not get on here when it was last worked on.
@@ -113,7 +115,8 @@ impl Schedule {
             here: HashSet::new(),
             begun: HashMap::new(),
             leases: HashMap::new(),
-            waiting: HashSet::new(),
+            waiting: Vec::new(),
+            rooms: 0,
             damaged: HashSet::new(),
             rests: HashMap::new(),
             aside: HashMap::new(),
@@ -259,9 +262,8 @@ impl Schedule {
     pub(super) fn next(&self, free: &mut Vec<FreeBatch>) -> Option<FreeBatch> {
         let order = |batch: &FreeBatch| {
             let owner = &batch.name.owner;
-            let running = self.here.iter().filter(|name| name.owner == *owner);
             let begun = self.begun.get(owner).copied();
-            (running.count(), begun, batch.name.name.clone())
+            (self.running(owner), begun, batch.name.name.clone())
         };
         let next = free
             .iter()
@@ -275,6 +277,7 @@ impl Schedule {
     pub(super) fn note(&mut self, waiting: &[FreeBatch], open: &[BatchName]) {
         let owners = waiting.iter().map(|batch| batch.name.owner.clone());
         self.waiting = owners.collect();
+        self.rooms = 0;
         self.lonely_waits = waiting.iter().any(|batch| batch.is_alone);
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
@@ -285,9 +288,25 @@ impl Schedule {
         self.ended.retain(|owner, _| owners.contains(owner));
     }
 
-    /// Whether a batch waits for a place that this owner's make room for: another owner's, or one that needs all places.
-    pub(super) fn others_wait(&self, owner: &ContentHash) -> bool {
-        self.lonely_waits || self.waiting.iter().any(|waiting| waiting != owner)
+    /// Whether a batch of this owner whose turn is over makes room: for one that needs all places, or for one whose owner has
+    /// fewer here and so is the next to be taken. For each that waits one makes room.
+    pub(super) fn makes_room(&mut self, owner: &ContentHash) -> bool {
+        let own = self.running(owner);
+        let has_fewer = |waiting: &&ContentHash| self.running(waiting) < own;
+        let wanted = self.waiting.iter().filter(has_fewer).count();
+        let makes_room = self.lonely_waits || self.rooms < wanted;
+        if makes_room {
+            self.rooms += 1;
+            // Its owner was served until now: of those with as few here, the others come first.
+            self.begun.insert(owner.clone(), Instant::now());
+        }
+        makes_room
+    }
+
+    /// How many batches of an owner are worked on here.
+    fn running(&self, owner: &ContentHash) -> usize {
+        let own = self.here.iter().filter(|name| name.owner == *owner);
+        own.count()
     }
 
     /// Whether any batch waits for a place.
@@ -438,10 +457,30 @@ mod tests {
         }
         let mut rest = all.to_vec();
         assert_eq!(schedule.next(&mut rest).unwrap().name.name, "1");
+    }
+
+    #[test]
+    fn one_makes_room_for_each_that_waits_and_none_for_those_who_have_as_many_here() {
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
+        let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
+        let all = [of("a", "1"), of("a", "2"), of("b", "3"), of("a", "4")];
+        let [a, b] = [0, 2].map(|place| all[place].name.owner.clone());
         let open: Vec<BatchName> = all.iter().map(|batch| batch.name.clone()).collect();
+        schedule.begin(&all[0].name);
+        schedule.begin(&all[1].name);
+        schedule.note(&all[3..], &open);
+        assert!(!schedule.makes_room(&a), "its own waits for an end");
         schedule.note(&all[2..], &open);
-        assert!(schedule.others_wait(&all[0].name.owner));
-        assert!(!schedule.others_wait(&all[2].name.owner) && schedule.any_waits());
+        assert!(schedule.makes_room(&a));
+        assert!(!schedule.makes_room(&a), "one leaves for one");
+        schedule.end(&all[0].name);
+        let mut rest = vec![all[0].clone(), all[2].clone(), all[3].clone()];
+        assert_eq!(schedule.next(&mut rest).unwrap().name.name, "3");
+        schedule.begin(&all[2].name);
+        schedule.note(&rest, &open);
+        let make_room = [&a, &b].map(|owner| schedule.makes_room(owner));
+        assert_eq!(make_room, [false, false], "each has one");
+        assert!(schedule.any_waits());
     }
 
     #[test]
@@ -465,7 +504,7 @@ mod tests {
         let free = schedule.free(&name, &document, "here", now).unwrap();
         schedule.note(std::slice::from_ref(&free), std::slice::from_ref(&name));
         assert!(
-            schedule.others_wait(&name.owner),
+            schedule.makes_room(&name.owner),
             "its owner's make room, too"
         );
         document.times.expires = 1;

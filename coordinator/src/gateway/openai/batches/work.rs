@@ -45,6 +45,8 @@ pub(super) struct BatchWork<'a> {
     is_alone: bool,
     /// No worker has begun one of its lines, and it has made room for others.
     has_stalled: AtomicBool,
+    /// It has had its turn, and makes room for one that waits.
+    makes_room: AtomicBool,
 }
 
 /// The outputs of some lines.
@@ -130,6 +132,7 @@ impl<'a> BatchWork<'a> {
             writer: new_name(),
             begun: Instant::now(),
             has_stalled: AtomicBool::new(false),
+            makes_room: AtomicBool::new(false),
         }
     }
 
@@ -228,7 +231,8 @@ impl<'a> BatchWork<'a> {
             }
             let gives_way = match is_late {
                 true => has_written && self.runner.schedule().end_waits(),
-                false => document.paused || place.is_none() || self.gives_way(),
+                // A turn has an answer, however long its file was read.
+                false => document.paused || place.is_none() || (has_written && self.gives_way()),
             };
             if gives_way {
                 return Ok(());
@@ -277,7 +281,8 @@ impl<'a> BatchWork<'a> {
                 }
                 lines = self.lines(input, &document);
             }
-            if place.is_none() {
+            // What waits comes before what has stepped aside.
+            if place.is_none() && !self.runner.schedule().any_waits() {
                 place = self.runner.running.clone().try_acquire_owned().ok();
             }
         }
@@ -296,10 +301,15 @@ impl<'a> BatchWork<'a> {
         Ok(is_late)
     }
 
-    /// It has had its turn, and others wait.
+    /// Whether it has had its turn and makes room for one that waits; once it does, it leaves.
     fn gives_way(&self) -> bool {
         let is_over = self.begun.elapsed() >= self.runner.app.config.batch_pace.turn;
-        is_over && self.runner.schedule().others_wait(&self.batch.owner)
+        let mut gives_way = self.makes_room.load(Ordering::Relaxed);
+        if is_over && !gives_way {
+            gives_way = self.runner.schedule().makes_room(&self.batch.owner);
+            self.makes_room.store(gives_way, Ordering::Relaxed);
+        }
+        gives_way
     }
 
     /// Answers some lines. While no worker begins one of them, another batch may have the place.
@@ -355,7 +365,9 @@ impl<'a> BatchWork<'a> {
         stop: &CancellationToken,
     ) -> Piece {
         let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
-        let answering = stream::iter(lines.into_iter().enumerate())
+        // Once it gives way, it begins no more lines; those that every piece begins make no turn void.
+        let goes_on = |(number, _): &(usize, InputLine)| *number < AT_ONCE || !self.gives_way();
+        let answering = stream::iter(lines.into_iter().enumerate().take_while(goes_on))
             .map(|(number, line)| async move { (number, context.answer(line).await) });
         let mut answering = pin!(answering.buffer_unordered(AT_ONCE));
         let mut answered = BTreeMap::new();
