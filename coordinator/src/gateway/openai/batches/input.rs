@@ -213,6 +213,17 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
     vec![fault(&error, None)]
 }
 
+/// What is told of a line that is refused because its holders vanish.
+pub(super) fn deadly_line(killed: u32) -> BatchLineError {
+    BatchLineError {
+        code: ErrorCode::Crash.as_str().to_owned(),
+        message: format!(
+            "the {killed} gateways that had this request went away without getting on with it, the last of them with no other one: it \
+             may be what kills them; the others of its batch were answered"
+        ),
+    }
+}
+
 /// What is wrong with a batch whose holders vanish one after the other. `next` is the number of its first line without an
 /// answer, where the lines have been checked.
 pub(super) fn deadly(killed: u32, next: Option<u64>) -> Vec<BatchLineFault> {
