@@ -380,6 +380,10 @@ impl Objects for FaultyObjects {
         self.inner(key.as_str()).await?.size(key).await
     }
 
+    async fn tidy(&self) -> Result<(), ObjectError> {
+        self.inner("").await?.tidy().await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         self.at(key, false).await?.delete(key).await
     }

@@ -180,6 +180,9 @@ pub async fn sweep(
     grace: Duration,
     dry_run: bool,
 ) -> Result<Unowned, BackendError> {
+    if !dry_run && let Err(error) = backends.objects.tidy().await {
+        warn!(%error, "what killed processes have left in the store is not removed");
+    }
     let mut unowned = Unowned::default();
     let mut after: Option<ListCursor> = None;
     let mut groups: Vec<Belongings> = Vec::new();

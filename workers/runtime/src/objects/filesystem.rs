@@ -166,6 +166,15 @@ impl Objects for FilesystemObjects {
         }
     }
 
+    async fn tidy(&self) -> Result<(), ObjectError> {
+        let writing = self.root.join(WRITING);
+        let tidied = blocking(move || {
+            durable::remove_left(&writing);
+            Ok(())
+        });
+        tidied.await.map_err(|error| store_error(WRITING, &error))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let root = self.root.clone();
