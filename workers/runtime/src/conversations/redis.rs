@@ -320,7 +320,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
-        self.run_script(&scripts::RENAME, id, &[title]).await
+        self.run_script(&scripts::TITLE, id, &[title]).await
     }
 
     async fn rate(

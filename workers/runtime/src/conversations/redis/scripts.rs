@@ -207,7 +207,7 @@ pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// ARGV: title. Whether the conversation is there.
-pub(super) static RENAME: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static TITLE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not get('conversation') then return 0 end
          set('title', ARGV[2])
@@ -268,7 +268,7 @@ pub(super) static UNLIST: LazyLock<Script> = LazyLock::new(|| {
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
     let own: [&'static Script; 13] = [
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &RENAME, &RATE,
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &TITLE, &RATE,
         &DELETE, &ATTEND, &UNLIST,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
