@@ -190,13 +190,23 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Creates a conversation with its first turns, queued, or compares: in one step, so that of several requests with one
-    /// id exactly one creates it.
+    /// Creates a conversation with its first turns, queued, and a title where a person gave one, or compares: in one step, so
+    /// that of several requests with one id exactly one creates it. One that is there keeps the title that it has.
+    async fn create_titled(
+        &self,
+        conversation: &Conversation,
+        turns: &[TurnRequest],
+        title: Option<&str>,
+    ) -> Result<CreateOutcome, StateError>;
+
+    /// As [`Conversations::create_titled`], without a title.
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<CreateOutcome, StateError>;
+    ) -> Result<CreateOutcome, StateError> {
+        self.create_titled(conversation, turns, None).await
+    }
 
     /// Reads the conversation as it stands; none where there is no such conversation.
     async fn snapshot(

@@ -124,10 +124,11 @@ impl Inner {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn create(
+    async fn create_titled(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
+        title: Option<&str>,
     ) -> Result<CreateOutcome, StateError> {
         let fingerprint = fingerprint::of_conversation(conversation, turns);
         let mut inner = self.lock();
@@ -143,7 +144,7 @@ impl Conversations for MemoryConversations {
             prepared: None,
             turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
             fingerprint,
-            title: None,
+            title: title.map(str::to_owned),
             idempotency: HashMap::new(),
             attended_ms: now_ms(),
             used: Instant::now(),

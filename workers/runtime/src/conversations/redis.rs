@@ -113,10 +113,11 @@ impl RedisConversations {
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn create(
+    async fn create_titled(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
+        title: Option<&str>,
     ) -> Result<CreateOutcome, StateError> {
         let id = &conversation.id;
         let image = conversation.image.as_ref();
@@ -125,6 +126,7 @@ impl Conversations for RedisConversations {
             json(conversation),
             image.map_or_else(String::new, |image| image.image.to_string()),
             fingerprint.to_string(),
+            title.unwrap_or_default().to_owned(),
         ];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
