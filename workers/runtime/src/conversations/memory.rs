@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, fingerprint, lifetime, now_ms,
+    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, Unreadable, fingerprint, lifetime,
+    now_ms,
 };
 use crate::state::StateError;
 
@@ -378,6 +379,20 @@ impl Conversations for MemoryConversations {
             .iter()
             .map(|id| inner.records.contains_key(id))
             .collect())
+    }
+
+    async fn beginnings(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError> {
+        let inner = self.lock();
+        let begun = |id| {
+            inner
+                .records
+                .get(id)
+                .map(|record| record.conversation.clone())
+        };
+        Ok(ids.iter().map(begun).map(Ok).collect())
     }
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
