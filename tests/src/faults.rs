@@ -430,6 +430,11 @@ impl State for FaultyState {
             .answer(self.faults.state()?.note_group(group).await?)
     }
 
+    async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        self.faults
+            .answer(self.faults.state()?.forget_group(group).await?)
+    }
+
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
         self.faults.answer(self.faults.state()?.groups().await?)
     }
