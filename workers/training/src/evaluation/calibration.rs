@@ -29,6 +29,15 @@ impl CalibrationData {
         }
     }
 
+    /// Forgets the answers about all findings but these.
+    pub fn keep(&mut self, findings: &[Finding]) {
+        for (finding, answers) in Finding::ALL.into_iter().zip(&mut self.0) {
+            if !findings.contains(&finding) {
+                answers.clear();
+            }
+        }
+    }
+
     /// Fits slopes, intercepts and thresholds; none where all findings together have too few answers of either kind, or the logits
     /// do not rise with what is true.
     pub fn fit(&self) -> Option<Calibration> {
@@ -311,6 +320,13 @@ mod tests {
             calibration.rule
         );
         calibration.check().unwrap();
+        // What was not learned is not fitted, and has no part in what all have.
+        data.keep(&[Finding::Edema]);
+        let findings = data.fit().unwrap().findings;
+        assert_eq!(
+            findings.into_keys().collect::<Vec<_>>(),
+            [Finding::Edema]
+        );
     }
 
     #[test]

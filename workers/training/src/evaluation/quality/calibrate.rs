@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 use radialog_models::bundle::Bundle;
+use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::findings::{Calibration, FindingCalibration};
 use radialog_schemas::{Finding, Stage};
 
@@ -47,9 +48,14 @@ impl FittedCalibration {
         let images = studies::images(tables, split)?;
         let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
         let networks = Networks::load(bundle, &[Stage::Findings], device, progress)?;
+        let config: FindingsComponent = bundle.config(Stage::Findings)?;
         let mut data = CalibrationData::default();
         for (image, logits) in images.iter().zip(networks.logits(&paths)?) {
             data.add(&logits, &image.truth());
+        }
+        // The outputs of what was not learned mean nothing.
+        if let Some(assessed) = &config.assessed {
+            data.keep(assessed);
         }
         let Some(calibration) = data.fit() else {
             return Ok(None);

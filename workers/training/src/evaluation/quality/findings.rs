@@ -16,20 +16,26 @@ use crate::evaluation::report_scores::Calibration;
 
 /// Fewer images than this with a finding, or without, are told.
 const FEW: usize = 10;
+/// How a note begins about what the bundle does not assess.
+pub const NOT_ASSESSED: &str = "not assessed by this bundle";
 
 /// An image with what is known and what was predicted.
 #[derive(Clone)]
 struct Predicted {
     patient: String,
+    /// What the table knows of it.
+    labels: [Option<bool>; CLASSES],
+    /// What is known of the findings that the bundle assesses, and what it calls present.
     pair: LabelPair,
-    probabilities: [f32; CLASSES],
+    /// None of what the bundle does not assess.
+    probabilities: [Option<f32>; CLASSES],
     groups: Vec<(&'static str, String)>,
 }
 
 /// The probabilities of what is known of an image, with what is true.
 fn answers(image: &Predicted) -> impl Iterator<Item = (f64, bool)> {
     let cells = image.probabilities.iter().zip(image.pair.truth);
-    cells.filter_map(|(probability, truth)| Some((f64::from(*probability), truth?)))
+    cells.filter_map(|(probability, truth)| Some((f64::from((*probability)?), truth?)))
 }
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
@@ -112,6 +118,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             evaluator.quality.seed,
         ));
         let answers = predicted.iter().flat_map(answers);
+        notes.extend(not_assessed(&name, &predicted));
         reliability.push(Reliability {
             name: name.clone(),
             calibration: Calibration::of(answers),
@@ -152,14 +159,16 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
     };
     let probabilities =
         Finding::ALL.map(|finding| cell(finding).and_then(|found| found.probability));
-    let probabilities = probabilities.map(|probability| probability.unwrap_or(0.0));
+    let labels = image.truth();
+    let mut truth = labels;
+    for (truth, probability) in truth.iter_mut().zip(probabilities) {
+        *truth = truth.filter(|_| probability.is_some());
+    }
     let prediction = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
     Predicted {
         patient: image.patient.clone(),
-        pair: LabelPair {
-            truth: image.truth(),
-            prediction,
-        },
+        labels,
+        pair: LabelPair { truth, prediction },
         probabilities,
         groups: image.groups.clone(),
     }
@@ -197,6 +206,27 @@ fn also_trained(
     })
 }
 
+/// Names the findings that the table has labels of and the bundle says nothing about.
+fn not_assessed(name: &str, predicted: &[Predicted]) -> Option<String> {
+    let is_left_out = |finding: &Finding| {
+        let class = *finding as usize;
+        predicted
+            .iter()
+            .any(|image| image.labels[class].is_some() && image.probabilities[class].is_none())
+    };
+    let names: Vec<&str> = Finding::ALL
+        .into_iter()
+        .filter(is_left_out)
+        .map(Finding::name)
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{name}: {NOT_ASSESSED}: {}: not scored.",
+            names.join(", ")
+        )
+    })
+}
+
 /// Names the findings of which there is too little for a figure that means much.
 fn few(name: &str, truths: &[[Option<bool>; CLASSES]], classes: &[Finding]) -> Option<String> {
     let count = |finding: Finding, answer: bool| {
@@ -221,7 +251,7 @@ fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64
     let class = finding as usize;
     let cell = |&item: &usize| {
         Some((
-            predicted[item].probabilities[class],
+            predicted[item].probabilities[class]?,
             predicted[item].pair.truth[class]?,
         ))
     };
@@ -233,7 +263,7 @@ fn brier_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f
     let cell = |&item: &usize| {
         let image = &predicted[item];
         Some((
-            f64::from(image.probabilities[class]),
+            f64::from(image.probabilities[class]?),
             image.pair.truth[class]?,
         ))
     };
@@ -423,7 +453,7 @@ fn each_finding(
         let count = |of: &dyn Fn(Option<bool>) -> bool| {
             predicted
                 .iter()
-                .filter(|image| of(image.pair.truth[class]))
+                .filter(|image| of(image.labels[class]))
                 .count()
         };
         let known = count(&|truth| truth.is_some());
@@ -451,4 +481,75 @@ fn each_finding(
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use radialog_schemas::PredictedFinding;
+
+    use super::*;
+
+    /// Images of which every second one has all findings, as a bundle sees them that assesses these.
+    fn images(assessed: &[Finding]) -> Vec<Predicted> {
+        let image = |number: usize| {
+            let image = LabelledTestImage {
+                patient: format!("p{number}"),
+                path: PathBuf::new(),
+                table: 0,
+                labels: [[Label::Positive, Label::Negative][number % 2]; CLASSES],
+                groups: Vec::new(),
+            };
+            let findings = Finding::ALL.map(|finding| {
+                let is_assessed = assessed.contains(&finding);
+                PredictedFinding {
+                    finding,
+                    probability: is_assessed.then_some([0.75, 0.25][number % 2]),
+                    present: is_assessed && number.is_multiple_of(2),
+                    threshold: None,
+                }
+            });
+            let report = FindingsReport {
+                findings: findings.into(),
+                text: String::new(),
+                warnings: Vec::new(),
+            };
+            predicted(&image, &report)
+        };
+        (0..24).map(image).collect()
+    }
+
+    #[test]
+    fn what_is_not_assessed_is_in_no_score_and_is_named() {
+        let predicted = images(&[Finding::Edema]);
+        let patients: Vec<&String> = predicted.iter().map(|image| &image.patient).collect();
+        let resamples = Bootstrap::new(&patients, 1, "test");
+        let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
+        let classes = with_both_answers(&truths);
+        assert_eq!(classes, [Finding::Edema]);
+        let table = each_finding("table", &predicted, None, &resamples);
+        let row = |finding: Finding| {
+            let row = table.rows.iter().find(|row| row.name == finding.name());
+            let scores = &row.unwrap().scores;
+            ["known", "positive", "AUC", "Brier"].map(|column| match scores[column] {
+                ScoreCell::Count(count) => Some(count as f64),
+                ScoreCell::Measured(of) => Some(of.value),
+                ScoreCell::Fixed(of) => Some(of),
+                ScoreCell::Undefined => None,
+            })
+        };
+        assert_eq!(
+            row(Finding::Edema),
+            [Some(24.0), Some(12.0), Some(1.0), Some(0.0625)]
+        );
+        assert_eq!(row(Finding::Fracture), [Some(24.0), Some(12.0), None, None]);
+        let note = not_assessed("table", &predicted).unwrap();
+        assert!(
+            note.contains("Fracture") && !note.contains("Edema"),
+            "{note}"
+        );
+        assert_eq!(predicted.iter().flat_map(answers).count(), 24);
+        assert_eq!(not_assessed("table", &images(&Finding::ALL)), None);
+    }
 }
