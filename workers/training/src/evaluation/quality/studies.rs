@@ -106,8 +106,8 @@ pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<Vec<ReportRow>,
     Ok(reports)
 }
 
-/// The images of a split, in the order of the tables. Where a table has no column `patient_id`, each image is another
-/// patient.
+/// The images of a split, in the order of the tables. Where a table has no column `patient_id`, or a row nothing in it, the image
+/// is of another patient than all others.
 ///
 /// # Errors
 /// A table without the columns `image`, `split` and the 14 findings, or without an image of the split.
@@ -163,7 +163,10 @@ fn of_table(
             .filter_map(|&(kind, column)| group(kind, row.cell(column?)?));
         if split_name(cell(side)) == split {
             images.push(LabelledTestImage {
-                patient: cell(patient.unwrap_or(image)).to_owned(),
+                patient: patient
+                    .and_then(|patient| row.cell(patient))
+                    .unwrap_or(cell(image))
+                    .to_owned(),
                 path: table.images.join(cell(image)),
                 table: number,
                 labels: rows.labels(&row, &columns)?,
@@ -195,6 +198,24 @@ mod tests {
         }
         assert_eq!(of("unknown"), None);
         assert_eq!(group("sex", "F"), Some(("sex", "F".to_owned())));
+    }
+
+    #[test]
+    fn an_image_whose_patient_is_not_known_is_of_one_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let labels = dir.path().join("labels.csv");
+        let names = Finding::ALL.map(Finding::name).join(",");
+        let rows = [("a.png", "p1"), ("b.png", ""), ("c.png", "nan"), ("d.png", "p1")];
+        let rows = rows.map(|(image, patient)| format!("{image},{patient},test{}\n", ",".repeat(14)));
+        let table = format!("image,patient_id,split,{names}\n{}", rows.concat());
+        std::fs::write(&labels, table).unwrap();
+        let table = ImageTable {
+            labels,
+            ..ImageTable::default()
+        };
+        let images = images(&[table], "test").unwrap();
+        let patients: Vec<&str> = images.iter().map(|image| image.patient.as_str()).collect();
+        assert_eq!(patients, ["p1", "b.png", "c.png", "p1"]);
     }
 
     #[test]
