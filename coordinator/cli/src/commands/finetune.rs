@@ -153,6 +153,12 @@ struct State {
     table: String,
     bundle: String,
     options: String,
+    /// The folder of the images.
+    #[serde(default)]
+    images: String,
+    /// The new bundle's.
+    #[serde(default)]
+    name: String,
 }
 
 impl FinetuneArgs {
@@ -259,10 +265,12 @@ fn finetune(
         .iter()
         .chain(&notes)
         .for_each(|note| outln!("  {note}"));
+    let planned = check::planned(&table, &args.wanted());
     if args.check {
-        for line in check::planned(&table, &args.wanted()) {
-            outln!("  {line}");
-        }
+        planned.lines().for_each(|line| outln!("  {line}"));
+    }
+    planned.require_one()?;
+    if args.check {
         outln!("no fault found; it has {}", check::contents(&table));
         return Ok(ExitCode::SUCCESS);
     }
@@ -353,6 +361,8 @@ fn take(
         table: table.hash.as_str().to_owned(),
         bundle: bundle.manifest().hash().as_str().to_owned(),
         options: args.options(),
+        images: table.folder.display().to_string(),
+        name: args.name.clone(),
     };
     let path = out.join(STATE_FILE);
     if !path.is_file() {
@@ -372,6 +382,8 @@ fn take(
         (before.table != state.table, "table"),
         (before.bundle != state.bundle, "bundle"),
         (before.options != state.options, "options"),
+        (before.images != state.images, "folder of images"),
+        (before.name != state.name, "name"),
     ];
     let differs: Vec<&str> = differs
         .iter()

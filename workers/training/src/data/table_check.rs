@@ -17,7 +17,10 @@ const PATIENT: [&str; 2] = ["patient_id", "subject_id"];
 /// The faults of some tables, and what a user should know of them.
 #[derive(Default)]
 pub(crate) struct TableCheck {
-    faults: Vec<String>,
+    /// Each with the table and the line that it is told after.
+    faults: Vec<(usize, u64, String)>,
+    /// The tables that have faults, in the order in which they were read.
+    tables: Vec<PathBuf>,
     /// Rows of sides that nothing reads, by the side's name.
     others: BTreeMap<String, u64>,
 }
@@ -53,13 +56,20 @@ impl TablePatients {
 impl TableCheck {
     /// Adds a fault of a row.
     pub(crate) fn fault(&mut self, table: &Path, line: u64, reason: impl std::fmt::Display) {
-        let shown = table.display();
-        self.faults.push(format!("'{shown}' line {line}: {reason}"));
+        let known = self.tables.iter().position(|known| known == table);
+        let place = known.unwrap_or_else(|| {
+            self.tables.push(table.to_owned());
+            self.tables.len() - 1
+        });
+        let fault = format!("'{}' line {line}: {reason}", table.display());
+        self.faults.push((place, line, fault));
     }
 
     /// Adds what is wrong with a row, in words that name its place.
     pub(crate) fn error(&mut self, error: &TrainingError) {
-        self.faults.push(error.to_string());
+        let last = self.faults.last();
+        let (table, line) = last.map_or((0, 0), |(table, line, _)| (*table, *line));
+        self.faults.push((table, line, error.to_string()));
     }
 
     /// The side of a row: `train`, `validate` or `test`, none for any other, which is counted. Its patient must not be on another
@@ -126,10 +136,12 @@ impl TableCheck {
     /// What a user should know of tables without a fault.
     ///
     /// # Errors
-    /// All faults.
-    pub(crate) fn finish(self) -> Result<Vec<String>, TrainingError> {
+    /// All faults, those of a table in the order of its lines.
+    pub(crate) fn finish(mut self) -> Result<Vec<String>, TrainingError> {
         if !self.faults.is_empty() {
-            return Err(TrainingError::Tables(self.faults));
+            self.faults.sort_by_key(|(table, line, _)| (*table, *line));
+            let faults = self.faults.into_iter().map(|(_, _, fault)| fault);
+            return Err(TrainingError::Tables(faults.collect()));
         }
         let note = |(name, rows): (&String, &u64)| match name.as_str() {
             "" => format!("{rows} rows name no split: they are not read"),
