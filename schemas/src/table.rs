@@ -47,6 +47,12 @@ pub fn is_utf_16(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0)
 }
 
+/// A column's name for a loose comparison: letters and digits alone, in lower case.
+pub fn plain_name(name: &str) -> String {
+    let letters = name.chars().filter(|letter| letter.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
+}
+
 /// A path of a cell with slashes between its folders, where it has none and the backslashes of Windows.
 pub fn with_slashes(path: &str) -> Cow<'_, str> {
     match path.contains('\\') && !path.contains('/') {

@@ -11,8 +11,8 @@ use crate::prepare::TableFile;
 
 /// The sides that trainings and evaluations read.
 pub(crate) const SIDES: [&str; 3] = ["train", "validate", "test"];
-/// Columns that name a row's patient.
-const PATIENT: [&str; 2] = ["patient_id", "subject_id"];
+/// Columns that name a row's patient, the best first.
+pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
 /// The faults of some tables, and what a user should know of them.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl TablePatients {
     /// The patients of a table, where it has a column of them.
     pub(crate) fn of(path: &Path, table: &TableFile) -> Self {
         Self {
-            column: PATIENT.iter().find_map(|name| table.optional(name)),
+            column: PATIENT_COLUMNS.iter().find_map(|name| table.optional(name)),
             ..Self::unnamed(path)
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use radialog_schemas::Finding;
-use radialog_schemas::table::Header;
+use radialog_schemas::table::{Header, plain_name as plain};
 
-use super::cells::{finding, plain};
+use super::cells::finding;
+use crate::evaluation::subgroups::GROUPS;
 
 /// The names by which columns are recognised, whatever their case, spaces and underscores.
 const IMAGE: &[&str] = &[
@@ -31,12 +32,6 @@ const REPORT: &[&str] = &[
 const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
 const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
 const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
-/// What subgroups are made of in an evaluation, each by its name there.
-pub(super) const GROUPS: [(&str, &[&str]); 3] = [
-    ("sex", &["sex", "gender", "patientsex", "patientgender"]),
-    ("age", &["age", "patientage"]),
-    ("view", &["view", "viewposition"]),
-];
 const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
 
 /// The columns that a user names; what is not named is recognised.
@@ -54,7 +49,7 @@ pub struct ColumnNames {
     pub labels: Option<String>,
     /// The label of one finding.
     pub findings: Vec<(Finding, String)>,
-    /// Sex, age and view.
+    /// Sex, age, view and source.
     pub groups: [Option<String>; GROUPS.len()],
 }
 
@@ -77,7 +72,7 @@ pub struct Columns {
     pub labels_are_named: bool,
     /// The label of each finding that has a column; where there is one, it comes before what `labels` says.
     pub findings: Vec<(Finding, usize)>,
-    /// Sex, age and view, where they have columns.
+    /// Sex, age, view and source, where they have columns.
     pub groups: [Option<usize>; GROUPS.len()],
 }
 
@@ -107,7 +102,7 @@ impl ColumnNames {
             split: find(&self.split, "--split", SPLIT),
             labels: find(&self.labels, "--labels", LABELS),
             labels_are_named: self.labels.is_some(),
-            groups: [0, 1, 2].map(|group| {
+            groups: std::array::from_fn(|group| {
                 let (kind, known) = GROUPS[group];
                 find(&self.groups[group], &format!("--{kind}"), known)
             }),

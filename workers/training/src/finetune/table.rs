@@ -15,6 +15,7 @@ use super::columns::{ColumnNames, Columns};
 use crate::data::pixels::pixels;
 use crate::data::table_check::{SIDES, TableCheck, TablePatients};
 use crate::error::TrainingError;
+use crate::evaluation::subgroups::GROUPS;
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
 /// An image is decoded as small as this to see whether it can be read.
@@ -40,8 +41,8 @@ pub struct FinetuneRow {
     pub report: String,
     /// Its labels, in the published order; all blank where the table has none.
     pub labels: FindingLabels,
-    /// Sex, age and view, as the table has them.
-    pub groups: [String; 3],
+    /// Sex, age, view and source, as the table has them.
+    pub groups: [String; GROUPS.len()],
 }
 
 impl FinetuneRow {

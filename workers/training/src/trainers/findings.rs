@@ -14,7 +14,7 @@ use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
 use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, LabelledSides};
 use crate::error::TrainingError;
-use crate::evaluation::classification::Predictions;
+use crate::evaluation::classification::{FEW, Predictions};
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
@@ -25,8 +25,6 @@ use crate::variables::Variables;
 
 /// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
-/// Fewer training images than this with a finding, or without, are told.
-pub const FEW: usize = 10;
 /// Logit of a finding that nothing is known about: a probability of 2 %.
 const UNKNOWN_LOGIT: f64 = -4.0;
 const CHARTS: [Chart; 3] = [

@@ -11,11 +11,10 @@ use super::{Evaluator, TRAIN};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::calibration::brier;
-use crate::evaluation::classification::auc;
+use crate::evaluation::classification::{FEW, auc};
 use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::subgroups::Subgroup;
 
-/// Fewer images than this with a finding, or without, are told.
-const FEW: usize = 10;
 /// How a note begins about what the bundle does not assess.
 pub const NOT_ASSESSED: &str = "not assessed by this bundle";
 
@@ -29,7 +28,7 @@ struct Predicted {
     pair: LabelPair,
     /// None of what the bundle does not assess.
     probabilities: [Option<f32>; CLASSES],
-    groups: Vec<(&'static str, String)>,
+    groups: Vec<Subgroup>,
 }
 
 /// The probabilities of what is known of an image, with what is true.
@@ -310,7 +309,7 @@ fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap
     of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
 }
 
-/// The scores of the images of each sex, age, view, as far as the table names them.
+/// The scores of the images of each sex, age, view and source, as far as the table names them.
 fn subgroups(
     name: &str,
     predicted: &[Predicted],
@@ -328,8 +327,7 @@ fn subgroups(
             "Brier",
         ],
     );
-    let groups: BTreeSet<&(&str, String)> =
-        predicted.iter().flat_map(|image| &image.groups).collect();
+    let groups: BTreeSet<&Subgroup> = predicted.iter().flat_map(|image| &image.groups).collect();
     for group in groups {
         let is_one = |image: &&Predicted| image.groups.contains(group);
         let of_group: Vec<&Predicted> = predicted.iter().filter(is_one).collect();
@@ -342,7 +340,7 @@ fn subgroups(
             .filter(|class| both.contains(class))
             .collect();
         let patients: Vec<&String> = of_group.iter().map(|image| &image.patient).collect();
-        let label = format!("{} {}", group.0, group.1);
+        let label = group.words();
         let resamples = Bootstrap::new(&patients, seed, &format!("findings {name} {label}"));
         let pairs: Vec<LabelPair> = of_group.iter().map(|image| image.pair).collect();
         let area = macro_auc(&of_group, &scored, &resamples);
