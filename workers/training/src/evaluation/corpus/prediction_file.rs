@@ -365,8 +365,7 @@ impl PredictionFile {
 
     fn read_rexrank(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
         let studies = rexrank_file::read(&self.path)?;
-        let predicts = |study: &rexrank_file::RexrankStudy| study.model_prediction.is_some();
-        if !studies.iter().any(|(_, study)| predicts(study)) {
+        if !studies.iter().any(|(_, study)| study.is_predicted()) {
             return Err(TrainingError::content(&self.path)(
                 "no study has a model_prediction: this is the benchmark's input, which `radialog rexrank` answers",
             ));
@@ -374,15 +373,15 @@ impl PredictionFile {
         for (id, study) in &studies {
             self.has_references |= study.findings().is_some_and(|text| !text.trim().is_empty());
             let line = 0;
-            let report = rexrank_file::text(study.model_prediction.as_ref());
+            let report = study.text(rexrank_file::PREDICTION);
             let text = stored(store, report.as_deref().unwrap_or_default())?;
             self.push(Prediction {
                 id: id.clone(),
                 line,
                 text,
-                image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
-                split: rexrank_file::text(study.split.as_ref()),
-                patient: rexrank_file::text(study.subject_id.as_ref()),
+                image: study.text("key_image_path").unwrap_or_default(),
+                split: study.text("split"),
+                patient: study.text("subject_id"),
                 ..Prediction::default()
             })?;
         }
