@@ -45,6 +45,19 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }
 
+/// The error of a command that reads what people have written: where a table or a file is at fault, to try again changes nothing.
+pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
+    match error {
+        TrainingError::Tables(_)
+        | TrainingError::Empty(_)
+        | TrainingError::Content { .. }
+        | TrainingError::MissingColumn { .. } => {
+            UsageError(crate::print::chain(&error.into())).into()
+        }
+        error => error.into(),
+    }
+}
+
 /// An error of the command line: flags that parse but make no sense together.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
