@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::http::openai_batches::{BatchEndpoint, BatchLine, BatchLineFault};
+use radialog_schemas::http::openai_batches::{
+    BatchEndpoint, BatchLine, BatchLineError, BatchLineFault,
+};
 use radialog_schemas::{ContentHash, ErrorCode, ObjectKey};
 use serde::Deserialize;
 use tracing::warn;
