@@ -1,5 +1,6 @@
 //! How the program ends: its exit codes, and the error of a command line that cannot be meant.
 
+use std::io::ErrorKind;
 use std::process::ExitStatus;
 
 use radialog_coordinator::CoordinatorError;
@@ -52,6 +53,10 @@ pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
         | TrainingError::Empty(_)
         | TrainingError::Content { .. }
         | TrainingError::MissingColumn { .. } => {
+            UsageError(crate::print::chain(&error.into())).into()
+        }
+        // Of another encoding.
+        TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
             UsageError(crate::print::chain(&error.into())).into()
         }
         error => error.into(),
