@@ -591,6 +591,10 @@ mod tests {
                 "Cardiac and -lrb- mediastinal -RRB- -lrb-left-rrb- a -Lsb- b",
                 "cardiac and -lrb- mediastinal -rrb- -lrb- left-rrb a -lsb- b",
             ),
+            (
+                "a -LRB-b 5-LRB- x -lrb-5 (-lrb- --lrb- -RCB--LCB- b-lrb-b",
+                "a -lrb- b 5-lrb x -lrb- 5 -lrb- -lrb- lrb -rcb- -lcb- b-lrb-b",
+            ),
             ("", ""),
         ] {
             assert_eq!(ptb_words(text).join(" "), words, "{text}");
