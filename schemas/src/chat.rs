@@ -355,11 +355,18 @@ mod tests {
     fn what_an_earlier_release_wrote_of_a_line_of_a_batch_is_one() {
         let of_batch = ChatTask {
             of_batch: true,
-            ..ChatTask::new(&ConversationId("c".to_owned()), 1, &ContentHash::of(b"language"))
+            ..ChatTask::new(
+                &ConversationId("c".to_owned()),
+                1,
+                &ContentHash::of(b"language"),
+            )
         };
         let json = serde_json::to_string(&of_batch).unwrap();
         let earlier = json.replace("of_batch", "background");
         assert_ne!(json, earlier);
-        assert_eq!(serde_json::from_str::<ChatTask>(&earlier).unwrap(), of_batch);
+        assert_eq!(
+            serde_json::from_str::<ChatTask>(&earlier).unwrap(),
+            of_batch
+        );
     }
 }

@@ -14,8 +14,8 @@ const ASTRAY: &str = "[...document.querySelectorAll('li')].filter((item) => {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_probability_stands_in_the_row_of_its_finding() -> Result<()> {
-    let style = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../coordinator/cli/src/results_page/style.css");
+    let style =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../coordinator/cli/src/results_page/style.css");
     let style = std::fs::read_to_string(style)?;
     let row = |finding: Finding| {
         let said = match finding {
@@ -47,7 +47,10 @@ async fn each_probability_stands_in_the_row_of_its_finding() -> Result<()> {
         let astray = browser.value(ASTRAY).await?;
         ensure!(astray == "", "at {width} pixels: {astray}");
         ensure!(
-            browser.value("document.querySelectorAll('li').length").await? == 14,
+            browser
+                .value("document.querySelectorAll('li').length")
+                .await?
+                == 14,
             "the page has all findings"
         );
     }

@@ -49,7 +49,8 @@ async fn kill_holder(fixture: &GatewayFixture, path: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_line_that_kills_its_holders_is_refused_and_the_others_of_its_batch_are_answered() -> Result<()> {
+async fn a_line_that_kills_its_holders_is_refused_and_the_others_of_its_batch_are_answered()
+-> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
     let gateway = &fixture.gateway;
     let lines: Vec<Value> = (0..40)
@@ -91,7 +92,8 @@ async fn taken_until(fixture: &GatewayFixture, path: &str, status: &str) -> Resu
 }
 
 #[tokio::test]
-async fn a_batch_with_many_lines_that_kill_their_holders_fails_with_what_was_answered() -> Result<()> {
+async fn a_batch_with_many_lines_that_kill_their_holders_fails_with_what_was_answered() -> Result<()>
+{
     let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
     let gateway = &fixture.gateway;
     let path = begin(gateway, blocking()).await?;

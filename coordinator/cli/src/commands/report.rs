@@ -195,7 +195,10 @@ mod tests {
         let line = |name: &str| {
             let mut lines = said.lines();
             let line = lines.find(|line| line.trim_start().starts_with(name));
-            line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+            line.unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(line("No Finding"), "No Finding 74 %");
         assert_eq!(line("Lung"), "Lung Lesion 23 % present (over 16 %)");

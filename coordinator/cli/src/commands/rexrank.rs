@@ -508,7 +508,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.json");
         let twice = r#"{"s": {"image_path": "x.png"}, "s": {"image_path": "y.png"}}"#;
-        for (json, reason) in [("[]", "no JSON of ReXrank"), ("{}", "has no study"), (twice, "twice")] {
+        for (json, reason) in [
+            ("[]", "no JSON of ReXrank"),
+            ("{}", "has no study"),
+            (twice, "twice"),
+        ] {
             fs::write(&path, json).unwrap();
             let Err(error) = read(&path, folder.path()) else {
                 panic!("{json} was read");

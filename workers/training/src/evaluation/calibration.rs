@@ -333,10 +333,7 @@ mod tests {
         // What was not learned is not fitted, and has no part in what all have.
         data.keep(&[Finding::Edema]);
         let findings = data.fit().unwrap().findings;
-        assert_eq!(
-            findings.into_keys().collect::<Vec<_>>(),
-            [Finding::Edema]
-        );
+        assert_eq!(findings.into_keys().collect::<Vec<_>>(), [Finding::Edema]);
     }
 
     #[test]

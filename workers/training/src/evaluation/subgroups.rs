@@ -7,7 +7,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
     ("sex", &["sex", "gender", "patientsex", "patientgender"]),
     ("age", &["age", "patientage"]),
     ("view", &["view", "viewposition"]),
-    ("source", &["source", "dataset", "hospital", "site", "institution"]),
+    (
+        "source",
+        &["source", "dataset", "hospital", "site", "institution"],
+    ),
 ];
 /// Ages at which another group begins.
 const AGES: [u32; 3] = [40, 60, 80];
@@ -101,16 +104,37 @@ mod tests {
     #[test]
     fn ages_are_grouped_by_twenties_whatever_their_unit() {
         let cells = ["39", "40", "079Y", "80.5", "11M", "120"];
-        let groups = ["under 40", "40 to 59", "60 to 79", "80 and over", "under 40", "80 and over"];
-        assert_eq!(named("age", &cells), groups.map(|group| Some(group.to_owned())));
-        assert_eq!(named("age", &["unknown", "-1", "999", "old"]), [const { None }; 4]);
+        let groups = [
+            "under 40",
+            "40 to 59",
+            "60 to 79",
+            "80 and over",
+            "under 40",
+            "80 and over",
+        ];
+        assert_eq!(
+            named("age", &cells),
+            groups.map(|group| Some(group.to_owned()))
+        );
+        assert_eq!(
+            named("age", &["unknown", "-1", "999", "old"]),
+            [const { None }; 4]
+        );
         let mut sorted: Vec<Subgroup> = ["80", "70", "50", "30"]
             .iter()
             .filter_map(|cell| Subgroup::of("age", cell))
             .collect();
         sorted.sort();
         let sorted: Vec<String> = sorted.iter().map(Subgroup::words).collect();
-        assert_eq!(sorted, ["age under 40", "age 40 to 59", "age 60 to 79", "age 80 and over"]);
+        assert_eq!(
+            sorted,
+            [
+                "age under 40",
+                "age 40 to 59",
+                "age 60 to 79",
+                "age 80 and over"
+            ]
+        );
     }
 
     #[test]
@@ -123,7 +147,10 @@ mod tests {
         of("sex", &["F", "f", "female", "Woman"], "F");
         of("view", &["AP", "ap"], "AP");
         of("source", &["St. Mary"], "St. Mary");
-        assert_eq!(named("sex", &["", "-", "unknown", "U", "?"]), [const { None }; 5]);
+        assert_eq!(
+            named("sex", &["", "-", "unknown", "U", "?"]),
+            [const { None }; 5]
+        );
     }
 
     #[test]

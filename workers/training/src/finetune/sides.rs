@@ -184,7 +184,8 @@ mod tests {
             "{notes}"
         );
         // A side that the table names stays, and what is blank trains.
-        let named = |patient: usize| [None, Some("test"), Some("validate"), Some("train")][patient.min(3)];
+        let named =
+            |patient: usize| [None, Some("test"), Some("validate"), Some("train")][patient.min(3)];
         let (_, counts) = self::divided(rows(10, named), 1);
         assert_eq!(counts.0["train"].1, 8);
     }

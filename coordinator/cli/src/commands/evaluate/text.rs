@@ -262,8 +262,7 @@ fn estimates(
 /// Whether two paths lead to one file, or one pipe.
 fn is_one(one: &Path, other: &Path) -> anyhow::Result<bool> {
     let place = |path: &Path| {
-        let found =
-            fs::metadata(path).with_context(|| format!("cannot use {}", path.display()))?;
+        let found = fs::metadata(path).with_context(|| format!("cannot use {}", path.display()))?;
         anyhow::Ok((found.dev(), found.ino()))
     };
     Ok(place(one)? == place(other)?)

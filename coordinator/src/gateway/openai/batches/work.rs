@@ -321,7 +321,9 @@ impl<'a> BatchWork<'a> {
                         return self.fail(&document, self.refused(&error)).await;
                     }
                     written => match written? {
-                        Some(next) => (document, has_written, survived) = (next, true, survived + 1),
+                        Some(next) => {
+                            (document, has_written, survived) = (next, true, survived + 1)
+                        }
                         None => return Ok(()),
                     },
                 }

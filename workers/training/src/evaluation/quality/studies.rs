@@ -153,8 +153,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let labels = dir.path().join("labels.csv");
         let names = Finding::ALL.map(Finding::name).join(",");
-        let rows = [("a.png", "p1"), ("b.png", ""), ("c.png", "nan"), ("d.png", "p1")];
-        let rows = rows.map(|(image, patient)| format!("{image},{patient},test{}\n", ",".repeat(14)));
+        let rows = [
+            ("a.png", "p1"),
+            ("b.png", ""),
+            ("c.png", "nan"),
+            ("d.png", "p1"),
+        ];
+        let rows =
+            rows.map(|(image, patient)| format!("{image},{patient},test{}\n", ",".repeat(14)));
         let table = format!("image,patient_id,split,{names}\n{}", rows.concat());
         std::fs::write(&labels, table).unwrap();
         let table = ImageTable {

@@ -206,11 +206,12 @@ mod tests {
             lines += &format!("{record}\n");
             table += &format!("{study},{}\n", [label; CLASSES].join(","));
         }
-        let [run, labels] = [("results.jsonl", &lines), ("labels.csv", &table)].map(|(name, text)| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        });
+        let [run, labels] =
+            [("results.jsonl", &lines), ("labels.csv", &table)].map(|(name, text)| {
+                let path = folder.path().join(name);
+                std::fs::write(&path, text).unwrap();
+                path
+            });
         let mut store = TextStore::new().unwrap();
         let predictions = PredictionFile::read(&run, &mut store).unwrap();
         let section = ReferenceSection::Findings;
@@ -257,7 +258,10 @@ mod tests {
     #[test]
     fn a_run_that_assesses_nothing_has_no_scores_of_a_classifier() {
         let (_, scores) = scores(|_, _| Value::Null);
-        assert_eq!((scores.totals.classified, scores.totals.distances.1), (0, 0));
+        assert_eq!(
+            (scores.totals.classified, scores.totals.distances.1),
+            (0, 0)
+        );
         assert!(scores.calibration.is_empty());
         let first = scores.studies.get(0).unwrap();
         assert_eq!((first.findings, first.disagreement), (None, None));

@@ -84,8 +84,8 @@ impl Read {
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
             let file = of.file.as_deref();
-            let mut predictions = PredictionFile::read_as(&of.path, file, &mut store)
-                .map_err(input_at_fault)?;
+            let mut predictions =
+                PredictionFile::read_as(&of.path, file, &mut store).map_err(input_at_fault)?;
             predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });

@@ -87,7 +87,9 @@ impl FollowUpPage<'_> {
         }
         // What no study defines.
         let is_missing = |name: &&str| rows.iter().all(|of| of.name != **name);
-        let is_of_findings = rows.iter().any(|of| FindingScores::NAMES.contains(&&*of.name));
+        let is_of_findings = rows
+            .iter()
+            .any(|of| FindingScores::NAMES.contains(&&*of.name));
         for name in FindingScores::NAMES.into_iter().filter(is_missing) {
             if is_of_findings {
                 let cells = "<td class=\"number\">-</td>".repeat(3);
@@ -198,7 +200,9 @@ mod tests {
         assert!(page.contains("Edema: recall") && page.contains("<svg"));
         assert!(page.contains("&lt;b&gt;") && page.contains("a &lt; b") && !page.contains("<b>"));
         // Four studies have it; it is said of six, of which two are right.
-        let row = page.split("<tr>").find(|row| row.starts_with("<td>Edema: F1<"));
+        let row = page
+            .split("<tr>")
+            .find(|row| row.starts_with("<td>Edema: F1<"));
         let cells = row.unwrap().split("<td class=\"number\">").skip(1);
         let cells: Vec<&str> = cells.filter_map(|cell| cell.split('<').next()).collect();
         assert_eq!(cells, ["0.4000", "1.0000", "+0.6000"]);
@@ -225,7 +229,10 @@ mod tests {
         let page = page.page();
         assert!(page.contains("<li>no study has No Finding, Enlarged Cardiomediastinum"));
         let dash = "<td class=\"number\">-</td>".repeat(3);
-        let row = format!("<tr><td>{}</td>{dash}</tr>", escaped(FindingScores::NAMES[0]));
+        let row = format!(
+            "<tr><td>{}</td>{dash}</tr>",
+            escaped(FindingScores::NAMES[0])
+        );
         assert!(page.contains(&row), "{page}");
     }
 }
