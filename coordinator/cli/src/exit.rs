@@ -1,5 +1,6 @@
 //! How the program ends: its exit codes, and the error of a command line that cannot be meant.
 
+use std::io::ErrorKind;
 use std::process::ExitStatus;
 
 use radialog_coordinator::CoordinatorError;
@@ -43,6 +44,23 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         )
         || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
+}
+
+/// The error of a command that reads what people have written: where a table or a file is at fault, to try again changes nothing.
+pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
+    match error {
+        TrainingError::Tables(_)
+        | TrainingError::Empty(_)
+        | TrainingError::Content { .. }
+        | TrainingError::MissingColumn { .. } => {
+            UsageError(crate::print::chain(&error.into())).into()
+        }
+        // Of another encoding.
+        TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
+            UsageError(crate::print::chain(&error.into())).into()
+        }
+        error => error.into(),
+    }
 }
 
 /// An error of the command line: flags that parse but make no sense together.

@@ -76,7 +76,7 @@ fn a_label_table_with_unknown_columns_says_which_and_a_misspelled_finding_is_ref
     )]);
     let refused = table.replace("Pleural Effusion", "Pleural_Effusion");
     folder.write("labels.csv", &refused)?;
-    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 1)?;
+    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 64)?;
     ensure!(
         fault.contains("labels.csv' line 1: the column 'Pleural_Effusion' is not known: write it 'Pleural Effusion'"),
         "{fault}"
@@ -109,7 +109,7 @@ fn texts_without_ids_must_be_as_many_on_both_sides() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     folder.write("predictions.csv", "\"Clear.\"\n\"No edema.\"\n")?;
     folder.write("references.csv", "\"Clear.\"\n")?;
-    let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 1)?;
+    let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 64)?;
     ensure!(
         fault.contains("2 predictions without ids, but references.csv has 1 texts"),
         "{fault}"
@@ -204,12 +204,12 @@ fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
     folder.write("predictions.csv", "id,report\na,Clear.\nb,Edema.\n")?;
     folder.write("references.csv", "id,findings\na,Clear.\nb,Edema.\n")?;
     let files = ["predictions.csv", "--references", "references.csv"];
-    let fault = folder.fault(&[&files[..], &["--split", "test"]].concat(), 1)?;
+    let fault = folder.fault(&[&files[..], &["--split", "test"]].concat(), 64)?;
     ensure!(
         fault.contains("leave out --split test, or add a column split"),
         "{fault}"
     );
-    let fault = folder.fault(&[&files[..], &["--stratified"]].concat(), 1)?;
+    let fault = folder.fault(&[&files[..], &["--stratified"]].concat(), 64)?;
     ensure!(
         fault.contains("needs labels of the references, and 'a' has none"),
         "{fault}"
