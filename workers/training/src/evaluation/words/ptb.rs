@@ -358,7 +358,7 @@ struct Ahead {
 impl Ahead {
     fn look(&mut self, text: &str, from: usize) {
         let to = |ends: &dyn Fn(char) -> bool| {
-            let end = text[from..].find(|c| ends(c));
+            let end = text[from..].find(ends);
             end.map_or(text.len(), |at| from + at)
         };
         if from >= self.blank {
