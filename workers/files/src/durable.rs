@@ -431,6 +431,11 @@ mod tests {
         file.set_modified(hours_ago).unwrap();
     }
 
+    /// The permissions of a file or directory, without its type.
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
     /// SIGKILL: the process has no chance to clean up.
     fn kill(mut child: Child) {
         child.kill().unwrap();
@@ -555,19 +560,15 @@ mod tests {
     #[test]
     fn others_may_read_the_file_as_the_umask_says() {
         let directory = tempfile::tempdir().unwrap();
-        let mode = |name: &str| {
-            let metadata = fs::metadata(directory.path().join(name)).unwrap();
-            metadata.permissions().mode()
-        };
-        fs::write(directory.path().join("plain"), b"x").unwrap();
-        replace(&directory.path().join("durable"), b"x").unwrap();
-        assert_eq!(mode("durable"), mode("plain"));
+        let [plain, durable] = ["plain", "durable"].map(|name| directory.path().join(name));
+        fs::write(&plain, b"x").unwrap();
+        replace(&durable, b"x").unwrap();
+        assert_eq!(mode(&durable), mode(&plain));
     }
 
     #[test]
     fn what_is_for_the_owner_alone_is_so_whatever_was_there() {
         let directory = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let deep = directory.path().join("a/b");
         create_directory_for(Readers::Owner, &deep).unwrap();
         assert_eq!((mode(deep.parent().unwrap()), mode(&deep)), (0o700, 0o700));

@@ -25,12 +25,12 @@ pub(super) struct Schedule {
     abandoned_after: Duration,
     /// The batches that are worked on here.
     here: HashSet<BatchName>,
-    /// When a batch of an owner was last begun here.
+    /// When an owner was last served here: a batch was begun, or made room.
     begun: HashMap<ContentHash, Instant>,
     /// The leases of other gateways, and since when they are the same.
     leases: HashMap<BatchName, (Lease, Instant)>,
-    /// The owners of batches that could be worked on and find no place, once for each batch.
-    waiting: Vec<ContentHash>,
+    /// What could be worked on and finds no place.
+    waiting: Vec<FreeBatch>,
     /// How many batches make room for them since they were noted.
     rooms: usize,
     /// Damaged batches that were told of.
@@ -43,8 +43,6 @@ pub(super) struct Schedule {
     ends: Vec<FreeBatch>,
     /// When a batch of an owner was last taken there.
     ended: HashMap<ContentHash, Instant>,
-    /// A batch that is worked on alone waits until nothing else is.
-    lonely_waits: bool,
 }
 
 /// What is to be done with a batch.
@@ -84,7 +82,7 @@ pub(super) struct FreeBatch {
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
     pub(super) abandoned: Option<Lease>,
-    /// It may be what killed those who had it: nothing else is worked on beside it.
+    /// It may be what killed those who had it: no other batch's lines are answered beside it.
     pub(super) is_alone: bool,
 }
 
@@ -122,7 +120,6 @@ impl Schedule {
             aside: HashMap::new(),
             ends: Vec::new(),
             ended: HashMap::new(),
-            lonely_waits: false,
         }
     }
 
@@ -273,12 +270,19 @@ impl Schedule {
         Some(free.swap_remove(place))
     }
 
-    /// Notes the owners of what found no place, and forgets what is not open any more.
-    pub(super) fn note(&mut self, waiting: &[FreeBatch], open: &[BatchName]) {
-        let owners = waiting.iter().map(|batch| batch.name.owner.clone());
-        self.waiting = owners.collect();
+    /// Notes what found no place.
+    pub(super) fn note_waiting(&mut self, waiting: Vec<FreeBatch>) {
+        self.waiting = waiting;
         self.rooms = 0;
-        self.lonely_waits = waiting.iter().any(|batch| batch.is_alone);
+    }
+
+    /// Takes out what found no place.
+    pub(super) fn take_waiting(&mut self) -> Vec<FreeBatch> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Forgets what is not open any more.
+    pub(super) fn forget_all_but(&mut self, open: &[BatchName]) {
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
         self.damaged.retain(|name| names.contains(name));
@@ -292,9 +296,9 @@ impl Schedule {
     /// fewer here and so is the next to be taken. For each that waits one makes room.
     pub(super) fn makes_room(&mut self, owner: &ContentHash) -> bool {
         let own = self.running(owner);
-        let has_fewer = |waiting: &&ContentHash| self.running(waiting) < own;
+        let has_fewer = |waiting: &&FreeBatch| self.running(&waiting.name.owner) < own;
         let wanted = self.waiting.iter().filter(has_fewer).count();
-        let makes_room = self.lonely_waits || self.rooms < wanted;
+        let makes_room = self.lonely_waits() || self.rooms < wanted;
         if makes_room {
             self.rooms += 1;
             // Its owner was served until now: of those with as few here, the others come first.
@@ -312,6 +316,16 @@ impl Schedule {
     /// Whether any batch waits for a place.
     pub(super) fn any_waits(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether one waits beside which no other one's lines are answered.
+    pub(super) fn lonely_waits(&self) -> bool {
+        self.waiting.iter().any(|batch| batch.is_alone)
+    }
+
+    /// Whether any batch has stepped aside.
+    pub(super) fn any_aside(&self) -> bool {
+        !self.aside.is_empty()
     }
 }
 
@@ -465,19 +479,18 @@ mod tests {
         let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
         let all = [of("a", "1"), of("a", "2"), of("b", "3"), of("a", "4")];
         let [a, b] = [0, 2].map(|place| all[place].name.owner.clone());
-        let open: Vec<BatchName> = all.iter().map(|batch| batch.name.clone()).collect();
         schedule.begin(&all[0].name);
         schedule.begin(&all[1].name);
-        schedule.note(&all[3..], &open);
+        schedule.note_waiting(all[3..].to_vec());
         assert!(!schedule.makes_room(&a), "its own waits for an end");
-        schedule.note(&all[2..], &open);
+        schedule.note_waiting(all[2..].to_vec());
         assert!(schedule.makes_room(&a));
         assert!(!schedule.makes_room(&a), "one leaves for one");
         schedule.end(&all[0].name);
         let mut rest = vec![all[0].clone(), all[2].clone(), all[3].clone()];
         assert_eq!(schedule.next(&mut rest).unwrap().name.name, "3");
         schedule.begin(&all[2].name);
-        schedule.note(&rest, &open);
+        schedule.note_waiting(rest);
         let make_room = [&a, &b].map(|owner| schedule.makes_room(owner));
         assert_eq!(make_room, [false, false], "each has one");
         assert!(schedule.any_waits());
@@ -502,7 +515,7 @@ mod tests {
         }
         assert_eq!(places, [1, 1, RUNNING]);
         let free = schedule.free(&name, &document, "here", now).unwrap();
-        schedule.note(std::slice::from_ref(&free), std::slice::from_ref(&name));
+        schedule.note_waiting(vec![free]);
         assert!(
             schedule.makes_room(&name.owner),
             "its owner's make room, too"
