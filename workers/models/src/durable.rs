@@ -3,11 +3,13 @@
 //! cut. A process that is killed leaves at most a hidden `*.partial` entry, which a later process that writes beside it
 //! removes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -22,6 +24,70 @@ const DIRECTORY_MODE: u32 = 0o777;
 const SUFFIX: &str = ".partial";
 /// Random characters before it.
 const RANDOM: usize = 6;
+
+/// Temporary names of this process, of what is not whole yet.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Whether nothing may become whole any more.
+static STOPPED: RwLock<bool> = RwLock::new(false);
+/// Tries to remove what another thread still writes to.
+const REMOVALS: u32 = 10;
+
+/// A temporary name as long as it is one.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        unfinished().insert(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        unfinished().remove(&self.0);
+    }
+}
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets nothing of this process become whole from now on: what was committed before this returns is there, and every later commit is an
+/// error. For a process that is asked to stop, so that what it says and what there is are one.
+pub fn refuse_commits() {
+    *STOPPED.write().unwrap_or_else(PoisonError::into_inner) = true;
+}
+
+/// Removes what this process has begun to write and is not whole, where it ends without dropping it.
+pub fn abandon() {
+    refuse_commits();
+    for _ in 0..REMOVALS {
+        let left: Vec<PathBuf> = unfinished().iter().cloned().collect();
+        let is_gone = |path: &PathBuf| {
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(path),
+                false => fs::remove_file(path),
+            };
+            removed.is_ok() || !path.exists()
+        };
+        if left.iter().filter(|path| !is_gone(path)).count() == 0 {
+            return;
+        }
+    }
+}
+
+/// Renames what is whole, unless the process is asked to stop.
+fn commit<T>(rename: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let stopped = STOPPED.read().unwrap_or_else(PoisonError::into_inner);
+    match *stopped {
+        true => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "the process was asked to stop",
+        )),
+        false => rename(),
+    }
+}
 
 /// Replaces the file at `path`, whose directory has to exist, by one with this content.
 ///
@@ -51,6 +117,7 @@ pub fn write<T, E: From<io::Error>>(
 pub struct Replacement {
     file: BufWriter<NamedTempFile>,
     path: PathBuf,
+    _listed: Listed,
 }
 
 impl Replacement {
@@ -69,6 +136,7 @@ impl Replacement {
             .tempfile_in(directory)?;
         left_behind::hold(file.as_file());
         Ok(Self {
+            _listed: Listed::new(file.path()),
             file: BufWriter::new(file),
             path: path.to_owned(),
         })
@@ -91,7 +159,7 @@ impl Replacement {
     pub fn commit(self) -> io::Result<()> {
         let file = self.file.into_inner().map_err(|error| error.into_error())?;
         file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
+        commit(|| file.persist(&self.path).map_err(|error| error.error))?;
         sync_directory(directory_of(&self.path))
     }
 }
@@ -114,6 +182,7 @@ pub struct NewDirectory {
     path: PathBuf,
     /// Open as long as it is filled.
     _held: File,
+    _listed: Listed,
 }
 
 impl NewDirectory {
@@ -134,6 +203,7 @@ impl NewDirectory {
         let held = File::open(partial.path())?;
         left_behind::hold(&held);
         Ok(Self {
+            _listed: Listed::new(partial.path()),
             partial,
             path: path.to_owned(),
             _held: held,
@@ -151,7 +221,7 @@ impl NewDirectory {
     /// Files that cannot be made durable; a directory with content, or a file, at its place.
     pub fn commit(self) -> io::Result<()> {
         sync_tree(self.partial.path())?;
-        rename(self.partial.path(), &self.path)?;
+        commit(|| rename(self.partial.path(), &self.path))?;
         // It has left its temporary name: nothing is there to be removed.
         let _ = self.partial.keep();
         Ok(())

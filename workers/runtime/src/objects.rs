@@ -1,5 +1,6 @@
 //! The object store contract: whole objects under content-addressed keys.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
@@ -84,6 +85,12 @@ impl From<ObjectError> for Failure {
 /// Names one content of an object: another content has another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(String);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

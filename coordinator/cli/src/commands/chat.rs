@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::embedded_gateway::EmbeddedGateway;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, usage};
 use crate::private_folder::PrivateFolder;
-use client::{GatewayClient, TurnUpdate};
+use client::{GatewayClient, RefusedRequest, TurnUpdate};
 use command::TypedLine;
 
 mod client;
@@ -137,9 +137,10 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
                     args.model.as_deref(),
                     &options,
                 )
-                .await?
+                .await
+                .map_err(unmeant)?
         }
-        (None, Some(id)) => client.conversation(id).await?,
+        (None, Some(id)) => client.conversation(id).await.map_err(unmeant)?,
         (None, None) => {
             return Err(UsageError("name an image, or --resume a conversation".into()).into());
         }
@@ -175,6 +176,14 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
         }
     }
     Ok(conversation.id)
+}
+
+/// What a gateway refuses at the beginning is the command line's fault: the file is no image, the key or the conversation is not known.
+fn unmeant(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<RefusedRequest>() {
+        true => usage(error),
+        false => error,
+    }
 }
 
 impl TerminalConversation {

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::{Args, Parser};
 use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
@@ -27,7 +27,7 @@ use tokio::task::block_in_place;
 
 use super::batch;
 use super::former_files::FormerFiles;
-use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError, usage};
 use crate::named_path::require;
 
 /// The member of a study that a submission adds.
@@ -223,8 +223,11 @@ fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reaso
     let json =
         read_text(input).map_err(|error| UsageError(format!("--input_json_file: {error}")))?;
     let studies: Studies = serde_json::from_str(&without_nan(&json))
-        .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))?;
-    ensure!(!studies.0.is_empty(), "{shown} has no study");
+        .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))
+        .map_err(usage)?;
+    if studies.0.is_empty() {
+        return Err(UsageError(format!("{shown} has no study")).into());
+    }
     let cannot_use = |error: &dyn fmt::Display| {
         let shown = images.display();
         UsageError(format!("cannot use --img_root_dir {shown}: {error}"))

@@ -63,6 +63,9 @@ pub enum PrecisionError {
         /// What was chosen.
         precision: Precision,
     },
+    /// Two choices for one stage.
+    #[error("{0} and {1} are both given: give one for each stage, or one for all")]
+    Twice(PrecisionChoice, PrecisionChoice),
     /// No stage of the bundle can have it, or the stage is not in the bundle.
     #[error("the bundle has no stage for precision {0}: leave it out")]
     NoStage(PrecisionChoice),
@@ -151,6 +154,22 @@ impl From<Precision> for String {
 }
 
 impl PrecisionChoice {
+    /// The choices in the order in which they apply: what is for every stage, then what names its stage.
+    ///
+    /// # Errors
+    /// Two for every stage, or two for one.
+    pub fn in_order(choices: &[Self]) -> Result<Vec<Self>, PrecisionError> {
+        for (place, &choice) in choices.iter().enumerate() {
+            let mut others = choices[..place].iter();
+            if let Some(&other) = others.find(|other| other.stage == choice.stage) {
+                return Err(PrecisionError::Twice(other, choice));
+            }
+        }
+        let mut ordered = choices.to_vec();
+        ordered.sort_by_key(|choice| choice.stage.is_some());
+        Ok(ordered)
+    }
+
     /// Checks that a worker of this stage has a use for it. A choice that names its stage may be meant for others.
     ///
     /// # Errors

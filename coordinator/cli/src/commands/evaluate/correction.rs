@@ -194,7 +194,7 @@ fn requests(
             findings: record.findings_text.clone()?,
             history: vec![AnsweredAsk {
                 ask: Ask::Report,
-                answer: record.report.clone()?,
+                answer: record.written_report()?,
             }],
             ask,
             answer_blanks: 1,
