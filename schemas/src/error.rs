@@ -58,6 +58,8 @@ pub enum ErrorCode {
     ObjectStore,
     /// The object store refuses this object, and answers for others.
     ObjectRefused,
+    /// The object store has no room left.
+    ObjectStoreFull,
     /// The queue does not answer or refuses.
     Queue,
     /// The message is not a task of this stage.

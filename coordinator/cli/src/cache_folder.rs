@@ -41,7 +41,10 @@ pub(crate) fn cache_folder() -> anyhow::Result<PathBuf> {
 
 /// Removes the private folder, at the end of the process.
 pub(crate) fn remove_private() {
-    let private = PRIVATE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let private = PRIVATE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     drop(private);
 }
 

@@ -21,6 +21,7 @@ mod given_outputs;
 mod interruption;
 mod length_of_time;
 mod lifecycle;
+mod line_editor;
 mod named_path;
 mod predictions;
 mod private_folder;

@@ -347,7 +347,10 @@ mod tests {
             named[2].contains("/gone") && named[2].contains("left out"),
             "{named:?}"
         );
-        let hides: Vec<bool> = problems.iter().map(EntryProblem::may_hide_studies).collect();
+        let hides: Vec<bool> = problems
+            .iter()
+            .map(EntryProblem::may_hide_studies)
+            .collect();
         assert_eq!(hides, [false, false, true, false]);
         assert!(
             named[3].contains("/loop/back") && named[3].contains("links back"),

@@ -119,7 +119,11 @@ impl TableRows {
             Err(error) => {
                 let message = format!("the rest of the table cannot be read: {error}");
                 let place = self.place(self.read + 1);
-                self.cut = Some(EntryProblem::new(place, ErrorCode::ArchiveUnreadable, message));
+                self.cut = Some(EntryProblem::new(
+                    place,
+                    ErrorCode::ArchiveUnreadable,
+                    message,
+                ));
                 self.ended = true;
             }
         }

@@ -165,7 +165,9 @@ async fn compare_image(
     }
     let content = source.read(&entry.file, options.image_limit).await?;
     let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
-    let hash = hashing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let hash = hashing
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     Ok(match (spec.source.key(&hash) == *input, stamp) {
         (false, _) => Comparison::Changed(entry.study.clone()),
         (true, Some(stamp)) => Comparison::SameAgain(entry.study.clone(), stamp),

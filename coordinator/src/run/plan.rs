@@ -134,10 +134,7 @@ pub async fn plan_run(
 }
 
 /// Reads which studies would not be run.
-fn written(
-    options: &RunOptions,
-    changed: &ChangedInputs,
-) -> Result<StudySet, CoordinatorError> {
+fn written(options: &RunOptions, changed: &ChangedInputs) -> Result<StudySet, CoordinatorError> {
     let mut studies = StudySet::default();
     let path = options.out.join(RESULTS_FILE);
     if path.exists() {

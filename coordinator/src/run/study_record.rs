@@ -97,7 +97,8 @@ pub(crate) async fn finished(
     if let Some(labels) = labels {
         record.report_labels = Some(labels.report);
         let marks = labels.comparisons;
-        record.comparisons = marks.map(|marks| marks.into_iter().map(|mark| moved(mark, lead)).collect());
+        record.comparisons =
+            marks.map(|marks| marks.into_iter().map(|mark| moved(mark, lead)).collect());
         record.reference_labels = labels.reference;
     }
     Ok(record)

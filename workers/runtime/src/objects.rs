@@ -63,20 +63,24 @@ pub enum ObjectError {
     },
     /// There is no room left in the store.
     #[error(
-        "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
+        "the object store is full: could not write '{0}'. Free some space; a batch is gone on with by the same command"
     )]
-    Full(ObjectKey),
+    Full(String),
 }
 
 impl From<ObjectError> for Failure {
     fn from(error: ObjectError) -> Self {
         let code = match &error {
+            // Where the store is, is its operator's to know.
+            ObjectError::Full(_) => {
+                let message = "there is no room left to store what the models make: ask again when its operator has made some";
+                return Failure::new(ErrorCode::ObjectStoreFull, message);
+            }
             ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
             ObjectError::Refused { .. } => ErrorCode::ObjectRefused,
             ObjectError::Store { .. }
             | ObjectError::Listing { .. }
-            | ObjectError::NoConditions { .. }
-            | ObjectError::Full(_) => ErrorCode::ObjectStore,
+            | ObjectError::NoConditions { .. } => ErrorCode::ObjectStore,
         };
         Failure::new(code, error)
     }

@@ -109,7 +109,11 @@ mod tests {
 
     #[test]
     fn a_process_that_was_begun_with_hang_ups_ignored_is_known_by_its_status() {
-        let status = |mask: &str| format!("Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\nSigCgt:\t0000000000000001\n");
+        let status = |mask: &str| {
+            format!(
+                "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\nSigCgt:\t0000000000000001\n"
+            )
+        };
         assert!(is_hang_up_in(&status("0000000000001001")));
         assert!(!is_hang_up_in(&status("0000000000001000")));
         assert!(!is_hang_up_in(""));

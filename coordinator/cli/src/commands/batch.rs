@@ -167,10 +167,7 @@ impl GenerationArgs {
     }
 
     /// The settings of a run that samples these reports, too.
-    fn generation_beside(
-        &self,
-        samples: Option<ReportSampling>,
-    ) -> Result<Generation, UsageError> {
+    fn generation_beside(&self, samples: Option<ReportSampling>) -> Result<Generation, UsageError> {
         if self.seed.is_some() && self.temperature.is_none() && samples.is_none() {
             let message = "--seed is for reports that are sampled, and these are not: give --temperature, or leave it out";
             return Err(UsageError(message.into()));

@@ -115,7 +115,10 @@ impl FolderStatus {
     /// Counts the lines of the folder.
     fn read(dir: &Path) -> anyhow::Result<Self> {
         let Some(file) = RunFile::read(dir)? else {
-            let message = format!("'{}' holds no run: name the folder that was --out", dir.display());
+            let message = format!(
+                "'{}' holds no run: name the folder that was --out",
+                dir.display()
+            );
             return Err(UsageError(message).into());
         };
         let mut status = Self {

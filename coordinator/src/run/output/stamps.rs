@@ -132,7 +132,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = |name: &str| StudyId(name.into());
         let note = |stamps: &[(&str, &str)]| {
-            let stamps: Vec<_> = stamps.iter().map(|(name, stamp)| (id(name), *stamp)).collect();
+            let stamps: Vec<_> = stamps
+                .iter()
+                .map(|(name, stamp)| (id(name), *stamp))
+                .collect();
             let stamps = stamps.iter().map(|(id, stamp)| (id, *stamp));
             StampFile::new(dir.path()).append(stamps).unwrap();
         };
