@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::future::join3;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Generation, Label,
-    Labels, PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
+    ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Finding, FindingsReport,
+    GeneratedReport, Generation, Label, Labels, PredictedFinding, ReportLabels, RunSpec, Stage,
+    StudyRecord, StudyStatus,
 };
 use serde::de::DeserializeOwned;
 
@@ -286,6 +287,25 @@ pub(crate) async fn load<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_shown_without_the_blank_in_front_and_marks_move_with_it() {
+        for (text, lead, shown_text) in [
+            (" A stable.", 1, "A stable."),
+            ("A.", 0, "A."),
+            (" ", 1, ""),
+        ] {
+            assert_eq!((lead_of(text), shown(text).as_str()), (lead, shown_text));
+        }
+        let mark = ComparisonMark {
+            sentence: 0,
+            range: [1, 10],
+            words: "stable".into(),
+            words_range: [3, 9],
+        };
+        let moved = moved(mark, 1);
+        assert_eq!((moved.range, moved.words_range), ([0, 9], [2, 8]));
+    }
 
     #[test]
     fn a_finding_is_disputed_when_only_one_side_states_it() {

@@ -326,6 +326,45 @@ mod tests {
 
     use super::*;
 
+    /// Tells [`is_asked_to_stop`] where to write.
+    const STOPPED_IN: &str = "RADIALOG_TEST_STOPPED_IN";
+
+    /// Body of the process that the next test starts.
+    #[test]
+    #[ignore = "the next test runs it in a process of its own"]
+    fn is_asked_to_stop() {
+        let dir = std::path::PathBuf::from(std::env::var_os(STOPPED_IN).unwrap());
+        let whole = NewDirectory::create(&dir.join("whole")).unwrap();
+        whole.commit().unwrap();
+        let half = NewDirectory::create(&dir.join("half")).unwrap();
+        fs::write(half.partial().join("file"), "x").unwrap();
+        let file = Replacement::create(&dir.join("file")).unwrap();
+        refuse_commits();
+        assert_eq!(
+            file.commit().unwrap_err().kind(),
+            io::ErrorKind::Interrupted
+        );
+        abandon();
+        assert!(!half.partial().exists());
+        std::process::exit(0);
+    }
+
+    #[test]
+    fn a_process_that_is_asked_to_stop_makes_nothing_whole_and_leaves_nothing_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let stopped = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "durable::tests::is_asked_to_stop"])
+            .env(STOPPED_IN, dir.path())
+            .output()
+            .unwrap();
+        assert!(stopped.status.success(), "{stopped:?}");
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["whole"]);
+    }
+
     /// Tells [`writes_half_and_waits`] where to write.
     const VICTIM: &str = "RADIALOG_TEST_VICTIM";
 

@@ -314,3 +314,87 @@ pub(crate) enum Admission {
     Written,
     Duplicate,
 }
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{
+        ContentHash, Generation, ObjectKey, PerStage, RunId, RunSpec, SCHEMA_VERSION, Source,
+        StageSet,
+    };
+
+    use super::*;
+    use crate::run::output::{RunFile, journal};
+    use crate::run::study_record;
+
+    fn spec(study: &str, image: &[u8]) -> StudySpec {
+        StudySpec {
+            study: study.into(),
+            file: format!("{study}.png"),
+            input: ObjectKey::image(&ContentHash::of(image)),
+            other_files: Vec::new(),
+            reference: None,
+            indication: None,
+            split: None,
+            given: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// The line that an earlier session's tasks make.
+    fn line(spec: &StudySpec) -> String {
+        let failure = radialog_schemas::Failure::new(ErrorCode::Model, "x");
+        let image = Err(failure.clone());
+        let entry = StudyEntry::new(spec.study.as_str(), spec.file.as_str(), image);
+        let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
+        record.input = Some(spec.input.clone());
+        study_record::line(&record)
+    }
+
+    #[test]
+    fn a_line_of_an_earlier_session_counts_only_for_what_the_archive_has_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunSpec {
+            schema_version: SCHEMA_VERSION,
+            run: RunId::from(""),
+            source: Source::Image,
+            stages: StageSet::all(),
+            generation: Generation::default(),
+            bundle: ContentHash::of(b"bundle"),
+            components: PerStage::from_fn(|_| ContentHash::of(b"bundle")),
+            group: None,
+            given: std::collections::BTreeMap::new(),
+            conversation: None,
+        };
+        let input = "archive".to_owned();
+        let out = OutputDirectory::open(dir.path(), RunFile { input, spec: run }).unwrap();
+        let mut ledger = RunLedger::open(&out).unwrap();
+        let window = std::sync::Arc::new(tokio::sync::Semaphore::new(9));
+        let place = || window.clone().try_acquire_owned().unwrap();
+        let [same, old, now, gone] = [
+            spec("same", b"1"),
+            spec("replaced", b"1"),
+            spec("replaced", b"2"),
+            spec("gone", b"1"),
+        ];
+        // Before the archive names them.
+        ledger
+            .take_in(&[line(&same), line(&old), line(&gone)])
+            .unwrap();
+        assert_eq!(ledger.counts().studies(), 0);
+        assert!(!ledger.begin(&same, place()).unwrap());
+        assert!(ledger.begin(&now, place()).unwrap());
+        // One more of the image before, which was in flight.
+        ledger.take_in(&[line(&old)]).unwrap();
+        assert!(ledger.is_in_flight(&now.study));
+        ledger.take_in(&[line(&now)]).unwrap();
+        assert!(!ledger.is_in_flight(&now.study));
+        ledger.end_of_archive().unwrap();
+        let mut written = Vec::new();
+        journal::for_each_record(&dir.path().join("results.jsonl"), |record, _| {
+            written.push((record.study.0, record.input));
+            Ok(())
+        })
+        .unwrap();
+        let line = |spec: &StudySpec| (spec.study.0.clone(), Some(spec.input.clone()));
+        assert_eq!(written, [line(&same), line(&now), line(&gone)]);
+    }
+}

@@ -230,6 +230,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_names_a_stage_counts_wherever_it_stands_and_none_is_named_twice() {
+        let ordered = |text: &str| {
+            let choices: Vec<PrecisionChoice> =
+                text.split(',').map(|one| one.parse().unwrap()).collect();
+            let ordered = PrecisionChoice::in_order(&choices).map_err(|error| error.to_string())?;
+            Ok::<_, String>(ordered.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let both = ["bf16", "language=q8_0"].map(str::to_owned).to_vec();
+        assert_eq!(ordered("bf16,language=q8_0"), Ok(both.clone()));
+        assert_eq!(ordered("language=q8_0,bf16"), Ok(both));
+        for text in [
+            "language=f32,language=bf16",
+            "f32,bf16",
+            "bf16,findings=f32,bf16",
+        ] {
+            assert!(
+                ordered(text).unwrap_err().contains("are both given"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn choices_are_read_as_they_are_written_and_what_no_stage_has_is_refused() {
         for text in ["f32", "bf16", "q4_k_m", "language=q8_0", "findings=f32"] {
             let choice: PrecisionChoice = text.parse().unwrap();
