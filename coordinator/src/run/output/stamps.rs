@@ -36,17 +36,16 @@ impl Stamps {
     /// Reads the file; what is no line of it tells nothing.
     pub(crate) fn read(dir: &Path) -> Result<Self, CoordinatorError> {
         let path = dir.join(STAMPS_FILE);
-        let failed = CoordinatorError::output(&path);
+        let failed = || CoordinatorError::output(&path);
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error)),
-            Ok(file) => file,
+            file => file.map_err(failed())?,
         };
         let (mut reader, mut line) = (BufReader::with_capacity(1 << 18, file), Vec::new());
         let mut stamps = Vec::new();
         loop {
             line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(&failed)? == 0 {
+            if reader.read_until(b'\n', &mut line).map_err(failed())? == 0 {
                 break;
             }
             if let Ok(StampLine { study_id, stamp }) = serde_json::from_slice(&line) {
@@ -92,12 +91,12 @@ impl StampFile {
         if text.is_empty() {
             return Ok(());
         }
-        let failed = CoordinatorError::output(&self.path);
+        let failed = || CoordinatorError::output(&self.path);
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(open(&self.path).map_err(&failed)?),
+            none => none.insert(open(&self.path).map_err(failed())?),
         };
-        file.write_all(&text).map_err(&failed)
+        file.write_all(&text).map_err(failed())
     }
 }
 
