@@ -327,10 +327,10 @@ impl ChatWork for LanguageStage {
 
     async fn prepare(
         &self,
-        mut turn: OpenTurn<'_>,
+        turn: OpenTurn<'_>,
         objects: &dyn Objects,
     ) -> Result<PreparedTurn<LanguageInput>, Failure> {
-        if let Some((stream, completion, asked)) = chat::without_image(&self.language, &mut turn)? {
+        if let Some((stream, completion, asked)) = chat::without_image(&self.language, &turn)? {
             return Ok(PreparedTurn {
                 input: LanguageInput {
                     requests: Vec::new(),

@@ -211,7 +211,7 @@ impl AnswerStream {
 /// there is one.
 pub(super) fn without_image(
     language: &LanguagePipeline,
-    turn: &mut OpenTurn<'_>,
+    turn: &OpenTurn<'_>,
 ) -> Result<Option<(AnswerStream, Completion, String)>, Failure> {
     let is_open = language.prompts.text_only || turn.snapshot.conversation.image.is_some();
     let asked = match turn.snapshot.turns.get(turn.number as usize - 1) {
