@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use radialog_models::durable;
+use radialog_files::durable;
 use radialog_runtime::shutdown;
 use tokio_util::sync::CancellationToken;
 
