@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{FuturesUnordered, TryStreamExt};
 use radialog_schemas::{ContentHash, ObjectKey, RunSpec, StudyId, StudyRecord};
 use tracing::warn;
 
@@ -56,26 +56,25 @@ impl ChangedInputs {
         let stamps = Stamps::read(dir)?;
         let spec = options.run_file().spec;
         let records = OrderedRecords::open(&*options.archive, dir).await?;
-        let records = records.limited(options.limit);
-        let pairs = stream::try_unfold(records, |mut records| async move {
-            let next = records.next_with_entry().await?;
-            Ok::<_, CoordinatorError>(next.map(|pair| (pair, records)))
-        });
-        let compared = pairs
-            .map_ok(|(entry, record)| {
-                let (stamps, spec) = (&stamps, &spec);
-                async move { compare(options, spec, stamps, entry, record).await }
-            })
-            .try_buffer_unordered(AT_ONCE);
-        let mut found = Self::default();
-        let mut compared = std::pin::pin!(compared);
-        while let Some(comparison) = compared.try_next().await? {
-            match comparison {
-                Comparison::Same => {}
-                Comparison::SameAgain(study, stamp) => found.stamps.push((study, stamp)),
-                Comparison::Changed(study) => {
+        let mut records = records.limited(options.limit);
+        let (mut found, mut ended) = (Self::default(), false);
+        let mut comparing = FuturesUnordered::new();
+        loop {
+            while !ended && comparing.len() < AT_ONCE {
+                match records.next_with_entry().await? {
+                    Some((entry, record)) => {
+                        comparing.push(compare(options, &spec, &stamps, entry, record));
+                    }
+                    None => ended = true,
+                }
+            }
+            match comparing.try_next().await? {
+                Some(Comparison::Same) => {}
+                Some(Comparison::SameAgain(study, stamp)) => found.stamps.push((study, stamp)),
+                Some(Comparison::Changed(study)) => {
                     found.studies.insert(study);
                 }
+                None => break,
             }
         }
         Ok(found)

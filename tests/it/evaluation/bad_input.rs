@@ -204,12 +204,12 @@ fn a_split_or_selection_that_cannot_be_made_is_refused() -> Result<()> {
     folder.write("predictions.csv", "id,report\na,Clear.\nb,Edema.\n")?;
     folder.write("references.csv", "id,findings\na,Clear.\nb,Edema.\n")?;
     let files = ["predictions.csv", "--references", "references.csv"];
-    let fault = folder.fault(&[&files[..], &["--split", "test"]].concat(), 1)?;
+    let fault = folder.fault(&[&files[..], &["--split", "test"]].concat(), 64)?;
     ensure!(
         fault.contains("leave out --split test, or add a column split"),
         "{fault}"
     );
-    let fault = folder.fault(&[&files[..], &["--stratified"]].concat(), 1)?;
+    let fault = folder.fault(&[&files[..], &["--stratified"]].concat(), 64)?;
     ensure!(
         fault.contains("needs labels of the references, and 'a' has none"),
         "{fault}"
