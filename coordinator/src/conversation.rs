@@ -37,7 +37,9 @@ pub struct NewImage {
 }
 
 /// Creates a conversation and gives its work to the stages. Where the same request had created it, whatever of it was not
-/// done is done now; where another one had, nothing happens. `image` is its image, where this request brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
+/// done is done now; where another one had, nothing happens. `title` is the new one's; one that is there keeps its own. `image`
+/// is its image, where this request brought it. It is stored once the conversation is there to own it: a request that makes none
+/// stores nothing.
 ///
 /// # Errors
 /// When broker, store or state do not answer; the call may be repeated.
@@ -46,11 +48,14 @@ pub async fn begin(
     bundle: &BundleHashes,
     conversation: &Conversation,
     turns: &[TurnRequest],
+    title: Option<&str>,
     image: Option<&NewImage>,
 ) -> Result<CreateOutcome, BackendError> {
-    let outcome = backends.conversations.create(conversation, turns).await?;
+    let conversations = &backends.conversations;
+    let outcome = conversations
+        .create_titled(conversation, turns, title)
+        .await?;
     if outcome != CreateOutcome::Mismatch {
-        let conversations = &backends.conversations;
         // What is there counts, which an earlier try has made: another incarnation, other hashes of outputs, and maybe findings
         // already.
         let Some(mut known) = conversations.snapshot(&conversation.id).await? else {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use radialog_runtime::conversations::Unreadable;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::queue::QueueError;
 use radialog_runtime::state::StateError;
@@ -190,6 +191,9 @@ pub enum BackendError {
     /// The object store did not do it.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// It is done to no conversation that cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
 }
 
 impl CoordinatorError {

@@ -31,7 +31,7 @@ impl ObjectKey {
     /// Prefix of everything that belongs to conversations.
     pub const CONVERSATIONS: &str = "conversations/";
 
-    /// Prefix of everything that belongs to one conversation, but for its [`crate::Correction`]s.
+    /// Prefix of everything that belongs to one conversation, but for its [`crate::Correction`]s and [`crate::RatedAnswer`]s.
     pub fn conversation_prefix(conversation: &ConversationId) -> String {
         format!("{}{conversation}/", Self::CONVERSATIONS)
     }
@@ -179,7 +179,8 @@ impl ObjectKey {
     pub const REQUEST_FILE_PARTS: &str = "request-files/parts/";
 
     /// Prefixes of files of requests as they were stored before heads and parts lay apart: below their owners, who are named
-    /// by hashes. Of what is stored now none begins so.
+    /// by hashes. Of what is stored now none begins so. They are older than any release that is tagged: all are over their
+    /// lifetime by 0.2, which need not look for them any more.
     pub fn former_request_files() -> impl Iterator<Item = String> {
         "0123456789abcdef"
             .chars()

@@ -13,6 +13,8 @@
 //! Cells that a spreadsheet would run as formulas are written with an apostrophe in front ([`escaped`]); every reader takes
 //! it away.
 
+use std::borrow::Cow;
+
 mod formula;
 mod header;
 mod parser;
@@ -43,6 +45,20 @@ pub fn utf_16(bytes: &[u8]) -> Option<&'static str> {
 /// Whether a file that begins with these bytes is UTF-16: every other one is 0, or a mark shows it.
 pub fn is_utf_16(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0)
+}
+
+/// A column's name for a loose comparison: letters and digits alone, in lower case.
+pub fn plain_name(name: &str) -> String {
+    let letters = name.chars().filter(|letter| letter.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
+}
+
+/// A path of a cell with slashes between its folders, where it has none and the backslashes of Windows.
+pub fn with_slashes(path: &str) -> Cow<'_, str> {
+    match path.contains('\\') && !path.contains('/') {
+        true => path.replace('\\', "/").into(),
+        false => path.into(),
+    }
 }
 
 /// A cell without surrounding white space; `None` where it is missing.

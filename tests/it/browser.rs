@@ -17,6 +17,7 @@ mod image;
 mod keyboard;
 mod models;
 mod paper;
+mod results_page;
 mod speech;
 mod tabs;
 mod whole;

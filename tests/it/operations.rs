@@ -325,6 +325,38 @@ async fn a_batch_into_a_store_resumes_from_it_and_leaves_nothing_on_the_machine(
 }
 
 #[tokio::test]
+async fn the_status_of_a_folder_is_what_it_says_where_redis_has_forgotten_its_run() {
+    let fixture = OperatorFixture::new().await;
+    let folder = fixture.dir.path().join("results");
+    let out = folder.display().to_string();
+    // Without the services, so that Redis never knew of it.
+    let batch = ["batch", &xrays().display().to_string(), "--out", &out];
+    let batch = [&batch[..], &["--stages", "findings", "--limit", "2"]].concat();
+    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
+    let results = folder.join("results.jsonl");
+    let lines = std::fs::read_to_string(&results).unwrap();
+    let (first, second) = lines.trim_end().split_once('\n').unwrap();
+    // The last one is being written.
+    std::fs::write(&results, format!("{first}\nrotten\n{second}\n{{\"stu")).unwrap();
+    let status = fixture.run(&["status", &out]);
+    let (said, noted) = (
+        String::from_utf8_lossy(&status.stdout).into_owned(),
+        String::from_utf8_lossy(&status.stderr).into_owned(),
+    );
+    assert!(status.status.success(), "{noted}");
+    assert!(said.contains("2 done, 0 failed so far"), "{said}");
+    assert!(
+        noted.contains("1 lines of results.jsonl cannot be read") && noted.contains("7 days"),
+        "{noted}"
+    );
+    let json = fixture.says(&["status", &out, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["done"], &json["unreadable"]), (&2.into(), &1.into()));
+    let unknown = fixture.run(&["status", "never-begun"]);
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+}
+
+#[tokio::test]
 async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_at() {
     let services = Services::shared().await.unwrap();
     let bucket = services.s3().bucket().unwrap();

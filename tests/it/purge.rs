@@ -55,19 +55,23 @@ impl StoreFixture {
 
     /// Makes all objects two hours old.
     fn make_old(&self) -> Result<()> {
-        fn visit(folder: &Path) -> Result<()> {
+        self.make_older(Duration::from_secs(7200))
+    }
+
+    fn make_older(&self, age: Duration) -> Result<()> {
+        fn visit(folder: &Path, age: Duration) -> Result<()> {
             for entry in std::fs::read_dir(folder)? {
                 let path = entry?.path();
                 if path.is_dir() {
-                    visit(&path)?;
+                    visit(&path, age)?;
                 } else {
                     let file = std::fs::File::options().write(true).open(&path)?;
-                    file.set_modified(SystemTime::now() - Duration::from_secs(7200))?;
+                    file.set_modified(SystemTime::now() - age)?;
                 }
             }
             Ok(())
         }
-        visit(&self.dir.path().join("objects"))
+        visit(&self.dir.path().join("objects"), age)
     }
 
     /// What a command that must work prints.
@@ -193,6 +197,95 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
         .cluster
         .run(&["purge", "--older-than", "long ago"])?;
     ensure!(!wrong.status.success(), "that is no age");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_that_cannot_be_read_keeps_nobody_elses_objects() -> Result<()> {
+    let redis = Redis::start().await?;
+    let fixture =
+        StoreFixture::new(Environment::default().with("RADIALOG_REDIS_URL", redis.url()))?;
+    let objects = fixture.objects()?;
+    let conversations = adapters::redis_conversations_at(redis.url()).await;
+    let ids = ["a", "b", "c"];
+    let image = |id: &str, incarnation| {
+        ObjectKey::conversation_image(&id.into(), incarnation, &ContentHash::of(b"x"))
+    };
+    for id in ids {
+        let shown = ChatImage {
+            image: image(id, "now"),
+            media_type: "image/png".into(),
+            embedding: image(id, "now"),
+            findings: image(id, "now"),
+        };
+        let conversation = Conversation {
+            image: Some(shown),
+            ..Conversation::new(id.into(), "owner", 1, &ContentHash::of(b"language"))
+        };
+        conversations.create(&conversation, &[]).await?;
+        for incarnation in ["now", "earlier"] {
+            objects.put(&image(id, incarnation), "image".into()).await?;
+        }
+    }
+    let file = ObjectKey::request_file_head(&ContentHash::of(b"ward"), &"a".repeat(32));
+    objects.put(&file, "damaged".into()).await?;
+    fixture.make_older(Duration::from_secs(31 * 24 * 3600))?;
+    let damaging = redis.ask("HSET radialog:chat:{b} conversation {}").await?;
+    ensure!(damaging == "0", "there was no such field: {damaging}");
+    let there = async |incarnation| -> Result<Vec<bool>> {
+        let mut there = Vec::new();
+        for id in ids {
+            there.push(objects.size(&image(id, incarnation)).await?.is_some());
+        }
+        Ok(there)
+    };
+    for arguments in [&["purge", "--dry-run"][..], &["purge"]] {
+        assert_eq!(there("earlier").await?, [true; 3], "before {arguments:?}");
+        let purged = fixture.cluster.run(arguments)?;
+        let (said, errors) = (
+            String::from_utf8_lossy(&purged.stdout),
+            String::from_utf8_lossy(&purged.stderr),
+        );
+        ensure!(!purged.status.success(), "{said}");
+        ensure!(
+            said.contains("2 objects (10 bytes) of 2 conversations"),
+            "{said}"
+        );
+        ensure!(said.contains("1 files of requests"), "{said}");
+        ensure!(errors.contains("1 conversations are not swept"), "{errors}");
+    }
+    assert_eq!(there("earlier").await?, [false, true, false]);
+    assert_eq!(there("now").await?, [true; 3]);
+    ensure!(objects.size(&file).await?.is_none(), "the file is old");
+    fixture.says(&["purge", "--conversation", "b"])?;
+    assert_eq!(there("earlier").await?, [false; 3]);
+    assert_eq!(there("now").await?, [true, false, true]);
+    fixture.says(&["purge"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_writing_is_purged_when_it_is_old_and_nobody_writes_it()
+-> Result<()> {
+    let fixture = StoreFixture::new(Environment::default())?;
+    let objects = fixture.objects()?;
+    objects
+        .put(&ObjectKey::text(&ContentHash::of(b"x")), "x".into())
+        .await?;
+    let writing = fixture.dir.path().join("objects/.writing-files");
+    let names = ["left00", "held00", "young0"].map(|name| format!(".writing-{name}"));
+    let there = || names.each_ref().map(|name| writing.join(name).exists());
+    for name in &names[..2] {
+        std::fs::write(writing.join(name), "of a patient")?;
+    }
+    fixture.make_old()?;
+    std::fs::write(writing.join(&names[2]), "of a patient")?;
+    let held = std::fs::File::open(writing.join(&names[1]))?;
+    held.lock()?;
+    fixture.says(&["purge", "--dry-run"])?;
+    assert_eq!(there(), [true; 3]);
+    fixture.says(&["purge"])?;
+    assert_eq!(there(), [false, true, true]);
     Ok(())
 }
 

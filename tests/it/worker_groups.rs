@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
-use radialog_runtime::queue::Message;
+use radialog_runtime::queue::{Message, QueueError};
 use radialog_schemas::{Stage, queues};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
@@ -157,7 +157,6 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
     // The last step takes two minutes.
     let step = queues::RETRY_DELAYS.len() - 1;
     let waits = queues::retry(&again, step);
-    queue.publish(&waits, Message::default()).await?;
     let of = |metric: &str, stage: &str, group: &str, depth: u32| {
         format!("{metric}{{stage=\"{stage}\",worker_group=\"{group}\"}} {depth}\n")
     };
@@ -168,7 +167,6 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
         of("radialog_queue_retrying_messages", stage, group, depth)
     };
     let told = [
-        retrying("scoring", GROUP, 1),
         retrying("scoring", "", 0),
         retrying("chat", GROUP, 0),
         depth("embedding", GROUP, 1),
@@ -178,8 +176,25 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
         depth("embedding", "", 0),
     ];
     let metrics = format!("http://{health}/metrics");
-    let is_told = |text: &str| told.iter().all(|line| text.contains(line.as_str()));
-    cluster.until(&metrics, is_told).await?;
+    let waits_again = |text: &str| {
+        let none = retrying("scoring", GROUP, 0);
+        let name = none.trim_end_matches("0\n");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        lines.any(|depth| depth.parse::<u64>().is_ok_and(|depth| depth > 0))
+    };
+    let is_told =
+        |text: &str| waits_again(text) && told.iter().all(|line| text.contains(line.as_str()));
+    // However long the rest takes, one waits there.
+    let publishing = async {
+        while let Ok(()) = queue.publish(&waits, Message::default()).await {
+            tokio::time::sleep(queues::retry_delay(step) / 4).await;
+        }
+    };
+    let telling = cluster.until(&metrics, is_told);
+    tokio::select! {
+        told = telling => drop(told?),
+        () = publishing => anyhow::bail!("the broker takes no message"),
+    };
 
     // Whoever looks sees them, too, and says whose they are. The first one may have gone on.
     queue.publish(&waits, Message::default()).await?;
@@ -205,6 +220,34 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
     assert!(
         own.contains(&images) && !own.contains("radialog.embedding "),
         "{own}"
+    );
+    // Who mistypes a name is told so, and makes no queues of it.
+    for arguments in [&["list"][..], &["show", "language"], &["retry", "chat"]] {
+        let arguments = [&["dlq"], arguments, &["--worker-group", "tpyo"]].concat();
+        let output = cluster.processes.run(&arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {errors}");
+        assert!(
+            errors.contains("'tpyo' has no queues") && errors.contains(GROUP),
+            "{errors}"
+        );
+    }
+    let mistyped = queue.depth("radialog.embedding@tpyo").await;
+    assert!(
+        matches!(mistyped, Err(QueueError::NoQueue(_))),
+        "{mistyped:?}"
+    );
+    let state = adapters::redis_at(services.redis()).await;
+    let gone = format!("gone-{}", std::process::id());
+    state.note_group(&gone.parse()?).await?;
+    let forgotten = says(&["dlq", "forget-group", &gone])?;
+    assert!(forgotten.contains("is forgotten"), "{forgotten}");
+    assert!(!state.groups().await?.contains(&gone.parse()?));
+    let kept = cluster.processes.run(&["dlq", "forget-group", GROUP])?;
+    let errors = String::from_utf8_lossy(&kept.stderr);
+    assert!(
+        !kept.status.success() && errors.contains(&images),
+        "{errors}"
     );
     let doctor = says(&["doctor", "--bundle", &one])?;
     let broker = doctor.lines().find(|line| line.contains("broker"));

@@ -385,6 +385,10 @@ impl Objects for FaultyObjects {
         self.inner(key.as_str()).await?.size(key).await
     }
 
+    async fn tidy(&self) -> Result<(), ObjectError> {
+        self.inner("").await?.tidy().await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         self.at(key, false).await?.delete(key).await
     }
@@ -429,6 +433,11 @@ impl State for FaultyState {
     async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError> {
         self.faults
             .answer(self.faults.state()?.note_group(group).await?)
+    }
+
+    async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        self.faults
+            .answer(self.faults.state()?.forget_group(group).await?)
     }
 
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {

@@ -82,6 +82,23 @@ pub(crate) fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
     UsageError(chain(&error.into())).into()
 }
 
+/// The error of a command that reads what people have written: where a table or a file is at fault, to try again changes nothing.
+pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
+    match error {
+        TrainingError::Tables(_)
+        | TrainingError::Empty(_)
+        | TrainingError::Content { .. }
+        | TrainingError::MissingColumn { .. } => {
+            usage(error)
+        }
+        // Of another encoding.
+        TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
+            usage(error)
+        }
+        error => error.into(),
+    }
+}
+
 /// An error of the command line: flags that parse but make no sense together.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);

@@ -6,6 +6,8 @@ use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use radialog_schemas::PredictedFinding;
+
 /// Whether the reader of the standard output has gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 /// Whether output was lost for another reason.
@@ -75,6 +77,14 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
         }
     }
     words
+}
+
+/// The threshold over which a finding counts as present, behind what says so: " (over 16 %)"; nothing where it is one half.
+pub(crate) fn over_threshold(predicted: &PredictedFinding) -> String {
+    let threshold = predicted.threshold;
+    threshold.map_or_else(String::new, |threshold| {
+        format!(" (over {:.0} %)", 100.0 * threshold)
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use radialog_runtime::objects::Objects;
 use radialog_schemas::{Finding, StudyRecord, StudyStatus};
 use radialog_training::evaluation::report_files::{escaped, thumbnail};
 
+use crate::print::over_threshold;
+
 /// The page's name in the folder of the results.
 pub(crate) const PAGE_FILE: &str = "results.html";
 /// The shorter side of a picture, in pixels.
@@ -91,7 +93,8 @@ fn head(page: &mut impl Write, summary: &RunSummary) -> io::Result<()> {
 /// A study as a section of the page.
 fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
     let findings = record.findings.as_deref().unwrap_or_default();
-    let present = findings.iter().filter(|predicted| predicted.present);
+    let present = findings.iter();
+    let present = present.filter(|predicted| predicted.is_shown(findings));
     let present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
     let disputed = record.disagreement.as_deref().unwrap_or_default();
     let mut kinds = Vec::new();
@@ -128,15 +131,16 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
             let name = escaped(predicted.finding.name());
             text += &match predicted.probability {
                 None => format!("<li class=\"unknown\">{name} <b>not assessed</b></li>\n"),
-                Some(probability) => format!(
-                    "<li{}>{name} <b>{:.0} %</b></li>\n",
-                    if predicted.present {
-                        " class=\"present\""
-                    } else {
-                        ""
-                    },
-                    100.0 * probability
-                ),
+                Some(probability) => {
+                    let (class, over) = match predicted.is_shown(findings) {
+                        true => (" class=\"present\"", over_threshold(predicted)),
+                        false => ("", String::new()),
+                    };
+                    format!(
+                        "<li{class}>{name} <b>{:.0} %{over}</b></li>\n",
+                        100.0 * probability
+                    )
+                }
             };
         }
         text += "</ul>\n";
@@ -166,6 +170,8 @@ mod tests {
             "findings": [
                 {"finding": "Edema", "probability": 0.912, "present": true},
                 {"finding": "Fracture", "probability": null, "present": false},
+                {"finding": "Lung Lesion", "probability": 0.23, "present": true, "threshold": 0.16},
+                {"finding": "No Finding", "probability": 0.7, "present": true},
             ],
             "report": " Edema & <b>more</b>.", "disagreement": ["Edema"],
             "warnings": ["the file lacks its end marker"],
@@ -178,7 +184,9 @@ mod tests {
             "{text}"
         );
         for part in [
-            "data-findings=\"Edema\" data-kinds=\"disagrees warned\"",
+            "data-findings=\"Edema|Lung Lesion\" data-kinds=\"disagrees warned\"",
+            "<li class=\"present\">Lung Lesion <b>23 % (over 16 %)</b></li>",
+            "<li>No Finding <b>70 %</b></li>",
             "<li class=\"present\">Edema <b>91 %</b></li>",
             "Fracture <b>not assessed</b>",
             "Edema &amp; &lt;b&gt;more",

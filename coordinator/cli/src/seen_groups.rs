@@ -6,7 +6,10 @@ use radialog_coordinator::retrying;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::queue::{Queue, QueueError};
+use radialog_schemas::queues::RETRY_DELAYS;
 use radialog_schemas::{QueueGroup, queues};
+
+use crate::exit::UsageError;
 
 /// How long a person waits to hear which groups there are.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -14,6 +17,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Worker groups, of which none is the first one.
 pub(crate) struct SeenGroups {
     groups: Vec<Option<QueueGroup>>,
+    /// The one that is named.
+    named: Option<QueueGroup>,
+    /// Those that Redis knows; none where it was not asked, or does not answer.
+    noted: Option<Vec<QueueGroup>>,
     /// Why there may be others; none where these are all, or those that were named.
     unknown: Option<String>,
 }
@@ -30,26 +37,25 @@ pub(crate) struct SeenQueue {
 impl SeenGroups {
     /// The group that is named, or none and all that work was given to.
     pub(crate) async fn of(config: &Config) -> Self {
-        if let Some(named) = &config.worker.group {
-            return Self {
-                groups: vec![Some(named.clone())],
-                unknown: None,
-            };
-        }
-        let mut seen = Self {
-            groups: vec![None],
-            unknown: None,
+        let noted = match config.redis {
+            Some(_) => noted(config).await.map_err(|error| format!("{error:#}")),
+            None => Err("Redis knows them: give --redis URL (RADIALOG_REDIS_URL)".to_owned()),
         };
-        if config.redis.is_none() {
-            seen.unknown =
-                Some("Redis knows them: give --redis URL (RADIALOG_REDIS_URL)".to_owned());
-            return seen;
+        let named = config.worker.group.clone();
+        let (groups, unknown) = match (&named, &noted) {
+            (Some(named), _) => (vec![Some(named.clone())], None),
+            (None, Ok(noted)) => {
+                let all = noted.iter().cloned().map(Some);
+                (std::iter::once(None).chain(all).collect(), None)
+            }
+            (None, Err(reason)) => (vec![None], Some(reason.clone())),
+        };
+        Self {
+            groups,
+            named,
+            noted: noted.ok(),
+            unknown,
         }
-        match noted(config).await {
-            Ok(groups) => seen.groups.extend(groups.into_iter().map(Some)),
-            Err(error) => seen.unknown = Some(format!("{error:#}")),
-        }
-        seen
     }
 
     /// Whose they are, in words.
@@ -73,7 +79,11 @@ impl SeenGroups {
     }
 
     /// What lies in their queues, and in the one of results, as far as they are there.
-    pub(crate) async fn queues(&self, queue: &dyn Queue) -> Result<Vec<SeenQueue>, QueueError> {
+    ///
+    /// # Errors
+    /// Where the broker does not answer; where a group was named that has no queue.
+    pub(crate) async fn queues(&self, queue: &dyn Queue) -> anyhow::Result<Vec<SeenQueue>> {
+        self.require_named(queue).await?;
         let names = self
             .groups
             .iter()
@@ -89,6 +99,66 @@ impl SeenGroups {
         }
         Ok(seen)
     }
+
+    /// Refuses a group that was named and has no queue: most likely its name is mistyped, and zeros would be told of it.
+    pub(crate) async fn require_named(&self, queue: &dyn Queue) -> anyhow::Result<()> {
+        let Some(named) = &self.named else {
+            return Ok(());
+        };
+        if !there(queue, queues::of_group(Some(named)))
+            .await?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        let others = match &self.noted {
+            Some(groups) => {
+                let others = groups.iter().filter(|group| *group != named);
+                let names: Vec<&str> = others.map(QueueGroup::as_str).collect();
+                match names.is_empty() {
+                    true => "there is no other".to_owned(),
+                    false => format!("there are {}", names.join(", ")),
+                }
+            }
+            None => "with --redis URL this says which there are".to_owned(),
+        };
+        let refusal =
+            format!("worker group '{named}' has no queues: nobody gave it work; {others}");
+        Err(UsageError(refusal).into())
+    }
+}
+
+/// The queues of a group that are there, with those of retries and dead letters.
+///
+/// # Errors
+/// Where the broker does not answer.
+pub(crate) async fn left_of(
+    queue: &dyn Queue,
+    group: &QueueGroup,
+) -> Result<Vec<String>, QueueError> {
+    let mut names = Vec::new();
+    for work in queues::of_group(Some(group)) {
+        names.extend((0..RETRY_DELAYS.len()).map(|step| queues::retry(&work, step)));
+        names.push(queues::dead(&work));
+        names.push(work);
+    }
+    there(queue, names).await
+}
+
+/// Those of these queues that are there.
+async fn there(
+    queue: &dyn Queue,
+    names: impl IntoIterator<Item = String>,
+) -> Result<Vec<String>, QueueError> {
+    let mut found = Vec::new();
+    for name in names {
+        match queue.depth(&name).await {
+            Ok(_) => found.push(name),
+            Err(QueueError::NoQueue(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 async fn noted(config: &Config) -> anyhow::Result<Vec<QueueGroup>> {

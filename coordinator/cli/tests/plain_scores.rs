@@ -99,9 +99,9 @@ fn files_that_do_not_fit_each_other_or_no_rows_are_refused_with_what_to_do() {
     for (hypotheses, references, code, expected) in [
         (&two, &three, 64, "2 rows and"),
         (&three, &two, 64, "has 2"),
-        (&blank, &two, 1, "line 2 is blank"),
-        (&two, &cells, 1, "line 2 has more than one cell"),
-        (&two, &nothing, 1, "none of the 2 rows has a reference"),
+        (&blank, &two, 64, "line 2 is blank"),
+        (&two, &cells, 64, "line 2 has more than one cell"),
+        (&two, &nothing, 64, "none of the 2 rows has a reference"),
     ] {
         for protocol in ["radialog-2023", "coco-caption"] {
             let output = score(hypotheses, references, &["--protocol", protocol]);
@@ -166,18 +166,18 @@ fn a_header_another_encoding_or_a_file_that_is_not_there_is_named_and_long_texts
     for (file, code, expected) in [
         (
             folder.write("h.csv", "report\na\n"),
-            1,
+            64,
             "line 1 is the header 'report'",
         ),
         (
             folder.write("i.csv", "id,report\n1,a\n"),
-            1,
+            64,
             "line 1 is the header 'id,report'",
         ),
-        (write("16.csv", &utf_16), 1, "UTF-16"),
+        (write("16.csv", &utf_16), 64, "UTF-16"),
         (
             write("l1.csv", b"a\nDegr\xe9\n"),
-            1,
+            64,
             "line 2 cannot be read: it is not UTF-8",
         ),
         (folder.path("nowhere.csv"), 64, "there is no '"),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use radialog_schemas::table::{Row, split_name};
+use radialog_schemas::table::{Row, split_name, with_slashes};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
@@ -212,14 +212,6 @@ impl ManifestEntries {
             place,
             ..StudyEntry::new(study, file.as_deref().unwrap_or_default(), image)
         })
-    }
-}
-
-/// The path with slashes between its folders where it has none and the backslashes of Windows.
-fn with_slashes(path: &str) -> Cow<'_, str> {
-    match path.contains('\\') && !path.contains('/') {
-        true => path.replace('\\', "/").into(),
-        false => path.into(),
     }
 }
 

@@ -54,7 +54,7 @@ fn report_before(turns: &[TurnSnapshot]) -> Option<&str> {
 }
 
 /// The model's own answer, where there is a whole one.
-pub(super) fn answer(turn: &TurnSnapshot) -> Option<&str> {
+pub(crate) fn answer(turn: &TurnSnapshot) -> Option<&str> {
     match turn.outcome.as_ref()? {
         TurnOutcome::Done(answer) => Some(&answer.text),
         _ => None,

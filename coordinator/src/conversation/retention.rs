@@ -12,7 +12,8 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::RetentionConfig;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::{ListCursor, ObjectEntry, ObjectError, Objects};
-use radialog_schemas::{ChatImage, ConversationId, ObjectKey};
+use radialog_runtime::state::StateError;
+use radialog_schemas::{ChatImage, Conversation, ConversationId, ObjectKey};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,12 +28,22 @@ const AT_ONCE: usize = 100;
 /// What a sweep has found without an owner and past its grace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unowned {
-    /// Conversations that are gone.
+    /// Conversations that are gone, those under whose names another one has begun among them.
     pub conversations: u64,
     /// Objects that they have left.
     pub objects: u64,
     /// The size of these objects.
     pub bytes: u64,
+    /// Conversations that could not be swept: the log says why. All that is theirs stays, and the others were swept.
+    pub not_swept: u64,
+}
+
+impl Unowned {
+    fn add(&mut self, objects: u64, bytes: u64) {
+        self.conversations += 1;
+        self.objects += objects;
+        self.bytes += bytes;
+    }
 }
 
 /// The objects of one conversation, as a listing shows them.
@@ -42,8 +53,9 @@ struct Belongings {
     bytes: u64,
     /// When the latest of them was put: nobody knew of the conversation later.
     newest: SystemTime,
-    /// Those that are past the grace, but for the lease: no image that is being uploaded now is among them.
-    old: Vec<ObjectKey>,
+    /// Those that are past the grace, with their sizes, but for the lease: no image that is being uploaded now is among them,
+    /// as far as the clock of this machine and the store's agree.
+    old: Vec<(ObjectKey, u64)>,
 }
 
 impl Belongings {
@@ -53,7 +65,7 @@ impl Belongings {
         self.newest = self.newest.max(entry.modified);
         let age = entry.modified.elapsed().unwrap_or_default();
         if age >= grace && entry.key != ObjectKey::conversation_lease(&self.owner) {
-            self.old.push(entry.key.clone());
+            self.old.push((entry.key.clone(), entry.size));
         }
     }
 
@@ -75,15 +87,13 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
         kept.extend(keys_below(&*backends.objects, &format!("{kind}{id}/")).await?);
     }
     let existed = backends.conversations.delete(id).await?;
-    for key in &kept {
-        backends.objects.delete(key).await?;
-    }
+    delete_all(&*backends.objects, &kept).await?;
     remove_objects(backends, id).await?;
     Ok(existed)
 }
 
-/// Removes all objects that belong to a conversation that is gone, but for its corrections; returns their number. Those of
-/// one that has begun under the same name stay.
+/// Removes all objects that belong to a conversation that is gone, but for its corrections and ratings; returns their number.
+/// Those of one that has begun under the same name stay.
 ///
 /// # Errors
 /// When store or state do not answer; the call may be repeated.
@@ -104,19 +114,38 @@ async fn remove_strangers(
     }
     // Looked at after the objects were: what one that has begun since stores has a name that is not in the list, and what
     // is in it and not this one's is nobody's ever again.
-    if let Some(living) = backends.conversations.snapshot(id).await? {
-        let image = living.conversation.image;
-        let own: Vec<&ObjectKey> = image.iter().flat_map(ChatImage::objects).collect();
-        let lease = ObjectKey::conversation_lease(id);
-        listed.retain(|key| *key != lease && !own.contains(&key));
+    let begun = beginnings(backends, std::slice::from_ref(id)).await?.pop();
+    if let Some(living) = begun.transpose()?.flatten() {
+        listed.retain(|key| !is_own(&living, key));
     }
-    for key in &listed {
-        backends.objects.delete(key).await?;
-    }
+    delete_all(&*backends.objects, &listed).await?;
     Ok(listed.len() as u64)
 }
 
-/// Counts the objects that belong to a conversation, but for its corrections.
+/// What was written when these conversations began, each with a failure of its own.
+async fn beginnings(
+    backends: &Backends,
+    ids: &[ConversationId],
+) -> Result<Vec<Result<Option<Conversation>, BackendError>>, StateError> {
+    let begun = backends.conversations.beginnings(ids).await?;
+    let begun = begun.into_iter();
+    Ok(begun.map(|one| one.map_err(BackendError::from)).collect())
+}
+
+/// Whether an object below a conversation's prefix is its own, and not that of an earlier one of its name.
+fn is_own(living: &Conversation, key: &ObjectKey) -> bool {
+    let mut image = living.image.iter().flat_map(ChatImage::objects);
+    *key == ObjectKey::conversation_lease(&living.id) || image.any(|own| own == key)
+}
+
+async fn delete_all(objects: &dyn Objects, keys: &[ObjectKey]) -> Result<(), ObjectError> {
+    for key in keys {
+        objects.delete(key).await?;
+    }
+    Ok(())
+}
+
+/// Counts the objects that belong to a conversation, but for its corrections and ratings.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -143,7 +172,7 @@ async fn keys_below(objects: &dyn Objects, prefix: &str) -> Result<Vec<ObjectKey
 }
 
 /// Ends all conversations of a process that keeps them in its memory, with their objects: nobody will know them again.
-/// Corrections stay.
+/// Corrections and ratings stay.
 ///
 /// # Errors
 /// When the store does not answer; a later sweep removes what is left.
@@ -180,6 +209,9 @@ pub async fn sweep(
     grace: Duration,
     dry_run: bool,
 ) -> Result<Unowned, BackendError> {
+    if !dry_run && let Err(error) = backends.objects.tidy().await {
+        warn!(%error, "what killed processes have left in the store is not removed");
+    }
     let mut unowned = Unowned::default();
     let mut after: Option<ListCursor> = None;
     let mut groups: Vec<Belongings> = Vec::new();
@@ -234,27 +266,54 @@ async fn sweep_some(
     unowned: &mut Unowned,
 ) -> Result<(), BackendError> {
     let owners: Vec<ConversationId> = groups.iter().map(|group| group.owner.clone()).collect();
-    let exist = backends.conversations.exist(&owners).await?;
-    for (group, exists) in groups.iter().zip(exist) {
-        let (id, age) = (&group.owner, group.age());
-        if exists && age > grace / 2 && !dry_run {
-            let lease = ObjectKey::conversation_lease(id);
-            backends.objects.put(&lease, Default::default()).await?;
+    let begun = beginnings(backends, &owners).await?;
+    for (group, begun) in groups.iter().zip(begun) {
+        let swept = sweep_one(backends, group, begun, grace, dry_run, unowned).await;
+        if let Err(error) = swept {
+            unowned.not_swept += 1;
+            let conversation = &group.owner;
+            warn!(%conversation, %error, "a conversation is not swept: what it has stays until it can be");
         }
-        if exists && !dry_run {
+    }
+    Ok(())
+}
+
+/// Sweeps what belongs to one conversation, which began so.
+async fn sweep_one(
+    backends: &Backends,
+    group: &Belongings,
+    begun: Result<Option<Conversation>, BackendError>,
+    grace: Duration,
+    dry_run: bool,
+    unowned: &mut Unowned,
+) -> Result<(), BackendError> {
+    let (id, age) = (&group.owner, group.age());
+    // One that cannot be read is there, too.
+    if !matches!(begun, Ok(None)) && age > grace / 2 && !dry_run {
+        let lease = ObjectKey::conversation_lease(id);
+        backends.objects.put(&lease, Default::default()).await?;
+    }
+    match begun? {
+        Some(living) => {
             // A deletion that came to no end, before this one began under its name, may have left some.
-            let removed = remove_strangers(backends, id, group.old.clone()).await?;
-            metrics().retention_removed.inc_by(removed);
+            let old = group.old.iter().filter(|(key, _)| !is_own(&living, key));
+            let (strangers, sizes): (Vec<ObjectKey>, Vec<u64>) = old.cloned().unzip();
+            if strangers.is_empty() {
+                return Ok(());
+            }
+            unowned.add(strangers.len() as u64, sizes.iter().sum());
+            if !dry_run {
+                delete_all(&*backends.objects, &strangers).await?;
+                metrics().retention_removed.inc_by(strangers.len() as u64);
+            }
         }
-        if exists || age < grace {
-            continue;
-        }
-        unowned.conversations += 1;
-        unowned.objects += group.objects;
-        unowned.bytes += group.bytes;
-        if !dry_run {
-            let removed = remove_objects(backends, id).await?;
-            metrics().retention_removed.inc_by(removed);
+        None if age < grace => {}
+        None => {
+            unowned.add(group.objects, group.bytes);
+            if !dry_run {
+                let removed = remove_objects(backends, id).await?;
+                metrics().retention_removed.inc_by(removed);
+            }
         }
     }
     Ok(())

@@ -49,6 +49,8 @@ pub(super) struct ConversationDraft {
     pub(super) response: Option<ResponseRequest>,
     /// A line of a batch of requests: nobody waits for it, so that it takes no place among the turns that wait.
     pub(super) of_batch: bool,
+    /// The title that a person gave it.
+    pub(super) title: Option<String>,
     pub(super) turns: Vec<TurnRequest>,
 }
 
@@ -136,15 +138,10 @@ pub(super) async fn create(
         opening: Vec::new(),
         response: None,
         of_batch: false,
+        title,
         turns,
     };
-    let mut snapshot = begin(&app, draft).await?;
-    // A request that is repeated leaves the title that it was given since.
-    if let Some(title) = title.filter(|_| snapshot.title.is_none()) {
-        let id = &snapshot.conversation.id;
-        app.backends.conversations.rename(id, &title).await?;
-        snapshot.title = Some(title);
-    }
+    let snapshot = begin(&app, draft).await?;
     let location = [(
         header::LOCATION,
         view::conversation_path(&snapshot.conversation.id),
@@ -203,6 +200,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         opening,
         response,
         of_batch,
+        title,
         turns,
     } = draft;
     let brought = image.as_ref().map(|checked| NewImage {
@@ -234,6 +232,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         &bundle.hashes,
         &conversation,
         &turns,
+        title.as_deref(),
         brought.as_ref(),
     )
     .await?;

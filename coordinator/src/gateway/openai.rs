@@ -233,6 +233,7 @@ async fn draft(
         opening: dialog.opening,
         response: None,
         of_batch: false,
+        title: None,
         turns: vec![turn],
     };
     Ok((draft, dialog.unused))

@@ -180,7 +180,7 @@ fn turn_operations() -> Vec<Operation> {
             .describe(
                 "Rate an answer",
                 "Keeps whether it is good or bad, with the answer as data until the conversation is removed. Nothing that the \
-                 model reads changes.",
+                 model reads changes. A turn that was cancelled or has failed has no answer to rate.",
             )
             .tag("turns")
             .parameters(&["Conversation", "Turn"])

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use radialog_runtime::clock;
 use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
+use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::{AnswerRating, EditedAnswer, NewTurn, ProblemCode, TurnView};
 use radialog_schemas::{Ask, Generation, Rating};
 
@@ -99,8 +100,8 @@ pub(super) async fn edit(
     JsonBody(edited): JsonBody<EditedAnswer>,
 ) -> ApiResult<Json<TurnView>> {
     check_text("text", &edited.text)?;
-    rewrite(&app, &at, Some(&edited.text)).await?;
-    let after = store_data(&app, &caller, &at).await?;
+    rewrite(&app, &caller, &at, Some(&edited.text)).await?;
+    let after = store_data(&app, &caller, &at, Kept::Correction).await?;
     Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
@@ -109,8 +110,8 @@ pub(super) async fn forget_edit(
     caller: Caller,
     at: OwnTurn,
 ) -> ApiResult<StatusCode> {
-    rewrite(&app, &at, None).await?;
-    store_data(&app, &caller, &at).await?;
+    rewrite(&app, &caller, &at, None).await?;
+    store_data(&app, &caller, &at, Kept::Correction).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -120,8 +121,17 @@ pub(super) async fn rate(
     at: OwnTurn,
     JsonBody(given): JsonBody<AnswerRating>,
 ) -> ApiResult<Json<TurnView>> {
-    keep_rating(&app, &at, Some(given.rating)).await?;
-    let after = store_data(&app, &caller, &at).await?;
+    let turn = at.state()?;
+    if !turn.status.is_final() {
+        return Err(not_final("rate"));
+    }
+    // Whatever ended without one stays so.
+    if corrections::answer(turn).is_none() {
+        let detail = "the turn has no answer to rate: it was cancelled, or has failed; ask again, and rate that answer";
+        return Err(ApiError::new(ProblemCode::NoAnswer, detail));
+    }
+    keep_rating(&app, &caller, &at, Some(given.rating)).await?;
+    let after = store_data(&app, &caller, &at, Kept::Rating).await?;
     Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
@@ -130,65 +140,124 @@ pub(super) async fn forget_rating(
     caller: Caller,
     at: OwnTurn,
 ) -> ApiResult<StatusCode> {
-    keep_rating(&app, &at, None).await?;
-    store_data(&app, &caller, &at).await?;
+    keep_rating(&app, &caller, &at, None).await?;
+    store_data(&app, &caller, &at, Kept::Rating).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes the stored correction and rating those of the answer as it stands. Where it is rewritten or rated meanwhile, it is
-/// done again; where the conversation is removed, nothing stays.
+/// What is kept as data of an answer, each in an object of its own: a rating says nothing of the correction beside it.
+#[derive(Clone, Copy)]
+enum Kept {
+    Correction,
+    Rating,
+}
+
+impl Kept {
+    /// Makes what is stored of a turn that of the turn as it stands; nothing stays of one that is not there.
+    async fn store(
+        self,
+        objects: &dyn Objects,
+        at: &OwnTurn,
+        now: Option<&ConversationSnapshot>,
+    ) -> Result<(), ObjectError> {
+        let (id, number, now_ms) = (at.id(), at.turn, clock::now_ms());
+        match self {
+            Self::Correction => {
+                let edited = now.and_then(|now| {
+                    let turn = request_path::turn(now, number).ok()?;
+                    corrections::from_edit(now, number, turn.edited.as_deref()?, now_ms)
+                });
+                match edited {
+                    Some(correction) => corrections::store(objects, &correction).await,
+                    None => corrections::delete(objects, id, number).await,
+                }
+            }
+            Self::Rating => match now.and_then(|now| ratings::of_turn(now, number, now_ms)) {
+                Some(rated) => ratings::store(objects, &rated).await,
+                None => ratings::delete(objects, id, number).await,
+            },
+        }
+    }
+
+    /// Whether what is kept of a turn is the same in both.
+    fn is_same(
+        self,
+        turn: u32,
+        before: &ConversationSnapshot,
+        after: &ConversationSnapshot,
+    ) -> bool {
+        let turns = [before, after].map(|snapshot| request_path::turn(snapshot, turn).ok());
+        let is_same = match self {
+            Self::Correction => {
+                let [before, after] = turns.map(|turn| turn?.edited.as_deref());
+                before == after
+            }
+            Self::Rating => {
+                let [before, after] = turns.map(|turn| turn?.rating);
+                before == after
+            }
+        };
+        is_same && before.conversation == after.conversation
+    }
+}
+
+/// Makes what is stored of an answer that of the answer as it stands. Where it is rewritten or rated meanwhile, it is done again,
+/// and so it is where the conversation is removed, or another one begins under its name: what is stored is the latest one's.
 async fn store_data(
     app: &AppState,
     caller: &Caller,
     at: &OwnTurn,
+    kept: Kept,
 ) -> ApiResult<ConversationSnapshot> {
     let objects = &*app.backends.objects;
-    let mut before = request_path::own(app, caller, at.id()).await?;
-    loop {
-        let now = request_path::turn(&before, at.turn)?;
-        let edited = now.edited.as_deref();
-        let correction =
-            edited.and_then(|text| corrections::from_edit(&before, at.turn, text, clock::now_ms()));
-        match correction {
-            Some(correction) => corrections::store(objects, &correction).await?,
-            None => corrections::delete(objects, at.id(), at.turn).await?,
+    let first = request_path::own(app, caller, at.id()).await?;
+    let mut before = Some(first.clone());
+    let after = loop {
+        kept.store(objects, at, before.as_ref()).await?;
+        let after = app.backends.conversations.snapshot(at.id()).await?;
+        match (&before, &after) {
+            (None, None) => break None,
+            (Some(before), Some(now)) if kept.is_same(at.turn, before, now) => break after,
+            _ => before = after,
         }
-        match ratings::of_turn(&before, at.turn, clock::now_ms()) {
-            Some(rated) => ratings::store(objects, &rated).await?,
-            None => ratings::delete(objects, at.id(), at.turn).await?,
-        }
-        let Some(after) = app.backends.conversations.snapshot(at.id()).await? else {
-            corrections::delete(objects, at.id(), at.turn).await?;
-            ratings::delete(objects, at.id(), at.turn).await?;
-            return Err(ApiError::no_conversation());
-        };
-        let then = request_path::turn(&after, at.turn)?;
-        if then.edited.as_deref() == edited && then.rating == now.rating {
-            return Ok(after);
-        }
-        before = after;
-    }
+    };
+    after
+        .filter(|after| after.conversation == first.conversation)
+        .ok_or_else(ApiError::no_conversation)
 }
 
-async fn keep_rating(app: &AppState, at: &OwnTurn, rating: Option<Rating>) -> ApiResult<()> {
+async fn keep_rating(
+    app: &AppState,
+    caller: &Caller,
+    at: &OwnTurn,
+    rating: Option<Rating>,
+) -> ApiResult<()> {
     let conversations = &app.backends.conversations;
-    if !conversations.rate(at.id(), at.turn, rating).await? {
-        let detail = "the turn is still being answered; wait for its end, or cancel it, and then rate the answer";
-        return Err(ApiError::new(ProblemCode::TurnNotFinal, detail));
+    if conversations.rate(at.id(), at.turn, rating).await? {
+        return Ok(());
     }
-    Ok(())
+    // It is not final, or its conversation has gone since it was looked up.
+    request_path::own(app, caller, at.id()).await?;
+    Err(not_final("rate"))
 }
 
-async fn rewrite(app: &AppState, at: &OwnTurn, text: Option<&str>) -> ApiResult<()> {
-    if !at.state()?.status.is_final()
-        || !app
-            .backends
-            .conversations
-            .edit(at.id(), at.turn, text)
-            .await?
-    {
-        let detail = "the turn is still being answered; wait for its end, or cancel it, and then rewrite the answer";
-        return Err(ApiError::new(ProblemCode::TurnNotFinal, detail));
+fn not_final(verb: &str) -> ApiError {
+    let detail = format!(
+        "the turn is still being answered; wait for its end, or cancel it, and then {verb} the answer"
+    );
+    ApiError::new(ProblemCode::TurnNotFinal, detail)
+}
+
+async fn rewrite(
+    app: &AppState,
+    caller: &Caller,
+    at: &OwnTurn,
+    text: Option<&str>,
+) -> ApiResult<()> {
+    let conversations = &app.backends.conversations;
+    if at.state()?.status.is_final() && conversations.edit(at.id(), at.turn, text).await? {
+        return Ok(());
     }
-    Ok(())
+    request_path::own(app, caller, at.id()).await?;
+    Err(not_final("rewrite"))
 }

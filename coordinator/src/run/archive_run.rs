@@ -19,7 +19,7 @@ use super::dispatcher::ledger::RunLedger;
 use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
 use super::given::{ArchiveOutputs, GivenOutputs};
-use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, journal};
+use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, blocking, journal};
 use super::progress::{RateMeter, RunProgress};
 use super::result_consumer::ResultConsumer;
 use super::retry::RetryUntilShutdown;
@@ -175,27 +175,31 @@ impl ArchiveRun {
         if let Err(error) = dispatcher.publish_progress(&progress).await {
             warn!(%error, "the last progress is not shown to other processes");
         }
-        let mut ledger = dispatcher.ledger();
-        ledger.write_early()?;
-        ledger.sync()?;
-        ledger.list_problems()?;
         let seconds = begun.elapsed().as_secs_f64();
-        out.write_summary(ledger.order(), |summary| {
-            let (count, problems) = ledger.problems();
-            summary.unread_count = ledger.unread_problems();
-            let resumed = ledger.counts().resumed;
-            let studies = ledger.counts().studies() - resumed;
-            summary.interrupted = interrupted;
-            summary.session = SessionSummary {
-                resumed,
-                changed,
-                studies,
-                seconds,
-                studies_per_second: studies as f64 / seconds,
-            };
-            summary.problem_count = count;
-            summary.problems = problems.to_vec();
+        // Nobody else is at the ledger any more, and all records are read.
+        blocking(move || {
+            let mut ledger = dispatcher.ledger();
+            ledger.write_early()?;
+            ledger.sync()?;
+            ledger.list_problems()?;
+            out.write_summary(ledger.order(), |summary| {
+                let (count, problems) = ledger.problems();
+                summary.unread_count = ledger.unread_problems();
+                let resumed = ledger.counts().resumed;
+                let studies = ledger.counts().studies() - resumed;
+                summary.interrupted = interrupted;
+                summary.session = SessionSummary {
+                    resumed,
+                    changed,
+                    studies,
+                    seconds,
+                    studies_per_second: studies as f64 / seconds,
+                };
+                summary.problem_count = count;
+                summary.problems = problems.to_vec();
+            })
         })
+        .await
     }
 }
 

@@ -27,16 +27,17 @@ use super::progress::RunProgress;
 use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
 use crate::run::output::PROBLEMS_FILE;
-use crate::run_files::RESULTS_FILE;
 use crate::{CoordinatorError, ServedBundles};
 
 mod documents;
 mod error;
+mod kept_results;
 mod result_files;
 mod view;
 
 use documents::{BatchDocuments, json};
 pub use error::BatchError;
+use kept_results::{REQUEST_FILE, has_results, keep_results, remove_old};
 pub use result_files::RESULT_FILES;
 use view::{BatchEnd, BatchRequest};
 pub use view::{BatchStatus, BatchView, NewBatch};
@@ -45,8 +46,6 @@ pub use view::{BatchStatus, BatchView, NewBatch};
 const RUNNING: usize = 2;
 /// The time after which progress is shared and a cancellation looked for again.
 const SHARE_EVERY: Duration = Duration::from_secs(1);
-const REQUEST_FILE: &str = "request.json";
-
 /// A function that opens the archive at an address that is allowed.
 pub type OpenArchive = Arc<
     dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
@@ -129,17 +128,24 @@ impl BatchService {
         }
         let mut count = 0;
         for entry in fs::read_dir(directory).map_err(failed)? {
-            let file = entry.map_err(failed)?.path().join(REQUEST_FILE);
+            let folder = entry.map_err(failed)?.path();
+            let file = folder.join(REQUEST_FILE);
             match kept(&file) {
                 Some(requested) => {
                     self.spawn(requested);
                     count += 1;
                 }
+                None if has_results(&folder) => info!(
+                    folder = %folder.display(),
+                    "the results of a run are here and nowhere else; they go after 30 days, or when you remove the folder"
+                ),
                 None => {
                     warn!(file = %file.display(), "not the request of a batch; remove its folder")
                 }
             }
         }
+        let (directory, shutdown) = (directory.clone(), self.shutdown.clone());
+        tokio::spawn(shutdown.run_until_cancelled_owned(remove_old(directory)));
         Ok(count)
     }
 
@@ -368,7 +374,7 @@ impl BatchService {
                 Err((status, error)) => BatchEnd {
                     status,
                     error: Some(format!(
-                        "its results are not in the store: {error}. They stay with the gateway that ran it; ask its operator"
+                        "its results are not in the store: {error}. They stay for 30 days with the gateway that ran it; ask its operator"
                     )),
                     parts: Vec::new(),
                 },
@@ -377,17 +383,20 @@ impl BatchService {
             let ended = end.insert(ended.await?);
             info!(batch = id, status = ?ended.status, error = ended.error, "a batch has ended");
         }
-        let results = self.folder(id).join("out").join(RESULTS_FILE);
+        let folder = self.folder(id);
         let is_stored = end.is_none_or(|end| end.parts.iter().any(|&parts| parts > 0));
-        match !is_stored && fs::metadata(results).is_ok_and(|results| results.len() > 0) {
-            true => {
-                let folder = self.folder(id);
-                warn!(batch = id, folder = %folder.display(), "the results of a batch are there and nowhere else");
-                drop(fs::remove_file(folder.join(REQUEST_FILE)));
-            }
-            false => self.remove_folder(id)?,
+        if is_stored || !has_results(&folder) {
+            return self.remove_folder(id);
         }
-        Ok(())
+        warn!(
+            batch = id,
+            folder = %folder.display(),
+            "the results of a run are there and nowhere else; fetch them within 30 days, and remove the folder then"
+        );
+        keep_results(&folder).map_err(|source| BatchError::Directory {
+            path: folder,
+            source,
+        })
     }
 
     /// Stores the result files of a batch; an end without them where the store refuses them for good, or where the batch is

@@ -248,8 +248,8 @@ impl OutputDirectory {
         &self.run
     }
 
-    /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`, in the order of the archive: neither
-    /// depends on which study was done first. Studies that the archive has not named in this session come last. `complete`
+    /// Writes `results.csv` and `summary.json` from `results.jsonl`, which is read twice, for its places and then in the order of
+    /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session come last. `complete`
     /// adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
@@ -283,6 +283,14 @@ impl OutputDirectory {
         replace(&self.dir.join(SUMMARY_FILE), &text)?;
         Ok(summary)
     }
+}
+
+/// Does what reads and writes much of a run's folder where no other task waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CoordinatorError> + Send + 'static,
+) -> Result<T, CoordinatorError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 fn replace(path: &Path, content: &[u8]) -> Result<(), CoordinatorError> {

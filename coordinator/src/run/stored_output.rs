@@ -23,7 +23,7 @@ use tracing::warn;
 use super::archive_run::RunOptions;
 use super::changed_inputs::ChangedInputs;
 use super::output::stamps::STAMPS_FILE;
-use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, journal, new_id};
+use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, blocking, journal, new_id};
 use crate::CoordinatorError;
 use crate::run_files::RESULTS_FILE;
 use lease::{Lease, Piece, SessionRecord};
@@ -418,11 +418,4 @@ fn read_lines(path: &Path, from: u64) -> io::Result<Bytes> {
     let end = content.iter().rposition(|&byte| byte == b'\n');
     content.truncate(end.map_or(0, |end| end + 1));
     Ok(content.into())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CoordinatorError> + Send + 'static,
-) -> Result<T, CoordinatorError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

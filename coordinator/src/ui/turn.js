@@ -78,7 +78,11 @@ export class TurnCard {
     show(this.status, this.status.textContent !== "");
     show(this.stop, !isFinal(turn));
     show(this.actions, isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
-    for (const [rating, thumb] of Object.entries(this.thumbs)) thumb.setAttribute("aria-pressed", String(turn.rating === rating));
+    for (const [rating, thumb] of Object.entries(this.thumbs)) {
+      thumb.setAttribute("aria-pressed", String(turn.rating === rating));
+      // What was cancelled has words and no answer, and is no data.
+      show(thumb, turn.status === "done");
+    }
     show(this.undo, typeof turn.edited === "string");
     show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);

@@ -48,6 +48,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// The turn is not over yet.
     TurnNotFinal,
+    /// The turn has ended without an answer.
+    NoAnswer,
     /// The conversation has as many turns as it may have.
     ConversationFull,
     /// The body is over its limit.
@@ -98,7 +100,7 @@ impl ProblemCode {
             Self::ForbiddenOrigin | Self::ArchiveNotAllowed => 403,
             Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::TurnNotFinal | Self::ConversationFull => 409,
+            Self::TurnNotFinal | Self::NoAnswer | Self::ConversationFull => 409,
             Self::BodyTooLarge | Self::ImageTooLarge => 413,
             Self::UnsupportedMediaType | Self::ImageFormatUnsupported => 415,
             Self::ImageCorrupt
@@ -128,6 +130,7 @@ impl ProblemCode {
             Self::ModelNotFound => "there is no such model",
             Self::MethodNotAllowed => "this path does not do that",
             Self::TurnNotFinal => "the turn is not over yet",
+            Self::NoAnswer => "the turn has no answer",
             Self::ConversationFull => "the conversation is full",
             Self::BodyTooLarge => "the body is too large",
             Self::ImageTooLarge => "the image is too large",

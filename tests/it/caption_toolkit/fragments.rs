@@ -71,9 +71,18 @@ fn signs(draw: &mut Draw) -> String {
         .collect()
 }
 
+/// Brackets as a tokenizer has written them.
+fn bracket(draw: &mut Draw) -> String {
+    let bracket = word(
+        draw,
+        "-LRB- -RRB- -lrb- -rrb- -LSB- -rsb- -lcb- -RCB- -Lrb-",
+    );
+    word(draw, " a 5 ( é - --") + &bracket + &word(draw, " b 5 left-rrb- ) - . , -lrb-")
+}
+
 /// A text of one line with a fragment of one of the kinds.
 pub(super) fn text(draw: &mut Draw) -> String {
-    let kinds: [fn(&mut Draw) -> String; 6] = [clitic, address, file, money, mark, signs];
+    let kinds: [fn(&mut Draw) -> String; 7] = [clitic, address, file, money, mark, signs, bracket];
     let fragment = kinds[draw.below(kinds.len())](draw);
     match draw.below(3) {
         // No word that ends a sentence before it, as the next line's first would.

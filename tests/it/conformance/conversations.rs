@@ -68,6 +68,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     an_image_that_failed_fails_all_turns_also_later_ones,
     a_final_answer_can_be_edited,
     a_final_answer_can_be_rated_and_a_conversation_renamed,
+    a_conversation_is_created_with_its_title_and_keeps_it_when_it_is_created_again,
     a_turn_waits_behind_those_of_its_own_group_alone,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -324,6 +324,41 @@ async fn files_are_readable_by_their_owner_only() {
     // What is emptied is gone.
     objects.delete(&output).await.unwrap();
     assert!(!root.join("conversations").exists() && root.join("images").exists());
+}
+
+#[tokio::test]
+async fn a_folder_of_the_store_may_be_a_file_system_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(apart) = elsewhere(directory.path()) else {
+        eprintln!("not tested: /dev/shm is no other file system than that of temporary files");
+        return;
+    };
+    std::os::unix::fs::symlink(apart.path(), directory.path().join("images")).unwrap();
+    let objects = FilesystemObjects::open(directory.path()).unwrap();
+    let (image, output) = (key("images/a"), key("images/b/c.json"));
+    for content in ["first", "second"] {
+        objects.put(&image, content.into()).await.unwrap();
+        objects.put_output(&output, content.into()).await.unwrap();
+        assert_eq!(objects.get(&image).await.unwrap(), content);
+        assert!(objects.has_whole_output(&output).await.unwrap());
+    }
+    let written = objects.put_if(&key("images/d"), "x".into(), None).await;
+    assert!(written.unwrap().is_some());
+    let listed = objects.list("images/", None, 9).await.unwrap();
+    assert_eq!(keys(&listed), ["images/a", "images/b/c.json", "images/d"]);
+    let mut names: Vec<_> = fs::read_dir(apart.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "d"], "nothing half written stays");
+}
+
+/// A directory of another file system, where this machine has one.
+fn elsewhere(directory: &Path) -> Option<TempDir> {
+    let apart = tempfile::tempdir_in("/dev/shm").ok()?;
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    (device(apart.path()) != device(directory)).then_some(apart)
 }
 
 async fn deleting_twice_is_harmless(store: ObjectStoreFixture) {

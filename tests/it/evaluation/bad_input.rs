@@ -76,7 +76,7 @@ fn a_label_table_with_unknown_columns_says_which_and_a_misspelled_finding_is_ref
     )]);
     let refused = table.replace("Pleural Effusion", "Pleural_Effusion");
     folder.write("labels.csv", &refused)?;
-    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 1)?;
+    let fault = folder.fault(&["results.jsonl", "--references", "labels.csv"], 64)?;
     ensure!(
         fault.contains("labels.csv' line 1: the column 'Pleural_Effusion' is not known: write it 'Pleural Effusion'"),
         "{fault}"
@@ -109,7 +109,7 @@ fn texts_without_ids_must_be_as_many_on_both_sides() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     folder.write("predictions.csv", "\"Clear.\"\n\"No edema.\"\n")?;
     folder.write("references.csv", "\"Clear.\"\n")?;
-    let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 1)?;
+    let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 64)?;
     ensure!(
         fault.contains("2 predictions without ids, but references.csv has 1 texts"),
         "{fault}"

@@ -96,7 +96,7 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
     ] {
         std::fs::write(folder.path(name), content)?;
         for (reports, references) in [(name, "good.csv"), ("good.csv", name)] {
-            let fault = folder.fault(&[reports, "--references", references], 1)?;
+            let fault = folder.fault(&[reports, "--references", references], 64)?;
             ensure!(
                 fault.contains(name) && fault.contains("in UTF-8"),
                 "{name}: {fault}"
@@ -116,7 +116,7 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
         ("latin1.jsonl", latin_1(&records[3..])),
     ] {
         std::fs::write(folder.path(name), content)?;
-        let fault = folder.fault(&[name, "--references", "good.csv"], 1)?;
+        let fault = folder.fault(&[name, "--references", "good.csv"], 64)?;
         ensure!(
             fault.contains(&format!("{name}' line 1: it is "))
                 && fault.contains("save the file in UTF-8"),

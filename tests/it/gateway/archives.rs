@@ -1,7 +1,7 @@
 //! Batches over HTTP, over archives in the gateway's own store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
@@ -399,9 +399,28 @@ async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room
     let id = refused.rsplit('/').next().context("an id")?;
     let folder = directory.path().join(id);
     eventually(|| async { Ok(!folder.join("request.json").exists()) }).await?;
-    let left = std::fs::read_to_string(folder.join("out/results.jsonl"))?;
-    assert_eq!(left.lines().count(), 1);
+    let left = || std::fs::read_to_string(folder.join("out/results.jsonl"));
+    assert_eq!(left()?.lines().count(), 1);
     faults.allow_all();
+    let start_again = || {
+        RunningGateway::start(&fixture.backends, |config| {
+            config.archives = vec!["s3://archive/cxr/".into()];
+            config.directory = directory.path().to_owned();
+        })
+    };
+    let again = start_again().await?;
+    assert_eq!(again.view(&refused).await?["status"], "failed");
+    assert_eq!(left()?.lines().count(), 1, "the next process leaves them");
+    drop(again);
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let make_old = |age| std::fs::File::open(&folder)?.set_modified(SystemTime::now() - age);
+    make_old(days(29))?;
+    drop(start_again().await?);
+    assert!(folder.exists());
+    make_old(days(31))?;
+    let again = start_again().await?;
+    eventually(|| async { Ok(!folder.exists()) }).await?;
+    drop(again);
 
     // A store that does not answer is waited for, also where the run is cancelled.
     faults.deny("batches/", Denial::Failing);

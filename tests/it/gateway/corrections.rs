@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use radialog_coordinator::conversation::{corrections, ratings};
-use radialog_schemas::Rating;
+use radialog_schemas::{ObjectKey, Rating};
 use serde_json::json;
 
-use super::fixture::{GatewayFixture, about_xray};
+use super::fixture::{GatewayFixture, UNLIMITED, about_xray, problem};
 
 #[tokio::test]
 async fn a_rewritten_report_is_kept_as_data_until_it_or_its_conversation_is_removed() -> Result<()>
@@ -73,6 +73,67 @@ async fn a_rated_answer_is_kept_as_data_until_the_rating_or_the_conversation_is_
     assert_eq!(kept().await?[0].rating, Rating::Good);
     assert_eq!(gateway.delete(&path).await?, 204);
     assert_eq!(kept().await?, []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rating_leaves_the_correction_beside_it_as_it_is_and_an_edit_the_rating() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let (gateway, objects) = (&fixture.gateway, &fixture.backends.objects);
+    let path = gateway.begin(&about_xray()).await?;
+    let before = gateway.view_when(&path, 1, "done").await?;
+    let report = before["turns"][0]["text"].as_str().unwrap();
+    let turns = format!("{path}/turns");
+    let correction = json!({"task": "correction", "add": ["Edema"]});
+    assert_eq!(gateway.post(&turns, &correction).await?.status(), 202);
+    gateway.view_when(&path, 2, "done").await?;
+    let put = async |turn: u32, what: &str, body: serde_json::Value| {
+        let put = gateway
+            .put(&format!("{turns}/{turn}/{what}"), &body)
+            .await?;
+        assert_eq!(put.status(), 200, "{turn} {what}");
+        anyhow::Ok(())
+    };
+    put(2, "edit", json!({"text": "Edema."})).await?;
+    let id = path.rsplit('/').next().unwrap().into();
+    let (correction, rating) = (ObjectKey::correction(&id, 2), ObjectKey::rating(&id, 2));
+    let of_model = objects.get(&correction).await?;
+    let stored = corrections::list(&**objects).await?.0;
+    assert_eq!((stored.len(), &*stored[0].report), (1, report));
+    // The correction was written of the report as it was then.
+    put(1, "edit", json!({"text": "Another report."})).await?;
+    put(2, "rating", json!({"rating": "good"})).await?;
+    assert_eq!(objects.get(&correction).await?, of_model);
+    let rated = objects.get(&rating).await?;
+    put(2, "edit", json!({"text": "Edema, small."})).await?;
+    assert_eq!(objects.get(&rating).await?, rated);
+    assert_ne!(objects.get(&correction).await?, of_model);
+    let taken_back = gateway.delete(&format!("{turns}/2/rating")).await?;
+    assert_eq!(taken_back, 204);
+    assert!(objects.size(&rating).await?.is_none());
+    assert!(objects.size(&correction).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turn_without_an_answer_is_not_rated() -> Result<()> {
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&json!({"question": "Is it clear?"})).await?;
+    let rating = format!("{path}/turns/1/rating");
+    let rate = async || {
+        let rated = gateway.put(&rating, &json!({"rating": "bad"})).await?;
+        problem(rated).await
+    };
+    assert_eq!(rate().await?, (409, "turn_not_final".into(), None));
+    assert_eq!(gateway.delete(&format!("{path}/turns/1")).await?, 204);
+    fixture.language_worker.allow(UNLIMITED);
+    gateway.view_when(&path, 1, "cancelled").await?;
+    assert_eq!(rate().await?, (409, "no_answer".into(), None));
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["turns"][0]["rating"], serde_json::Value::Null);
+    assert_eq!(gateway.delete(&path).await?, 204);
+    assert_eq!(rate().await?.0, 404);
     Ok(())
 }
 

@@ -238,7 +238,7 @@ pub fn replace_from(
 /// # Errors
 /// Where the directory cannot be written.
 pub fn unfinished(directory: &Path, readers: Readers) -> io::Result<NamedTempFile> {
-    left_behind::remove_once(directory, is_temporary);
+    left_behind::remove_at_times(directory, is_temporary);
     let file = Builder::new()
         .prefix(UNFINISHED)
         .rand_bytes(RANDOM)
@@ -246,6 +246,12 @@ pub fn unfinished(directory: &Path, readers: Readers) -> io::Result<NamedTempFil
         .tempfile_in(directory)?;
     left_behind::hold(file.as_file());
     Ok(file)
+}
+
+/// Removes what killed processes have left in a directory of files that they were writing. Whoever writes there does so, too,
+/// from time to time; this is for who sweeps.
+pub fn remove_left(directory: &Path) {
+    left_behind::remove(directory, is_temporary);
 }
 
 /// Replaces the file at `path` by what `fill` writes, whole or not at all; where `fill` fails, not at all.
@@ -281,7 +287,7 @@ impl NewDirectory {
     pub fn create(path: &Path) -> io::Result<Self> {
         let (prefix, directory) = (hidden(path)?, directory_of(path));
         fs::create_dir_all(directory)?;
-        left_behind::remove_once(directory, is_temporary);
+        left_behind::remove_at_times(directory, is_temporary);
         let partial = Builder::new()
             .prefix(&prefix)
             .rand_bytes(RANDOM)

@@ -1,11 +1,11 @@
 //! What killed processes have left of what they were writing. Whoever writes holds a lock of the kernel's, which ends with its
 //! process, however that ends: what is old and has no lock is nobody's.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// So long nothing is taken for left: it is locked a moment after it is made.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -13,22 +13,33 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const REMEMBERED: usize = 1000;
 
 /// Holds a file or directory that was just made, as long as the handle is open. Where a file system knows no locks, nothing is
-/// ever taken for left.
+/// ever taken for left. On NFS a lock needs a handle that is open for writing, which a directory has none of: there directories
+/// are not held, and not taken for left either.
 pub fn hold(made: &File) {
     drop(made.try_lock());
 }
 
-/// As [`remove`], once a process: it is asked for with every write.
-pub(crate) fn remove_once(directory: &Path, is_temporary: impl Fn(&str) -> bool) {
-    static LOOKED_AT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+/// As [`remove`], from time to time: it is asked for with every write.
+pub(crate) fn remove_at_times(directory: &Path, is_temporary: impl Fn(&str) -> bool) {
+    remove_when_due(directory, Instant::now(), is_temporary);
+}
+
+fn remove_when_due(directory: &Path, now: Instant, is_temporary: impl Fn(&str) -> bool) {
+    static LOOKED_AT: LazyLock<Mutex<HashMap<PathBuf, Instant>>> = LazyLock::new(Mutex::default);
     let mut looked_at = LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    // What was young at the last look is old at the next.
+    if looked_at
+        .get(directory)
+        .is_some_and(|looked| now.saturating_duration_since(*looked) < PATIENCE)
+    {
+        return;
+    }
     if looked_at.len() >= REMEMBERED {
         looked_at.clear();
     }
-    if looked_at.insert(directory.to_owned()) {
-        drop(looked_at);
-        remove(directory, is_temporary);
-    }
+    looked_at.insert(directory.to_owned(), now);
+    drop(looked_at);
+    remove(directory, is_temporary);
 }
 
 /// Removes what was left in a directory under names that `is_temporary` knows. What cannot be removed stays.
@@ -44,18 +55,31 @@ fn remove_left(path: &Path) {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return;
     };
-    let is_left = || {
-        let is_old = newest(path).is_some_and(|time| {
-            let age = SystemTime::now().duration_since(time);
-            age.is_ok_and(|age| age > PATIENCE)
-        });
-        is_old && File::open(path).is_ok_and(|left| left.try_lock().is_ok())
-    };
-    if metadata.is_dir() && is_left() {
-        drop(fs::remove_dir_all(path));
-    } else if metadata.is_file() && is_left() {
+    // What is just made is not locked yet, and must not be locked by others then.
+    if !metadata.modified().is_ok_and(is_old) {
+        return;
+    }
+    if metadata.is_dir() {
+        // The lock first: who holds it may have written much, and all of it would be looked at.
+        if let Ok(left) = File::open(path)
+            && left.try_lock().is_ok()
+            && newest(path).is_some_and(is_old)
+        {
+            drop(fs::remove_dir_all(path));
+        }
+    } else if metadata.is_file()
+        && let Ok(left) = File::options().read(true).write(true).open(path)
+        && left.try_lock().is_ok()
+        // Written to since it was looked at.
+        && newest(path).is_some_and(is_old)
+    {
         drop(fs::remove_file(path));
     }
+}
+
+fn is_old(time: SystemTime) -> bool {
+    let age = SystemTime::now().duration_since(time);
+    age.is_ok_and(|age| age > PATIENCE)
 }
 
 /// When something at or below a path was last written; none where that cannot be said.
@@ -131,14 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_looked_at_once() {
+    fn a_directory_is_looked_at_again_when_what_was_young_is_old() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("left");
-        for is_there_afterwards in [false, true] {
+        let first = Instant::now();
+        for (now, is_there_afterwards) in [
+            (first, false),
+            (first + PATIENCE / 2, true),
+            (first + PATIENCE, false),
+        ] {
             make(&path, false);
             make_old(&path);
-            remove_once(dir.path(), |_| true);
-            assert_eq!(path.exists(), is_there_afterwards);
+            remove_when_due(dir.path(), now, |_| true);
+            assert_eq!(path.exists(), is_there_afterwards, "{now:?}");
         }
     }
 }

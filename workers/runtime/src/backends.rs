@@ -101,6 +101,7 @@ impl Backends {
             Self::conversations(config)
         )?;
         if let Some(group) = &config.worker.group {
+            queue.declare_group(group).await?;
             state.note_group(group).await?;
         }
         Ok(Self {
@@ -111,7 +112,8 @@ impl Backends {
         })
     }
 
-    /// Connects to the broker alone, and declares its queues, those of the configured group included.
+    /// Connects to the broker alone, and declares its queues. Those of the configured group are left to who gives it work or does
+    /// it: whoever looks at a group makes none.
     ///
     /// # Errors
     /// As [`Backends::connect`].
@@ -123,9 +125,6 @@ impl Backends {
             None => Arc::new(MemoryQueue::default()),
         };
         queue.declare().await?;
-        if let Some(group) = &config.worker.group {
-            queue.declare_group(group).await?;
-        }
         Ok(queue)
     }
 

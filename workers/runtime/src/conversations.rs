@@ -55,6 +55,11 @@ pub struct TurnSnapshot {
     pub events: u64,
 }
 
+/// What was written of a conversation and is not one: it is damaged, or of a release that this one does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("a conversation cannot be read: {0}")]
+pub struct Unreadable(pub String);
+
 /// A name that was never given before.
 fn nonce() -> String {
     format!("{:016x}{:016x}", trace::random(), trace::random())
@@ -190,13 +195,23 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Creates a conversation with its first turns, queued, or compares: in one step, so that of several requests with one
-    /// id exactly one creates it.
+    /// Creates a conversation with its first turns, queued, and a title where a person gave one, or compares: in one step, so
+    /// that of several requests with one id exactly one creates it. One that is there keeps the title that it has.
+    async fn create_titled(
+        &self,
+        conversation: &Conversation,
+        turns: &[TurnRequest],
+        title: Option<&str>,
+    ) -> Result<CreateOutcome, StateError>;
+
+    /// As [`Conversations::create_titled`], without a title.
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<CreateOutcome, StateError>;
+    ) -> Result<CreateOutcome, StateError> {
+        self.create_titled(conversation, turns, None).await
+    }
 
     /// Reads the conversation as it stands; none where there is no such conversation.
     async fn snapshot(
@@ -286,12 +301,19 @@ pub trait Conversations: Send + Sync + 'static {
     async fn watch(&self, id: &ConversationId, turn: u32)
     -> Result<Box<dyn TurnWatch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. False where there is no such conversation. Its objects are
-    /// the caller's to delete, after this.
+    /// Removes the conversation, also one that cannot be read; running turns are fenced off. False where there is no such
+    /// conversation. Its objects are the caller's to delete, after this.
     async fn delete(&self, id: &ConversationId) -> Result<bool, StateError>;
 
     /// Says of each of these conversations whether it exists: is begun, not deleted, and used within its lifetime.
     async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError>;
+
+    /// Reads what was written when these conversations began, in their order, and nothing of their turns; none where there is no
+    /// such conversation. One that cannot be read hinders no other. This is no use of them.
+    async fn beginnings(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError>;
 
     /// Lists the conversations of all owners that began before this time, in milliseconds since 1970, in no order. Some may
     /// have ended meanwhile.

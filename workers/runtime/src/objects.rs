@@ -309,6 +309,12 @@ pub trait Objects: Send + Sync + 'static {
         Ok(is_whole)
     }
 
+    /// Removes what killed processes have left of what they were writing, and no object. A store in which nobody sees half an
+    /// object has none.
+    async fn tidy(&self) -> Result<(), ObjectError> {
+        Ok(())
+    }
+
     /// Removes the object; not an error where it does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 

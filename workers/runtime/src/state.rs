@@ -86,6 +86,9 @@ pub trait State: Send + Sync + 'static {
     /// be repeated.
     async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError>;
 
+    /// Forgets a group of queues that was given up, until somebody notes it again. False where it was not noted.
+    async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError>;
+
     /// Lists the groups that were noted, in the order of their names.
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError>;
 }

@@ -21,6 +21,7 @@ pub mod report_scores;
 pub mod severity;
 pub mod stored_rows;
 pub mod study_answers;
+pub(crate) mod subgroups;
 pub mod summed_rows;
 pub mod text_file;
 pub mod text_rows;

@@ -17,4 +17,4 @@ pub use plan::{Plan, TrainedPart};
 pub use sides::{SideCounts, divide};
 pub use table::{FinetuneRow, FinetuneTable};
 
-pub use crate::trainers::FEW;
+pub use crate::evaluation::classification::FEW;

@@ -13,7 +13,7 @@ mod training;
 
 pub use alignment::{AlignmentTrainer, ImageTextBatch};
 pub use chexbert::ChexbertTrainer;
-pub use findings::{FEW, FindingsTrainer};
+pub use findings::FindingsTrainer;
 pub use language::LanguageTrainer;
 pub use training::{
     Measurement, Objective, StepReport, Trainer, Training, TrainingOutcome, TrainingPlan,

@@ -17,6 +17,7 @@ use crate::args::{ModelArgs, ServiceArgs};
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::exit::{UsageError, usage};
 use crate::line_editor::LineEditor;
+use crate::print::over_threshold;
 use crate::private_folder::PrivateFolder;
 use client::{GatewayClient, RefusedRequest, TurnUpdate};
 use command::TypedLine;
@@ -358,11 +359,8 @@ fn print_findings(report: &FindingsReport) {
         let bar: String = (0..BAR)
             .map(|at| if at < filled { '#' } else { '.' })
             .collect();
-        let threshold = predicted.threshold.map_or(String::new(), |threshold| {
-            format!(" (over {:.0} %)", threshold * 100.0)
-        });
         let mark = match predicted.is_shown(&report.findings) {
-            true => format!("present{threshold}"),
+            true => format!("present{}", over_threshold(predicted)),
             false => String::new(),
         };
         outln!(

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -11,7 +12,7 @@ use radialog_schemas::{QueueGroup, Stage, queues};
 
 use crate::args::ServiceArgs;
 use crate::exit::UsageError;
-use crate::seen_groups::{SeenGroups, SeenQueue};
+use crate::seen_groups::{SeenGroups, SeenQueue, left_of};
 
 /// Look at messages that could not be done, and send them again
 ///
@@ -42,6 +43,16 @@ enum DlqCommand {
         /// Print the bodies too
         #[arg(long)]
         bodies: bool,
+    },
+    /// Forget a worker group that was given up, once its queues are deleted
+    ///
+    /// Coordinators look at the queues of every group that work was given to; of one that is forgotten they tell nothing more.
+    /// Example: radialog dlq forget-group v2 --amqp amqp://host --redis redis://host
+    ForgetGroup {
+        /// The group, as --worker-group names it
+        group: String,
+        #[command(flatten)]
+        services: ServiceArgs,
     },
     /// Send messages back to their work queue, with their attempts counted from zero
     ///
@@ -110,7 +121,38 @@ fn load(services: &ServiceArgs) -> anyhow::Result<Config> {
 /// The broker, and the configured group of queues.
 async fn connect(services: &ServiceArgs) -> anyhow::Result<(Arc<dyn Queue>, Option<QueueGroup>)> {
     let config = load(services)?;
-    Ok((Backends::queue(&config).await?, config.worker.group))
+    let queue = Backends::queue(&config).await?;
+    if config.worker.group.is_some() {
+        let groups = SeenGroups::of(&config).await;
+        groups.require_named(&*queue).await?;
+    }
+    Ok((queue, config.worker.group))
+}
+
+/// Forgets a group whose queues are deleted.
+async fn forget(services: &ServiceArgs, name: &str) -> anyhow::Result<()> {
+    let config = load(services)?;
+    let group: QueueGroup = name
+        .parse()
+        .map_err(|reason| UsageError(format!("'{name}' is no worker group: {reason}")))?;
+    if config.redis.is_none() {
+        let detail = "Redis keeps which worker groups there are: give --redis URL";
+        return Err(UsageError(detail.into()).into());
+    }
+    let left = left_of(&*Backends::queue(&config).await?, &group).await?;
+    ensure!(
+        left.is_empty(),
+        "worker group '{group}' has queues: {}. Delete its workers, then these (`rabbitmqctl delete_queue NAME`), with what is in them, \
+         and run this again",
+        left.join(", ")
+    );
+    match Backends::state(&config).await?.forget_group(&group).await? {
+        true => outln!(
+            "worker group '{group}' is forgotten; whoever gives it work makes it known again"
+        ),
+        false => outln!("worker group '{group}' was not known"),
+    }
+    Ok(())
 }
 
 pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
@@ -135,6 +177,7 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             }
             errln!("note: the queues are {}", groups.description());
         }
+        DlqCommand::ForgetGroup { group, services } => forget(&services, &group).await?,
         DlqCommand::Show { letters, bodies } => {
             let (queue, group) = connect(&letters.services).await?;
             let deliveries = letters.take(queue.as_ref(), group.as_ref()).await?;

@@ -118,7 +118,7 @@ const CAUSES: [(&[&str], &str); 7] = [
     ),
     (&["nosuchbucket"], "there is no such bucket: make it first"),
     (
-        &["certificate", "tls"],
+        &["certificate", "tls ", "tls:", "handshake"],
         "no secure connection: is the certificate trusted, and does the service speak TLS?",
     ),
     (
@@ -358,6 +358,12 @@ mod tests {
                 "no machine of that name",
             ),
             ("objects", "NoSuchBucket", "there is no such bucket"),
+            ("state", "TLS: bad record", "no secure connection"),
+            (
+                "objects",
+                "http://atlstore:9000 says: SlowDown",
+                "http://atlstore:9000",
+            ),
             ("bundle", "connection refused", "connection refused"),
             ("state", "something else", "something else"),
         ] {

@@ -16,7 +16,6 @@ use radialog_models::device::{self, Device};
 use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
 use radialog_schemas::{Finding, Stage};
-use radialog_training::TrainingError;
 use radialog_training::finetune::{
     ColumnNames, DataSets, FinetuneTable, TrainedPart, cells, divide,
 };
@@ -26,9 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::evaluate::show;
 use crate::args::BundleSource;
 use crate::bundle_source;
-use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_INTERRUPTED, UsageError, input_at_fault};
 use crate::named_path;
-use crate::print;
 
 mod check;
 mod parts;
@@ -93,7 +91,7 @@ pub(crate) struct FinetuneArgs {
     /// Column that names several findings, between | ; or ,
     #[arg(long, value_name = "COLUMN")]
     labels: Option<String>,
-    /// Column of the sex; figures are told by sex, age and view, too
+    /// Column of the sex; figures are told by sex, age, view and source, too
     #[arg(long, value_name = "COLUMN")]
     sex: Option<String>,
     /// Column of the age in years
@@ -102,6 +100,9 @@ pub(crate) struct FinetuneArgs {
     /// Column of the view, e.g. AP or PA
     #[arg(long, value_name = "COLUMN")]
     view: Option<String>,
+    /// Column of the source, e.g. the hospital
+    #[arg(long, value_name = "COLUMN")]
+    source: Option<String>,
     /// Column of the labels of one finding; repeatable
     #[arg(long, value_name = "FINDING=COLUMN")]
     finding: Vec<String>,
@@ -153,6 +154,12 @@ struct State {
     table: String,
     bundle: String,
     options: String,
+    /// The folder of the images.
+    #[serde(default)]
+    images: String,
+    /// The new bundle's.
+    #[serde(default)]
+    name: String,
 }
 
 impl FinetuneArgs {
@@ -175,7 +182,7 @@ impl FinetuneArgs {
             patient: self.patient.clone(),
             split: self.split.clone(),
             labels: self.labels.clone(),
-            groups: [&self.sex, &self.age, &self.view].map(Option::clone),
+            groups: [&self.sex, &self.age, &self.view, &self.source].map(Option::clone),
             findings: self
                 .finding
                 .iter()
@@ -249,7 +256,7 @@ fn finetune(
         Ok(ExitCode::from(EXIT_INTERRUPTED))
     };
     let mut table = read_table(args, columns)?;
-    let (sides, notes) = divide(&mut table.rows, args.seed).map_err(unusable)?;
+    let (sides, notes) = divide(&mut table.rows, args.seed).map_err(input_at_fault)?;
     outln!("{}: {}", table.path.display(), table.columns);
     for (side, (images, patients)) in &sides.0 {
         outln!("  {side:<9} {images:>7} images of {patients} patients");
@@ -259,10 +266,12 @@ fn finetune(
         .iter()
         .chain(&notes)
         .for_each(|note| outln!("  {note}"));
+    let planned = check::planned(&table, &args.wanted());
     if args.check {
-        for line in check::planned(&table, &args.wanted()) {
-            outln!("  {line}");
-        }
+        planned.lines().for_each(|line| outln!("  {line}"));
+    }
+    planned.require_one()?;
+    if args.check {
         outln!("no fault found; it has {}", check::contents(&table));
         return Ok(ExitCode::SUCCESS);
     }
@@ -324,17 +333,7 @@ fn read_table(args: &FinetuneArgs, columns: &ColumnNames) -> anyhow::Result<Fine
         show(&bar, "reading images", done, total);
     });
     bar.finish_and_clear();
-    read.map_err(unusable)
-}
-
-/// A table that cannot be meant is the command line's fault: to try again changes nothing.
-fn unusable(error: TrainingError) -> anyhow::Error {
-    match error {
-        TrainingError::Tables(_) | TrainingError::Empty(_) => {
-            UsageError(print::chain(&error.into())).into()
-        }
-        error => error.into(),
-    }
+    read.map_err(input_at_fault)
 }
 
 /// Takes the folder for this fine-tuning, or refuses one that has another.
@@ -356,6 +355,8 @@ fn take(
         table: table.hash.as_str().to_owned(),
         bundle: bundle.manifest().hash().as_str().to_owned(),
         options: args.options(),
+        images: table.folder.display().to_string(),
+        name: args.name.clone(),
     };
     let path = out.join(STATE_FILE);
     if !path.is_file() {
@@ -375,6 +376,8 @@ fn take(
         (before.table != state.table, "table"),
         (before.bundle != state.bundle, "bundle"),
         (before.options != state.options, "options"),
+        (before.images != state.images, "folder of images"),
+        (before.name != state.name, "name"),
     ];
     let differs: Vec<&str> = differs
         .iter()

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::ensure;
 use clap::Args;
 use radialog_coordinator::conversation::retention::{self, Unowned};
 use radialog_runtime::backends::Backends;
@@ -91,6 +92,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         conversations,
         objects,
         bytes,
+        not_swept,
     } = retention::sweep(&backends, grace, args.dry_run).await?;
     outln!(
         "{objects} objects ({bytes} bytes) of {conversations} conversations that are gone {verb}"
@@ -101,6 +103,11 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     if !args.dry_run {
         backends.conversations.forget_ended().await?;
     }
+    ensure!(
+        not_swept == 0,
+        "{not_swept} conversations are not swept, and keep what they have; the lines above say which and why. Where a later release \
+         has written them, run its `radialog purge`; one that is damaged goes with `radialog purge --conversation ID`"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,6 +17,7 @@ use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{Job, RunEnvironment};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::lifecycle::Lifecycle;
+use crate::print::over_threshold;
 use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, served_bundle, shared_services};
@@ -147,7 +148,10 @@ fn words(record: &StudyRecord) -> String {
             Some(probability) => format!(
                 "  {name:<28} {:>3.0} %{}",
                 100.0 * probability,
-                if predicted.present { "  present" } else { "" }
+                match predicted.is_shown(findings) {
+                    true => format!("  present{}", over_threshold(predicted)),
+                    false => String::new(),
+                }
             ),
         });
     }
@@ -169,4 +173,37 @@ fn words(record: &StudyRecord) -> String {
     }
     line("\nResearch software, not a medical device.".to_owned());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_finding_is_not_present_beside_findings_and_a_threshold_is_told() {
+        let record = serde_json::json!({
+            "study_id": "a", "file": "a.png", "status": "done",
+            "findings": [
+                {"finding": "No Finding", "probability": 0.74, "present": true},
+                {"finding": "Lung Lesion", "probability": 0.23, "present": true, "threshold": 0.16},
+                {"finding": "Support Devices", "probability": 0.6, "present": true},
+            ],
+            "bundle": "0".repeat(64), "timings": {},
+        });
+        let mut record: StudyRecord = serde_json::from_value(record).unwrap();
+        let said = words(&record);
+        let line = |name: &str| {
+            let mut lines = said.lines();
+            let line = lines.find(|line| line.trim_start().starts_with(name));
+            line.unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(line("No Finding"), "No Finding 74 %");
+        assert_eq!(line("Lung"), "Lung Lesion 23 % present (over 16 %)");
+        assert_eq!(line("Support"), "Support Devices 60 % present");
+        record.findings.as_mut().unwrap().remove(1);
+        assert!(words(&record).contains("74 %  present"));
+    }
 }

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Parser};
 use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
@@ -27,7 +27,7 @@ use tokio::task::block_in_place;
 
 use super::batch;
 use super::former_files::FormerFiles;
-use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError, usage};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::named_path::require;
 
 /// The member of a study that a submission adds.
@@ -85,7 +85,8 @@ struct BatchLine {
 /// The studies in the order of the file.
 struct Studies(Vec<(String, Study)>);
 
-/// The members of a study in the order of the file, each as it stands there.
+/// The members of a study in the order of the file, each as it stands there. Of several of one name there is the last, as Python
+/// reads them.
 struct Study(Vec<(String, Box<RawValue>)>);
 
 /// The CSV of the studies' images that `radialog batch` reads.
@@ -222,9 +223,11 @@ fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reaso
     let shown = input.display();
     let json =
         read_text(input).map_err(|error| UsageError(format!("--input_json_file: {error}")))?;
-    let studies: Studies = serde_json::from_str(&without_nan(&json))
-        .with_context(|| format!("{shown} is no JSON of ReXrank, an object of studies by id"))
-        .map_err(usage)?;
+    let studies: Studies = serde_json::from_str(&without_nan(&json)).map_err(|error| {
+        UsageError(format!(
+            "{shown} is no JSON of ReXrank, an object of studies by id: {error}"
+        ))
+    })?;
     if studies.0.is_empty() {
         return Err(UsageError(format!("{shown} has no study")).into());
     }
@@ -241,11 +244,12 @@ fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reaso
     let (mut seen, mut refused) = (HashMap::new(), Reasons::new());
     for (place, (id, study)) in studies.0.iter().enumerate() {
         if let Some(before) = seen.insert(id.as_str(), place) {
-            bail!(
+            return Err(UsageError(format!(
                 "{shown}: study {id:?} stands there twice (as number {} and {}): give each an id of its own",
                 before + 1,
                 place + 1
-            );
+            ))
+            .into());
         }
         match image(study).and_then(|image| row(id, &images.join(image))) {
             Ok(row) => manifest.write_record(row)?,
@@ -370,15 +374,14 @@ fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<Stri
 }
 
 impl Study {
-    /// A member; of several of one name the last, as Python has it.
     fn get(&self, name: &str) -> Option<Value> {
-        let member = self.0.iter().rfind(|(of, _)| of == name);
+        let member = self.0.iter().find(|(of, _)| of == name);
         member.and_then(|(_, value)| serde_json::from_str(value.get()).ok())
     }
 
     /// Sets a member where it is, or as the last one.
     fn set(&mut self, name: &str, value: Box<RawValue>) {
-        match self.0.iter_mut().rfind(|(of, _)| of == name) {
+        match self.0.iter_mut().find(|(of, _)| of == name) {
             Some((_, before)) => *before = value,
             None => self.0.push((name.to_owned(), value)),
         }
@@ -417,7 +420,11 @@ impl<'de> Deserialize<'de> for Studies {
 
 impl<'de> Deserialize<'de> for Study {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        members(deserializer, "an object, a study").map(Self)
+        let mut study = Self(Vec::new());
+        for (name, value) in members(deserializer, "an object, a study")? {
+            study.set(&name, value);
+        }
+        Ok(study)
     }
 }
 
@@ -485,6 +492,33 @@ mod tests {
             r#""note":"NaN Infinity","model_prediction":"Clear.","image_path":["x.png"],"a":{"y": 1, "b": 2}}}"#,
         ];
         assert_eq!(written, expected.concat());
+    }
+
+    #[test]
+    fn of_members_of_one_name_the_last_is_read_and_written_as_python_has_it() {
+        let study: Study = study(r#"{"image_path": "a.png", "x": 1, "image_path": "b.png"}"#);
+        assert_eq!(image(&study), Ok(PathBuf::from("b.png")));
+        let written = serde_json::to_string(&study).unwrap();
+        assert_eq!(written, r#"{"image_path":"b.png","x":1}"#);
+    }
+
+    #[test]
+    fn a_file_that_is_none_or_has_an_id_twice_is_refused_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.json");
+        let twice = r#"{"s": {"image_path": "x.png"}, "s": {"image_path": "y.png"}}"#;
+        for (json, reason) in [
+            ("[]", "no JSON of ReXrank"),
+            ("{}", "has no study"),
+            (twice, "twice"),
+        ] {
+            fs::write(&path, json).unwrap();
+            let Err(error) = read(&path, folder.path()) else {
+                panic!("{json} was read");
+            };
+            let said = error.to_string();
+            assert!(error.is::<UsageError>() && said.contains(reason), "{said}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `radialog status`: how far a run is.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -53,21 +53,25 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             );
             return Err(UsageError(message).into());
         };
-        match args.json {
-            true => outln!("{}", serde_json::to_string_pretty(&folder)?),
-            false => folder.print(),
-        }
+        folder.say(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(folder) = folder.as_ref().filter(|_| !args.json) {
-        folder.print();
-    }
-    let run = folder.map_or_else(|| RunId(args.run.clone()), |folder| folder.run);
+    let run = match &folder {
+        Some(folder) => folder.run.clone(),
+        None => RunId(args.run.clone()),
+    };
     let state = Backends::state(&config).await?;
-    match state.document(&run, PROGRESS_DOCUMENT).await? {
-        None => bail!(
-            "no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"
-        ),
+    let text = state.document(&run, PROGRESS_DOCUMENT).await?;
+    // The folder says what it has, whatever Redis knows.
+    if let Some(folder) = folder.filter(|_| !args.json || text.is_none()) {
+        folder.say(args.json)?;
+        if text.is_none() {
+            errln!("note: {}", unknown(&run));
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    match text {
+        None => bail!("{}", unknown(&run)),
         Some(text) => {
             let progress: RunProgress = serde_json::from_str(&text)
                 .context("the run's progress is from another version")?;
@@ -99,6 +103,12 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn unknown(run: &RunId) -> String {
+    format!(
+        "no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"
+    )
+}
+
 /// What an output folder says of its run.
 #[derive(Serialize)]
 struct FolderStatus {
@@ -109,6 +119,8 @@ struct FolderStatus {
     total: Option<u64>,
     done: u64,
     failed: u64,
+    /// Lines of the results that are no records; one that is half written, the last, is none of them.
+    unreadable: u64,
 }
 
 impl FolderStatus {
@@ -127,20 +139,45 @@ impl FolderStatus {
             total: ArchiveSize::read(dir)?.map(|size| size.studies),
             done: 0,
             failed: 0,
+            unreadable: 0,
         };
-        let lines = File::open(dir.join(RESULTS_FILE))
-            .map(BufReader::new)
-            .into_iter()
-            .flat_map(BufRead::lines);
-        // The last line may be half written.
-        for record in lines.filter_map(|line| serde_json::from_str::<StudyRecord>(&line.ok()?).ok())
+        let results = dir.join(RESULTS_FILE);
+        let cannot_be_read = || format!("'{}' cannot be read", results.display());
+        let mut lines = match File::open(&results) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(status),
+            file => BufReader::new(file.with_context(cannot_be_read)?),
+        };
+        let mut line = Vec::new();
+        while lines
+            .read_until(b'\n', &mut line)
+            .with_context(cannot_be_read)?
+            > 0
         {
-            match record.status {
-                StudyStatus::Done => status.done += 1,
-                StudyStatus::Failed => status.failed += 1,
+            match serde_json::from_slice::<StudyRecord>(&line) {
+                Ok(record) if record.status == StudyStatus::Done => status.done += 1,
+                Ok(_) => status.failed += 1,
+                Err(_) if line.ends_with(b"\n") => status.unreadable += 1,
+                // It is being written, or was when its writer was killed.
+                Err(_) => {}
             }
+            line.clear();
         }
         Ok(status)
+    }
+
+    /// Prints it as a person or a program reads it.
+    fn say(&self, json: bool) -> anyhow::Result<()> {
+        match json {
+            true => outln!("{}", serde_json::to_string_pretty(self)?),
+            false => self.print(),
+        }
+        if self.unreadable > 0 {
+            errln!(
+                "note: {} lines of {RESULTS_FILE} cannot be read; the run names the first of them when it goes on",
+                self.unreadable
+            );
+        }
+        Ok(())
     }
 
     fn print(&self) {

@@ -178,7 +178,25 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     let rest = fixture.finetune("killed", &more);
     assert!(rest.status.success(), "{}", text(&rest.stderr));
     assert_eq!(fixture.manifest("whole"), fixture.manifest("killed"));
-    assert!(!fixture.path("killed/.start").exists());
+    let left = fs::read_dir(fixture.path("killed")).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = left.filter(|name| name.starts_with(".start")).collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    // Other images, or another name, are another fine-tuning.
+    fs::rename(fixture.path("xrays"), fixture.path("moved")).unwrap();
+    let moved = fixture.name("moved");
+    let mut other = fixture.arguments("whole", &more);
+    for argument in &mut other {
+        if *argument == fixture.name("xrays") {
+            argument.clone_from(&moved);
+        }
+    }
+    other.extend(["--name", "mine"].map(str::to_owned));
+    let other = radialog(&other.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = text(&other.stderr);
+    assert_eq!(other.status.code(), Some(64), "{said}");
+    assert!(said.contains("another folder of images and name"), "{said}");
 }
 
 #[test]
@@ -288,6 +306,34 @@ fn a_check_says_what_would_be_trained_and_of_which_findings_there_is_too_little(
         "{said}"
     );
     assert!(!said.contains("no training image has"), "{said}");
+
+    // Where nothing can be trained, nothing is begun.
+    let constant = table.lines().enumerate().map(|(line, text)| match line {
+        0 => "Subject,Bild,Edema\n".to_owned(),
+        _ => {
+            let cells: Vec<&str> = text.split(',').collect();
+            format!("{},{},1\n", cells[0], cells[1])
+        }
+    });
+    fs::write(fixture.path("constant.csv"), constant.collect::<String>()).unwrap();
+    for check in [&["--check"][..], &[]] {
+        let (table, images, out) = (
+            fixture.name("constant.csv"),
+            fixture.name("xrays"),
+            fixture.name("out"),
+        );
+        let start = fixture.name("start");
+        let own = ["finetune", &table, "--images", &images, "--image", "Bild"];
+        let more = ["--out", &out, "--bundle", &start];
+        let refused = radialog(&[&own[..], &more, check].concat());
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(64), "{said}");
+        assert!(
+            said.contains("the table allows no training: findings: would not be trained"),
+            "{said}"
+        );
+        assert!(!fixture.path("out").exists());
+    }
 
     // A folder that was forgotten is one fault.
     let source = fixture.path("xrays");

@@ -70,16 +70,30 @@ impl Fixture {
 fn a_training_starts_from_the_demo_bundle_by_its_name_and_its_terms_go_with_what_comes_of_it() {
     let fixture = Fixture::new(1);
     fixture.write_table(|index, _| (["train", "train", "validate"][index % 3], index % 2 == 0));
+    // Fractures, too, which the demo bundle does not assess.
+    let table = fs::read_to_string(fixture.path("labels.csv")).unwrap();
+    let rows = table.lines().enumerate().map(|(number, row)| match number {
+        0 => format!("{row}\n"),
+        _ => {
+            let edema = row.split(',').nth(8).unwrap();
+            format!("{}{edema},\n", row.strip_suffix(',').unwrap())
+        }
+    });
+    fs::write(fixture.path("labels.csv"), rows.collect::<String>()).unwrap();
     let recipe = fixture.name("recipe.toml");
     let text_of_recipe = "start = \"demo\"\nepochs = 1\nbatch_size = 4\n[[tables]]\nlabels = \"labels.csv\"\nimages = \".\"\n";
     fs::write(&recipe, text_of_recipe).unwrap();
     let out = fixture.name("run");
     succeeded(&["train", "findings", &recipe, "--out", &out]);
-    let license = |dir: &str| {
+    let manifest = |dir: &str| -> serde_json::Value {
         let manifest = fs::read_to_string(fixture.path(dir).join("bundle.json")).unwrap();
-        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-        manifest["license"].as_str().unwrap().to_owned()
+        serde_json::from_str(&manifest).unwrap()
     };
+    let license = |dir: &str| manifest(dir)["license"].as_str().unwrap().to_owned();
+    let assessed = manifest("run/best")["components"]["findings"]["config"]["assessed"].clone();
+    let assessed: Vec<String> = serde_json::from_value(assessed).unwrap();
+    assert_eq!(assessed.len(), 12, "eleven of the demo's: {assessed:?}");
+    assert_eq!(assessed[11], "Fracture");
     let terms = license("run/best");
     assert!(terms.contains("CC BY-NC-ND 4.0"), "{terms}");
     let (best, mine) = (fixture.name("run/best"), fixture.name("mine"));
@@ -104,6 +118,17 @@ fn a_training_starts_from_the_demo_bundle_by_its_name_and_its_terms_go_with_what
     assert_eq!(license("mine"), terms, "each term once");
     assert!(succeeded(&["bundle", "verify", &mine]).contains("is whole"));
     assert!(succeeded(&["bundle", "show", "demo"]).contains("bundle 'demo'"));
+    let image = fixture.name(&fixture.names[0]);
+    let options = ["--json", "--max-new-tokens", "1"];
+    let record = succeeded(&[&["report", &image, "--bundle", &mine], &options[..]].concat());
+    let record: serde_json::Value = serde_json::from_str(record.lines().next().unwrap()).unwrap();
+    let probability = |finding: &str| {
+        let all = record["findings"].as_array().unwrap();
+        let of = all.iter().find(|each| each["finding"] == finding);
+        of.unwrap()["probability"].clone()
+    };
+    assert!(probability("Fracture").is_number(), "{record}");
+    assert!(probability("Support Devices").is_null(), "{record}");
 
     // A folder of that name may be meant as well.
     let here = |arguments: &[&str]| {
@@ -236,7 +261,7 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
         &table[0],
         &table[1],
     ]);
-    assert_eq!(few.status.code(), Some(1));
+    assert_eq!(few.status.code(), Some(64));
     assert!(
         text(&few.stderr).contains("too few"),
         "{}",

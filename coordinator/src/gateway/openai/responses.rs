@@ -178,6 +178,7 @@ async fn begin_response(
         turns: vec![turn],
         response: Some(asked.request),
         of_batch: is_line,
+        title: None,
     };
     let begun = begin(app, draft, (ephemeral, history.memory, memory)).await;
     begun.map(|(snapshot, (ephemeral, ..))| (snapshot, ephemeral))

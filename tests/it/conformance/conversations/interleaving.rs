@@ -207,7 +207,7 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
         };
         let first = about_an_image(&id, "one", &bundle);
         let image = new(b"an image");
-        conversation::begin(&backends, &bundle, &first, &[ask("a")], Some(&image)).await?;
+        conversation::begin(&backends, &bundle, &first, &[ask("a")], None, Some(&image)).await?;
         let gates = [Arc::<Gate>::default(), Arc::default()];
         let [creator, deleter] = gates.each_ref().map(|gate| {
             let faults = Arc::new(FaultInjector::default());
@@ -222,7 +222,7 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
         let bundle = bundle.clone();
         let creating = Stepped::start(&gates[0], async move {
             let image = new(b"an image");
-            conversation::begin(&creator, &bundle, &again, &[ask("a")], Some(&image)).await
+            conversation::begin(&creator, &bundle, &again, &[ask("a")], None, Some(&image)).await
         });
         let gone = id.clone();
         let deleting = Stepped::start(&gates[1], async move {

@@ -39,12 +39,23 @@ pub(super) async fn conversations_exist_until_they_are_deleted(
     for conversation in &ids[..2] {
         conversations.create(conversation, &[]).await.unwrap();
     }
+    let begun = ids.clone();
     let ids = ids.map(|conversation| conversation.id);
     let exist = async || conversations.exist(&ids).await.unwrap();
+    let beginnings = async || {
+        let read = conversations.beginnings(&ids).await.unwrap();
+        read.into_iter()
+            .map(Result::unwrap)
+            .collect::<Vec<Option<Conversation>>>()
+    };
+    let [first, second] = [&begun[0], &begun[1]].map(|one| Some(one.clone()));
     assert_eq!(exist().await, [true, true, false]);
+    assert_eq!(beginnings().await, [first, second.clone(), None]);
     conversations.delete(&ids[0]).await.unwrap();
     assert_eq!(exist().await, [false, true, false]);
+    assert_eq!(beginnings().await, [None, second, None]);
     assert_eq!(conversations.exist(&[]).await.unwrap(), [false; 0]);
+    assert!(conversations.beginnings(&[]).await.unwrap().is_empty());
 }
 
 pub(super) async fn a_conversation_ends_when_its_lifetime_is_over(

@@ -205,6 +205,32 @@ pub(super) async fn a_final_answer_can_be_rated_and_a_conversation_renamed(
     }
 }
 
+pub(super) async fn a_conversation_is_created_with_its_title_and_keeps_it_when_it_is_created_again(
+    conversations: Arc<dyn Conversations>,
+) {
+    let titled = in_words();
+    let create = async |title| {
+        let turns = [ask("a")];
+        let created = conversations.create_titled(&titled, &turns, title);
+        let outcome = created.await.unwrap();
+        let snapshot = conversations.snapshot(&titled.id).await.unwrap().unwrap();
+        assert_eq!(snapshot.turns.len(), 1);
+        (outcome, snapshot.title)
+    };
+    let (created, existing) = (
+        CreateOutcome::Created { ready: Some(1) },
+        CreateOutcome::Existing { ready: Some(1) },
+    );
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(create(Some("first")).await, (created, text("first")));
+    assert_eq!(create(Some("second")).await, (existing, text("first")));
+    assert!(conversations.rename(&titled.id, "mine").await.unwrap());
+    assert_eq!(create(Some("first")).await, (existing, text("mine")));
+    let untitled = begun(&conversations, &["a"]).await;
+    let snapshot = conversations.snapshot(&untitled).await.unwrap().unwrap();
+    assert_eq!(snapshot.title, None);
+}
+
 pub(super) async fn racing_submitters_each_get_a_turn_of_their_own(
     conversations: Arc<dyn Conversations>,
 ) {

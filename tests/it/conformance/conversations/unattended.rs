@@ -1,6 +1,7 @@
 //! Conversations whose turns nobody has seen to: what a sweeper finds.
 
 use radialog_runtime::conversations::UnattendedConversation;
+use radialog_tests::services::Redis;
 
 use super::*;
 
@@ -79,4 +80,40 @@ pub(super) async fn one_of_several_sweepers_attends(conversations: Arc<dyn Conve
         .into_iter()
         .filter(|first| *first.as_ref().unwrap());
     assert_eq!(attended.count(), 1);
+}
+
+#[tokio::test]
+async fn a_conversation_that_cannot_be_read_hinders_no_sweeper() {
+    let redis = Redis::start().await.unwrap();
+    let conversations = crate::adapters::redis_conversations_at(redis.url()).await;
+    let ids = ["one", "two", "three"].map(ConversationId::from);
+    for id in &ids {
+        let conversation = Conversation {
+            id: id.clone(),
+            ..in_words()
+        };
+        let created = conversations.create(&conversation, &[ask("a")]).await;
+        created.unwrap();
+    }
+    let damaging = redis.ask("HSET radialog:chat:{two} 1:request {}").await;
+    damaging.unwrap();
+    let listed = conversations.unattended(Duration::ZERO, 9).await.unwrap();
+    let listed = listed.into_iter().map(|one| one.snapshot.conversation.id);
+    let mut listed: Vec<ConversationId> = listed.collect();
+    listed.sort();
+    assert_eq!(listed, [ids[0].clone(), ids[2].clone()]);
+    // Its image is still known: no sweep takes it for nobody's.
+    let begun = conversations.beginnings(&ids).await.unwrap();
+    assert!(begun.into_iter().all(|one| one.unwrap().is_some()));
+    let damaging = redis.ask("HSET radialog:chat:{two} conversation {}").await;
+    damaging.unwrap();
+    let begun = conversations.beginnings(&ids).await.unwrap();
+    let is_read: Vec<bool> = begun.iter().map(Result::is_ok).collect();
+    assert_eq!(is_read, [true, false, true]);
+    assert!(conversations.delete(&ids[1]).await.unwrap());
+    assert_eq!(
+        conversations.exist(&ids).await.unwrap(),
+        [true, false, true]
+    );
+    assert!(!conversations.delete(&ids[1]).await.unwrap());
 }

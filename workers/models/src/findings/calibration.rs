@@ -31,6 +31,13 @@ pub struct FindingCalibration {
 }
 
 impl FindingCalibration {
+    /// As published: the sigmoid of the logit, present over one half.
+    pub const PUBLISHED: Self = Self {
+        slope: 1.0,
+        intercept: 0.0,
+        threshold: 0.5,
+    };
+
     /// The probability of a logit.
     pub fn probability(self, logit: f64) -> f64 {
         1.0 / (1.0 + (-(self.slope * logit + self.intercept)).exp())
@@ -38,6 +45,12 @@ impl FindingCalibration {
 }
 
 impl Calibration {
+    /// What the finding's logit means.
+    pub fn of(&self, finding: Finding) -> FindingCalibration {
+        let own = self.findings.get(&finding).copied();
+        own.unwrap_or(FindingCalibration::PUBLISHED)
+    }
+
     /// Checks that every number can be meant.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, fingerprint, lifetime, now_ms,
+    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, Unreadable, fingerprint, lifetime,
+    now_ms,
 };
 use crate::state::StateError;
 
@@ -124,10 +125,11 @@ impl Inner {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn create(
+    async fn create_titled(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
+        title: Option<&str>,
     ) -> Result<CreateOutcome, StateError> {
         let fingerprint = fingerprint::of_conversation(conversation, turns);
         let mut inner = self.lock();
@@ -143,7 +145,7 @@ impl Conversations for MemoryConversations {
             prepared: None,
             turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
             fingerprint,
-            title: None,
+            title: title.map(str::to_owned),
             idempotency: HashMap::new(),
             attended_ms: now_ms(),
             used: Instant::now(),
@@ -377,6 +379,20 @@ impl Conversations for MemoryConversations {
             .iter()
             .map(|id| inner.records.contains_key(id))
             .collect())
+    }
+
+    async fn beginnings(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError> {
+        let inner = self.lock();
+        let begun = |id| {
+            inner
+                .records
+                .get(id)
+                .map(|record| record.conversation.clone())
+        };
+        Ok(ids.iter().map(begun).map(Ok).collect())
     }
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {

@@ -1,6 +1,7 @@
 //! Conversations in Redis: one hash for each conversation, one stream of events for each turn. What must not be torn
 //! apart happens in scripts; all keys of a conversation lie in one hash slot.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use serde::Serialize;
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
     LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
-    UnattendedConversation, fingerprint, lifetime, nonce, now_ms,
+    UnattendedConversation, Unreadable, fingerprint, lifetime, nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -103,20 +104,25 @@ impl RedisConversations {
     }
 
     async fn read(&self, id: &ConversationId) -> Result<Option<ConversationSnapshot>, StateError> {
-        let (all,) = self
-            .connection
-            .run(redis::pipe().hgetall(keys::conversation(id)))
-            .await?;
-        fields::snapshot(&all)
+        fields::snapshot(&self.read_fields(id).await?)
+    }
+
+    async fn read_fields(
+        &self,
+        id: &ConversationId,
+    ) -> Result<HashMap<String, String>, StateError> {
+        let asking = redis::pipe().hgetall(keys::conversation(id)).to_owned();
+        self.connection.run(&asking).await.map(|(all,)| all)
     }
 }
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn create(
+    async fn create_titled(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
+        title: Option<&str>,
     ) -> Result<CreateOutcome, StateError> {
         let id = &conversation.id;
         let image = conversation.image.as_ref();
@@ -125,6 +131,7 @@ impl Conversations for RedisConversations {
             json(conversation),
             image.map_or_else(String::new, |image| image.image.to_string()),
             fingerprint.to_string(),
+            title.unwrap_or_default().to_owned(),
         ];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -320,7 +327,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
-        self.run_script(&scripts::RENAME, id, &[title]).await
+        self.run_script(&scripts::TITLE, id, &[title]).await
     }
 
     async fn rate(
@@ -387,6 +394,30 @@ impl Conversations for RedisConversations {
         } else {
             self.connection.run(&pipeline).await
         }
+    }
+
+    async fn beginnings(
+        &self,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError> {
+        let mut asking = redis::pipe();
+        for id in ids {
+            let key = keys::conversation(id);
+            asking.exists(&key).hget(&key, fields::CONVERSATION);
+        }
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers: Vec<redis::Value> = self.connection.run(&asking).await?;
+        let read = |answer: &[redis::Value]| {
+            let [exists, written] = answer else {
+                return Err(StateError("an answer is missing".to_owned()));
+            };
+            let exists: bool = parsed(exists)?;
+            let written: Option<Vec<u8>> = parsed(written)?;
+            Ok(fields::beginning(exists, written.as_deref()))
+        };
+        answers.chunks(2).map(read).collect()
     }
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
@@ -461,6 +492,10 @@ fn call(
         .arg(keys::conversation(id))
         .arg(lifetime.as_secs())
         .arg(arguments);
+}
+
+fn parsed<T: FromRedisValue>(value: &redis::Value) -> Result<T, StateError> {
+    T::from_redis_value_ref(value).map_err(|error| StateError(error.to_string()))
 }
 
 /// The outcome and the event of a cancelled turn.

@@ -180,6 +180,15 @@ impl Objects for FilesystemObjects {
         }
     }
 
+    async fn tidy(&self) -> Result<(), ObjectError> {
+        let writing = self.root.join(WRITING);
+        let tidied = blocking(move || {
+            durable::remove_left(&writing);
+            Ok(())
+        });
+        tidied.await.map_err(|error| store_error(WRITING, &error))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let root = self.root.clone();
@@ -284,8 +293,17 @@ fn version(content: &[u8]) -> Version {
 fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let writing = root.join(WRITING);
     retry_in_new_directory(root, path, || {
-        durable::replace_from(&writing, Readers::Owner, path, content)
+        match durable::replace_from(&writing, Readers::Owner, path, content) {
+            Err(error) if is_apart(&error) => durable::replace_for(Readers::Owner, path, content),
+            written => written,
+        }
     })
+}
+
+/// Says that a folder of the store is a file system of its own, as a mount or a link makes it: nothing is renamed into it from
+/// beside.
+fn is_apart(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::CrossesDevices
 }
 
 /// Writes into the path's directory, which is made where it is missing. Whoever deletes the last object of a directory
@@ -323,10 +341,16 @@ fn sum_path(path: &Path) -> PathBuf {
 
 /// Writes an output's hash whole or not at all, for the owner alone, as temporary files are.
 fn write_sum(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let sum = sum_path(path);
-    let mut file = durable::unfinished(&root.join(WRITING), Readers::Owner)?;
-    file.write_all(ContentHash::of(content).as_str().as_bytes())?;
-    file.persist(&sum).map(drop).map_err(|error| error.error)
+    let (sum, hash) = (sum_path(path), ContentHash::of(content));
+    let write_in = |directory: &Path| {
+        let mut file = durable::unfinished(directory, Readers::Owner)?;
+        file.write_all(hash.as_str().as_bytes())?;
+        file.persist(&sum).map(drop).map_err(|error| error.error)
+    };
+    match (write_in(&root.join(WRITING)), path.parent()) {
+        (Err(error), Some(beside)) if is_apart(&error) => write_in(beside),
+        (written, _) => written,
+    }
 }
 
 /// Removes an object with its hash, and the directories that are empty then.

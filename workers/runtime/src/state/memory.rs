@@ -146,6 +146,10 @@ impl State for MemoryState {
         Ok(())
     }
 
+    async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        Ok(self.noted().remove(group))
+    }
+
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
         Ok(self.noted().iter().cloned().collect())
     }

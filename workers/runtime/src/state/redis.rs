@@ -264,6 +264,12 @@ impl State for RedisState {
             .await
     }
 
+    async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        let removing = redis::pipe().srem(keys::GROUPS, group.as_str()).to_owned();
+        let (removed,): (bool,) = self.run(&removing).await?;
+        Ok(removed)
+    }
+
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
         let members = redis::pipe().smembers(keys::GROUPS).to_owned();
         let (names,): (Vec<String>,) = self.run(&members).await?;

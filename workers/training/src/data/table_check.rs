@@ -11,13 +11,16 @@ use crate::prepare::TableFile;
 
 /// The sides that trainings and evaluations read.
 pub(crate) const SIDES: [&str; 3] = ["train", "validate", "test"];
-/// Columns that name a row's patient.
-const PATIENT: [&str; 2] = ["patient_id", "subject_id"];
+/// Columns that name a row's patient, the best first.
+pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
 /// The faults of some tables, and what a user should know of them.
 #[derive(Default)]
 pub(crate) struct TableCheck {
-    faults: Vec<String>,
+    /// Each with the table and the line that it is told after.
+    faults: Vec<(usize, u64, String)>,
+    /// The tables that have faults, in the order in which they were read.
+    tables: Vec<PathBuf>,
     /// Rows of sides that nothing reads, by the side's name.
     others: BTreeMap<String, u64>,
 }
@@ -44,7 +47,7 @@ impl TablePatients {
     /// The patients of a table, where it has a column of them.
     pub(crate) fn of(path: &Path, table: &TableFile) -> Self {
         Self {
-            column: PATIENT.iter().find_map(|name| table.optional(name)),
+            column: PATIENT_COLUMNS.iter().find_map(|name| table.optional(name)),
             ..Self::unnamed(path)
         }
     }
@@ -53,13 +56,20 @@ impl TablePatients {
 impl TableCheck {
     /// Adds a fault of a row.
     pub(crate) fn fault(&mut self, table: &Path, line: u64, reason: impl std::fmt::Display) {
-        let shown = table.display();
-        self.faults.push(format!("'{shown}' line {line}: {reason}"));
+        let known = self.tables.iter().position(|known| known == table);
+        let place = known.unwrap_or_else(|| {
+            self.tables.push(table.to_owned());
+            self.tables.len() - 1
+        });
+        let fault = format!("'{}' line {line}: {reason}", table.display());
+        self.faults.push((place, line, fault));
     }
 
     /// Adds what is wrong with a row, in words that name its place.
     pub(crate) fn error(&mut self, error: &TrainingError) {
-        self.faults.push(error.to_string());
+        let last = self.faults.last();
+        let (table, line) = last.map_or((0, 0), |(table, line, _)| (*table, *line));
+        self.faults.push((table, line, error.to_string()));
     }
 
     /// The side of a row: `train`, `validate` or `test`, none for any other, which is counted. Its patient must not be on another
@@ -126,10 +136,12 @@ impl TableCheck {
     /// What a user should know of tables without a fault.
     ///
     /// # Errors
-    /// All faults.
-    pub(crate) fn finish(self) -> Result<Vec<String>, TrainingError> {
+    /// All faults, those of a table in the order of its lines.
+    pub(crate) fn finish(mut self) -> Result<Vec<String>, TrainingError> {
         if !self.faults.is_empty() {
-            return Err(TrainingError::Tables(self.faults));
+            self.faults.sort_by_key(|(table, line, _)| (*table, *line));
+            let faults = self.faults.into_iter().map(|(_, _, fault)| fault);
+            return Err(TrainingError::Tables(faults.collect()));
         }
         let note = |(name, rows): (&String, &u64)| match name.as_str() {
             "" => format!("{rows} rows name no split: they are not read"),

@@ -29,6 +29,15 @@ impl CalibrationData {
         }
     }
 
+    /// Forgets the answers about all findings but these.
+    pub fn keep(&mut self, findings: &[Finding]) {
+        for (finding, answers) in Finding::ALL.into_iter().zip(&mut self.0) {
+            if !findings.contains(&finding) {
+                answers.clear();
+            }
+        }
+    }
+
     /// Fits slopes, intercepts and thresholds; none where all findings together have too few answers of either kind, or the logits
     /// do not rise with what is true.
     pub fn fit(&self) -> Option<Calibration> {
@@ -197,7 +206,7 @@ fn intercept(answers: &[(f32, bool)], slope: f64) -> f64 {
 }
 
 /// The threshold over which a call has the largest F1, midway between two probabilities; of several, the one that is nearest to one
-/// half. One half where nothing is there.
+/// half. One half where nothing is there. To call everything present is no threshold, though its F1 may be the largest.
 fn threshold(answers: &mut [(f64, bool)]) -> f64 {
     answers.sort_by(|a, b| b.0.total_cmp(&a.0));
     let with = answers.iter().filter(|(_, truth)| *truth).count();
@@ -259,18 +268,28 @@ mod tests {
         );
     }
 
+    /// Recorded with `_SigmoidCalibration` of scikit-learn 1.9.1.
     #[test]
-    fn calibrated_probabilities_have_a_lower_brier_score_than_those_that_say_too_much() {
-        let answers = drawn(2_000, 0.5, -1.5);
+    fn slope_and_intercept_are_those_of_scikit_learn_ties_and_all() {
+        let answers: Answers = (0..40_i32)
+            .map(|at| {
+                let logit = f64::from(at * 7 % 11 - 5) / 2.0;
+                (logit as f32, f64::from(at * 5 % 8) + 2.0 * logit > 4.0)
+            })
+            .collect();
+        let (slope, intercept) = sigmoid(&answers).unwrap();
+        assert!((slope - 1.520_325).abs() < 1e-5, "{slope}");
+        assert!((intercept + 0.926_758).abs() < 1e-5, "{intercept}");
+    }
+
+    #[test]
+    fn calibrated_probabilities_have_a_lower_brier_score_on_answers_that_they_were_not_fitted_on() {
+        let mut answers = drawn(2_000, 0.5, -1.5);
         let mut data = CalibrationData::default();
-        data.0[Finding::Edema as usize] = answers.clone();
+        data.0[Finding::Edema as usize] = answers.split_off(1_000);
         let calibration = data.fit().unwrap();
         let of = calibration.findings[&Finding::Edema];
-        let plain = FindingCalibration {
-            slope: 1.0,
-            intercept: 0.0,
-            threshold: 0.5,
-        };
+        let plain = FindingCalibration::PUBLISHED;
         let score = |of: FindingCalibration| {
             let cells = answers.iter();
             brier(cells.map(|&(logit, truth)| (of.probability(f64::from(logit)), truth))).unwrap()
@@ -311,6 +330,10 @@ mod tests {
             calibration.rule
         );
         calibration.check().unwrap();
+        // What was not learned is not fitted, and has no part in what all have.
+        data.keep(&[Finding::Edema]);
+        let findings = data.fit().unwrap().findings;
+        assert_eq!(findings.into_keys().collect::<Vec<_>>(), [Finding::Edema]);
     }
 
     #[test]
@@ -329,5 +352,8 @@ mod tests {
         let mut answers = [(0.4, true), (0.3, true), (0.2, false), (0.1, false)];
         assert!((threshold(&mut answers) - 0.25).abs() < 1e-12);
         assert_eq!(threshold(&mut []), 0.5);
+        // To call all of them has an F1 of 0.8, the best cut one of 2 / 3.
+        let mut answers = [(0.9, true), (0.5, false), (0.1, true)];
+        assert!((threshold(&mut answers) - 0.7).abs() < 1e-12);
     }
 }

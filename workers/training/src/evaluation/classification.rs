@@ -2,6 +2,9 @@
 
 use radialog_schemas::Finding;
 
+/// Of fewer images than this with a finding, or without, users are told: what is learned of it, and what is measured, is chance as
+/// much as anything.
+pub const FEW: usize = 10;
 /// Number of findings.
 const CLASSES: usize = Finding::ALL.len();
 

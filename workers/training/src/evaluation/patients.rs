@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use super::id_digest::IdDigest;
-
-/// Columns that name the patient.
-pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
+pub(crate) use crate::data::table_check::PATIENT_COLUMNS;
 
 /// Numbers for patients, from 0 on.
 #[derive(Clone, Debug, Default)]

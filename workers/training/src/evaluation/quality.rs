@@ -14,6 +14,7 @@ pub mod score_table;
 mod studies;
 
 pub use calibrate::FittedCalibration;
+pub use findings::NOT_ASSESSED;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

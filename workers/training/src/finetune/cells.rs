@@ -1,6 +1,7 @@
 //! Labels as people write them in their tables: numbers, words, and several names in one cell.
 
-use radialog_schemas::{Finding, Label, table};
+use radialog_schemas::table::{self, plain_name as plain};
+use radialog_schemas::{Finding, Label};
 
 use crate::prepare::{FindingLabels, nih_class};
 
@@ -65,12 +66,6 @@ pub fn finding(name: &str) -> Option<Finding> {
         .into_iter()
         .find(is_one)
         .or_else(|| nih_class(name).flatten())
-}
-
-/// Letters and digits alone, in lower case.
-pub(super) fn plain(name: &str) -> String {
-    let letters = name.chars().filter(|letter| letter.is_alphanumeric());
-    letters.flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

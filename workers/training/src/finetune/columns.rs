@@ -1,9 +1,12 @@
 //! Which column of a user's table is what: named by the user, or recognised.
 
-use radialog_schemas::Finding;
-use radialog_schemas::table::Header;
+use std::collections::BTreeSet;
 
-use super::cells::{finding, plain};
+use radialog_schemas::Finding;
+use radialog_schemas::table::{Header, plain_name as plain};
+
+use super::cells::finding;
+use crate::evaluation::subgroups::GROUPS;
 
 /// The names by which columns are recognised, whatever their case, spaces and underscores.
 const IMAGE: &[&str] = &[
@@ -29,12 +32,6 @@ const REPORT: &[&str] = &[
 const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
 const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
 const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
-/// What subgroups are made of in an evaluation, each by its name there.
-pub(super) const GROUPS: [(&str, &[&str]); 3] = [
-    ("sex", &["sex", "gender", "patientsex", "patientgender"]),
-    ("age", &["age", "patientage"]),
-    ("view", &["view", "viewposition"]),
-];
 const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
 
 /// The columns that a user names; what is not named is recognised.
@@ -52,7 +49,7 @@ pub struct ColumnNames {
     pub labels: Option<String>,
     /// The label of one finding.
     pub findings: Vec<(Finding, String)>,
-    /// Sex, age and view.
+    /// Sex, age, view and source.
     pub groups: [Option<String>; GROUPS.len()],
 }
 
@@ -71,9 +68,11 @@ pub struct Columns {
     pub split: Option<usize>,
     /// Several findings in one cell.
     pub labels: Option<usize>,
-    /// The label of each finding that has a column.
+    /// Whether the user has named that column.
+    pub labels_are_named: bool,
+    /// The label of each finding that has a column; where there is one, it comes before what `labels` says.
     pub findings: Vec<(Finding, usize)>,
-    /// Sex, age and view, where they have columns.
+    /// Sex, age, view and source, where they have columns.
     pub groups: [Option<usize>; GROUPS.len()],
 }
 
@@ -81,7 +80,7 @@ impl ColumnNames {
     /// Finds the columns of a table.
     ///
     /// # Errors
-    /// Every column that is named and not there; no column of images, or none to learn from.
+    /// Every column that is named and not there; several of one finding; no column of images, or none to learn from.
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
         let there = header.names().join(", ");
@@ -102,7 +101,8 @@ impl ColumnNames {
             patient: find(&self.patient, "--patient", PATIENT),
             split: find(&self.split, "--split", SPLIT),
             labels: find(&self.labels, "--labels", LABELS),
-            groups: [0, 1, 2].map(|group| {
+            labels_are_named: self.labels.is_some(),
+            groups: std::array::from_fn(|group| {
                 let (kind, known) = GROUPS[group];
                 find(&self.groups[group], &format!("--{kind}"), known)
             }),
@@ -112,6 +112,7 @@ impl ColumnNames {
             columns.patient = find(&None, "", STUDY);
             columns.patient_is_study = columns.patient.is_some();
         }
+        let named: BTreeSet<Finding> = self.findings.iter().map(|(finding, _)| *finding).collect();
         for (finding, name) in &self.findings {
             let column = find(&Some(name.clone()), "--finding", &[]);
             columns
@@ -120,11 +121,22 @@ impl ColumnNames {
         }
         for (column, name) in header.names().iter().enumerate() {
             let finding = finding(name).filter(|_| self.labels.is_none());
-            let is_new =
-                |finding: &Finding| columns.findings.iter().all(|(known, _)| known != finding);
+            let finding = finding.filter(|finding| !named.contains(finding));
             columns
                 .findings
-                .extend(finding.filter(is_new).map(|finding| (finding, column)));
+                .extend(finding.map(|finding| (finding, column)));
+        }
+        for finding in Finding::ALL {
+            let of = columns.findings.iter().filter(|(of, _)| *of == finding);
+            let of: Vec<String> = of
+                .map(|(_, column)| format!("'{}'", header.names()[*column]))
+                .collect();
+            if of.len() > 1 {
+                faults.push(format!(
+                    "columns {} are all {finding}: name one with --finding \"{finding}=COLUMN\"",
+                    of.join(", ")
+                ));
+            }
         }
         if image.is_none() && self.image.is_none() {
             faults.push(format!(
@@ -135,10 +147,6 @@ impl ColumnNames {
             faults.push(format!(
                 "no column of reports or labels is recognised: name one with --report, --labels or --finding; it has {there}"
             ));
-        }
-        // Columns of single findings say more than a list of what is there.
-        if !columns.findings.is_empty() {
-            columns.labels = None;
         }
         match faults.is_empty() {
             true => Ok(columns),
@@ -212,6 +220,31 @@ mod tests {
                 .findings
                 .contains(&(Finding::Cardiomegaly, 5))
         );
+    }
+
+    #[test]
+    fn several_columns_of_one_finding_are_refused_until_one_is_named() {
+        let header = Header::new(["image", "Edema", "edema", "Mass", "Nodule", "Fracture"]);
+        let faults = ColumnNames::default().find(&header).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        for (fault, columns) in faults.iter().zip(["'Mass', 'Nodule'", "'Edema', 'edema'"]) {
+            assert!(fault.contains(columns), "{fault}");
+        }
+        let named = ColumnNames {
+            findings: vec![
+                (Finding::Edema, "edema".to_owned()),
+                (Finding::LungLesion, "Mass".to_owned()),
+            ],
+            ..ColumnNames::default()
+        };
+        assert_eq!(named.find(&header).unwrap().findings.len(), 3);
+    }
+
+    #[test]
+    fn a_column_of_names_stays_beside_columns_of_single_findings() {
+        let header = Header::new(["image", "Finding Labels", "Fracture"]);
+        let columns = ColumnNames::default().find(&header).unwrap();
+        assert_eq!((columns.labels, columns.findings.len()), (Some(1), 1));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::table::{FinetuneRow, FinetuneTable};
 use crate::error::TrainingError;
 use crate::evaluation::quality::ProgressCallback;
 use crate::evaluation::quality::networks::Networks;
+use crate::evaluation::subgroups::GROUPS;
 use crate::prepare::{
     Coverage, DialogDataset, FindingLabels, InstructDataset, ReportRow, ReportTasks, TaskPrompts,
     TensorFileHeader, read_report_table, report_table_samples, write_pairs_table, write_table,
@@ -134,7 +135,8 @@ impl DataSets {
             .iter()
             .zip(&of_rows)
             .map(|(row, (labels, _))| (cells(row), labels));
-        let names = ["image", "patient_id", "split", "sex", "age", "view"];
+        let own = ["image", "patient_id", "split"].into_iter();
+        let names: Vec<&str> = own.chain(GROUPS.map(|(kind, _)| kind)).collect();
         write_table(&self.images(), &names, images)?;
         Ok(labelled)
     }

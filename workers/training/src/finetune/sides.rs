@@ -17,11 +17,12 @@ const FEWEST: usize = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SideCounts(pub BTreeMap<&'static str, (usize, usize)>);
 
-/// Gives every row a side: the table's own where it names all three. Rows without one, and sides that no row names, are taken from
-/// the patients without a side, or else from those who train; all images of a patient go together. Says what was done.
+/// Gives every row a side: the table's own where it names one. Patients without a side train, but for sides that no row names: each is
+/// a share of those without a side and of those who train, the former first; all images of a patient go together. Says what was
+/// done.
 ///
 /// # Errors
-/// Fewer than three patients, or sides that cannot be filled.
+/// Fewer than three patients, nobody to train on, or sides that cannot be filled.
 pub fn divide(
     rows: &mut [FinetuneRow],
     seed: u64,
@@ -51,36 +52,38 @@ pub fn divide(
             all.len()
         )));
     }
+    if free.is_empty() && !named.contains("train") {
+        return Err(TrainingError::Empty(
+            "the table has no row of the split 'train', and none without a split".to_owned(),
+        ));
+    }
     let mut random = Random::stream(seed, "sides");
     random.shuffle(&mut free);
     for (side, share) in [("test", TEST), ("validate", VALIDATE)] {
         if named.contains(side) {
             continue;
         }
-        // From those without a side, or else from the training patients.
-        let from_train = free.is_empty();
-        let mut pool = match from_train {
-            true => {
-                let train = sided.iter().filter(|(_, side)| **side == "train");
-                let mut train: Vec<String> = train.map(|(patient, _)| patient.clone()).collect();
-                random.shuffle(&mut train);
-                train
-            }
-            false => std::mem::take(&mut free),
-        };
-        let count = ((pool.len() as f64 * share).round() as usize).max(1);
-        if pool.len() <= count {
+        let train = sided.iter().filter(|(_, side)| **side == "train");
+        let mut train: Vec<String> = train.map(|(patient, _)| patient.clone()).collect();
+        let pool = free.len() + train.len();
+        let count = ((pool as f64 * share).round() as usize).max(1);
+        if pool <= count {
             return Err(TrainingError::Empty(format!(
-                "the table has no split '{side}', and {} patients are too few to take one from",
-                pool.len()
+                "the table has no split '{side}', and {pool} patients are too few to take one from"
             )));
         }
-        let rest = pool.split_off(count);
-        sided.extend(pool.into_iter().map(|patient| (patient, side)));
-        if !from_train {
-            free = rest;
+        let of_free = count.min(free.len());
+        if of_free < count {
+            random.shuffle(&mut train);
         }
-        let from = if from_train { " from train" } else { "" };
+        let drawn = free.drain(..of_free).chain(train.drain(..count - of_free));
+        sided.extend(drawn.map(|patient| (patient, side)));
+        let from = match (of_free, count - of_free) {
+            (_, 0) if named.is_empty() => String::new(),
+            (_, 0) => " from those without a split".to_owned(),
+            (0, _) => " from train".to_owned(),
+            (free, train) => format!(", {free} from those without a split and {train} from train"),
+        };
         notes.push(format!(
             "the table has no split '{side}': {count} patients drawn{from} (seed {seed})"
         ));
@@ -98,11 +101,6 @@ pub fn divide(
         let (images, patients) = counts.entry(side).or_default();
         *images += 1;
         patients.insert(row.patient.clone());
-    }
-    if !counts.contains_key("train") {
-        return Err(TrainingError::Empty(
-            "the table has no rows of the split 'train'".to_owned(),
-        ));
     }
     let counts = counts
         .into_iter()
@@ -162,6 +160,41 @@ mod tests {
         assert_eq!(counts.0["test"], (10, 5));
         assert_eq!(counts.0["validate"], (4, 2));
         assert!(rows.iter().take(10).all(|row| row.side == Some("test")));
+    }
+
+    #[test]
+    fn a_few_rows_without_a_split_are_divided_with_the_training_patients() {
+        let blank = |blank: usize| move |patient: usize| (patient >= blank).then_some("train");
+        let divided = |free: usize| {
+            let mut rows = rows(40, blank(free));
+            let (counts, notes) = divide(&mut rows, 1).unwrap();
+            let counts = ["test", "validate", "train"].map(|side| counts.0[side].1);
+            (counts, notes.join("\n"))
+        };
+        let (counts, notes) = divided(1);
+        assert_eq!(counts, [8, 5, 27]);
+        assert!(
+            notes.contains("8 patients drawn, 1 from those without a split and 7 from train"),
+            "{notes}"
+        );
+        let (counts, notes) = divided(10);
+        assert_eq!(counts, [8, 5, 27]);
+        assert!(
+            notes.contains("'test': 8 patients drawn from those without a split"),
+            "{notes}"
+        );
+        // A side that the table names stays, and what is blank trains.
+        let named =
+            |patient: usize| [None, Some("test"), Some("validate"), Some("train")][patient.min(3)];
+        let (_, counts) = self::divided(rows(10, named), 1);
+        assert_eq!(counts.0["train"].1, 8);
+    }
+
+    #[test]
+    fn a_table_without_training_rows_is_refused() {
+        let error = divide(&mut rows(9, |_| Some("test")), 1).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("no row of the split 'train'"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A user's table, read and checked as a whole: what is wrong with it is told at once, with lines, before anything is computed.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_models::preprocess::InputSize;
-use radialog_schemas::table::split_name;
+use radialog_schemas::table::{split_name, with_slashes};
 use radialog_schemas::{ContentHash, Finding, Label};
 use rayon::prelude::*;
 
@@ -14,6 +15,7 @@ use super::columns::{ColumnNames, Columns};
 use crate::data::pixels::pixels;
 use crate::data::table_check::{SIDES, TableCheck, TablePatients};
 use crate::error::TrainingError;
+use crate::evaluation::subgroups::GROUPS;
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
 /// An image is decoded as small as this to see whether it can be read.
@@ -39,8 +41,8 @@ pub struct FinetuneRow {
     pub report: String,
     /// Its labels, in the published order; all blank where the table has none.
     pub labels: FindingLabels,
-    /// Sex, age and view, as the table has them.
-    pub groups: [String; 3],
+    /// Sex, age, view and source, as the table has them.
+    pub groups: [String; GROUPS.len()],
 }
 
 impl FinetuneRow {
@@ -65,6 +67,41 @@ pub struct FinetuneTable {
     pub notes: Vec<String>,
     /// Hash of the file.
     pub hash: ContentHash,
+}
+
+/// What the cells of a column of names say.
+#[derive(Default)]
+struct LabelNames {
+    /// The labels of each row.
+    rows: Vec<FindingLabels>,
+    /// Cells that name something else, with their lines.
+    faults: Vec<(u64, String)>,
+}
+
+impl LabelNames {
+    fn add(&mut self, line: u64, cell: &str) {
+        let labels = cells::labels(cell).unwrap_or_else(|reason| {
+            self.faults.push((line, reason));
+            [Label::Blank; Finding::ALL.len()]
+        });
+        self.rows.push(labels);
+    }
+
+    /// What no cell names is outside of the column's vocabulary, as fractures are of NIH's: nothing is known of it, and it is not
+    /// absent everywhere. Returns those findings.
+    fn forget_unnamed(&mut self) -> Vec<Finding> {
+        let is_unnamed = |finding: &Finding| {
+            let mut rows = self.rows.iter();
+            rows.all(|row| row[*finding as usize] != Label::Positive)
+        };
+        let unnamed: Vec<Finding> = Finding::ALL.into_iter().filter(is_unnamed).collect();
+        for row in &mut self.rows {
+            unnamed
+                .iter()
+                .for_each(|finding| row[*finding as usize] = Label::Blank);
+        }
+        unnamed
+    }
 }
 
 impl FinetuneTable {
@@ -146,6 +183,8 @@ impl FinetuneTable {
         columns: &Columns,
         check: &mut TableCheck,
     ) -> Result<(), TrainingError> {
+        let mut names = LabelNames::default();
+        let mut without_patient = 0_u64;
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut patients = TablePatients::unnamed(&self.path);
         let mut unknown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -158,10 +197,11 @@ impl FinetuneTable {
                 }
             };
             let line = row.line;
-            let Some(name) = row.cell(columns.image).map(str::to_owned) else {
+            let Some(name) = row.cell(columns.image) else {
                 check.fault(&self.path, line, "it names no image");
                 continue;
             };
+            let name = with_slashes(name).into_owned();
             if let Some(before) = lines.insert(name.clone(), line) {
                 check.fault(
                     &self.path,
@@ -170,6 +210,7 @@ impl FinetuneTable {
                 );
             }
             let patient = columns.patient.and_then(|column| row.cell(column));
+            without_patient += u64::from(patient.is_none());
             let patient = patient.unwrap_or(&name).to_owned();
             let split = columns.split.and_then(|column| row.cell(column));
             let side = split.and_then(|split| {
@@ -189,10 +230,7 @@ impl FinetuneTable {
                 }
             }
             if let Some(column) = columns.labels {
-                match cells::labels(row.cell(column).unwrap_or_default()) {
-                    Ok(found) => labels = found,
-                    Err(reason) => check.fault(&self.path, line, reason),
-                }
+                names.add(line, row.cell(column).unwrap_or_default());
             }
             let report = columns.report.map_or("", |column| text_cell(&row, column));
             self.rows.push(FinetuneRow {
@@ -216,37 +254,110 @@ impl FinetuneTable {
                 format!("split '{split}' ({count} rows) is none of train, validate, test"),
             );
         }
+        if let Some(column) = columns.labels {
+            let name = table.header().names()[column].clone();
+            self.take_names(names, &name, columns, check);
+        }
         if self.rows.is_empty() {
             check.fault(&self.path, 1, "it has no row that can be used");
+        } else if !self.has_labels() && !self.has_reports() {
+            check.fault(
+                &self.path,
+                1,
+                "no row has a label or a report: there is nothing to learn from",
+            );
         }
-        if columns.labels.is_some() {
-            self.forget_unnamed();
+        if columns.patient.is_some() && without_patient > 0 {
+            self.notes.push(format!(
+                "{without_patient} rows name no patient: each counts as a patient of its own"
+            ));
         }
+        self.note_contradictions();
         self.note_blanks(columns);
         Ok(())
     }
 
-    /// What no cell of a column of names has is outside of its vocabulary, as fractures are of NIH's: nothing is known of it, and it is
-    /// not absent everywhere.
-    fn forget_unnamed(&mut self) {
-        let is_named = |finding: &Finding| {
-            let mut rows = self.rows.iter();
-            rows.any(|row| row.labels[*finding as usize] == Label::Positive)
-        };
-        let unnamed: Vec<Finding> = Finding::ALL
-            .into_iter()
-            .filter(|finding| !is_named(finding))
-            .collect();
-        for row in &mut self.rows {
-            unnamed
-                .iter()
-                .for_each(|finding| row.labels[*finding as usize] = Label::Blank);
+    /// Takes what a column of names says, where no column of the single finding has a label.
+    fn take_names(
+        &mut self,
+        mut names: LabelNames,
+        name: &str,
+        columns: &Columns,
+        check: &mut TableCheck,
+    ) {
+        let singles: Vec<&str> = columns.findings.iter().map(|(of, _)| of.name()).collect();
+        match names.faults.first() {
+            // A column that only looks like one of names.
+            Some((line, reason)) if !singles.is_empty() && !columns.labels_are_named => {
+                self.notes.push(format!(
+                    "column '{name}' is not read, since there are columns of single findings, and it names other things (line {line}: \
+                     {reason}); name it with --labels to read it"
+                ));
+                return;
+            }
+            Some(_) => {
+                for (line, reason) in names.faults {
+                    check.fault(&self.path, line, reason);
+                }
+                return;
+            }
+            None => {}
         }
-        if !unnamed.is_empty() && unnamed.len() < Finding::ALL.len() {
-            let names: Vec<&str> = unnamed.iter().map(|finding| finding.name()).collect();
-            let names = names.join(", ");
+        let mut unnamed = names.forget_unnamed();
+        if unnamed.len() == Finding::ALL.len() {
+            unnamed.clear();
+        }
+        let mut differing: Option<(u64, u64)> = None;
+        for (row, named) in self.rows.iter_mut().zip(&names.rows) {
+            for (label, named) in row.labels.iter_mut().zip(named) {
+                match *label {
+                    Label::Blank => *label = *named,
+                    _ if *named == Label::Blank || label == named => {}
+                    _ => differing.get_or_insert((row.line, 0)).1 += 1,
+                }
+            }
+        }
+        if !singles.is_empty() {
             self.notes.push(format!(
-                "no row names {names}: nothing is known of it, and it is not learned"
+                "columns of single findings ({}) come before what '{name}' names, where they have a label",
+                singles.join(", ")
+            ));
+        }
+        if let Some((line, count)) = differing {
+            self.notes.push(format!(
+                "{count} labels of single findings contradict '{name}', the first in line {line}: '{name}' counts less"
+            ));
+        }
+        let unnamed = unnamed.into_iter().map(Finding::name);
+        let unnamed: Vec<&str> = unnamed.filter(|name| !singles.contains(name)).collect();
+        if !unnamed.is_empty() {
+            self.notes.push(format!(
+                "no row names {}: nothing is known of it, and it is not learned",
+                unnamed.join(", ")
+            ));
+        }
+    }
+
+    /// Counts the rows that have a finding and none at once.
+    fn note_contradictions(&mut self) {
+        let is_one = |row: &&FinetuneRow| {
+            let is_there = |finding: Finding| row.labels[finding as usize] == Label::Positive;
+            let is_finding = |finding: &Finding| {
+                !matches!(finding, Finding::NoFinding | Finding::SupportDevices)
+            };
+            let mut findings = Finding::ALL.into_iter().filter(is_finding);
+            is_there(Finding::NoFinding) && findings.any(is_there)
+        };
+        let rows: Vec<u64> = self
+            .rows
+            .iter()
+            .filter(is_one)
+            .map(|row| row.line)
+            .collect();
+        if let Some(first) = rows.first() {
+            self.notes.push(format!(
+                "{} rows have No Finding beside a finding, the first in line {first}: both are learned as they stand",
+                rows.len()
             ));
         }
     }
@@ -292,6 +403,25 @@ impl FinetuneTable {
         for (line, fault) in faults {
             check.fault(&self.path, line, fault);
         }
+        // One file by two names is one image.
+        let mut files: HashMap<PathBuf, &FinetuneRow> = HashMap::new();
+        for row in &self.rows {
+            let Ok(file) = row.image.canonicalize() else {
+                continue;
+            };
+            match files.entry(file) {
+                Entry::Vacant(free) => _ = free.insert(row),
+                Entry::Occupied(first) if first.get().name == row.name => {}
+                Entry::Occupied(first) => {
+                    let FinetuneRow { line, name, .. } = first.get();
+                    let fault = format!(
+                        "image '{}' is the file of '{name}' in line {line}, too",
+                        row.name
+                    );
+                    check.fault(&self.path, row.line, fault);
+                }
+            }
+        }
     }
 
     /// Whether any row has a report.
@@ -304,3 +434,6 @@ impl FinetuneTable {
         self.rows.iter().any(FinetuneRow::is_labelled)
     }
 }
+
+#[cfg(test)]
+mod tests;

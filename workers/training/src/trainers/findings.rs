@@ -14,7 +14,7 @@ use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
 use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, LabelledSides};
 use crate::error::TrainingError;
-use crate::evaluation::classification::Predictions;
+use crate::evaluation::classification::{FEW, Predictions};
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
@@ -25,8 +25,6 @@ use crate::variables::Variables;
 
 /// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
-/// Fewer training images than this with a finding, or without, are told.
-pub const FEW: usize = 10;
 /// Logit of a finding that nothing is known about: a probability of 2 %.
 const UNKNOWN_LOGIT: f64 = -4.0;
 const CHARTS: [Chart; 3] = [
@@ -60,7 +58,7 @@ impl Training<FindingsTrainer> {
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
-        let (config, tensors) = start(&recipe)?;
+        let (mut config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?.to_device(device)?;
         let network = FindingsClassifier::new(&config.classifier, variables.var_builder(device))?;
         let LabelledSides {
@@ -85,6 +83,7 @@ impl Training<FindingsTrainer> {
         if recipe.training.start.is_none() {
             silence_unknown(&variables, &known)?;
         }
+        config.assessed = assessed(config.assessed, recipe.training.start.is_some(), &known);
         let weights = known.iter().map(|counts| {
             let KnownLabels { positive, known } = *counts;
             recipe.weighting.weight(positive, known)
@@ -257,6 +256,24 @@ impl KnownLabels {
     }
 }
 
+/// The findings that the classifier has learned once it was trained: those of its start, and those that are there in one training
+/// image and absent in another. A start that says nothing has learned all of them.
+fn assessed(
+    start: Option<Vec<Finding>>,
+    has_start: bool,
+    known: &[KnownLabels; Finding::ALL.len()],
+) -> Option<Vec<Finding>> {
+    let before = match (start, has_start) {
+        (None, true) => return None,
+        (before, _) => before.unwrap_or_default(),
+    };
+    let is_learned = |finding: &Finding| {
+        let KnownLabels { positive, known } = known[*finding as usize];
+        before.contains(finding) || (positive > 0 && positive < known)
+    };
+    Some(Finding::ALL.into_iter().filter(is_learned).collect())
+}
+
 /// What a user should know before the first step: what labels count as, and what cannot be learned or measured.
 fn notes_of(
     mut notes: Vec<String>,
@@ -393,6 +410,20 @@ mod tests {
             labels: [*label; Finding::ALL.len()],
         };
         labels.iter().map(image).collect()
+    }
+
+    #[test]
+    fn what_was_learned_is_assessed_beside_what_the_start_assesses() {
+        use Finding::{Cardiomegaly, Edema, Fracture};
+        let mut known = [KnownLabels::default(); Finding::ALL.len()];
+        // Both kinds of images, images with it alone, images without it alone.
+        for (finding, positive) in [(Fracture, 2), (Edema, 5), (Cardiomegaly, 0)] {
+            known[finding as usize] = KnownLabels { positive, known: 5 };
+        }
+        assert_eq!(assessed(None, false, &known), Some(vec![Fracture]));
+        assert_eq!(assessed(None, true, &known), None, "all of them, as before");
+        let start = Some(vec![Edema]);
+        assert_eq!(assessed(start, true, &known), Some(vec![Edema, Fracture]));
     }
 
     #[test]

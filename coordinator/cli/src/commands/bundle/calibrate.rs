@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use radialog_files::durable;
 use radialog_models::bundle::{BundleAssembly, read_manifest};
@@ -14,6 +14,7 @@ use radialog_training::recipe::ImageTable;
 
 use crate::bundle_source;
 use crate::commands::evaluate::{progress_bar, show};
+use crate::exit::{UsageError, input_at_fault};
 use crate::named_path;
 
 /// Write a bundle whose probabilities of findings are right as often as they say
@@ -62,18 +63,21 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let progress = |what: &str, done: u64, total: u64| show(&bar, what, done, total);
     let fitted = FittedCalibration::fit(&bundle, &tables, split, &device, &progress);
     bar.finish_and_clear();
-    let Some(fitted) = fitted? else {
-        bail!(
+    let Some(fitted) = fitted.map_err(input_at_fault)? else {
+        let reason = format!(
             "the images of the split '{split}' are too few to fit anything on, or their findings have nothing to do with what the \
              classifier says: no bundle was written"
         );
+        return Err(UsageError(reason).into());
     };
     let manifest = read_manifest(&source)?;
     let stages = manifest.components.keys();
     let written = BundleAssembly {
         name: match &args.name {
             Some(name) => name.clone(),
-            None => format!("{}-calibrated", manifest.name),
+            // One that is calibrated is calibrated anew.
+            None if manifest.name.ends_with(CALIBRATED) => manifest.name.clone(),
+            None => format!("{}{CALIBRATED}", manifest.name),
         },
         version: manifest.version.clone(),
         license: None,
@@ -105,6 +109,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the name of a calibrated bundle ends with.
+const CALIBRATED: &str = "-calibrated";
 /// The file with the plots.
 pub(crate) const RELIABILITY_FILE: &str = "reliability.html";
 
@@ -117,7 +123,8 @@ pub(crate) fn reliability(fitted: &FittedCalibration, split: &str) -> String {
         ),
         bins,
         note: format!(
-            "Brier score {score:.4}, of a constant {:.4}; lower is better. These are the images that it was fitted on.",
+            "Brier score over all answers {score:.4}, of a constant {:.4}; lower is better. These are the images that it was fitted on. \
+             (Of an evaluation it is the mean of the findings', and another number.)",
             fitted.constant
         ),
     };

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::args::BundleSource;
 use crate::bundle_source;
 use crate::commands::former_files::FormerFiles;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, input_at_fault};
 use crate::named_path::require;
 
 /// Measure a bundle on the test split: findings, CheXbert labels, reports from labels, reports from images, dialog
@@ -34,8 +34,8 @@ use crate::named_path::require;
 /// published for them, and the same with images exchanged. pairs: reports written from images, beside the radiologist's text of
 /// the same image. dialog: 50 scripted turns, right or wrong by a rule.
 ///
-/// Example: radialog evaluate bundle --bundle demo --openi openi/reports.csv --nih nih/labels.csv nih/images --nih
-/// nih64/labels.csv nih64/images
+/// Example: radialog evaluate bundle --bundle demo --openi openi/reports.csv --images nih/labels.csv nih/images
+/// --images nih64/labels.csv nih64/images
 #[derive(Args)]
 pub(super) struct BundleArgs {
     /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder, or
@@ -46,8 +46,8 @@ pub(super) struct BundleArgs {
     #[arg(long, value_name = "TABLE")]
     openi: Option<PathBuf>,
     /// Table of labelled images (image, split, the 14 findings; patient_id where there is one), and their folder; repeatable
-    #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"])]
-    nih: Vec<PathBuf>,
+    #[arg(long, alias = "nih", num_args = 2, value_names = ["TABLE", "FOLDER"])]
+    images: Vec<PathBuf>,
     /// Table of images with the radiologist's text about each (study_id, split, image, findings, the 14 findings; patient_id where
     /// there is one), and their folder
     #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"])]
@@ -90,7 +90,7 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         .chain(&args.texts)
         .cloned()
         .collect();
-    let read = args.openi.iter().chain(&args.nih).map(PathBuf::as_path);
+    let read = args.openi.iter().chain(&args.images).map(PathBuf::as_path);
     tokio::task::block_in_place(|| former.set_aside(&files, read))?;
     let result = evaluate(args, quality).await;
     tokio::task::block_in_place(|| former.settle(&result))?;
@@ -109,7 +109,8 @@ async fn evaluate(args: BundleArgs, quality: QualityEvaluation) -> anyhow::Resul
     });
     let (report, texts): (QualityReport, Vec<GeneratedText>) = measured
         .await
-        .context("the evaluation ended unexpectedly")??;
+        .context("the evaluation ended unexpectedly")?
+        .map_err(input_at_fault)?;
     outln!(
         "bundle '{}' ({}), split '{}'",
         report.bundle,
@@ -138,7 +139,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         images: pair[1].clone(),
         ..ImageTable::default()
     };
-    let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
+    let images: Vec<ImageTable> = args.images.chunks_exact(2).map(table).collect();
     let pairs = args.pairs.chunks_exact(2).map(table).next();
     let possible = |part: &QualityPart| {
         (args.openi.is_some() || !part.needs_reports())
@@ -159,13 +160,13 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         } else if args.openi.is_none() && part.needs_reports() {
             "--openi TABLE"
         } else {
-            "--nih TABLE FOLDER"
+            "--images TABLE FOLDER"
         };
         return Err(UsageError(format!("to measure '{}', give {needs}", part.name())).into());
     }
     if parts.is_empty() {
         let reason =
-            "give --openi TABLE, --nih TABLE FOLDER, --pairs TABLE FOLDER, or several of them";
+            "give --openi TABLE, --images TABLE FOLDER, --pairs TABLE FOLDER, or several of them";
         return Err(UsageError(reason.into()).into());
     }
     let asks_dialog = parts.contains(&QualityPart::Dialog);
@@ -177,10 +178,10 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         let message = "--texts has what report, image and dialog write, and none of them is measured: leave it out";
         return Err(UsageError(message.to_owned()).into());
     }
-    for path in args.openi.iter().chain(&args.nih) {
+    for path in args.openi.iter().chain(&args.images) {
         require(
             path,
-            "--openi names a table, --nih a table and a folder of images",
+            "--openi names a table, --images a table and a folder of images",
         )?;
     }
     let device = device::from_name(&args.device)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
@@ -218,11 +218,11 @@ fn evaluate(
                 options,
             )?;
             let Some(compared) = compared else {
-                bail!(
+                let reason = format!(
                     "{} and {} have no study in common: they must be reports of the same archive",
-                    sources.reports.name,
-                    against.name
+                    sources.reports.name, against.name
                 );
+                return Err(UsageError(reason).into());
             };
             Some(compared)
         }

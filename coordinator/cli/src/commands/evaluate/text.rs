@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use radialog_training::evaluation::bootstrap::{Bootstrap, Resampling, ScoreEstimate};
 use radialog_training::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
@@ -40,9 +40,9 @@ const PRINTED: usize = 20;
 
 /// Score texts beside reference texts: BLEU, METEOR, ROUGE-L and CIDEr as papers report them
 ///
-/// Both files are CSV without a header, one text a row, in the same order. A hypothesis that is missing (empty, nan, NaN, NA, None,
-/// null; any other text is one) is scored (0); a row whose reference is, is skipped. What was scored and skipped is counted, and
-/// named with its line.
+/// Both files are CSV without a header, one text a row, in the same order. A hypothesis that is missing (empty, or what pandas reads as
+/// missing, as nan, NA, N/A, NULL, None; any other text is one) is scored (0); a row whose reference is, is skipped. What was scored
+/// and skipped is counted, and named with its line.
 ///
 /// Protocols: radialog-2023 splits texts as RaDialog's own test program does (NLTK, lower case). coco-caption splits them as the
 /// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. rexrank has ReXrank's BLEU-2, the
@@ -211,11 +211,12 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if found.scored == 0 {
-        bail!(
+        return Err(UsageError(format!(
             "{}: none of the {} rows has a reference",
             args.references.display(),
             pairs.read
-        );
+        ))
+        .into());
     }
     annotations.check(pairs.read)?;
     annotations.check_rows(pairs.read)?;
@@ -261,7 +262,7 @@ fn estimates(
 /// Whether two paths lead to one file, or one pipe.
 fn is_one(one: &Path, other: &Path) -> anyhow::Result<bool> {
     let place = |path: &Path| {
-        let found = fs::metadata(path).with_context(|| cannot_use(path))?;
+        let found = fs::metadata(path).with_context(|| format!("cannot use {}", path.display()))?;
         anyhow::Ok((found.dev(), found.ino()))
     };
     Ok(place(one)? == place(other)?)
@@ -321,9 +322,9 @@ impl<'a> Pairs<'a> {
     /// The next pair; none where both files are over.
     fn next(&mut self) -> anyhow::Result<Option<Pair>> {
         let hypothesis = self.hypotheses.next().transpose();
-        let hypothesis = hypothesis.with_context(|| cannot_use(&self.args.hypotheses))?;
+        let hypothesis = hypothesis.map_err(|error| unusable(&self.args.hypotheses, error))?;
         let reference = self.references.next().transpose();
-        let reference = reference.with_context(|| cannot_use(&self.args.references))?;
+        let reference = reference.map_err(|error| unusable(&self.args.references, error))?;
         match (hypothesis, reference) {
             (None, None) => Ok(None),
             (Some(hypothesis), Some(reference)) => {
@@ -420,9 +421,18 @@ fn is_missing(text: &str) -> bool {
 }
 
 fn rows(file: &Path) -> anyhow::Result<TextRows> {
-    TextRows::open(file).with_context(|| cannot_use(file))
+    TextRows::open(file).map_err(|error| unusable(file, error))
 }
 
-fn cannot_use(file: &Path) -> String {
-    format!("cannot use {}", file.display())
+/// The error of a file of texts: where it is the file's content that is at fault, to try again changes nothing.
+fn unusable(file: &Path, error: csv::Error) -> anyhow::Error {
+    let message = format!("cannot use {}", file.display());
+    let of_content = match error.kind() {
+        csv::ErrorKind::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => true,
+    };
+    match of_content {
+        true => UsageError(format!("{message}: {error}")).into(),
+        false => anyhow!(error).context(message),
+    }
 }

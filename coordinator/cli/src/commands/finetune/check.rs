@@ -4,23 +4,60 @@
 use radialog_schemas::{Finding, Label};
 use radialog_training::finetune::{FEW, FinetuneRow, FinetuneTable, Plan, TrainedPart};
 
-/// What would become of each part, a line each.
-pub(super) fn planned(table: &FinetuneTable, parts: &[TrainedPart]) -> Vec<String> {
-    let said = |part: &TrainedPart| {
+use crate::exit::UsageError;
+
+/// What would become of each part: what it learns from, or why it would not be trained.
+pub(super) struct Planned {
+    parts: Vec<(TrainedPart, Result<String, String>)>,
+    /// What the classifier has too little of.
+    too_little: Vec<String>,
+}
+
+impl Planned {
+    /// A line of each part, and of what there is too little of.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        let parts = self.parts.iter().map(|(part, allowed)| match allowed {
+            Ok(words) => format!("{}: {words}", part.name()),
+            Err(reason) => format!("{}: would not be trained: {reason}", part.name()),
+        });
+        let few = self.too_little.iter();
+        parts.chain(few.map(|words| format!("{}: {words}", TrainedPart::Findings.name())))
+    }
+
+    /// Something can be trained.
+    ///
+    /// # Errors
+    /// Why nothing can be.
+    pub(super) fn require_one(&self) -> Result<(), UsageError> {
+        if self.parts.iter().any(|(_, allowed)| allowed.is_ok()) {
+            return Ok(());
+        }
+        let lines: Vec<String> = self.lines().collect();
+        Err(UsageError(format!(
+            "the table allows no training: {}",
+            lines.join("; ")
+        )))
+    }
+}
+
+/// What a table allows of these parts.
+pub(super) fn planned(table: &FinetuneTable, parts: &[TrainedPart]) -> Planned {
+    let allowed = |part: &TrainedPart| {
         let allowed = match part {
-            TrainedPart::Findings => return findings(table),
+            TrainedPart::Findings => findings(table),
             TrainedPart::Labeler => texts(table, "reports with labels of the table", true),
             TrainedPart::Language => texts(table, "images with reports", false),
         };
-        vec![line(*part, allowed)]
+        (*part, allowed)
     };
-    parts.iter().flat_map(said).collect()
-}
-
-fn line(part: TrainedPart, allowed: Result<String, String>) -> String {
-    match allowed {
-        Ok(words) => format!("{}: {words}", part.name()),
-        Err(reason) => format!("{}: would not be trained: {reason}", part.name()),
+    let is_labelled = table.count("train", false, true) > 0;
+    let too_little = parts.contains(&TrainedPart::Findings) && is_labelled;
+    Planned {
+        parts: parts.iter().map(allowed).collect(),
+        too_little: match too_little {
+            true => too_few(table).collect(),
+            false => Vec::new(),
+        },
     }
 }
 
@@ -33,8 +70,7 @@ fn texts(table: &FinetuneTable, what: &str, with_labels: bool) -> Result<String,
     ))
 }
 
-fn findings(table: &FinetuneTable) -> Vec<String> {
-    let part = TrainedPart::Findings;
+fn findings(table: &FinetuneTable) -> Result<String, String> {
     let by_report = |row: &&FinetuneRow| !row.is_labelled() && !row.report.is_empty();
     let of_side = |side: &'static str| {
         let rows = table.rows.iter().filter(move |row| row.side == Some(side));
@@ -43,25 +79,17 @@ fn findings(table: &FinetuneTable) -> Vec<String> {
     let (train, validate): (Vec<_>, Vec<_>) =
         (of_side("train").collect(), of_side("validate").collect());
     let reports = table.rows.iter().filter(by_report).count();
-    let mut lines = Vec::new();
     let labelled = format!(
         "{} labelled images to train on, {} to choose the best by",
         train.len(),
         validate.len()
     );
     if reports == 0 {
-        let allowed = Plan::labels_allow(&train, &validate).map(|()| labelled);
-        lines.push(line(part, allowed));
-    } else {
-        let words = format!(
-            "{labelled}, and {reports} images whose reports CheXbert would label: what they say is not known yet"
-        );
-        lines.push(line(part, Ok(words)));
+        return Plan::labels_allow(&train, &validate).map(|()| labelled);
     }
-    if !train.is_empty() {
-        lines.extend(too_few(table).map(|words| format!("{}: {words}", part.name())));
-    }
-    lines
+    Ok(format!(
+        "{labelled}, and {reports} images whose reports CheXbert would label: what they say is not known yet"
+    ))
 }
 
 /// The findings of which the labels of the table give a classifier too little.

@@ -11,7 +11,7 @@ use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
 use radialog_training::evaluation::quality::{
-    FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
+    FittedCalibration, NOT_ASSESSED, QualityEvaluation, QualityPart, QualityReport,
 };
 use radialog_training::finetune::{FEW, TrainedPart};
 use radialog_training::recipe::ImageTable;
@@ -136,9 +136,9 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
             outln!("  {:<40} {:<width$}  {}", row.name, row.before, row.after);
         }
     }
-    let cautions = cautions(training, &after);
+    let cautions = cautions(training, &before, &after);
     cautions.iter().for_each(|caution| outln!("  {caution}"));
-    let card = card(training, parts, &compared, &after, &calibrated);
+    let card = card(training, parts, &compared, [&before, &after], &calibrated);
     for folder in [out.as_path(), &bundle] {
         let path = folder.join("MODEL_CARD.md");
         durable::replace(&path, card.as_bytes())
@@ -148,7 +148,11 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
 }
 
 /// What a reader must know of the figures: what there is too little of.
-fn cautions(training: &Training<'_>, after: &serde_json::Value) -> Vec<String> {
+fn cautions(
+    training: &Training<'_>,
+    before: &serde_json::Value,
+    after: &serde_json::Value,
+) -> Vec<String> {
     let test = training
         .table
         .rows
@@ -161,14 +165,22 @@ fn cautions(training: &Training<'_>, after: &serde_json::Value) -> Vec<String> {
             "only {patients} patients are held out: no figure of them says much, whatever its interval"
         ));
     }
-    let notes = after["parts"][QualityPart::Findings.name()]["notes"].as_array();
-    let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
     cautions.extend(
-        notes
+        notes(after, QualityPart::Findings)
             .filter(|note| note.contains("fewer than"))
             .map(str::to_owned),
     );
+    for (when, report) in [("before", before), ("after", after)] {
+        let notes = notes(report, QualityPart::Findings).filter(|note| note.contains(NOT_ASSESSED));
+        cautions.extend(notes.map(|note| format!("{when}: {note}")));
+    }
     cautions
+}
+
+/// The notes of a part of an evaluation.
+fn notes(report: &serde_json::Value, part: QualityPart) -> impl Iterator<Item = &str> {
+    let notes = report["parts"][part.name()]["notes"].as_array();
+    notes.into_iter().flatten().filter_map(|note| note.as_str())
 }
 
 /// The folder of the bundle that a stage's component is taken from: what was trained where that is better, else the start.
@@ -364,7 +376,7 @@ fn card(
     training: &Training<'_>,
     parts: &Parts,
     compared: &[Compared],
-    after: &serde_json::Value,
+    [before, after]: [&serde_json::Value; 2],
     calibrated: &str,
 ) -> String {
     let manifest = training.bundle.manifest();
@@ -425,13 +437,12 @@ fn card(
     }
     card.push_str(&subgroups(after));
     card.push_str("\nHow to read them:\n\n");
-    for caution in cautions(training, after) {
+    for caution in cautions(training, before, after) {
         let _ = writeln!(card, "- {caution}");
     }
     for part in [QualityPart::Findings, QualityPart::Pairs] {
-        let notes = after["parts"][part.name()]["notes"].as_array();
-        let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
-        for note in notes.filter(|note| !note.contains("fewer than")) {
+        let is_caution = |note: &&str| note.contains("fewer than") || note.contains(NOT_ASSESSED);
+        for note in notes(after, part).filter(|note| !is_caution(note)) {
             let _ = writeln!(card, "- {note}");
         }
     }

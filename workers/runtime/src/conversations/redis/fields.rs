@@ -2,17 +2,34 @@
 
 use std::collections::HashMap;
 
-use radialog_schemas::TurnStatus;
+use radialog_schemas::{Conversation, TurnStatus};
 use serde::de::DeserializeOwned;
 
-use crate::conversations::{ConversationSnapshot, TurnSnapshot};
+use crate::conversations::{ConversationSnapshot, TurnSnapshot, Unreadable};
 use crate::state::StateError;
+
+/// What was written when it began.
+pub(super) const CONVERSATION: &str = "conversation";
+
+/// What was written when a conversation began, by whether its hash is there, and this field of it.
+pub(super) fn beginning(
+    exists: bool,
+    written: Option<&[u8]>,
+) -> Result<Option<Conversation>, Unreadable> {
+    match written {
+        Some(written) => serde_json::from_slice(written)
+            .map(Some)
+            .map_err(|error| Unreadable(error.to_string())),
+        None if exists => Err(Unreadable(format!("it has no field '{CONVERSATION}'"))),
+        None => Ok(None),
+    }
+}
 
 /// The conversation in all fields of its hash; none where there are none.
 pub(super) fn snapshot(
     fields: &HashMap<String, String>,
 ) -> Result<Option<ConversationSnapshot>, StateError> {
-    let Some(conversation) = optional(fields, "conversation")? else {
+    let Some(conversation) = optional(fields, CONVERSATION)? else {
         return Ok(None);
     };
     let turns = optional(fields, "turns")?.unwrap_or(0);

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use radialog_schemas::{Conversation, ConversationId, TurnStatus};
+use tracing::warn;
 
 use super::{RedisConversations, keys, scripts, variant_name};
 use crate::conversations::{ConversationSnapshot, Conversations, now_ms};
@@ -67,8 +68,10 @@ impl RedisConversations {
 
     /// Deletes a conversation that is there, its place on its owner's list, and those of its turns in the queue.
     pub(super) async fn delete_listed(&self, id: &ConversationId) -> Result<bool, StateError> {
-        let Some(known) = self.read(id).await? else {
-            return Ok(false);
+        let known = match self.read(id).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return Ok(false),
+            Err(error) => return self.delete_unreadable(id, error).await,
         };
         let mut noting = redis::pipe();
         noting.zadd(keys::OPEN, id.as_str(), now_ms()).ignore();
@@ -87,6 +90,23 @@ impl RedisConversations {
             self.add_waiting(id, queued(&again)).await?;
         }
         Ok(true)
+    }
+
+    /// Deletes a conversation that is there and cannot be read; whose list it is on, nobody knows: what has ended is taken off
+    /// all lists by and by.
+    async fn delete_unreadable(
+        &self,
+        id: &ConversationId,
+        error: StateError,
+    ) -> Result<bool, StateError> {
+        match self.exist(std::slice::from_ref(id)).await?.as_slice() {
+            [true] => {
+                warn!(conversation = %id, %error, "a conversation is deleted that could not be read");
+                self.run_script::<()>(&scripts::DELETE, id, &[]).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Takes turns that wait no longer off the queue: their conversation was deleted while they were put there, and whoever

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use radialog_schemas::ConversationId;
+use tracing::warn;
 
-use super::{RedisConversations, keys, scripts};
+use super::{RedisConversations, fields, keys, scripts};
 use crate::conversations::{ConversationSnapshot, UnattendedConversation, now_ms};
 use crate::state::StateError;
 
@@ -25,7 +26,17 @@ impl RedisConversations {
         let (noted,): (Vec<(String, u64)>,) = self.connection.run(&range).await?;
         let mut unattended = Vec::new();
         for (id, since_ms) in noted {
-            let snapshot = self.read(&ConversationId(id.clone())).await?;
+            let fields = self.read_fields(&ConversationId(id.clone())).await?;
+            let snapshot = match fields::snapshot(&fields) {
+                Ok(snapshot) => snapshot,
+                // One is nobody else's hindrance, and is looked at again when it is idle again.
+                Err(error) => {
+                    warn!(conversation = id, %error, "a conversation's turns are not seen to");
+                    let later = now_ms().max(since_ms + 1);
+                    self.replace_open(&id, since_ms, Some(later)).await?;
+                    continue;
+                }
+            };
             if let Some(ConversationSnapshot { conversation, .. }) = &snapshot {
                 self.enlist_seen(conversation).await?;
             }

@@ -72,14 +72,15 @@ pub(super) const EXISTING: u32 = 1;
 /// [`CREATE`] and [`ADD_TURN`] say: another request had this id or key.
 pub(super) const MISMATCH: u32 = 2;
 
-/// ARGV: conversation, image or nothing, fingerprint, requests. How it came out, the ready turn, all queued ones, and the time
+/// ARGV: conversation, image or nothing, fingerprint, title or nothing, requests. How it came out, the ready turn, all queued ones, and the time
 /// at which the one that is there began.
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local outcome = 1
          if redis.call('EXISTS', key) == 0 then
            set('conversation', ARGV[2], 'image', ARGV[3], 'fingerprint', ARGV[4], 'live', live)
-           for at = 5, #ARGV do queue(ARGV[at]) end
+           if ARGV[5] ~= '' then set('title', ARGV[5]) end
+           for at = 6, #ARGV do queue(ARGV[at]) end
            touch()
            outcome = 0
          elseif get('fingerprint') ~= ARGV[4] then
@@ -207,7 +208,7 @@ pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// ARGV: title. Whether the conversation is there.
-pub(super) static RENAME: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static TITLE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not get('conversation') then return 0 end
          set('title', ARGV[2])
@@ -268,7 +269,7 @@ pub(super) static UNLIST: LazyLock<Script> = LazyLock::new(|| {
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
     let own: [&'static Script; 13] = [
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &RENAME, &RATE,
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &TITLE, &RATE,
         &DELETE, &ATTEND, &UNLIST,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()

@@ -51,8 +51,8 @@ pub struct MatchedStudy {
     truth_by: Option<u16>,
     /// Whether they are of a table, which may leave findings unknown.
     pub is_of_table: bool,
-    /// What the classifier sees in the image: probabilities of the 14 findings.
-    pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// What the classifier sees in the image: probabilities of the 14 findings, none of one that it does not assess.
+    pub probabilities: Option<[Option<f32>; Finding::ALL.len()]>,
     /// Which of them it calls present, by the bundle's thresholds.
     pub present: Option<[bool; Finding::ALL.len()]>,
     /// Whether these were given with the run as yes and no, and are no classifier's.

@@ -65,8 +65,8 @@ pub struct Prediction {
     pub stored_reference: Option<ObjectKey>,
     /// The radiologist's report of the run, once it was fetched.
     pub reference: Option<Span>,
-    /// What the classifier sees in the image: probabilities of the 14 findings.
-    pub probabilities: Option<[f32; Finding::ALL.len()]>,
+    /// What the classifier sees in the image: probabilities of the 14 findings, none of one that it does not assess.
+    pub probabilities: Option<[Option<f32>; Finding::ALL.len()]>,
     /// Which of them it calls present, by the bundle's thresholds.
     pub present: Option<[bool; Finding::ALL.len()]>,
     /// How far sampled reports agree with the report, 0 to 1, where the run has sampled some.
@@ -266,6 +266,7 @@ impl PredictionFile {
         let file = File::open(&path).map_err(TrainingError::io("open", &path))?;
         let mut lines = BufReader::with_capacity(1 << 18, file);
         let mut text = Vec::new();
+        let mut not_assessed = [0_u64; Finding::ALL.len()];
         for number in 1.. {
             text.clear();
             let read = lines.read_until(b'\n', &mut text);
@@ -302,19 +303,22 @@ impl PredictionFile {
                 None => None,
             };
             let probabilities = record.findings.as_ref().map(|findings| {
-                let mut all = [0.0; Finding::ALL.len()];
+                let mut all = [None; Finding::ALL.len()];
                 for finding in findings {
-                    // What the classifier does not assess it does not see.
-                    all[finding.finding as usize] = finding.probability.unwrap_or(0.0);
+                    all[finding.finding as usize] = finding.probability;
                 }
                 all
             });
             let is_one = |number: &f32| (0.0..=1.0).contains(number);
-            let whole = probabilities.filter(|all| all.iter().all(is_one));
+            let whole = probabilities.filter(|all| all.iter().flatten().all(is_one));
             if probabilities.is_some() && whole.is_none() {
                 self.fault(number, &id, FaultKind::NoProbability, String::new());
             }
-            let probabilities = whole;
+            for (count, probability) in not_assessed.iter_mut().zip(whole.iter().flatten()) {
+                *count += u64::from(probability.is_none());
+            }
+            // Where nothing is assessed there is no classifier.
+            let probabilities = whole.filter(|all| all.iter().any(Option::is_some));
             let present = record.findings.as_ref().filter(|_| probabilities.is_some());
             let present = present.map(|findings| {
                 let is_present = |finding| {
@@ -341,13 +345,28 @@ impl PredictionFile {
                 image: record.file,
             })?;
         }
+        self.note_not_assessed(&not_assessed);
         Ok(())
+    }
+
+    /// Says which findings have no probability in how many studies.
+    fn note_not_assessed(&mut self, counts: &[u64; Finding::ALL.len()]) {
+        let findings = Finding::ALL.into_iter().zip(counts);
+        let names: Vec<String> = findings
+            .filter(|(_, count)| **count > 0)
+            .map(|(finding, count)| format!("{} ({count} studies)", finding.name()))
+            .collect();
+        if !names.is_empty() {
+            self.notes.push(format!(
+                "not assessed by the run's classifier: {}: in no score of the classifier, and in no disagreement",
+                names.join(", ")
+            ));
+        }
     }
 
     fn read_rexrank(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
         let studies = rexrank_file::read(&self.path)?;
-        let predicts = |study: &rexrank_file::RexrankStudy| study.model_prediction.is_some();
-        if !studies.iter().any(|(_, study)| predicts(study)) {
+        if !studies.iter().any(|(_, study)| study.is_predicted()) {
             return Err(TrainingError::content(&self.path)(
                 "no study has a model_prediction: this is the benchmark's input, which `radialog rexrank` answers",
             ));
@@ -355,15 +374,15 @@ impl PredictionFile {
         for (id, study) in &studies {
             self.has_references |= study.findings().is_some_and(|text| !text.trim().is_empty());
             let line = 0;
-            let report = rexrank_file::text(study.model_prediction.as_ref());
+            let report = study.text(rexrank_file::PREDICTION);
             let text = stored(store, report.as_deref().unwrap_or_default())?;
             self.push(Prediction {
                 id: id.clone(),
                 line,
                 text,
-                image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
-                split: rexrank_file::text(study.split.as_ref()),
-                patient: rexrank_file::text(study.subject_id.as_ref()),
+                image: study.text("key_image_path").unwrap_or_default(),
+                split: study.text("split"),
+                patient: study.text("subject_id"),
                 ..Prediction::default()
             })?;
         }

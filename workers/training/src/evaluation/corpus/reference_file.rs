@@ -179,9 +179,9 @@ impl References {
             let text = text.unwrap_or_default();
             let entry = ReferenceEntry {
                 id: id.clone(),
-                patient: rexrank_file::text(study.subject_id.as_ref()),
-                split: rexrank_file::text(study.split.as_ref()),
-                image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
+                patient: study.text("subject_id"),
+                split: study.text("split"),
+                image: study.text("key_image_path").unwrap_or_default(),
                 ..ReferenceEntry::default()
             };
             file.add(entry, &text, vec![id], store)?;

@@ -6,47 +6,50 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::TrainingError;
 use crate::evaluation::text_file::read_text;
 
-/// One study of the file.
+/// The member that a submission adds.
+pub(super) const PREDICTION: &str = "model_prediction";
+
+/// The members of one study; of several of one name the last, as Python reads them.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(expecting = "an object with the sections of a report")]
-pub(super) struct RexrankStudy {
-    #[serde(default)]
-    section_findings: Option<Value>,
-    #[serde(default)]
-    section_impression: Option<Value>,
-    /// As older files call the sections.
-    #[serde(default)]
-    findings: Option<Value>,
-    #[serde(default)]
-    impression: Option<Value>,
-    /// What the evaluated system wrote.
-    #[serde(default)]
-    pub(super) model_prediction: Option<Value>,
-    /// The image that stands for the study.
-    #[serde(default)]
-    pub(super) key_image_path: Option<Value>,
-    /// The patient.
-    #[serde(default)]
-    pub(super) subject_id: Option<Value>,
-    /// `train`, `valid` or `test`.
-    #[serde(default)]
-    pub(super) split: Option<Value>,
-}
+#[serde(transparent)]
+pub(super) struct RexrankStudy(Map<String, Value>);
 
 impl RexrankStudy {
+    /// What the evaluated system wrote, the image that stands for the study (`key_image_path`), the patient (`subject_id`), the
+    /// side (`split`: `train`, `valid` or `test`): a cell as text, numbers as they stand; none where the file says `null` or
+    /// `NaN`.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let text = as_text(self.0.get(name)?)?;
+        radialog_schemas::table::cell(&text)
+            .is_some()
+            .then_some(text)
+    }
+
+    /// Whether it has a prediction.
+    pub(super) fn is_predicted(&self) -> bool {
+        self.0.get(PREDICTION).is_some_and(|value| !value.is_null())
+    }
+
+    /// The section of this name, or of the one that older files call it by: any string is one, as for the benchmark's own script;
+    /// none where the file says `null` or `NaN`.
+    fn section(&self, name: &str, older: &str) -> Option<String> {
+        let mut members = [name, older].into_iter();
+        members.find_map(|name| as_text(self.0.get(name)?))
+    }
+
     /// The findings section, as it stands.
     pub(super) fn findings(&self) -> Option<String> {
-        section(self.section_findings.as_ref()).or_else(|| section(self.findings.as_ref()))
+        self.section("section_findings", "findings")
     }
 
     /// The impression section, as it stands.
     pub(super) fn impression(&self) -> Option<String> {
-        section(self.section_impression.as_ref()).or_else(|| section(self.impression.as_ref()))
+        self.section("section_impression", "impression")
     }
 
     /// Findings and impression as the benchmark's own script joins them: it writes Python's `None` where a section is missing, and
@@ -105,25 +108,12 @@ pub fn without_nan(json: &str) -> String {
     parts.concat()
 }
 
-/// A section: any string is one, as for the benchmark's own script; none where the file says `null` or `NaN`.
-fn section(value: Option<&Value>) -> Option<String> {
-    match value? {
+fn as_text(value: &Value) -> Option<String> {
+    match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-/// A cell as text: numbers as they stand, and none where the file says `null` or `NaN`.
-pub(super) fn text(value: Option<&Value>) -> Option<String> {
-    let text = match value? {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    radialog_schemas::table::cell(&text)
-        .is_some()
-        .then_some(text)
 }
 
 impl<'de> Deserialize<'de> for RexrankStudies {
@@ -188,6 +178,10 @@ mod tests {
             ),
             (r#""subject_id": 1"#, "Findings: Clear. Impression: None"),
             (r#""impression": "No.""#, "Findings: Clear. Impression: No."),
+            (
+                r#""impression": "Yes.", "impression": "No.""#,
+                "Findings: Clear. Impression: No.",
+            ),
         ] {
             let json = format!(r#"{{"s": {{"section_findings": "Clear.", {sections}}}}}"#);
             assert_eq!(whole(&json).as_deref(), Some(expected), "{sections}");

@@ -2,7 +2,8 @@
 
 use candle_core::Device;
 use radialog_models::bundle::Bundle;
-use radialog_models::findings::{Calibration, FindingCalibration};
+use radialog_models::bundle::components::FindingsComponent;
+use radialog_models::findings::Calibration;
 use radialog_schemas::{Finding, Stage};
 
 use super::ProgressCallback;
@@ -20,7 +21,7 @@ pub struct FittedCalibration {
     pub calibration: Calibration,
     /// The images that it was fitted on.
     pub images: usize,
-    /// Brier score of the sigmoids of the logits, over all answers; lower is better.
+    /// Brier score of the probabilities that the bundle has stated before, over all answers; lower is better.
     pub before: f64,
     /// Brier score of the calibrated probabilities, on the images that they were fitted on.
     pub after: f64,
@@ -47,25 +48,26 @@ impl FittedCalibration {
         let images = studies::images(tables, split)?;
         let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
         let networks = Networks::load(bundle, &[Stage::Findings], device, progress)?;
+        let config: FindingsComponent = bundle.config(Stage::Findings)?;
         let mut data = CalibrationData::default();
         for (image, logits) in images.iter().zip(networks.logits(&paths)?) {
             data.add(&logits, &image.truth());
         }
+        // The outputs of what was not learned mean nothing.
+        if let Some(assessed) = &config.assessed {
+            data.keep(assessed);
+        }
         let Some(calibration) = data.fit() else {
             return Ok(None);
         };
-        let plain = FindingCalibration {
-            slope: 1.0,
-            intercept: 0.0,
-            threshold: 0.5,
-        };
+        let source = config.calibration.unwrap_or_default();
         let (mut before, mut after, mut constant) = (Vec::new(), Vec::new(), Vec::new());
         for (finding, answers) in Finding::ALL.into_iter().zip(&data.0) {
-            let of = calibration.findings.get(&finding).copied().unwrap_or(plain);
+            let [was, of] = [&source, &calibration].map(|of| of.of(finding));
             let with = answers.iter().filter(|(_, truth)| *truth).count();
             let share = with as f64 / answers.len().max(1) as f64;
             for &(logit, truth) in answers {
-                before.push((plain.probability(f64::from(logit)), truth));
+                before.push((was.probability(f64::from(logit)), truth));
                 after.push((of.probability(f64::from(logit)), truth));
                 constant.push((share, truth));
             }
@@ -85,7 +87,8 @@ impl FittedCalibration {
     /// What it is worth, in a line.
     pub fn words(&self) -> String {
         format!(
-            "fitted on {} images; Brier score there {:.4}, before {:.4}, of a constant {:.4} (lower is better)",
+            "fitted on {} images; Brier score over all their answers {:.4}, before {:.4}, of a constant, the share of these images \
+             that have the finding, {:.4} (lower is better)",
             self.images, self.after, self.before, self.constant
         )
     }

@@ -7,7 +7,7 @@ use super::agreement::{CLASSES, LabelPair, ScoreFunction, f1, macro_f1, micro_f1
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
-use crate::prepare::FindingLabels;
+use crate::prepare::{FindingLabels, ReportRow};
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
     let reports = evaluator.reports()?;
@@ -17,8 +17,8 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         .collect();
     let prediction = evaluator.networks.label(&texts)?;
     let truths: Vec<FindingLabels> = reports.iter().map(|report| report.labels).collect();
-    let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
-    let resamples = Bootstrap::new(&studies, evaluator.quality.seed, "labeler");
+    let patients: Vec<&String> = reports.iter().map(ReportRow::drawn_with).collect();
+    let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "labeler");
     let columns = [
         "positive",
         "F1",

@@ -38,10 +38,10 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         .map(|turn| &written[turn.study])
         .map(|from| (from.findings.clone(), from.image.clone()));
     let questions: Vec<_> = questions.collect();
-    let ids: Vec<String> = turns
-        .iter()
-        .map(|turn| written[turn.study].report.study.clone())
-        .collect();
+    let reports = turns.iter().map(|turn| &written[turn.study].report);
+    let (ids, patients): (Vec<String>, Vec<String>) = reports
+        .map(|report| (report.study.clone(), report.drawn_with().clone()))
+        .unzip();
 
     let language = evaluator.networks.language()?;
     let prompts = &language.prompts;
@@ -113,7 +113,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
             .to_owned(),
         "Trivial: the report unchanged; \"no\"; \"no finding\"; the report's first sentence.".to_owned(),
     ];
-    let table = table(&turns, &right, &right_trivially, seed);
+    let table = table(&turns, &patients, [&right, &right_trivially], seed);
     Ok(ScoreSection {
         reliability: Vec::new(),
         title: "Dialog".into(),
@@ -162,7 +162,13 @@ fn trivial_answer(turn: &ScriptedTurn, study: &DialogStudy) -> String {
     }
 }
 
-fn table(turns: &[ScriptedTurn], right: &[bool], trivially: &[bool], seed: u64) -> ScoreTable {
+/// Shares of turns; all turns about a patient's reports are drawn together.
+fn table(
+    turns: &[ScriptedTurn],
+    patients: &[String],
+    [right, trivially]: [&[bool]; 2],
+    seed: u64,
+) -> ScoreTable {
     let mut table = ScoreTable::new(
         "turns that are right",
         &["turns", "right", "share", "trivial"],
@@ -175,7 +181,8 @@ fn table(turns: &[ScriptedTurn], right: &[bool], trivially: &[bool], seed: u64) 
             .iter()
             .map(|&turn| f64::from(u8::from(right[turn])))
             .collect();
-        let share = Bootstrap::new(&chosen, seed, "dialog")
+        let of_turns: Vec<&String> = chosen.iter().map(|&turn| &patients[turn]).collect();
+        let share = Bootstrap::new(&of_turns, seed, "dialog")
             .measure(|at| mean(at.iter().map(|&turn| shares[turn])));
         table.row(
             name,

@@ -11,25 +11,30 @@ use super::{Evaluator, TRAIN};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::calibration::brier;
-use crate::evaluation::classification::auc;
+use crate::evaluation::classification::{FEW, auc};
 use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::subgroups::Subgroup;
 
-/// Fewer images than this with a finding, or without, are told.
-const FEW: usize = 10;
+/// How a note begins about what the bundle does not assess.
+pub const NOT_ASSESSED: &str = "not assessed by this bundle";
 
 /// An image with what is known and what was predicted.
 #[derive(Clone)]
 struct Predicted {
     patient: String,
+    /// What the table knows of it.
+    labels: [Option<bool>; CLASSES],
+    /// What is known of the findings that the bundle assesses, and what it calls present.
     pair: LabelPair,
-    probabilities: [f32; CLASSES],
-    groups: Vec<(&'static str, String)>,
+    /// None of what the bundle does not assess.
+    probabilities: [Option<f32>; CLASSES],
+    groups: Vec<Subgroup>,
 }
 
 /// The probabilities of what is known of an image, with what is true.
 fn answers(image: &Predicted) -> impl Iterator<Item = (f64, bool)> {
     let cells = image.probabilities.iter().zip(image.pair.truth);
-    cells.filter_map(|(probability, truth)| Some((f64::from(*probability), truth?)))
+    cells.filter_map(|(probability, truth)| Some((f64::from((*probability)?), truth?)))
 }
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
@@ -112,6 +117,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             evaluator.quality.seed,
         ));
         let answers = predicted.iter().flat_map(answers);
+        notes.extend(not_assessed(&name, &predicted));
         reliability.push(Reliability {
             name: name.clone(),
             calibration: Calibration::of(answers),
@@ -152,14 +158,16 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
     };
     let probabilities =
         Finding::ALL.map(|finding| cell(finding).and_then(|found| found.probability));
-    let probabilities = probabilities.map(|probability| probability.unwrap_or(0.0));
+    let labels = image.truth();
+    let mut truth = labels;
+    for (truth, probability) in truth.iter_mut().zip(probabilities) {
+        *truth = truth.filter(|_| probability.is_some());
+    }
     let prediction = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
     Predicted {
         patient: image.patient.clone(),
-        pair: LabelPair {
-            truth: image.truth(),
-            prediction,
-        },
+        labels,
+        pair: LabelPair { truth, prediction },
         probabilities,
         groups: image.groups.clone(),
     }
@@ -197,6 +205,23 @@ fn also_trained(
     })
 }
 
+/// Names the findings that the table has labels of and the bundle says nothing about.
+fn not_assessed(name: &str, predicted: &[Predicted]) -> Option<String> {
+    let is_left_out = |finding: &Finding| {
+        let class = *finding as usize;
+        predicted
+            .iter()
+            .any(|image| image.labels[class].is_some() && image.probabilities[class].is_none())
+    };
+    let names: Vec<&str> = Finding::ALL
+        .into_iter()
+        .filter(is_left_out)
+        .map(Finding::name)
+        .collect();
+    (!names.is_empty())
+        .then(|| format!("{name}: {NOT_ASSESSED}: {}: not scored.", names.join(", ")))
+}
+
 /// Names the findings of which there is too little for a figure that means much.
 fn few(name: &str, truths: &[[Option<bool>; CLASSES]], classes: &[Finding]) -> Option<String> {
     let count = |finding: Finding, answer: bool| {
@@ -221,7 +246,7 @@ fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64
     let class = finding as usize;
     let cell = |&item: &usize| {
         Some((
-            predicted[item].probabilities[class],
+            predicted[item].probabilities[class]?,
             predicted[item].pair.truth[class]?,
         ))
     };
@@ -233,7 +258,7 @@ fn brier_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f
     let cell = |&item: &usize| {
         let image = &predicted[item];
         Some((
-            f64::from(image.probabilities[class]),
+            f64::from(image.probabilities[class]?),
             image.pair.truth[class]?,
         ))
     };
@@ -280,7 +305,7 @@ fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap
     of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
 }
 
-/// The scores of the images of each sex, age, view, as far as the table names them.
+/// The scores of the images of each sex, age, view and source, as far as the table names them.
 fn subgroups(
     name: &str,
     predicted: &[Predicted],
@@ -298,8 +323,7 @@ fn subgroups(
             "Brier",
         ],
     );
-    let groups: BTreeSet<&(&str, String)> =
-        predicted.iter().flat_map(|image| &image.groups).collect();
+    let groups: BTreeSet<&Subgroup> = predicted.iter().flat_map(|image| &image.groups).collect();
     for group in groups {
         let is_one = |image: &&Predicted| image.groups.contains(group);
         let of_group: Vec<&Predicted> = predicted.iter().filter(is_one).collect();
@@ -312,7 +336,7 @@ fn subgroups(
             .filter(|class| both.contains(class))
             .collect();
         let patients: Vec<&String> = of_group.iter().map(|image| &image.patient).collect();
-        let label = format!("{} {}", group.0, group.1);
+        let label = group.words();
         let resamples = Bootstrap::new(&patients, seed, &format!("findings {name} {label}"));
         let pairs: Vec<LabelPair> = of_group.iter().map(|image| image.pair).collect();
         let area = macro_auc(&of_group, &scored, &resamples);
@@ -423,7 +447,7 @@ fn each_finding(
         let count = |of: &dyn Fn(Option<bool>) -> bool| {
             predicted
                 .iter()
-                .filter(|image| of(image.pair.truth[class]))
+                .filter(|image| of(image.labels[class]))
                 .count()
         };
         let known = count(&|truth| truth.is_some());
@@ -452,3 +476,6 @@ fn each_finding(
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,9 @@ impl<'a> Networks<'a> {
     ) -> Result<Self, TrainingError> {
         let wanted = |stage: Stage| stages.contains(&stage);
         // A checkpoint may have no classifier, and then the rule is the one that reports are trained with.
-        let config = bundle.config::<FindingsComponent>(Stage::Findings);
+        let has_classifier = bundle.manifest().components.contains_key(&Stage::Findings);
+        let config = has_classifier.then(|| bundle.config::<FindingsComponent>(Stage::Findings));
+        let config = config.transpose()?;
         Ok(Self {
             embedder: wanted(Stage::Embedding)
                 .then(|| ImageEmbedder::load(bundle, device))

@@ -55,10 +55,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         let frequent = vec![most_frequent(&trained).to_owned(); reports.len()];
         writers.push(labelled("most frequent training report", frequent)?);
     }
-    let patients: Vec<&String> = reports
-        .iter()
-        .map(|report| report.patient.as_ref().unwrap_or(&report.study))
-        .collect();
+    let patients: Vec<&String> = reports.iter().map(ReportRow::drawn_with).collect();
     let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "pairs");
     let tables = vec![
         wording(&writers, &reference, &resamples),

@@ -67,8 +67,8 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     }
     let reference = labelled("the radiologist's own text", references)?;
 
-    let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
-    let resamples = Bootstrap::new(&studies, evaluator.quality.seed, "reports");
+    let patients: Vec<&String> = reports.iter().map(ReportRow::drawn_with).collect();
+    let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
     let notes = vec![

@@ -8,6 +8,8 @@ use radialog_schemas::table::split_name;
 
 use super::agreement::{CLASSES, Flags, present};
 use crate::error::TrainingError;
+use crate::evaluation::patients::PATIENT_COLUMNS;
+use crate::evaluation::subgroups::{self, GROUPS, Subgroup};
 use crate::prepare::{FindingLabels, ReportRow, TableFile, read_report_table};
 use crate::recipe::ImageTable;
 
@@ -20,42 +22,8 @@ pub(super) struct LabelledTestImage {
     /// The table that it is from.
     pub(super) table: usize,
     pub(super) labels: FindingLabels,
-    /// What else its row says of it: a kind of subgroup, and the subgroup.
-    pub(super) groups: Vec<(&'static str, String)>,
-}
-
-/// The kinds of subgroups, and the names of their columns.
-const GROUPS: [(&str, &[&str]); 3] = [
-    ("sex", &["sex", "gender", "patient_sex"]),
-    ("age", &["age", "patient_age"]),
-    ("view", &["view", "view_position", "ViewPosition"]),
-];
-/// Ages at which another group begins.
-const AGES: [u32; 3] = [40, 60, 80];
-
-/// The subgroup of a cell; none where it does not say. An age may have a letter behind it, as in DICOM.
-fn group(kind: &'static str, cell: &str) -> Option<(&'static str, String)> {
-    if kind != "age" {
-        return Some((kind, cell.to_owned()));
-    }
-    let digits = cell.trim_end_matches(|end: char| !end.is_ascii_digit());
-    let unit = &cell[digits.len()..];
-    let age = digits.parse::<f64>().ok()?;
-    // Months, weeks and days of a child's age.
-    let age = match unit {
-        "" | "Y" | "y" => age,
-        "M" | "W" | "D" => 0.0,
-        _ => return None,
-    };
-    let next = AGES.into_iter().find(|begin| age < f64::from(*begin));
-    Some((
-        kind,
-        match next {
-            None => format!("{} and over", AGES[AGES.len() - 1]),
-            Some(next) if next == AGES[0] => format!("under {next}"),
-            Some(next) => format!("{} to {}", next - 20, next - 1),
-        },
-    ))
+    /// The subgroups that its row names.
+    pub(super) groups: Vec<Subgroup>,
 }
 
 impl LabelledTestImage {
@@ -106,8 +74,8 @@ pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<Vec<ReportRow>,
     Ok(reports)
 }
 
-/// The images of a split, in the order of the tables. Where a table has no column `patient_id`, each image is another
-/// patient.
+/// The images of a split, in the order of the tables. Where a table has no column `patient_id`, or a row nothing in it, the image
+/// is of another patient than all others.
 ///
 /// # Errors
 /// A table without the columns `image`, `split` and the 14 findings, or without an image of the split.
@@ -149,21 +117,21 @@ fn of_table(
         rows.column("split")?,
         rows.findings()?,
     );
-    let patient = ["patient_id", "subject_id"];
-    let patient = patient.into_iter().find_map(|name| rows.optional(name));
-    let groups = GROUPS.map(|(kind, names)| {
-        let column = names.iter().find_map(|name| rows.optional(name));
-        (kind, column)
-    });
+    let patient = PATIENT_COLUMNS.iter().find_map(|name| rows.optional(name));
+    let groups = subgroups::columns(rows.header());
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {
         let cell = |column: usize| row.cell(column).unwrap_or_default();
-        let groups = groups
+        let groups = GROUPS
             .iter()
-            .filter_map(|&(kind, column)| group(kind, row.cell(column?)?));
+            .zip(groups)
+            .filter_map(|(&(kind, _), column)| Subgroup::of(kind, row.cell(column?)?));
         if split_name(cell(side)) == split {
             images.push(LabelledTestImage {
-                patient: cell(patient.unwrap_or(image)).to_owned(),
+                patient: patient
+                    .and_then(|patient| row.cell(patient))
+                    .unwrap_or(cell(image))
+                    .to_owned(),
                 path: table.images.join(cell(image)),
                 table: number,
                 labels: rows.labels(&row, &columns)?,
@@ -181,20 +149,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_grouped_by_twenties_whatever_their_unit() {
-        let of = |cell: &str| group("age", cell).map(|(_, group)| group);
-        let expected = [
-            ("39", "under 40"),
-            ("40", "40 to 59"),
-            ("079Y", "60 to 79"),
-            ("80.5", "80 and over"),
-            ("11M", "under 40"),
+    fn an_image_whose_patient_is_not_known_is_of_one_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let labels = dir.path().join("labels.csv");
+        let names = Finding::ALL.map(Finding::name).join(",");
+        let rows = [
+            ("a.png", "p1"),
+            ("b.png", ""),
+            ("c.png", "nan"),
+            ("d.png", "p1"),
         ];
-        for (cell, group) in expected {
-            assert_eq!(of(cell).as_deref(), Some(group), "{cell}");
-        }
-        assert_eq!(of("unknown"), None);
-        assert_eq!(group("sex", "F"), Some(("sex", "F".to_owned())));
+        let rows =
+            rows.map(|(image, patient)| format!("{image},{patient},test{}\n", ",".repeat(14)));
+        let table = format!("image,patient_id,split,{names}\n{}", rows.concat());
+        std::fs::write(&labels, table).unwrap();
+        let table = ImageTable {
+            labels,
+            ..ImageTable::default()
+        };
+        let images = images(&[table], "test").unwrap();
+        let patients: Vec<&str> = images.iter().map(|image| image.patient.as_str()).collect();
+        assert_eq!(patients, ["p1", "b.png", "c.png", "p1"]);
     }
 
     #[test]

@@ -183,6 +183,14 @@ fn keep_common(one: &mut StudyScores, other: &mut StudyScores, unpaired: &mut [u
     keep(&mut one.text, &mut other.text, words);
     keep(&mut one.report, &mut other.report, labels);
     keep(&mut one.findings, &mut other.findings, findings);
+    // Means of other findings cannot be compared either: what one of the two does not assess counts on neither side.
+    if let (Some((one, _)), Some((other, _))) = (&mut one.findings, &mut other.findings) {
+        for (one, other) in one.iter_mut().zip(other) {
+            if one.is_some() != other.is_some() {
+                (*one, *other) = (None, None);
+            }
+        }
+    }
     keep(&mut one.comparisons, &mut other.comparisons, comparisons);
     keep(&mut one.radgraph_f1, &mut other.radgraph_f1, radgraph);
     keep(&mut one.radcliq_v1, &mut other.radcliq_v1, radcliq);

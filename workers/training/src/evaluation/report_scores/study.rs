@@ -28,9 +28,10 @@ pub struct StudyScores {
     pub radgraph_f1: Option<f64>,
     /// RadCliQ-v1, from annotations and scores of others.
     pub radcliq_v1: Option<f64>,
-    /// The classifier's answers beside the reference's labels.
+    /// The classifier's answers beside the reference's labels, as far as it assesses them.
     pub findings: Option<Answers>,
-    /// The classifier's probabilities; none where findings were given as yes and no.
+    /// The classifier's probabilities; none where findings were given as yes and no. What it does not assess has no truth in
+    /// `findings`, and 0 here.
     pub probabilities: Option<[f32; CLASSES]>,
     /// Findings that the classifier sees and the report does not state, and the other way round.
     pub disagreement: Option<([bool; CLASSES], [bool; CLASSES])>,
@@ -74,7 +75,10 @@ impl StudyScores {
     ) -> Self {
         let mut scores = Self {
             comparisons: prediction.map(ComparisonCounts::of),
-            probabilities: study.probabilities.filter(|_| !study.findings_are_given),
+            probabilities: study
+                .probabilities
+                .filter(|_| !study.findings_are_given)
+                .map(|all| all.map(Option::unwrap_or_default)),
             agreement: study.agreement,
             radgraph_f1: study.radgraph_f1,
             text,
@@ -90,17 +94,20 @@ impl StudyScores {
                 bleu_2: text.smoothed_bleu_2,
             }));
         }
+        let assessed = study.probabilities.unwrap_or_default();
+        let assessed = assessed.map(|probability| probability.is_some());
         if let Some(labels) = &study.reference_labels {
             let truth = truths.truth(labels, study.is_of_table);
             let said = study.labels.as_ref().map(|said| truths.present(said));
             scores.report = said.map(|said| (truth, said));
             scores.severity = said.map(|said| SeverityErrors::of(&truth, &said));
+            let truth = std::array::from_fn(|class| truth[class].filter(|_| assessed[class]));
             scores.findings = study.present.map(|seen| (truth, seen));
         }
         if let (Some(labels), Some(seen)) = (&study.labels, study.present) {
             let stated = truths.present(labels);
             let only = |a: &[bool; CLASSES], b: &[bool; CLASSES]| {
-                std::array::from_fn(|class| a[class] && !b[class])
+                std::array::from_fn(|class| assessed[class] && a[class] && !b[class])
             };
             scores.disagreement = Some((only(&seen, &stated), only(&stated, &seen)));
         }
@@ -162,5 +169,101 @@ impl Totals {
                 self.distances.1 += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::Finding;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::evaluation::bootstrap::Resampling;
+    use crate::evaluation::clinical::UncertainAs;
+    use crate::evaluation::corpus::{
+        Corpus, MatchOptions, PredictionFile, ReferenceSection, References, TextStore,
+    };
+    use crate::evaluation::report_scores::{BlankAs, ReportScores, ScoreOptions, score};
+    use crate::evaluation::text_scores::meteor::Meteor;
+    use crate::evaluation::text_scores::protocol::TextScorer;
+
+    /// The scores of two studies, of which the first has all findings and the second none; the report of both states a fracture.
+    fn scores(probability: impl Fn(Finding, f64) -> Value) -> (Vec<String>, ReportScores) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = String::new();
+        let mut table = format!("study_id,{}\n", Finding::ALL.map(Finding::name).join(","));
+        for (study, of, label) in [("a", 0.75, "1"), ("b", 0.25, "0")] {
+            let findings = Finding::ALL.map(|finding| {
+                let probability = probability(finding, of);
+                let present = probability.as_f64().is_some_and(|of| of > 0.5);
+                json!({"finding": finding, "probability": probability, "present": present})
+            });
+            let record = json!({
+                "study_id": study, "file": format!("{study}.png"), "status": "done", "report": "Fracture.",
+                "findings": findings.to_vec(), "report_labels": {"Fracture": "positive"},
+                "bundle": "0".repeat(64), "timings": {},
+            });
+            lines += &format!("{record}\n");
+            table += &format!("{study},{}\n", [label; CLASSES].join(","));
+        }
+        let [run, labels] =
+            [("results.jsonl", &lines), ("labels.csv", &table)].map(|(name, text)| {
+                let path = folder.path().join(name);
+                std::fs::write(&path, text).unwrap();
+                path
+            });
+        let mut store = TextStore::new().unwrap();
+        let predictions = PredictionFile::read(&run, &mut store).unwrap();
+        let section = ReferenceSection::Findings;
+        let wanted = || predictions.names();
+        let references = References::read(&[labels], section, wanted, &mut store).unwrap();
+        let corpus = Corpus::of(predictions, Some(references), &MatchOptions::default()).unwrap();
+        let options = ScoreOptions {
+            scorer: TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None)),
+            uncertain: UncertainAs::Negative,
+            blank: BlankAs::Auto,
+            resampling: Resampling {
+                seed: 1,
+                repeats: 10,
+            },
+            counts: None,
+        };
+        let texts = store.finish().unwrap();
+        let scores = score(&corpus, &texts, None, &options, &|_| {}).unwrap();
+        (corpus.notes, scores)
+    }
+
+    #[test]
+    fn a_finding_that_is_not_assessed_is_no_wrong_answer_and_no_disagreement() {
+        let (notes, scores) = scores(|finding, probability| match finding {
+            Finding::Fracture => Value::Null,
+            _ => probability.into(),
+        });
+        let totals = &scores.totals;
+        assert_eq!(totals.classified, 2);
+        assert_eq!(totals.findings.known(Finding::Fracture), 0);
+        assert_eq!(totals.findings.known(Finding::Edema), 2);
+        // 13 findings in two studies, each a quarter off.
+        assert_eq!(totals.distances, (26.0 * 0.0625, 26));
+        assert_eq!(totals.findings.scores().macro_f1, 1.0);
+        let class = Finding::Fracture as usize;
+        for study in scores.studies.iter() {
+            let (seen, stated) = study.unwrap().disagreement.unwrap();
+            assert!(!seen[class] && !stated[class]);
+        }
+        let note = "not assessed by the run's classifier: Fracture (2 studies)";
+        assert!(notes.iter().any(|of| of.starts_with(note)), "{notes:?}");
+    }
+
+    #[test]
+    fn a_run_that_assesses_nothing_has_no_scores_of_a_classifier() {
+        let (_, scores) = scores(|_, _| Value::Null);
+        assert_eq!(
+            (scores.totals.classified, scores.totals.distances.1),
+            (0, 0)
+        );
+        assert!(scores.calibration.is_empty());
+        let first = scores.studies.get(0).unwrap();
+        assert_eq!((first.findings, first.disagreement), (None, None));
     }
 }

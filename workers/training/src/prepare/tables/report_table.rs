@@ -48,6 +48,11 @@ pub struct ReportRow {
 }
 
 impl ReportRow {
+    /// Who is drawn where intervals are: the patient, or the study where no patient is known.
+    pub(crate) fn drawn_with(&self) -> &String {
+        self.patient.as_ref().unwrap_or(&self.study)
+    }
+
     /// Returns findings and impression, as the labeler reads a whole report.
     pub fn text(&self) -> String {
         [self.findings.as_str(), &self.impression]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::sources::Source;
 use super::{ENDED, ReportArgs, blank, labels, run_references};
 use crate::commands::evaluate::text::annotations::Annotations;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, input_at_fault};
 use crate::named_path::{require, require_meteor, require_stored};
 
 /// What an error of the file of texts is about.
@@ -84,7 +84,8 @@ impl Read {
         let read = tokio::task::spawn_blocking(move || {
             let mut store = TextStore::new().context(NO_STORE)?;
             let file = of.file.as_deref();
-            let mut predictions = PredictionFile::read_as(&of.path, file, &mut store)?;
+            let mut predictions =
+                PredictionFile::read_as(&of.path, file, &mut store).map_err(input_at_fault)?;
             predictions.notes.extend(incomplete(&predictions)?);
             anyhow::Ok((predictions, store))
         });
@@ -127,7 +128,7 @@ impl Read {
                 read.corpus.notes.extend(annotations.unused(&read.corpus)?);
             }
             if of.stratified {
-                read.corpus.stratify()?;
+                read.corpus.stratify().map_err(input_at_fault)?;
                 if let Some(limit) = of.limit {
                     read.corpus.limit(limit as usize)?;
                 }
@@ -166,7 +167,8 @@ fn matched(
                 }
             };
             let wanted = || predictions.names();
-            Some(References::read(&files, section, wanted, &mut store)?)
+            let read = References::read(&files, section, wanted, &mut store);
+            Some(read.map_err(input_at_fault)?)
         }
     };
     let has_table = references.as_ref().is_some_and(References::have_labels);
@@ -180,6 +182,6 @@ fn matched(
         split: args.split.clone(),
         blank_is_absent: blank == BlankAs::Negative,
     };
-    let corpus = Corpus::of(predictions, references, &wanted)?;
+    let corpus = Corpus::of(predictions, references, &wanted).map_err(input_at_fault)?;
     Ok((corpus, texts, blank))
 }

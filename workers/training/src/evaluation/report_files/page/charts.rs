@@ -140,10 +140,10 @@ pub(super) fn histogram(
 
 /// Share of findings that are there over the probability that the classifier states.
 pub(super) fn reliability(label: &str, calibration: &Calibration) -> String {
-    let (side, left, top) = (260.0, 60.0, 10.0);
+    let (side, left, top) = (260.0, 80.0, 10.0);
     let bottom = top + side;
     let place = |x: f64, y: f64| (left + x * side, bottom - y * side);
-    let mut svg = open(label, bottom + 40.0);
+    let mut svg = opened(label, left + side + 20.0, bottom + 40.0, " class=\"small\"");
     let (right, (x0, y0), (x1, y1)) = (left + side, place(0.0, 0.0), place(1.0, 1.0));
     let _ = write!(
         svg,
@@ -183,18 +183,23 @@ pub(super) fn reliability(label: &str, calibration: &Calibration) -> String {
     let _ = write!(
         svg,
         "<polyline class=\"first\" style=\"fill:none\" points=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">stated \
-         probability</text><text x=\"{:.1}\" y=\"40\">share that is there (size: number of answers)</text>",
+         probability (size: number of answers)</text><text transform=\"rotate(-90)\" x=\"{:.1}\" y=\"20\" \
+         text-anchor=\"middle\">share that is there</text>",
         line.join(" "),
         left + side / 2.0,
         bottom + 34.0,
-        right + 16.0
+        -(top + side / 2.0)
     );
     svg + "</svg>"
 }
 
 fn open(label: &str, height: f64) -> String {
+    opened(label, WIDTH, height, "")
+}
+
+fn opened(label: &str, width: f64, height: f64, more: &str) -> String {
     format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
+        "<svg{more} viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
         escaped(label)
     )
 }

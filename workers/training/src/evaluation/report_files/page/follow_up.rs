@@ -44,6 +44,15 @@ impl FollowUpPage<'_> {
         for fact in self.facts {
             let _ = writeln!(page, "<li>{}</li>", escaped(fact));
         }
+        let without = self.positives.iter().filter(|(_, studies)| *studies == 0);
+        let without: Vec<&str> = without.map(|(finding, _)| finding.name()).collect();
+        if !without.is_empty() {
+            let _ = writeln!(
+                page,
+                "<li>no study has {}: in the means it counts 0, as in the original</li>",
+                without.join(", ")
+            );
+        }
         page += "</ul>\n";
         let is_of_findings = |of: &&PairedEstimate| FindingScores::NAMES.contains(&&*of.name);
         let whole = || self.scores.iter().filter(|of| of.finding.is_none());
@@ -75,6 +84,17 @@ impl FollowUpPage<'_> {
         for of in rows {
             let name = format!("{} {}", escaped(&of.name), scores::way(of.better));
             row(page, &name, of);
+        }
+        // What no study defines.
+        let is_missing = |name: &&str| rows.iter().all(|of| of.name != **name);
+        let is_of_findings = rows
+            .iter()
+            .any(|of| FindingScores::NAMES.contains(&&*of.name));
+        for name in FindingScores::NAMES.into_iter().filter(is_missing) {
+            if is_of_findings {
+                let cells = "<td class=\"number\">-</td>".repeat(3);
+                let _ = writeln!(page, "<tr><td>{}</td>{cells}</tr>", escaped(name));
+            }
         }
         *page += "</table></div>\n";
     }
@@ -179,6 +199,40 @@ mod tests {
         }
         assert!(page.contains("Edema: recall") && page.contains("<svg"));
         assert!(page.contains("&lt;b&gt;") && page.contains("a &lt; b") && !page.contains("<b>"));
-        assert!(page.contains("1.0000") && page.contains("+0."));
+        // Four studies have it; it is said of six, of which two are right.
+        let row = page
+            .split("<tr>")
+            .find(|row| row.starts_with("<td>Edema: F1<"));
+        let cells = row.unwrap().split("<td class=\"number\">").skip(1);
+        let cells: Vec<&str> = cells.filter_map(|cell| cell.split('<').next()).collect();
+        assert_eq!(cells, ["0.4000", "1.0000", "+0.6000"]);
+        assert!(!page.contains("no study has"));
+    }
+
+    #[test]
+    fn findings_that_no_study_has_and_scores_that_nothing_defines_are_named() {
+        let mut answers = PairedAnswers::default();
+        let mut truth: Said = [false; 14];
+        truth[Finding::Edema as usize] = true;
+        for study in 0..4 {
+            answers.add(truth.map(Some), truth, truth, study);
+        }
+        let mut scores = answers.estimates(Resampling::default());
+        scores.retain(|of| of.name != FindingScores::NAMES[0] || of.finding.is_some());
+        let page = FollowUpPage {
+            title: "title",
+            facts: &[],
+            sides: ["before", "after"],
+            scores: &scores,
+            positives: &answers.scores(0).positives,
+        };
+        let page = page.page();
+        assert!(page.contains("<li>no study has No Finding, Enlarged Cardiomediastinum"));
+        let dash = "<td class=\"number\">-</td>".repeat(3);
+        let row = format!(
+            "<tr><td>{}</td>{dash}</tr>",
+            escaped(FindingScores::NAMES[0])
+        );
+        assert!(page.contains(&row), "{page}");
     }
 }

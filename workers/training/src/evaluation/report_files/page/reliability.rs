@@ -1,6 +1,6 @@
 //! How often findings of a stated probability are there, as a page of its own for a classifier that no report goes with.
 
-use super::{charts, escaped};
+use super::{END, begin, charts, escaped};
 use crate::evaluation::report_scores::Calibration;
 
 /// The reliability of one classifier on some images.
@@ -15,22 +15,40 @@ pub struct ReliabilityPlot<'a> {
 
 /// A page of plots, which needs nothing else.
 pub fn reliability_page(title: &str, plots: &[ReliabilityPlot<'_>]) -> String {
-    let title = escaped(title);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, \
-         initial-scale=1\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<p class=\"muted\">On the \
-         dashed line a finding is there as often as its probability says; below it, the classifier says too much.</p>\n",
-        include_str!("style.css")
-    );
+    let mut page = begin(title);
+    page += "<p class=\"muted\">On the dashed line a finding is there as often as its probability says; below it, the classifier says \
+             too much.</p>\n";
     for plot in plots {
         let (name, drawing) = (
             escaped(&plot.title),
             charts::reliability(&plot.title, plot.bins),
         );
         page += &format!(
-            "<h2>{name}</h2>\n{drawing}\n<p>{}</p>\n",
+            "<h2>{name}</h2>\n<figure>{drawing}</figure>\n<p>{}</p>\n",
             escaped(&plot.note)
         );
     }
-    page + "<p class=\"muted\">Research software, not a medical device.</p>\n</body>\n</html>\n"
+    page + END
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_plot_has_a_circle_for_each_tenth_with_answers_where_probability_and_share_are() {
+        let answers = [(0.05, false), (0.55, true), (0.55, false)];
+        let bins = Calibration::of(answers.into_iter());
+        let plot = |title: &str| ReliabilityPlot {
+            title: title.to_owned(),
+            bins: &bins,
+            note: "a < b".to_owned(),
+        };
+        let page = reliability_page("Reliability", &[plot("Before"), plot("After")]);
+        assert_eq!(page.matches("<svg class=\"small\"").count(), 2);
+        assert_eq!(page.matches("<circle").count(), 4);
+        assert!(page.contains("2 answers: probability 0.550, share 0.500"));
+        assert!(page.contains("<h2>After</h2>") && page.contains("a &lt; b"));
+        assert!(page.ends_with(END));
+    }
 }

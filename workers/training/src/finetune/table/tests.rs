@@ -1,0 +1,101 @@
+use super::*;
+
+/// A folder with images, and what is read of a table beside it.
+fn read_as(table: &str, names: &ColumnNames) -> Result<FinetuneTable, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/golden/01_preprocess/images/rgb.png");
+    std::fs::create_dir(dir.path().join("img")).unwrap();
+    for name in ["a.png", "b.png", "c.png", "d.png"] {
+        std::fs::copy(&source, dir.path().join("img").join(name)).unwrap();
+    }
+    let path = dir.path().join("mine.csv");
+    std::fs::write(&path, table).unwrap();
+    let read = FinetuneTable::read(&path, &dir.path().join("img"), names, &|_, _| {});
+    read.map_err(|error| error.to_string())
+}
+
+fn read(table: &str) -> Result<FinetuneTable, String> {
+    read_as(table, &ColumnNames::default())
+}
+
+fn labels(table: &FinetuneTable, finding: Finding) -> Vec<Label> {
+    let labels = table.rows.iter().map(|row| row.labels[finding as usize]);
+    labels.collect()
+}
+
+#[test]
+fn a_column_of_names_is_read_where_a_column_of_the_finding_says_nothing() {
+    use Label::{Blank, Negative, Positive};
+    let table = "image,labels,Fracture,Edema\na.png,Edema,,\nb.png,Effusion,1,\nc.png,Edema,,0\n";
+    let table = read(table).unwrap();
+    assert_eq!(
+        labels(&table, Finding::Edema),
+        [Positive, Negative, Negative]
+    );
+    assert_eq!(labels(&table, Finding::Fracture), [Blank, Positive, Blank]);
+    assert_eq!(
+        labels(&table, Finding::PleuralEffusion),
+        [Negative, Positive, Negative]
+    );
+    let notes = table.notes.join("\n");
+    assert!(
+        notes.contains("1 labels of single findings contradict 'labels', the first in line 4"),
+        "{notes}"
+    );
+
+    // A column that happens to be called so is named, and not read.
+    let other = "image,label,Edema\na.png,abnormal,1\nb.png,normal,0\n";
+    let table = read(other).unwrap();
+    assert_eq!(labels(&table, Finding::Edema), [Positive, Negative]);
+    let notes = table.notes.join("\n");
+    assert!(notes.contains("column 'label' is not read"), "{notes}");
+    let named = ColumnNames {
+        labels: Some("label".to_owned()),
+        ..ColumnNames::default()
+    };
+    let refused = read_as(other, &named).unwrap_err();
+    assert!(refused.contains("'abnormal' is none of"), "{refused}");
+}
+
+#[test]
+fn a_table_with_nothing_to_learn_from_is_refused() {
+    let refused = read("image,report,Edema\na.png,,\nb.png,nan,\n").unwrap_err();
+    assert!(
+        refused.contains("no row has a label or a report"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn one_file_by_two_names_is_one_image_and_backslashes_are_slashes() {
+    let refused = read("image,Edema\na.png,1\n./a.png,0\n../img/a.png,1\n").unwrap_err();
+    for line in [3, 4] {
+        let names = ["./a.png", "../img/a.png"][line - 3];
+        let fault = format!("line {line}: image '{names}' is the file of 'a.png' in line 2, too");
+        assert!(refused.contains(&fault), "{refused}");
+    }
+    let windows = read("image,Edema\n.\\a.png,1\n..\\img\\b.png,0\n").unwrap();
+    assert_eq!(windows.rows[1].name, "../img/b.png");
+}
+
+#[test]
+fn what_contradicts_itself_and_who_is_nobody_is_counted() {
+    let table =
+        "image,patient_id,labels\na.png,p,Edema\nb.png,,No Finding|Edema\nc.png,nan,No Finding\n";
+    let notes = read(table).unwrap().notes.join("\n");
+    for part in [
+        "1 rows have No Finding beside a finding, the first in line 3",
+        "2 rows name no patient: each counts as a patient of its own",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+}
+
+#[test]
+fn faults_are_told_in_the_order_of_their_lines() {
+    let table = "image,split,Edema\nnone.png,train,1\na.png,train,2\nb.png,third,1\n";
+    let refused = read(table).unwrap_err();
+    let places = [2, 3, 4].map(|line| refused.find(&format!("line {line}:")).unwrap());
+    assert!(places.is_sorted(), "{refused}");
+}
