@@ -88,9 +88,7 @@ pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
         TrainingError::Tables(_)
         | TrainingError::Empty(_)
         | TrainingError::Content { .. }
-        | TrainingError::MissingColumn { .. } => {
-            usage(error)
-        }
+        | TrainingError::MissingColumn { .. } => usage(error),
         // Of another encoding.
         TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
             usage(error)
