@@ -20,6 +20,29 @@ pub enum CoordinatorError {
         /// The archive as it was given.
         input: String,
     },
+    /// What is there is no archive.
+    #[error(
+        "'{input}' is no archive: {reason}. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, one image, a CSV \
+         manifest (study_id,image) or s3://bucket/prefix of one of them"
+    )]
+    NotAnArchive {
+        /// The archive as it was given.
+        input: String,
+        /// What it is instead.
+        reason: String,
+    },
+    /// The archive has nothing: its name may have a slip in it.
+    #[error("there is no image in '{input}': check the archive's name")]
+    NoImage {
+        /// The archive as it was given.
+        input: String,
+    },
+    /// Nothing of the archive is a study.
+    #[error("no entry of '{input}' is a study: problems.jsonl says why of each")]
+    NoStudy {
+        /// The archive.
+        input: String,
+    },
     /// The whole input is unusable.
     #[error(
         "cannot read the archive '{input}': {reason}. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, \

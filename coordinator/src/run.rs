@@ -2,6 +2,7 @@
 
 mod archive_run;
 mod batch_service;
+mod changed_inputs;
 mod dispatcher;
 mod executor;
 mod follow_ups;

@@ -282,8 +282,12 @@ impl TurnStatus {
 /// A finished answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
-    /// The model's words.
+    /// The model's words, without the white space in front of them.
     pub text: String,
+    /// The white space that the model wrote in front of them, behind its name: whoever shows the answer to the model again shows
+    /// this, too.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lead: String,
     /// Number of tokens in the prompt.
     pub prompt_tokens: u32,
     /// The number of them that were in the worker's cache from earlier turns.

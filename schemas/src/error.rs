@@ -46,6 +46,8 @@ pub enum ErrorCode {
     DuplicateStudy,
     /// A row or an entry of the archive cannot be used.
     ArchiveEntry,
+    /// A part of the archive cannot be read, so that studies of it may be missing.
+    ArchiveUnreadable,
     /// A file that stands in for a stage has no entry for the study.
     GivenMissing,
     /// An input object that the task names is not in the store.
@@ -56,6 +58,8 @@ pub enum ErrorCode {
     ObjectStore,
     /// The object store refuses this object, and answers for others.
     ObjectRefused,
+    /// The object store has no room left.
+    ObjectStoreFull,
     /// The queue does not answer or refuses.
     Queue,
     /// The message is not a task of this stage.

@@ -71,9 +71,13 @@ pub struct StudyRecord {
     /// The findings as they stand in the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings_text: Option<String>,
-    /// The findings section as generated.
+    /// The findings section as generated, without the white space in front of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
+    /// The white space that the model wrote in front of the report, behind its name. Whoever shows the report to the model again
+    /// shows this, too ([`StudyRecord::written_report`]).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub report_lead: String,
     /// False when the token limit cut the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_complete: Option<bool>,
@@ -116,6 +120,14 @@ pub struct StudyRecord {
     /// The times of each stage: the only part that may differ between runs.
     #[serde(default)]
     pub timings: BTreeMap<Stage, StageTimings>,
+}
+
+impl StudyRecord {
+    /// All that the model wrote as the report, as it stands in a prompt that goes on from there.
+    pub fn written_report(&self) -> Option<String> {
+        let report = self.report.as_ref()?;
+        Some(format!("{}{report}", self.report_lead))
+    }
 }
 
 #[cfg(test)]

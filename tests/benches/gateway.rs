@@ -290,6 +290,7 @@ fn answer() -> TurnOutcome {
     let text = "No.".to_owned();
     TurnOutcome::Done(Answer {
         text,
+        lead: String::new(),
         prompt_tokens,
         cached_tokens,
         tokens: 2,

@@ -134,6 +134,7 @@ fn line(
         warnings: Vec::new(),
         findings_text: None,
         report: Some(report.to_owned()),
+        report_lead: String::new(),
         report_complete: Some(true),
         report_tokens: None,
         consistency: None,

@@ -153,7 +153,7 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
     for (study, dialog) in &asked {
         let record = reports.iter().find(|record| record.study.as_str() == study);
         let record = record.context("a report")?;
-        ensure!(Some(&dialog.history[0].answer) == record.report.as_ref());
+        ensure!(Some(&dialog.history[0].answer) == record.written_report().as_ref());
         ensure!(Some(&dialog.findings) == record.findings_text.as_ref());
     }
 

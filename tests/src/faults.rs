@@ -133,7 +133,12 @@ impl FaultInjector {
 
     fn denied(&self, key: &str) -> Option<Denial> {
         let denied = self.denied.read().unwrap_or_else(PoisonError::into_inner);
-        let denial = denied.iter().find(|(prefix, _)| key.starts_with(prefix));
+        let denial = denied
+            .iter()
+            .find(|(place, _)| match place.strip_prefix('*') {
+                Some(part) => key.contains(part),
+                None => key.starts_with(place),
+            });
         denial.map(|(_, denial)| *denial)
     }
 
@@ -290,7 +295,7 @@ impl FaultyObjects {
             Some(Denial::Refused) => Err(ObjectError::Refused { key: text, reason }),
             Some(Denial::Silent) if is_write => Ok(inner),
             Some(Denial::Failing | Denial::Silent) => Err(ObjectError::Store { key: text, reason }),
-            Some(Denial::Full) if is_write => Err(ObjectError::Full(key.clone())),
+            Some(Denial::Full) if is_write => Err(ObjectError::Full(key.to_string())),
             Some(Denial::Full) | None => Ok(inner),
         }
     }

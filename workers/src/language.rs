@@ -53,6 +53,8 @@ enum Purpose {
     Dialog,
     /// The answer of a turn, which is read while it is written.
     Turn(AnswerStream),
+    /// The answer of a turn that the model has no part in, all of which is sent.
+    Said(AnswerStream, Completion),
 }
 
 impl LanguageStage {
@@ -101,6 +103,21 @@ impl LanguageStage {
             answer,
             ..
         } = item;
+        let purpose = match purpose {
+            Purpose::Said(stream, completion) => {
+                let content = stream.finish(&self.language.tokenizer, 0, &completion);
+                let output = StageOutput {
+                    content,
+                    tokens: 0,
+                    model_time: Duration::ZERO,
+                    batch: 0,
+                };
+                // Nobody listens any more after a shutdown.
+                drop(answer.send(Ok(output)));
+                return;
+            }
+            purpose => purpose,
+        };
         let prompt_tokens = requests.first().map_or(0, |request| request.prompt.len());
         let mut sequences = Vec::new();
         for request in requests {
@@ -210,7 +227,7 @@ impl LanguageStage {
             Purpose::Report => report::content(&self.language, prompt_tokens, &completion, &[]),
             Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
             Purpose::Dialog => dialog::content(&self.language, prompt_tokens, &completion),
-            Purpose::Turn(stream) => {
+            Purpose::Turn(stream) | Purpose::Said(stream, _) => {
                 stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
             }
         };
@@ -313,6 +330,15 @@ impl ChatWork for LanguageStage {
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
     ) -> Result<PreparedTurn<LanguageInput>, Failure> {
+        if let Some((stream, completion, asked)) = chat::without_image(&self.language, &turn)? {
+            return Ok(PreparedTurn {
+                input: LanguageInput {
+                    requests: Vec::new(),
+                    purpose: Purpose::Said(stream, completion),
+                },
+                asked,
+            });
+        }
         let mut cache_tokens = self.limits.cache_tokens;
         if turn.snapshot.conversation.of_batch {
             // What the engine keeps for turns that somebody waits for is not its.

@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::output::check_directory;
 use radialog_coordinator::run::{LeaseTimes, StoredOutput};
 use radialog_coordinator::{RunOptions, RunSummary};
-use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_runtime::config::Config;
 
 use crate::bundle_source::bucket;
+use crate::cache_folder::cache_folder;
 use crate::exit::UsageError;
 use crate::results_place::{LookedAt, ResultsPlace};
 
@@ -87,9 +86,7 @@ impl OutputArgs {
     fn work(&self) -> anyhow::Result<PathBuf> {
         match &self.work {
             Some(work) => Ok(work.clone()),
-            None => user_cache_dir().map(|cache| cache.join("batch")).context(
-                "there is no home directory to work in: set --work, or RADIALOG_CACHE, to a folder",
-            ),
+            None => Ok(cache_folder()?.join("batch")),
         }
     }
 }

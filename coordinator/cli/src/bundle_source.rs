@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_models::bundle::{Bundle, BundleError, HashCache, read_manifest};
 use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
@@ -18,6 +17,7 @@ use radialog_training::recipe::DEMO;
 use radialog_workers::bundle_cache::{FetchProgress, fetch_bundle};
 
 use crate::args::BundleSource;
+use crate::cache_folder::cache_folder;
 use crate::demo_bundle;
 use crate::exit::UsageError;
 
@@ -94,7 +94,7 @@ pub(crate) fn named_demo(dir: &Path) -> anyhow::Result<PathBuf> {
 
 /// The demo bundle's folder, written where it is not there yet.
 fn demo() -> anyhow::Result<PathBuf> {
-    demo_bundle::unpack(&cache_dir()?.join("bundles"))
+    demo_bundle::unpack(&cache_folder()?.join("bundles"))
 }
 
 /// What is wrong with a bundle's place, as far as it can be seen without asking a service.
@@ -113,11 +113,6 @@ pub(crate) fn fault(bundle: &str, config: &Config) -> Option<String> {
     missing.map(|error| error.to_string())
 }
 
-fn cache_dir() -> anyhow::Result<PathBuf> {
-    user_cache_dir()
-        .context("there is no home directory to cache bundles in: set RADIALOG_CACHE to a folder")
-}
-
 async fn fetch(
     url: &str,
     stages: &[Stage],
@@ -126,7 +121,7 @@ async fn fetch(
 ) -> anyhow::Result<PathBuf> {
     let step = readiness.step("downloading weights");
     let (store, prefix) = bucket(url, config).await?;
-    let cache = cache_dir()?.join("bundles");
+    let cache = cache_folder()?.join("bundles");
     let said = Mutex::new(Instant::now());
     let progress = move |progress: FetchProgress| {
         let FetchProgress { fetched, wanted } = progress;

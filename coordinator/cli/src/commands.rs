@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::interruption::{ended_by_signals, ended_by_sigterm};
+use crate::interruption::{ended_by_signals, ended_by_sigterm, ended_with_its_bundle};
 use crate::version::VERSION;
 
 mod batch;
@@ -139,7 +139,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => ended_by_signals(doctor::run(args)).await,
         Command::Config(args) => config::run(args),
         Command::Chaos(args) => chaos::run(args).await,
-        Command::Bundle(args) => ended_by_signals(bundle::run(args)).await,
+        Command::Bundle(args) => ended_with_its_bundle(bundle::run(args)).await,
         Command::Evaluate(args) => ended_by_signals(evaluate::run(args)).await,
         Command::Rexrank(args) => rexrank::run(args).await,
         Command::Export(args) => ended_by_signals(export::run(args)).await,

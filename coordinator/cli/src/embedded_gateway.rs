@@ -54,6 +54,7 @@ impl EmbeddedGateway {
         for OpenedBundle { bundle, group } in opened {
             let settings = RunnerSettings {
                 group,
+                survives_full_store: true,
                 ..config.worker.clone()
             };
             workers.add(&Stage::ALL, &Arc::new(bundle), models, &backends, &settings)?;

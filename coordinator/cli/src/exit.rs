@@ -5,11 +5,16 @@ use std::process::ExitStatus;
 
 use radialog_coordinator::CoordinatorError;
 use radialog_models::bundle::BundleError;
+use radialog_models::bundle::import::ImportError;
 use radialog_models::device::DeviceError;
+use radialog_models::embedding_files::EmbeddingFileError;
 use radialog_runtime::config::ConfigError;
 use radialog_runtime::objects::ObjectError;
 use radialog_training::TrainingError;
+use radialog_training::evaluation::text_scores::meteor::MeteorDataError;
 use radialog_workers::bundle_cache::FetchError;
+
+use crate::print::chain;
 
 /// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -30,20 +35,51 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         error.downcast_ref(),
         Some(
             CoordinatorError::NoArchive { .. }
+                | CoordinatorError::NoImage { .. }
+                | CoordinatorError::NotAnArchive { .. }
                 | CoordinatorError::MissingColumn { .. }
                 | CoordinatorError::OtherRun { .. }
         )
-    ) || matches!(error.downcast_ref(), Some(BundleError::NotABundle(_)))
+    ) || is_taken(error)
+        || matches!(
+            error.downcast_ref(),
+            Some(BundleError::NotABundle(_) | BundleError::IsThere(_))
+        )
+        || matches!(
+            error.downcast_ref(),
+            Some(ImportError::Parts(_) | ImportError::Unusable { .. })
+        )
+        || matches!(
+            error.downcast_ref(),
+            Some(EmbeddingFileError::Kind(_) | EmbeddingFileError::Empty(_))
+        )
+        || error.is::<MeteorDataError>()
         || matches!(
             error.downcast_ref(),
             Some(FetchError::Store(ObjectError::NotFound(_)))
         )
         || matches!(
             error.downcast_ref(),
-            Some(TrainingError::MissingColumn { .. })
+            Some(TrainingError::MissingColumn { .. } | TrainingError::Empty(_))
         )
         || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
+}
+
+/// Whether something else than a folder stands where a folder of results is to be.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let Some(CoordinatorError::Unwritable { reason, .. }) = error.downcast_ref() else {
+        return false;
+    };
+    matches!(
+        reason.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory
+    )
+}
+
+/// Whatever is wrong with a file that the command line names: it is not there, or is of another kind.
+pub(crate) fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    UsageError(chain(&error.into())).into()
 }
 
 /// The error of a command that reads what people have written: where a table or a file is at fault, to try again changes nothing.
@@ -52,12 +88,10 @@ pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
         TrainingError::Tables(_)
         | TrainingError::Empty(_)
         | TrainingError::Content { .. }
-        | TrainingError::MissingColumn { .. } => {
-            UsageError(crate::print::chain(&error.into())).into()
-        }
+        | TrainingError::MissingColumn { .. } => usage(error),
         // Of another encoding.
         TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
-            UsageError(crate::print::chain(&error.into())).into()
+            usage(error)
         }
         error => error.into(),
     }

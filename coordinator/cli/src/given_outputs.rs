@@ -15,6 +15,7 @@ use radialog_models::findings::TextRule;
 use radialog_schemas::record::GivenFile;
 use radialog_schemas::{ErrorCode, Failure, Finding, FindingsReport, PredictedFinding, Stage};
 
+use crate::exit::usage;
 use crate::predictions;
 
 /// The files of a run, opened and checked.
@@ -52,13 +53,13 @@ impl GivenOutputFiles {
         };
         let mut seen = BTreeMap::new();
         for path in embeddings {
-            let file = EmbeddingFile::open(path)?;
+            let file = EmbeddingFile::open(path).map_err(usage)?;
             check_shapes(&file, path, expected.as_deref(), &mut seen)?;
             opened.embeddings.push((given_file(path)?, file));
         }
         let mut seen = BTreeMap::new();
         for path in predictions {
-            let file = predictions::read(path)?;
+            let file = predictions::read(path).map_err(usage)?;
             for image in file.keys() {
                 only_once(image, path, &mut seen)?;
             }

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C of commands that are no services. The system ends a process at SIGTERM by itself, but not the first one
+//! SIGTERM, SIGHUP and Ctrl-C of commands that are no services. The system ends a process at SIGTERM by itself, but not the first one
 //! of a container, which ignores every signal that it does not listen to.
 
 use std::io;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use radialog_files::durable;
 use radialog_runtime::shutdown;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,9 @@ use crate::exit::EXIT_INTERRUPTED;
 /// How long a command that was dropped may take to end, e.g. to remove its temporary folder. One that computes and hears
 /// nothing is over then, too.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a command that has written its bundle may take to say so.
+const WRITTEN: Duration = Duration::from_millis(500);
 
 /// A part of the command listens by itself from now on: it has something to finish.
 static IS_TAKEN_OVER: AtomicBool = AtomicBool::new(false);
@@ -45,7 +49,28 @@ pub(crate) async fn ended_by_signals(
     }
 }
 
-/// Runs a command that knows what Ctrl-C means to it: SIGTERM drops it.
+/// Runs a command that writes a bundle: it is there, which the command says, or nothing of it is. Files that are whole and to be used by
+/// the next try stay.
+pub(crate) async fn ended_with_its_bundle(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let asked = shutdown::on_signals().context("cannot listen to signals")?;
+    let mut command = std::pin::pin!(command);
+    tokio::select! {
+        ended = &mut command => return ended,
+        () = asked.cancelled() => {}
+    }
+    // What is being made whole now is waited for.
+    tokio::task::spawn_blocking(durable::refuse_commits).await?;
+    if let Ok(Ok(code)) = tokio::time::timeout(WRITTEN, command).await {
+        return Ok(code);
+    }
+    errln!("interrupted: what was not whole is removed");
+    durable::abandon();
+    std::process::exit(EXIT_INTERRUPTED.into());
+}
+
+/// Runs a command that knows what Ctrl-C means to it: SIGTERM drops it, and so does SIGHUP.
 pub(crate) async fn ended_by_sigterm(
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
@@ -76,5 +101,6 @@ pub(crate) fn give_back() {
 
 async fn exit_after_grace() {
     tokio::time::sleep(GRACE).await;
+    durable::abandon();
     std::process::exit(EXIT_INTERRUPTED.into());
 }

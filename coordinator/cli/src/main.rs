@@ -8,6 +8,7 @@ mod args;
 mod batch_output;
 mod batch_run;
 mod bundle_source;
+mod cache_folder;
 mod chaos;
 mod commands;
 mod demo_bundle;
@@ -20,6 +21,7 @@ mod given_outputs;
 mod interruption;
 mod length_of_time;
 mod lifecycle;
+mod line_editor;
 mod named_path;
 mod predictions;
 mod private_folder;
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     }
     let outcome = runtime.block_on(commands::run(command));
     runtime.shutdown_timeout(ABANDONED);
+    cache_folder::remove_private();
     match outcome {
         Ok(ExitCode::SUCCESS) if print::is_lost() => ExitCode::FAILURE,
         Ok(code) => code,

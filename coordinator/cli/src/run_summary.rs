@@ -35,6 +35,12 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
             session.resumed
         );
     }
+    if session.changed > 0 {
+        outln!(
+            "  run again {:>8}  (the archive has another image or row for them)",
+            session.changed
+        );
+    }
     outln!(
         "  this session: {} studies in {}, {:.1} studies/s",
         session.studies,
@@ -95,6 +101,12 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
         if summary.problem_count > LISTED as u64 {
             outln!("    … all in {PROBLEMS_FILE}");
+        }
+        if summary.unread_count > 0 {
+            outln!(
+                "  {} of them could not be read, so that studies may be missing: mend them, and run the same command again.",
+                summary.unread_count
+            );
         }
     }
     let out = out.trim_end_matches('/');

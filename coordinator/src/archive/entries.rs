@@ -65,6 +65,11 @@ impl EntryProblem {
             failure: Failure::new(code, message),
         }
     }
+
+    /// Whether studies may be missing because of it: nobody could look at a part of the archive.
+    pub fn may_hide_studies(&self) -> bool {
+        self.failure.code == ErrorCode::ArchiveUnreadable
+    }
 }
 
 impl fmt::Display for EntryProblem {

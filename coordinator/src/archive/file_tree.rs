@@ -172,15 +172,19 @@ impl LocalPathWalk {
     async fn enter(&mut self, path: Vec<u8>) -> Result<(), EntryProblem> {
         let folder = self.root.join(OsString::from_vec(path.clone()));
         let place = folder.display().to_string();
-        let problem = |reason: String| {
+        let problem = |code: ErrorCode, reason: String| {
             let message = format!("the directory cannot be read and is left out: {reason}");
-            EntryProblem::new(place.clone(), ErrorCode::ArchiveEntry, message)
+            EntryProblem::new(place.clone(), code, message)
         };
+        let unreadable = |reason: String| problem(ErrorCode::ArchiveUnreadable, reason);
         let place_of_folder = FilePlace::new(folder, &self.root, self.outside);
         let listing = tokio::task::spawn_blocking(move || list(&place_of_folder)).await;
         let (id, children) = listing
-            .map_err(|panic| problem(panic.to_string()))?
-            .map_err(|error| problem(error.to_string()))?;
+            .map_err(|panic| unreadable(panic.to_string()))?
+            .map_err(|error| match error {
+                NotListed::Outside => problem(ErrorCode::ArchiveEntry, OUTSIDE.into()),
+                NotListed::Failed(error) => unreadable(error.to_string()),
+            })?;
         let is_results = [RUN_FILE, RESULTS_FILE]
             .iter()
             .all(|name| children.iter().any(|child| child == name.as_bytes()));
@@ -189,7 +193,8 @@ impl LocalPathWalk {
             return Err(EntryProblem::new(place, ErrorCode::ArchiveEntry, message));
         }
         if self.levels.iter().any(|level| level.id == id) {
-            return Err(problem("it links back to a folder above it".into()));
+            let reason = "it links back to a folder above it";
+            return Err(problem(ErrorCode::ArchiveEntry, reason.into()));
         }
         self.levels.push(Level {
             id,
@@ -200,13 +205,28 @@ impl LocalPathWalk {
     }
 }
 
+/// Why a folder that a link leads to outside of the archive is left out.
+const OUTSIDE: &str =
+    "it is a link that leads outside of the archive; --allow-outside takes what lies there";
+
+/// The reason why the names in a directory are not known.
+enum NotListed {
+    /// It lies outside of the archive, which is not allowed.
+    Outside,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotListed {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Lists the names in a directory that are not a system's own, in byte order; folders are closed by `/`, which gives the order of whole paths.
-fn list(place: &FilePlace) -> io::Result<(FileId, Vec<Vec<u8>>)> {
+fn list(place: &FilePlace) -> Result<(FileId, Vec<Vec<u8>>), NotListed> {
     let folder = place.path();
     if place.resolve()?.is_none() {
-        return Err(io::Error::other(
-            "it is a link that leads outside of the archive; --allow-outside takes what lies there",
-        ));
+        return Err(NotListed::Outside);
     }
     let metadata = fs::metadata(folder)?;
     let mut names = Vec::new();
@@ -327,6 +347,11 @@ mod tests {
             named[2].contains("/gone") && named[2].contains("left out"),
             "{named:?}"
         );
+        let hides: Vec<bool> = problems
+            .iter()
+            .map(EntryProblem::may_hide_studies)
+            .collect();
+        assert_eq!(hides, [false, false, true, false]);
         assert!(
             named[3].contains("/loop/back") && named[3].contains("links back"),
             "{named:?}"

@@ -57,6 +57,8 @@ enum FileContent {
     Image,
     Unsupported(Failure),
     NoImage(String),
+    /// Nobody knows what it is.
+    Unreadable(String),
 }
 
 #[async_trait]
@@ -187,6 +189,7 @@ impl FolderEntries {
                         FileContent::Image => files.push((path, FileKind::Image)),
                         FileContent::Unsupported(_) => files.push((path, FileKind::Unsupported)),
                         FileContent::NoImage(reason) => self.left_out(&path, &reason),
+                        FileContent::Unreadable(reason) => self.unreadable(&path, &reason),
                     }
                 }
                 // Below a folder of a study, where the layout has nothing.
@@ -218,6 +221,7 @@ impl FolderEntries {
             FileContent::Image => StudyEntry::new(stem, path.clone(), self.tree.image(&path)),
             FileContent::Unsupported(failure) => StudyEntry::new(&path, path.clone(), Err(failure)),
             FileContent::NoImage(reason) => return self.left_out(&path, &reason),
+            FileContent::Unreadable(reason) => return self.unreadable(&path, &reason),
         };
         self.found.push_back(Ok(entry));
     }
@@ -255,8 +259,16 @@ impl FolderEntries {
     }
 
     fn left_out(&mut self, path: &str, reason: &str) {
+        self.problem(path, ErrorCode::ArchiveEntry, reason);
+    }
+
+    fn unreadable(&mut self, path: &str, reason: &str) {
+        self.problem(path, ErrorCode::ArchiveUnreadable, reason);
+    }
+
+    fn problem(&mut self, path: &str, code: ErrorCode, reason: &str) {
         let message = format!("{reason}; it is left out");
-        let problem = EntryProblem::new(path, ErrorCode::ArchiveEntry, message);
+        let problem = EntryProblem::new(path, code, message);
         self.found.push_back(Err(problem));
     }
 }
@@ -315,6 +327,9 @@ async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
             // Nobody may look, so that nobody can say that it is none.
             Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ObjectRefused => {
                 return FileContent::Unsupported(failure);
+            }
+            Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ImageUnreadable => {
+                return FileContent::Unreadable(failure.message);
             }
             Err(ImageReadError::Study(failure)) => {
                 return FileContent::NoImage(failure.message);

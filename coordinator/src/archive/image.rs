@@ -1,7 +1,8 @@
 //! Where an image is, and how its bytes get into memory without trusting its size.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -125,6 +126,32 @@ impl ImageSource {
         }
     }
 
+    /// Looks up what tells the file from another one in its place, without reading it: size, times and inode, or the version
+    /// of an object. None where that is not known; whoever wants to know must read it then.
+    ///
+    /// # Errors
+    /// As [`ImageSource::read`].
+    pub(crate) async fn stamp(&self, file: &str) -> Result<Option<String>, ImageReadError> {
+        match self {
+            Self::File(place) => {
+                let (place, name) = (place.clone(), file.to_owned());
+                let looking = move || {
+                    let path = inside(&place, &name)?;
+                    let metadata = path.metadata().map_err(|error| io_failure(&name, &error))?;
+                    Ok(stamp(&metadata))
+                };
+                Ok(Some(on_disk(file, looking).await?))
+            }
+            Self::Object { store, key } => match store.version(key).await {
+                Ok(Some(version)) => Ok(Some(version.to_string())),
+                Ok(None) => Err(missing(file).into()),
+                // A store that tells no versions.
+                Err(_) => Ok(None),
+            },
+            Self::Inline(_) => Ok(None),
+        }
+    }
+
     /// Reads as many first bytes as tell what the file is.
     ///
     /// # Errors
@@ -193,6 +220,19 @@ async fn on_disk<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panic| Err(unreadable(file, panic)))
+}
+
+/// Size, times of content and inode, and inode of a file: one of them differs where another one has taken its place.
+fn stamp(file: &Metadata) -> String {
+    format!(
+        "{} bytes, modified {}.{:09}, changed {}.{:09}, inode {}",
+        file.len(),
+        file.mtime(),
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec(),
+        file.ino()
+    )
 }
 
 /// The path of the file itself, where the archive may name it.

@@ -138,7 +138,9 @@ impl PathWalk for ObjectPathWalk {
                 Err(error @ ObjectError::Listing { .. }) => {
                     self.ended = true;
                     let message = format!("the rest of the archive is left out: {error}");
-                    return Some(Err(self.problem(&self.prefix[self.root..], message)));
+                    let place = format!("{}/{}", self.url, self.prefix[self.root..].escape_debug());
+                    let code = ErrorCode::ArchiveUnreadable;
+                    return Some(Err(EntryProblem::new(place, code, message)));
                 }
                 Err(error) => {
                     warn!(%error, "the archive cannot be listed; trying again");

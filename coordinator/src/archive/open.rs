@@ -82,7 +82,7 @@ async fn one_image(
     let archive = FolderArchive::of_one_file(name.clone(), tree, file);
     let mut entries = archive.entries().await?;
     match entries.next().await {
-        Some(Err(problem)) => Err(CoordinatorError::Input {
+        Some(Err(problem)) => Err(CoordinatorError::NotAnArchive {
             input: name,
             reason: problem.failure.message,
         }),
@@ -110,7 +110,7 @@ pub async fn open_image_table(
                 tree, file: None, ..
             } => tree,
             FoundArchive { name, .. } => {
-                return Err(CoordinatorError::Input {
+                return Err(CoordinatorError::NotAnArchive {
                     input: name,
                     reason: "it is not a folder".into(),
                 });
@@ -174,7 +174,7 @@ impl TableFile {
                 tree,
                 file: Some(file),
             } if is_table(&file) => Ok(Self { name, tree, file }),
-            FoundArchive { name, .. } => Err(CoordinatorError::Input {
+            FoundArchive { name, .. } => Err(CoordinatorError::NotAnArchive {
                 input: name,
                 reason: "it is no .csv or .tsv file, compressed by gzip or not".into(),
             }),
@@ -189,7 +189,7 @@ async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, Coord
         reason,
     };
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => CoordinatorError::NoArchive {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => CoordinatorError::NoArchive {
             input: path.display().to_string(),
         },
         _ => unusable(error.to_string()),

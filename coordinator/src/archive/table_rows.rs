@@ -118,7 +118,12 @@ impl TableRows {
             }
             Err(error) => {
                 let message = format!("the rest of the table cannot be read: {error}");
-                self.cut = Some(self.problem(self.read + 1, message));
+                let place = self.place(self.read + 1);
+                self.cut = Some(EntryProblem::new(
+                    place,
+                    ErrorCode::ArchiveUnreadable,
+                    message,
+                ));
                 self.ended = true;
             }
         }

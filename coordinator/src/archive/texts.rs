@@ -93,7 +93,7 @@ impl ReportTable {
         let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let Some(id) = rows.column(DICOM).or_else(|| rows.column(STUDY)) else {
             let name = self.tree.name(&self.file);
-            return Err(CoordinatorError::Input {
+            return Err(CoordinatorError::NotAnArchive {
                 input: name,
                 reason: format!("it has neither {DICOM} nor {STUDY}"),
             });

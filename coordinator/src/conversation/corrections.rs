@@ -144,6 +144,7 @@ mod tests {
         let text = text.to_owned();
         let answer = Answer {
             text,
+            lead: String::new(),
             prompt_tokens,
             cached_tokens,
             tokens,

@@ -150,7 +150,8 @@ pub(super) async fn complete(
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
     let model = asked.model.clone();
-    let (draft, unused) = draft(&app, &caller.owner, create::new_id(), asked).await?;
+    let tools = asked.tools.as_ref().map_or(0, Vec::len);
+    let (draft, unused_places) = draft(&app, &caller.owner, create::new_id(), asked).await?;
     let open = OpenStream::new(caller.quota.stream()?);
     let head = CompletionHead::of(&draft.id, model);
     let conversation = EphemeralConversation::begin(&app, draft).await?;
@@ -161,14 +162,23 @@ pub(super) async fn complete(
     } else {
         following.whole(head).await?
     };
-    if let Some(warning) = unused_words(&unused) {
+    if let Some(warning) = unused(tools, &unused_places) {
         answer.headers_mut().insert(WARNING, warning);
     }
     Ok(answer)
 }
 
+/// What tells that tools were offered, and that none is called, and that the words of these messages are not used.
+fn unused(tools: usize, places: &[usize]) -> Option<HeaderValue> {
+    let tools = (tools > 0).then(|| "not used: tools; the model calls none".to_owned());
+    let parts: Vec<String> = tools.into_iter().chain(unused_words(places)).collect();
+    (!parts.is_empty())
+        .then(|| HeaderValue::try_from(parts.join(". ")).ok())
+        .flatten()
+}
+
 /// What tells that the words of these messages are not used.
-fn unused_words(places: &[usize]) -> Option<HeaderValue> {
+fn unused_words(places: &[usize]) -> Option<String> {
     let names: Vec<String> = places
         .iter()
         .take(MOST_NAMED)
@@ -182,9 +192,7 @@ fn unused_words(places: &[usize]) -> Option<HeaderValue> {
         "not used: {}{more}; the model has one system text of its own, and dialogs that a user begins",
         names.join(", ")
     );
-    (!places.is_empty())
-        .then(|| HeaderValue::try_from(text).ok())
-        .flatten()
+    (!places.is_empty()).then_some(text)
 }
 
 /// The conversation of this name that a completion's request is answered by, and the messages whose words are not used.
@@ -266,12 +274,6 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
     let stream_options = asked.stream_options.as_ref();
     let refusals = [
         ("n", asked.n.is_some_and(|n| n != 1), neutral),
-        (
-            "tools",
-            is_filled(&asked.tools),
-            "is not supported: the model calls none; leave it out (Open WebUI offers its own tools unless the model's parameter \
-             'Function Calling' is 'Legacy')",
-        ),
         ("functions", is_filled(&asked.functions), neutral),
         ("logprobs", asked.logprobs == Some(true), neutral),
         (
@@ -326,6 +328,15 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         let error = ApiError::new(ProblemCode::InvalidRequest, format!("'{param}' {detail}"));
         return Err(error.at(param));
     }
+    for (place, tool) in asked.tools.iter().flatten().enumerate() {
+        if !is_tool(tool) {
+            let param = format!("tools[{place}]");
+            let detail = format!(
+                "'{param}' is no tool: give {{\"type\": \"function\", \"function\": {{\"name\": \"...\"}}}}"
+            );
+            return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&param));
+        }
+    }
     for (param, most) in [
         ("max_completion_tokens", asked.max_completion_tokens),
         ("max_tokens", asked.max_tokens),
@@ -350,6 +361,16 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         seed: seed.map_err(|_| create::outside("seed", format!("from 0 to {MAX_SEED}")))?,
         deadline_seconds: asked.deadline_seconds,
     })
+}
+
+/// Whether it is a tool that a model could call.
+fn is_tool(tool: &serde_json::Value) -> bool {
+    let kind = tool["type"].as_str().unwrap_or_default();
+    let is_known = matches!(kind, "function" | "custom");
+    is_known
+        && tool[kind]["name"]
+            .as_str()
+            .is_some_and(|name| !name.is_empty())
 }
 
 /// The texts at which the answer ends.

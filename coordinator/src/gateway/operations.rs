@@ -233,7 +233,7 @@ fn archive_operations() -> Vec<Operation> {
             .responds::<BatchView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::GET, ARCHIVE_RESULT, "getArchiveResult", get(archives::result))
-            .describe("Download a result", "`results.jsonl` (one line a study), `results.csv` or `summary.json`.")
+            .describe("Download a result", "`results.jsonl` (one line a study), `results.csv`, `summary.json`, or `problems.jsonl` (what of the archive is no study, and why; not there where all is).")
             .tag("archives")
             .parameters(&["ArchiveRun", "ResultFile"])
             .access(Access::Unhurried)

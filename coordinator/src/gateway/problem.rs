@@ -93,6 +93,11 @@ impl From<QueueError> for ApiError {
 
 impl From<ObjectError> for ApiError {
     fn from(error: ObjectError) -> Self {
+        if matches!(error, ObjectError::Full(_)) {
+            tracing::error!(%error, "a request could not be answered");
+            let detail = "there is no room left to store what is sent; ask again when the gateway's operator has made some";
+            return Self::new(ProblemCode::Unavailable, detail).after(UNAVAILABLE_RETRY);
+        }
         Self::unavailable(&error)
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::changed_inputs::ChangedInputs;
 use super::dispatcher::ledger::RunLedger;
 use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
@@ -119,6 +120,12 @@ impl ArchiveRun {
         if options.retry_failed {
             journal::remove_failed(out.path())?;
         }
+        let looking = async {
+            let changed = ChangedInputs::find(&options, out.path()).await?;
+            changed.remove_lines(out.path())
+        };
+        let changed = shutdown.run_until_cancelled(looking).await;
+        let changed = changed.transpose()?.unwrap_or(0);
         let ledger = RunLedger::open(&out)?;
         backends.queue.declare().await?;
         if let Some(group) = &options.group {
@@ -172,15 +179,18 @@ impl ArchiveRun {
         // Nobody else is at the ledger any more, and all records are read.
         blocking(move || {
             let mut ledger = dispatcher.ledger();
+            ledger.write_early()?;
             ledger.sync()?;
             ledger.list_problems()?;
             out.write_summary(ledger.order(), |summary| {
                 let (count, problems) = ledger.problems();
+                summary.unread_count = ledger.unread_problems();
                 let resumed = ledger.counts().resumed;
                 let studies = ledger.counts().studies() - resumed;
                 summary.interrupted = interrupted;
                 summary.session = SessionSummary {
                     resumed,
+                    changed,
                     studies,
                     seconds,
                     studies_per_second: studies as f64 / seconds,

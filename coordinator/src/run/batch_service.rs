@@ -26,6 +26,7 @@ use super::archive_run::{
 use super::progress::RunProgress;
 use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
+use crate::run::output::PROBLEMS_FILE;
 use crate::{CoordinatorError, ServedBundles};
 
 mod documents;
@@ -77,14 +78,14 @@ pub struct BatchService {
 
 /// The end of a run that did not fail.
 enum RunEnd {
-    /// Every study has its line.
-    Complete,
+    /// Every study has its line. With what the results lack, where they lack something.
+    Complete(Option<String>),
     /// It was stopped, and can go on.
     Interrupted,
 }
 
 /// How many parts each result file has, or how a batch ends whose results are not kept.
-type StoredResults = Result<[u32; 3], (BatchStatus, ObjectError)>;
+type StoredResults = Result<Vec<u32>, (BatchStatus, ObjectError)>;
 
 impl BatchService {
     /// Creates a service without batches; [`BatchService::resume`] takes up earlier ones.
@@ -298,7 +299,8 @@ impl BatchService {
             return Ok(None);
         };
         let key = |part| ObjectKey::batch_part(id, RESULT_FILES[place], part);
-        Ok(Some((0..end.parts[place]).map(key).collect()))
+        let parts = end.parts.get(place).copied().unwrap_or(0);
+        Ok((parts > 0).then(|| (0..parts).map(key).collect()))
     }
 
     fn check(&self, archive: &str) -> Result<(), BatchError> {
@@ -374,7 +376,7 @@ impl BatchService {
                     error: Some(format!(
                         "its results are not in the store: {error}. They stay for 30 days with the gateway that ran it; ask its operator"
                     )),
-                    parts: [0; 3],
+                    parts: Vec::new(),
                 },
             };
             let ended = retry.until_success(|| documents.create_end(id, &ended));
@@ -382,7 +384,7 @@ impl BatchService {
             info!(batch = id, status = ?ended.status, error = ended.error, "a batch has ended");
         }
         let folder = self.folder(id);
-        let is_stored = end.is_none_or(|end| end.parts != [0; 3]);
+        let is_stored = end.is_none_or(|end| end.parts.iter().any(|&parts| parts > 0));
         if is_stored || !has_results(&folder) {
             return self.remove_folder(id);
         }
@@ -451,7 +453,7 @@ impl BatchService {
                 return Ok(None);
             }
             let end = match self.run(id, request, out, stop).await {
-                Ok(RunEnd::Complete) => (BatchStatus::Done, None),
+                Ok(RunEnd::Complete(lacks)) => (BatchStatus::Done, lacks),
                 Ok(RunEnd::Interrupted) if self.is_cancelled(id).await? => {
                     (BatchStatus::Cancelled, None)
                 }
@@ -493,6 +495,10 @@ impl BatchService {
                     models: self.bundles.names(),
                 })?;
         let archive = (self.settings.open)(request.archive.clone()).await?;
+        let input = request.archive.clone();
+        if archive.entries().await?.next().await.is_none() {
+            return Err(CoordinatorError::NoImage { input });
+        }
         let stages = if request.stages.is_empty() {
             StageSet::all()
         } else {
@@ -541,10 +547,18 @@ impl BatchService {
         if let Err(error) = self.share(id, snapshot, stop, &pause).await {
             warn!(batch = id, %error, "the last progress is not shown to other gateways");
         }
-        summary.map(|summary| match summary.interrupted {
-            true => RunEnd::Interrupted,
-            false => RunEnd::Complete,
-        })
+        let summary = summary?;
+        if summary.interrupted {
+            return Ok(RunEnd::Interrupted);
+        }
+        if summary.studies == 0 {
+            return Err(CoordinatorError::NoStudy { input });
+        }
+        let lacks = (summary.unread_count > 0).then(|| {
+            let count = summary.unread_count;
+            format!("{count} parts of the archive could not be read, so that studies may be missing; {PROBLEMS_FILE} names them")
+        });
+        Ok(RunEnd::Complete(lacks))
     }
 
     /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.

@@ -133,7 +133,7 @@ impl Dispatcher {
         if lines.is_empty() {
             return Ok(0);
         }
-        self.ledger().write(&lines).map_err(AttemptError::Fatal)?;
+        self.ledger().take_in(&lines).map_err(AttemptError::Fatal)?;
         state
             .discard_finished(run, lines.len())
             .await

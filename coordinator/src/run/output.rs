@@ -1,5 +1,6 @@
 //! The output directory of a run: `run.json` (what it is), `results.jsonl` (one line a study, the truth),
-//! `results.csv` and `summary.json` (made from it at the end), and `problems.jsonl` (what of the archive is no study). One process at a time writes to it.
+//! `results.csv` and `summary.json` (made from it at the end), `problems.jsonl` (what of the archive is no study) and
+//! `inputs.jsonl` (what each image file was when it was read). One process at a time writes to it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -16,6 +17,7 @@ use crate::CoordinatorError;
 pub(crate) mod journal;
 mod ordered;
 pub(crate) mod problems;
+pub(crate) mod stamps;
 pub(crate) mod study_set;
 mod summary;
 mod table;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::CoordinatorError;
 use crate::archive::{ImageReadError, StudyEntry};
 use crate::run::archive_run::RunOptions;
+use crate::run::changed_inputs::ChangedInputs;
 use crate::run::given::{self, ArchiveOutputs};
 use crate::run::output::study_set::StudySet;
 use crate::run::output::{RESULTS_FILE, RunFile, journal};
@@ -88,7 +89,8 @@ pub async fn plan_run(
         stages,
         ..RunPlan::default()
     };
-    let mut known = written(options)?;
+    let changed = ChangedInputs::find(options, &options.out).await?;
+    let mut known = written(options, &changed)?;
     let given = match &options.given {
         Some(given) => Some(ArchiveOutputs::of(given.clone(), &*options.archive).await?),
         None => None,
@@ -132,12 +134,13 @@ pub async fn plan_run(
 }
 
 /// Reads which studies would not be run.
-fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
+fn written(options: &RunOptions, changed: &ChangedInputs) -> Result<StudySet, CoordinatorError> {
     let mut studies = StudySet::default();
     let path = options.out.join(RESULTS_FILE);
     if path.exists() {
         journal::for_each_record(&path, |record, _| {
-            if record.status == StudyStatus::Done || !options.retry_failed {
+            let is_kept = record.status == StudyStatus::Done || !options.retry_failed;
+            if is_kept && !changed.studies.contains(&record.study) {
                 studies.mark_written(&record.study);
             }
             Ok(())

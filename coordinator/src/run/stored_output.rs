@@ -21,6 +21,8 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::archive_run::RunOptions;
+use super::changed_inputs::ChangedInputs;
+use super::output::stamps::STAMPS_FILE;
 use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, blocking, journal, new_id};
 use crate::CoordinatorError;
 use crate::run_files::RESULTS_FILE;
@@ -94,7 +96,12 @@ impl StoredOutput {
                 let folder = folder.clone();
                 blocking(move || journal::remove_failed(&folder)).await?;
             }
-            Ok((folder, is_whole && !options.retry_failed))
+            restore_stamps(&*objects, prefix, &folder).await?;
+            let changed = ChangedInputs::find(options, &folder).await?;
+            let is_unchanged = changed.studies.is_empty();
+            let rewritten = folder.clone();
+            blocking(move || changed.remove_lines(&rewritten)).await?;
+            Ok((folder, is_whole && !options.retry_failed && is_unchanged))
         };
         let (folder, is_as_stored) = match lease::renewed(&lease, times.beat, restoring).await {
             Ok(restored) => restored,
@@ -317,6 +324,21 @@ async fn restore(
     })
     .await?;
     Ok(is_whole)
+}
+
+/// Puts what the last session has noted of image files into the folder. Without it they are read to be compared.
+async fn restore_stamps(
+    objects: &dyn Objects,
+    prefix: &str,
+    folder: &Path,
+) -> Result<(), CoordinatorError> {
+    let content = match objects.get(&key(prefix, STAMPS_FILE, "")?).await {
+        Err(ObjectError::NotFound(_)) => return Ok(()),
+        content => content?,
+    };
+    let path = folder.join(STAMPS_FILE);
+    blocking(move || durable::replace(&path, &content).map_err(CoordinatorError::output(&path)))
+        .await
 }
 
 /// Removes pieces that the record does not name, of those whose names begin like this: what a session left that was lost

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::future::join3;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Generation, Label,
-    Labels, PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
+    ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Finding, FindingsReport,
+    GeneratedReport, Generation, Label, Labels, PredictedFinding, ReportLabels, RunSpec, Stage,
+    StudyRecord, StudyStatus,
 };
 use serde::de::DeserializeOwned;
 
@@ -65,6 +66,7 @@ pub(crate) async fn finished(
         record.failed_stage = Some(stage);
         record.error = Some(failure);
     }
+    let mut lead = 0;
     if let Some(report) = report {
         if run.generation.samples.is_some()
             && report.consistency.is_none()
@@ -74,10 +76,16 @@ pub(crate) async fn finished(
             record.failed_stage = Some(Stage::Language);
             record.error = Some(unsampled());
         }
-        record.report = Some(report.text);
+        let (before, text) = report.text.split_at(lead_of(&report.text));
+        lead = before.chars().count() as u32;
+        record.report_lead = before.to_owned();
+        record.report = Some(text.to_owned());
         record.report_complete = Some(report.complete);
         record.report_tokens = Some(report.tokens);
-        record.consistency = report.consistency;
+        record.consistency = report.consistency.map(|consistency| Consistency {
+            samples: consistency.samples.iter().map(|text| shown(text)).collect(),
+            ..consistency
+        });
     }
     if let (Some(findings), Some(labels)) = (&findings, &labels) {
         record.disagreement = Some(disagreement(&findings.findings, &labels.report));
@@ -89,10 +97,32 @@ pub(crate) async fn finished(
     }
     if let Some(labels) = labels {
         record.report_labels = Some(labels.report);
-        record.comparisons = labels.comparisons;
+        let marks = labels.comparisons;
+        record.comparisons =
+            marks.map(|marks| marks.into_iter().map(|mark| moved(mark, lead)).collect());
         record.reference_labels = labels.reference;
     }
     Ok(record)
+}
+
+/// Bytes of white space in front of a text that a model has written: the blank of its first word, which is no part of what it says.
+fn lead_of(text: &str) -> usize {
+    text.len() - text.trim_start().len()
+}
+
+/// A text of a model as it is shown.
+fn shown(text: &str) -> String {
+    text[lead_of(text)..].to_owned()
+}
+
+/// A mark in a text without so many characters of white space in front.
+fn moved(mark: ComparisonMark, lead: u32) -> ComparisonMark {
+    let less = |range: [u32; 2]| range.map(|place| place.saturating_sub(lead));
+    ComparisonMark {
+        range: less(mark.range),
+        words_range: less(mark.words_range),
+        ..mark
+    }
 }
 
 /// The failure of a study whose report has no samples though they were asked for.
@@ -195,6 +225,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         warnings: Vec::new(),
         findings_text: None,
         report: None,
+        report_lead: String::new(),
         report_complete: None,
         report_tokens: None,
         consistency: None,
@@ -256,6 +287,25 @@ pub(crate) async fn load<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_shown_without_the_blank_in_front_and_marks_move_with_it() {
+        for (text, lead, shown_text) in [
+            (" A stable.", 1, "A stable."),
+            ("A.", 0, "A."),
+            (" ", 1, ""),
+        ] {
+            assert_eq!((lead_of(text), shown(text).as_str()), (lead, shown_text));
+        }
+        let mark = ComparisonMark {
+            sentence: 0,
+            range: [1, 10],
+            words: "stable".into(),
+            words_range: [3, 9],
+        };
+        let moved = moved(mark, 1);
+        assert_eq!((moved.range, moved.words_range), ([0, 9], [2, 8]));
+    }
 
     #[test]
     fn a_finding_is_disputed_when_only_one_side_states_it() {

@@ -69,14 +69,14 @@ pub struct ChatCompletionRequest {
     /// Only plain text.
     #[serde(default)]
     pub response_format: Option<TextFormat>,
-    /// Only an empty list.
+    /// Functions that the model may call. It calls none, whatever is offered, as `auto` and `none` allow; the header
+    /// `radialog-warning` says so.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
     pub tools: Option<Vec<Value>>,
-    /// Only `auto` or `none`: there are no tools.
+    /// Only `auto` or `none`: the model calls no tool.
     #[serde(default)]
     pub tool_choice: Option<ToolChoice>,
-    /// There are no tools, so that either value is kept to.
+    /// No tool is called, so that either value is kept to.
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     /// Only an empty list.

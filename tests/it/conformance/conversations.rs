@@ -186,6 +186,7 @@ fn started(asked: &str) -> TurnEvent {
 fn answer(text: &str) -> TurnOutcome {
     TurnOutcome::Done(Answer {
         text: text.into(),
+        lead: String::new(),
         prompt_tokens: 7,
         cached_tokens: 0,
         tokens: 3,

@@ -58,7 +58,7 @@ impl Failing {
                 key: key.to_string(),
                 reason: "unplugged".into(),
             }),
-            (Ok(_), Failure::Full) => Err(ObjectError::Full(key.clone())),
+            (Ok(_), Failure::Full) => Err(ObjectError::Full(key.to_string())),
         }
     }
 }

@@ -113,6 +113,61 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_is_no_study_is_listed_and_a_prefix_without_an_image_fails() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    let notes = ObjectKey::parse("cxr/notes.txt").context("a key")?;
+    fixture.backends.objects.put(&notes, "x".into()).await?;
+    let run = async |archive: &str, status: &str| -> Result<(String, Value)> {
+        let started = gateway.post("/v1/archives", &findings_of(archive)).await?;
+        let path = started.headers()["location"].to_str()?.to_owned();
+        let view = view_when(gateway, &path, status).await?;
+        Ok((path, view))
+    };
+    let (path, view) = run("s3://archive/cxr", "done").await?;
+    let files = [
+        "results.jsonl",
+        "results.csv",
+        "summary.json",
+        "problems.jsonl",
+    ];
+    assert_eq!(view["results"], json!(files));
+    let problems = gateway
+        .get(&format!("{path}/results/problems.jsonl"))
+        .await?;
+    let problem: Value = problems.error_for_status()?.json().await?;
+    assert_eq!(problem["place"], "notes.txt");
+
+    let (path, view) = run("s3://archive/cxr/typo", "failed").await?;
+    let error = view["error"].as_str().context("an error")?;
+    assert!(
+        error.contains("no image in 's3://archive/cxr/typo'")
+            && error.contains("check the archive's name"),
+        "{error}"
+    );
+    assert_eq!(view["results"], json!([]));
+    let results = gateway
+        .get(&format!("{path}/results/results.jsonl"))
+        .await?;
+    assert_eq!(results.status(), 404);
+
+    // Where nothing is a study, the list says why.
+    let only = ObjectKey::parse("cxr/texts/notes.txt").context("a key")?;
+    fixture.backends.objects.put(&only, "x".into()).await?;
+    let (_, view) = run("s3://archive/cxr/texts", "failed").await?;
+    let error = view["error"].as_str().context("an error")?;
+    assert!(error.contains("problems.jsonl"), "{error}");
+    assert_eq!(
+        view["results"]
+            .as_array()
+            .map(|files| files.contains(&json!("problems.jsonl"))),
+        Some(true)
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_allowed_prefixes_are_read() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let fixture = fixture(1, &directory, |_| {}).await?;

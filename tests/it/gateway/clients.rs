@@ -96,11 +96,12 @@ async fn langchain_invokes_streams_and_batches_and_is_refused_by_the_fields_name
         "asynchronous: You asked: Is there edema?",
         "set by hand: You asked: Is there edema?",
         "agent: You asked: Is there edema?",
+        "tools: You asked: Is there edema?",
         "response: The lungs are clear. No pleural effusion.",
         "refused: json_schema",
         "refused: json_mode",
         "refused: function_calling",
-        "refused: tools",
+        "refused: forced",
         "refused: penalty",
     ];
     says(LANGCHAIN, &lines).await
@@ -120,14 +121,13 @@ async fn litellm_completes_and_streams_by_both_of_its_providers() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_open_webui_sends_is_answered_and_its_tools_are_refused_with_what_to_do() -> Result<()>
-{
+async fn what_open_webui_sends_is_answered_with_its_tools_beside_it() -> Result<()> {
     let lines = [
         "report: The lungs are clear. No pleural effusion.",
         "answer: You asked: Is there edema?",
         "together: You asked: Is there edema?",
         "tasks: done",
-        "Function Calling",
+        "offered: You asked: Is there edema?",
     ];
     says(OPEN_WEBUI, &lines).await
 }

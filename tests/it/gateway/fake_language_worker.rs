@@ -169,6 +169,7 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &G
                 true => comparison_marks(&text),
                 false => Vec::new(),
             },
+            lead: String::new(),
             text: text.clone(),
         }),
     };

@@ -77,10 +77,14 @@ set_by_hand = client(temperature=0, max_tokens=50, top_p=1, seed=3, n=1, presenc
 print("set by hand:", set_by_hand.invoke([question]).content)
 # An agent without tools.
 print("agent:", model.bind_tools([]).invoke([question]).content)
+# One with tools, which the model may leave alone.
+offered = model.bind_tools([Edema]).invoke([question])
+assert offered.tool_calls == [], offered
+print("tools:", offered.content)
 kept = client(use_responses_api=True).invoke([image])
 print("response:", kept.text)
 
 for method, param in [("json_schema", "response_format.type"), ("json_mode", "response_format.type"), ("function_calling", "tool_choice")]:
     refused(method, param, lambda: model.with_structured_output(Edema, method=method).invoke([question]))
-refused("tools", "tools", lambda: model.bind_tools([Edema]).invoke([question]))
+refused("forced", "tool_choice", lambda: model.bind_tools([Edema], tool_choice="required").invoke([question]))
 refused("penalty", "presence_penalty", lambda: client(presence_penalty=1).invoke([question]))

@@ -53,7 +53,10 @@ for provider in ["openai", "custom_openai"]:
     text, usage = asyncio.run(streamed())
     assert text == report.choices[0].message.content and usage.completion_tokens > 0, (text, usage)
     tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-    for field, value in [("tools", tools), ("response_format", {"type": "json_object"}), ("presence_penalty", 1.0)]:
+    # The model may leave them alone.
+    offered = litellm.completion(messages=[question], tools=tools, **common).choices[0].message
+    assert offered.content and not offered.tool_calls, offered
+    for field, value in [("response_format", {"type": "json_object"}), ("presence_penalty", 1.0)]:
         refused(field, litellm.BadRequestError, lambda: litellm.completion(messages=[question], **{field: value}, **common))
     refused("top_k", litellm.BadRequestError, lambda: litellm.completion(messages=[question], top_k=5, **common))
     unknown = {**common, "model": f"{provider}/gpt-4o"}

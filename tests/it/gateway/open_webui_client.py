@@ -4,8 +4,8 @@ The requests are those of the package open-webui 0.12.4 as it is installed, by i
 `utils/middleware.py` (messages, tools) and `routers/tasks.py` (title, tags, follow-up questions). Fields that it takes out before
 it sends (metadata, session, chat, features, variables) are not there. The words of its tasks are ours, of the same form and length.
 
-Since 0.12 its page offers tools of its own with every question, unless the model's parameter "Function Calling" is "Legacy"; tools
-are refused by name."""
+Since 0.12 its page offers tools of its own with every question, unless the model's parameter "Function Calling" is "Legacy"; the model
+calls none."""
 
 import base64
 import json
@@ -90,9 +90,10 @@ task("Find one to three words for what this conversation is about.", rules, '{ "
 task("Find three to five questions that the user may have next.", rules, '{ "follow_ups": ["a question?", "another question?"] }', 6)
 print("tasks: done")
 
-# What the page offers unless "Function Calling" is "Legacy": the answer names the field, and what to do.
+# What the page offers unless "Function Calling" is "Legacy": the model may leave it alone, unless it is made to call.
 clock = {"name": "get_current_timestamp", "description": "Gives the time.", "parameters": {"type": "object", "properties": {}, "required": []}}
-refused = send({"stream": True, "model": model, "messages": chat, "tools": [{"type": "function", "function": clock}]})
+offered = {"stream": True, "model": model, "messages": chat, "tools": [{"type": "function", "function": clock}]}
+print("offered:", streamed(offered)[0])
+refused = send({**offered, "tool_choice": "required"})
 error = refused.json()["error"]
-assert refused.status_code == 400 and error["param"] == "tools", refused.text
-print("refused:", error["message"])
+assert refused.status_code == 400 and error["param"] == "tool_choice", refused.text

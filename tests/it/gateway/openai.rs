@@ -281,6 +281,45 @@ async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn tools_may_be_offered_and_none_is_called() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let mut request = asked(json!("one two"));
+    request["tools"] = json!([{"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}]);
+    for choice in [json!(null), json!("auto"), json!("none")] {
+        request["tool_choice"] = choice;
+        let response = fixture.gateway.post(PATH, &request).await?;
+        assert_eq!(response.status(), 200);
+        let warning = response.headers()["radialog-warning"].to_str()?.to_owned();
+        assert!(warning.contains("calls none"), "{warning}");
+        let body: Value = response.json().await?;
+        let message = json!({"role": "assistant", "content": "You asked: one two"});
+        assert_eq!(body["choices"][0]["message"], message);
+        assert_eq!(body["choices"][0]["finish_reason"], "stop");
+    }
+    let named = json!({"type": "function", "function": {"name": "clock"}});
+    for choice in [json!("required"), named] {
+        request["tool_choice"] = choice;
+        let response = fixture.gateway.post(PATH, &request).await?;
+        assert_eq!(response.status(), 400);
+        let body: Value = response.json().await?;
+        assert_eq!(body["error"]["param"], "tool_choice", "{body}");
+    }
+    request["tool_choice"] = json!("auto");
+    for tool in [
+        json!({"type": "function"}),
+        json!({"type": "web_search"}),
+        json!("clock"),
+    ] {
+        request["tools"][1] = tool;
+        let response = fixture.gateway.post(PATH, &request).await?;
+        assert_eq!(response.status(), 400);
+        let body: Value = response.json().await?;
+        assert_eq!(body["error"]["param"], "tools[1]", "{body}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let long = format!("data:image/png;base64,{}", "A".repeat(5000));

@@ -1,6 +1,9 @@
 //! Asking, cancelling and rewriting.
 
+use std::sync::Arc;
+
 use anyhow::Result;
+use radialog_tests::faults::{Denial, FaultInjector};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -63,6 +66,35 @@ async fn every_task_is_a_turn_and_turns_are_answered_in_order() -> Result<()> {
         .json()
         .await?;
     assert_eq!(turn, view["turns"][2]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turn_whose_image_finds_no_room_fails_by_name_and_the_next_one_is_answered() -> Result<()>
+{
+    let faults = Arc::new(FaultInjector::default());
+    let fixture = GatewayFixture::faulty(&faults, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    // The image itself has room.
+    faults.deny("*/embedding/", Denial::Full);
+    let path = gateway.begin(&about_xray()).await?;
+    let view = gateway.view_when(&path, 1, "failed").await?;
+    let error = &view["turns"][0]["error"];
+    assert_eq!(error["code"], "object_store_full", "{view}");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("no room") && !message.contains("conversations/"),
+        "{message}"
+    );
+    // No room for the image either.
+    faults.deny("conversations/", Denial::Full);
+    let refused = gateway.post("/v1/conversations", &about_xray()).await?;
+    let refused = problem(refused).await?;
+    assert_eq!((refused.0, refused.1.as_str()), (503, "unavailable"));
+
+    faults.allow_all();
+    let path = gateway.begin(&about_xray()).await?;
+    gateway.view_when(&path, 1, "done").await?;
     Ok(())
 }
 

@@ -62,6 +62,7 @@ impl AnswerInProgress {
     fn whole(&self) -> Answer {
         Answer {
             text: self.words[..self.next].concat(),
+            lead: String::new(),
             prompt_tokens: 100,
             cached_tokens: 0,
             tokens: self.next as u32,

@@ -5,11 +5,13 @@
 //! holds the name, after it. Every write-then-rename of the workspace happens here. A process that is killed leaves at most
 //! an entry under a hidden temporary name, which a later process that writes beside it removes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -23,6 +25,83 @@ const PARTIAL: &str = ".partial";
 const RANDOM: usize = 6;
 /// A few writes a megabyte, for content that comes in small pieces.
 const BUFFER: usize = 1 << 16;
+/// Tries to remove what another thread still writes to.
+const REMOVALS: u32 = 10;
+
+/// What this process writes. It is one for the process because a signal is: whoever hears it knows none of the writers.
+static WRITING: RwLock<Writing> = RwLock::new(Writing {
+    is_refused: false,
+    names: BTreeSet::new(),
+});
+
+#[derive(Debug)]
+struct Writing {
+    /// Whether nothing may become whole any more.
+    is_refused: bool,
+    /// Temporary names of what is not whole yet.
+    names: BTreeSet<PathBuf>,
+}
+
+impl Writing {
+    fn change<T>(change: impl FnOnce(&mut Self) -> T) -> T {
+        change(&mut WRITING.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A temporary name as long as it is one.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        Writing::change(|writing| writing.names.insert(path.to_owned()));
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        Writing::change(|writing| writing.names.remove(&self.0));
+    }
+}
+
+/// Lets nothing that is begun with [`Replacement`] or [`NewDirectory`] become whole from now on: what was committed before this
+/// returns is there, and every later commit is an error. For a process that is asked to stop, so that what it says and what there is
+/// are one.
+pub fn refuse_commits() {
+    Writing::change(|writing| writing.is_refused = true);
+}
+
+/// Removes what this process has begun to write and is not whole, where it ends without dropping it. Nothing becomes whole after it.
+pub fn abandon() {
+    refuse_commits();
+    for _ in 0..REMOVALS {
+        let left = Writing::change(|writing| writing.names.clone());
+        let is_gone = |path: &PathBuf| {
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(path),
+                false => fs::remove_file(path),
+            };
+            removed.is_ok() || !path.exists()
+        };
+        // Each is tried, whatever became of those before it.
+        if left.iter().filter(|path| !is_gone(path)).count() == 0 {
+            return;
+        }
+    }
+}
+
+/// Gives what is whole its name, unless the process is asked to stop.
+fn commit<T>(rename: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let writing = WRITING.read().unwrap_or_else(PoisonError::into_inner);
+    match writing.is_refused {
+        true => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "the process was asked to stop",
+        )),
+        false => rename(),
+    }
+}
 
 /// Who may read what is written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +134,7 @@ impl Readers {
 pub struct Replacement {
     path: PathBuf,
     writer: BufWriter<NamedTempFile>,
+    _listed: Listed,
 }
 
 impl Replacement {
@@ -77,6 +157,7 @@ impl Replacement {
         let file = unfinished(directory, readers)?;
         Ok(Self {
             path: path.to_owned(),
+            _listed: Listed::new(file.path()),
             writer: BufWriter::with_capacity(BUFFER, file),
         })
     }
@@ -102,7 +183,7 @@ impl Replacement {
             .into_inner()
             .map_err(|error| error.into_error())?;
         file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
+        commit(|| file.persist(&self.path).map_err(|error| error.error))?;
         sync_directory(directory_of(&self.path))
     }
 }
@@ -195,6 +276,7 @@ pub struct NewDirectory {
     path: PathBuf,
     /// Open as long as it is filled.
     _held: File,
+    _listed: Listed,
 }
 
 impl NewDirectory {
@@ -215,6 +297,7 @@ impl NewDirectory {
         let held = File::open(partial.path())?;
         left_behind::hold(&held);
         Ok(Self {
+            _listed: Listed::new(partial.path()),
             partial,
             path: path.to_owned(),
             _held: held,
@@ -232,7 +315,8 @@ impl NewDirectory {
     /// Files that cannot be made durable; a directory with content, or a file, at its place.
     pub fn commit(self) -> io::Result<()> {
         sync_tree(self.partial.path())?;
-        rename(self.partial.path(), &self.path)?;
+        commit(|| fs::rename(self.partial.path(), &self.path))?;
+        sync_directory(directory_of(&self.path))?;
         // It has left its temporary name: nothing is there to be removed.
         let _ = self.partial.keep();
         Ok(())
@@ -384,6 +468,8 @@ mod tests {
     /// Says to a child process which file to write; without it the child's test does nothing.
     const CHILD_FILE: &str = "RADIALOG_TEST_DURABLE_FILE";
     const LENGTH: usize = 1 << 20;
+    /// Says to a child process which directory to write to; without it the child's test does nothing.
+    const STOPPED_IN: &str = "RADIALOG_TEST_STOPPED_IN";
 
     fn content(byte: u8) -> Vec<u8> {
         vec![byte; LENGTH]
@@ -475,6 +561,40 @@ mod tests {
             replace(Path::new(&file), &content(byte)).unwrap();
             println!("written");
         }
+    }
+
+    #[test]
+    #[ignore = "a process that another test starts"]
+    fn child_that_is_asked_to_stop() {
+        let Some(dir) = std::env::var_os(STOPPED_IN).map(PathBuf::from) else {
+            return;
+        };
+        let whole = NewDirectory::create(&dir.join("whole")).unwrap();
+        whole.commit().unwrap();
+        let half = NewDirectory::create(&dir.join("half")).unwrap();
+        fs::write(half.partial().join("file"), "x").unwrap();
+        let file = Replacement::create(&dir.join("file")).unwrap();
+        refuse_commits();
+        assert_eq!(
+            file.commit().unwrap_err().kind(),
+            io::ErrorKind::Interrupted
+        );
+        abandon();
+        assert!(!half.partial().exists());
+        std::process::exit(0);
+    }
+
+    #[test]
+    fn a_process_that_is_asked_to_stop_makes_nothing_whole_and_leaves_nothing_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let stopped = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "durable::tests::child_that_is_asked_to_stop"])
+            .args(["--ignored", "--nocapture"])
+            .env(STOPPED_IN, dir.path())
+            .output()
+            .unwrap();
+        assert!(stopped.status.success(), "{stopped:?}");
+        assert_eq!(names(dir.path()), ["whole"]);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Bundle {
     /// # Errors
     /// A choice that no component has. Whether matrices are quantised as it says is found when the component loads.
     pub fn with_precision(mut self, choices: &[PrecisionChoice]) -> Result<Self, PrecisionError> {
-        for &choice in choices {
+        for choice in PrecisionChoice::in_order(choices)? {
             let mut honoured = false;
             for (&stage, component) in &mut self.manifest.components {
                 honoured |= choice.apply(stage, &mut component.config);

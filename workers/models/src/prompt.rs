@@ -20,7 +20,7 @@ const FINDINGS_SLOT: &str = "{findings}";
 
 /// The texts around a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default = "of_unnamed")]
 pub struct Prompts {
     /// The system sentence that every conversation starts with.
     pub system: String,
@@ -49,6 +49,18 @@ pub struct Prompts {
     /// an answer was apart from its role by a blank, which is then its first token's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trim_answers: bool,
+    /// Whether the model answers in conversations without an image, as the published ones do, whose base is a model of texts. Any
+    /// other was trained on images alone, and would invent the findings of one that it was not given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub text_only: bool,
+}
+
+/// Prompts of a bundle that does not name all of them: the published ones, but for what nobody may assume of a model.
+fn of_unnamed() -> Prompts {
+    Prompts {
+        text_only: false,
+        ..Prompts::default()
+    }
 }
 
 impl Default for Prompts {
@@ -71,6 +83,7 @@ impl Default for Prompts {
             view: None,
             impression: None,
             trim_answers: false,
+            text_only: true,
         }
     }
 }
@@ -199,6 +212,9 @@ impl Prompts {
             false => answer,
         }
     }
+
+    /// The answer of a model that is not for conversations without an image.
+    pub const WITHOUT_IMAGE: &str = "There is no X-ray in this conversation, and this model can only speak of one. Send a PNG or JPEG image with the question.";
 
     /// The tasks that these prompts have beside those that every bundle's have.
     pub fn optional_tasks(&self) -> Vec<OptionalTask> {

@@ -1,5 +1,6 @@
 //! The object store contract: whole objects under content-addressed keys.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
@@ -62,20 +63,24 @@ pub enum ObjectError {
     },
     /// There is no room left in the store.
     #[error(
-        "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
+        "the object store is full: could not write '{0}'. Free some space; a batch is gone on with by the same command"
     )]
-    Full(ObjectKey),
+    Full(String),
 }
 
 impl From<ObjectError> for Failure {
     fn from(error: ObjectError) -> Self {
         let code = match &error {
+            // Where the store is, is its operator's to know.
+            ObjectError::Full(_) => {
+                let message = "there is no room left to store what the models make: ask again when its operator has made some";
+                return Failure::new(ErrorCode::ObjectStoreFull, message);
+            }
             ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
             ObjectError::Refused { .. } => ErrorCode::ObjectRefused,
             ObjectError::Store { .. }
             | ObjectError::Listing { .. }
-            | ObjectError::NoConditions { .. }
-            | ObjectError::Full(_) => ErrorCode::ObjectStore,
+            | ObjectError::NoConditions { .. } => ErrorCode::ObjectStore,
         };
         Failure::new(code, error)
     }
@@ -84,6 +89,12 @@ impl From<ObjectError> for Failure {
 /// Names one content of an object: another content has another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(String);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

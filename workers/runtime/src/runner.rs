@@ -130,6 +130,7 @@ impl<W: StageWork> Runner<W> {
             poison_lock: tokio::sync::Mutex::default(),
             is_batch_paused: watch::Sender::new(false),
             stopping: CancellationToken::new(),
+            survives_full_store: self.settings.survives_full_store,
             name: self.settings.worker.clone(),
             work: self.work,
             queue: self.queue,

@@ -1,7 +1,8 @@
-//! SIGTERM and Ctrl-C: the first asks for a clean stop, the second exits at once.
+//! SIGTERM, Ctrl-C and the end of the terminal (SIGHUP): the first asks for a clean stop, the second exits at once. A process that
+//! began with SIGHUP ignored, as `nohup` makes it, goes on ignoring it.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,30 +10,76 @@ use tokio_util::sync::CancellationToken;
 /// The code with which a shell reports a process that was ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// What has heard SIGTERM since the process began, until somebody takes it who knows what to do then.
-static EARLY: Mutex<Option<Signal>> = Mutex::new(None);
+/// Requests to end the process that nobody has typed: SIGTERM, and SIGHUP where the process does not ignore it.
+pub struct Terminations {
+    terminate: Signal,
+    hang_up: Option<Signal>,
+}
 
-/// Hears SIGTERM from now on, for whoever asks for it first: a process that is told to stop in its first milliseconds, while it
+impl Terminations {
+    fn new() -> io::Result<Self> {
+        let hang_up = match ignores_hang_up() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            hang_up,
+        })
+    }
+
+    /// Waits for the next one.
+    pub async fn recv(&mut self) {
+        let hung_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { _ = self.terminate.recv() => {}, _ = hung_up => {} }
+    }
+}
+
+/// Whether SIGHUP was ignored when it was first asked, which is before anything has changed that.
+fn ignores_hang_up() -> bool {
+    static IGNORED: OnceLock<bool> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        is_hang_up_in(&status)
+    })
+}
+
+/// Whether the first of the ignored signals in a process's status is SIGHUP.
+fn is_hang_up_in(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// What has heard them since the process began, until somebody takes it who knows what to do then.
+static EARLY: Mutex<Option<Terminations>> = Mutex::new(None);
+
+/// Hears SIGTERM and SIGHUP from now on, for whoever asks for it first: a process that is told to stop in its first milliseconds, while it
 /// reads its settings, stops as it would later. Within a runtime, first thing.
 ///
 /// # Errors
 /// Where signal handlers cannot be installed.
 pub fn hear_from_the_start() -> io::Result<()> {
-    let heard = signal(SignalKind::terminate())?;
+    let heard = Terminations::new()?;
     *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     Ok(())
 }
 
-/// SIGTERM from now on, and one that has come before where nobody has asked for it yet.
+/// SIGTERM and SIGHUP from now on, and one that has come before where nobody has asked for it yet.
 ///
 /// # Errors
 /// Where signal handlers cannot be installed.
-pub fn terminations() -> io::Result<Signal> {
+pub fn terminations() -> io::Result<Terminations> {
     let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).take();
-    early.map_or_else(|| signal(SignalKind::terminate()), Ok)
+    early.map_or_else(Terminations::new, Ok)
 }
 
-/// Installs handlers of SIGTERM and SIGINT, and returns a token that the first signal cancels. The second ends the process:
+/// Installs handlers of SIGTERM, SIGHUP and SIGINT, and returns a token that the first signal cancels. The second ends the process:
 /// its deliveries come again, as after a crash.
 ///
 /// # Errors
@@ -44,7 +91,7 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     let stop = token.clone();
     tokio::spawn(async move {
         for signals in 0.. {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! { () = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if signals > 0 {
                 tracing::warn!("second signal: exiting at once");
                 std::process::exit(INTERRUPTED);
@@ -54,4 +101,21 @@ pub fn on_signals() -> io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_begun_with_hang_ups_ignored_is_known_by_its_status() {
+        let status = |mask: &str| {
+            format!(
+                "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\nSigCgt:\t0000000000000001\n"
+            )
+        };
+        assert!(is_hang_up_in(&status("0000000000001001")));
+        assert!(!is_hang_up_in(&status("0000000000001000")));
+        assert!(!is_hang_up_in(""));
+    }
 }

@@ -1,5 +1,6 @@
 //! Turns of conversations: a prompt that holds what was said before, and an answer that is read while it is written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
 use radialog_models::comparisons::comparison_marks;
 use radialog_models::image_tokens;
 use radialog_models::language::{Completion, GenerationRequest, Sampling};
-use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt};
+use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt, Prompts};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
@@ -66,10 +67,11 @@ impl StopTexts {
     }
 }
 
-/// White space around an answer: as it is, or dropped as [`trim_answers`](radialog_models::prompt::Prompts::trim_answers) wants it.
+/// White space around an answer. In front of it that is the blank of its first word, which nobody is shown; the model reads it again.
+/// Behind it, it stays, or is dropped as [`trim_answers`](radialog_models::prompt::Prompts::trim_answers) wants it.
 #[derive(Default)]
 struct Edges {
-    trims: bool,
+    trims_end: bool,
     begun: bool,
     /// White space that is dropped unless something follows.
     held: String,
@@ -78,14 +80,13 @@ struct Edges {
 impl Edges {
     /// What may be shown of the answer with this much more of it.
     fn pass(&mut self, text: String) -> String {
-        if !self.trims {
-            return text;
-        }
         let mut text = std::mem::take(&mut self.held) + &text;
         if !self.begun {
             text = text.trim_start().to_owned();
         }
-        self.held = text.split_off(text.trim_end().len());
+        if self.trims_end {
+            self.held = text.split_off(text.trim_end().len());
+        }
         self.begun |= !text.is_empty();
         text
     }
@@ -103,7 +104,7 @@ impl AnswerStream {
     ) -> Self {
         let mut text = TextStream::default();
         let mut edges = Edges {
-            trims,
+            trims_end: trims,
             ..Edges::default()
         };
         let mut stop = StopTexts {
@@ -177,8 +178,12 @@ impl AnswerStream {
         if let Some(end) = self.stop.first(&text) {
             text.truncate(end);
         }
-        if self.edges.trims {
-            text = text.trim().to_owned();
+        let mut lead = text.clone();
+        text = text.trim_start().to_owned();
+        lead.truncate(lead.len() - text.len());
+        if self.edges.trims_end {
+            // The model has read no white space here in its training.
+            (lead, text) = (String::new(), text.trim_end().to_owned());
         }
         let comparisons = match self.is_report {
             true => comparison_marks(&text),
@@ -186,6 +191,7 @@ impl AnswerStream {
         };
         input::to_json(&Answer {
             text,
+            lead,
             prompt_tokens: prompt_tokens as u32,
             cached_tokens: completion.cached as u32,
             tokens: tokens.len() as u32,
@@ -199,6 +205,45 @@ impl AnswerStream {
         // Nobody listens any more after a cancellation or a shutdown.
         let _ = self.events.send(TurnEvent::Token { id, text });
     }
+}
+
+/// What is answered where there is no image, by a model that cannot: its tokens, all of which are sent. None where the model can, or
+/// there is one.
+pub(super) fn without_image(
+    language: &LanguagePipeline,
+    turn: &OpenTurn<'_>,
+) -> Result<Option<(AnswerStream, Completion, String)>, Failure> {
+    let is_open = language.prompts.text_only || turn.snapshot.conversation.image.is_some();
+    let asked = match turn.snapshot.turns.get(turn.number as usize - 1) {
+        Some(asked) if !is_open => &asked.request,
+        _ => return Ok(None),
+    };
+    let tokenizer = &language.tokenizer;
+    let tokens = tokenizer
+        .encode_plain(Prompts::WITHOUT_IMAGE)
+        .map_err(|error| Failure::new(ErrorCode::Model, error))?;
+    let written = turn.written.len().min(tokens.len());
+    let mut stream = AnswerStream::new(
+        turn.events.clone(),
+        tokenizer,
+        true,
+        &asked.stop,
+        &tokens[..written],
+        tokens.len() + 1,
+    );
+    tokens[written..]
+        .iter()
+        .for_each(|&token| stream.push_token(tokenizer, token));
+    let completion = Completion {
+        tokens,
+        complete: true,
+        cached: 0,
+    };
+    let question = match &asked.ask {
+        Ask::Question { text } => text.clone(),
+        _ => String::new(),
+    };
+    Ok(Some((stream, completion, question)))
 }
 
 /// Fetches what a turn is answered from, and builds the request. Returns the question as the model reads it, too.
@@ -302,7 +347,7 @@ fn dialog<'a>(
             text: exchange.user.clone(),
         };
         let ask = exchange.task.clone().unwrap_or_else(words);
-        (None, ask, exchange.assistant.as_str())
+        (None, ask, Cow::from(&exchange.assistant))
     });
     let turns = (1..number).zip(&snapshot.turns);
     let turns = turns.filter_map(|(number, turn)| {
@@ -310,7 +355,7 @@ fn dialog<'a>(
     });
     let mut history: Vec<Exchange> = Vec::new();
     for (turn, ask, answer) in opening.chain(turns) {
-        let answer = prompts.untrusted(answer);
+        let answer = prompts.untrusted(&answer);
         // An empty answer would leave its turn open, and what asks nothing has none that matters.
         let findings = findings.filter(|_| history.is_empty());
         let Some(question) = prompts
@@ -340,10 +385,12 @@ fn dialog<'a>(
 
 /// What a turn has answered: a person's version, or the model's words. A turn that was cancelled or failed has no answer,
 /// unless a person wrote one.
-fn answer_of(turn: &TurnSnapshot) -> Option<&str> {
+fn answer_of(turn: &TurnSnapshot) -> Option<Cow<'_, str>> {
     match (&turn.edited, &turn.outcome) {
-        (Some(edited), _) => Some(edited),
-        (None, Some(TurnOutcome::Done(answer))) => Some(&answer.text),
+        (Some(edited), _) => Some(edited.into()),
+        (None, Some(TurnOutcome::Done(answer))) => {
+            Some(format!("{}{}", answer.lead, answer.text).into())
+        }
         _ => None,
     }
 }
@@ -450,6 +497,24 @@ mod tests {
                 assert!(text.ends_with(&more));
                 assert_eq!(again, answer);
             }
+        }
+    }
+
+    #[test]
+    fn white_space_in_front_of_an_answer_is_shown_to_the_model_alone() {
+        let tokenizer = LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap();
+        let mut tokens = tokenizer.encode_plain("  no  edema ").unwrap();
+        tokens.push(tokenizer.eos_id());
+        let whole = tokenizer.decode_continuation(&tokens);
+        assert!(whole.starts_with(' '), "{whole:?}");
+        let (written, text, answer) = write(&tokenizer, &tokens, false, 0, 100);
+        assert_eq!(text, "no  edema ");
+        assert_eq!(answer.text, text);
+        assert_eq!(format!("{}{}", answer.lead, answer.text), whole);
+        for cut in 0..=written.len() {
+            let (_, more, again) = write(&tokenizer, &tokens, false, cut, 100);
+            assert!(text.ends_with(&more));
+            assert_eq!(again, answer);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{RunOptions, RunSummary, archive, plan_run};
+use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -33,8 +33,8 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 ///
 /// Run the same command again to resume: what is stored is not computed twice.
 ///
-/// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, which are named at
-/// its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
+/// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, or parts of the archive
+/// could not be read, which are named at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
 /// be run.
 ///
 /// Examples:
@@ -63,7 +63,7 @@ pub(crate) struct BatchArgs {
     )]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Say what is already computed and what remains, and do nothing
     #[arg(long)]
@@ -79,7 +79,7 @@ pub(crate) struct BatchArgs {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
     /// Largest image file in MiB; larger ones fail with image_too_large
-    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_IMAGE_LIMIT >> 20)]
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_IMAGE_LIMIT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     max_image_size: u64,
     /// Embeddings that stand in for the embedding stage, by image: the release's .pkl files, or the .safetensors of `radialog
     /// prepare embeddings`. The image's name without its ending, else the study's id, finds an entry; a study without one
@@ -122,9 +122,9 @@ pub(super) struct GenerationArgs {
     /// that the bundle names for reports
     #[arg(long, value_name = "NAME")]
     pub(super) model: Option<String>,
-    /// Seed of the sampler: the same seed gives the same reports
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of the sampler, of --temperature or --consistency: the same seed gives the same reports [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 /// Reports that are sampled to see how sure a report is.
@@ -161,7 +161,17 @@ impl ConsistencyArgs {
 }
 
 impl GenerationArgs {
+    /// The settings of a run that samples nothing else.
     pub(super) fn generation(&self) -> Result<Generation, UsageError> {
+        self.generation_beside(None)
+    }
+
+    /// The settings of a run that samples these reports, too.
+    fn generation_beside(&self, samples: Option<ReportSampling>) -> Result<Generation, UsageError> {
+        if self.seed.is_some() && self.temperature.is_none() && samples.is_none() {
+            let message = "--seed is for reports that are sampled, and these are not: give --temperature, or leave it out";
+            return Err(UsageError(message.into()));
+        }
         let within = |name: &str, value: Option<f64>, most: f64| match value {
             Some(v) if !(v > 0.0 && v <= most) => Err(UsageError(format!(
                 "--{name} {v} is not over 0 and up to {most}"
@@ -175,7 +185,8 @@ impl GenerationArgs {
             max_new_tokens: self.max_new_tokens,
             temperature,
             top_p,
-            seed: self.seed,
+            seed: self.seed.unwrap_or_default(),
+            samples,
             ..Generation::default()
         })
     }
@@ -236,16 +247,18 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     match summary.interrupted {
         true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         false if is_empty && summary.problem_count == 0 => Err(no_image(&args.input).into()),
-        false if summary.failed > 0 || is_empty => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        false if summary.failed > 0 || summary.unread_count > 0 || is_empty => {
+            Ok(ExitCode::from(EXIT_FAILED_STUDIES))
+        }
         false => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// A name with a slip in it lists nothing, and is no archive that was scored.
-fn no_image(input: &str) -> UsageError {
-    UsageError(format!(
-        "there is no image in '{input}': check the archive's name"
-    ))
+fn no_image(input: &str) -> CoordinatorError {
+    CoordinatorError::NoImage {
+        input: input.to_owned(),
+    }
 }
 
 /// A batch that can begin.
@@ -263,8 +276,8 @@ async fn prepare(
     mut config: Config,
     readiness: &Readiness,
 ) -> anyhow::Result<Option<PreparedBatch>> {
-    let mut generation = args.generation.generation()?;
-    generation.samples = args.consistency.sampling()?;
+    let samples = args.consistency.sampling()?;
+    let mut generation = args.generation.generation_beside(samples)?;
     // Before the default is filled in, which workers do not know.
     shared_services::require_all_or_own(&config)?;
     if let Some(folder) = args.out.folder() {

@@ -134,7 +134,8 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 adapters,
                 ..random
             };
-            let manifest = random.write(&dir)?;
+            let path = dir.clone();
+            let manifest = beside(move || Ok(random.write(&path)?)).await?;
             outln!(
                 "wrote bundle '{}' ({}) to {}",
                 manifest.name,
@@ -192,15 +193,16 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 )
                 .into());
             }
-            let manifest = BundleAssembly {
+            let assembly = BundleAssembly {
                 name,
                 version,
                 license,
                 half,
                 parts,
                 calibration: None,
-            }
-            .write(&dir)?;
+            };
+            let path = dir.clone();
+            let manifest = beside(move || Ok(assembly.write(&path)?)).await?;
             let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
             let mib = bytes as f64 / f64::from(1 << 20);
             outln!(
@@ -211,8 +213,12 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             );
         }
         BundleCommand::Verify { dir } => {
-            let bundle = open(&dir)?;
-            bundle.verify()?;
+            let verify = move || {
+                let bundle = open(&dir)?;
+                bundle.verify()?;
+                Ok(bundle)
+            };
+            let bundle = beside(verify).await?;
             outln!(
                 "bundle '{}' is whole: {} files verified",
                 bundle.manifest().name,
@@ -222,6 +228,14 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Show { dir } => print_summary(&open(&dir)?.summary()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does what takes long beside the threads that hear signals.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.context("it was interrupted")?
 }
 
 /// Opens all components that a bundle has: a checkpoint or an import of one part has one.

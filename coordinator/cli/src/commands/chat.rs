@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::embedded_gateway::EmbeddedGateway;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, usage};
+use crate::line_editor::LineEditor;
 use crate::print::over_threshold;
 use crate::private_folder::PrivateFolder;
-use client::{GatewayClient, TurnUpdate};
+use client::{GatewayClient, RefusedRequest, TurnUpdate};
 use command::TypedLine;
 
 mod client;
@@ -26,11 +27,14 @@ mod command;
 
 /// Width of a finding's bar.
 const BAR: usize = 20;
+/// What asks for a line.
+const PROMPT: &str = "> ";
 
 /// Talk about a chest X-ray: findings, report, then questions
 ///
 /// Everything runs in this process, or, with --url, at a gateway. Answers stream as they are written;
-/// Ctrl-C stops one.
+/// Ctrl-C stops one. Lines are edited with the arrows, and those before come back with arrow up, in this
+/// process only; Ctrl-D or Ctrl-C ends the conversation.
 ///
 /// Examples:
 ///   radialog chat xray.png
@@ -72,11 +76,19 @@ pub(crate) struct ChatArgs {
     services: ServiceArgs,
 }
 
+/// Where lines come from.
+enum TypedInput {
+    /// A person types them.
+    Terminal(LineEditor),
+    /// A file or another program.
+    Lines(Lines<BufReader<Stdin>>),
+}
+
 /// A conversation in the terminal.
 struct TerminalConversation {
     client: GatewayClient,
     options: TurnOptions,
-    lines: Lines<BufReader<Stdin>>,
+    input: TypedInput,
     findings: Option<FindingsReport>,
     id: String,
 }
@@ -130,26 +142,29 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
     };
     outln!("Research use only. Not a medical device. /help lists what can be asked.\n");
     let view = match (&args.image, &args.resume) {
-        (Some(image), _) => {
-            client
-                .begin(
-                    image,
-                    args.indication.as_deref(),
-                    args.model.as_deref(),
-                    &options,
-                )
-                .await?
-        }
-        (None, Some(id)) => client.conversation(id).await?,
+        (Some(image), _) => client
+            .begin(
+                image,
+                args.indication.as_deref(),
+                args.model.as_deref(),
+                &options,
+            )
+            .await
+            .map_err(unmeant)?,
+        (None, Some(id)) => client.conversation(id).await.map_err(unmeant)?,
         (None, None) => {
             return Err(UsageError("name an image, or --resume a conversation".into()).into());
         }
     };
-    let lines = BufReader::new(tokio::io::stdin()).lines();
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let input = match is_terminal {
+        true => TypedInput::Terminal(LineEditor::default()),
+        false => TypedInput::Lines(BufReader::new(tokio::io::stdin()).lines()),
+    };
     let mut conversation = TerminalConversation {
         client,
         options,
-        lines,
+        input,
         findings: None,
         id: view.id.0.clone(),
     };
@@ -178,6 +193,14 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
     Ok(conversation.id)
 }
 
+/// What a gateway refuses at the beginning is the command line's fault: the file is no image, the key or the conversation is not known.
+fn unmeant(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<RefusedRequest>() {
+        true => usage(error),
+        false => error,
+    }
+}
+
 impl TerminalConversation {
     /// Shows what there is of a conversation, and follows what is not over.
     async fn replay(&mut self, view: &ConversationView) -> anyhow::Result<()> {
@@ -204,14 +227,23 @@ impl TerminalConversation {
 
     /// The next line; none at the end of input, or after Ctrl-C.
     async fn ask_for_line(&mut self) -> anyhow::Result<Option<String>> {
+        let lines = match &mut self.input {
+            TypedInput::Terminal(editor) => {
+                return tokio::select! {
+                    line = editor.read(PROMPT) => line,
+                    _ = tokio::signal::ctrl_c() => Ok(None),
+                };
+            }
+            TypedInput::Lines(lines) => lines,
+        };
         if std::io::stdin().is_terminal() {
-            out!("> ");
+            out!("{PROMPT}");
         }
         if crate::print::is_closed() {
             return Ok(None);
         }
         tokio::select! {
-            line = self.lines.next_line() => line.context("cannot read what is typed"),
+            line = lines.next_line() => line.context("cannot read what is typed"),
             _ = tokio::signal::ctrl_c() => Ok(None),
         }
     }

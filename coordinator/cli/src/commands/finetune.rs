@@ -320,7 +320,10 @@ fn finetune(
 fn read_table(args: &FinetuneArgs, columns: &ColumnNames) -> anyhow::Result<FinetuneTable> {
     let folder = match &args.images {
         Some(folder) => folder.clone(),
-        None => args.table.parent().map(Path::to_owned).unwrap_or_default(),
+        None => match args.table.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        },
     };
     if let Some(folder) = &args.images {
         named_path::require(folder, "--images is the folder of the images")?;

@@ -365,7 +365,6 @@ fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<Stri
             .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
         let study = record.study.to_string();
         if let Some(report) = record.report {
-            // A record has the model's exact text, which begins with the blank behind the prompt.
             reports.insert(study, report.trim().to_owned());
         } else if let Some(error) = record.error {
             reasons.insert(study, error.to_string());

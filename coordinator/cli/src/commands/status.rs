@@ -15,6 +15,7 @@ use radialog_schemas::{RunId, StudyRecord, StudyStatus};
 use serde::Serialize;
 
 use crate::args::ServiceArgs;
+use crate::exit::UsageError;
 use crate::progress::overview;
 use crate::results_place::{is_in_store, look_at_run};
 
@@ -46,10 +47,11 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     };
     if config.redis.is_none() {
         let Some(folder) = folder else {
-            bail!(
+            let message = format!(
                 "'{}' is not a folder; to look a run up by its id, give --redis URL",
                 args.run
             );
+            return Err(UsageError(message).into());
         };
         folder.say(args.json)?;
         return Ok(ExitCode::SUCCESS);
@@ -125,7 +127,11 @@ impl FolderStatus {
     /// Counts the lines of the folder.
     fn read(dir: &Path) -> anyhow::Result<Self> {
         let Some(file) = RunFile::read(dir)? else {
-            bail!("'{}' holds no run", dir.display());
+            let message = format!(
+                "'{}' holds no run: name the folder that was --out",
+                dir.display()
+            );
+            return Err(UsageError(message).into());
         };
         let mut status = Self {
             run: file.spec.run,

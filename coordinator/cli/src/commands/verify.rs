@@ -22,7 +22,7 @@ use radialog_schemas::{
 use radialog_training::evaluation::text_file::utf_8;
 
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError, usage};
 use crate::named_path::require;
 use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
@@ -190,7 +190,9 @@ fn find(run: &Path, url: Option<String>, study: &str) -> anyhow::Result<(String,
             Err(_) if !line.ends_with('\n') => break,
             Err(error) => {
                 let context = format!("{shown} line {number}: not a study record");
-                return Err(anyhow!(error).context(context));
+                let error = anyhow!(error).context(context);
+                // A file that does not begin with a record is none of a run.
+                return Err(if number == 1 { usage(error) } else { error });
             }
         };
         if record.study.as_str() == study {

@@ -3,11 +3,16 @@
 
 use std::process::{Command, Output};
 
+mod archives;
 mod data_sets;
 mod finetune;
+mod interruptions;
 mod learning;
 mod people;
 mod services;
+mod serving;
+mod terminal;
+mod usage;
 mod version;
 
 fn radialog(arguments: &[&str]) -> Output {

@@ -8,10 +8,10 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use super::error::BatchError;
-use crate::run::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use crate::run::output::{PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 
 /// The files that a batch leaves.
-pub const RESULT_FILES: [&str; 3] = [RESULTS_FILE, TABLE_FILE, SUMMARY_FILE];
+pub const RESULT_FILES: [&str; 4] = [RESULTS_FILE, TABLE_FILE, SUMMARY_FILE, PROBLEMS_FILE];
 
 /// Bytes of a part.
 const PART: u64 = 8 << 20;
@@ -21,8 +21,8 @@ pub(super) async fn store(
     objects: &dyn Objects,
     id: &str,
     out: &Path,
-) -> Result<[u32; 3], BatchError> {
-    let mut parts = [0; 3];
+) -> Result<Vec<u32>, BatchError> {
+    let mut parts = vec![0; RESULT_FILES.len()];
     for (file, count) in RESULT_FILES.iter().zip(&mut parts) {
         let path = out.join(file);
         let failed = |source| BatchError::Directory {

@@ -65,7 +65,7 @@ pub struct BatchView {
     pub request: NewBatch,
     /// The state of the batch.
     pub status: BatchStatus,
-    /// The reason why it failed.
+    /// The reason why it failed, or what its results lack.
     pub error: Option<String>,
     /// Counts, rates and time left, once it runs.
     pub progress: Option<RunProgress>,
@@ -90,8 +90,8 @@ pub(super) struct BatchRequest {
 pub(super) struct BatchEnd {
     pub(super) status: BatchStatus,
     pub(super) error: Option<String>,
-    /// Parts of each of [`RESULT_FILES`].
-    pub(super) parts: [u32; 3],
+    /// Parts of each of [`RESULT_FILES`], as many of these as the gateway's release had.
+    pub(super) parts: Vec<u32>,
 }
 
 impl BatchRequest {
@@ -110,8 +110,8 @@ impl BatchRequest {
         } = self;
         let written = end
             .iter()
-            .flat_map(|end| RESULT_FILES.iter().zip(end.parts))
-            .filter(|(_, parts)| *parts > 0);
+            .flat_map(|end| RESULT_FILES.iter().zip(&end.parts))
+            .filter(|(_, parts)| **parts > 0);
         let results = written.map(|(file, _)| (*file).to_owned()).collect();
         BatchView {
             id,

@@ -27,13 +27,20 @@ const IMAGE_MEMORY: u32 = 256 << 10;
 
 /// An entry whose image was looked at.
 enum PreparedEntry {
-    Study(StudySpec),
+    /// With the stamp of its image file, where it has one.
+    Study(StudySpec, Option<String>),
     /// The line of a study that failed before any stage.
     Failed(String),
 }
 
-/// Keys of a study's image, its reference, and what was given for it.
-type StoredInputs = (ObjectKey, Option<ObjectKey>, BTreeMap<Stage, GivenOutput>);
+/// What of a study is stored.
+struct StoredInputs {
+    input: ObjectKey,
+    /// The stamp of the image file.
+    stamp: Option<String>,
+    reference: Option<ObjectKey>,
+    given: BTreeMap<Stage, GivenOutput>,
+}
 
 /// The reason why an entry does not begin.
 enum PrepareError {
@@ -61,7 +68,7 @@ impl Dispatcher {
         let entries = self.archive.entries().await?;
         let (sender, receiver) = mpsc::channel(1);
         let ((), ()) = tokio::try_join!(self.read(entries, sender), self.take_in(receiver))?;
-        self.ledger().end_of_archive();
+        self.ledger().end_of_archive()?;
         self.wake.notify_one();
         Ok(())
     }
@@ -133,16 +140,19 @@ impl Dispatcher {
         room: &Semaphore,
     ) -> Result<PreparedEntry, CoordinatorError> {
         match self.store_inputs(&entry, room).await {
-            Ok((input, reference, given)) => Ok(PreparedEntry::Study(StudySpec {
-                given,
-                study: entry.study,
-                file: entry.file,
-                input,
-                other_files: entry.other_files,
-                reference,
-                indication: entry.indication,
-                split: entry.split,
-            })),
+            Ok(stored) => {
+                let spec = StudySpec {
+                    given: stored.given,
+                    study: entry.study,
+                    file: entry.file,
+                    input: stored.input,
+                    other_files: entry.other_files,
+                    reference: stored.reference,
+                    indication: entry.indication,
+                    split: entry.split,
+                };
+                Ok(PreparedEntry::Study(spec, stored.stamp))
+            }
             Err(PrepareError::Image(failure)) => Ok(self.failed(entry, failure)),
             Err(PrepareError::Run(error)) => Err(error),
         }
@@ -163,8 +173,10 @@ impl Dispatcher {
             }
         }
         let first = given.values().next().map(|output| output.object.clone());
-        let input = match first {
-            Some(first) if given::spare_images(&self.spec.given, &self.spec.stages) => first,
+        let (input, stamp) = match first {
+            Some(first) if given::spare_images(&self.spec.given, &self.spec.stages) => {
+                (first, None)
+            }
             _ => self.store_image(entry, room).await?,
         };
         let reference = match &entry.reference {
@@ -174,26 +186,32 @@ impl Dispatcher {
             }
             None => None,
         };
-        Ok((input, reference, given))
+        Ok(StoredInputs {
+            input,
+            stamp,
+            reference,
+            given,
+        })
     }
 
-    /// Stores the image of an entry.
+    /// Stores the image of an entry. Returns the stamp of the file, too, taken before it was read.
     async fn store_image(
         &self,
         entry: &StudyEntry,
         room: &Semaphore,
-    ) -> Result<ObjectKey, PrepareError> {
+    ) -> Result<(ObjectKey, Option<String>), PrepareError> {
         let source = entry.image.as_ref().map_err(Failure::clone)?;
         let size = self.wait_for_archive(|| source.size(&entry.file)).await?;
         let wanted = u32::try_from(size.min(self.limits.image) >> 10)
             .unwrap_or(IMAGE_MEMORY)
             .clamp(1, IMAGE_MEMORY);
         let _held = room.acquire_many(wanted).await;
+        let stamp = self.wait_for_archive(|| source.stamp(&entry.file)).await?;
         let content = self
             .wait_for_archive(|| source.read(&entry.file, self.limits.image))
             .await?;
         let stored = self.store(content, |content| self.spec.source.key(content));
-        stored.await
+        Ok((stored.await?, stamp))
     }
 
     /// Waits out the archive's store; what is wrong with the image itself ends the attempts.
@@ -258,10 +276,18 @@ impl Dispatcher {
         let (mut studies, mut lines) = (Vec::new(), Vec::new());
         {
             let mut ledger = self.ledger();
+            let stamps = chunk.iter().filter_map(|(prepared, _)| match prepared {
+                PreparedEntry::Study(spec, Some(stamp)) => Some((&spec.study, &**stamp)),
+                _ => None,
+            });
+            ledger.note_stamps(stamps)?;
             for (prepared, place) in chunk {
                 match prepared {
-                    PreparedEntry::Study(spec) if ledger.begin(&spec, place) => studies.push(spec),
-                    PreparedEntry::Study(_) => {}
+                    PreparedEntry::Study(spec, _) => {
+                        if ledger.begin(&spec, place)? {
+                            studies.push(spec);
+                        }
+                    }
                     PreparedEntry::Failed(line) => lines.push(line),
                 }
             }

@@ -12,6 +12,7 @@ use crate::CoordinatorError;
 use crate::archive::{EntryProblem, StudyEntry};
 use crate::run::output::journal::Journal;
 use crate::run::output::problems::ProblemList;
+use crate::run::output::stamps::StampFile;
 use crate::run::output::study_set::StudySet;
 use crate::run::output::{ArchiveSize, OutputDirectory, StudyOrder};
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
@@ -25,6 +26,9 @@ pub(crate) struct RunLedger {
     in_flight: HashMap<StudyId, StudyInFlight>,
     counts: RunCounts,
     problems: ProblemList,
+    stamps: StampFile,
+    /// Lines of tasks of earlier sessions that came before the archive named their study in this one.
+    early: HashMap<StudyId, (String, Box<StudyRecord>)>,
     /// The output directory, where the archive's size is noted.
     folder: PathBuf,
     archive_ended: bool,
@@ -56,6 +60,8 @@ impl RunLedger {
             in_flight: HashMap::new(),
             counts,
             problems: ProblemList::new(out.path()),
+            stamps: StampFile::new(out.path()),
+            early: HashMap::new(),
             folder: out.path().to_owned(),
             archive_ended: false,
             last_line: Instant::now(),
@@ -82,11 +88,52 @@ impl RunLedger {
         self.journal.append(fresh.iter().map(|(line, _)| *line))?;
         for (_, record) in &fresh {
             self.studies.mark_written(&record.study);
+            self.early.remove(&record.study);
             self.in_flight.remove(&record.study);
             self.counts.add(record);
             self.last_line = Instant::now();
         }
         Ok(())
+    }
+
+    /// Takes in lines that the state had. Those of a study that is not named yet wait until it is, and one that is of another image
+    /// or row than the archive has now is dropped: its study begins again.
+    pub(crate) fn take_in(&mut self, lines: &[String]) -> Result<(), CoordinatorError> {
+        let mut fresh = Vec::with_capacity(lines.len());
+        for line in lines {
+            let record = match serde_json::from_str::<StudyRecord>(line) {
+                Ok(record) if !self.studies.is_written(&record.study) => record,
+                _ => {
+                    fresh.push(line.clone());
+                    continue;
+                }
+            };
+            match self.in_flight.get(&record.study) {
+                Some(study) if is_of(&study.spec, &record) => fresh.push(line.clone()),
+                Some(_) => dropped(&record),
+                None if self.archive_ended => fresh.push(line.clone()),
+                None => {
+                    let early = (line.clone(), Box::new(record));
+                    self.early.insert(early.1.study.clone(), early);
+                }
+            }
+        }
+        self.write(&fresh)
+    }
+
+    /// Writes the lines that wait for their study to be named.
+    pub(crate) fn write_early(&mut self) -> Result<(), CoordinatorError> {
+        let early = std::mem::take(&mut self.early);
+        let lines: Vec<String> = early.into_values().map(|(line, _)| line).collect();
+        self.write(&lines)
+    }
+
+    /// Notes the stamps of image files, by which a later session sees whether they are others.
+    pub(crate) fn note_stamps<'a>(
+        &mut self,
+        stamps: impl Iterator<Item = (&'a StudyId, &'a str)>,
+    ) -> Result<(), CoordinatorError> {
+        self.stamps.append(stamps)
     }
 
     /// Decides whether the entry is to be run now. The second entry of a study becomes a problem.
@@ -114,11 +161,21 @@ impl RunLedger {
         self.problems.add(problem)
     }
 
-    /// Takes the study into the window. False where it got its line after it was admitted, from tasks of an earlier
-    /// session.
-    pub(crate) fn begin(&mut self, spec: &StudySpec, place: OwnedSemaphorePermit) -> bool {
+    /// Takes the study into the window. False where it has its line, from tasks of an earlier session.
+    pub(crate) fn begin(
+        &mut self,
+        spec: &StudySpec,
+        place: OwnedSemaphorePermit,
+    ) -> Result<bool, CoordinatorError> {
         if self.studies.is_written(&spec.study) {
-            return false;
+            return Ok(false);
+        }
+        if let Some((line, record)) = self.early.remove(&spec.study) {
+            if is_of(spec, &record) {
+                self.write(&[line])?;
+                return Ok(false);
+            }
+            dropped(&record);
         }
         let in_flight = StudyInFlight {
             spec: spec.clone(),
@@ -127,7 +184,7 @@ impl RunLedger {
             _place: place,
         };
         self.in_flight.insert(spec.study.clone(), in_flight);
-        true
+        Ok(true)
     }
 
     pub(crate) fn mark_begun(&mut self, studies: &[StudySpec]) {
@@ -182,8 +239,9 @@ impl RunLedger {
     }
 
     /// Notes that every study of the archive has its line or is in flight.
-    pub(crate) fn end_of_archive(&mut self) {
+    pub(crate) fn end_of_archive(&mut self) -> Result<(), CoordinatorError> {
         self.archive_ended = true;
+        self.write_early()
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -213,6 +271,11 @@ impl RunLedger {
         self.problems.read()
     }
 
+    /// Gives the number of problems that may hide studies.
+    pub(crate) fn unread_problems(&self) -> u64 {
+        self.problems.unread()
+    }
+
     pub(crate) fn snapshot(&self, meter: &mut RateMeter) -> RunProgress {
         let in_flight = self
             .in_flight
@@ -226,10 +289,112 @@ impl RunLedger {
     }
 }
 
+/// Whether a line is of what the archive has now.
+fn is_of(spec: &StudySpec, record: &StudyRecord) -> bool {
+    record.input.as_ref() == Some(&spec.input)
+        && record.file == spec.file
+        && record.other_files == spec.other_files
+        && record.reference == spec.reference
+        && record.indication == spec.indication
+        && record.split == spec.split
+        && record.given == spec.given
+}
+
+fn dropped(record: &StudyRecord) {
+    warn!(
+        study = %record.study,
+        "a line of an earlier session is of another image or row than the archive has now; the study begins again"
+    );
+}
+
 /// The decision about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     New,
     Written,
     Duplicate,
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{
+        ContentHash, Generation, ObjectKey, PerStage, RunId, RunSpec, SCHEMA_VERSION, Source,
+        StageSet,
+    };
+
+    use super::*;
+    use crate::run::output::{RunFile, journal};
+    use crate::run::study_record;
+
+    fn spec(study: &str, image: &[u8]) -> StudySpec {
+        StudySpec {
+            study: study.into(),
+            file: format!("{study}.png"),
+            input: ObjectKey::image(&ContentHash::of(image)),
+            other_files: Vec::new(),
+            reference: None,
+            indication: None,
+            split: None,
+            given: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// The line that an earlier session's tasks make.
+    fn line(spec: &StudySpec) -> String {
+        let failure = radialog_schemas::Failure::new(ErrorCode::Model, "x");
+        let image = Err(failure.clone());
+        let entry = StudyEntry::new(spec.study.as_str(), spec.file.as_str(), image);
+        let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
+        record.input = Some(spec.input.clone());
+        study_record::line(&record)
+    }
+
+    #[test]
+    fn a_line_of_an_earlier_session_counts_only_for_what_the_archive_has_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunSpec {
+            schema_version: SCHEMA_VERSION,
+            run: RunId::from(""),
+            source: Source::Image,
+            stages: StageSet::all(),
+            generation: Generation::default(),
+            bundle: ContentHash::of(b"bundle"),
+            components: PerStage::from_fn(|_| ContentHash::of(b"bundle")),
+            group: None,
+            given: std::collections::BTreeMap::new(),
+            conversation: None,
+        };
+        let input = "archive".to_owned();
+        let out = OutputDirectory::open(dir.path(), RunFile { input, spec: run }).unwrap();
+        let mut ledger = RunLedger::open(&out).unwrap();
+        let window = std::sync::Arc::new(tokio::sync::Semaphore::new(9));
+        let place = || window.clone().try_acquire_owned().unwrap();
+        let [same, old, now, gone] = [
+            spec("same", b"1"),
+            spec("replaced", b"1"),
+            spec("replaced", b"2"),
+            spec("gone", b"1"),
+        ];
+        // Before the archive names them.
+        ledger
+            .take_in(&[line(&same), line(&old), line(&gone)])
+            .unwrap();
+        assert_eq!(ledger.counts().studies(), 0);
+        assert!(!ledger.begin(&same, place()).unwrap());
+        assert!(ledger.begin(&now, place()).unwrap());
+        // One more of the image before, which was in flight.
+        ledger.take_in(&[line(&old)]).unwrap();
+        assert!(ledger.is_in_flight(&now.study));
+        ledger.take_in(&[line(&now)]).unwrap();
+        assert!(!ledger.is_in_flight(&now.study));
+        ledger.end_of_archive().unwrap();
+        let mut written = Vec::new();
+        journal::for_each_record(&dir.path().join("results.jsonl"), |record, _| {
+            written.push((record.study.0, record.input));
+            Ok(())
+        })
+        .unwrap();
+        let line = |spec: &StudySpec| (spec.study.0.clone(), Some(spec.input.clone()));
+        assert_eq!(written, [line(&same), line(&now), line(&gone)]);
+    }
 }

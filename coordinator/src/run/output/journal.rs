@@ -133,15 +133,23 @@ pub(crate) fn for_each_record(
 
 /// Takes the failed studies out of the results file, all or none, so that the run tries them again.
 pub(crate) fn remove_failed(dir: &Path) -> Result<(), CoordinatorError> {
+    remove(dir, |record| record.status == StudyStatus::Failed)
+}
+
+/// Takes the lines of these studies out of the results file, all or none.
+pub(crate) fn remove(
+    dir: &Path,
+    unwanted: impl Fn(&StudyRecord) -> bool,
+) -> Result<(), CoordinatorError> {
     let path = dir.join(RESULTS_FILE);
     if !path.exists() {
         return Ok(());
     }
     let failed = || CoordinatorError::output(&path);
     let mut kept = Replacement::create(&path).map_err(failed())?;
-    for_each_record(&path, |record, line| match record.status {
-        StudyStatus::Done => kept.write_all(line).map_err(failed()),
-        StudyStatus::Failed => Ok(()),
+    for_each_record(&path, |record, line| match unwanted(&record) {
+        false => kept.write_all(line).map_err(failed()),
+        true => Ok(()),
     })?;
     kept.commit().map_err(failed())
 }

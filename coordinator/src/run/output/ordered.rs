@@ -12,7 +12,7 @@ use radialog_schemas::{StudyId, StudyRecord};
 use super::journal::for_each_record;
 use super::study_set::StudySet;
 use crate::CoordinatorError;
-use crate::archive::{Archive, StudyEntries};
+use crate::archive::{Archive, StudyEntries, StudyEntry};
 use crate::run_files::RESULTS_FILE;
 
 /// The order in which an archive names its studies, in 8 bytes a study.
@@ -99,6 +99,14 @@ impl OrderedRecords {
     /// # Errors
     /// When the results cannot be read.
     pub async fn next(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
+        let found = self.next_with_entry().await?;
+        Ok(found.map(|(_, record)| record))
+    }
+
+    /// As [`OrderedRecords::next`], with what the archive says of the study now.
+    pub(crate) async fn next_with_entry(
+        &mut self,
+    ) -> Result<Option<(StudyEntry, StudyRecord)>, CoordinatorError> {
         while self.left != Some(0)
             && let Some(entry) = self.entries.next().await
         {
@@ -108,8 +116,8 @@ impl OrderedRecords {
             }
             self.left = self.left.map(|left| left - 1);
             if let Some(record) = self.records.find(&entry.study)? {
-                self.place = entry.place;
-                return Ok(Some(record));
+                self.place.clone_from(&entry.place);
+                return Ok(Some((entry, record)));
             }
         }
         Ok(None)
@@ -186,7 +194,6 @@ mod tests {
     use radialog_schemas::{ContentHash, ErrorCode, Failure};
 
     use super::*;
-    use crate::archive::StudyEntry;
     use crate::run::study_record;
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct ProblemList {
     file: Option<Replacement>,
     first: Vec<EntryProblem>,
     count: u64,
+    /// Those of them that may hide studies.
+    unread: u64,
 }
 
 /// Reads what the last session of a run has left out of its archive, one after the other; nothing where it took everything.
@@ -59,6 +61,7 @@ impl ProblemList {
             file: None,
             first: Vec::new(),
             count: 0,
+            unread: 0,
         }
     }
 
@@ -66,6 +69,7 @@ impl ProblemList {
         self.write(&problem)
             .map_err(CoordinatorError::output(&self.path))?;
         self.count += 1;
+        self.unread += u64::from(problem.may_hide_studies());
         if self.first.len() < KEPT {
             warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
             self.first.push(problem);
@@ -99,5 +103,10 @@ impl ProblemList {
     /// The number of problems, and the first of them.
     pub(crate) fn read(&self) -> (u64, &[EntryProblem]) {
         (self.count, &self.first)
+    }
+
+    /// The number of those that may hide studies.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread
     }
 }

@@ -50,6 +50,9 @@ pub struct RunSummary {
     pub reference_labels: BTreeMap<Finding, LabelHistogram>,
     /// The number of entries of the archive that could not become a study.
     pub problem_count: u64,
+    /// Those of them that are parts of the archive that could not be read, so that studies may be missing.
+    #[serde(default)]
+    pub unread_count: u64,
     /// The first of them.
     pub problems: Vec<EntryProblem>,
 }
@@ -72,6 +75,9 @@ const NAMED: usize = 100;
 pub struct SessionSummary {
     /// Studies that had their line before it.
     pub resumed: u64,
+    /// Studies that had lost theirs, since the archive has another image or row for them now.
+    #[serde(default)]
+    pub changed: u64,
     /// Studies that got their line in it.
     pub studies: u64,
     /// Its length in seconds.
@@ -142,6 +148,7 @@ impl SummaryCounts {
             report_labels: BTreeMap::new(),
             reference_labels: BTreeMap::new(),
             problem_count: 0,
+            unread_count: 0,
             problems: Vec::new(),
         };
         Self {

@@ -72,7 +72,6 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
         .map(|finding| finding.name())
         .collect();
     cells.push(disputed.join(";"));
-    // The record has the model's exact text, which begins with the blank behind the prompt.
     let report = text(&record.report).trim().to_owned();
     cells.extend([text(&record.findings_text).replace(", ", ";"), report]);
     cells.push(record.warnings.join(";"));

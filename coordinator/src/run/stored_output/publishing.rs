@@ -13,6 +13,7 @@ use radialog_schemas::ObjectKey;
 
 use super::{LINES, RESULTS_FILE, StoredOutput, key, remove_others};
 use crate::CoordinatorError;
+use crate::run::output::stamps::STAMPS_FILE;
 use crate::run::output::{PROBLEMS_FILE, RUN_FILE, SUMMARY_FILE, TABLE_FILE};
 
 /// Attempts to replace a file that another session, which has lost the prefix, is writing at the same time.
@@ -28,6 +29,7 @@ impl StoredOutput {
             TABLE_FILE,
             SUMMARY_FILE,
             PROBLEMS_FILE,
+            STAMPS_FILE,
         ] {
             let file = self.folder.join(name);
             // An interrupted start has not made them all.

@@ -44,11 +44,7 @@ impl BundleAssembly {
     /// embedding component makes; `dir` is there already, or its file system has not the room; files that cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
         if dir.exists() {
-            let reason = "it is there already: name another folder, or remove it".to_owned();
-            return Err(BundleError::Unusable {
-                file: dir.to_path_buf(),
-                reason,
-            });
+            return Err(BundleError::IsThere(dir.to_owned()));
         }
         let parts = self.open()?;
         SpaceNeeded::look(dir, self.bytes(&parts)?).check()?;

@@ -17,6 +17,9 @@ pub enum BundleError {
          `radialog bundle import`, or one of random weights with `radialog bundle random`", .0.display()
     )]
     NotABundle(PathBuf),
+    /// Something stands where the bundle is to be.
+    #[error("'{}' cannot be used: it is there already: name another folder, or remove it", .0.display())]
+    IsThere(PathBuf),
     /// The manifest, a configuration or a tokenizer is not what this version reads.
     #[error("'{}' cannot be used: {reason}", file.display())]
     Unusable {

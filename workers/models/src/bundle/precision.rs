@@ -63,6 +63,9 @@ pub enum PrecisionError {
         /// What was chosen.
         precision: Precision,
     },
+    /// Two choices for one stage.
+    #[error("{0} and {1} are both given: give one for each stage, or one for all")]
+    Twice(PrecisionChoice, PrecisionChoice),
     /// No stage of the bundle can have it, or the stage is not in the bundle.
     #[error("the bundle has no stage for precision {0}: leave it out")]
     NoStage(PrecisionChoice),
@@ -151,6 +154,22 @@ impl From<Precision> for String {
 }
 
 impl PrecisionChoice {
+    /// The choices in the order in which they apply: what is for every stage, then what names its stage.
+    ///
+    /// # Errors
+    /// Two for every stage, or two for one.
+    pub fn in_order(choices: &[Self]) -> Result<Vec<Self>, PrecisionError> {
+        for (place, &choice) in choices.iter().enumerate() {
+            let mut others = choices[..place].iter();
+            if let Some(&other) = others.find(|other| other.stage == choice.stage) {
+                return Err(PrecisionError::Twice(other, choice));
+            }
+        }
+        let mut ordered = choices.to_vec();
+        ordered.sort_by_key(|choice| choice.stage.is_some());
+        Ok(ordered)
+    }
+
     /// Checks that a worker of this stage has a use for it. A choice that names its stage may be meant for others.
     ///
     /// # Errors
@@ -209,6 +228,29 @@ impl FromStr for PrecisionChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_names_a_stage_counts_wherever_it_stands_and_none_is_named_twice() {
+        let ordered = |text: &str| {
+            let choices: Vec<PrecisionChoice> =
+                text.split(',').map(|one| one.parse().unwrap()).collect();
+            let ordered = PrecisionChoice::in_order(&choices).map_err(|error| error.to_string())?;
+            Ok::<_, String>(ordered.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let both = ["bf16", "language=q8_0"].map(str::to_owned).to_vec();
+        assert_eq!(ordered("bf16,language=q8_0"), Ok(both.clone()));
+        assert_eq!(ordered("language=q8_0,bf16"), Ok(both));
+        for text in [
+            "language=f32,language=bf16",
+            "f32,bf16",
+            "bf16,findings=f32,bf16",
+        ] {
+            assert!(
+                ordered(text).unwrap_err().contains("are both given"),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn choices_are_read_as_they_are_written_and_what_no_stage_has_is_refused() {

@@ -82,8 +82,7 @@ impl BundleQuantisation {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Quantised, BundleError> {
         if dir.exists() {
-            let reason = "it is there already: name another folder, or remove it";
-            return Err(BundleError::unusable(dir)(reason));
+            return Err(BundleError::IsThere(dir.to_owned()));
         }
         let manifest = super::read_manifest(source)?;
         let stages: Vec<Stage> = manifest.components.keys().copied().collect();

@@ -115,6 +115,14 @@ impl RandomBundle {
     /// # Errors
     /// `dir` exists and is not empty, or files cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
+        // An empty folder is replaced.
+        let is_free = match std::fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(_) => !dir.exists(),
+        };
+        if !is_free {
+            return Err(BundleError::IsThere(dir.to_owned()));
+        }
         let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
         let manifest = self.write_files(pending.partial())?;
         pending.commit().map_err(BundleError::io("replace", dir))?;

@@ -19,6 +19,9 @@ pub struct RunnerSettings {
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
     pub store_timeout: Duration,
+    /// Whether the worker goes on where the store has no room, and only what cannot be stored fails: in a service that has other work.
+    /// Else it ends; the tasks of conversations fail alone in any case.
+    pub survives_full_store: bool,
     /// The largest image file, in bytes; a larger one is a failed study.
     pub max_image_bytes: u64,
     /// The largest number of pixels of an image; a larger one is a failed study.
@@ -33,6 +36,7 @@ impl Default for RunnerSettings {
             group: None,
             grace: Duration::from_secs(25),
             store_timeout: Duration::from_secs(300),
+            survives_full_store: false,
             max_image_bytes: 128 * MIB,
             max_image_pixels: 100_000_000,
         }
@@ -47,6 +51,7 @@ impl RunnerSettings {
             group: reader.parsed("worker", "group"),
             grace: reader.seconds("worker", "grace", defaults.grace),
             store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
+            survives_full_store: defaults.survives_full_store,
             max_image_bytes: MIB
                 * at_least_one(reader, "max_image_mib", defaults.max_image_bytes / MIB),
             max_image_pixels: at_least_one(reader, "max_image_pixels", defaults.max_image_pixels),

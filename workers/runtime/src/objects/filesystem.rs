@@ -65,12 +65,26 @@ impl FilesystemObjects {
     }
 }
 
+impl FilesystemObjects {
+    fn write_error(&self, key: &ObjectKey, error: &io::Error) -> ObjectError {
+        match object_error(key, error) {
+            // Part of the path is a file: a place to write is missing, not an object to read.
+            ObjectError::NotFound(_) => store_error(key.as_str(), error),
+            // Whoever makes room must know where.
+            ObjectError::Full(_) => {
+                ObjectError::Full(self.root.join(key.as_str()).display().to_string())
+            }
+            other => other,
+        }
+    }
+}
+
 #[async_trait]
 impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key)?);
         let written = blocking(move || replace(&root, &path, &content)).await;
-        written.map_err(|error| write_error(key, &error))
+        written.map_err(|error| self.write_error(key, &error))
     }
 
     async fn put_if(
@@ -100,7 +114,7 @@ impl Objects for FilesystemObjects {
             replace(&root, &path, &content)?;
             Ok(Some(version(&content)))
         });
-        written.await.map_err(|error| write_error(key, &error))
+        written.await.map_err(|error| self.write_error(key, &error))
     }
 
     async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
@@ -117,7 +131,7 @@ impl Objects for FilesystemObjects {
             retry_in_new_directory(&root, &path, || write_sum(&root, &path, &content))?;
             replace(&root, &path, &content)
         });
-        written.await.map_err(|error| write_error(key, &error))
+        written.await.map_err(|error| self.write_error(key, &error))
     }
 
     async fn get_output(
@@ -363,14 +377,6 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-fn write_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
-    match object_error(key, error) {
-        // Part of the path is a file: a place to write is missing, not an object to read.
-        ObjectError::NotFound(_) => store_error(key.as_str(), error),
-        other => other,
-    }
-}
-
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -383,7 +389,9 @@ fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             ObjectError::NotFound(key.clone())
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ObjectError::Full(key.clone()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ObjectError::Full(key.to_string())
+        }
         _ => store_error(key.as_str(), error),
     }
 }

@@ -162,7 +162,7 @@ impl S3Objects {
     ) -> ObjectError {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
-            Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(key.clone()),
+            Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(self.path(key)),
             // The answer to HEAD has no code.
             _ if is_refused(error) => ObjectError::Refused {
                 key: self.path(key),

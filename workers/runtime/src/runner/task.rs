@@ -74,6 +74,16 @@ pub(super) async fn handle<W: StageWork>(
                 },
                 Err(TaskError::Requeue(reason)) => TaskOutcome::Requeue(reason),
                 Err(TaskError::HandBack) => TaskOutcome::HandBack,
+                Err(TaskError::StoreFull(error))
+                    if worker.survives_full_store || task.output.conversation().is_some() =>
+                {
+                    tracing::error!(%error, "an output is lost");
+                    TaskOutcome::Failed {
+                        failure: error.into(),
+                        is_of_conversation: task.output.conversation().is_some(),
+                        study: Some((task.run, task.study)),
+                    }
+                }
                 Err(TaskError::StoreFull(error)) => {
                     end = Err(RunError::StoreFull(error.to_string()));
                     TaskOutcome::Requeue("the object store is full")

@@ -35,6 +35,8 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) is_batch_paused: watch::Sender<bool>,
     /// Cancelled when the worker stops: what is not in the model goes back to its queue.
     pub(super) stopping: CancellationToken,
+    /// Whether it goes on where the store has no room.
+    pub(super) survives_full_store: bool,
     pub(super) name: String,
     /// The queue of the worker's tasks.
     pub(super) source: Arc<str>,

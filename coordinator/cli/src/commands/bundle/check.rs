@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use radialog_models::bundle::acceptance::{Acceptance, Distance, Projector};
 use radialog_models::bundle::{Bundle, HashCache};
@@ -16,7 +16,8 @@ use radialog_schemas::system_files::is_system_file;
 use radialog_schemas::{Finding, Stage};
 
 use crate::bundle_source;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, usage};
+use crate::named_path;
 use crate::predictions;
 
 /// A probability that is as near to the threshold as this may fall on its other side by rounding: the published predictions were
@@ -68,12 +69,14 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .embeddings
         .as_deref()
         .map(StoredEmbeddings::open)
-        .transpose()?;
+        .transpose()
+        .map_err(usage)?;
     let predictions = args
         .predictions
         .as_deref()
         .map(predictions::read)
-        .transpose()?;
+        .transpose()
+        .map_err(usage)?;
     let embedded: Option<BTreeSet<&str>> = stored.as_ref().map(|stored| {
         let arrays = stored.arrays().iter();
         arrays.map(|array| array.image.as_str()).collect()
@@ -86,19 +89,22 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (Some(embedded), Some(predicted)) => &embedded & &predicted,
         (embedded, predicted) => embedded.or(predicted).unwrap_or_default(),
     };
-    ensure!(
-        !ids.is_empty(),
-        "no image id is in all files to compare with: give files of one split, or one file at a time"
-    );
+    if ids.is_empty() {
+        let hint = "no image id is in all files to compare with: give files of one split, or one file at a time";
+        return Err(UsageError(hint.into()).into());
+    }
+    named_path::require(&args.images, "--images is the folder of the images")?;
     let mut images = BTreeMap::new();
     find_images(&args.images, 0, &ids, &mut images)?;
     let images: Vec<(String, PathBuf)> = images.into_iter().take(args.limit as usize).collect();
-    ensure!(
-        !images.is_empty(),
-        "no image below '{}' is called like one of the {} ids: give the folder of the data set that they are of",
-        args.images.display(),
-        ids.len()
-    );
+    if images.is_empty() {
+        let message = format!(
+            "no image below '{}' is called like one of the {} ids: give the folder of the data set that they are of",
+            args.images.display(),
+            ids.len()
+        );
+        return Err(UsageError(message).into());
+    }
     let bundle = Bundle::open_with(
         &bundle_source::named(&args.bundle)?,
         &stages,

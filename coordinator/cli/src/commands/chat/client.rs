@@ -194,7 +194,8 @@ impl GatewayClient {
         } else {
             ""
         };
-        match status.is_server_error() {
+        let may_pass = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        match may_pass {
             true => bail!("{words}"),
             false => Err(RefusedRequest(format!("{words}{advice}")).into()),
         }
@@ -207,7 +208,7 @@ impl GatewayClient {
 
 /// The gateway says no, and would say so again.
 #[derive(Debug)]
-struct RefusedRequest(String);
+pub(super) struct RefusedRequest(String);
 
 impl std::fmt::Display for RefusedRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

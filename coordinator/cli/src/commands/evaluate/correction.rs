@@ -194,7 +194,7 @@ fn requests(
             findings: record.findings_text.clone()?,
             history: vec![AnsweredAsk {
                 ask: Ask::Report,
-                answer: record.report.clone()?,
+                answer: record.written_report()?,
             }],
             ask,
             answer_blanks: 1,
@@ -235,7 +235,7 @@ async fn score(
         let Some(truth) = studies.truth(&record, records.place(), truths)? else {
             continue;
         };
-        let (Some(labels), Some(report)) = (&record.report_labels, &record.report) else {
+        let (Some(labels), Some(report)) = (&record.report_labels, record.written_report()) else {
             studies.fail(&record, "its line has no labelled report")?;
             continue;
         };
@@ -279,16 +279,16 @@ async fn score(
         let reference = record.reference.clone().map(Reference::Stored);
         let cells = StudyScoresTable::cells(&record, patient, &truth, [&first, &second]);
         texts
-            .add([report, &text], reference, patient, cells)
+            .add([&report, &text], reference, patient, cells)
             .await?;
-        first_reports.add(report, &all_labels(labels))?;
+        first_reports.add(&report, &all_labels(labels))?;
         // As the original keeps them.
         second_reports.add(text.trim(), &all_labels(&second_labels))?;
         let written = ask
             .as_ref()
             .and_then(|ask| session.prompts.message(ask, None));
         let asked = written.map_or_else(String::new, |ask| ask.readable());
-        table.add(record.study.as_str(), &asked, report, &text)?;
+        table.add(record.study.as_str(), &asked, &report, &text)?;
     }
     studies.name_left_out(reports)?;
     studies.name_unused(truths)?;

@@ -307,7 +307,7 @@ fn dialogs(
     let (Some(embedding), Some(findings), Some(report), None) = (
         reports.embedding(record),
         &record.findings_text,
-        &record.report,
+        record.written_report(),
         &record.error,
     ) else {
         return Vec::new();

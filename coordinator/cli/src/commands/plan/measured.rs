@@ -9,6 +9,7 @@ use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_runtime::config::Config;
 use radialog_schemas::{PerStage, StudyRecord};
 
+use crate::exit::usage;
 use crate::results_place::ResultsPlace;
 
 /// A run of millions need not be read whole: so many studies say what one takes.
@@ -48,7 +49,8 @@ impl Measured {
     /// A study whose output was there already says nothing of a stage; nor does a last line that is being written.
     fn read_file(results: &Path, name: &str) -> anyhow::Result<Self> {
         let file = File::open(results)
-            .with_context(|| format!("{name}: there are no results of a run ({RESULTS_FILE})"))?;
+            .with_context(|| format!("{name}: there are no results of a run ({RESULTS_FILE})"))
+            .map_err(usage)?;
         let (mut reader, mut line) = (BufReader::new(file), Vec::new());
         let mut measured = Self::default();
         for number in 1..=ENOUGH {
@@ -59,7 +61,8 @@ impl Measured {
                 break;
             }
             let record: StudyRecord = serde_json::from_slice(&line)
-                .with_context(|| format!("{name}: line {number} is no result"))?;
+                .with_context(|| format!("{name}: line {number} is no result"))
+                .map_err(usage)?;
             for (stage, timings) in &record.timings {
                 if !timings.reused && timings.batch > 0 && timings.model_ms > 0.0 {
                     measured

@@ -204,9 +204,9 @@ async fn answered(
         let asked = questions.find(|question| question.sample.dicom == record.study.as_str());
         let asked =
             asked.context("the run's folder is of other questions: delete it and run again")?;
-        let written = record.report.as_deref().unwrap_or_default();
+        let written = record.written_report().unwrap_or_default();
         samples.push(TaskSample {
-            output: answer(task, written, prompts),
+            output: answer(task, &written, prompts),
             ..asked.sample
         });
     }

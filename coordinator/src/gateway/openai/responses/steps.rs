@@ -226,6 +226,7 @@ mod tests {
     fn another_worker_and_half_characters_leave_no_trace_in_the_steps() {
         let answer = Answer {
             text: "No edema.".into(),
+            lead: String::new(),
             prompt_tokens: 5,
             cached_tokens: 0,
             tokens: 3,

@@ -297,7 +297,8 @@ impl PredictionFile {
                 self.failed_splits.extend(split);
                 continue;
             }
-            let report = match &record.report {
+            // As it was generated: what the original's files have is not stripped.
+            let report = match &record.written_report() {
                 Some(report) => stored(store, report)?,
                 None => None,
             };

@@ -328,6 +328,8 @@ fn random(
 ) -> Result<LanguageStart, TrainingError> {
     let prompts = Prompts {
         image_tokens: llama.num_image_tokens,
+        // It will have learned from images alone.
+        text_only: false,
         ..Prompts::default()
     };
     let config = LanguageComponent {

@@ -1,0 +1,175 @@
+//! What of an archive is not what it was when its line was written: another image under the same name, another row of a
+//! table. A resumed run would keep the old line for it, so that such studies lose theirs and are run again; what is computed
+//! for the same content is reused.
+//!
+//! A file with the stamp that was noted when it was read is taken for the same; any other is read and compared by its hash.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, TryStreamExt};
+use radialog_schemas::{ContentHash, ObjectKey, RunSpec, StudyId, StudyRecord};
+use tracing::warn;
+
+use super::archive_run::RunOptions;
+use super::given;
+use super::output::stamps::{StampFile, Stamps};
+use super::output::{OrderedRecords, RESULTS_FILE, journal};
+use crate::CoordinatorError;
+use crate::archive::{ImageReadError, ImageSource, StudyEntry};
+
+/// Images looked at side by side.
+const AT_ONCE: usize = 16;
+/// Pause before a store that does not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Studies that are named.
+const NAMED: usize = 5;
+
+/// The studies whose entry is another than that of their line.
+#[derive(Default)]
+pub(crate) struct ChangedInputs {
+    pub(crate) studies: HashSet<StudyId>,
+    /// Stamps of files that were read, and are the same as they were.
+    stamps: Vec<(StudyId, String)>,
+}
+
+/// What became of one study.
+enum Comparison {
+    Same,
+    /// The same content under another stamp.
+    SameAgain(StudyId, String),
+    Changed(StudyId),
+}
+
+impl ChangedInputs {
+    /// Compares the entries of the archive with the lines of its run in `dir`.
+    ///
+    /// # Errors
+    /// When the archive or the results cannot be read.
+    pub(crate) async fn find(options: &RunOptions, dir: &Path) -> Result<Self, CoordinatorError> {
+        let results = dir.join(RESULTS_FILE);
+        let is_new = std::fs::metadata(&results).map_or(true, |results| results.len() == 0);
+        if is_new {
+            return Ok(Self::default());
+        }
+        let stamps = Stamps::read(dir)?;
+        let spec = options.run_file().spec;
+        let records = OrderedRecords::open(&*options.archive, dir).await?;
+        let mut records = records.limited(options.limit);
+        let (mut found, mut ended) = (Self::default(), false);
+        let mut comparing = FuturesUnordered::new();
+        loop {
+            while !ended && comparing.len() < AT_ONCE {
+                match records.next_with_entry().await? {
+                    Some((entry, record)) => {
+                        comparing.push(compare(options, &spec, &stamps, entry, record));
+                    }
+                    None => ended = true,
+                }
+            }
+            match comparing.try_next().await? {
+                Some(Comparison::Same) => {}
+                Some(Comparison::SameAgain(study, stamp)) => found.stamps.push((study, stamp)),
+                Some(Comparison::Changed(study)) => {
+                    found.studies.insert(study);
+                }
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes the lines of such studies out of the results, all or none, and tells which; returns how many there were.
+    pub(crate) fn remove_lines(&self, dir: &Path) -> Result<u64, CoordinatorError> {
+        let stamps = self.stamps.iter().map(|(study, stamp)| (study, &**stamp));
+        StampFile::new(dir).append(stamps)?;
+        if self.studies.is_empty() {
+            return Ok(0);
+        }
+        let mut named: Vec<&str> = self.studies.iter().map(StudyId::as_str).collect();
+        named.sort_unstable();
+        named.truncate(NAMED);
+        let count = self.studies.len() as u64;
+        warn!(
+            studies = count,
+            first = named.join(", "),
+            "the archive has another image or row for studies that were done; they are run again"
+        );
+        journal::remove(dir, |record| self.studies.contains(&record.study))?;
+        Ok(count)
+    }
+}
+
+async fn compare(
+    options: &RunOptions,
+    spec: &RunSpec,
+    stamps: &Stamps,
+    entry: StudyEntry,
+    record: StudyRecord,
+) -> Result<Comparison, CoordinatorError> {
+    // One whose image could not be read is told by its failure, and run again by --retry-failed.
+    let Some(input) = &record.input else {
+        return Ok(Comparison::Same);
+    };
+    let study = entry.study.clone();
+    if !is_same_row(&entry, &record) {
+        return Ok(Comparison::Changed(study));
+    }
+    // What is given is part of what the run is.
+    if given::spare_images(&spec.given, &spec.stages) {
+        return Ok(Comparison::Same);
+    }
+    let Ok(source) = &entry.image else {
+        return Ok(Comparison::Changed(study));
+    };
+    loop {
+        match compare_image(options, spec, stamps, &entry, source, input).await {
+            Ok(comparison) => return Ok(comparison),
+            // It could be read then, and cannot be now.
+            Err(ImageReadError::Study(_)) => return Ok(Comparison::Changed(study)),
+            Err(ImageReadError::Store(error)) => {
+                warn!(%error, "an image of an earlier session cannot be compared; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the archive says the same of the study as its line, but for the content of its image.
+fn is_same_row(entry: &StudyEntry, record: &StudyRecord) -> bool {
+    let reference = entry
+        .reference
+        .as_ref()
+        .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
+    entry.file == record.file
+        && entry.other_files == record.other_files
+        && entry.indication == record.indication
+        && entry.split == record.split
+        && reference == record.reference
+}
+
+async fn compare_image(
+    options: &RunOptions,
+    spec: &RunSpec,
+    stamps: &Stamps,
+    entry: &StudyEntry,
+    source: &ImageSource,
+    input: &ObjectKey,
+) -> Result<Comparison, ImageReadError> {
+    let stamp = source.stamp(&entry.file).await?;
+    let is_as_noted = |stamp: &String| stamps.has(&entry.study, stamp);
+    if stamp.as_ref().is_some_and(is_as_noted) {
+        return Ok(Comparison::Same);
+    }
+    let content = source.read(&entry.file, options.image_limit).await?;
+    let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
+    let hash = hashing
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    Ok(match (spec.source.key(&hash) == *input, stamp) {
+        (false, _) => Comparison::Changed(entry.study.clone()),
+        (true, Some(stamp)) => Comparison::SameAgain(entry.study.clone(), stamp),
+        (true, None) => Comparison::Same,
+    })
+}
