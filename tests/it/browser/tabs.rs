@@ -71,6 +71,20 @@ async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() 
     browser.close().await
 }
 
+/// What sentences of reports state and deny.
+const STATED_SENTENCES: &str = include_str!("stated_sentences.js");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentences_of_reports_are_read_the_right_way_round() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    let misread = browser
+        .value(&format!("(async () => {{ {STATED_SENTENCES} }})()"))
+        .await?;
+    assert_eq!(misread, json!([]));
+    browser.close().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_seen_before_it_is_taken_and_comes_back_where_it_is_not() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
