@@ -31,6 +31,7 @@ export class Findings {
     root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
     root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
     store.addEventListener("opened", () => this.#open());
+    store.addEventListener("forgotten", ({ detail }) => this.#drafts.delete(detail));
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
     // Words come by the dozen: what a report says counts once it is whole.

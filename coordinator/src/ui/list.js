@@ -41,6 +41,7 @@ export class List {
       if (known.has(id)) continue;
       item.element.remove();
       this.#items.delete(id);
+      if (store.view?.id !== id) forgetImage(id);
     }
     store.list.forEach((each, index) => {
       const item = this.#items.get(each.id) ?? this.#add(each);
@@ -132,8 +133,8 @@ export class List {
       // Deleted elsewhere is deleted.
       if (error.status !== 404) return this.trouble(explain(error));
       await store.refresh().catch(() => {});
+      store.forget(id);
     }
-    forgetImage(id);
     this.gone(id);
   }
 }

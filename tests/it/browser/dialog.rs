@@ -54,7 +54,8 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
         .await
         .context("what was corrected is as it was ticked")?;
     // The answer has done nothing of it: the ticks say what was asked, the tags what the report has.
-    let tags = "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent).filter(Boolean)";
+    let tags =
+        "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent).filter(Boolean)";
     browser
         .until(&format!(
             "{tags}.includes('not in the report') && {tags}.includes('removed') && !{tags}.includes('added')"
