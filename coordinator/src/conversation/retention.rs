@@ -97,7 +97,10 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
 }
 
 /// The corrections and ratings of a conversation.
-async fn data_of(objects: &dyn Objects, id: &ConversationId) -> Result<Vec<ObjectKey>, ObjectError> {
+async fn data_of(
+    objects: &dyn Objects,
+    id: &ConversationId,
+) -> Result<Vec<ObjectKey>, ObjectError> {
     let mut kept = Vec::new();
     for kind in [ObjectKey::CORRECTIONS, ObjectKey::RATINGS] {
         kept.extend(keys_below(objects, &format!("{kind}{id}/")).await?);
@@ -156,6 +159,14 @@ async fn delete_all(objects: &dyn Objects, keys: &[ObjectKey]) -> Result<(), Obj
         objects.delete(key).await?;
     }
     Ok(())
+}
+
+/// Counts the corrections and ratings of a conversation.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn count_data(objects: &dyn Objects, id: &ConversationId) -> Result<u64, ObjectError> {
+    Ok(data_of(objects, id).await?.len() as u64)
 }
 
 /// Counts the objects that belong to a conversation, but for its corrections and ratings.
