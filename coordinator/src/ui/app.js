@@ -123,6 +123,9 @@ store.addEventListener("list", title);
 function title() {
   const listed = store.list.find((each) => each.id === store.view?.id);
   document.title = store.view ? `${conversationTitle(listed ?? store.view)} – RaDialog` : "RaDialog";
+  // Whose image a sheet of paper shows, and where to find it again.
+  const { id, created_ms: created } = store.view ?? {};
+  setText(byId("paper-head"), store.view ? [conversationTitle(listed ?? store.view), new Date(created).toLocaleString(), id].join(" · ") : "");
 }
 
 // --- Connection -----------------------------------------------------------------------------------------------------

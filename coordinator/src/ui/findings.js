@@ -111,7 +111,7 @@ export class Findings {
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
     if (known) meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
     const title = known ? `present over ${percent(threshold ?? 0.5)}` : words;
-    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: known ? words : "–", title });
+    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: words, title });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
     const label = `${finding}, ${words}${present ? ", present" : ""}`;

@@ -81,12 +81,17 @@ export class TurnCard {
     for (const [rating, thumb] of Object.entries(this.thumbs)) {
       thumb.setAttribute("aria-pressed", String(turn.rating === rating));
       // What was cancelled has words and no answer, and is no data.
-      show(thumb, turn.status === "done");
+      show(thumb, turn.status === "done" && this.#isModels(turn));
     }
     show(this.undo, typeof turn.edited === "string");
     show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);
     this.#tellNotes(turn);
+  }
+
+  /** Whether the model's own words are shown: only they are rated. */
+  #isModels(turn) {
+    return this.#original || typeof turn.edited !== "string" || turn.edited === turn.text;
   }
 
   /** Appends where the text has only grown, so that a selection in it stays. */

@@ -256,6 +256,14 @@ async fn an_edit_is_not_saved_over_what_was_saved_elsewhere_unseen() -> Result<(
         assert_eq!(kept().await?, right);
         assert_eq!(answer(&browser, 1).await?, right);
     }
+    // The thumbs are for the model's words.
+    let thumb = format!(
+        "document.querySelector({}).checkVisibility()",
+        json!(turn(1, "[aria-label='Good answer']"))
+    );
+    assert_eq!(browser.value(&thumb).await?, false);
+    browser.click(&turn(1, ".notes .link")).await?;
+    assert_eq!(browser.value(&thumb).await?, true);
     browser.close().await
 }
 
