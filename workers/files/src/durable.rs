@@ -67,10 +67,7 @@ impl Replacement {
     }
 
     /// As [`Replacement::create`], for these readers.
-    ///
-    /// # Errors
-    /// As [`Replacement::create`].
-    pub fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
+    fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
         Self::create_in(directory_of(path), readers, path)
     }
 
