@@ -1,6 +1,8 @@
 //! `results.html`: all studies of a run on one page that needs nothing else, for people who look before they read.
 
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
@@ -39,6 +41,8 @@ pub(crate) async fn write(
     let shown = path.display().to_string();
     let failed = || format!("cannot write '{shown}'");
     let mut page = Replacement::create(&path).with_context(failed)?;
+    // It has the images themselves: nobody else's, before anything is in it.
+    fs::set_permissions(page.partial(), Permissions::from_mode(0o600)).with_context(failed)?;
     head(&mut page, summary).with_context(failed)?;
     let mut records = OrderedRecords::open(archive, folder).await?.limited(limit);
     while let Some(record) = records.next().await? {

@@ -74,6 +74,8 @@ struct ManifestEntries {
     /// The column of the study's id; where it is none, the image's name is the id.
     study: Option<usize>,
     image: ImageColumns,
+    /// Whether rows begin with a study for which the header has no name.
+    is_unnamed: bool,
     wanted_split: Option<SplitOfTable>,
     reference: Option<usize>,
     indication: Option<usize>,
@@ -110,7 +112,9 @@ impl Archive for ManifestArchive {
             (None, Some(sectioned)) => sectioned,
             (None, None) => ImageColumns::File(rows.required(IMAGE)?),
         };
+        let is_sectioned = matches!(image, ImageColumns::Sectioned { .. });
         Ok(Box::new(ManifestEntries {
+            is_unnamed: is_sectioned && column(STUDY).is_none(),
             images: self.images.clone(),
             study: match self.ids {
                 StudyIdColumn::Studies => column(STUDY),
@@ -135,11 +139,10 @@ impl StudyEntries for ManifestEntries {
                 Err(problem) => return Some(Err(problem)),
             };
             // The original's rows begin with the study, for which its header has no name.
-            let is_sectioned = matches!(self.image, ImageColumns::Sectioned { .. });
-            if is_sectioned && row.cells.len() == self.rows.width() + 1 {
+            if self.is_unnamed && row.cells.len() == self.rows.width() + 1 {
                 row.cells.remove(0);
             }
-            if self.is_wanted(&row) {
+            if !self.is_readable(&row) || self.is_wanted(&row) {
                 return Some(self.entry(&row));
             }
         }
@@ -147,6 +150,14 @@ impl StudyEntries for ManifestEntries {
 }
 
 impl ManifestEntries {
+    /// Whether the row can say of which split it is. Cells that are too many or too few stand under other columns' names.
+    fn is_readable(&self, row: &Row) -> bool {
+        let of_images = |split: &SplitOfTable| split.of_images.is_some();
+        let needs_id = self.wanted_split.as_ref().is_some_and(of_images);
+        let has_id = || self.id(row, self.file(row).as_deref()).is_some();
+        row.cells.len() == self.rows.width() && (!needs_id || has_id())
+    }
+
     fn is_wanted(&self, row: &Row) -> bool {
         let Some(wanted) = &self.wanted_split else {
             return true;
@@ -307,6 +318,72 @@ mod tests {
             of_images: Some(Arc::new(sides.into())),
         };
         assert_eq!(images(&as_written, Some(split)).await, all[2..]);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_say_its_split_is_named_also_where_one_is_wanted() {
+        let split = |of_images| {
+            Some(SplitOfTable {
+                name: "test".to_owned(),
+                description: "test".to_owned(),
+                of_images,
+            })
+        };
+        let by_table: HashMap<String, String> = [("a".to_owned(), "test".to_owned())].into();
+        let by_table = Some(Arc::new(by_table));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        for (text, split, named) in [
+            (
+                "image,split\na.jpg,test\nb.jpg,x,test\nc.jpg\nd.jpg,train\n",
+                split(None),
+                vec![3, 4],
+            ),
+            (
+                "dicom_id,image\na,a.jpg\n,b.jpg\nc,c.jpg\n",
+                split(by_table),
+                vec![3],
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let location = ArchiveLocation::Path(path.clone());
+            let outside = super::super::OutsideFiles::Refused;
+            let archive = super::super::open_image_table(&location, None, split, outside).await;
+            let mut entries = archive.unwrap().entries().await.unwrap();
+            let (mut read, mut told) = (0, Vec::new());
+            while let Some(entry) = entries.next().await {
+                match entry {
+                    Err(problem) => told.push(problem.to_string()),
+                    Ok(entry) => match entry.image {
+                        Err(failure) => told.push(failure.message),
+                        Ok(_) => read += 1,
+                    },
+                }
+            }
+            assert_eq!((read, told.len()), (1, named.len()), "{told:?}");
+            for (line, told) in named.iter().zip(&told) {
+                assert!(told.contains(&format!("line {line}: ")), "{told}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stray_comma_in_a_sectioned_table_with_a_name_for_the_study_shifts_nothing() {
+        let text =
+            "study_id,findings,dicom_id,Img_Filename,Img_Folder\ns1,clear, lungs,d1,d1.jpg,files\n";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sectioned.csv");
+        std::fs::write(&path, text).unwrap();
+        let outside = super::super::OutsideFiles::Refused;
+        let location = ArchiveLocation::Path(path);
+        let archive = super::super::open_image_table(&location, None, None, outside).await;
+        let mut entries = archive.unwrap().entries().await.unwrap();
+        let entry = entries.next().await.unwrap().unwrap();
+        let failure = entry.image.unwrap_err();
+        assert!(
+            failure.message.contains("6 fields, the header 5"),
+            "{failure}"
+        );
     }
 
     #[tokio::test]

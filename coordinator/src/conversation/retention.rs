@@ -82,14 +82,30 @@ impl Belongings {
 /// When store or state do not answer; the call may be repeated.
 pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, BackendError> {
     // As they were before it was deleted: one that is begun again under this name keeps its own.
-    let mut kept = Vec::new();
-    for kind in [ObjectKey::CORRECTIONS, ObjectKey::RATINGS] {
-        kept.extend(keys_below(&*backends.objects, &format!("{kind}{id}/")).await?);
-    }
+    let kept = data_of(&*backends.objects, id).await?;
     let existed = backends.conversations.delete(id).await?;
     delete_all(&*backends.objects, &kept).await?;
+    // What was stored since it was listed, by somebody who had still seen it. Whoever stores looks again afterwards, so that
+    // nothing comes after this.
+    let late = data_of(&*backends.objects, id).await?;
+    let begun = beginnings(backends, std::slice::from_ref(id)).await?.pop();
+    if begun.transpose()?.flatten().is_none() {
+        delete_all(&*backends.objects, &late).await?;
+    }
     remove_objects(backends, id).await?;
     Ok(existed)
+}
+
+/// The corrections and ratings of a conversation.
+async fn data_of(
+    objects: &dyn Objects,
+    id: &ConversationId,
+) -> Result<Vec<ObjectKey>, ObjectError> {
+    let mut kept = Vec::new();
+    for kind in [ObjectKey::CORRECTIONS, ObjectKey::RATINGS] {
+        kept.extend(keys_below(objects, &format!("{kind}{id}/")).await?);
+    }
+    Ok(kept)
 }
 
 /// Removes all objects that belong to a conversation that is gone, but for its corrections and ratings; returns their number.
@@ -143,6 +159,14 @@ async fn delete_all(objects: &dyn Objects, keys: &[ObjectKey]) -> Result<(), Obj
         objects.delete(key).await?;
     }
     Ok(())
+}
+
+/// Counts the corrections and ratings of a conversation.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn count_data(objects: &dyn Objects, id: &ConversationId) -> Result<u64, ObjectError> {
+    Ok(data_of(objects, id).await?.len() as u64)
 }
 
 /// Counts the objects that belong to a conversation, but for its corrections and ratings.

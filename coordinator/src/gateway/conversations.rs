@@ -1,5 +1,7 @@
 //! Looking at conversations, and removing them.
 
+use std::ops::RangeInclusive;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -23,6 +25,25 @@ use crate::conversation::retention;
 
 /// The largest number of conversations in a list.
 const LISTED: usize = 200;
+/// Zero-width joiners, marks of a direction and of an emoji's form: parts of words in some scripts, and nothing alone.
+const JOINERS: [char; 6] = [
+    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{fe0e}', '\u{fe0f}',
+];
+/// Unicode's other characters without a shape: they hide a title, or turn its direction round.
+const UNSEEN: [RangeInclusive<char>; 12] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{115f}'..='\u{1160}',
+    '\u{180b}'..='\u{180e}',
+    '\u{200b}'..='\u{200b}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{e0000}'..='\u{e007f}',
+];
 /// Snapshots read at a time.
 const AT_ONCE: usize = 16;
 
@@ -72,10 +93,20 @@ pub(super) async fn rename(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a title one line, and refuses an empty or a long one.
+/// Makes a title one line, and refuses an empty or a long one, and characters that would hide or turn what others read.
 pub(super) fn checked_title(text: &str) -> ApiResult<String> {
-    check_text("title", text)?;
     let title = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Joiners are part of words in some scripts; a title of nothing else cannot be seen.
+    check_text("title", title.replace(JOINERS, "").trim())?;
+    let is_hidden =
+        |letter: char| letter.is_control() || UNSEEN.iter().any(|range| range.contains(&letter));
+    if let Some(hidden) = title.chars().find(|letter| is_hidden(*letter)) {
+        let detail = format!(
+            "'title' has a character that cannot be seen (U+{:04X}); leave it out",
+            u32::from(hidden)
+        );
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("title"));
+    }
     if title.chars().count() > MAX_TITLE {
         let detail = format!("'title' is over the limit of {MAX_TITLE} characters; shorten it");
         return Err(ApiError::new(ProblemCode::TextTooLong, detail));

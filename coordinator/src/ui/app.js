@@ -9,7 +9,7 @@ import { button, byId, el, setText, show } from "/assets/dom.js";
 import { explain } from "/assets/errors.js";
 import { Findings } from "/assets/findings.js";
 import { fillIcons, icon } from "/assets/icons.js";
-import { imageAddress } from "/assets/images.js";
+import { forgetImage, imageAddress } from "/assets/images.js";
 import { List } from "/assets/list.js";
 import { Models } from "/assets/models.js";
 import { Start } from "/assets/start.js";
@@ -33,7 +33,7 @@ const composer = new Composer({
   knows: (task) => models.knows(task),
 });
 new Conversation({
-  reword: (text) => composer.draft(text),
+  reword: (text) => composer.reword(text),
   // The most probable words would be the same again.
   again: ({ task, text, add, remove, finding, findings: names, region }) =>
     composer.ask({ task, text, add, remove, finding, findings: names, region, temperature: 0.7, seed: crypto.getRandomValues(new Uint32Array(1))[0] }),
@@ -110,6 +110,10 @@ store.addEventListener("opened", () => {
     () => store.view?.id === view.id && viewer.show(null, "The image could not be fetched. Reload the page to try again."));
 });
 
+store.addEventListener("forgotten", ({ detail }) => forgetImage(detail));
+
+store.addEventListener("gone", ({ detail: { id, error } }) => openId() === id && missing(error));
+
 store.addEventListener("turn", ({ detail }) => {
   if (byId("work").dataset.pane === "image" && store.turn(detail)?.text) show(byId("dialog-news"), true);
 });
@@ -119,6 +123,9 @@ store.addEventListener("list", title);
 function title() {
   const listed = store.list.find((each) => each.id === store.view?.id);
   document.title = store.view ? `${conversationTitle(listed ?? store.view)} – RaDialog` : "RaDialog";
+  // Whose image a sheet of paper shows, and where to find it again.
+  const { id, created_ms: created } = store.view ?? {};
+  setText(byId("paper-head"), store.view ? [conversationTitle(listed ?? store.view), new Date(created).toLocaleString(), id].join(" · ") : "");
 }
 
 // --- Connection -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // Where questions are typed and tasks are chosen. Several may be sent: the server answers them in order.
 
 import { button, byId, el, setText, show } from "/assets/dom.js";
+import { confirmed } from "/assets/dialogs.js";
 import { explain } from "/assets/errors.js";
 import { newRequestKey } from "/assets/api.js";
 import { menuButton } from "/assets/menu.js";
@@ -77,7 +78,8 @@ export class Composer {
       return true;
     } catch (error) {
       if (store.view?.id === id) this.#complain(error, ask, requestKey);
-      if (ask.task === "question") this.#giveBack(id, ask.text);
+      // Where the conversation was deleted there is no box to give it back to.
+      if (ask.task === "question" && (error.status !== 404 || store.view?.id === id)) this.#giveBack(id, ask.text);
       return false;
     }
   }
@@ -88,7 +90,15 @@ export class Composer {
     else if (this.input.value.trim() === "") this.draft(text);
   }
 
-  /** Puts a question into the box, e.g. to be asked otherwise. */
+  /** Puts a question into the box, to be asked otherwise; where something else is typed there, only if that may go. */
+  async reword(text) {
+    const [typed, id] = [this.input.value.trim(), store.view?.id];
+    const action = { title: "Replace what you have typed?", text: `“${typed}” has not been sent.`, action: "Replace" };
+    if (typed !== "" && typed !== text.trim() && !(await confirmed(action))) return this.input.focus();
+    if (store.view?.id === id) this.draft(text);
+  }
+
+  /** Puts a question into the box. */
   draft(text) {
     this.input.value = text;
     this.#typed();

@@ -1,5 +1,5 @@
 // The 14 findings as bars. A tick says that the report should have the finding; changing ticks prepares a correction. Where
-// the classifier and the report's words differ, the finding says so.
+// the classifier and the report's words differ, or a report is not as it was asked for, the finding says so.
 
 import { announce } from "/assets/announce.js";
 import { button, el, setText, show } from "/assets/dom.js";
@@ -31,6 +31,7 @@ export class Findings {
     root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
     root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
     store.addEventListener("opened", () => this.#open());
+    store.addEventListener("forgotten", ({ detail }) => this.#drafts.delete(detail));
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
     // Words come by the dozen: what a report says counts once it is whole.
@@ -92,7 +93,9 @@ export class Findings {
     const present = [...seen].filter((each) => each.finding !== NONE).length;
     const limit = report.findings.some((each) => (each.threshold ?? 0.5) !== 0.5) ? "over its threshold" : "over 50%";
     let disputed = 0;
-    for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, seen.has(each), wanted, stated);
+    // While a correction is written, the report that there is cannot have it.
+    const correcting = store.view.turns.some((turn) => turn.request.task === "correction" && !isFinal(turn));
+    for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, seen.has(each), wanted, stated, correcting);
     const differ = disputed === 0 ? "" : `, ${disputed} ${disputed === 1 ? "differs" : "differ"} from the report`;
     setText(this.summary, (present === 0 ? `None ${limit}` : `${present} of ${assessed.length} present (${limit})`) + differ);
     this.#tellPending();
@@ -108,14 +111,14 @@ export class Findings {
     const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
     if (known) meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
     const title = known ? `present over ${percent(threshold ?? 0.5)}` : words;
-    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: known ? words : "–", title });
+    const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: words, title });
     const tickable = finding !== NONE;
     const box = el("input", { type: "checkbox", disabled: !tickable, on: { change: () => this.#tick(finding, box.checked) } });
     const label = `${finding}, ${words}${present ? ", present" : ""}`;
-    box.setAttribute("aria-label", tickable ? `${label}. In the report` : label);
+    box.setAttribute("aria-label", label);
     const item = el("li", { class: `finding${present ? " present" : ""}${tickable ? "" : " fixed"}` },
       el("label", { class: "bar-label" }, box, name, tag), meter, value);
-    return { item, box, tag, label: box.getAttribute("aria-label"), assessed: typeof probability === "number" };
+    return { item, box, tag, label, tickable, assessed: typeof probability === "number" };
   }
 
   #tick(finding, on) {
@@ -127,22 +130,31 @@ export class Findings {
     announce(parts.length > 0 ? `Correction: ${parts.join("; ")}.` : "No correction.");
   }
 
-  /** Brings a row in line; gives whether the classifier and the report's words differ. */
-  #mark(row, { finding }, present, wanted, stated) {
+  /** Brings a row in line; gives whether the report's words differ from the classifier or from what was asked of them. */
+  #mark(row, { finding }, present, wanted, stated, correcting) {
     // A correction that was sent meanwhile has made the change already.
     if (this.#changes.has(finding) && wanted.has(finding) === this.#changes.get(finding)) this.#changes.delete(finding);
     const change = this.#changes.get(finding);
     row.box.checked = change ?? wanted.has(finding);
-    const corrected = wanted.has(finding) !== present;
-    // What the report denies or does not speak of, it does not have. Of what is not assessed the classifier says nothing.
-    const disputed = stated !== null && row.assessed && finding !== NONE && (stated.get(finding) ?? false) !== present;
-    const dispute = !disputed ? "" : present ? "report: no" : "report: yes";
-    const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : dispute;
+    const asked = wanted.has(finding) !== present;
+    // What the report denies or does not speak of, it does not have.
+    const said = stated?.get(finding) ?? false;
+    // What was asked is one thing, what the report says another: the model may not have done it.
+    const missed = asked && stated !== null && !correcting && row.tickable && said !== wanted.has(finding);
+    // Of what is not assessed the classifier says nothing.
+    const disputed = !asked && stated !== null && row.assessed && row.tickable && said !== present;
+    const made = correcting || stated === null ? (present ? "to be removed" : "to be added") : present ? "removed" : "added";
+    const missing = present ? "still in the report" : "not in the report";
+    const words = change === true ? "add" : change === false ? "remove"
+      : missed ? missing : asked ? made : !disputed ? "" : present ? "report: no" : "report: yes";
     setText(row.tag, words);
-    row.tag.dataset.kind = change !== undefined ? "change" : corrected ? "corrected" : "dispute";
+    row.tag.dataset.kind = change !== undefined ? "change" : asked && !missed ? "corrected" : "dispute";
     show(row.tag, words !== "");
-    row.box.setAttribute("aria-label", words === "" ? row.label : `${row.label}. ${words}`);
-    return disputed;
+    // A tick is what the report should have; only where its words say so is it "in the report".
+    const inReport = stated !== null && said === row.box.checked;
+    const label = row.tickable ? `${row.label}. ${inReport ? "In the report" : "Wanted in the report"}` : row.label;
+    row.box.setAttribute("aria-label", words === "" ? label : `${label}. ${words}`);
+    return missed || disputed;
   }
 
   #tellPending() {

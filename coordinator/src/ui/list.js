@@ -6,7 +6,7 @@ import { button, byId, el, setText, show } from "/assets/dom.js";
 import { confirmed, entered } from "/assets/dialogs.js";
 import { explain } from "/assets/errors.js";
 import { icon } from "/assets/icons.js";
-import { forgetImage, imageAddress } from "/assets/images.js";
+import { forgetImage, smallImage } from "/assets/images.js";
 import { isFinal, store } from "/assets/store.js";
 import { conversationTitle, timeOf } from "/assets/tasks.js";
 
@@ -14,6 +14,11 @@ const WORDS = { queued: "Queued", running: "Writing…", failed: "Failed", cance
 
 export class List {
   #items = new Map();
+
+  #wanted = new WeakMap();
+  #seen = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) if (isIntersecting) this.#picture(target);
+  }, { threshold: 0.01 });
 
   /** `gone(id)` is told of a conversation that was deleted, `trouble(error words)` of one that could not be. */
   constructor({ gone, trouble }) {
@@ -41,6 +46,7 @@ export class List {
       if (known.has(id)) continue;
       item.element.remove();
       this.#items.delete(id);
+      if (store.view?.id !== id) forgetImage(id);
     }
     store.list.forEach((each, index) => {
       const item = this.#items.get(each.id) ?? this.#add(each);
@@ -70,8 +76,10 @@ export class List {
   #add({ id, image, created_ms: created }) {
     const thumbnail = el("span", { class: "thumbnail", "aria-hidden": "true" });
     if (!image) thumbnail.append(icon("chat"));
+    // An image is large, and a list long: what is not looked at is not fetched.
     if (image) {
-      imageAddress(id).then((address) => thumbnail.replaceChildren(el("img", { src: address, alt: "" })), () => {});
+      this.#wanted.set(thumbnail, id);
+      this.#seen.observe(thumbnail);
     }
     const title = el("span", { class: "item-title" });
     const state = el("span", { class: "item-state quiet small" });
@@ -82,6 +90,16 @@ export class List {
     const item = { element: el("li", { class: "item" }, link, el("span", { class: "item-tools" }, rename, remove)), link, title, state, rename, remove, created };
     this.#items.set(id, item);
     return item;
+  }
+
+  #picture(thumbnail) {
+    this.#seen.unobserve(thumbnail);
+    smallImage(this.#wanted.get(thumbnail)).then(
+      (address) => thumbnail.replaceChildren(el("img", { src: address, alt: "" })),
+      () => {
+        thumbnail.title = "The image could not be fetched";
+        thumbnail.replaceChildren(icon("image"));
+      });
   }
 
   #update(item, each) {
@@ -132,8 +150,8 @@ export class List {
       // Deleted elsewhere is deleted.
       if (error.status !== 404) return this.trouble(explain(error));
       await store.refresh().catch(() => {});
+      store.forget(id);
     }
-    forgetImage(id);
     this.gone(id);
   }
 }

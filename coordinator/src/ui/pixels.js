@@ -16,9 +16,12 @@ export class Pixels {
   }
 
   constructor(image) {
+    /** The image's own size, in words: what is shown may be shrunk. */
+    this.size = `${image.naturalWidth} × ${image.naturalHeight}`;
     const shrink = Math.min(1, Math.sqrt(MOST_PIXELS / (image.naturalWidth * image.naturalHeight)));
     this.width = Math.max(1, Math.round(image.naturalWidth * shrink));
     this.height = Math.max(1, Math.round(image.naturalHeight * shrink));
+    this.shrunk = shrink < 1;
     this.canvas = document.createElement("canvas");
     this.canvas.width = this.width;
     this.canvas.height = this.height;

@@ -175,8 +175,12 @@ const PASTED = "image.png";
 // As many characters as a title may have.
 const LONGEST_TITLE = 200;
 
+// What no title may have, as the gateway says: it hides a name, or turns it round.
+const UNSEEN = /[\p{Cc}\u00ad\u034f\u115f\u1160\u180b-\u180e\u200b\u202a-\u202e\u2060-\u206f\u2800\u3164\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
 /** A conversation is called as its image's file, which people know it by. */
 function titleFrom(image) {
   if (!image?.name || image.name === PASTED) return "";
-  return image.name.replace(/\.[^.]*$/, "").trim().slice(0, LONGEST_TITLE);
+  const name = image.name.replace(/\.[^.]*$/, "").replace(UNSEEN, "").trim().slice(0, LONGEST_TITLE);
+  return /^[\s\u200c-\u200f\ufe0e\ufe0f]*$/.test(name) ? "" : name;
 }

@@ -1,6 +1,7 @@
 // What the page knows: the list of conversations and the open one, as the server last told. It changes only through the
 // functions here, and says what changed as events: "list", "opened", "findings", "turns", "turn" (detail: number), "sending",
-// "connection" (detail: {state, delay}) and "trouble" (detail: an error). Further tabs of this browser are told at once what
+// "connection" (detail: {state, delay}), "trouble" (detail: an error), "forgotten" (detail: the id of a conversation that was
+// deleted), and "gone" (detail: {id, error}) where that was the open one and another tab or machine has done it. Further tabs of this browser are told at once what
 // one has changed; what was changed elsewhere is seen when the list is read.
 
 import { api } from "/assets/api.js";
@@ -45,6 +46,8 @@ class Store extends EventTarget {
   sending = [];
   /** What was begun and not sent, by what it belongs to. It lasts as long as the page. */
   drafts = new Map();
+  /** The version that each edit which was begun is of, by the same names: another may be saved meanwhile. */
+  editedFrom = new Map();
   #following = null;
   #opening = null;
   /** Ends with what was asked last: one after the other, so that they stand in the order in which they were asked. */
@@ -88,9 +91,11 @@ class Store extends EventTarget {
     this.list = conversations;
     this.#tell("list");
     // Another tab, or another machine, has gone on with the open one.
-    const listed = this.list.find((each) => each.id === this.view?.id);
-    if (!listed || listed.revision === this.view.revision || this.sending.length > 0 || this.#following) return;
-    await this.reload(listed.id);
+    if (!this.view || this.sending.length > 0) return;
+    const listed = this.list.find((each) => each.id === this.view.id);
+    // One that is not listed is older than all that are, or was deleted: only a look tells.
+    if (listed && (listed.revision === this.view.revision || this.#following)) return;
+    await this.reload(this.view.id);
   }
 
   /** Keeps the list fresh while the page is looked at. */
@@ -184,6 +189,7 @@ class Store extends EventTarget {
       this.view.turns.sort((one, other) => one.turn - other.turn);
     } catch (error) {
       this.#unsend(sent);
+      if (error.status === 404) await this.reload(id).catch(() => {});
       throw error;
     }
     this.#tell("turns");
@@ -238,12 +244,37 @@ class Store extends EventTarget {
     this.#share(id);
     this.list = this.list.filter((each) => each.id !== id);
     this.#tell("list");
+    this.forget(id);
+  }
+
+  /** Drops what this page holds of a conversation that was deleted. */
+  forget(id) {
+    for (const draft of this.drafts.keys()) if (draft === id || draft.startsWith(`${id}/`)) this.drafts.delete(draft);
+    for (const draft of this.editedFrom.keys()) if (draft.startsWith(`${id}/`)) this.editedFrom.delete(draft);
+    this.#tell("forgotten", id);
+  }
+
+  /** Somebody else has deleted it: neither image nor words of it stay on the screen. */
+  #close(id, error) {
+    if (this.view?.id !== id) return;
+    this.#leave();
+    this.view = null;
+    this.sending = [];
+    this.#tell("opened");
+    this.forget(id);
+    this.#tell("gone", { id, error });
   }
 
   /** Reads the open conversation again and goes on from there. */
   async reload(id) {
     const changes = this.#changes;
-    const view = await api.conversation(id);
+    let view;
+    try {
+      view = await api.conversation(id);
+    } catch (error) {
+      if (error.status === 404) return this.#close(id, error);
+      throw error;
+    }
     if (this.view?.id !== id) return;
     if (changes !== this.#changes) return this.reload(id);
     this.#leave();
@@ -279,7 +310,11 @@ class Store extends EventTarget {
         if (isFinal(next)) this.#follow();
         else this.reload(id).catch((error) => this.#tell("trouble", error));
       })
-      .catch((error) => !following.signal.aborted && this.#tell("trouble", error));
+      .catch((error) => {
+        if (following.signal.aborted) return;
+        if (error.status === 404) this.reload(id).catch(() => {});
+        else this.#tell("trouble", error);
+      });
   }
 
   #apply(turn, name, data, number) {

@@ -81,12 +81,17 @@ export class TurnCard {
     for (const [rating, thumb] of Object.entries(this.thumbs)) {
       thumb.setAttribute("aria-pressed", String(turn.rating === rating));
       // What was cancelled has words and no answer, and is no data.
-      show(thumb, turn.status === "done");
+      show(thumb, turn.status === "done" && this.#isModels(turn));
     }
     show(this.undo, typeof turn.edited === "string");
     show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);
     this.#tellNotes(turn);
+  }
+
+  /** Whether the model's own words are shown: only they are rated. */
+  #isModels(turn) {
+    return this.#original || typeof turn.edited !== "string" || turn.edited === turn.text;
   }
 
   /** Appends where the text has only grown, so that a selection in it stays. */
@@ -207,6 +212,7 @@ export class TurnCard {
       },
     });
     area.value = draft ?? answerOf(store.turn(this.number)).trim();
+    if (draft === null || !store.editedFrom.has(this.draft)) store.editedFrom.set(this.draft, store.turn(this.number).edited ?? null);
     this.#editing = el("div", { class: "editor" },
       el("label", { for: id, class: "quiet small", text: "Your version. Later answers build on it; it is kept as training data for corrections." }), area,
       el("div", { class: "row" },
@@ -218,6 +224,19 @@ export class TurnCard {
     requestAnimationFrame(() => fit(area));
     // One that was left begun waits where it was left.
     if (draft === null) area.focus();
+  }
+
+  /** Somebody else has kept another version meanwhile: both are shown, and one is chosen. */
+  #tellOther(turn) {
+    const other = turn.edited ?? turn.text ?? "";
+    this.#editing.querySelector(".notice")?.remove();
+    this.#editing.append(el("div", { class: "notice error", role: "alert" },
+      el("strong", { text: "This report was changed elsewhere since you began" }),
+      el("span", { text: "Yours is above, and not saved yet. The other one:" }),
+      el("blockquote", { text: other.trim() }),
+      el("div", { class: "row" },
+        button("Save mine", { kind: "small", on: () => this.#save(this.#editing.querySelector("textarea").value, true) }),
+        button("Keep the other", { kind: "small", on: () => this.#endEdit() }))));
   }
 
   /** The correction as it stands is what the person wants: keeping it as their version makes it data. */
@@ -235,12 +254,22 @@ export class TurnCard {
     this.#editing?.remove();
     this.#editing = null;
     store.drafts.delete(this.draft);
+    store.editedFrom.delete(this.draft);
     this.update(store.turn(this.number));
     this.edit.focus();
   }
 
-  async #save(text) {
+  /** Keeps the text, or asks where another tab or person has kept one since this edit began. */
+  async #save(text, over = false) {
+    try {
+      if (this.#editing && !over) await store.reload(store.view.id);
+    } catch (error) {
+      return this.#complain(explain(error));
+    }
     const turn = store.turn(this.number);
+    // It was deleted meanwhile, or another conversation was opened.
+    if (!turn || this.draft !== `${store.view.id}/${this.number}`) return;
+    if (this.#editing && !over && (turn.edited ?? null) !== store.editedFrom.get(this.draft)) return this.#tellOther(turn);
     const same = text !== null && text.trim() === turn.text.trim();
     try {
       if (text !== null && text.trim() === "") throw new Error("A report cannot be empty");

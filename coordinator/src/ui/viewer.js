@@ -60,7 +60,7 @@ export class Viewer {
       pixels.canvas.setAttribute("aria-label", "Chest X-ray");
       this.printed.replaceChildren(pixels.canvas);
       setText(this.message, "");
-      this.canvas.setAttribute("aria-label", `Chest X-ray, ${pixels.width} by ${pixels.height} pixels`);
+      this.canvas.setAttribute("aria-label", `Chest X-ray, ${pixels.size.replace("×", "by")} pixels`);
     } catch {
       if (this.showing === address) setText(this.message, "This browser cannot show the image.");
     }
@@ -218,7 +218,7 @@ export class Viewer {
     setText(this.windowSlider.value, String(Math.round(window)));
     setText(this.levelSlider.value, String(Math.round(level)));
     setText(this.zoomText, `${Math.round(this.#zoom * 100)}%`);
-    setText(this.readout, this.#pixels ? `${this.#pixels.width} × ${this.#pixels.height} pixels` : "");
+    setText(this.readout, this.#pixels ? sizeOf(this.#pixels) : "");
     show(this.message, this.message.textContent !== "");
     this.canvas.dataset.tool = this.#tool;
     this.#draw();
@@ -251,4 +251,8 @@ export class Viewer {
     const [x, y] = [width / 2 + this.#pan.x * ratio, height / 2 + this.#pan.y * ratio];
     context.drawImage(pixels.canvas, x - (pixels.width * scale) / 2, y - (pixels.height * scale) / 2, pixels.width * scale, pixels.height * scale);
   }
+}
+
+function sizeOf({ size, shrunk, width, height }) {
+  return `${size} pixels${shrunk ? `, shown at ${width} × ${height}` : ""}`;
 }

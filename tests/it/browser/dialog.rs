@@ -53,6 +53,29 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
         .until(&format!("!document.querySelector('.pending').checkVisibility() && JSON.stringify({ticks}) === '{ticked}'"))
         .await
         .context("what was corrected is as it was ticked")?;
+    // The answer has done nothing of it: the ticks say what was asked, the tags what the report has.
+    let tags =
+        "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent).filter(Boolean)";
+    browser
+        .until(&format!(
+            "{tags}.includes('not in the report') && {tags}.includes('removed') && !{tags}.includes('added')"
+        ))
+        .await
+        .context("a correction that was not made is told")?;
+    let label = browser
+        .value("[...document.querySelectorAll('.finding')].find((each) => each.querySelector('.tag').textContent === 'not in the report').querySelector('input').ariaLabel")
+        .await?;
+    let label = label.as_str().unwrap_or_default();
+    assert!(
+        label.ends_with("Wanted in the report. not in the report"),
+        "{label}"
+    );
+    assert!(
+        browser
+            .text("#findings-summary")
+            .await?
+            .contains("from the report")
+    );
     browser
         .click(&turn(4, "[aria-label='Accept this correction']"))
         .await?;

@@ -204,6 +204,43 @@ async fn of_two_files_none_is_taken_and_a_word_says_so() -> Result<()> {
     browser.close().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_fetches_what_is_looked_at_and_keeps_it_small() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    browser.value("(location.hash = '#/')").await?;
+    browser
+        .until("document.querySelector('#choose')?.checkVisibility() || document.querySelector('#remove-image')?.checkVisibility()")
+        .await?;
+    // On a phone the list is away until it is opened.
+    browser.look(Screen::PHONE).await?;
+    browser.requests().await?;
+    browser.reload().await?;
+    browser
+        .until("document.querySelectorAll('.item').length === 1")
+        .await?;
+    browser.value(TWO_FRAMES).await?;
+    browser.until("window.painted").await?;
+    let fetched = async || -> Result<usize> {
+        let requests = browser.requests().await?;
+        Ok(requests
+            .iter()
+            .filter(|url| url.ends_with("/image"))
+            .count())
+    };
+    assert_eq!(fetched().await?, 0);
+    browser.click("#open-list").await?;
+    browser
+        .until("document.querySelector('.thumbnail img')?.naturalWidth > 0")
+        .await?;
+    assert_eq!(fetched().await?, 1);
+    let side = "(({ naturalWidth, naturalHeight }) => Math.min(naturalWidth, naturalHeight))(document.querySelector('.thumbnail img'))";
+    assert_eq!(browser.value(side).await?, 96);
+    assert_calm(&browser, &fixture.gateway.url).await?;
+    browser.close().await
+}
+
 /// Width, height and largest grey value of the chosen image as it is shown.
 const PREVIEW: &str = "(() => {
   const image = document.querySelector('#preview');

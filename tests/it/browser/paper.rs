@@ -5,7 +5,7 @@ use radialog_tests::services::Screen;
 use serde_json::json;
 
 use super::{REPORT, begin, open, turn, until_turn};
-use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED, xray_path};
 
 /// Whether a place is seen and has a height.
 fn seen(selector: &str) -> String {
@@ -42,9 +42,26 @@ async fn paper_has_the_image_the_findings_and_the_report_from_every_screen() -> 
                 true,
                 "{name}, {pane}: the findings"
             );
+            let (head, hash) = (
+                browser.text("#paper-head").await?,
+                browser.value("location.hash.slice(4)").await?,
+            );
+            let stem = xray_path();
+            let stem = stem.file_stem().unwrap().to_str().unwrap();
+            assert!(
+                head.starts_with(stem) && head.ends_with(hash.as_str().unwrap_or("?")),
+                "{name}, {pane}: {head}"
+            );
             let report = browser.text(&turn(1, ".answer-text")).await?;
             assert_eq!(report, REPORT, "{name}, {pane}");
-            for away in [".toolbar", "#composer", ".pane-switch", "#skip", ".actions"] {
+            for away in [
+                ".toolbar",
+                "#composer",
+                ".pane-switch",
+                "#skip",
+                ".actions",
+                ".hint",
+            ] {
                 let shown = format!("document.querySelector('{away}').checkVisibility()");
                 assert_eq!(browser.value(&shown).await?, false, "{away}");
             }

@@ -71,6 +71,20 @@ async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() 
     browser.close().await
 }
 
+/// What sentences of reports state and deny.
+const STATED_SENTENCES: &str = include_str!("stated_sentences.js");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentences_of_reports_are_read_the_right_way_round() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    let misread = browser
+        .value(&format!("(async () => {{ {STATED_SENTENCES} }})()"))
+        .await?;
+    assert_eq!(misread, json!([]));
+    browser.close().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_seen_before_it_is_taken_and_comes_back_where_it_is_not() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
@@ -121,6 +135,23 @@ async fn a_question_is_seen_before_it_is_taken_and_comes_back_where_it_is_not() 
             "document.querySelector({}).click()",
             json!(turn(3, "[aria-label='Ask it otherwise']"))
         ))
+        .await?;
+    // What stands in the box goes only where a person says so.
+    let reword = format!(
+        "document.querySelector({}).click()",
+        json!(turn(3, "[aria-label='Ask it otherwise']"))
+    );
+    let typed = "document.querySelector('#question').value";
+    browser.type_into("#question", " Left or right?").await?;
+    let before = browser.value(typed).await?;
+    browser.value(&reword).await?;
+    browser.click("dialog .button:not(.danger)").await?;
+    browser.until("!document.querySelector('dialog')").await?;
+    assert_eq!(browser.value(typed).await?, before);
+    browser.value(&reword).await?;
+    browser.click("dialog .danger").await?;
+    browser
+        .until(&format!("{typed} === 'Is there an effusion?'"))
         .await?;
     ask(&browser, " On which side?").await?;
     until_turn(&browser, 4, "done").await?;
@@ -182,6 +213,96 @@ async fn drafts_survive_a_look_at_another_conversation() -> Result<()> {
     browser
         .value("(document.querySelector('#question').value = '', document.querySelector('#question').dispatchEvent(new Event('input')))")
         .await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_not_saved_over_what_was_saved_elsewhere_unseen() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    let path = open_path(&browser).await?;
+    let edit = format!("{path}/turns/1/edit");
+    let kept = async || {
+        let view = fixture.gateway.view(&path).await?;
+        anyhow::Ok(view["turns"][0]["edited"].clone())
+    };
+    let choice = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('.editor .notice .button')].find((each) => each.textContent.includes('{name}')).click()"
+        )
+    };
+    for (other, choose, right) in [
+        ("Theirs.", "Keep the other", "Theirs."),
+        ("Theirs again.", "Save mine", "Mine."),
+    ] {
+        browser
+            .click(&turn(1, "[aria-label='Edit the report']"))
+            .await?;
+        browser
+            .value("(() => { const area = document.querySelector('.editor textarea'); area.value = 'Mine.'; area.dispatchEvent(new Event('input')); })()")
+            .await?;
+        let put = fixture.gateway.put(&edit, &json!({"text": other})).await?;
+        assert_eq!(put.status(), 200);
+        browser.click(".editor .primary").await?;
+        browser
+            .until("document.querySelector('.editor .notice')")
+            .await?;
+        assert_eq!(browser.text(".editor .notice blockquote").await?, other);
+        assert_eq!(kept().await?, other, "nothing is saved yet");
+        browser.value(&choice(choose)).await?;
+        browser.until("!document.querySelector('.editor')").await?;
+        assert_eq!(kept().await?, right);
+        assert_eq!(answer(&browser, 1).await?, right);
+    }
+    // The thumbs are for the model's words.
+    let thumb = format!(
+        "document.querySelector({}).checkVisibility()",
+        json!(turn(1, "[aria-label='Good answer']"))
+    );
+    assert_eq!(browser.value(&thumb).await?, false);
+    browser.click(&turn(1, ".notes .link")).await?;
+    assert_eq!(browser.value(&thumb).await?, true);
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_was_deleted_elsewhere_leaves_the_screen() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    // Another tab says so, or the list that is read again.
+    for heard in [
+        "new BroadcastChannel('radialog').postMessage({ id: location.hash.slice(4) })",
+        "import('/assets/store.js').then(({ store }) => store.refresh()).catch(() => {})",
+    ] {
+        begin(&browser).await?;
+        until_turn(&browser, 1, "done").await?;
+        browser
+            .click(&turn(1, "[aria-label='Edit the report']"))
+            .await?;
+        browser.type_into(".editor textarea", " And mine.").await?;
+        browser.type_into("#question", "half a question").await?;
+        let path = open_path(&browser).await?;
+        assert_eq!(fixture.gateway.delete(&path).await?, 204);
+        browser.value(heard).await?;
+        browser
+            .until("document.querySelector('#loading .notice')?.checkVisibility()")
+            .await?;
+        assert!(
+            browser
+                .text("#loading")
+                .await?
+                .contains("This conversation is not here")
+        );
+        let kept = "import('/assets/store.js').then(({ store }) => [store.view, store.drafts.size, \
+                    document.querySelector('#work').checkVisibility(), document.querySelectorAll('.turn, .editor').length])";
+        assert_eq!(browser.value(kept).await?, json!([null, 0, false, 0]));
+        browser.click("#loading a").await?;
+        browser
+            .until("document.querySelector('#choose')?.checkVisibility() || document.querySelector('#remove-image')?.checkVisibility()")
+            .await?;
+    }
     browser.close().await
 }
 

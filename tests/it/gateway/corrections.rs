@@ -154,9 +154,25 @@ async fn a_conversation_is_listed_by_the_title_that_it_was_given_last() -> Resul
     let (entry, view) = (listed().await?, gateway.view(&path).await?);
     assert_eq!(entry["title"], "follow-up");
     assert_eq!(view["title"], "follow-up");
-    for wrong in [" \n", &"x".repeat(201)] {
+    for wrong in [
+        " \n",
+        &"x".repeat(201),
+        "\u{200b}",
+        "\u{200d} \u{200e}",
+        "\u{202e}gnp.exe",
+        "ward\u{0} 1",
+        "ward\u{feff}1",
+    ] {
         let refused = gateway.put(&title, &json!({"title": wrong})).await?;
-        assert_eq!(refused.status(), 422, "{wrong}");
+        assert_eq!(refused.status(), 422, "{wrong:?}");
+    }
+    for right in [
+        "می\u{200c}خواهم",
+        "Röntgen 7 \u{1f469}\u{200d}\u{2695}\u{fe0f}",
+    ] {
+        let renamed = gateway.put(&title, &json!({"title": right})).await?;
+        assert_eq!(renamed.status(), 204, "{right:?}");
+        assert_eq!(gateway.view(&path).await?["title"], right);
     }
     let empty = json!({"question": "x", "title": " "});
     assert_eq!(

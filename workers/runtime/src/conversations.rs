@@ -196,7 +196,8 @@ pub trait TurnWatch: Send {
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
     /// Creates a conversation with its first turns, queued, and a title where a person gave one, or compares: in one step, so
-    /// that of several requests with one id exactly one creates it. One that is there keeps the title that it has.
+    /// that of several requests with one id exactly one creates it. The title is part of what is compared; one that is there
+    /// keeps the title that it has been given since.
     async fn create_titled(
         &self,
         conversation: &Conversation,

@@ -30,7 +30,7 @@ pub(crate) struct PurgeArgs {
     /// and batches that are older, of all keys, e.g. 30d, 12h, 45m
     #[arg(long, value_name = "AGE", conflicts_with = "conversation")]
     older_than: Option<LengthOfTime>,
-    /// Remove this conversation alone, with its corrections and all that belongs to it
+    /// Remove this conversation alone, with its corrections, its ratings and all that belongs to it
     #[arg(long, value_name = "ID")]
     conversation: Option<String>,
     /// Say what would be removed, and leave it
@@ -61,6 +61,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     if let Some(id) = args.conversation {
         let id = ConversationId(id);
         let objects = retention::count_objects(&*backends.objects, &id).await?;
+        let data = retention::count_data(&*backends.objects, &id).await?;
         let existed = match args.dry_run {
             true => exist(&backends, std::slice::from_ref(&id)).await? == 1,
             false => retention::remove(&backends, &id).await?,
@@ -70,7 +71,9 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         } else {
             "no such conversation is known here; "
         };
-        outln!("{known}conversation {id} with {objects} objects {verb}");
+        outln!(
+            "{known}conversation {id} with {objects} objects {verb}, and {data} corrections and ratings"
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let mut grace = config.retention.grace;

@@ -24,7 +24,8 @@ use crate::{archive_source, bundle_source, served_bundle, shared_services};
 
 /// Findings and report of one chest X-ray, on the terminal
 ///
-/// Nothing is kept of it. For many images, and to keep results: radialog batch.
+/// Nothing is kept of it, in a store that is set neither. With a broker (--amqp), stages elsewhere do the work: image and
+/// outputs stay in the shared store then, as those of a batch. For many images, and to keep results: radialog batch.
 ///
 /// Exit codes: 0 it is done; 65 the image cannot be read, or a stage failed; 130 it was interrupted; 64 the command line or
 /// the configuration is wrong; 1 it could not be run.
@@ -74,10 +75,6 @@ async fn report(
 ) -> anyhow::Result<Option<StudyRecord>> {
     let mut generation = args.generation.generation()?;
     shared_services::require_all_or_own(&config)?;
-    config
-        .objects
-        .directory
-        .get_or_insert_with(|| folder.path().join("objects"));
     let input = archive_source::input(&args.image, &config).await?;
     if matches!(&input, archive::ArchiveLocation::Path(path) if path.is_dir()) {
         let advice = "it is a folder: give one image, or use radialog batch";
@@ -92,6 +89,11 @@ async fn report(
     let bundle = bundle_source::open_for(&args.models.source, here, &config, readiness).await?;
     let bundle: Arc<Bundle> = Arc::new(bundle);
     generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
+    // Only stages elsewhere need a store that they can read: what is done here leaves nothing of a patient in one.
+    if config.amqp.is_none() {
+        config.s3 = None;
+        config.objects.directory = Some(folder.path().join("objects"));
+    }
     let backends = Backends::connect(&config).await?;
     let environment = RunEnvironment {
         backends: &backends,

@@ -52,6 +52,14 @@ fn one_image_is_reported_in_words_or_as_its_record() {
     );
     assert_eq!(words.matches("not assessed").count(), 3, "{words}");
 
+    // A store that is set for other commands is left alone.
+    let dir = tempfile::tempdir().unwrap();
+    let objects = dir.path().join("objects");
+    let set = ["--objects", objects.to_str().unwrap()];
+    let output = radialog(&[&["report", &image, "--max-new-tokens", "2"], &set[..]].concat());
+    assert!(output.status.success(), "{output:?}");
+    assert!(!objects.exists(), "something is kept");
+
     let folder = radialog(&["report", XRAYS]);
     assert_eq!(folder.status.code(), Some(64), "{folder:?}");
     assert!(
@@ -80,6 +88,9 @@ fn a_run_has_a_page_and_its_folder_knows_the_total() {
     assert_eq!(run.status.code(), Some(65), "{run:?}");
     assert!(text(&run.stdout).contains("results.html"), "{run:?}");
     let page = std::fs::read_to_string(out.join("results.html")).unwrap();
+    let mode = std::fs::metadata(out.join("results.html")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o600, "it has the images");
     assert_eq!(page.matches("<article ").count(), 3);
     assert_eq!(page.matches("data:image/png;base64,").count(), 2);
     assert!(

@@ -1,7 +1,7 @@
 //! `results.csv`: the records as one table with a row a study, for spreadsheets and data frames.
 //!
 //! Columns: `study_id`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
-//! published order `probability_*` (0 to 1, empty where the bundle does not assess the finding), `present_*` (1 over one half, else 0),
+//! published order `probability_*` (0 to 1, empty where the bundle does not assess the finding), `present_*` (1 over the finding's threshold, which is one half where the bundle has none, else 0),
 //! `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty), then `disagreement` (names), `findings` (as
 //! in the prompt), `report` (without white space around it), `warnings` (about the image file), where reports were sampled `agreement` (0 to 1) and
 //! `sentence_agreement` (of each sentence), `comparisons`: words of the report that compare with an earlier

@@ -223,7 +223,10 @@ pub(super) async fn a_conversation_is_created_with_its_title_and_keeps_it_when_i
     );
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(create(Some("first")).await, (created, text("first")));
-    assert_eq!(create(Some("second")).await, (existing, text("first")));
+    for other in [Some("second"), None] {
+        let refused = (CreateOutcome::Mismatch, text("first"));
+        assert_eq!(create(other).await, refused, "{other:?}");
+    }
     assert!(conversations.rename(&titled.id, "mine").await.unwrap());
     assert_eq!(create(Some("first")).await, (existing, text("mine")));
     let untitled = begun(&conversations, &["a"]).await;

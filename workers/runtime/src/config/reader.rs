@@ -28,6 +28,16 @@ pub struct Setting {
 
 /// What stands for a secret.
 const SECRET: &str = "***";
+/// Parameters of addresses whose values are no secrets.
+const PLAIN_PARAMETERS: [&str; 7] = [
+    "heartbeat",
+    "connection_timeout",
+    "channel_max",
+    "frame_max",
+    "protocol",
+    "db",
+    "region",
+];
 
 /// Reads fields by area and name, notes which ones exist, and collects faults instead of stopping at the first.
 pub struct ConfigReader {
@@ -274,17 +284,71 @@ fn without_secrets(name: &str, text: &str) -> String {
     if is_secret {
         return SECRET.to_owned();
     }
-    let shown = |address: &str| match address.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
+    let starts = address_starts(text);
+    let (first, ends) = (starts.first().copied(), starts.iter().skip(1).copied());
+    let before = &text[..first.unwrap_or(text.len())];
+    let addresses = starts.iter().zip(ends.chain([text.len()]));
+    let shown = addresses.map(|(start, end)| address_without_secrets(&text[*start..end]));
+    before.to_owned() + &shown.collect::<String>()
+}
+
+/// Where the addresses of a text begin: one, several with commas between, or the strings of an array. A comma within a password
+/// begins none.
+fn address_starts(text: &str) -> Vec<usize> {
+    let of_scheme = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+    let start = |(at, _): (usize, &str)| {
+        let before = text[..at].trim_end_matches(of_scheme);
+        let begins = before.is_empty() || before.ends_with([',', ' ', '"', '\'', '[']);
+        (begins && before.len() < at).then_some(before.len())
+    };
+    text.match_indices("://").filter_map(start).collect()
+}
+
+/// An address, with what separates it from the next one, without its password and the values of its query.
+fn address_without_secrets(piece: &str) -> String {
+    let address = piece.trim_end_matches([',', ' ', '"', '\'', ']', '\n']);
+    let separator = &piece[address.len()..];
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return piece.to_owned();
+    };
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (rest, None),
+    };
+    // A question mark before the last '@' is part of a password, unless a host with its port stands before it.
+    let is_host = |place: &str| {
+        let authority = place.split('/').next().unwrap_or_default();
+        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        port.is_none_or(|port| {
+            port.ends_with(']') || port.bytes().all(|digit| digit.is_ascii_digit())
+        })
+    };
+    let (place, query) = match query {
+        Some(query) if !place.contains('@') && query.contains('@') && !is_host(place) => {
+            let (_, host) = rest.rsplit_once('@').unwrap_or_default();
+            let user = place.split(':').next().unwrap_or_default();
+            let (host, query) = match host.split_once('?') {
+                Some((host, query)) => (host, Some(query)),
+                None => (host, None),
+            };
+            (format!("{user}:{SECRET}@{host}"), query)
+        }
+        query => match place.rsplit_once('@') {
             Some((user, host)) => {
                 let user = user.split(':').next().unwrap_or_default();
-                format!("{scheme}://{user}:{SECRET}@{host}")
+                (format!("{user}:{SECRET}@{host}"), query)
             }
-            None => address.to_owned(),
+            None => (place.to_owned(), query),
         },
-        None => address.to_owned(),
     };
-    text.split(',').map(shown).collect::<Vec<_>>().join(",")
+    let value = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) if PLAIN_PARAMETERS.contains(&name) => parameter.to_owned(),
+        Some((name, _)) => format!("{name}={SECRET}"),
+        None => SECRET.to_owned(),
+    };
+    let query = query.map(|query| query.split('&').map(value).collect::<Vec<_>>().join("&"));
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{place}{query}{separator}")
 }
 
 /// The strings of an array, without those that are empty; none where the text is no such array.
@@ -307,6 +371,53 @@ fn array(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_passwords_wherever_they_stand() {
+        for (address, shown) in [
+            (
+                "amqp://u:first,second@h:5672/%2f",
+                "amqp://u:***@h:5672/%2f",
+            ),
+            (
+                "amqp://u:a,b@h:1,amqp://u:c@h:2",
+                "amqp://u:***@h:1,amqp://u:***@h:2",
+            ),
+            ("amqp://u:a@b@h:1/x", "amqp://u:***@h:1/x"),
+            (
+                "amqp://u:a?b@h:1/x?heartbeat=5",
+                "amqp://u:***@h:1/x?heartbeat=5",
+            ),
+            ("amqp://u:a/b@h:1/x", "amqp://u:***@h:1/x"),
+            (
+                "amqp://h:5672/%2f?heartbeat=10&token=x",
+                "amqp://h:5672/%2f?heartbeat=10&token=***",
+            ),
+            (
+                "redis+unix:///run/r.sock?pass=secretpw",
+                "redis+unix:///run/r.sock?pass=***",
+            ),
+            (
+                "redis+unix:///run/r.sock?db=1&pass=a@b",
+                "redis+unix:///run/r.sock?db=1&pass=***",
+            ),
+            ("redis://h:6379?pass=a@b", "redis://h:6379?pass=***"),
+            ("redis://[::1]:6379/2", "redis://[::1]:6379/2"),
+            (
+                "http://h:9000/b?X-Amz-Signature=sigsecret",
+                "http://h:9000/b?X-Amz-Signature=***",
+            ),
+            ("http://h:9000/b?sigsecret", "http://h:9000/b?***"),
+            (
+                "[\"redis://:x@a:1\", \"redis://:y@b:2?pass=z\"]",
+                "[\"redis://:***@a:1\", \"redis://:***@b:2?pass=***\"]",
+            ),
+            ("a,b", "a,b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets("amqp.url", address), shown, "{address}");
+        }
+    }
 
     #[test]
     fn settings_are_shown_with_their_source_and_without_secrets() {

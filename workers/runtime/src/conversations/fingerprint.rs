@@ -19,6 +19,8 @@ struct RequestedConversation<'a> {
     group: Option<&'a QueueGroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<&'a ContentHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
     turns: Vec<RequestedTurn<'a>>,
 }
 
@@ -43,8 +45,12 @@ impl<'a> RequestedTurn<'a> {
     }
 }
 
-/// The fingerprint of the request that begins this conversation with these turns.
-pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]) -> ContentHash {
+/// The fingerprint of the request that begins this conversation with these turns and this title.
+pub(super) fn of_conversation(
+    conversation: &Conversation,
+    turns: &[TurnRequest],
+    title: Option<&str>,
+) -> ContentHash {
     hash(&RequestedConversation {
         owner: &conversation.owner,
         image: conversation
@@ -59,6 +65,7 @@ pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]
             .response
             .as_ref()
             .map(|response| &response.fingerprint),
+        title,
         turns: turns.iter().map(RequestedTurn::of).collect(),
     })
 }
@@ -120,14 +127,14 @@ mod tests {
             if let Some(own) = &mut conversation.image {
                 own.image = image;
             }
-            of_conversation(&conversation, &[turn("a", time)])
+            of_conversation(&conversation, &[turn("a", time)], Some("ward 1"))
         };
         assert_eq!(of_incarnation("two", 9), of_incarnation("one", 1));
     }
 
     #[test]
     fn everything_that_a_client_asks_for_changes_the_fingerprint() {
-        let known = of_conversation(&conversation(1), &[turn("a", 1)]);
+        let known = of_conversation(&conversation(1), &[turn("a", 1)], Some("ward 1"));
         let mut generation = turn("a", 1);
         generation.generation.seed += 1;
         let mut deadline = turn("a", 1);
@@ -135,7 +142,7 @@ mod tests {
         let with = |change: fn(&mut Conversation)| {
             let mut changed = conversation(1);
             change(&mut changed);
-            of_conversation(&changed, &[turn("a", 1)])
+            of_conversation(&changed, &[turn("a", 1)], Some("ward 1"))
         };
         let others = [
             with(|c| c.owner = "lab".into()),
@@ -151,10 +158,12 @@ mod tests {
                     task: None,
                 }];
             }),
-            of_conversation(&conversation(1), &[]),
-            of_conversation(&conversation(1), &[turn("b", 1)]),
-            of_conversation(&conversation(1), &[generation]),
-            of_conversation(&conversation(1), &[deadline]),
+            of_conversation(&conversation(1), &[turn("a", 1)], None),
+            of_conversation(&conversation(1), &[turn("a", 1)], Some("ward 2")),
+            of_conversation(&conversation(1), &[], Some("ward 1")),
+            of_conversation(&conversation(1), &[turn("b", 1)], Some("ward 1")),
+            of_conversation(&conversation(1), &[generation], Some("ward 1")),
+            of_conversation(&conversation(1), &[deadline], Some("ward 1")),
         ];
         for other in others {
             assert_ne!(other, known);

@@ -131,7 +131,7 @@ impl Conversations for MemoryConversations {
         turns: &[TurnRequest],
         title: Option<&str>,
     ) -> Result<CreateOutcome, StateError> {
-        let fingerprint = fingerprint::of_conversation(conversation, turns);
+        let fingerprint = fingerprint::of_conversation(conversation, turns, title);
         let mut inner = self.lock();
         if let Some(known) = inner.records.get(&conversation.id) {
             let ready = known.ready();

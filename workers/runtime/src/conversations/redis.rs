@@ -126,7 +126,7 @@ impl Conversations for RedisConversations {
     ) -> Result<CreateOutcome, StateError> {
         let id = &conversation.id;
         let image = conversation.image.as_ref();
-        let fingerprint = fingerprint::of_conversation(conversation, turns);
+        let fingerprint = fingerprint::of_conversation(conversation, turns, title);
         let mut arguments = vec![
             json(conversation),
             image.map_or_else(String::new, |image| image.image.to_string()),
