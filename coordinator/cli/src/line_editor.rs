@@ -21,7 +21,8 @@ const CTRL_W: char = '\u{17}';
 #[derive(Default)]
 pub(crate) struct LineEditor {
     history: Vec<String>,
-    settings: TerminalSettings,
+    /// For when this is dropped.
+    _settings: TerminalSettings,
 }
 
 /// The settings of the terminal, put back where a key was waited for when the command ended.
