@@ -62,6 +62,10 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
             error.downcast_ref(),
             Some(TrainingError::MissingColumn { .. } | TrainingError::Empty(_))
         )
+        || matches!(
+            error.downcast_ref(),
+            Some(TrainingError::Io { source, .. }) if source.kind() == ErrorKind::NotFound
+        )
         || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }

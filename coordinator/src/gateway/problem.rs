@@ -104,7 +104,10 @@ impl From<ObjectError> for ApiError {
 
 impl From<BackendError> for ApiError {
     fn from(error: BackendError) -> Self {
-        Self::unavailable(&error)
+        match error {
+            BackendError::Objects(error) => error.into(),
+            error => Self::unavailable(&error),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run over an archive from start to end: what `radialog batch` does.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,12 @@ pub struct ArchiveRun {
 }
 
 impl RunOptions {
+    /// Compares the archive with the lines of its run in a folder.
+    pub(crate) async fn changed_inputs(&self, dir: &Path) -> Result<ChangedInputs, CoordinatorError> {
+        let spec = self.run_file().spec;
+        ChangedInputs::find(&*self.archive, self.limit, self.image_limit, &spec, dir).await
+    }
+
     /// Describes the run as `run.json` has it; its id is given by the output directory.
     pub(crate) fn run_file(&self) -> RunFile {
         let spec = RunSpec {
@@ -121,8 +127,9 @@ impl ArchiveRun {
             journal::remove_failed(out.path())?;
         }
         let looking = async {
-            let changed = ChangedInputs::find(&options, out.path()).await?;
-            changed.remove_lines(out.path())
+            let changed = options.changed_inputs(out.path()).await?;
+            let folder = out.path().to_owned();
+            blocking(move || changed.remove_lines(&folder)).await
         };
         let changed = shutdown.run_until_cancelled(looking).await;
         let changed = changed.transpose()?.unwrap_or(0);

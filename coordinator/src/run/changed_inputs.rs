@@ -12,12 +12,11 @@ use futures::stream::{FuturesUnordered, TryStreamExt};
 use radialog_schemas::{ContentHash, ObjectKey, RunSpec, StudyId, StudyRecord};
 use tracing::warn;
 
-use super::archive_run::RunOptions;
 use super::given;
 use super::output::stamps::{StampFile, Stamps};
-use super::output::{OrderedRecords, RESULTS_FILE, journal};
+use super::output::{OrderedRecords, RESULTS_FILE, blocking, journal};
 use crate::CoordinatorError;
-use crate::archive::{ImageReadError, ImageSource, StudyEntry};
+use crate::archive::{Archive, ImageReadError, ImageSource, StudyEntry};
 
 /// Images looked at side by side.
 const AT_ONCE: usize = 16;
@@ -43,27 +42,41 @@ enum Comparison {
 }
 
 impl ChangedInputs {
-    /// Compares the entries of the archive with the lines of its run in `dir`.
+    /// Compares the entries of the archive, as many as are taken, with the lines of its run in `dir`. Of an image no more
+    /// than `image_limit` bytes are read.
     ///
     /// # Errors
     /// When the archive or the results cannot be read.
-    pub(crate) async fn find(options: &RunOptions, dir: &Path) -> Result<Self, CoordinatorError> {
-        let results = dir.join(RESULTS_FILE);
-        let is_new = std::fs::metadata(&results).map_or(true, |results| results.len() == 0);
-        if is_new {
+    pub(crate) async fn find(
+        archive: &dyn Archive,
+        limit: Option<u64>,
+        image_limit: u64,
+        spec: &RunSpec,
+        dir: &Path,
+    ) -> Result<Self, CoordinatorError> {
+        let folder = dir.to_owned();
+        let stamps = blocking(move || {
+            let results = std::fs::metadata(folder.join(RESULTS_FILE));
+            let is_new = results.map_or(true, |results| results.len() == 0);
+            (!is_new).then(|| Stamps::read(&folder)).transpose()
+        });
+        let Some(stamps) = stamps.await? else {
             return Ok(Self::default());
-        }
-        let stamps = Stamps::read(dir)?;
-        let spec = options.run_file().spec;
-        let records = OrderedRecords::open(&*options.archive, dir).await?;
-        let mut records = records.limited(options.limit);
+        };
+        let noted = Noted {
+            spec,
+            stamps: &stamps,
+            image_limit,
+        };
+        let records = OrderedRecords::open(archive, dir).await?;
+        let mut records = records.limited(limit);
         let (mut found, mut ended) = (Self::default(), false);
         let mut comparing = FuturesUnordered::new();
         loop {
             while !ended && comparing.len() < AT_ONCE {
                 match records.next_with_entry().await? {
                     Some((entry, record)) => {
-                        comparing.push(compare(options, &spec, &stamps, entry, record));
+                        comparing.push(compare(&noted, entry, record));
                     }
                     None => ended = true,
                 }
@@ -101,10 +114,15 @@ impl ChangedInputs {
     }
 }
 
+/// What the run has noted, and may read.
+struct Noted<'a> {
+    spec: &'a RunSpec,
+    stamps: &'a Stamps,
+    image_limit: u64,
+}
+
 async fn compare(
-    options: &RunOptions,
-    spec: &RunSpec,
-    stamps: &Stamps,
+    noted: &Noted<'_>,
     entry: StudyEntry,
     record: StudyRecord,
 ) -> Result<Comparison, CoordinatorError> {
@@ -117,14 +135,14 @@ async fn compare(
         return Ok(Comparison::Changed(study));
     }
     // What is given is part of what the run is.
-    if given::spare_images(&spec.given, &spec.stages) {
+    if given::spare_images(&noted.spec.given, &noted.spec.stages) {
         return Ok(Comparison::Same);
     }
     let Ok(source) = &entry.image else {
         return Ok(Comparison::Changed(study));
     };
     loop {
-        match compare_image(options, spec, stamps, &entry, source, input).await {
+        match compare_image(noted, &entry, source, input).await {
             Ok(comparison) => return Ok(comparison),
             // It could be read then, and cannot be now.
             Err(ImageReadError::Study(_)) => return Ok(Comparison::Changed(study)),
@@ -150,24 +168,22 @@ fn is_same_row(entry: &StudyEntry, record: &StudyRecord) -> bool {
 }
 
 async fn compare_image(
-    options: &RunOptions,
-    spec: &RunSpec,
-    stamps: &Stamps,
+    noted: &Noted<'_>,
     entry: &StudyEntry,
     source: &ImageSource,
     input: &ObjectKey,
 ) -> Result<Comparison, ImageReadError> {
     let stamp = source.stamp(&entry.file).await?;
-    let is_as_noted = |stamp: &String| stamps.has(&entry.study, stamp);
+    let is_as_noted = |stamp: &String| noted.stamps.has(&entry.study, stamp);
     if stamp.as_ref().is_some_and(is_as_noted) {
         return Ok(Comparison::Same);
     }
-    let content = source.read(&entry.file, options.image_limit).await?;
+    let content = source.read(&entry.file, noted.image_limit).await?;
     let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
     let hash = hashing
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    Ok(match (spec.source.key(&hash) == *input, stamp) {
+    Ok(match (noted.spec.source.key(&hash) == *input, stamp) {
         (false, _) => Comparison::Changed(entry.study.clone()),
         (true, Some(stamp)) => Comparison::SameAgain(entry.study.clone(), stamp),
         (true, None) => Comparison::Same,

@@ -89,7 +89,7 @@ pub async fn plan_run(
         stages,
         ..RunPlan::default()
     };
-    let changed = ChangedInputs::find(options, &options.out).await?;
+    let changed = options.changed_inputs(&options.out).await?;
     let mut known = written(options, &changed)?;
     let given = match &options.given {
         Some(given) => Some(ArchiveOutputs::of(given.clone(), &*options.archive).await?),

@@ -21,7 +21,6 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::archive_run::RunOptions;
-use super::changed_inputs::ChangedInputs;
 use super::output::stamps::STAMPS_FILE;
 use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, blocking, journal, new_id};
 use crate::CoordinatorError;
@@ -97,7 +96,7 @@ impl StoredOutput {
                 blocking(move || journal::remove_failed(&folder)).await?;
             }
             restore_stamps(&*objects, prefix, &folder).await?;
-            let changed = ChangedInputs::find(options, &folder).await?;
+            let changed = options.changed_inputs(&folder).await?;
             let is_unchanged = changed.studies.is_empty();
             let rewritten = folder.clone();
             blocking(move || changed.remove_lines(&rewritten)).await?;

@@ -218,7 +218,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "prepare answers --task EL --reports nowhere --tasks t",
-        "nowhere",
+        "--sectioned",
     ),
     (
         "prepare tokenizer --kind bpe --texts nowhere.csv:a --vocab 300 --out t.json",

@@ -296,7 +296,7 @@ mod tests {
         let manifest = fs::read(bundle.join(MANIFEST_FILE)).unwrap();
         assert_eq!(
             ContentHash::of(&manifest).to_string(),
-            "54e6e5a86c3accf57cd628ee508b2210ac1b45375b36617ce580cad13bd82330"
+            "b8d2be7b1cd24b53dadfe682ee96a6b25e7e2626b77573bb05088596288befa1"
         );
     }
 

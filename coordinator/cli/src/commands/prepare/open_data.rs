@@ -12,6 +12,7 @@ use radialog_training::prepare::{
 };
 
 use super::WordingArgs;
+use crate::exit::UsageError;
 
 #[derive(Subcommand)]
 pub(super) enum OpenDataCommand {
@@ -261,12 +262,13 @@ fn tokenizer(
     let split = |text: &String| {
         let (file, column) = text
             .rsplit_once(':')
-            .ok_or_else(|| anyhow::anyhow!("'{text}' is not FILE:COLUMN"))?;
+            .ok_or_else(|| UsageError(format!("'{text}' is not FILE:COLUMN")))?;
         anyhow::Ok((PathBuf::from(file), column.to_owned()))
     };
     let kind = match kind {
         Kind::Bpe if decoder => {
-            anyhow::bail!("--decoder belongs to --kind wordpiece: the language model has no [DEC]")
+            let reason = "--decoder belongs to --kind wordpiece: the language model has no [DEC]";
+            return Err(UsageError(reason.to_owned()).into());
         }
         Kind::Bpe => TokenizerKind::Bpe,
         Kind::Wordpiece => TokenizerKind::WordPiece { decoder },
