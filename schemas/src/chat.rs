@@ -32,7 +32,7 @@ pub struct ChatTask {
     pub group: Option<QueueGroup>,
     /// A line of a batch of requests: nobody waits for the answer, and the turn goes with the language stage's tasks, behind all
     /// turns that somebody waits for.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, alias = "background", skip_serializing_if = "is_default")]
     pub of_batch: bool,
 }
 
@@ -134,7 +134,7 @@ pub struct Conversation {
     pub response: Option<ResponseRequest>,
     /// A line of a batch of requests: nobody waits for the answer, which is written as an archive's reports are, behind all turns
     /// that somebody waits for.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, alias = "background", skip_serializing_if = "is_default")]
     pub of_batch: bool,
 }
 
@@ -345,4 +345,28 @@ pub enum TurnEvent {
     },
     /// Nothing more comes.
     Ended(TurnOutcome),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_release_wrote_of_a_line_of_a_batch_is_one() {
+        let of_batch = ChatTask {
+            of_batch: true,
+            ..ChatTask::new(
+                &ConversationId("c".to_owned()),
+                1,
+                &ContentHash::of(b"language"),
+            )
+        };
+        let json = serde_json::to_string(&of_batch).unwrap();
+        let earlier = json.replace("of_batch", "background");
+        assert_ne!(json, earlier);
+        assert_eq!(
+            serde_json::from_str::<ChatTask>(&earlier).unwrap(),
+            of_batch
+        );
+    }
 }

@@ -1,8 +1,9 @@
 //! Reports from images to text, beside the original's way in Python with the same random weights at published geometry: image
 //! in, findings and a report of so many tokens out; one study at a time, and several.
 //!
-//! `cargo benchmark end_to_end -- [layers=N] [tokens=N] [at_once=1,8] [rounds=N] [folder=DIR] [drafts=N]`. A bundle is made in the
-//! folder (a temporary one that is kept, unless named) where it has none yet: 15 GB with the 32 layers of the 7B, 2.9 GB with two.
+//! `cargo benchmark end_to_end -- [layers=N] [tokens=N] [at_once=1,8] [rounds=N] [folder=DIR] [drafts=N] [weights=q4_k_m]`. A bundle
+//! is made in the folder (a temporary one that is kept, unless named) where it has none yet: 15 GB with the 32 layers of the 7B, 2.9 GB
+//! with two. With `weights`, our side has the language model in these types, as `radialog bundle quantise` makes it of the same bundle.
 //! Where both models do not fit into memory together, each side is started anew for its turn; loading is not timed. Drafts are
 //! off unless asked for: random texts repeat themselves as no report does.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use radialog_models::bundle::RandomBundle;
+use radialog_models::bundle::{BundleQuantisation, RandomBundle, WeightTypes};
 use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::language::LlamaConfig;
 use radialog_models::prompt::Prompts;
@@ -61,6 +62,8 @@ struct Options {
     rounds: usize,
     folder: PathBuf,
     drafts: usize,
+    /// Types of our language model; none is f16, as the bundle has it.
+    weights: Option<WeightTypes>,
 }
 
 fn main() -> Result<()> {
@@ -75,13 +78,18 @@ fn main() -> Result<()> {
     };
     let bundle = options.folder.join(random.directory_name());
     random.ensure(&bundle)?;
+    let ours = match options.weights {
+        Some(to) => quantised(&bundle, to)?,
+        None => bundle.clone(),
+    };
     let python = peer_python("vision", &VISION_PACKAGES)?;
     let both = 2 * (options.layers as u64 * LAYER + EMBEDDING + BESIDE);
     let stays = both < memory()?;
     println!(
-        "{} of the 7B's {} layers, {} tokens a report, medians of {} by turns (smallest and largest){}",
+        "{} of the 7B's {} layers, ours in {}, {} tokens a report, medians of {} by turns (smallest and largest){}",
         options.layers,
         LlamaConfig::vicuna_7b().num_hidden_layers,
+        options.weights.map_or("f16", WeightTypes::name),
         options.tokens,
         options.rounds,
         if stays {
@@ -91,7 +99,7 @@ fn main() -> Result<()> {
         }
     );
     let mut sides = [
-        Side::new("radialog", our_command(&bundle, &options)?, stays),
+        Side::new("radialog", our_command(&ours, &options)?, stays),
         Side::new("Python", peer_command(&python, &bundle)?, stays),
     ];
     for &at_once in &options.at_once {
@@ -109,6 +117,7 @@ impl Options {
             rounds: 3,
             folder: env::temp_dir().join("radialog-end-to-end"),
             drafts: 0,
+            weights: None,
         };
         for argument in arguments() {
             let (name, value) = argument
@@ -119,6 +128,10 @@ impl Options {
                 "tokens" => options.tokens = value.parse()?,
                 "rounds" => options.rounds = value.parse()?,
                 "drafts" => options.drafts = value.parse()?,
+                "weights" => {
+                    let to = WeightTypes::ALL.into_iter().find(|to| to.name() == value);
+                    options.weights = Some(to.with_context(|| format!("no weights '{value}'"))?);
+                }
                 "folder" => options.folder = value.into(),
                 "at_once" => {
                     let numbers = value.split(',').map(str::parse);
@@ -138,6 +151,17 @@ impl Options {
         );
         Ok(options)
     }
+}
+
+/// The same bundle with its language model in these types, made beside it once.
+fn quantised(bundle: &Path, to: WeightTypes) -> Result<PathBuf> {
+    let name = bundle.file_name().context("a bundle has a name")?;
+    let name = format!("{}-{}", name.display(), to.name());
+    let dir = bundle.with_file_name(&name);
+    if !dir.exists() {
+        BundleQuantisation { name, to }.write(bundle, &dir, &mut |_, _| {})?;
+    }
+    Ok(dir)
 }
 
 /// Studies of a round: all at once, others in each round.

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use radialog_files::durable;
 use radialog_models::bundle::hashes::HashCache;
-use radialog_runtime::durable;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ContentHasher, ObjectKey, Stage};
@@ -255,7 +255,7 @@ async fn download(
     let path = file.to_owned();
     let commit = move || {
         out.sync_all()?;
-        radialog_models::durable::rename(&partial, &path)
+        durable::rename(&partial, &path)
     };
     blocking(commit).await.map_err(local)
 }

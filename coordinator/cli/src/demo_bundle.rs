@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
-use radialog_models::durable::NewDirectory;
+use radialog_files::durable::NewDirectory;
 use radialog_schemas::ContentHash;
 use radialog_schemas::bundle::MANIFEST_FILE;
 

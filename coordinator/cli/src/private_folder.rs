@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Context;
-use radialog_models::left_behind;
+use radialog_files::left_behind;
 use tempfile::TempDir;
 
 /// Looks whether a removed folder stays away, and the wait before each: a write of a worker that was stopped may be under

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use radialog_coordinator::RunSummary;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::run::output::OrderedRecords;
-use radialog_runtime::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Finding, StudyRecord, StudyStatus};
 use radialog_training::evaluation::report_files::{escaped, thumbnail};

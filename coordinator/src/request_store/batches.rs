@@ -21,6 +21,8 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// that kills its gateway takes the others there with it, and from so many on it is what kills them.
 const SUSPECTED: u32 = 2;
 const DEADLY: u32 = 4;
+/// The most lines of a batch that are refused because they kill their holders; with one more the batch ends.
+const DEADLY_LINES: u32 = 3;
 /// How far apart, in seconds, the clocks of a store and of those who use it may be.
 const CLOCKS_APART: u64 = 300;
 /// The code of a batch whose document cannot be read.
@@ -93,6 +95,9 @@ pub(crate) struct BatchDocument {
     /// Holders that vanished since it last got on.
     #[serde(default)]
     vanished: u32,
+    /// Lines that were refused because their holders vanished.
+    #[serde(default)]
+    deadly_lines: u32,
     /// It was refused: this stands where a store may still do the write that was given up, and is no batch.
     #[serde(default)]
     withdrawn: bool,
@@ -132,6 +137,7 @@ impl BatchDocument {
             outcome: None,
             lease: None,
             vanished: 0,
+            deadly_lines: 0,
             withdrawn: false,
             is_damaged: false,
         }
@@ -203,6 +209,18 @@ impl BatchDocument {
             beat: self.lease.as_ref().map_or(0, |lease| lease.beat) + 1,
         });
         true
+    }
+
+    /// Whether the next line alone is what killed the holders: the last of them had no other one. One whose reading kills, or
+    /// that has too many such lines, ends as a whole.
+    pub(crate) fn is_one_line_deadly(&self) -> bool {
+        let is_read = self.status == RequestBatchStatus::InProgress;
+        is_read && self.vanished == DEADLY && self.deadly_lines < DEADLY_LINES
+    }
+
+    /// Notes that the next line was refused because it killed its holders.
+    pub(crate) fn refused_deadly_line(&mut self) {
+        self.deadly_lines += 1;
     }
 
     /// Notes that its holder has survived some of it.
@@ -545,5 +563,36 @@ mod tests {
             take(&mut document, holder);
         }
         assert_eq!(document.killed(), Some(DEADLY));
+    }
+
+    #[test]
+    fn one_line_is_refused_and_not_the_batch_unless_its_reading_kills_or_there_are_many() {
+        let (endpoint, times) = (BatchEndpoint::ChatCompletions, BatchTimes::default());
+        let mut document =
+            BatchDocument::new("b", "ward".to_owned(), endpoint, new_name(), None, times);
+        let kill = |document: &mut BatchDocument| {
+            while document.killed().is_none() {
+                let abandoned = document.lease().cloned();
+                assert!(document.hold(&new_name(), abandoned.as_ref()));
+            }
+        };
+        kill(&mut document);
+        assert!(
+            !document.is_one_line_deadly(),
+            "its lines are not checked yet"
+        );
+        document.status = RequestBatchStatus::InProgress;
+        for _ in 0..DEADLY_LINES {
+            kill(&mut document);
+            assert!(document.is_one_line_deadly());
+            document.refused_deadly_line();
+            document.got_on();
+        }
+        kill(&mut document);
+        assert!(!document.is_one_line_deadly(), "there are too many");
+        document.deadly_lines = 0;
+        let abandoned = document.lease().cloned();
+        assert!(document.hold("who reads it", abandoned.as_ref()));
+        assert!(!document.is_one_line_deadly());
     }
 }

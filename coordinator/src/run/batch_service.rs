@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use radialog_files::durable;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::durable;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{Generation, ObjectKey, Source, StageSet};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use radialog_runtime::durable::{self, Replacement};
+use radialog_files::durable::{self, Replacement};
 use radialog_schemas::table::escaped;
 use radialog_schemas::{ContentHash, RunId, RunSpec};
 use serde::{Deserialize, Serialize};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use radialog_runtime::durable::{self, Readers, Replacement};
+use radialog_files::durable::{self, Readers, Replacement};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{ContentHash, ObjectKey};
 use tokio::sync::Mutex;

@@ -1,7 +1,7 @@
 //! Whose labels scores are of, which files cannot be read, and what an evaluation leaves behind that fails.
 
 use anyhow::{Result, ensure};
-use radialog_models::folder_lock::FolderLock;
+use radialog_files::folder_lock::FolderLock;
 use radialog_schemas::{Finding, Label};
 
 use super::{EvaluationFixture, label_table, line, value};

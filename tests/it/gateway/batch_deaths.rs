@@ -49,12 +49,13 @@ async fn kill_holder(fixture: &GatewayFixture, path: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_batch_that_kills_its_holders_ends_with_what_was_answered() -> Result<()> {
+async fn a_line_that_kills_its_holders_is_refused_and_the_others_of_its_batch_are_answered()
+-> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
     let gateway = &fixture.gateway;
     let lines: Vec<Value> = (0..40)
         .map(|number| match number {
-            35 => question("35", &format!("This {BLOCKS}.")),
+            32 => question("32", &format!("This {BLOCKS}.")),
             number => question(&number.to_string(), "x"),
         })
         .collect();
@@ -66,21 +67,54 @@ async fn a_batch_that_kills_its_holders_ends_with_what_was_answered() -> Result<
     for _ in 0..4 {
         kill_holder(&fixture, &path).await?;
     }
+    taken_until(&fixture, &path, "completed").await?;
+    let view = gateway.view(&path).await?;
+    let counts = json!({"total": 40, "completed": 39, "failed": 1});
+    assert_eq!(view["request_counts"], counts);
+    let refused = lines_of(gateway, &view["error_file_id"]).await?;
+    assert_eq!(refused[0]["custom_id"], "32");
+    let error = &refused[0]["error"];
+    assert_eq!(error["code"], "crash");
+    let message = error["message"].to_string();
+    assert!(message.contains("the 4 gateways"), "{message}");
+    let answers = lines_of(gateway, &view["output_file_id"]).await?;
+    assert_eq!(answers.len(), 39);
+    eventually(|| async { Ok(open_batches(&fixture).await? == 0) }).await
+}
+
+/// Lets gateways look until a batch has come to this.
+async fn taken_until(fixture: &GatewayFixture, path: &str, status: &str) -> Result<()> {
     eventually(|| async {
-        tell(gateway, &path, "resume").await?;
-        Ok(gateway.view(&path).await?["status"] == "failed")
+        tell(&fixture.gateway, path, "resume").await?;
+        Ok(fixture.gateway.view(path).await?["status"] == status)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_batch_with_many_lines_that_kill_their_holders_fails_with_what_was_answered() -> Result<()>
+{
+    let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
+    let gateway = &fixture.gateway;
+    let path = begin(gateway, blocking()).await?;
+    eventually(|| async { Ok(fixture.language_worker.blocked() == 1) }).await?;
+    // Three of its lines were refused already.
+    alter(&fixture, &path, |document| {
+        document["deadly_lines"] = json!(3)
     })
     .await?;
+    for _ in 0..4 {
+        kill_holder(&fixture, &path).await?;
+    }
+    taken_until(&fixture, &path, "failed").await?;
     let view = gateway.view(&path).await?;
     let fault = &view["errors"]["data"][0];
     assert_eq!(
         (&fault["code"], &fault["line"]),
-        (&json!("crash"), &json!(33))
+        (&json!("crash"), &json!(1))
     );
     let message = fault["message"].to_string();
     assert!(message.contains("the 4 gateways"), "{message}");
-    let answers = lines_of(gateway, &view["output_file_id"]).await?;
-    assert_eq!(answers.len(), 32);
     eventually(|| async { Ok(open_batches(&fixture).await? == 0) }).await
 }
 
@@ -119,6 +153,10 @@ async fn what_may_have_killed_its_holders_is_worked_on_alone_and_may_be_innocent
     })
     .await?;
     let other = begin(gateway, blocking()).await?;
+    // What is ended was looked for after the other one had come: it had its chance to be taken.
+    let cancelled = begin(gateway, blocking()).await?;
+    tell(gateway, &cancelled, "cancel").await?;
+    ended(gateway, &cancelled, "cancelled").await?;
     worker.unblock();
     ended(gateway, &suspected, "completed").await?;
     ended(gateway, &other, "completed").await?;

@@ -459,6 +459,52 @@ async fn lines_go_with_the_tasks_and_take_no_place_among_the_turns_that_people_w
     Ok(())
 }
 
+#[tokio::test]
+async fn a_batch_that_has_had_its_turn_gives_way_to_those_of_another_key() -> Result<()> {
+    // Nothing is answered until words are allowed, and nothing stalls.
+    let fixture = GatewayFixture::with(0, |config| {
+        config.keys = vec![key("ward", "one"), key("lab", "two")];
+        (config.rate, config.concurrent) = (1000, 1000);
+        config.batch_pace.stalled_after = Duration::from_secs(600);
+        config.batch_pace.turn = Duration::ZERO;
+    })
+    .await?;
+    let worker = &fixture.language_worker;
+    let (ward, lab) = (
+        fixture.gateway.as_owner("one"),
+        fixture.gateway.as_owner("two"),
+    );
+    // A piece, and lines that are answered only when they are unblocked.
+    let blocked =
+        |number: usize| question(&format!("blocked {number}"), &format!("This {BLOCKS}."));
+    let blocked = jsonl(&(0..8).map(blocked).collect::<Vec<Value>>());
+    let mut long = Vec::new();
+    for _ in 0..2 {
+        let path = begin(&ward, some(32) + &blocked).await?;
+        when(&ward, &path, |view| view["status"] == "in_progress").await?;
+        long.push(path);
+    }
+    let short = begin(&lab, some(1)).await?;
+    // What is ended was looked for after the short one had come: from here on that is known to wait.
+    let cancelled = begin(&lab, some(1)).await?;
+    tell(&lab, &cancelled, "cancel").await?;
+    ended(&lab, &cancelled, "cancelled").await?;
+    assert_ne!(lab.view(&short).await?["status"], "completed");
+    worker.allow(UNLIMITED);
+    ended(&lab, &short, "completed").await?;
+    // One has made room, the other has not, and the first goes on when there is room again.
+    eventually(|| async { Ok(worker.blocked() == 16) }).await?;
+    worker.unblock();
+    for path in &long {
+        let view = ended(&ward, path, "completed").await?;
+        let counts = json!({"total": 40, "completed": 40, "failed": 0});
+        assert_eq!(view["request_counts"], counts);
+        let lines = lines_of(&ward, &view["output_file_id"]).await?;
+        assert_eq!(lines.len(), 40);
+    }
+    Ok(())
+}
+
 /// An X-ray and so many bytes behind its end, in a line of a batch.
 fn large(text: &str, bytes: usize) -> Value {
     let image = data_uri(&[xray(), vec![0; bytes]].concat());

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use radialog_files::folder_lock::FolderLock;
 use radialog_models::bundle::{Bundle, Geometry};
-use radialog_models::folder_lock::FolderLock;
 use radialog_schemas::ContentHash;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};

@@ -6,7 +6,6 @@ pub mod clock;
 pub mod config;
 pub mod conversations;
 pub mod cpu;
-pub mod durable;
 pub mod health;
 pub mod http_server;
 pub mod local_services;

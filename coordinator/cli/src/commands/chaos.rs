@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use radialog_models::left_behind;
+use radialog_files::left_behind;
 use radialog_runtime::shutdown;
 
 use crate::args::{BundleSource, ServiceArgs};
@@ -187,6 +187,6 @@ fn check_place(file: &Path) -> anyhow::Result<()> {
 
 fn write(file: &Path, report: &Report) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(report)? + "\n";
-    radialog_runtime::durable::replace(file, text.as_bytes())
+    radialog_files::durable::replace(file, text.as_bytes())
         .with_context(|| format!("cannot write --json {}", file.display()))
 }

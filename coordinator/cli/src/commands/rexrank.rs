@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser};
 use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
-use radialog_runtime::durable;
+use radialog_files::durable;
 use radialog_schemas::table::{cell, unescaped};
 use radialog_schemas::{ContentHash, StudyRecord};
 use radialog_training::evaluation::corpus::without_nan;

@@ -29,6 +29,7 @@ use crate::run::RetryUntilShutdown;
 
 mod input;
 mod line;
+mod piece;
 mod runner;
 mod schedule;
 mod taking;

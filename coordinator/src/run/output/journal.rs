@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use radialog_runtime::durable::{self, Replacement};
+use radialog_files::durable::{self, Replacement};
 use radialog_schemas::{StudyRecord, StudyStatus};
 
 use crate::CoordinatorError;

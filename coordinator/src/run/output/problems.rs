@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use radialog_runtime::durable::Replacement;
+use radialog_files::durable::Replacement;
 use tracing::warn;
 
 use crate::CoordinatorError;

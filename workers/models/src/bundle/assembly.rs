@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::components::{TOKENIZER, WeightsFile};
 use super::weights::MappedWeights;
 use super::{Bundle, BundleError, HashCache, hashes};
-use crate::durable::NewDirectory;
 use crate::findings::Calibration;
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorSpec;
+use radialog_files::durable::NewDirectory;
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]

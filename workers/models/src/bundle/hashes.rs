@@ -12,7 +12,7 @@ use radialog_schemas::bundle::FileEntry;
 use serde::{Deserialize, Serialize};
 
 use super::error::BundleError;
-use crate::durable;
+use radialog_files::durable;
 
 /// Names a directory for what can be computed again; `$XDG_CACHE_HOME/radialog` or `~/.cache/radialog` without it.
 pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";

@@ -18,10 +18,10 @@ use super::weight_types::WeightTypes;
 use super::weights::MappedWeights;
 use super::writer::SafetensorsWriter;
 use super::{Bundle, BundleError, HashCache, hashes};
-use crate::durable::NewDirectory;
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorHeader;
+use radialog_files::durable::NewDirectory;
 
 /// Values that one thread quantises at a time, some rows of a matrix.
 const PART: usize = 1 << 18;

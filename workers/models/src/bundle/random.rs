@@ -19,8 +19,8 @@ use super::configs::ComponentConfigs;
 use super::error::BundleError;
 use super::geometry::{Geometry, System};
 use super::writer::SafetensorsWriter;
-use crate::durable::NewDirectory;
 use crate::tensors::{Initialization, TensorHeader, TensorSpec};
+use radialog_files::durable::NewDirectory;
 
 /// Elements drawn before they are written.
 const BLOCK: usize = 1 << 22;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 
 use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
-use crate::durable::{self, Readers, UNFINISHED};
+use radialog_files::durable::{self, Readers, UNFINISHED};
 
 /// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
 const SUM: &str = ".sum-";

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use radialog_models::durable::{self, Replacement};
+use radialog_files::durable::{self, Replacement};
 use radialog_schemas::Finding;
 
 use super::follow_ups::FindingScores;

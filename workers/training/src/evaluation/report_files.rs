@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use radialog_models::durable;
+use radialog_files::durable;
 use radialog_schemas::Finding;
 use serde::Serialize;
 

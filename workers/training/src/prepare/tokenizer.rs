@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use radialog_models::durable;
+use radialog_files::durable;
 use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::file::{self, BLANK};

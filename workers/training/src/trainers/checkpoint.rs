@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use radialog_files::durable::{self, NewDirectory};
 use radialog_models::bundle::{self, hashes};
-use radialog_models::durable::{self, NewDirectory};
 use radialog_schemas::bundle::{Component, FORMAT, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, RelativePath};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use radialog_models::durable;
+use radialog_files::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use radialog_files::durable;
 use radialog_models::bundle::{BundleAssembly, read_manifest};
 use radialog_models::device;
-use radialog_models::durable;
 use radialog_training::evaluation::quality::FittedCalibration;
 use radialog_training::evaluation::report_files::{ReliabilityPlot, reliability_page};
 use radialog_training::recipe::ImageTable;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use radialog_files::folder_lock::{FolderLock, FolderLockError};
 use radialog_models::bundle::import::{Import, SourceFile};
-use radialog_models::folder_lock::{FolderLock, FolderLockError};
 use radialog_models::free_space::{SpaceNeeded, same_file_system};
 use tokio::task::block_in_place;
 

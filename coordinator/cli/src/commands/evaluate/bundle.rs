@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use radialog_models::{device, durable};
+use radialog_files::durable;
+use radialog_models::device;
 use radialog_runtime::config::Config;
 use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use radialog_training::evaluation::quality::{

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use radialog_models::durable;
-use radialog_models::folder_lock::{FolderLock, FolderLockError};
+use radialog_files::durable;
+use radialog_files::folder_lock::{FolderLock, FolderLockError};
 use radialog_training::evaluation::counted_texts::CountsFile;
 
 use crate::commands::former_files::FormerFiles;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use radialog_files::durable;
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
 use radialog_models::device::Device;
-use radialog_models::{durable, left_behind};
 use radialog_schemas::Stage;
 use radialog_training::TrainingError;
 use radialog_training::finetune::{DataSets, FinetuneTable, Plan, TrainedPart};
@@ -20,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::train::run_with_progress;
 use super::{FinetuneArgs, bar, show};
 
-/// What the names of folders for a moment begin with.
-const SCRATCH: &str = ".start-";
+/// The folder of a training that only measures its start.
+const SCRATCH: &str = ".start";
 
 /// All that the trainings need.
 pub(super) struct Training<'a> {
@@ -275,11 +276,17 @@ impl Training<'_> {
             return serde_json::from_slice(&text)
                 .with_context(|| format!("'{}' is damaged", path.display()));
         }
-        // In a folder without a checkpoint, so that it is measured as it starts.
-        // That of one that was killed is nobody's: the folder is locked.
-        left_behind::remove(&self.args.out, |name| name.starts_with(SCRATCH));
+        // In a folder without a checkpoint, so that it is measured as it starts. One that is there is a killed process's: this
+        // one has the lock of `--out`.
+        match fs::remove_dir_all(self.args.out.join(SCRATCH)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context("cannot clear a folder in --out");
+            }
+            _ => {}
+        }
         let scratch = tempfile::Builder::new()
             .prefix(SCRATCH)
+            .rand_bytes(0)
             .tempdir_in(&self.args.out)
             .context("cannot make a folder in --out")?;
         let measured: Vec<Measurement> = start(scratch.path(), false)?.validate()?;

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use radialog_files::durable;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
-use radialog_models::durable;
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
 use radialog_training::evaluation::quality::{

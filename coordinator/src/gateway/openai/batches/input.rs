@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::http::openai_batches::{BatchEndpoint, BatchLine, BatchLineFault};
+use radialog_schemas::http::openai_batches::{
+    BatchEndpoint, BatchLine, BatchLineError, BatchLineFault,
+};
 use radialog_schemas::{ContentHash, ErrorCode, ObjectKey};
 use serde::Deserialize;
 use tracing::warn;
@@ -211,6 +213,17 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
         "the file of requests was deleted, is damaged, or its time is over; upload it again",
     );
     vec![fault(&error, None)]
+}
+
+/// What is told of a line that is refused because its holders vanish.
+pub(super) fn deadly_line(killed: u32) -> BatchLineError {
+    BatchLineError {
+        code: ErrorCode::Crash.as_str().to_owned(),
+        message: format!(
+            "the {killed} gateways that had this request went away without getting on with it, the last of them with no other one: it \
+             may be what kills them; the others of its batch were answered"
+        ),
+    }
 }
 
 /// What is wrong with a batch whose holders vanish one after the other. `next` is the number of its first line without an

@@ -177,18 +177,23 @@ fn completion_request(body: &[u8]) -> ApiResult<AskedLine> {
     Ok(AskedLine::Completion(Box::new(asked)))
 }
 
-/// Says of a line that the batch's time was over before it was answered.
-pub(super) fn expired(batch: &str, line: &InputLine) -> AnsweredLine {
+/// What is told of a line when the batch's time was over before it was answered.
+pub(super) fn expired() -> BatchLineError {
+    BatchLineError {
+        code: "batch_expired".to_owned(),
+        message:
+            "the batch's time was over before this request was answered; send it again in another batch"
+                .to_owned(),
+    }
+}
+
+/// Says why a line was not asked.
+pub(super) fn not_asked(batch: &str, line: &InputLine, why: BatchLineError) -> AnsweredLine {
     let line = BatchOutputLine {
         id: format!("batch_req_{}", conversation(batch, line.number)),
         custom_id: input::custom_id(line.content.as_deref()),
         response: None,
-        error: Some(BatchLineError {
-            code: "batch_expired".to_owned(),
-            message:
-                "the batch's time was over before this request was answered; send it again in another batch"
-                    .to_owned(),
-        }),
+        error: Some(why),
     };
     AnsweredLine {
         is_answer: false,

@@ -25,6 +25,8 @@ pub(in crate::gateway) struct BatchRunner {
     pub(super) ending: Arc<Semaphore>,
     /// Told when a place for being ended is free again.
     pub(super) has_ended: Notify,
+    /// Told when a place for being answered is free again.
+    pub(super) has_room: Notify,
     schedule: Mutex<Schedule>,
 }
 
@@ -50,6 +52,7 @@ impl BatchRunner {
             running: places(RUNNING),
             ending: places(ENDING),
             has_ended: Notify::new(),
+            has_room: Notify::new(),
             schedule: Mutex::new(schedule),
         })
     }

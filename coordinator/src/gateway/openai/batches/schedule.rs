@@ -25,12 +25,14 @@ pub(super) struct Schedule {
     abandoned_after: Duration,
     /// The batches that are worked on here.
     here: HashSet<BatchName>,
-    /// When a batch of an owner was last begun here.
+    /// When an owner was last served here: a batch was begun, or made room.
     begun: HashMap<ContentHash, Instant>,
     /// The leases of other gateways, and since when they are the same.
     leases: HashMap<BatchName, (Lease, Instant)>,
-    /// Owners of batches that could be worked on and find no place.
-    waiting: HashSet<ContentHash>,
+    /// What could be worked on and finds no place.
+    waiting: Vec<FreeBatch>,
+    /// How many batches make room for them since they were noted.
+    rooms: usize,
     /// Damaged batches that were told of.
     damaged: HashSet<BatchName>,
     /// What did not get on here when it was last worked on.
@@ -41,8 +43,6 @@ pub(super) struct Schedule {
     ends: Vec<FreeBatch>,
     /// When a batch of an owner was last taken there.
     ended: HashMap<ContentHash, Instant>,
-    /// A batch that is worked on alone waits until nothing else is.
-    lonely_waits: bool,
 }
 
 /// What is to be done with a batch.
@@ -82,7 +82,7 @@ pub(super) struct FreeBatch {
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
     pub(super) abandoned: Option<Lease>,
-    /// It may be what killed those who had it: nothing else is worked on beside it.
+    /// It may be what killed those who had it: no other batch's lines are answered beside it.
     pub(super) is_alone: bool,
 }
 
@@ -113,13 +113,13 @@ impl Schedule {
             here: HashSet::new(),
             begun: HashMap::new(),
             leases: HashMap::new(),
-            waiting: HashSet::new(),
+            waiting: Vec::new(),
+            rooms: 0,
             damaged: HashSet::new(),
             rests: HashMap::new(),
             aside: HashMap::new(),
             ends: Vec::new(),
             ended: HashMap::new(),
-            lonely_waits: false,
         }
     }
 
@@ -259,9 +259,8 @@ impl Schedule {
     pub(super) fn next(&self, free: &mut Vec<FreeBatch>) -> Option<FreeBatch> {
         let order = |batch: &FreeBatch| {
             let owner = &batch.name.owner;
-            let running = self.here.iter().filter(|name| name.owner == *owner);
             let begun = self.begun.get(owner).copied();
-            (running.count(), begun, batch.name.name.clone())
+            (self.running(owner), begun, batch.name.name.clone())
         };
         let next = free
             .iter()
@@ -271,11 +270,19 @@ impl Schedule {
         Some(free.swap_remove(place))
     }
 
-    /// Notes the owners of what found no place, and forgets what is not open any more.
-    pub(super) fn note(&mut self, waiting: &[FreeBatch], open: &[BatchName]) {
-        let owners = waiting.iter().map(|batch| batch.name.owner.clone());
-        self.waiting = owners.collect();
-        self.lonely_waits = waiting.iter().any(|batch| batch.is_alone);
+    /// Notes what found no place.
+    pub(super) fn note_waiting(&mut self, waiting: Vec<FreeBatch>) {
+        self.waiting = waiting;
+        self.rooms = 0;
+    }
+
+    /// Takes out what found no place.
+    pub(super) fn take_waiting(&mut self) -> Vec<FreeBatch> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Forgets what is not open any more.
+    pub(super) fn forget_all_but(&mut self, open: &[BatchName]) {
         let names: HashSet<&BatchName> = open.iter().collect();
         self.leases.retain(|name, _| names.contains(name));
         self.damaged.retain(|name| names.contains(name));
@@ -285,14 +292,40 @@ impl Schedule {
         self.ended.retain(|owner, _| owners.contains(owner));
     }
 
-    /// Whether a batch waits for a place that this owner's make room for: another owner's, or one that needs all places.
-    pub(super) fn others_wait(&self, owner: &ContentHash) -> bool {
-        self.lonely_waits || self.waiting.iter().any(|waiting| waiting != owner)
+    /// Whether a batch of this owner whose turn is over makes room: for one that needs all places, or for one whose owner has
+    /// fewer here and so is the next to be taken. For each that waits one makes room.
+    pub(super) fn makes_room(&mut self, owner: &ContentHash) -> bool {
+        let own = self.running(owner);
+        let has_fewer = |waiting: &&FreeBatch| self.running(&waiting.name.owner) < own;
+        let wanted = self.waiting.iter().filter(has_fewer).count();
+        let makes_room = self.lonely_waits() || self.rooms < wanted;
+        if makes_room {
+            self.rooms += 1;
+            // Its owner was served until now: of those with as few here, the others come first.
+            self.begun.insert(owner.clone(), Instant::now());
+        }
+        makes_room
+    }
+
+    /// How many batches of an owner are worked on here.
+    fn running(&self, owner: &ContentHash) -> usize {
+        let own = self.here.iter().filter(|name| name.owner == *owner);
+        own.count()
     }
 
     /// Whether any batch waits for a place.
     pub(super) fn any_waits(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether one waits beside which no other one's lines are answered.
+    pub(super) fn lonely_waits(&self) -> bool {
+        self.waiting.iter().any(|batch| batch.is_alone)
+    }
+
+    /// Whether any batch has stepped aside.
+    pub(super) fn any_aside(&self) -> bool {
+        !self.aside.is_empty()
     }
 }
 
@@ -438,10 +471,29 @@ mod tests {
         }
         let mut rest = all.to_vec();
         assert_eq!(schedule.next(&mut rest).unwrap().name.name, "1");
-        let open: Vec<BatchName> = all.iter().map(|batch| batch.name.clone()).collect();
-        schedule.note(&all[2..], &open);
-        assert!(schedule.others_wait(&all[0].name.owner));
-        assert!(!schedule.others_wait(&all[2].name.owner) && schedule.any_waits());
+    }
+
+    #[test]
+    fn one_makes_room_for_each_that_waits_and_none_for_those_who_have_as_many_here() {
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
+        let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
+        let all = [of("a", "1"), of("a", "2"), of("b", "3"), of("a", "4")];
+        let [a, b] = [0, 2].map(|place| all[place].name.owner.clone());
+        schedule.begin(&all[0].name);
+        schedule.begin(&all[1].name);
+        schedule.note_waiting(all[3..].to_vec());
+        assert!(!schedule.makes_room(&a), "its own waits for an end");
+        schedule.note_waiting(all[2..].to_vec());
+        assert!(schedule.makes_room(&a));
+        assert!(!schedule.makes_room(&a), "one leaves for one");
+        schedule.end(&all[0].name);
+        let mut rest = vec![all[0].clone(), all[2].clone(), all[3].clone()];
+        assert_eq!(schedule.next(&mut rest).unwrap().name.name, "3");
+        schedule.begin(&all[2].name);
+        schedule.note_waiting(rest);
+        let make_room = [&a, &b].map(|owner| schedule.makes_room(owner));
+        assert_eq!(make_room, [false, false], "each has one");
+        assert!(schedule.any_waits());
     }
 
     #[test]
@@ -463,9 +515,9 @@ mod tests {
         }
         assert_eq!(places, [1, 1, RUNNING]);
         let free = schedule.free(&name, &document, "here", now).unwrap();
-        schedule.note(std::slice::from_ref(&free), std::slice::from_ref(&name));
+        schedule.note_waiting(vec![free]);
         assert!(
-            schedule.others_wait(&name.owner),
+            schedule.makes_room(&name.owner),
             "its owner's make room, too"
         );
         document.times.expires = 1;

@@ -35,8 +35,8 @@ enum Worked {
     Onward,
     /// Another gateway was faster.
     Elsewhere,
-    /// No worker has begun one of its lines, and it has made room for others.
-    Stalled,
+    /// It did not get on, and is left alone for a while.
+    Resting,
 }
 
 /// A batch that is worked on here until this is dropped.
@@ -59,7 +59,11 @@ impl BatchRunner {
         let mut working = JoinSet::new();
         while !shutdown.is_cancelled() {
             while working.try_join_next().is_some() {}
-            if let Err(error) = self.look(&mut working).await {
+            let looked = tokio::select! {
+                looked = self.look(&mut working) => looked,
+                () = shutdown.cancelled() => break,
+            };
+            if let Err(error) = looked {
                 warn!(%error, "batches of requests were not looked for");
             }
             let mut pause = pin!(sleep(LOOK_EVERY));
@@ -69,6 +73,14 @@ impl BatchRunner {
                     () = self.app.new_batch.notified() => break,
                     () = shutdown.cancelled() => break,
                     // The next one is known: there may be thousands, and a look is at all of them.
+                    () = self.has_room.notified() => {
+                        let mut free = self.schedule().take_waiting();
+                        if free.is_empty() {
+                            break;
+                        }
+                        self.begin_free(&mut free, &mut working);
+                        self.schedule().note_waiting(free);
+                    }
                     () = self.has_ended.notified() => {
                         let ends = self.schedule().ends();
                         match ends {
@@ -117,19 +129,13 @@ impl BatchRunner {
         }
         self.schedule().note_ending(ending);
         self.begin_ends(working);
-        while self.running.available_permits() > 0 {
-            let next = self.schedule().next(&mut free);
-            let Some(next) = next else {
-                break;
-            };
-            if self.running.available_permits() < next.places() as usize {
-                // Nothing more begins until it has them all.
-                free.push(next);
-                break;
-            }
-            self.spawn(next, &self.running, working);
+        self.begin_free(&mut free, working);
+        let waiting = free.len();
+        {
+            let mut schedule = self.schedule();
+            schedule.note_waiting(free);
+            schedule.forget_all_but(&open);
         }
-        self.schedule().note(&free, &open);
         let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
         let told = &metrics().request_batches;
         told.open.set(count(open.len()));
@@ -137,8 +143,25 @@ impl BatchRunner {
             let schedule = self.schedule();
             (schedule.resting(Instant::now()), schedule.ends())
         };
-        told.waiting.set(count(free.len() + ends + resting));
+        told.waiting.set(count(waiting + ends + resting));
         Ok(())
+    }
+
+    /// Begins with those that are free, as far as there are places, and takes them out.
+    fn begin_free(self: &Arc<Self>, free: &mut Vec<FreeBatch>, working: &mut JoinSet<()>) {
+        while self.running.available_permits() > 0 {
+            let next = self.schedule().next(free);
+            let Some(next) = next else {
+                break;
+            };
+            let has_places = self.running.available_permits() >= next.places() as usize;
+            if !has_places || (next.is_alone && self.schedule().any_aside()) {
+                // Nothing more begins until it has them all.
+                free.push(next);
+                break;
+            }
+            self.spawn(next, &self.running, working);
+        }
     }
 
     /// Begins with what is to be ended, as far as there is a place.
@@ -196,7 +219,7 @@ impl BatchRunner {
             match &worked {
                 Ok(Worked::Onward) => runner.schedule().forget_rest(&batch.name),
                 Ok(Worked::Elsewhere) => {}
-                Ok(Worked::Stalled) | Err(_) => runner.schedule().rest(&batch, Instant::now()),
+                Ok(Worked::Resting) | Err(_) => runner.schedule().rest(&batch, Instant::now()),
             }
             drop(here);
             if batch.only_ends() {
@@ -204,8 +227,8 @@ impl BatchRunner {
             }
             match worked {
                 // The next one may have waited for this.
-                Ok(Worked::Onward | Worked::Stalled) if !batch.only_ends() => {
-                    runner.app.new_batch.notify_one();
+                Ok(Worked::Onward | Worked::Resting) if !batch.only_ends() => {
+                    runner.has_room.notify_one();
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -249,8 +272,8 @@ impl BatchRunner {
         });
         released.await?;
         worked?;
-        Ok(match work.has_stalled() {
-            true => Worked::Stalled,
+        Ok(match work.rests() {
+            true => Worked::Resting,
             false => Worked::Onward,
         })
     }

@@ -10,14 +10,17 @@ use futures::stream::{self, StreamExt};
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ObjectKey;
-use radialog_schemas::http::openai_batches::{BatchLineFault, FilePurpose, RequestBatchStatus};
+use radialog_schemas::http::openai_batches::{
+    BatchLineError, BatchLineFault, FilePurpose, RequestBatchStatus,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::input::{self, InputLine, InputLines};
-use super::line::{self, AnsweredLine, LineContext};
+use super::line::{self, LineContext};
+use super::piece::Piece;
 use super::runner::{BatchRunner, PlaceAside};
 use super::schedule::{FreeBatch, WantedWork};
 use super::{BatchName, batch_id, no_batch};
@@ -29,6 +32,8 @@ use crate::request_store::{new_name, now};
 
 /// Lines that are answered at a time.
 const AT_ONCE: usize = 8;
+/// The most lines of what may kill its holder that are answered before the output is written: so it is known which one does.
+const PIECE_OF_SUSPECTED: usize = 1;
 /// The most lines and about the most bytes of input that are answered before the outputs are written.
 const PIECE_LINES: usize = 32;
 const PIECE_BYTES: usize = 4 << 20;
@@ -41,79 +46,14 @@ pub(super) struct BatchWork<'a> {
     /// Who has written a part of the outputs: nobody else who has the batch, earlier or later, writes under this name.
     writer: String,
     begun: Instant,
-    /// Nothing else is worked on beside it.
+    /// No other batch's lines are answered beside it.
     is_alone: bool,
     /// No worker has begun one of its lines, and it has made room for others.
     has_stalled: AtomicBool,
-}
-
-/// The outputs of some lines.
-struct Piece {
-    answers: Vec<u8>,
-    refusals: Vec<u8>,
-    answered: u64,
-    refused: u64,
-    /// The place of the next line that has no output.
-    end: InputPlace,
-    /// The lines behind it that have one.
-    ahead: Vec<u64>,
-    /// It has all the lines that were asked for.
-    is_whole: bool,
-}
-
-impl Piece {
-    /// The outputs of the lines that end at `ends`, as far as there are any: up to the first that has none, or all of them,
-    /// where no earlier line will be answered any more.
-    fn of(
-        document: &BatchDocument,
-        ends: &[InputPlace],
-        mut lines: BTreeMap<usize, AnsweredLine>,
-        keeps_all: bool,
-    ) -> Self {
-        let mut piece = Self {
-            answers: Vec::new(),
-            refusals: Vec::new(),
-            answered: 0,
-            refused: 0,
-            end: document.place,
-            ahead: document.ahead.clone(),
-            is_whole: lines.len() == ends.len(),
-        };
-        let mut is_next = true;
-        for (number, end) in ends.iter().enumerate() {
-            match lines.remove(&number) {
-                None if !keeps_all => break,
-                None => is_next = false,
-                Some(line) => {
-                    match is_next {
-                        true => piece.end = *end,
-                        false => piece.ahead.push(end.line),
-                    }
-                    piece.add(line);
-                }
-            }
-        }
-        let next = piece.end.line;
-        piece.ahead.retain(|line| *line > next);
-        piece
-    }
-
-    fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.refusals.is_empty()
-    }
-
-    fn add(&mut self, line: AnsweredLine) {
-        match line.is_answer {
-            true => {
-                self.answered += 1;
-                self.answers.extend(line.text);
-            }
-            false => {
-                self.refused += 1;
-                self.refusals.extend(line.text);
-            }
-        }
-    }
+    /// This gateway's clock is ahead of the store's.
+    is_ahead: AtomicBool,
+    /// It has had its turn, and makes room for one that waits.
+    makes_room: AtomicBool,
 }
 
 impl<'a> BatchWork<'a> {
@@ -130,12 +70,19 @@ impl<'a> BatchWork<'a> {
             writer: new_name(),
             begun: Instant::now(),
             has_stalled: AtomicBool::new(false),
+            is_ahead: AtomicBool::new(false),
+            makes_room: AtomicBool::new(false),
         }
     }
 
     /// Whether it was given back because no worker has begun one of its lines.
     pub(super) fn has_stalled(&self) -> bool {
         self.has_stalled.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is left alone for a while: it has stalled, or this gateway cannot end it yet.
+    pub(super) fn rests(&self) -> bool {
+        self.has_stalled() || self.is_ahead.load(Ordering::Relaxed)
     }
 
     /// Works until the batch ends, is paused or gives way, or this gateway stops.
@@ -153,7 +100,8 @@ impl<'a> BatchWork<'a> {
             }
             _ => {}
         }
-        if let Some(killed) = document.killed() {
+        let killed = document.killed();
+        if let Some(killed) = killed.filter(|_| !document.is_one_line_deadly()) {
             let is_checked = document.status == RequestBatchStatus::InProgress;
             let next = is_checked.then_some(document.place.line + 1);
             warn!(
@@ -175,11 +123,39 @@ impl<'a> BatchWork<'a> {
         if document.status == RequestBatchStatus::Validating {
             let lines = self.lines(&input, &document);
             match input::check(lines, document.endpoint).await? {
-                Ok(total) => document = self.start(total).await?,
+                Ok(total) => match self.start(total).await? {
+                    Some(started) => document = started,
+                    None => return Ok(()),
+                },
                 Err(faults) => return self.fail(&document, faults).await,
             }
         }
+        if let Some(killed) = killed {
+            match self.refuse_next(&input, &document, killed).await? {
+                Some(next) => document = next,
+                None => return Ok(()),
+            }
+        }
         self.answer_all(&input, document, place).await
+    }
+
+    /// Refuses the line that killed its holders; none where another gateway has the batch meanwhile, or no line is left.
+    async fn refuse_next(
+        &self,
+        input: &FileHead,
+        document: &BatchDocument,
+        killed: u32,
+    ) -> ApiResult<Option<BatchDocument>> {
+        let some = next_lines(&mut self.lines(input, document), document, 1).await?;
+        let line = some.first().map(|line| line.number);
+        warn!(
+            batch = self.batch.name,
+            killed, line, "a line of a batch is refused: the gateways that had it went away"
+        );
+        let why = input::deadly_line(killed);
+        let mut piece = self.without_answers(document, some, why).await?;
+        piece.is_deadly = true;
+        Ok(self.write(document, piece, false).await?)
     }
 
     fn lines(&self, input: &FileHead, document: &BatchDocument) -> InputLines {
@@ -194,9 +170,13 @@ impl<'a> BatchWork<'a> {
         )
     }
 
-    /// Notes that the lines have been checked.
-    async fn start(&self, total: u64) -> ApiResult<BatchDocument> {
+    /// Notes that the lines have been checked; none where another gateway has the batch meanwhile.
+    async fn start(&self, total: u64) -> ApiResult<Option<BatchDocument>> {
+        let holder = &self.runner.name;
         let started = self.runner.change(self.batch, |document| {
+            if !document.is_held_by(holder) {
+                return false;
+            }
             document.counts.total = total;
             document.times.in_progress.get_or_insert_with(now);
             document.got_on();
@@ -206,7 +186,8 @@ impl<'a> BatchWork<'a> {
             }
             true
         });
-        started.await?.ok_or_else(no_batch)
+        let started = started.await?.ok_or_else(no_batch)?;
+        Ok(Some(started).filter(|document| document.is_held_by(holder)))
     }
 
     async fn answer_all(
@@ -217,6 +198,11 @@ impl<'a> BatchWork<'a> {
     ) -> ApiResult<()> {
         let (mut place, mut has_written) = (Some(place), false);
         let mut lines = self.lines(input, &document);
+        let most = match self.is_alone {
+            true => PIECE_OF_SUSPECTED,
+            false => PIECE_LINES,
+        };
+        let mut survived = 0;
         while !self.runner.app.shutdown.is_cancelled() {
             if document.status == RequestBatchStatus::Cancelling {
                 let outcome = RequestBatchStatus::Cancelled;
@@ -228,12 +214,15 @@ impl<'a> BatchWork<'a> {
             }
             let gives_way = match is_late {
                 true => has_written && self.runner.schedule().end_waits(),
-                false => document.paused || place.is_none() || self.gives_way(),
+                // Its holders had a piece of so many lines when they vanished, and none of these has done it.
+                false if self.is_alone && survived >= PIECE_LINES => true,
+                // A turn has an answer, however long its file was read.
+                false => document.paused || place.is_none() || (has_written && self.gives_way()),
             };
             if gives_way {
                 return Ok(());
             }
-            let some = match next_lines(&mut lines, &document).await {
+            let some = match next_lines(&mut lines, &document, most).await {
                 Err(ObjectError::NotFound(_)) => return self.fail(&document, input::gone()).await,
                 Err(error @ ObjectError::Refused { .. }) => {
                     return self.fail(&document, self.refused(&error)).await;
@@ -248,7 +237,10 @@ impl<'a> BatchWork<'a> {
                 return self.conclude(&document, outcome, Vec::new()).await;
             }
             let piece = match is_late {
-                true => self.expire(&document, some).await?,
+                true => {
+                    let why = line::expired();
+                    self.without_answers(&document, some, why).await?
+                }
                 false => self.answer(&document, some, &mut place).await,
             };
             let is_whole = piece.is_whole;
@@ -258,7 +250,9 @@ impl<'a> BatchWork<'a> {
                         return self.fail(&document, self.refused(&error)).await;
                     }
                     written => match written? {
-                        Some(next) => (document, has_written) = (next, true),
+                        Some(next) => {
+                            (document, has_written, survived) = (next, true, survived + 1)
+                        }
                         None => return Ok(()),
                     },
                 }
@@ -277,7 +271,8 @@ impl<'a> BatchWork<'a> {
                 }
                 lines = self.lines(input, &document);
             }
-            if place.is_none() {
+            // What waits comes before what has stepped aside.
+            if place.is_none() && !self.runner.schedule().any_waits() {
                 place = self.runner.running.clone().try_acquire_owned().ok();
             }
         }
@@ -291,15 +286,20 @@ impl<'a> BatchWork<'a> {
             batches::is_late_for_the_store(objects, owner, &self.batch.name, document).await?;
         if !is_late {
             warn!("this gateway's clock is ahead of the store's: no batch is ended by it");
-            self.has_stalled.store(true, Ordering::Relaxed);
+            self.is_ahead.store(true, Ordering::Relaxed);
         }
         Ok(is_late)
     }
 
-    /// It has had its turn, and others wait.
+    /// Whether it has had its turn and makes room for one that waits; once it does, it leaves.
     fn gives_way(&self) -> bool {
         let is_over = self.begun.elapsed() >= self.runner.app.config.batch_pace.turn;
-        is_over && self.runner.schedule().others_wait(&self.batch.owner)
+        let mut gives_way = self.makes_room.load(Ordering::Relaxed);
+        if is_over && !gives_way {
+            gives_way = self.runner.schedule().makes_room(&self.batch.owner);
+            self.makes_room.store(gives_way, Ordering::Relaxed);
+        }
+        gives_way
     }
 
     /// Answers some lines. While no worker begins one of them, another batch may have the place.
@@ -325,11 +325,11 @@ impl<'a> BatchWork<'a> {
         loop {
             tokio::select! {
                 piece = &mut answering => return piece,
-                () = self.stalled(&context.events), if place.is_some() => {
-                    match self.aside(may_step_aside) {
+                () = self.stalled(&context.events, place.is_some()) => {
+                    match self.aside(may_step_aside && place.is_some()) {
                         Some(aside) => {
                             (_aside, *place) = (Some(aside), None);
-                            self.runner.app.new_batch.notify_one();
+                            self.runner.has_room.notify_one();
                         }
                         None => {
                             self.has_stalled.store(true, Ordering::Relaxed);
@@ -341,7 +341,9 @@ impl<'a> BatchWork<'a> {
         }
     }
 
+    /// A place aside, unless what waits wants nothing to be answered beside it.
     fn aside(&self, may_step_aside: bool) -> Option<PlaceAside<'a>> {
+        let may_step_aside = may_step_aside && !self.runner.schedule().lonely_waits();
         let aside = may_step_aside.then(|| self.runner.step_aside(&self.batch.owner));
         aside.flatten()
     }
@@ -355,7 +357,9 @@ impl<'a> BatchWork<'a> {
         stop: &CancellationToken,
     ) -> Piece {
         let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
-        let answering = stream::iter(lines.into_iter().enumerate())
+        // Once it gives way, it begins no more lines; those that every piece begins make no turn void.
+        let goes_on = |(number, _): &(usize, InputLine)| *number < AT_ONCE || !self.gives_way();
+        let answering = stream::iter(lines.into_iter().enumerate().take_while(goes_on))
             .map(|(number, line)| async move { (number, context.answer(line).await) });
         let mut answering = pin!(answering.buffer_unordered(AT_ONCE));
         let mut answered = BTreeMap::new();
@@ -374,24 +378,36 @@ impl<'a> BatchWork<'a> {
         Piece::of(document, &ends, answered, is_ending)
     }
 
-    /// Ends when no line has begun for a while and others wait.
-    async fn stalled(&self, events: &AtomicU64) {
+    /// Ends when no line has begun for a while and others wait for a place; for what has none, when one waits that wants nothing to
+    /// be answered beside it.
+    async fn stalled(&self, events: &AtomicU64, has_place: bool) {
         loop {
             let before = events.load(Ordering::Relaxed);
             sleep(self.runner.app.config.batch_pace.stalled_after).await;
             let is_stalled = events.load(Ordering::Relaxed) == before;
-            if is_stalled && self.runner.schedule().any_waits() {
+            let waits = match has_place {
+                true => self.runner.schedule().any_waits(),
+                false => self.runner.schedule().lonely_waits(),
+            };
+            if is_stalled && waits {
                 return;
             }
         }
     }
 
-    /// Says of lines that they were not answered in time.
-    async fn expire(&self, document: &BatchDocument, lines: Vec<InputLine>) -> ApiResult<Piece> {
+    /// Says of lines why they are not answered.
+    async fn without_answers(
+        &self,
+        document: &BatchDocument,
+        lines: Vec<InputLine>,
+        why: BatchLineError,
+    ) -> ApiResult<Piece> {
         let (document, batch) = (document.clone(), self.batch.name.clone());
         body::beside(move || {
             let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
-            let told = lines.iter().map(|line| line::expired(&batch, line));
+            let told = lines
+                .iter()
+                .map(|line| line::not_asked(&batch, line, why.clone()));
             Ok(Piece::of(
                 &document,
                 &ends,
@@ -422,6 +438,9 @@ impl<'a> BatchWork<'a> {
                 known.answers = answers.clone();
                 known.refusals = refusals.clone();
                 known.got_on();
+                if piece.is_deadly {
+                    known.refused_deadly_line();
+                }
                 known.counts.completed += piece.answered;
                 known.counts.failed += piece.refused;
                 known.has_expired |= is_late;
@@ -541,9 +560,10 @@ impl<'a> BatchWork<'a> {
 async fn next_lines(
     lines: &mut InputLines,
     document: &BatchDocument,
+    most: usize,
 ) -> Result<Vec<InputLine>, ObjectError> {
     let (mut some, mut size) = (Vec::new(), 0);
-    while some.len() < PIECE_LINES && size < PIECE_BYTES {
+    while some.len() < most && size < PIECE_BYTES {
         let Some(line) = lines.next().await? else {
             break;
         };
@@ -553,47 +573,4 @@ async fn next_lines(
         }
     }
     Ok(some)
-}
-
-#[cfg(test)]
-mod tests {
-    use radialog_schemas::http::openai_batches::BatchEndpoint;
-
-    use super::*;
-    use crate::request_store::batches::BatchTimes;
-
-    fn answered(numbers: &[usize]) -> BTreeMap<usize, AnsweredLine> {
-        let line = |number: &usize| {
-            let text = format!("{number}\n").into_bytes();
-            let is_answer = number.is_multiple_of(2);
-            (*number, AnsweredLine { is_answer, text })
-        };
-        numbers.iter().map(line).collect()
-    }
-
-    #[test]
-    fn what_is_answered_behind_a_line_without_an_answer_is_kept_where_the_batch_ends() {
-        let (endpoint, times) = (BatchEndpoint::ChatCompletions, BatchTimes::default());
-        let mut document =
-            BatchDocument::new("b", "ward".to_owned(), endpoint, new_name(), None, times);
-        let end = |line: u64| InputPlace {
-            line,
-            offset: 10 * line,
-        };
-        let ends: Vec<InputPlace> = (1..=5).map(end).collect();
-        let some = || answered(&[0, 1, 3]);
-        let piece = Piece::of(&document, &ends, some(), false);
-        assert_eq!((piece.end, piece.ahead.as_slice()), (end(2), &[][..]));
-        assert_eq!((piece.answered, piece.refused), (1, 1));
-        let piece = Piece::of(&document, &ends, some(), true);
-        assert_eq!((piece.end, piece.ahead.as_slice()), (end(2), &[4][..]));
-        assert_eq!(piece.refusals, b"1\n3\n");
-        assert!(!piece.is_whole && !piece.is_empty());
-
-        (document.place, document.ahead) = (piece.end, piece.ahead);
-        let piece = Piece::of(&document, &[end(3), end(5)], answered(&[0, 1]), true);
-        assert_eq!((piece.end, piece.ahead.as_slice()), (end(5), &[][..]));
-        assert!(piece.is_whole);
-        assert!(Piece::of(&document, &ends[2..], answered(&[2]), false).is_empty());
-    }
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::error::ImportError;
 use super::source_files::SourceFile;
 use crate::bundle::{BundleError, hashes};
-use crate::durable;
-use crate::folder_lock::{FolderLock, FolderLockError};
+use radialog_files::durable;
+use radialog_files::folder_lock::{FolderLock, FolderLockError};
 
 /// What is finished, in the folder.
 const PROGRESS: &str = "import.progress.json";

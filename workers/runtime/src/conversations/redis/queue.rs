@@ -130,7 +130,7 @@ static OWNER_AND_GROUP: LazyLock<Script> = LazyLock::new(|| {
         "local conversation = redis.call('HGET', KEYS[1], 'conversation')
          if not conversation then return {'', ''} end
          conversation = cjson.decode(conversation)
-         if conversation.of_batch == true then return {'', ''} end
+         if conversation.of_batch == true or conversation.background == true then return {'', ''} end
          local group = conversation.group
          return {conversation.owner, type(group) == 'string' and group or ''}",
     )

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_schemas::ContentHash;
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use csv::{Terminator, Writer, WriterBuilder};
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_schemas::table::escaped;
 
 use crate::error::TrainingError;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
 
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_schemas::Finding;
 use serde_json::Value;
 

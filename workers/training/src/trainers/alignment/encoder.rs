@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use radialog_files::durable::Replacement;
 use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::durable::Replacement;
 use radialog_models::tensors::TensorSpec;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;

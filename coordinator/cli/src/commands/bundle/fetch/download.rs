@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use radialog_models::durable;
+use radialog_files::durable;
 use radialog_models::free_space::SpaceNeeded;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode};

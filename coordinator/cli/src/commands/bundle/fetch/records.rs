@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use md5::{Digest, Md5};
+use radialog_files::durable;
 use radialog_models::bundle::HashCache;
 use radialog_models::bundle::hashes::hash_file;
-use radialog_models::durable;
 use radialog_schemas::ContentHash;
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_models::free_space::SpaceNeeded;
 use zip::{CompressionMethod, ZipArchive};
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use radialog_models::durable::Replacement;
+use radialog_files::durable::Replacement;
 use radialog_schemas::table::escaped;
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::clinical::{UncertainAs, findings_words};

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use radialog_models::durable;
+use radialog_files::durable;
 use radialog_schemas::Finding;
 
 use super::charts::{self, Mark, MarkRow};

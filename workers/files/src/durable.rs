@@ -1,23 +1,28 @@
-//! Files that are whole or absent, whatever kills the writer: the process, the machine or the power.
+//! Files and directories that are whole or absent, whatever kills the writer: the process, the machine or the power.
 //!
 //! A rename alone does not promise that. A file system may write the new name to disk before the content, and then the
 //! name stands for an empty file after a power cut. So the content is synced before the rename, and the directory, which
-//! holds the name, after it. Every write-then-rename of this crate and of its users happens here.
+//! holds the name, after it. Every write-then-rename of the workspace happens here. A process that is killed leaves at most
+//! an entry under a hidden temporary name, which a later process that writes beside it removes.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile, TempDir};
 
-mod left_behind;
+use crate::left_behind;
 
-/// Names of files that are being written start with this. A process that is killed leaves one behind; readers of a
-/// directory skip it, and a later process that writes there removes it.
-pub(crate) const UNFINISHED: &str = ".writing-";
-/// Random characters that follow.
+/// Names of files that are being written start with this; readers of a directory skip them. Random characters follow.
+pub const UNFINISHED: &str = ".writing-";
+/// Names of directories that are being filled are those of their places, hidden, with random characters and this end.
+const PARTIAL: &str = ".partial";
+/// Random characters in a temporary name.
 const RANDOM: usize = 6;
+/// A few writes a megabyte, for content that comes in small pieces.
+const BUFFER: usize = 1 << 16;
 
 /// Who may read what is written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +49,9 @@ impl Readers {
     }
 }
 
-/// A few writes a megabyte, for content that comes in small pieces.
-const BUFFER: usize = 1 << 16;
-
 /// New content for a file, written beside it under another name. Dropping it without [`Replacement::commit`] leaves the
 /// file as it was.
+#[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
     writer: BufWriter<NamedTempFile>,
@@ -58,7 +61,7 @@ impl Replacement {
     /// Begins the new content of the file at `path`, whose directory must exist.
     ///
     /// # Errors
-    /// Where the directory cannot be written.
+    /// Where the path names no file, or the directory cannot be written.
     pub fn create(path: &Path) -> io::Result<Self> {
         Self::create_for(Readers::ByUmask, path)
     }
@@ -70,11 +73,22 @@ impl Replacement {
 
     /// As [`Replacement::create`], for these readers; until it is whole, it is in another directory of the file system.
     fn create_in(directory: &Path, readers: Readers, path: &Path) -> io::Result<Self> {
+        name_of(path)?;
         let file = unfinished(directory, readers)?;
         Ok(Self {
             path: path.to_owned(),
             writer: BufWriter::with_capacity(BUFFER, file),
         })
+    }
+
+    /// The file's place, where nothing of it stands yet.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of the content until then, for writers that take a path.
+    pub fn partial(&self) -> &Path {
+        self.writer.get_ref().path()
     }
 
     /// Puts the content on disk and in place of the old one. When this returns, a crash cannot take it back.
@@ -139,15 +153,17 @@ pub fn replace_from(
 
 /// Begins a file that has no name of its own yet, and removes what killed processes have left of theirs beside it. As long as
 /// it is open, nobody takes it for left.
-pub(crate) fn unfinished(directory: &Path, readers: Readers) -> io::Result<NamedTempFile> {
-    left_behind::remove_once(directory);
-    let file = tempfile::Builder::new()
+///
+/// # Errors
+/// Where the directory cannot be written.
+pub fn unfinished(directory: &Path, readers: Readers) -> io::Result<NamedTempFile> {
+    left_behind::remove_once(directory, is_temporary);
+    let file = Builder::new()
         .prefix(UNFINISHED)
         .rand_bytes(RANDOM)
         .permissions(Permissions::from_mode(readers.file_mode()))
         .tempfile_in(directory)?;
-    // Where the file system knows no locks, nothing is ever taken for left.
-    drop(file.as_file().try_lock());
+    left_behind::hold(file.as_file());
     Ok(file)
 }
 
@@ -163,6 +179,105 @@ pub fn write<T, E: From<io::Error>>(
     let outcome = fill(&mut replacement)?;
     replacement.commit()?;
     Ok(outcome)
+}
+
+/// A directory that is filled under a hidden name and appears whole with [`NewDirectory::commit`]. Dropped before, it
+/// vanishes with all that is in it.
+#[derive(Debug)]
+pub struct NewDirectory {
+    partial: TempDir,
+    path: PathBuf,
+    /// Open as long as it is filled.
+    _held: File,
+}
+
+impl NewDirectory {
+    /// Starts the directory that will stand at `path`, and creates those above it.
+    ///
+    /// # Errors
+    /// The directories cannot be created.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let (prefix, directory) = (hidden(path)?, directory_of(path));
+        fs::create_dir_all(directory)?;
+        left_behind::remove_once(directory, is_temporary);
+        let partial = Builder::new()
+            .prefix(&prefix)
+            .rand_bytes(RANDOM)
+            .suffix(PARTIAL)
+            .permissions(Permissions::from_mode(Readers::ByUmask.directory_mode()))
+            .tempdir_in(directory)?;
+        let held = File::open(partial.path())?;
+        left_behind::hold(&held);
+        Ok(Self {
+            partial,
+            path: path.to_owned(),
+            _held: held,
+        })
+    }
+
+    /// The path under which its files are written.
+    pub fn partial(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Makes all files in it durable and renames it. An empty directory at its place is replaced.
+    ///
+    /// # Errors
+    /// Files that cannot be made durable; a directory with content, or a file, at its place.
+    pub fn commit(self) -> io::Result<()> {
+        sync_tree(self.partial.path())?;
+        rename(self.partial.path(), &self.path)?;
+        // It has left its temporary name: nothing is there to be removed.
+        let _ = self.partial.keep();
+        Ok(())
+    }
+}
+
+/// Renames a file or directory whose content is durable, and makes the new name so.
+///
+/// # Errors
+/// As [`fs::rename`].
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(directory_of(to))
+}
+
+/// Removes what killed processes have left of a directory for `path` that was never whole. Nobody may be filling it.
+///
+/// # Errors
+/// The directory cannot be listed, or an entry cannot be removed.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let (prefix, directory) = (hidden(path)?, directory_of(path));
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(prefix.as_str()) || !name.ends_with(PARTIAL) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes every file and directory below `dir` durable, and `dir` itself.
+fn sync_tree(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_directory(dir)
 }
 
 /// Creates a directory and those above it, where they are missing, so that a crash cannot take them back.
@@ -226,9 +341,35 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// The name of what a path stands for.
+fn name_of(path: &Path) -> io::Result<&OsStr> {
+    path.file_name().ok_or_else(|| {
+        let message = format!("'{}' names no file", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+/// The beginning of a directory's temporary name, from which a person sees whose it is.
+fn hidden(path: &Path) -> io::Result<String> {
+    let name = name_of(path)?.to_string_lossy();
+    Ok(format!(".{name}."))
+}
+
+/// Whether a file or directory has a name as they are made above, of whatever path.
+fn is_temporary(name: &str) -> bool {
+    let of_directory = || {
+        let name = name.strip_prefix('.')?.strip_suffix(PARTIAL)?;
+        let (of, random) = name.rsplit_once('.')?;
+        (!of.is_empty()).then_some(random)
+    };
+    let random = name.strip_prefix(UNFINISHED).or_else(of_directory);
+    random.is_some_and(|random| {
+        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::{BufRead, BufReader, Lines};
     use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -282,6 +423,11 @@ mod tests {
         let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
         let file = File::open(path).unwrap();
         file.set_modified(hours_ago).unwrap();
+    }
+
+    /// The permissions of a file or directory, without its type.
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
     /// SIGKILL: the process has no chance to clean up.
@@ -346,12 +492,12 @@ mod tests {
         for name in &left {
             make_old(&directory.path().join(name));
         }
-        left_behind::remove(directory.path());
+        left_behind::remove(directory.path(), is_temporary);
         let writing = left_in(directory.path());
         assert_eq!(writing.len(), 1, "one of them is being written");
         kill(second);
         assert!(fs::read(&file).unwrap() == content(1));
-        left_behind::remove(directory.path());
+        left_behind::remove(directory.path(), is_temporary);
         assert_eq!(names(directory.path()), ["file"]);
     }
 
@@ -363,12 +509,12 @@ mod tests {
         for name in all {
             fs::write(path(name), "x").unwrap();
         }
-        left_behind::remove(directory.path());
+        left_behind::remove(directory.path(), is_temporary);
         assert_eq!(names(directory.path()).len(), 4);
         for name in all {
             make_old(&path(name));
         }
-        left_behind::remove(directory.path());
+        left_behind::remove(directory.path(), is_temporary);
         let mut left = all[1..].to_vec();
         left.sort_unstable();
         assert_eq!(names(directory.path()), left);
@@ -408,19 +554,15 @@ mod tests {
     #[test]
     fn others_may_read_the_file_as_the_umask_says() {
         let directory = tempfile::tempdir().unwrap();
-        let mode = |name: &str| {
-            let metadata = fs::metadata(directory.path().join(name)).unwrap();
-            metadata.permissions().mode()
-        };
-        fs::write(directory.path().join("plain"), b"x").unwrap();
-        replace(&directory.path().join("durable"), b"x").unwrap();
-        assert_eq!(mode("durable"), mode("plain"));
+        let [plain, durable] = ["plain", "durable"].map(|name| directory.path().join(name));
+        fs::write(&plain, b"x").unwrap();
+        replace(&durable, b"x").unwrap();
+        assert_eq!(mode(&durable), mode(&plain));
     }
 
     #[test]
     fn what_is_for_the_owner_alone_is_so_whatever_was_there() {
         let directory = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let deep = directory.path().join("a/b");
         create_directory_for(Readers::Owner, &deep).unwrap();
         assert_eq!((mode(deep.parent().unwrap()), mode(&deep)), (0o700, 0o700));
@@ -440,5 +582,64 @@ mod tests {
         assert!(deep.is_dir());
         fs::write(directory.path().join("file"), b"").unwrap();
         assert!(create_directory(&directory.path().join("file/below")).is_err());
+    }
+
+    #[test]
+    fn a_directory_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, plain] = ["above/bundle", "plain"].map(|name| dir.path().join(name));
+        let pending = NewDirectory::create(&path).unwrap();
+        fs::create_dir(pending.partial().join("inner")).unwrap();
+        fs::write(pending.partial().join("inner/file"), "content").unwrap();
+        assert!(!path.exists());
+        pending.commit().unwrap();
+        assert_eq!(fs::read(path.join("inner/file")).unwrap(), b"content");
+        fs::create_dir(&plain).unwrap();
+        assert_eq!(mode(&path), mode(&plain));
+
+        drop(NewDirectory::create(&path).unwrap());
+        let second = NewDirectory::create(&path).unwrap();
+        second.commit().unwrap_err();
+        assert_eq!(fs::read(path.join("inner/file")).unwrap(), b"content");
+        assert_eq!(names(&dir.path().join("above")), ["bundle"]);
+    }
+
+    #[test]
+    fn what_killed_processes_have_left_of_a_path_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["weights", ".weights.a.partial", ".other.a.partial"] {
+            fs::write(dir.path().join(name), "content").unwrap();
+        }
+        let unfinished = dir.path().join(".weights.b.partial");
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join("file"), "content").unwrap();
+        remove_unfinished(&dir.path().join("weights")).unwrap();
+        let mut left = names(dir.path());
+        left.sort();
+        assert_eq!(left, [".other.a.partial", "weights"]);
+        remove_unfinished(&dir.path().join("absent/weights")).unwrap();
+    }
+
+    #[test]
+    fn temporary_names_are_told_from_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hashes.json", "x", ".hidden"] {
+            let path = dir.path().join(name);
+            let file = Replacement::create(&path).unwrap();
+            let directory = NewDirectory::create(&path).unwrap();
+            for made in [file.partial(), directory.partial()] {
+                let made = made.file_name().unwrap().to_str().unwrap();
+                assert!(is_temporary(made), "{made}");
+            }
+        }
+        for name in [
+            "weights.partial",
+            ".weights.partial",
+            ".weights.ab.partial",
+            ".abcdef.partial",
+            "weights.abcdef.partial",
+        ] {
+            assert!(!is_temporary(name), "{name}");
+        }
     }
 }
