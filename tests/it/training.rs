@@ -21,6 +21,7 @@ mod findings_training;
 mod fixture;
 mod language;
 mod language_training;
+mod minimal_pairs;
 mod nltk;
 mod peft;
 mod quality;

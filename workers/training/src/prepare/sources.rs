@@ -5,3 +5,4 @@ pub(crate) mod mimic_cxr;
 pub(crate) mod nih;
 pub(crate) mod open_i;
 mod patient_split;
+pub(crate) mod radlabels;

@@ -177,11 +177,20 @@ impl WeakLabeler {
 /// The labels that statements come to: what is stated anywhere is positive, else what is possible anywhere uncertain, else
 /// what is denied negative. "No Finding" is always blank: it does not follow from mentions.
 pub fn summary(mentions: &[Mention]) -> FindingLabels {
+    strongest(
+        mentions
+            .iter()
+            .map(|mention| (mention.finding, mention.label)),
+    )
+}
+
+/// The strongest label that is said of each finding.
+pub(crate) fn strongest(said: impl Iterator<Item = (Finding, Label)>) -> FindingLabels {
     let mut labels = [Label::Blank; Finding::ALL.len()];
-    for mention in mentions {
-        let label = &mut labels[mention.finding as usize];
-        if strength(mention.label) > strength(*label) {
-            *label = mention.label;
+    for (finding, said) in said {
+        let label = &mut labels[finding as usize];
+        if strength(said) > strength(*label) {
+            *label = said;
         }
     }
     labels

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::chexbert::ChexbertConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
 use crate::error::TrainingError;
@@ -12,8 +12,9 @@ use crate::optimizer::schedule::Schedule;
 /// A training of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChexbertRecipe {
-    /// CSV with `split`, a text and the 14 findings.
-    pub reports: PathBuf,
+    /// CSV with `split`, a text and the 14 findings, or several of them.
+    #[serde(deserialize_with = "one_or_several")]
+    pub reports: Vec<PathBuf>,
     /// The column of the text.
     #[serde(default = "default_text")]
     pub text: String,
@@ -46,6 +47,20 @@ pub enum ZeroLabels {
     Negative,
     /// The source does not name it; reports without any label are left out.
     Blank,
+}
+
+/// A path, or a list of paths.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a file's name, or a list of them")]
+    enum Paths {
+        One(PathBuf),
+        Several(Vec<PathBuf>),
+    }
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::Several(paths) => paths,
+    })
 }
 
 fn default_text() -> String {
@@ -87,15 +102,20 @@ impl Recipe for ChexbertRecipe {
     }
 
     fn resolve(&mut self, folder: &Path) {
-        self.reports = folder.join(&self.reports);
+        for path in &mut self.reports {
+            *path = folder.join(&*path);
+        }
         self.tokenizer = self.tokenizer.take().map(|path| folder.join(path));
     }
 
     fn check(&self, faults: &mut Faults) {
-        faults.unless(
-            self.reports.is_file(),
-            format!("reports: no file '{}'", self.reports.display()),
-        );
+        faults.unless(!self.reports.is_empty(), "reports: name at least one CSV");
+        for path in &self.reports {
+            faults.unless(
+                path.is_file(),
+                format!("reports: no file '{}'", path.display()),
+            );
+        }
         faults.start(self.training.start.as_deref(), self.geometry.is_some());
         let has_tokenizer = self.tokenizer.as_ref().is_some_and(|path| path.is_file());
         faults.unless(

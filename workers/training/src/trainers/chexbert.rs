@@ -28,6 +28,8 @@ use crate::variables::Variables;
 const PREFIX: &str = "module.";
 /// The name of the random stream that seeds dropout.
 const DROPOUT: &str = "dropout";
+/// The batches within which reports are sorted by their lengths.
+const BATCHES_SORTED: usize = 32;
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
     ("Validation, positive labels", &["macro_f1", "accuracy"]),
@@ -146,14 +148,11 @@ impl Trainer for ChexbertTrainer {
         epoch: u64,
         skipped: usize,
     ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
-        let mut order: Vec<usize> = (0..self.train.len()).collect();
-        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
-        let batches: Vec<Vec<usize>> = order
-            .chunks(self.recipe.training.batch_size)
-            .skip(skipped)
-            .map(<[_]>::to_vec)
-            .collect();
-        batches.into_iter().map(|batch| {
+        let mut random = Random::stream(self.recipe.training.seed, &format!("order {epoch}"));
+        let lengths: Vec<usize> = self.train.iter().map(|report| report.ids.len()).collect();
+        let batches =
+            batches_of_like_lengths(&lengths, self.recipe.training.batch_size, &mut random);
+        batches.into_iter().skip(skipped).map(|batch| {
             Ok(batch
                 .into_iter()
                 .map(|row| self.train[row].clone())
@@ -216,6 +215,23 @@ impl Trainer for ChexbertTrainer {
     }
 }
 
+/// All reports in a random order, cut into batches; those of a few batches change places so that reports of like lengths are
+/// together, since a batch is padded to its longest.
+fn batches_of_like_lengths(
+    lengths: &[usize],
+    batch_size: usize,
+    random: &mut Random,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    random.shuffle(&mut order);
+    for some in order.chunks_mut(BATCHES_SORTED * batch_size) {
+        some.sort_by_key(|&report| lengths[report]);
+    }
+    let mut batches: Vec<Vec<usize>> = order.chunks(batch_size).map(<[_]>::to_vec).collect();
+    random.shuffle(&mut batches);
+    batches
+}
+
 fn loss(network: &Chexbert, batch: &[TokenizedReport]) -> Result<Tensor, TrainingError> {
     let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
     let classes: Vec<Vec<Option<u32>>> = (0..Finding::ALL.len())
@@ -224,20 +240,50 @@ fn loss(network: &Chexbert, batch: &[TokenizedReport]) -> Result<Tensor, Trainin
     Ok(chexbert::heads(&network.forward(&ids)?.logits, &classes)?)
 }
 
-/// The reports that have a text and at least one label.
+/// The reports of all tables that have a text and at least one label.
 fn reports(
     recipe: &ChexbertRecipe,
     tokenizer: &BertTokenizer,
     longest: usize,
 ) -> Result<ReportSides, TrainingError> {
-    let path = &recipe.reports;
+    let (mut sides, mut check) = (ReportSides::default(), TableCheck::default());
+    for path in &recipe.reports {
+        add_reports(path, recipe, tokenizer, longest, (&mut sides, &mut check))?;
+    }
+    sides.notes = check.finish()?;
+    for (split, reports) in [("train", &sides.train), ("validate", &sides.validate)] {
+        if reports.is_empty() {
+            let shown = recipe
+                .reports
+                .iter()
+                .map(|path| format!("'{}'", path.display()));
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            return Err(TrainingError::Empty(format!(
+                "{shown}: no labelled report of the split '{split}'"
+            )));
+        }
+    }
+    Ok(sides)
+}
+
+fn add_reports(
+    path: &Path,
+    recipe: &ChexbertRecipe,
+    tokenizer: &BertTokenizer,
+    longest: usize,
+    (sides, check): (&mut ReportSides, &mut TableCheck),
+) -> Result<(), TrainingError> {
     let mut table = TableFile::open(path)?.with_hint(format!(
         "it needs split, {} and the 14 findings",
         recipe.text
     ));
     let (text, of_split) = (table.column(&recipe.text)?, table.column("split")?);
     let findings = table.findings()?;
-    let (mut sides, mut check) = (ReportSides::default(), TableCheck::default());
+    // Lines of several tables are told apart by the table's name.
+    let place = match recipe.reports.len() {
+        1 => String::new(),
+        _ => format!("{} ", path.file_name().unwrap_or_default().display()),
+    };
     let mut patients = TablePatients::of(path, &table);
     while let Some(row) = table.next_row()? {
         let side = match check.side(&row, of_split, &mut patients) {
@@ -266,21 +312,12 @@ fn reports(
             .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
         side.push(TokenizedReport {
-            name: format!("line {}", row.line),
+            name: format!("{place}line {}", row.line),
             ids,
             classes,
         });
     }
-    sides.notes = check.finish()?;
-    for (split, reports) in [("train", &sides.train), ("validate", &sides.validate)] {
-        if reports.is_empty() {
-            let shown = path.display();
-            return Err(TrainingError::Empty(format!(
-                "'{shown}' has no labelled report of the split '{split}'"
-            )));
-        }
-    }
-    Ok(sides)
+    Ok(())
 }
 
 /// The class of a label; the last head, "No Finding", knows only blank and positive.
@@ -323,4 +360,31 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
         tensors,
         tokenizer,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_report_is_in_one_batch_with_reports_of_like_lengths() {
+        let lengths: Vec<usize> = (0..1000).map(|report| 1 + report * 7 % 100).collect();
+        let draw = |seed| batches_of_like_lengths(&lengths, 10, &mut Random::stream(seed, "order"));
+        let batches = draw(1);
+        let mut reports = batches.concat();
+        reports.sort_unstable();
+        assert!(reports.into_iter().eq(0..1000) && batches.len() == 100);
+        let padded = |batch: &Vec<usize>| {
+            batch
+                .iter()
+                .map(|&report| lengths[report])
+                .max()
+                .unwrap_or_default()
+                * batch.len()
+        };
+        let padded: usize = batches.iter().map(padded).sum();
+        let exact: usize = lengths.iter().sum();
+        assert!(padded < exact * 11 / 10, "{padded} for {exact}");
+        assert_ne!(batches, draw(2));
+    }
 }

@@ -7,8 +7,9 @@ use clap::{Subcommand, ValueEnum};
 use radialog_schemas::Label;
 use radialog_schemas::table::split_name;
 use radialog_training::prepare::{
-    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, TokenizerKind, TokenizerTrainer,
-    read_nih, read_report_table, write_image_table, write_pairs_table, write_report_table,
+    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, SyntheticReports, TokenizerKind,
+    TokenizerTrainer, read_nih, read_radlabels, read_report_table, write_image_table,
+    write_pairs_table, write_report_table,
 };
 
 use super::WordingArgs;
@@ -94,6 +95,45 @@ pub(super) enum OpenDataCommand {
         #[arg(long)]
         decoder: bool,
         /// The tokenizer.json to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Read the synthetic reports of the Python package radlabels: a report table with 14 labels
+    ///
+    /// The labels are those of the package's program, silver, for training only: what a report doubts often stands as present.
+    ///
+    /// Example: radialog prepare radlabels site-packages/radlabels/samples --out radlabels.csv
+    Radlabels {
+        /// The package's folder samples
+        #[arg(value_name = "FOLDER")]
+        samples: PathBuf,
+        /// The report table to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Put reports together from wordings: each finding stated, denied, doubted and of the past, with its label
+    ///
+    /// What a collection of real reports hardly has, a labeler learns from these. They are for training only: all of them are
+    /// of the split train. Wordings are a TOML file; workers/training/recipes/demo/wordings.toml is one.
+    ///
+    /// Example: radialog prepare synthetic wordings.toml --reports 8000 --out synthetic.csv
+    Synthetic {
+        /// The TOML file of wordings
+        #[arg(value_name = "WORDINGS.toml")]
+        wordings: PathBuf,
+        /// How many reports
+        #[arg(long, value_name = "N")]
+        reports: usize,
+        /// Report tables whose sentences (train) stand between, labelled by our weak rule where their reports' labels agree
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        sentences: Vec<PathBuf>,
+        /// A CSV and its column of sentences that are never written, since something is measured by them
+        #[arg(long, value_name = "FILE:COLUMN")]
+        held_out: Option<String>,
+        /// The same seed gives the same bytes
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+        /// The report table to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -226,6 +266,34 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
         } => {
             tokenizer(kind, &texts, vocab, decoder, out)?;
         }
+        OpenDataCommand::Radlabels { samples, out } => {
+            let rows = read_radlabels(&samples)?;
+            write_report_table(&out, &rows)?;
+            outln!("{} reports written to {}", rows.len(), out.display());
+        }
+        OpenDataCommand::Synthetic {
+            wordings,
+            reports,
+            sentences,
+            held_out,
+            seed,
+            out,
+        } => {
+            let rows = SyntheticReports {
+                wordings,
+                reports,
+                sentences,
+                held_out: held_out.as_deref().map(file_and_column).transpose()?,
+                seed,
+            }
+            .rows()?;
+            write_report_table(&out, &rows)?;
+            outln!(
+                "{} synthetic reports (for training only) written to {}",
+                rows.len(),
+                out.display()
+            );
+        }
         OpenDataCommand::Tasks {
             reports,
             split,
@@ -259,12 +327,15 @@ fn tokenizer(
     decoder: bool,
     out: PathBuf,
 ) -> anyhow::Result<()> {
+<<<<<<< HEAD
     let split = |text: &String| {
         let (file, column) = text
             .rsplit_once(':')
             .ok_or_else(|| UsageError(format!("'{text}' is not FILE:COLUMN")))?;
         anyhow::Ok((PathBuf::from(file), column.to_owned()))
     };
+=======
+>>>>>>> labeler
     let kind = match kind {
         Kind::Bpe if decoder => {
             let reason = "--decoder belongs to --kind wordpiece: the language model has no [DEC]";
@@ -273,10 +344,18 @@ fn tokenizer(
         Kind::Bpe => TokenizerKind::Bpe,
         Kind::Wordpiece => TokenizerKind::WordPiece { decoder },
     };
-    let texts = texts.iter().map(split).collect::<anyhow::Result<_>>()?;
+    let texts = texts.iter().map(|text| file_and_column(text));
+    let texts = texts.collect::<anyhow::Result<_>>()?;
     let ids = TokenizerTrainer { texts, size, kind }.write(&out)?;
     outln!("{ids} ids written to {}", out.display());
     Ok(())
+}
+
+fn file_and_column(text: &str) -> anyhow::Result<(PathBuf, String)> {
+    let (file, column) = text
+        .rsplit_once(':')
+        .ok_or_else(|| anyhow::anyhow!("'{text}' is not FILE:COLUMN"))?;
+    Ok((PathBuf::from(file), column.to_owned()))
 }
 
 /// Says how far tags and weak rule agree, and what became of it.
