@@ -60,7 +60,7 @@ impl Training<FindingsTrainer> {
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
-        let (config, tensors) = start(&recipe)?;
+        let (mut config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?.to_device(device)?;
         let network = FindingsClassifier::new(&config.classifier, variables.var_builder(device))?;
         let LabelledSides {
@@ -84,6 +84,12 @@ impl Training<FindingsTrainer> {
         let known = KnownLabels::of(&train, recipe.rule());
         if recipe.training.start.is_none() {
             silence_unknown(&variables, &known)?;
+            config.assessed = assessed(&known);
+        } else if let Some(before) = &mut config.assessed {
+            let learned = assessed(&known).unwrap_or_else(|| Finding::ALL.to_vec());
+            before.extend(learned);
+            before.sort_unstable();
+            before.dedup();
         }
         let weights = known.iter().map(|counts| {
             let KnownLabels { positive, known } = *counts;
@@ -328,6 +334,17 @@ fn notes_of(
         );
     }
     notes
+}
+
+/// The findings that some training image has; none where all of them are learned. Of one that no image has, nothing is known but that
+/// nobody looked for it here.
+fn assessed(known: &[KnownLabels; Finding::ALL.len()]) -> Option<Vec<Finding>> {
+    let learned = Finding::ALL.into_iter().zip(known);
+    let learned: Vec<Finding> = learned
+        .filter(|(_, of)| of.positive > 0)
+        .map(|(finding, _)| finding)
+        .collect();
+    (learned.len() < Finding::ALL.len()).then_some(learned)
 }
 
 /// Findings that no image has a label for are not said: no gradient would move their outputs from where they were drawn.

@@ -10,6 +10,7 @@ use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::durable;
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
+use radialog_training::evaluation::calibration::ThresholdRule;
 use radialog_training::evaluation::quality::{
     FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
 };
@@ -210,6 +211,7 @@ fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> 
                 &opened,
                 &[table],
                 "validate",
+                ThresholdRule::default(),
                 training.device,
                 &|what, done, total| {
                     show(&bar, what, done, total);

@@ -9,7 +9,7 @@ use super::ProgressCallback;
 use super::networks::Networks;
 use super::studies;
 use crate::error::TrainingError;
-use crate::evaluation::calibration::{CalibrationData, brier};
+use crate::evaluation::calibration::{CalibrationData, ThresholdRule, brier};
 use crate::evaluation::report_scores::Calibration as Bins;
 use crate::recipe::ImageTable;
 
@@ -41,6 +41,7 @@ impl FittedCalibration {
         bundle: &Bundle,
         tables: &[ImageTable],
         split: &str,
+        rule: ThresholdRule,
         device: &Device,
         progress: ProgressCallback<'_>,
     ) -> Result<Option<Self>, TrainingError> {
@@ -51,7 +52,7 @@ impl FittedCalibration {
         for (image, logits) in images.iter().zip(networks.logits(&paths)?) {
             data.add(&logits, &image.truth());
         }
-        let Some(calibration) = data.fit() else {
+        let Some(calibration) = data.fit(rule) else {
             return Ok(None);
         };
         let plain = FindingCalibration {

@@ -328,6 +328,7 @@ fn random(
 ) -> Result<LanguageStart, TrainingError> {
     let prompts = Prompts {
         image_tokens: llama.num_image_tokens,
+        trim_answers: recipe.trim_answers,
         ..Prompts::default()
     };
     let config = LanguageComponent {
