@@ -125,7 +125,7 @@ fn remove(finding: Finding) -> Ask {
 }
 
 /// The conversations. Questions in free words are none of the training's.
-pub(super) const DIALOGS: [ScriptedDialog; 10] = [
+pub(super) static DIALOGS: [ScriptedDialog; 10] = [
     ScriptedDialog {
         findings: &[],
         turns: [

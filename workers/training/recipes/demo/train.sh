@@ -64,7 +64,7 @@ for tokenizer in "labeler wordpiece 2000" "alignment wordpiece 2001 --decoder" "
     step "$name.tokenizer.json" prepare tokenizer --kind "$kind" --texts reports.csv:findings reports.csv:impression \
         --vocab "$vocabulary" "$@" --out "$name.tokenizer.json"
 done
-step composed.train.json prepare composed --pairs pairs.csv --split train --times 8 --as-asked --out composed.train.json
+step composed.train.json prepare composed --pairs pairs.csv --split train --times 6 --as-asked --out composed.train.json
 step composed.validate.json prepare composed --pairs pairs.csv --split validate --as-asked --out composed.validate.json
 
 train chexbert

@@ -36,7 +36,7 @@ const BY_PEOPLE: f64 = 0.5;
 /// Share of the conversations that begin with a question and not with a report.
 const WITHOUT_REPORT: f64 = 0.12;
 /// The least and the largest number of turns behind a report.
-const TURNS: [usize; 2] = [2, 5];
+const TURNS: [usize; 2] = [3, 6];
 
 /// The data set of composed conversations: from what and how it is made.
 #[derive(Clone, Debug)]

@@ -139,7 +139,7 @@ impl<'a> Conversation<'a> {
                 let mut names = [&words.asked[..], &words.there].concat();
                 names.push(finding.name().to_lowercase());
                 let wording = random.pick(&self.wordings.questions.presence);
-                filled(wording, random.pick(&names))
+                filled(wording, random.pick(&names).as_str())
             }
         };
         let answer = match self.found.contains(&finding) {
@@ -239,7 +239,7 @@ impl<'a> Conversation<'a> {
         let question = match asked.len() == 1 && random.below(2) == 0 {
             true => {
                 let wording = random.pick(&self.wordings.questions.reasons);
-                filled(wording, random.pick(&words.there))
+                filled(wording, random.pick(&words.there).as_str())
             }
             false => self.task_prompts.reasons(&asked, random),
         };
@@ -283,7 +283,7 @@ impl<'a> Conversation<'a> {
         let own = |list: &[String], finding: Finding, random: &mut Random| {
             let words = self.wordings.of(finding);
             let names = [words.none[0].clone(), finding.name().to_lowercase()];
-            filled(random.pick(list), random.pick(&names))
+            filled(random.pick(list).as_str(), random.pick(&names).as_str())
         };
         let question = match (add.as_slice(), remove.as_slice()) {
             ([finding], []) if random.below(3) == 0 => own(&questions.add, *finding, random),

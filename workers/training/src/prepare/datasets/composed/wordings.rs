@@ -89,13 +89,12 @@ pub(super) struct Unanswerable {
 }
 
 impl Place {
-    /// The order in which a report goes through an image.
-    pub(super) const ORDERS: [[Place; 6]; 3] = {
+    /// The orders in which reports go through an image: that in which findings are named, and the lungs first.
+    pub(super) const ORDERS: [[Place; 6]; 2] = {
         use Place::{Bones, Devices, Heart, Lungs, Mediastinum, Pleura};
         [
-            [Heart, Mediastinum, Lungs, Pleura, Bones, Devices],
-            [Lungs, Pleura, Heart, Mediastinum, Bones, Devices],
-            [Devices, Heart, Mediastinum, Lungs, Pleura, Bones],
+            [Mediastinum, Heart, Lungs, Pleura, Bones, Devices],
+            [Lungs, Pleura, Mediastinum, Heart, Bones, Devices],
         ]
     };
 
