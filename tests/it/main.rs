@@ -16,6 +16,7 @@ mod chat_worker;
 mod clinical;
 mod conformance;
 mod delivery;
+mod demo_language;
 mod distributed;
 mod evaluation;
 mod follow_ups;

@@ -12,6 +12,7 @@ mod tables;
 mod tokenizer;
 mod weak_labels;
 
+pub use datasets::composed::{ComposedDataset, ComposedSummary};
 pub use datasets::dialogs::{DialogDataset, DialogSummary};
 pub use datasets::instruct::{InstructDataset, InstructSummary, TaskFile};
 pub use datasets::labelled_reports::{

@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport, Sectioning,
-    SelectedReports, SplitTable, TaskPrompts, report_table_samples, samples, selection_words,
-    write_reports,
+    ComposedDataset, Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport,
+    Sectioning, SelectedReports, SplitTable, TaskPrompts, report_table_samples, samples,
+    selection_words, write_reports,
 };
 
 use crate::args::SystemArg;
@@ -105,6 +105,29 @@ enum PrepareCommand {
         /// Folder of the task files instruct_large_{TASK}.json
         #[arg(long, value_name = "DIR")]
         tasks: PathBuf,
+    },
+    /// Make conversations of lists of wordings: each text says exactly the findings of its request
+    ///
+    /// Findings are drawn, some as the rows' labels are; the report states each of them in one of many wordings, denies others, and
+    /// every answer follows from both: summary, plain language, list, presence, regions, reasons, corrections, what cannot be
+    /// answered. A row's own report goes in where it says its labels and nothing else. For small models, which lose
+    /// findings where texts of people are all that they learn from.
+    ///
+    /// Example: radialog prepare composed --pairs pairs.csv --times 8 --out composed.json
+    Composed {
+        #[command(flatten)]
+        samples: SampleArgs,
+        /// Conversations of each row
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        times: usize,
+        #[command(flatten)]
+        wording: WordingArgs,
+        /// The published system whose prompts are written, which is that of the bundle to train
+        #[arg(long, default_value = "v1")]
+        system: SystemArg,
+        /// The JSON file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 
@@ -211,6 +234,35 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 "{} conversations written to {}",
                 made.dialogs,
                 data.out.display()
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        PrepareCommand::Composed {
+            samples,
+            times,
+            wording,
+            system,
+            out,
+        } => {
+            let (rows, prompts) = (samples.read()?, system.prompts());
+            let made = ComposedDataset {
+                samples: &rows,
+                prompts: &prompts,
+                task_prompts: &wording.read()?,
+                times,
+                seed: samples.seed,
+            }
+            .run(&out)?;
+            outln!(
+                "{} of {} reports say their labels and nothing else",
+                made.usable,
+                rows.len()
+            );
+            outln!(
+                "{} conversations written to {}, {} of them about such a report",
+                made.conversations,
+                out.display(),
+                made.by_people
             );
             Ok(ExitCode::SUCCESS)
         }

@@ -69,26 +69,22 @@ for tokenizer in "alignment wordpiece 2001 --decoder" "language bpe 2000"; do
     step "$name.tokenizer.json" prepare tokenizer --kind "$kind" --texts reports.csv:findings reports.csv:impression \
         --vocab "$vocabulary" "$@" --out "$name.tokenizer.json"
 done
-for split in train validate; do
-    step "tasks.$split" prepare tasks --reports pairs.csv --split $split --corrections 3 --as-asked \
-        --out "tasks.$split"
-    step "instruct.$split.json" prepare instruct --pairs pairs.csv --split $split --each-image --questions 4 --as-asked \
-        --tasks "tasks.$split" --out "instruct.$split.json"
-    step "dialogs.$split.json" prepare dialogs --pairs pairs.csv --split $split --tasks "tasks.$split" \
-        --out "dialogs.$split.json"
-done
+step composed.train.json prepare composed --pairs pairs.csv --split train --times 6 --as-asked --out composed.train.json
+step composed.validate.json prepare composed --pairs pairs.csv --split validate --as-asked --out composed.validate.json
 
 train chexbert
 train findings
 train alignment
 for split in train validate; do
-    step "embeddings.$split.safetensors" prepare embeddings --images pairs.csv --split $split --bundle alignment/best \
+    step "embeddings.$split.safetensors" prepare embeddings --images pairs.csv --split $split --bundle alignment/best --allow-outside \
         --out "embeddings.$split.safetensors"
 done
 train language
 
-step bundle bundle assemble bundle --half --name demo --version 1 --embedding alignment/best --findings findings/last \
+step uncalibrated bundle assemble uncalibrated --half --name demo --version 2 --embedding alignment/best --findings findings/last \
     --language language/last --scoring chexbert/best --license "Trained on NIH ChestX-ray14 (free to \
 use) and on Open-i reports (CC BY-NC-ND 4.0): for research and other non-commercial use. Not a medical device. See MODEL_CARD.md."
+step bundle bundle calibrate uncalibrated bundle --name demo --thresholds as-many --images data/nih/labels.csv data/nih/images \
+    --images data/nih64/labels.csv data/nih64/images
 step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --nih data/nih/labels.csv \
-    data/nih/images --nih data/nih64/labels.csv data/nih64/images --out quality.json
+    data/nih/images --nih data/nih64/labels.csv data/nih64/images --out quality.json --texts texts.json

@@ -14,6 +14,16 @@ const STEPS: usize = 100;
 /// The iteration ends where no part of the gradient is larger.
 const FLAT: f64 = 1e-5;
 
+/// The rule by which the threshold of a finding follows from its probabilities and what is true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThresholdRule {
+    /// The threshold of the largest F1. Where a finding is rare or hardly learned, that calls most images.
+    #[default]
+    LargestF1,
+    /// The threshold over which as many images are called as have the finding.
+    AsMany,
+}
+
 /// A finding's logits, and whether the finding is there; what is not known is left out.
 pub type Answers = Vec<(f32, bool)>;
 
@@ -40,7 +50,7 @@ impl CalibrationData {
 
     /// Fits slopes, intercepts and thresholds; none where all findings together have too few answers of either kind, or the logits
     /// do not rise with what is true.
-    pub fn fit(&self) -> Option<Calibration> {
+    pub fn fit(&self, rule: ThresholdRule) -> Option<Calibration> {
         let all: Answers = self.0.iter().flatten().copied().collect();
         let shared = sigmoid(&all).filter(|_| is_enough(&all))?;
         let mut together = Vec::new();
@@ -67,14 +77,16 @@ impl CalibrationData {
         }
         let common = threshold(&mut together);
         for (finding, of) in &mut findings {
-            of.threshold = common;
-            if own.contains(finding) {
-                let answers = self.0[*finding as usize].iter();
-                let mut answers: Vec<_> = answers
-                    .map(|&(logit, truth)| (of.probability(f64::from(logit)), truth))
-                    .collect();
-                of.threshold = threshold(&mut answers);
-            }
+            let answers = self.0[*finding as usize].iter();
+            let mut answers: Vec<_> = answers
+                .map(|&(logit, truth)| (of.probability(f64::from(logit)), truth))
+                .collect();
+            of.threshold = match rule {
+                // Counting needs no more than there are.
+                ThresholdRule::AsMany => as_many(&mut answers),
+                ThresholdRule::LargestF1 if own.contains(finding) => threshold(&mut answers),
+                ThresholdRule::LargestF1 => common,
+            };
         }
         let shown = |of: bool| {
             let names = findings
@@ -86,13 +98,22 @@ impl CalibrationData {
                 false => names.join(", "),
             }
         };
-        let rule = format!(
-            "Platt's sigmoid on the validation images, and the threshold of the largest F1 there. By themselves, of {OWN} images with \
-             the finding and {OWN} without on: {}. With the slope and the threshold of all findings together and an intercept of \
-             their own: {}. All others as published.",
-            shown(true),
-            shown(false)
-        );
+        let rule = match rule {
+            ThresholdRule::LargestF1 => format!(
+                "Platt's sigmoid on the validation images, and the threshold of the largest F1 there. By themselves, of {OWN} images \
+                 with the finding and {OWN} without on: {}. With the slope and the threshold of all findings together and an intercept \
+                 of their own: {}. All others as published.",
+                shown(true),
+                shown(false)
+            ),
+            ThresholdRule::AsMany => format!(
+                "Platt's sigmoid on the validation images, and the threshold over which as many of them are called as have the \
+                 finding. By themselves, of {OWN} images with the finding and {OWN} without on: {}. With the slope of all findings \
+                 together and an intercept of their own: {}. All others as published.",
+                shown(true),
+                shown(false)
+            ),
+        };
         Some(Calibration {
             findings: findings.into_iter().collect(),
             rule,
@@ -226,6 +247,15 @@ fn threshold(answers: &mut [(f64, bool)]) -> f64 {
     best.1
 }
 
+/// The threshold over which as many answers are called as are true, midway between two probabilities.
+fn as_many(answers: &mut [(f64, bool)]) -> f64 {
+    answers.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let with = answers.iter().filter(|(_, truth)| *truth).count();
+    let at = |place: usize, beyond: f64| answers.get(place).map_or(beyond, |(p, _)| *p);
+    let above = if with == 0 { 1.0 } else { at(with - 1, 1.0) };
+    f64::midpoint(above, at(with, 0.0))
+}
+
 /// The mean squared distance of probabilities from what is true (Brier, 1950); lower is better. None without answers.
 pub fn brier(answers: impl Iterator<Item = (f64, bool)>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0_u64);
@@ -287,7 +317,7 @@ mod tests {
         let mut answers = drawn(2_000, 0.5, -1.5);
         let mut data = CalibrationData::default();
         data.0[Finding::Edema as usize] = answers.split_off(1_000);
-        let calibration = data.fit().unwrap();
+        let calibration = data.fit(ThresholdRule::default()).unwrap();
         let of = calibration.findings[&Finding::Edema];
         let plain = FindingCalibration::PUBLISHED;
         let score = |of: FindingCalibration| {
@@ -313,7 +343,7 @@ mod tests {
         rare.iter_mut()
             .enumerate()
             .for_each(|(at, answer)| answer.1 = at < 3);
-        let calibration = data.fit().unwrap();
+        let calibration = data.fit(ThresholdRule::default()).unwrap();
         assert_eq!(calibration.findings.len(), 2);
         let of = calibration.findings[&Finding::Fracture];
         let rare = &data.0[Finding::Fracture as usize];
@@ -332,7 +362,7 @@ mod tests {
         calibration.check().unwrap();
         // What was not learned is not fitted, and has no part in what all have.
         data.keep(&[Finding::Edema]);
-        let findings = data.fit().unwrap().findings;
+        let findings = data.fit(ThresholdRule::default()).unwrap().findings;
         assert_eq!(findings.into_keys().collect::<Vec<_>>(), [Finding::Edema]);
     }
 
@@ -340,8 +370,11 @@ mod tests {
     fn too_few_answers_are_not_fitted() {
         let mut data = CalibrationData::default();
         data.0[0] = drawn(12, 1.0, 0.0);
-        assert_eq!(data.fit(), None);
-        assert_eq!(CalibrationData::default().fit(), None);
+        assert_eq!(data.fit(ThresholdRule::default()), None);
+        assert_eq!(
+            CalibrationData::default().fit(ThresholdRule::default()),
+            None
+        );
         assert_eq!(brier(std::iter::empty()), None);
     }
 
@@ -355,5 +388,32 @@ mod tests {
         // To call all of them has an F1 of 0.8, the best cut one of 2 / 3.
         let mut answers = [(0.9, true), (0.5, false), (0.1, true)];
         assert!((threshold(&mut answers) - 0.7).abs() < 1e-12);
+    }
+
+    #[test]
+    fn as_many_are_called_as_have_the_finding() {
+        let mut answers = [
+            (0.2, false),
+            (0.4, true),
+            (0.3, false),
+            (0.1, true),
+            (0.6, false),
+        ];
+        let over = as_many(&mut answers);
+        assert!((over - 0.35).abs() < 1e-12, "{over}");
+        assert!(
+            as_many(&mut [(0.2, false), (0.4, false)]) > 0.4,
+            "none has it"
+        );
+        assert!(as_many(&mut [(0.2, true)]) < 0.2, "all have it");
+        let mut data = CalibrationData::default();
+        data.0[Finding::Edema as usize] = drawn(400, 0.8, -1.0);
+        let of = data.fit(ThresholdRule::AsMany).unwrap().findings[&Finding::Edema];
+        let answers = &data.0[Finding::Edema as usize];
+        let count = |is_one: &dyn Fn(&(f32, bool)) -> bool| {
+            answers.iter().filter(|answer| is_one(answer)).count()
+        };
+        let called = count(&|(logit, _)| of.probability(f64::from(*logit)) > of.threshold);
+        assert_eq!(called, count(&|(_, truth)| *truth));
     }
 }

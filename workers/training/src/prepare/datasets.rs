@@ -1,5 +1,6 @@
 //! The data sets of the language model, from reports with labels: report generation (RG), instructions (INS), dialogs.
 
+pub(crate) mod composed;
 pub(crate) mod dialogs;
 pub(crate) mod instruct;
 pub(crate) mod labelled_reports;

@@ -13,6 +13,7 @@ use radialog_schemas::table::split_name;
 
 use self::merges::CountedWords;
 use crate::error::TrainingError;
+use crate::prepare::datasets::composed::Wordings;
 use crate::prepare::datasets::tasks::prompts::TaskPrompts;
 use crate::prepare::tables::table_file::{TableFile, text};
 
@@ -186,7 +187,16 @@ fn prompts() -> Result<Vec<String>, TrainingError> {
             .map(|finding| finding.name().to_owned()),
     );
     texts.extend(TaskPrompts::own()?.all().map(str::to_owned));
-    let special = ["<IMG>", "</s>", "<X>", "<add>", "<rem>"];
+    texts.extend(Wordings::own()?.texts().map(str::to_owned));
+    let special = [
+        "<IMG>",
+        "</s>",
+        "<X>",
+        "<add>",
+        "<rem>",
+        "{finding}",
+        "{region}",
+    ];
     Ok(texts
         .into_iter()
         .map(|text| {

@@ -50,6 +50,10 @@ pub struct LanguageRecipe {
     /// Whether the image projection learns, too.
     #[serde(default = "default_train_projection")]
     pub train_projection: bool,
+    /// Whether answers of a model that starts from random weights are apart from their role by a blank, which is dropped where they
+    /// are shown and stored (`trim_answers` of a bundle's prompts).
+    #[serde(default)]
+    pub trim_answers: bool,
     /// Share of report samples in each epoch, between 0 and 1; all samples once without it.
     #[serde(default)]
     pub balance: Option<f64>,

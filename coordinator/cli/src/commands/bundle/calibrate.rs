@@ -8,6 +8,7 @@ use clap::Args;
 use radialog_files::durable;
 use radialog_models::bundle::{BundleAssembly, read_manifest};
 use radialog_models::device;
+use radialog_training::evaluation::calibration::ThresholdRule;
 use radialog_training::evaluation::quality::FittedCalibration;
 use radialog_training::evaluation::report_files::{ReliabilityPlot, reliability_page};
 use radialog_training::recipe::ImageTable;
@@ -20,7 +21,7 @@ use crate::named_path;
 /// Write a bundle whose probabilities of findings are right as often as they say
 ///
 /// On labelled images of a split that the classifier did not learn from, each finding gets Platt's sigmoid and the threshold of the
-/// largest F1, where there are enough images with and without it; rarer ones have the slope and the threshold of all findings
+/// largest F1 (or what --thresholds says), where there are enough images with and without it; rarer ones have the slope and the threshold of all findings
 /// together and an intercept of their own. Both are stored in the bundle and used for the prompt, records, page and chat. Weights stay
 /// as they are. How often findings are there by stated probability is drawn in OUT/reliability.html.
 ///
@@ -37,12 +38,31 @@ pub(crate) struct CalibrateArgs {
     /// The split to fit on: one that the classifier has not learned from
     #[arg(long, default_value = "validate")]
     split: String,
+    /// When a finding counts as present: over the threshold of the largest F1, or over that which calls as many images as have it
+    #[arg(long, value_enum, default_value_t = Thresholds::F1)]
+    thresholds: Thresholds,
     /// Name of the new bundle; that of the source and -calibrated unless given
     #[arg(long)]
     name: Option<String>,
     /// Where the classifier computes: cpu, or cuda:0 in a build with --features cuda
     #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
     device: String,
+}
+
+/// How thresholds are found.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Thresholds {
+    F1,
+    AsMany,
+}
+
+impl From<Thresholds> for ThresholdRule {
+    fn from(thresholds: Thresholds) -> Self {
+        match thresholds {
+            Thresholds::F1 => Self::LargestF1,
+            Thresholds::AsMany => Self::AsMany,
+        }
+    }
 }
 
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
@@ -61,7 +81,14 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let split = radialog_schemas::table::split_name(&args.split);
     let bar = progress_bar()?;
     let progress = |what: &str, done: u64, total: u64| show(&bar, what, done, total);
-    let fitted = FittedCalibration::fit(&bundle, &tables, split, &device, &progress);
+    let fitted = FittedCalibration::fit(
+        &bundle,
+        &tables,
+        split,
+        args.thresholds.into(),
+        &device,
+        &progress,
+    );
     bar.finish_and_clear();
     let Some(fitted) = fitted.map_err(input_at_fault)? else {
         let reason = format!(

@@ -10,6 +10,7 @@ use radialog_files::durable;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
+use radialog_training::evaluation::calibration::ThresholdRule;
 use radialog_training::evaluation::quality::{
     FittedCalibration, NOT_ASSESSED, QualityEvaluation, QualityPart, QualityReport,
 };
@@ -222,6 +223,7 @@ fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> 
                 &opened,
                 &[table],
                 "validate",
+                ThresholdRule::default(),
                 training.device,
                 &|what, done, total| {
                     show(&bar, what, done, total);

@@ -327,15 +327,6 @@ fn tokenizer(
     decoder: bool,
     out: PathBuf,
 ) -> anyhow::Result<()> {
-<<<<<<< HEAD
-    let split = |text: &String| {
-        let (file, column) = text
-            .rsplit_once(':')
-            .ok_or_else(|| UsageError(format!("'{text}' is not FILE:COLUMN")))?;
-        anyhow::Ok((PathBuf::from(file), column.to_owned()))
-    };
-=======
->>>>>>> labeler
     let kind = match kind {
         Kind::Bpe if decoder => {
             let reason = "--decoder belongs to --kind wordpiece: the language model has no [DEC]";
@@ -354,7 +345,7 @@ fn tokenizer(
 fn file_and_column(text: &str) -> anyhow::Result<(PathBuf, String)> {
     let (file, column) = text
         .rsplit_once(':')
-        .ok_or_else(|| anyhow::anyhow!("'{text}' is not FILE:COLUMN"))?;
+        .ok_or_else(|| UsageError(format!("'{text}' is not FILE:COLUMN")))?;
     Ok((PathBuf::from(file), column.to_owned()))
 }
 

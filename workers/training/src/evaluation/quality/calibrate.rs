@@ -10,7 +10,7 @@ use super::ProgressCallback;
 use super::networks::Networks;
 use super::studies;
 use crate::error::TrainingError;
-use crate::evaluation::calibration::{CalibrationData, brier};
+use crate::evaluation::calibration::{CalibrationData, ThresholdRule, brier};
 use crate::evaluation::report_scores::Calibration as Bins;
 use crate::recipe::ImageTable;
 
@@ -42,6 +42,7 @@ impl FittedCalibration {
         bundle: &Bundle,
         tables: &[ImageTable],
         split: &str,
+        rule: ThresholdRule,
         device: &Device,
         progress: ProgressCallback<'_>,
     ) -> Result<Option<Self>, TrainingError> {
@@ -57,7 +58,7 @@ impl FittedCalibration {
         if let Some(assessed) = &config.assessed {
             data.keep(assessed);
         }
-        let Some(calibration) = data.fit() else {
+        let Some(calibration) = data.fit(rule) else {
             return Ok(None);
         };
         let source = config.calibration.unwrap_or_default();

@@ -44,16 +44,16 @@ pub struct DialogSummary {
 
 /// One conversation.
 #[derive(Serialize)]
-struct DialogSample<'a> {
-    instruction: String,
-    input: &'static str,
-    output: String,
-    dicom: &'a str,
-    task_type: &'static str,
+pub(super) struct DialogSample<'a> {
+    pub(super) instruction: String,
+    pub(super) input: &'static str,
+    pub(super) output: String,
+    pub(super) dicom: &'a str,
+    pub(super) task_type: &'static str,
     /// The number of answers that are learned, from the last one back.
-    answers: usize,
+    pub(super) answers: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patient: Option<&'a str>,
+    pub(super) patient: Option<&'a str>,
 }
 
 impl DialogDataset<'_> {

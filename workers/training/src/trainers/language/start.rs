@@ -330,6 +330,7 @@ fn random(
         image_tokens: llama.num_image_tokens,
         // It will have learned from images alone.
         text_only: false,
+        trim_answers: recipe.trim_answers,
         ..Prompts::default()
     };
     let config = LanguageComponent {
