@@ -75,7 +75,10 @@ pub struct ArchiveRun {
 
 impl RunOptions {
     /// Compares the archive with the lines of its run in a folder.
-    pub(crate) async fn changed_inputs(&self, dir: &Path) -> Result<ChangedInputs, CoordinatorError> {
+    pub(crate) async fn changed_inputs(
+        &self,
+        dir: &Path,
+    ) -> Result<ChangedInputs, CoordinatorError> {
         let spec = self.run_file().spec;
         ChangedInputs::find(&*self.archive, self.limit, self.image_limit, &spec, dir).await
     }
