@@ -17,7 +17,7 @@ macro_rules! files {
 }
 
 /// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it, as a test says.
-const TRAINED: Duration = Duration::from_secs(1_795_540_592);
+const TRAINED: Duration = Duration::from_secs(1_796_023_029);
 
 /// Names and contents. The manifest is the last one.
 const FILES: [(&str, &[u8]); 7] = files![

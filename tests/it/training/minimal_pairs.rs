@@ -1,5 +1,5 @@
-//! The demo bundle's labeler on plain sentences: each finding stated, denied, doubted and of the past, written by hand and never
-//! by what trains it. `validate` chose between trainings; `test` is the figure.
+//! The demo bundle's labeler on plain sentences: each finding stated, denied, doubted and of the past, written by hand; none of
+//! them is in a synthetic report that trains it. `validate` chose between trainings; `test` is the figure.
 
 use std::collections::BTreeMap;
 use std::fs::File;
