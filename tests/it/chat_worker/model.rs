@@ -160,7 +160,7 @@ async fn the_first_report_of_a_conversation_is_the_batch_report_of_its_image() {
         serde_json::from_slice(&harness.tasks.objects.get(&output).await.unwrap()).unwrap();
     assert_eq!(
         (report.text, report.prompt_tokens, report.tokens),
-        (chat.text, chat.prompt_tokens, chat.tokens)
+        (chat.lead + &chat.text, chat.prompt_tokens, chat.tokens)
     );
     worker.stop().await.unwrap();
 }
