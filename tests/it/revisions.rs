@@ -6,8 +6,8 @@
 //! digits of 32 bits. So numbers are recorded with four digits and compared with a tolerance of a few units of the last
 //! one, and texts and labels, which are decisions between numbers, are compared as they are.
 //!
-//! After a revision was raised, `RADIALOG_WRITE_REVISIONS=1 cargo it revisions` records the outputs anew. It refuses where
-//! outputs differ and no revision does.
+//! After a revision was raised, or the demo bundle was trained anew, `RADIALOG_WRITE_REVISIONS=1 cargo it revisions` records the
+//! outputs anew. It refuses where outputs of the same bundle differ and no revision does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::image_tokens;
 use radialog_runtime::runner::RunnerSettings;
-use radialog_schemas::{Generation, ObjectKey, Stage, StageSet, StudyRecord};
+use radialog_schemas::{ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord};
 use radialog_tests::embedded::{backends, batch_options, run_batch};
 use radialog_tests::fixtures;
 use radialog_workers::{StageOptions, load_stage};
@@ -68,6 +68,14 @@ impl Output {
 
 type Records = BTreeMap<Stage, StageRecord>;
 
+/// What is recorded. A demo bundle that was trained anew has other outputs of the same code.
+#[derive(Debug, Serialize, Deserialize)]
+struct Recorded {
+    /// The bundle whose outputs these are.
+    bundle: ContentHash,
+    stages: Records,
+}
+
 /// A few values of each of the first image tokens, with the token's mean and length.
 fn tokens(content: &[u8]) -> Result<Output> {
     let mut numbers = Vec::new();
@@ -85,7 +93,7 @@ fn tokens(content: &[u8]) -> Result<Output> {
 }
 
 /// Every stage's outputs of the demo bundle over the shipped X-rays.
-async fn outputs() -> Result<Records> {
+async fn outputs() -> Result<Recorded> {
     let dir = tempfile::tempdir()?;
     let demo =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/training/recipes/demo/bundle");
@@ -148,7 +156,10 @@ async fn outputs() -> Result<Records> {
         let revision = *Stage::REVISIONS.get(stage);
         (stage, StageRecord { revision, outputs })
     };
-    Ok(outputs.into_iter().map(with_revision).collect())
+    Ok(Recorded {
+        bundle: bundle.manifest().hash(),
+        stages: outputs.into_iter().map(with_revision).collect(),
+    })
 }
 
 /// The stages that make something else than is recorded, though neither they nor a stage whose outputs they read have a
@@ -185,13 +196,14 @@ fn changed_silently(now: &Records, recorded: &Records) -> Vec<Stage> {
 async fn outputs_change_only_with_a_revision() -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/revisions.json");
     let now = outputs().await?;
-    let recorded: Option<Records> = match std::fs::read(&file) {
+    let recorded: Option<Recorded> = match std::fs::read(&file) {
         Ok(text) => Some(serde_json::from_slice(&text)?),
         Err(_) => None,
     };
-    let silent = recorded
-        .as_ref()
-        .map_or_else(Vec::new, |recorded| changed_silently(&now, recorded));
+    let of_this_bundle = recorded.filter(|recorded| recorded.bundle == now.bundle);
+    let silent = of_this_bundle.as_ref().map_or_else(Vec::new, |recorded| {
+        changed_silently(&now.stages, &recorded.stages)
+    });
     ensure!(
         silent.is_empty(),
         "the outputs of {silent:?} are not the recorded ones: raise their numbers in Stage::REVISIONS (schemas/src/stage.rs), \
@@ -201,10 +213,16 @@ async fn outputs_change_only_with_a_revision() -> Result<()> {
         std::fs::write(&file, serde_json::to_string_pretty(&now)? + "\n")?;
         return Ok(());
     }
-    let recorded = recorded.with_context(|| format!("{} is not there", file.display()))?;
-    for (stage, record) in &now {
+    let recorded = of_this_bundle.with_context(|| {
+        format!(
+            "{} has no record of the demo bundle {}: run this with {VARIABLE}=1, before any code is changed",
+            file.display(),
+            now.bundle.short()
+        )
+    })?;
+    for (stage, record) in &now.stages {
         ensure!(
-            recorded.get(stage).map(|known| known.revision) == Some(record.revision),
+            recorded.stages.get(stage).map(|known| known.revision) == Some(record.revision),
             "revision {} of {stage} is not recorded; run this with {VARIABLE}=1",
             record.revision
         );

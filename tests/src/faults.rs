@@ -368,10 +368,7 @@ impl Objects for FaultyObjects {
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        self.inner(key.as_str())
-            .await?
-            .put_output(key, content)
-            .await
+        self.at(key, true).await?.put_output(key, content).await
     }
 
     async fn get_output(

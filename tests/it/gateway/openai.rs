@@ -310,7 +310,7 @@ async fn tools_may_be_offered_and_none_is_called() -> Result<()> {
         json!({"type": "web_search"}),
         json!("clock"),
     ] {
-        request["tools"][1] = tool;
+        request["tools"] = json!([request["tools"][0], tool]);
         let response = fixture.gateway.post(PATH, &request).await?;
         assert_eq!(response.status(), 400);
         let body: Value = response.json().await?;

@@ -269,9 +269,9 @@ fn subgroups_have_scores_of_their_own_and_every_score_its_constants() {
     assert_eq!(
         groups,
         [
+            "age under 40",
             "age 40 to 59",
             "age 60 to 79",
-            "age under 40",
             "sex F",
             "sex M",
             "view AP",
