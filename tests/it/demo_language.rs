@@ -27,10 +27,11 @@ const MOST_TOKENS: usize = 300;
 /// Sets of findings that are asked for beside those of the X-rays' own.
 const DRAWN_SETS: usize = 100;
 /// The number of turns that are to be right, of those in the script.
-const RIGHT: usize = 30;
-/// The largest share of the findings asked for that may be missed, and of others that may be stated beside them.
-const MISSED: f64 = 0.05;
-const OTHER: f64 = 0.02;
+const RIGHT: usize = 38;
+/// The largest share of the findings asked for that may be missed, and of others that may be stated beside them. None are where this
+/// was written; another processor adds in another order.
+const MISSED: f64 = 0.01;
+const OTHER: f64 = 0.01;
 
 /// The demo bundle's networks, and what they make of the shipped X-rays.
 struct Demo {
