@@ -1,5 +1,6 @@
 //! What the demo bundle's language model says: the findings that it is asked to report and no other, but for a few, and in
 //! conversations what follows from them. Read by word rules that know neither the lists that it was trained on nor a labeler.
+#![expect(clippy::print_stdout, reason = "its figures are read with --nocapture")]
 
 use std::path::Path;
 

@@ -327,6 +327,10 @@ async fn files_are_readable_by_their_owner_only() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
 async fn a_folder_of_the_store_may_be_a_file_system_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let Some(apart) = elsewhere(directory.path()) else {
