@@ -17,7 +17,7 @@ macro_rules! files {
 }
 
 /// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it, as a test says.
-const TRAINED: Duration = Duration::from_secs(1_795_540_592);
+const TRAINED: Duration = Duration::from_secs(1_796_025_437);
 
 /// Names and contents. The manifest is the last one.
 const FILES: [(&str, &[u8]); 7] = files![
@@ -87,7 +87,7 @@ mod tests {
         let known = ContentHash::of(manifest);
         assert_eq!(
             (known.short(), TRAINED.as_secs()),
-            ("e6858a303d29", 1_795_540_592),
+            ("d943a332e62e", 1_796_025_437),
             "another bundle: set TRAINED to the time of its manifest, and both here"
         );
     }

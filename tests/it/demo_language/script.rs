@@ -44,6 +44,7 @@ pub(super) enum Expected {
 impl Expected {
     /// Whether an answer is right, after this report.
     pub(super) fn is_met(&self, answer: &str, report: &str) -> bool {
+        let answer = answer.trim();
         let small = answer.to_lowercase();
         let count = |text: &str| text.split_whitespace().count();
         match self {
