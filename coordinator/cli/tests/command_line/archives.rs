@@ -1,5 +1,8 @@
 //! What a run makes of an archive that is not what it was, or that cannot be read whole.
-#![expect(clippy::print_stderr, reason = "what is not tested here is not passed over")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,8 @@
 //! A service in a bad place: without a home, on a full disk, asked about an X-ray that it was not given.
-#![expect(clippy::print_stderr, reason = "what is not tested here is not passed over")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
 
 use std::fs;
 use std::io::{Read, Write};

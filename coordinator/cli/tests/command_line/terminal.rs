@@ -1,5 +1,8 @@
 //! `radialog chat` in a terminal, which util-linux's `script` gives.
-#![expect(clippy::print_stderr, reason = "what is not tested here is not passed over")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
