@@ -59,7 +59,9 @@ fn serve(program: &str, before: &[&str], dir: &Path) -> (Child, u16) {
 #[test]
 fn the_end_of_the_terminal_stops_a_service_as_sigterm_does_unless_it_is_ignored() {
     let (dir, program) = (tempfile::tempdir().unwrap(), env!("CARGO_BIN_EXE_radialog"));
-    let (mut child, _) = serve(program, &[], dir.path());
+    // Whatever these tests were started by: nohup has it ignored.
+    let hearing = ["--default-signal=HUP", program];
+    let (mut child, _) = serve("env", &hearing, dir.path());
     send("-HUP", &child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 
@@ -81,9 +83,10 @@ fn the_end_of_the_terminal_leaves_a_run_to_resume_from() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let batch = || {
-        let mut command = command(env!("CARGO_BIN_EXE_radialog"));
+        let mut command = command("env");
         let flags = ["--progress", "off", "--window", "1", "--stages", "language"];
         command
+            .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_radialog")])
             .args(["batch", XRAYS, "--out"])
             .arg(&out)
             .args(flags);
