@@ -109,15 +109,7 @@ impl ImageSource {
     /// As [`ImageSource::read`].
     pub async fn size(&self, file: &str) -> Result<u64, ImageReadError> {
         match self {
-            Self::File(place) => {
-                let (place, name) = (place.clone(), file.to_owned());
-                let looking = move || {
-                    let path = inside(&place, &name)?;
-                    let metadata = path.metadata().map_err(|error| io_failure(&name, &error))?;
-                    Ok(metadata.len())
-                };
-                Ok(on_disk(file, looking).await?)
-            }
+            Self::File(place) => Ok(metadata(place, file).await?.len()),
             Self::Object { store, key } => {
                 let size = store.size(key).await?;
                 size.ok_or_else(|| missing(file).into())
@@ -133,15 +125,7 @@ impl ImageSource {
     /// As [`ImageSource::read`].
     pub(crate) async fn stamp(&self, file: &str) -> Result<Option<String>, ImageReadError> {
         match self {
-            Self::File(place) => {
-                let (place, name) = (place.clone(), file.to_owned());
-                let looking = move || {
-                    let path = inside(&place, &name)?;
-                    let metadata = path.metadata().map_err(|error| io_failure(&name, &error))?;
-                    Ok(stamp(&metadata))
-                };
-                Ok(Some(on_disk(file, looking).await?))
-            }
+            Self::File(place) => Ok(Some(stamp(&metadata(place, file).await?))),
             Self::Object { store, key } => match store.version(key).await {
                 Ok(Some(version)) => Ok(Some(version.to_string())),
                 Ok(None) => Err(missing(file).into()),
@@ -220,6 +204,16 @@ async fn on_disk<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panic| Err(unreadable(file, panic)))
+}
+
+/// What the file system says of an image's file.
+async fn metadata(place: &FilePlace, file: &str) -> Result<Metadata, Failure> {
+    let (place, name) = (place.clone(), file.to_owned());
+    let looking = move || {
+        let path = inside(&place, &name)?;
+        path.metadata().map_err(|error| io_failure(&name, &error))
+    };
+    on_disk(file, looking).await
 }
 
 /// Size, times of content and inode, and inode of a file: one of them differs where another one has taken its place.

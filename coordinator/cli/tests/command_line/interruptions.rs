@@ -84,7 +84,16 @@ fn the_end_of_the_terminal_leaves_a_run_to_resume_from() {
     let out = dir.path().join("out");
     let batch = || {
         let mut command = command("env");
-        let flags = ["--progress", "off", "--window", "1", "--stages", "language"];
+        // Samples make each study take so long that the signal comes before the last one, however late it is sent.
+        let slowly = [
+            "--window",
+            "1",
+            "--stages",
+            "language",
+            "--consistency",
+            "32",
+        ];
+        let flags = [&["--progress", "off"], &slowly[..]].concat();
         command
             .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_radialog")])
             .args(["batch", XRAYS, "--out"])

@@ -154,16 +154,8 @@ impl SyntheticReports {
         let width = self.reports.to_string().len();
         let report = |number| {
             let (findings, labels) = writer.report()?;
-            Some(ReportRow {
-                study: format!("synthetic-{number:0width$}"),
-                split: "train".to_owned(),
-                findings,
-                impression: String::new(),
-                indication: String::new(),
-                image: String::new(),
-                patient: None,
-                labels,
-            })
+            let study = format!("synthetic-{number:0width$}");
+            Some(ReportRow::of_findings(&study, "train", &findings, labels))
         };
         let rows: Option<Vec<_>> = (1..=self.reports).map(report).collect();
         rows.ok_or_else(|| {

@@ -46,16 +46,8 @@ pub fn read_radlabels(samples: &Path) -> Result<Vec<ReportRow>, TrainingError> {
         let Some(findings) = reading(&text) else {
             continue;
         };
-        rows.push(ReportRow {
-            study,
-            split: "train".to_owned(),
-            findings,
-            impression: String::new(),
-            indication: String::new(),
-            image: String::new(),
-            patient: None,
-            labels: finding_labels(&labels),
-        });
+        let labels = finding_labels(&labels);
+        rows.push(ReportRow::of_findings(&study, "train", &findings, labels));
     }
     match rows.is_empty() {
         true => Err(TrainingError::Empty(format!(

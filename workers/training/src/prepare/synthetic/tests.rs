@@ -51,6 +51,11 @@ fn texts(rows: &[ReportRow]) -> HashSet<&str> {
     rows.iter().map(|row| row.findings.as_str()).collect()
 }
 
+fn joined(rows: &[ReportRow]) -> String {
+    let texts: Vec<&str> = rows.iter().map(|row| row.findings.as_str()).collect();
+    texts.join(" ")
+}
+
 /// The labels of the report that says this and nothing else.
 fn labels_of(rows: &[ReportRow], text: &str) -> [Label; 3] {
     let row = rows.iter().find(|row| row.findings == text);
@@ -121,11 +126,7 @@ fn what_is_held_out_is_never_written() {
     }
     .rows()
     .unwrap();
-    let all = rows
-        .iter()
-        .map(|row| row.findings.as_str())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let all = joined(&rows);
     assert!(!all.contains("No edema.") && !all.contains("Normal chest."));
     assert!(all.contains("No effusion."));
 }
@@ -136,16 +137,7 @@ fn real_sentences_stand_between_where_the_rule_and_the_labels_agree() {
     let path = fixture.0.path().join("reports.csv");
     let mut labels = [Label::Blank; Finding::ALL.len()];
     labels[Finding::Cardiomegaly as usize] = Label::Positive;
-    let row = |study: &str, split: &str, findings: &str| ReportRow {
-        study: study.to_owned(),
-        split: split.to_owned(),
-        findings: findings.to_owned(),
-        impression: String::new(),
-        indication: String::new(),
-        image: String::new(),
-        patient: None,
-        labels,
-    };
+    let row = |study, split, findings| ReportRow::of_findings(study, split, findings, labels);
     let train = "Heart size is enlarged. There is a rib fracture. Tube ends ___ cm high. Cut off";
     let rows = [
         row("1", "train", train),
@@ -158,11 +150,7 @@ fn real_sentences_stand_between_where_the_rule_and_the_labels_agree() {
     }
     .rows()
     .unwrap();
-    let all = rows
-        .iter()
-        .map(|row| row.findings.as_str())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let all = joined(&rows);
     assert!(all.contains("Heart size is enlarged."));
     for other in ["rib fracture", "Tube", "Cut off", "Pneumonia"] {
         assert!(!all.contains(other), "{other}");

@@ -48,6 +48,25 @@ pub struct ReportRow {
 }
 
 impl ReportRow {
+    /// A report of findings alone, of no known patient.
+    pub(crate) fn of_findings(
+        study: &str,
+        split: &str,
+        findings: &str,
+        labels: FindingLabels,
+    ) -> Self {
+        Self {
+            study: study.to_owned(),
+            split: split.to_owned(),
+            findings: findings.to_owned(),
+            impression: String::new(),
+            indication: String::new(),
+            image: String::new(),
+            patient: None,
+            labels,
+        }
+    }
+
     /// Who is drawn where intervals are: the patient, or the study where no patient is known.
     pub(crate) fn drawn_with(&self) -> &String {
         self.patient.as_ref().unwrap_or(&self.study)
