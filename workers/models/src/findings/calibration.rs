@@ -6,6 +6,17 @@ use std::collections::BTreeMap;
 use radialog_schemas::Finding;
 use serde::{Deserialize, Serialize};
 
+/// The rule by which the threshold of a finding follows from its probabilities and what is true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdRule {
+    /// The threshold of the largest F1. Where a finding is rare or hardly learned, that calls most images.
+    #[default]
+    LargestF1,
+    /// The threshold over which as many images are called as have the finding.
+    AsMany,
+}
+
 /// How the logits of a classifier become probabilities and findings. A finding that is not named has the sigmoid of its logit, and
 /// is present over one half, as published.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +26,9 @@ pub struct Calibration {
     pub findings: BTreeMap<Finding, FindingCalibration>,
     /// How they were chosen, for people.
     pub rule: String,
+    /// The rule of the thresholds, by which they are chosen anew unless another is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<ThresholdRule>,
 }
 
 /// What a finding's logit `x` means: the probability `1 / (1 + exp(-(slope * x + intercept)))` (Platt, 1999), present over the

@@ -58,7 +58,7 @@ step findings-reports.csv prepare openi data/openi/reports.csv --of-findings --o
 step pairs.csv prepare pairs --reports findings-reports.csv --images data/nih/labels.csv data/nih/images \
     --images data/nih64/labels.csv data/nih64/images --out pairs.csv
 # What real reports hardly have, the labeler learns from synthetic ones; what it is measured by is in none of them.
-step synthetic.csv prepare synthetic wordings.toml --reports 10000 --sentences findings-reports.csv radlabels.csv \
+step synthetic.csv prepare synthetic wordings.toml --reports 40000 --sentences findings-reports.csv radlabels.csv \
     --held-out minimal-pairs.csv:sentence --out synthetic.csv
 step labeler.tokenizer.json prepare tokenizer --kind wordpiece --texts reports.csv:findings reports.csv:impression \
     synthetic.csv:findings --vocab 2500 --out labeler.tokenizer.json
@@ -88,5 +88,5 @@ step uncalibrated bundle assemble uncalibrated --half --name demo --version 2 --
 use) and on Open-i reports (CC BY-NC-ND 4.0): for research and other non-commercial use. Not a medical device. See MODEL_CARD.md."
 step bundle bundle calibrate uncalibrated bundle --name demo --thresholds as-many --images data/nih/labels.csv data/nih/images \
     --images data/nih64/labels.csv data/nih64/images
-step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --nih data/nih/labels.csv \
-    data/nih/images --nih data/nih64/labels.csv data/nih64/images --out quality.json --texts texts.json
+step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --images data/nih/labels.csv \
+    data/nih/images --images data/nih64/labels.csv data/nih64/images --out quality.json --texts texts.json

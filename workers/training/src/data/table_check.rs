@@ -72,6 +72,11 @@ impl TableCheck {
         self.faults.push((table, line, error.to_string()));
     }
 
+    /// Whether anything is wrong.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// The side of a row: `train`, `validate` or `test`, none for any other, which is counted. Its patient must not be on another
     /// side, too.
     pub(crate) fn side(

@@ -1,7 +1,7 @@
 //! What a classifier's logits mean, fitted on images that it did not learn from: Platt's sigmoid of each finding (Platt, 1999; with
 //! the iteration of Lin, Lin and Weng, 2007), and the threshold over which the finding counts as present.
 
-use radialog_models::findings::{Calibration, FindingCalibration};
+use radialog_models::findings::{Calibration, FindingCalibration, ThresholdRule};
 use radialog_schemas::Finding;
 
 /// Number of findings.
@@ -13,16 +13,6 @@ pub const OWN: usize = 10;
 const STEPS: usize = 100;
 /// The iteration ends where no part of the gradient is larger.
 const FLAT: f64 = 1e-5;
-
-/// The rule by which the threshold of a finding follows from its probabilities and what is true.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ThresholdRule {
-    /// The threshold of the largest F1. Where a finding is rare or hardly learned, that calls most images.
-    #[default]
-    LargestF1,
-    /// The threshold over which as many images are called as have the finding.
-    AsMany,
-}
 
 /// A finding's logits, and whether the finding is there; what is not known is left out.
 pub type Answers = Vec<(f32, bool)>;
@@ -98,7 +88,7 @@ impl CalibrationData {
                 false => names.join(", "),
             }
         };
-        let rule = match rule {
+        let words = match rule {
             ThresholdRule::LargestF1 => format!(
                 "Platt's sigmoid on the validation images, and the threshold of the largest F1 there. By themselves, of {OWN} images \
                  with the finding and {OWN} without on: {}. With the slope and the threshold of all findings together and an intercept \
@@ -116,7 +106,8 @@ impl CalibrationData {
         };
         Some(Calibration {
             findings: findings.into_iter().collect(),
-            rule,
+            rule: words,
+            thresholds: Some(rule),
         })
     }
 }

@@ -49,7 +49,11 @@ pub fn labels(cell: &str) -> Result<FindingLabels, String> {
         match finding(name) {
             Some(finding) => labels[finding as usize] = Label::Positive,
             None if nih_class(name).is_some() => {}
-            None => return Err(format!("'{name}' is none of the 14 findings")),
+            None => {
+                return Err(format!(
+                    "'{name}' is none of the 14 findings; an image without any has the name 'No Finding'"
+                ));
+            }
         }
     }
     Ok(labels)

@@ -83,7 +83,10 @@ impl ColumnNames {
     /// Every column that is named and not there; several of one finding; no column of images, or none to learn from.
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
-        let there = header.names().join(", ");
+        let there = match header.names() {
+            [] => "none, since the file is empty".to_owned(),
+            names => names.join(", "),
+        };
         let mut find = |named: &Option<String>, flag: &str, known: &[&str]| match named {
             Some(name) => header.column(name).or_else(|| {
                 faults.push(format!("{flag}: no column '{name}'; it has {there}"));

@@ -258,7 +258,9 @@ impl FinetuneTable {
             let name = table.header().names()[column].clone();
             self.take_names(names, &name, columns, check);
         }
-        if self.rows.is_empty() {
+        // Where other faults are told, it is for them that nothing is left.
+        if check.has_faults() {
+        } else if self.rows.is_empty() {
             check.fault(&self.path, 1, "it has no row that can be used");
         } else if !self.has_labels() && !self.has_reports() {
             check.fault(

@@ -20,8 +20,8 @@ use crate::random::Random;
 mod pattern;
 mod sentence_pool;
 
-/// How often a report has one sentence, so that a labeler sees each wording alone.
-const ALONE: f64 = 0.45;
+/// How often a report has one sentence, so that a labeler sees each wording alone. What is said beside others is harder to learn.
+const ALONE: f64 = 0.25;
 /// The most sentences of a longer report.
 const MOST_SENTENCES: usize = 8;
 /// How often a sentence of a longer report, and of a short one, is a filler or one of the pool, and how often of the pool then.

@@ -26,6 +26,9 @@ use crate::variables::Variables;
 
 /// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "module.";
+/// The table of positions, which starts as waves: drawn at random, places beside each other look no more alike than others, and a
+/// small network then hardly learns which words of a long report belong together.
+const POSITIONS: &str = "position_embeddings.weight";
 /// The name of the random stream that seeds dropout.
 const DROPOUT: &str = "dropout";
 /// The batches within which reports are sorted by their lengths.
@@ -354,7 +357,13 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
+    let mut tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
+    let positions = tensors
+        .iter_mut()
+        .find(|(name, _)| name.ends_with(POSITIONS));
+    if let Some((_, table)) = positions {
+        *table = initial_weights::sinusoids(table.dims2()?)?;
+    }
     Ok(ChexbertStart {
         config,
         tensors,

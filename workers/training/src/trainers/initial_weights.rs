@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use crate::error::TrainingError;
 use crate::random::Random;
 
+/// The amplitude of a wave whose values spread as those of words that are uniform in ±1 (by 1 / √3, times √2).
+const POSITION_AMPLITUDE: f64 = 0.8;
+
 /// The tensors that a network asks for, drawn by their names, without `prefix` in front of them.
 pub(super) fn drawn(
     layout: &[TensorSpec],
@@ -41,6 +44,24 @@ pub(super) fn drawn(
         .filter(|spec| spec.required)
         .map(draw)
         .collect()
+}
+
+/// A table of positions, `[positions, width]`: sine and cosine of each position in wavelengths from 2 pi to 10,000 times that
+/// (Vaswani et al., *Attention is all you need*, 2017), as large as drawn words are.
+pub(super) fn sinusoids((positions, width): (usize, usize)) -> Result<Tensor, TrainingError> {
+    let value = |index: usize| {
+        let (position, place) = (index / width, index % width);
+        let exponent = (place - place % 2) as f64 / width as f64;
+        let angle = position as f64 / 10_000_f64.powf(exponent);
+        let wave = if place % 2 == 0 {
+            angle.sin()
+        } else {
+            angle.cos()
+        };
+        (wave * POSITION_AMPLITUDE) as f32
+    };
+    let values: Vec<f32> = (0..positions * width).map(value).collect();
+    Ok(Tensor::from_vec(values, (positions, width), &Device::Cpu)?)
 }
 
 /// A component's configuration, weights and files by their use.

@@ -8,7 +8,7 @@ use clap::Args;
 use radialog_files::durable;
 use radialog_models::bundle::{BundleAssembly, read_manifest};
 use radialog_models::device;
-use radialog_training::evaluation::calibration::ThresholdRule;
+use radialog_models::findings::ThresholdRule;
 use radialog_training::evaluation::quality::FittedCalibration;
 use radialog_training::evaluation::report_files::{ReliabilityPlot, reliability_page};
 use radialog_training::recipe::ImageTable;
@@ -20,8 +20,8 @@ use crate::named_path;
 
 /// Write a bundle whose probabilities of findings are right as often as they say
 ///
-/// On labelled images of a split that the classifier did not learn from, each finding gets Platt's sigmoid and the threshold of the
-/// largest F1 (or what --thresholds says), where there are enough images with and without it; rarer ones have the slope and the threshold of all findings
+/// On labelled images of a split that the classifier did not learn from, each finding gets Platt's sigmoid and a threshold by the rule
+/// of --thresholds, where there are enough images with and without it; rarer ones have the slope and the threshold of all findings
 /// together and an intercept of their own. Both are stored in the bundle and used for the prompt, records, page and chat. Weights stay
 /// as they are. How often findings are there by stated probability is drawn in OUT/reliability.html.
 ///
@@ -38,9 +38,10 @@ pub(crate) struct CalibrateArgs {
     /// The split to fit on: one that the classifier has not learned from
     #[arg(long, default_value = "validate")]
     split: String,
-    /// When a finding counts as present: over the threshold of the largest F1, or over that which calls as many images as have it
-    #[arg(long, value_enum, default_value_t = Thresholds::F1)]
-    thresholds: Thresholds,
+    /// When a finding counts as present: over the threshold of the largest F1, or over that which calls as many images as have it; as
+    /// the source's own calibration unless given, and f1 where it has none
+    #[arg(long, value_enum)]
+    thresholds: Option<Thresholds>,
     /// Name of the new bundle; that of the source and -calibrated unless given
     #[arg(long)]
     name: Option<String>,
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
         &bundle,
         &tables,
         split,
-        args.thresholds.into(),
+        args.thresholds.map(ThresholdRule::from),
         &device,
         &progress,
     );

@@ -10,7 +10,6 @@ use radialog_files::durable;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
-use radialog_training::evaluation::calibration::ThresholdRule;
 use radialog_training::evaluation::quality::{
     FittedCalibration, NOT_ASSESSED, QualityEvaluation, QualityPart, QualityReport,
 };
@@ -223,7 +222,7 @@ fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> 
                 &opened,
                 &[table],
                 "validate",
-                ThresholdRule::default(),
+                None,
                 training.device,
                 &|what, done, total| {
                     show(&bar, what, done, total);
@@ -345,7 +344,7 @@ fn compared(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Compar
     FIGURES.into_iter().filter_map(row).collect()
 }
 
-/// The new bundle's figures of each sex, age and view, where the table has them.
+/// The new bundle's figures of each sex, age, view and source, where the table has them.
 fn subgroups(after: &serde_json::Value) -> String {
     let tables = after["parts"][QualityPart::Findings.name()]["tables"].as_array();
     let mut tables = tables.into_iter().flatten();

@@ -1,5 +1,6 @@
 //! `radialog prepare openi` and what goes with it: training data for users without access to MIMIC-CXR.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -123,7 +124,7 @@ pub(super) enum OpenDataCommand {
         wordings: PathBuf,
         /// How many reports
         #[arg(long, value_name = "N")]
-        reports: usize,
+        reports: NonZeroUsize,
         /// Report tables whose sentences (train) stand between, labelled by our weak rule where their reports' labels agree
         #[arg(long, value_name = "FILE", num_args = 1..)]
         sentences: Vec<PathBuf>,
@@ -281,7 +282,7 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
         } => {
             let rows = SyntheticReports {
                 wordings,
-                reports,
+                reports: reports.get(),
                 sentences,
                 held_out: held_out.as_deref().map(file_and_column).transpose()?,
                 seed,

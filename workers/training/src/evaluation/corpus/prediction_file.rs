@@ -414,6 +414,21 @@ impl PredictionFile {
             table.names()[column],
             path.display()
         ));
+        let used = [Some(id), of_study, Some(column), split, image, patient];
+        let unused: Vec<&str> = table
+            .names()
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| !used.contains(&Some(*place)))
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if !unused.is_empty() {
+            self.notes.push(format!(
+                "{} line 1: columns that are not used: {}",
+                path.display(),
+                unused.join(", ")
+            ));
+        }
         loop {
             let row = match table.try_row()? {
                 Some(Ok(indexed)) => indexed.row,

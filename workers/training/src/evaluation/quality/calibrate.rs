@@ -10,7 +10,7 @@ use super::ProgressCallback;
 use super::networks::Networks;
 use super::studies;
 use crate::error::TrainingError;
-use crate::evaluation::calibration::{CalibrationData, ThresholdRule, brier};
+use crate::evaluation::calibration::{CalibrationData, brier};
 use crate::evaluation::report_scores::Calibration as Bins;
 use crate::recipe::ImageTable;
 
@@ -34,7 +34,8 @@ pub struct FittedCalibration {
 }
 
 impl FittedCalibration {
-    /// Fits on the images of a split; none where they are too few.
+    /// Fits on the images of a split; none where they are too few. Thresholds are chosen by `rule`, or else by that of the bundle's
+    /// own calibration.
     ///
     /// # Errors
     /// A table that cannot be read or has no image of the split, an image that cannot be read, a bundle without a classifier.
@@ -42,7 +43,7 @@ impl FittedCalibration {
         bundle: &Bundle,
         tables: &[ImageTable],
         split: &str,
-        rule: ThresholdRule,
+        rule: Option<ThresholdRule>,
         device: &Device,
         progress: ProgressCallback<'_>,
     ) -> Result<Option<Self>, TrainingError> {
@@ -58,10 +59,11 @@ impl FittedCalibration {
         if let Some(assessed) = &config.assessed {
             data.keep(assessed);
         }
+        let source = config.calibration.unwrap_or_default();
+        let rule = rule.or(source.thresholds).unwrap_or_default();
         let Some(calibration) = data.fit(rule) else {
             return Ok(None);
         };
-        let source = config.calibration.unwrap_or_default();
         let (mut before, mut after, mut constant) = (Vec::new(), Vec::new(), Vec::new());
         for (finding, answers) in Finding::ALL.into_iter().zip(&data.0) {
             let [was, of] = [&source, &calibration].map(|of| of.of(finding));

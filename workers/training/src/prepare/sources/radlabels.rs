@@ -36,6 +36,12 @@ enum Status {
 /// A file that is not there or not understood, or no report left.
 pub fn read_radlabels(samples: &Path) -> Result<Vec<ReportRow>, TrainingError> {
     let path = samples.join(LABELS);
+    if !path.is_file() {
+        return Err(TrainingError::Empty(format!(
+            "'{}' is not the folder `samples` of the Python package radlabels: it has no file {LABELS}",
+            samples.display()
+        )));
+    }
     let text = std::fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
     let reports: BTreeMap<String, BTreeMap<String, Status>> =
         serde_json::from_str(&text).map_err(TrainingError::content(&path))?;
