@@ -183,7 +183,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Where their folder cannot be read.
-    pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
+    pub async fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
         let AppStateInner {
             backends,
             bundles,
@@ -203,7 +203,7 @@ impl Gateway {
             settings,
             shutdown.clone(),
         );
-        batches.resume()?;
+        batches.resume().await?;
         self.app.batches.get_or_init(|| batches);
         Ok(self)
     }

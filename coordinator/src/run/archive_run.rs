@@ -125,10 +125,15 @@ impl ArchiveRun {
     ) -> Result<RunSummary, CoordinatorError> {
         let begun = Instant::now();
         let Self { options, backends } = self;
-        let out = OutputDirectory::open(&options.out, options.run_file())?;
-        if options.retry_failed {
-            journal::remove_failed(out.path())?;
-        }
+        let (folder, run_file) = (options.out.clone(), options.run_file());
+        let out = blocking(move || {
+            let out = OutputDirectory::open(&folder, run_file)?;
+            if options.retry_failed {
+                journal::remove_failed(out.path())?;
+            }
+            Ok(out)
+        });
+        let out = out.await?;
         let looking = async {
             let changed = options.changed_inputs(out.path()).await?;
             let folder = out.path().to_owned();
@@ -136,7 +141,11 @@ impl ArchiveRun {
         };
         let changed = shutdown.run_until_cancelled(looking).await;
         let changed = changed.transpose()?.unwrap_or(0);
-        let ledger = RunLedger::open(&out)?;
+        let (out, ledger) = blocking(move || {
+            let ledger = RunLedger::open(&out)?;
+            Ok((out, ledger))
+        })
+        .await?;
         backends.queue.declare().await?;
         if let Some(group) = &options.group {
             backends.queue.declare_group(group).await?;

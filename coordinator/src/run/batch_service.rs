@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use radialog_files::durable;
 use radialog_runtime::backends::Backends;
+use radialog_runtime::blocking;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
@@ -37,7 +38,9 @@ mod view;
 
 use documents::{BatchDocuments, json};
 pub use error::BatchError;
-use kept_results::{REQUEST_FILE, has_results, keep_results, remove_old};
+use kept_results::{
+    REQUEST_FILE, has_results, keep_results, kept_request, kept_requests, remove_old,
+};
 pub use result_files::RESULT_FILES;
 use view::{BatchEnd, BatchRequest};
 pub use view::{BatchStatus, BatchView, NewBatch};
@@ -111,40 +114,27 @@ impl BatchService {
     ///
     /// # Errors
     /// When the folder cannot be read, or cannot be written although batches are allowed.
-    pub fn resume(self: &Arc<Self>) -> Result<usize, BatchError> {
-        let directory = &self.settings.directory;
-        let failed = |source| BatchError::Directory {
+    pub async fn resume(self: &Arc<Self>) -> Result<usize, BatchError> {
+        let directory = self.settings.directory.clone();
+        let are_allowed = !self.settings.prefixes.is_empty();
+        let looked_in = directory.clone();
+        let looking = blocking::io(move || {
+            if are_allowed {
+                // Now, and not when the first batch comes.
+                durable::create_directory(&looked_in)?;
+                durable::Replacement::create(&looked_in.join(REQUEST_FILE))?;
+            }
+            kept_requests(&looked_in)
+        });
+        let kept = looking.await.map_err(|source| BatchError::Directory {
             path: directory.clone(),
             source,
-        };
-        if !self.settings.prefixes.is_empty() {
-            // Now, and not when the first batch comes.
-            durable::create_directory(directory)
-                .and_then(|()| durable::Replacement::create(&directory.join(REQUEST_FILE)))
-                .map_err(failed)?;
+        })?;
+        let count = kept.len();
+        for requested in kept {
+            self.spawn(requested);
         }
-        if !directory.exists() {
-            return Ok(0);
-        }
-        let mut count = 0;
-        for entry in fs::read_dir(directory).map_err(failed)? {
-            let folder = entry.map_err(failed)?.path();
-            let file = folder.join(REQUEST_FILE);
-            match kept(&file) {
-                Some(requested) => {
-                    self.spawn(requested);
-                    count += 1;
-                }
-                None if has_results(&folder) => info!(
-                    folder = %folder.display(),
-                    "the results of a run are here and nowhere else; they go after 30 days, or when you remove the folder"
-                ),
-                None => {
-                    warn!(file = %file.display(), "not the request of a batch; remove its folder")
-                }
-            }
-        }
-        let (directory, shutdown) = (directory.clone(), self.shutdown.clone());
+        let shutdown = self.shutdown.clone();
         tokio::spawn(shutdown.run_until_cancelled_owned(remove_old(directory)));
         Ok(count)
     }
@@ -190,16 +180,19 @@ impl BatchService {
         if let Some(known) = self.documents.request(&requested.id).await? {
             return self.repeat(known, owner, request).await;
         }
-        if let Some(kept) = self.kept(&requested.id) {
+        let file = self.folder(&requested.id).join(REQUEST_FILE);
+        let read_from = file.clone();
+        let kept = blocking::io(move || kept_request(&read_from)).await;
+        if let Some(kept) = kept.map_err(|reason| BatchError::Kept { file, reason })? {
             // It runs here, and the state has lost it.
             let known = self.documents.create_request(&kept).await?;
             return self.repeat(known, owner, request).await;
         }
         // In the folder first: where this process ends now, the next one goes on with it.
-        self.keep(&requested)?;
+        self.keep(&requested).await?;
         let known = self.documents.create_request(&requested).await?;
         if known.attempt != requested.attempt {
-            self.remove_folder(&requested.id)?;
+            self.remove_folder(&requested.id).await?;
             return self.repeat(known, owner, request).await;
         }
         let view = requested.clone().view(BatchStatus::Queued, None, None);
@@ -355,7 +348,7 @@ impl BatchService {
             .await?;
         if known.attempt != requested.attempt {
             info!(batch = id, "another gateway has begun this batch");
-            return self.remove_folder(id);
+            return self.remove_folder(id).await;
         }
         let mut end = retry.until_success(|| documents.end(id)).await?;
         if end.is_none() {
@@ -385,18 +378,23 @@ impl BatchService {
         }
         let folder = self.folder(id);
         let is_stored = end.is_none_or(|end| end.parts.iter().any(|&parts| parts > 0));
-        if is_stored || !has_results(&folder) {
-            return self.remove_folder(id);
+        let left_in = folder.clone();
+        let are_kept = blocking::io(move || {
+            if is_stored || !has_results(&left_in) {
+                return fs::remove_dir_all(&left_in).map(|()| false);
+            }
+            keep_results(&left_in).map(|()| true)
+        });
+        let are_kept = are_kept.await;
+        let failed = |path| |source| BatchError::Directory { path, source };
+        if are_kept.map_err(failed(folder.clone()))? {
+            warn!(
+                batch = id,
+                folder = %folder.display(),
+                "the results of a run are there and nowhere else; fetch them within 30 days, and remove the folder then"
+            );
         }
-        warn!(
-            batch = id,
-            folder = %folder.display(),
-            "the results of a run are there and nowhere else; fetch them within 30 days, and remove the folder then"
-        );
-        keep_results(&folder).map_err(|source| BatchError::Directory {
-            path: folder,
-            source,
-        })
+        Ok(())
     }
 
     /// Stores the result files of a batch; an end without them where the store refuses them for good, or where the batch is
@@ -584,29 +582,26 @@ impl BatchService {
     }
 
     /// Writes a request where the next process finds it.
-    fn keep(&self, requested: &BatchRequest) -> Result<(), BatchError> {
-        let path = self.folder(&requested.id);
-        durable::create_directory(&path)
-            .and_then(|()| durable::replace(&path.join(REQUEST_FILE), json(requested).as_bytes()))
-            .map_err(|source| BatchError::Directory { path, source })
+    async fn keep(&self, requested: &BatchRequest) -> Result<(), BatchError> {
+        let (path, content) = (self.folder(&requested.id), json(requested));
+        let folder = path.clone();
+        let keeping = blocking::io(move || {
+            durable::create_directory(&folder)?;
+            durable::replace(&folder.join(REQUEST_FILE), content.as_bytes())
+        });
+        let failed = |source| BatchError::Directory { path, source };
+        keeping.await.map_err(failed)
     }
 
-    /// The request that is kept here under this id.
-    fn kept(&self, id: &str) -> Option<BatchRequest> {
-        kept(&self.folder(id).join(REQUEST_FILE))
-    }
-
-    fn remove_folder(&self, id: &str) -> Result<(), BatchError> {
+    async fn remove_folder(&self, id: &str) -> Result<(), BatchError> {
         let path = self.folder(id);
-        fs::remove_dir_all(&path).map_err(|source| BatchError::Directory { path, source })
+        let folder = path.clone();
+        let removing = blocking::io(move || fs::remove_dir_all(folder));
+        let failed = |source| BatchError::Directory { path, source };
+        removing.await.map_err(failed)
     }
 
     fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The request in this file; none where it has none.
-fn kept(file: &Path) -> Option<BatchRequest> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
 }

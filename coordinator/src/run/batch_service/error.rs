@@ -32,6 +32,14 @@ pub enum BatchError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// A request is kept under its id, and nobody knows which.
+    #[error("the gateway keeps a request of this run in '{}', which cannot be read: {reason}; start a release that can read it, or use another Idempotency-Key", .file.display())]
+    Kept {
+        /// The request's file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: std::io::Error,
+    },
     /// The state store.
     #[error(transparent)]
     State(#[from] StateError),

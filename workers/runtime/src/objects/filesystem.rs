@@ -12,6 +12,7 @@ use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 
 use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
+use crate::blocking;
 use radialog_files::durable::{self, Readers, UNFINISHED};
 
 /// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
@@ -83,7 +84,7 @@ impl FilesystemObjects {
 impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key)?);
-        let written = blocking(move || replace(&root, &path, &content)).await;
+        let written = blocking::io(move || replace(&root, &path, &content)).await;
         written.map_err(|error| self.write_error(key, &error))
     }
 
@@ -95,7 +96,7 @@ impl Objects for FilesystemObjects {
     ) -> Result<Option<Version>, ObjectError> {
         let path = self.path(key)?;
         let (root, expected) = (self.root.clone(), expected.cloned());
-        let written = blocking(move || {
+        let written = blocking::io(move || {
             // One writer at a time, of all processes: the comparison and the write are one step.
             let lock = fs::File::options()
                 .create(true)
@@ -125,7 +126,7 @@ impl Objects for FilesystemObjects {
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key)?);
-        let written = blocking(move || {
+        let written = blocking::io(move || {
             // The hash first: a crash in between leaves no output without one. It need not survive a power cut, since an
             // output without its hash is computed again.
             retry_in_new_directory(&root, &path, || write_sum(&root, &path, &content))?;
@@ -182,7 +183,7 @@ impl Objects for FilesystemObjects {
 
     async fn tidy(&self) -> Result<(), ObjectError> {
         let writing = self.root.join(WRITING);
-        let tidied = blocking(move || {
+        let tidied = blocking::io(move || {
             durable::remove_left(&writing);
             Ok(())
         });
@@ -192,7 +193,7 @@ impl Objects for FilesystemObjects {
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let root = self.root.clone();
-        match blocking(move || remove(&root, &path)).await {
+        match blocking::io(move || remove(&root, &path)).await {
             Err(error) if !is_absent(&error) => Err(object_error(key, &error)),
             _ => Ok(()),
         }
@@ -206,7 +207,7 @@ impl Objects for FilesystemObjects {
     ) -> Result<ObjectPage, ObjectError> {
         let (root, owned_prefix) = (self.root.clone(), prefix.to_owned());
         let after = after.map_or_else(String::new, |cursor| cursor.name().to_owned());
-        let listing = blocking(move || {
+        let listing = blocking::io(move || {
             let mut listing = Listing {
                 prefix: &owned_prefix,
                 after: &after,
@@ -367,14 +368,6 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         directory = empty.parent();
     }
     removed
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn is_absent(error: &io::Error) -> bool {
