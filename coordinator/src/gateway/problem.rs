@@ -119,7 +119,9 @@ impl From<BatchError> for ApiError {
             BatchError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
             BatchError::State(error) => error.into(),
             BatchError::Objects(error) => error.into(),
-            BatchError::Directory { .. } | BatchError::Kept { .. } | BatchError::Stopped(_) => Self::unavailable(&error),
+            BatchError::Directory { .. } | BatchError::Kept { .. } | BatchError::Stopped(_) => {
+                Self::unavailable(&error)
+            }
         }
     }
 }

@@ -205,7 +205,9 @@ fn tables_without_training_rows_are_measured_without_baselines_and_too_few_image
     let says = |part: &str| findings.notes.iter().any(|note| note.contains(part));
     assert!(says("there is no prior"), "{:?}", findings.notes);
     let cautions = &findings.cautions;
-    let few = cautions.iter().any(|caution| caution.contains("fewer than 10 images"));
+    let few = cautions
+        .iter()
+        .any(|caution| caution.contains("fewer than 10 images"));
     assert!(few, "{cautions:?}");
     assert_eq!(report.parts[&QualityPart::Report].tables[0].rows.len(), 1);
 }
@@ -233,7 +235,8 @@ fn one_image_has_no_interval_and_a_patient_who_was_trained_on_is_told() {
         row.scores["AUC"]
     );
     let cautions = &findings.cautions;
-    let is_told = |caution: &String| caution.contains("1 patients of this split have training images");
+    let is_told =
+        |caution: &String| caution.contains("1 patients of this split have training images");
     assert!(cautions.iter().any(is_told), "{cautions:?}");
 }
 

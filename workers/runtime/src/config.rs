@@ -459,9 +459,17 @@ mod tests {
         };
         for (name, value, source) in [
             ("s3.region", Some("eu-west-1"), Some("AWS_REGION")),
-            ("s3.endpoint", Some("http://localhost:9000"), Some("AWS_ENDPOINT_URL")),
+            (
+                "s3.endpoint",
+                Some("http://localhost:9000"),
+                Some("AWS_ENDPOINT_URL"),
+            ),
             ("s3.access_key_id", Some("ward"), Some("AWS_ACCESS_KEY_ID")),
-            ("s3.secret_access_key", Some("***"), Some("AWS_SECRET_ACCESS_KEY")),
+            (
+                "s3.secret_access_key",
+                Some("***"),
+                Some("AWS_SECRET_ACCESS_KEY"),
+            ),
             ("telemetry.filter", Some("debug"), Some("RUST_LOG")),
             ("s3.path_style", Some("true"), None),
             ("s3.attempts", Some("3"), None),

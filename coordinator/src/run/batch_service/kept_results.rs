@@ -61,7 +61,9 @@ fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
 pub(super) fn kept_request(file: &Path) -> io::Result<Option<BatchRequest>> {
     let text = match fs::read(file) {
         // What is no folder holds no request.
-        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+        Err(error)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
+        {
             return Ok(None);
         }
         text => text?,
@@ -134,7 +136,11 @@ mod tests {
             let archive = format!(r#"{{"archive": "s3://archive/cxr", "stages": ["{stage}"]}}"#);
             format!(r#"{{"id": "{id}", "owner": "local", "created_ms": 1, "request": {archive}}}"#)
         };
-        fs::write(folder("known").join(REQUEST_FILE), request("known", "findings")).unwrap();
+        fs::write(
+            folder("known").join(REQUEST_FILE),
+            request("known", "findings"),
+        )
+        .unwrap();
         let newer = folder("newer").join(REQUEST_FILE);
         fs::write(&newer, request("newer", "a stage of a newer release")).unwrap();
         fs::create_dir(folder("odd").join(REQUEST_FILE)).unwrap();

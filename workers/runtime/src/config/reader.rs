@@ -172,11 +172,7 @@ impl ConfigReader {
     }
 
     /// A field of a type that says itself what is wrong.
-    pub fn parsed<T: FromStr<Err: Display>>(
-        &mut self,
-        area: &str,
-        field: &str,
-    ) -> Option<T> {
+    pub fn parsed<T: FromStr<Err: Display>>(&mut self, area: &str, field: &str) -> Option<T> {
         let text = self.text(area, field)?;
         text.parse()
             .map_err(|error| self.fault(area, field, &format!("'{text}': {error}")))

@@ -11,10 +11,10 @@ use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
 use radialog_training::evaluation::calibration::ThresholdRule;
+use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
     FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
 };
-use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::finetune::{FEW, TrainedPart};
 use radialog_training::recipe::ImageTable;
 use serde::{Deserialize, Serialize};
@@ -150,11 +150,7 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
 }
 
 /// What a reader must know of the figures: what there is too little of.
-fn cautions(
-    training: &Training<'_>,
-    before: &QualityReport,
-    after: &QualityReport,
-) -> Vec<String> {
+fn cautions(training: &Training<'_>, before: &QualityReport, after: &QualityReport) -> Vec<String> {
     let test = training
         .table
         .rows
@@ -475,9 +471,7 @@ mod tests {
         let row = json!({"name": "mine: classifier", "scores": scores});
         let columns = ["macro AUC", "macro F1", "Brier"];
         let table = json!({"title": "all findings", "columns": columns, "rows": [row]});
-        let section = |cautions: &[&str]| {
-            json!({"title": "Findings", "notes": [], "cautions": cautions, "tables": [table]})
-        };
+        let section = |cautions: &[&str]| json!({"title": "Findings", "notes": [], "cautions": cautions, "tables": [table]});
         let before = report(&section(&["few", "not assessed: Edema"]));
         let after = report(&section(&["few"]));
         assert_eq!(
