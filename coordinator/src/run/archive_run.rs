@@ -74,6 +74,31 @@ pub struct ArchiveRun {
 }
 
 impl RunOptions {
+    /// The options of a run of everything in an archive through all stages, as reports are decoded where nothing else is asked for.
+    pub fn new(
+        archive: Arc<dyn Archive>,
+        out: impl Into<PathBuf>,
+        bundle: ContentHash,
+        components: PerStage<ContentHash>,
+    ) -> Self {
+        Self {
+            archive,
+            out: out.into(),
+            source: Source::Image,
+            stages: StageSet::all(),
+            generation: Generation::default(),
+            bundle,
+            components,
+            group: None,
+            given: None,
+            window: DEFAULT_WINDOW,
+            limit: None,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: false,
+        }
+    }
+
     /// Compares the archive with the lines of its run in a folder.
     pub(crate) async fn changed_inputs(
         &self,

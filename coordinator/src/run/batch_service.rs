@@ -15,15 +15,13 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::blocking;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
+use radialog_schemas::{Generation, ObjectKey, StageSet};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::archive_run::{
-    ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions,
-};
+use super::archive_run::{ArchiveRun, RunOptions};
 use super::progress::RunProgress;
 use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
@@ -505,25 +503,17 @@ impl BatchService {
         let max_new_tokens = request
             .max_new_tokens
             .unwrap_or(Generation::default().max_new_tokens);
+        let hashes = bundle.hashes.clone();
         let options = RunOptions {
-            archive,
-            out: out.to_owned(),
-            source: Source::Image,
             stages,
             generation: Generation {
                 max_new_tokens,
                 adapter: adapter.cloned(),
                 ..Generation::default()
             },
-            bundle: bundle.hashes.bundle.clone(),
-            components: bundle.hashes.components.clone(),
             group: bundle.group.clone(),
-            given: None,
-            window: DEFAULT_WINDOW,
             limit: request.limit,
-            image_limit: DEFAULT_IMAGE_LIMIT,
-            stall: DEFAULT_STALL,
-            retry_failed: false,
+            ..RunOptions::new(archive, out, hashes.bundle, hashes.components)
         };
         let (sender, mut progress) = watch::channel(RunProgress::default());
         let pause = stop.child_token();

@@ -9,7 +9,7 @@ use radialog_schemas::ContentHash;
 use radialog_schemas::http::openai_batches::RequestBatchStatus;
 
 use super::BatchName;
-use crate::request_store::batches::{BatchDocument, Lease};
+use crate::request_store::batches::{BatchDocument, BatchLease};
 
 /// Batches whose lines a gateway has answered at a time; the others wait.
 pub(super) const RUNNING: u32 = 2;
@@ -28,7 +28,7 @@ pub(super) struct Schedule {
     /// When an owner was last served here: a batch was begun, or made room.
     begun: HashMap<ContentHash, Instant>,
     /// The leases of other gateways, and since when they are the same.
-    leases: HashMap<BatchName, (Lease, Instant)>,
+    leases: HashMap<BatchName, (BatchLease, Instant)>,
     /// What could be worked on and finds no place.
     waiting: Vec<FreeBatch>,
     /// How many batches make room for them since they were noted.
@@ -81,7 +81,7 @@ pub(super) struct FreeBatch {
     pub(super) name: BatchName,
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
-    pub(super) abandoned: Option<Lease>,
+    pub(super) abandoned: Option<BatchLease>,
     /// It may be what killed those who had it: no other batch's lines are answered beside it.
     pub(super) is_alone: bool,
 }
