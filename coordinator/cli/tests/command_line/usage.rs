@@ -149,7 +149,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "rexrank --input_json_file text.txt --save_json_file s.json --img_root_dir empty",
-        "is no JSON of ReXrank",
+        "no JSON of ReXrank",
     ),
     (
         "rexrank --input_json_file empty.json --save_json_file s.json --img_root_dir empty",
