@@ -78,7 +78,10 @@ mod tests {
         );
         let error = read("{\"a\": 1,\n\"b\": true}").unwrap_err();
         assert_eq!(error.line(), 2);
-        assert!(error.to_string().starts_with("'b': invalid type"), "{error}");
+        assert!(
+            error.to_string().starts_with("'b': invalid type"),
+            "{error}"
+        );
         let error = read("[1]").unwrap_err().to_string();
         assert!(error.contains("an object of numbers"), "{error}");
     }

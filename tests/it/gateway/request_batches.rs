@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Ask, ObjectKey};
+use radialog_tests::waiting;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -73,17 +74,11 @@ pub(super) async fn when(
     path: &str,
     is_so: impl Fn(&Value) -> bool,
 ) -> Result<Value> {
-    let looking = async {
-        loop {
-            let view = gateway.view(path).await?;
-            if is_so(&view) {
-                return Ok(view);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let look = || async {
+        let view = gateway.view(path).await?;
+        Ok(is_so(&view).then_some(view))
     };
-    let found = tokio::time::timeout(TIMEOUT, looking).await;
-    found.with_context(|| format!("{path} never got so far"))?
+    waiting::found(&format!("{path} never got so far"), TIMEOUT, look).await
 }
 
 pub(super) async fn ended(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
@@ -362,14 +357,8 @@ async fn another_gateway_goes_on_where_one_has_stopped_and_no_line_comes_twice()
     let path = begin(&first, jsonl(&lines)).await?;
     let is_begun = |view: &Value| view["request_counts"]["completed"].as_u64() >= Some(32);
     when(&first, &path, is_begun).await?;
-    let blocked = async {
-        while fixture.language_worker.blocked() == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, blocked)
-        .await
-        .context("no line is blocked")?;
+    let is_blocked = || async { Ok(fixture.language_worker.blocked() > 0) };
+    waiting::until("no line is blocked", TIMEOUT, is_blocked).await?;
     // Either of the two gateways may work on it; both are stopped.
     let GatewayFixture {
         backends,

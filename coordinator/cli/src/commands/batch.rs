@@ -321,7 +321,10 @@ async fn prepare(
     let given = given_outputs(args, &bundle).await?;
     // Where its folder is, is known when the output is open.
     let out = PathBuf::new();
-    let (hash, components) = (bundle.manifest().hash(), bundle.manifest().component_hashes());
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     let mut options = RunOptions {
         stages,
         generation,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use radialog_coordinator::run::DEFAULT_WINDOW;
 use radialog_coordinator::run::forecast::PoolDescription;
 use radialog_coordinator::run::output::RESULTS_FILE;
-use radialog_coordinator::run::DEFAULT_WINDOW;
 use radialog_coordinator::{RunOptions, RunPlan, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
@@ -181,7 +181,10 @@ async fn options(
     let archive = archive::open_with(&input, outside).await?;
     // Where its folder is, is known when it is looked at.
     let out = PathBuf::new();
-    let (hash, components) = (bundle.manifest().hash(), bundle.manifest().component_hashes());
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     Ok(RunOptions {
         stages: stages.clone(),
         generation,

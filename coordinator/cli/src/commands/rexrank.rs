@@ -411,7 +411,8 @@ mod tests {
 
     #[test]
     fn of_members_of_one_name_the_last_is_read_and_written_as_python_has_it() {
-        let study: RexrankStudy = study(r#"{"image_path": "a.png", "x": 1, "image_path": "b.png"}"#);
+        let study: RexrankStudy =
+            study(r#"{"image_path": "a.png", "x": 1, "image_path": "b.png"}"#);
         assert_eq!(image(&study), Ok(PathBuf::from("b.png")));
         let written = serde_json::to_string(&study).unwrap();
         assert_eq!(written, r#"{"image_path":"b.png","x":1}"#);

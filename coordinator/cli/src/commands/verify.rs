@@ -332,7 +332,10 @@ async fn compute(
     config.objects.directory = Some(folder.path().join("objects"));
     let archive = Arc::new(OneStudy(entry));
     let out = folder.path().join("out");
-    let (hash, components) = (bundle.manifest().hash(), bundle.manifest().component_hashes());
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     let options = RunOptions {
         stages: StageSet::closure(stages),
         generation,

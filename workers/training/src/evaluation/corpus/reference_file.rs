@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{ends, whole};
 use super::prediction_file::{Prediction, PredictionNames, is_table};
-use super::stored_texts::{Span, TextStore};
 use super::rexrank_file::RexrankStudies;
+use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, Faults, InputFault, comparable, without_suffix};
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;

@@ -8,7 +8,7 @@ use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{Labels, StudyRecord};
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
-    self, TruthRule, RowPlace, Said, StratifiedSelection, Truth, TruthTable,
+    self, RowPlace, Said, StratifiedSelection, Truth, TruthRule, TruthTable,
 };
 use radialog_training::evaluation::label_source::LabelSource;
 use radialog_training::evaluation::patients;
