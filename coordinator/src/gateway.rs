@@ -36,6 +36,7 @@ mod openai;
 mod openapi;
 mod operation;
 mod operations;
+mod precondition;
 mod problem;
 mod publish;
 mod queue_place;

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream;
+use radialog_runtime::conversations::ReplaceOutcome;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ConversationId;
 use radialog_schemas::http::{
@@ -18,6 +19,7 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::body_memory::{BodyKind, HeldMemory};
+use super::precondition::{IfMatch, tag};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
@@ -83,14 +85,21 @@ pub(super) async fn get(
 pub(super) async fn rename(
     State(app): State<AppState>,
     OwnConversation(snapshot): OwnConversation,
+    versions: IfMatch,
     JsonBody(asked): JsonBody<ConversationTitle>,
-) -> ApiResult<StatusCode> {
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1])> {
     let title = checked_title(&asked.title)?;
-    let id = &snapshot.conversation.id;
-    if !app.backends.conversations.rename(id, &title).await? {
-        return Err(ApiError::no_conversation());
+    let replaces = versions.replaces(snapshot.title.as_deref(), Some(&title))?;
+    let conversations = &app.backends.conversations;
+    let renamed = conversations.rename(&snapshot.conversation.id, &title, replaces);
+    match renamed.await? {
+        ReplaceOutcome::Replaced => {
+            let tag = [(header::ETAG, tag(Some(&title)))];
+            Ok((StatusCode::NO_CONTENT, tag))
+        }
+        ReplaceOutcome::Other => Err(versions.refusal()),
+        ReplaceOutcome::Missing => Err(ApiError::no_conversation()),
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a title one line, and refuses an empty or a long one, and characters that would hide or turn what others read.

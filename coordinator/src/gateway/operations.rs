@@ -96,11 +96,12 @@ fn conversation_operations() -> Vec<Operation> {
             .responds::<ConversationView>(200, "The conversation.")
             .fails_with(&[404]),
         Operation::new(Method::PUT, TITLE, "renameConversation", put(conversations::rename))
-            .describe("Rename a conversation", "The title that lists show, one line.")
-            .parameters(&["Conversation"])
+            .describe("Rename a conversation", "The title that lists show, one line. With its `title_tag` as `If-Match`, only the title that you have seen is replaced.")
+            .parameters(&["Conversation", "IfMatch"])
             .reads_body::<ConversationTitle>(JSON)
             .responds_empty(204, "It is called so.")
-            .fails_with(&[400, 404, 413, 415, 422]),
+            .tagged()
+            .fails_with(&[400, 404, 412, 413, 415, 422]),
         Operation::new(Method::DELETE, CONVERSATION, "deleteConversation", delete(conversations::delete))
             .describe(
                 "Remove a conversation",
@@ -163,19 +164,25 @@ fn turn_operations() -> Vec<Operation> {
             .describe(
                 "Rewrite an answer",
                 "Keeps your version of a report beside the model's. Later turns build on it, and it can be exported for \
-                 training.",
+                 training. Where a person's version is there already, send the turn's `edit_tag` as `If-Match`: nothing is lost \
+                 that you have not seen.",
             )
             .tag("turns")
-            .parameters(&["Conversation", "Turn"])
+            .parameters(&["Conversation", "Turn", "IfMatch"])
             .reads_body::<EditedAnswer>(JSON)
             .responds::<TurnView>(200, "The turn with your version.")
-            .fails_with(&[400, 404, 409, 413, 415, 422]),
+            .tagged()
+            .fails_with(&[400, 404, 409, 412, 413, 415, 422, 428]),
         Operation::new(Method::DELETE, EDIT, "forgetEdit", delete(turns::forget_edit))
-            .describe("Forget a rewritten answer", "The model's own answer counts again.")
+            .describe(
+                "Forget a rewritten answer",
+                "The model's own answer counts again. Send the turn's `edit_tag` as `If-Match`, as for rewriting it.",
+            )
             .tag("turns")
-            .parameters(&["Conversation", "Turn"])
+            .parameters(&["Conversation", "Turn", "IfMatch"])
             .responds_empty(204, "It is forgotten.")
-            .fails_with(&[404, 409]),
+            .tagged()
+            .fails_with(&[404, 409, 412, 422, 428]),
         Operation::new(Method::PUT, RATING, "rateAnswer", put(turns::rate))
             .describe(
                 "Rate an answer",

@@ -7,7 +7,6 @@ use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use radialog_files::durable;
@@ -15,23 +14,21 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::blocking;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, ObjectKey, StageSet};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use radialog_schemas::ObjectKey;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::archive_run::{ArchiveRun, RunOptions};
-use super::progress::RunProgress;
 use super::retry::{AttemptError, RetryUntilShutdown};
 use crate::archive::Archive;
-use crate::run::output::PROBLEMS_FILE;
 use crate::{CoordinatorError, ServedBundles};
 
 mod documents;
 mod error;
 mod kept_results;
 mod result_files;
+mod running;
 mod view;
 
 use documents::{BatchDocuments, json};
@@ -45,8 +42,6 @@ pub use view::{BatchStatus, BatchView, NewBatch};
 
 /// Batches that run at a time in one gateway; the others wait.
 const RUNNING: usize = 2;
-/// The time after which progress is shared and a cancellation looked for again.
-const SHARE_EVERY: Duration = Duration::from_secs(1);
 /// A function that opens the archive at an address that is allowed.
 pub type OpenArchive = Arc<
     dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
@@ -75,14 +70,6 @@ pub struct BatchService {
     beginning: tokio::sync::Mutex<()>,
     /// How to stop the batches that run or wait here.
     here: Mutex<HashMap<String, CancellationToken>>,
-}
-
-/// The end of a run that did not fail.
-enum RunEnd {
-    /// Every study has its line. With what the results lack, where they lack something.
-    Complete(Option<String>),
-    /// It was stopped, and can go on.
-    Interrupted,
 }
 
 /// How many parts each result file has, or how a batch ends whose results are not kept.
@@ -429,142 +416,6 @@ impl BatchService {
     async fn is_cancelled(&self, id: &str) -> Result<bool, CoordinatorError> {
         let is_cancelled = || self.documents.is_cancelled(id);
         self.retry().until_success(is_cancelled).await
-    }
-
-    /// Runs a batch to its end, and lets it stand still where it is paused; none where this gateway stops first.
-    async fn run_with_pauses(
-        &self,
-        id: &str,
-        request: &NewBatch,
-        out: &Path,
-        stop: &CancellationToken,
-    ) -> Result<Option<(BatchStatus, Option<String>)>, BatchError> {
-        loop {
-            // None where it is stopped while it waits.
-            let slot = tokio::select! {
-                slot = self.slot(id) => Some(slot?),
-                () = stop.cancelled() => None,
-            };
-            if slot.is_none() && !self.is_cancelled(id).await? {
-                return Ok(None);
-            }
-            let end = match self.run(id, request, out, stop).await {
-                Ok(RunEnd::Complete(lacks)) => (BatchStatus::Done, lacks),
-                Ok(RunEnd::Interrupted) if self.is_cancelled(id).await? => {
-                    (BatchStatus::Cancelled, None)
-                }
-                Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
-                Ok(RunEnd::Interrupted) => continue,
-                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
-            };
-            return Ok(Some(end));
-        }
-    }
-
-    /// Waits until the batch may run: it is not paused, or is to end, and few others run.
-    async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
-        let stands_still = || async {
-            let is_paused = self.documents.is_paused(id).await?;
-            Ok::<_, StateError>(is_paused && !self.documents.is_cancelled(id).await?)
-        };
-        while self.retry().until_success(stands_still).await? {
-            tokio::time::sleep(SHARE_EVERY).await;
-        }
-        Ok(self.slots.acquire().await.ok())
-    }
-
-    /// Runs a batch until it ends, is stopped, or is paused.
-    async fn run(
-        &self,
-        id: &str,
-        request: &NewBatch,
-        out: &Path,
-        stop: &CancellationToken,
-    ) -> Result<RunEnd, CoordinatorError> {
-        // Looked for before it was begun; this gateway may have started with other bundles since.
-        let model = request.model.as_deref();
-        let (bundle, adapter) =
-            self.bundles
-                .find(model)
-                .ok_or_else(|| CoordinatorError::NoModel {
-                    model: model.unwrap_or_default().to_owned(),
-                    models: self.bundles.names(),
-                })?;
-        let archive = (self.settings.open)(request.archive.clone()).await?;
-        let input = request.archive.clone();
-        if archive.entries().await?.next().await.is_none() {
-            return Err(CoordinatorError::NoImage { input });
-        }
-        let stages = if request.stages.is_empty() {
-            StageSet::all()
-        } else {
-            StageSet::closure(&request.stages)
-        };
-        let max_new_tokens = request
-            .max_new_tokens
-            .unwrap_or(Generation::default().max_new_tokens);
-        let hashes = bundle.hashes.clone();
-        let options = RunOptions {
-            stages,
-            generation: Generation {
-                max_new_tokens,
-                adapter: adapter.cloned(),
-                ..Generation::default()
-            },
-            group: bundle.group.clone(),
-            limit: request.limit,
-            ..RunOptions::new(archive, out, hashes.bundle, hashes.components)
-        };
-        let (sender, mut progress) = watch::channel(RunProgress::default());
-        let pause = stop.child_token();
-        let batch = ArchiveRun::new(options, self.backends.clone()).run(pause.clone(), sender);
-        let sharing = async {
-            loop {
-                let snapshot = json(&*progress.borrow_and_update());
-                if let Err(error) = self.share(id, snapshot, stop, &pause).await {
-                    warn!(batch = id, %error, "progress is not shown to other gateways");
-                }
-                tokio::time::sleep(SHARE_EVERY).await;
-            }
-        };
-        let summary = tokio::select! {
-            summary = batch => summary,
-            never = sharing => never,
-        };
-        let snapshot = json(&*progress.borrow());
-        if let Err(error) = self.share(id, snapshot, stop, &pause).await {
-            warn!(batch = id, %error, "the last progress is not shown to other gateways");
-        }
-        let summary = summary?;
-        if summary.interrupted {
-            return Ok(RunEnd::Interrupted);
-        }
-        if summary.studies == 0 {
-            return Err(CoordinatorError::NoStudy { input });
-        }
-        let lacks = (summary.unread_count > 0).then(|| {
-            let count = summary.unread_count;
-            format!("{count} parts of the archive could not be read, so that studies may be missing; {PROBLEMS_FILE} names them")
-        });
-        Ok(RunEnd::Complete(lacks))
-    }
-
-    /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.
-    async fn share(
-        &self,
-        id: &str,
-        snapshot: String,
-        stop: &CancellationToken,
-        pause: &CancellationToken,
-    ) -> Result<(), StateError> {
-        self.documents.put_progress(id, snapshot).await?;
-        if self.documents.is_cancelled(id).await? {
-            stop.cancel();
-        }
-        if self.documents.is_paused(id).await? {
-            pause.cancel();
-        }
-        Ok(())
     }
 
     fn folder(&self, id: &str) -> PathBuf {

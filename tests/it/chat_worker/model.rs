@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use radialog_models::image_tokens;
-use radialog_runtime::conversations::TurnClaim;
+use radialog_runtime::conversations::{ReplaceOutcome, Replaces, TurnClaim};
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{Answer, Exchange, GeneratedReport, Outcome, Region, Task, Work};
@@ -309,7 +309,10 @@ async fn later_turns_build_on_edited_answers_and_not_on_cancelled_ones() {
             .begin_with_image(name, embedding(1.0), &[ask(Ask::Report)])
             .await;
         answer(&harness, &id, 1).await;
-        assert!(harness.conversations.edit(&id, 1, edited).await.unwrap());
+        let edited = harness
+            .conversations
+            .edit(&id, 1, edited, Replaces::Anything);
+        assert_eq!(edited.await.unwrap(), ReplaceOutcome::Replaced);
         if cancelled {
             harness
                 .conversations
@@ -461,7 +464,7 @@ async fn a_long_conversation_drops_its_oldest_turns_and_an_endless_question_fail
         answer(&harness, &id, turn).await;
         harness
             .conversations
-            .edit(&id, turn, Some("no pleural effusion"))
+            .edit(&id, turn, Some("no pleural effusion"), Replaces::Anything)
             .await
             .unwrap();
     }
@@ -469,7 +472,7 @@ async fn a_long_conversation_drops_its_oldest_turns_and_an_endless_question_fail
     assert_eq!(answer(&harness, &id, 3).await.dropped_turns, [0; 0]);
     harness
         .conversations
-        .edit(&id, 3, Some("no edema"))
+        .edit(&id, 3, Some("no edema"), Replaces::Anything)
         .await
         .unwrap();
     harness.ask(&id, long("S".repeat(700))).await;

@@ -228,6 +228,20 @@ impl RunningGateway {
             .as_u16())
     }
 
+    /// Rewrites an answer, or forgets what it was rewritten to, in the place of these versions.
+    pub(crate) async fn rewrite(
+        &self,
+        edit: &str,
+        text: Option<&str>,
+        versions: &str,
+    ) -> Result<Response> {
+        let request = match text {
+            Some(text) => self.ask(Method::PUT, edit).json(&json!({"text": text})),
+            None => self.ask(Method::DELETE, edit),
+        };
+        Ok(request.header("If-Match", versions).send().await?)
+    }
+
     /// Begins a conversation, and returns its path.
     pub(crate) async fn begin(&self, body: &Value) -> Result<String> {
         let response = self.post("/v1/conversations", body).await?;

@@ -170,6 +170,38 @@ async fn every_line_has_its_answer_or_its_fault_in_the_order_of_the_file() -> Re
     Ok(())
 }
 
+#[tokio::test]
+async fn a_line_tells_what_of_it_is_not_used_as_its_request_alone_would() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let mut request = json!({"model": "fake", "messages": [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Edema?"}]});
+    request["tools"] = json!([{"type": "function", "function": {"name": "clock"}}]);
+    let alone = gateway.post(ENDPOINT, &request).await?;
+    let told = alone.headers()["radialog-warning"].to_str()?.to_owned();
+    assert!(
+        told.contains("tools") && told.contains("messages[0]"),
+        "{told}"
+    );
+
+    let mut failing = request.clone();
+    failing["messages"][1]["content"] = json!(format!("This {FAILS}."));
+    let lines = [
+        line("warned", &request),
+        question("plain", "Edema?"),
+        line("failing", &failing),
+    ];
+    let path = begin(gateway, jsonl(&lines)).await?;
+    let view = ended(gateway, &path, "completed").await?;
+    let answers = lines_of(gateway, &view["output_file_id"]).await?;
+    assert_eq!(answers[0]["response"]["radialog_warning"], told.as_str());
+    let plain = answers[1]["response"].as_object().context("no response")?;
+    assert!(!plain.contains_key("radialog_warning"), "{plain:?}");
+    let faults = lines_of(gateway, &view["error_file_id"]).await?;
+    assert_eq!(faults[0]["response"]["radialog_warning"], told.as_str());
+    Ok(())
+}
+
 pub(super) async fn open_batches(fixture: &GatewayFixture) -> Result<usize> {
     let objects = &fixture.backends.objects;
     let page = objects

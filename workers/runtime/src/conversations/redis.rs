@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
-    UnattendedConversation, Unreadable, fingerprint, lifetime, nonce, now_ms,
+    LIFETIME, NumberedEvent, QueueLimits, ReplaceOutcome, Replaces, Reservation, ReserveOutcome,
+    TurnClaim, TurnWatch, UnattendedConversation, Unreadable, fingerprint, lifetime, nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -316,18 +316,26 @@ impl Conversations for RedisConversations {
         id: &ConversationId,
         turn: u32,
         text: Option<&str>,
-    ) -> Result<bool, StateError> {
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
         let is_text = if text.is_some() { "1" } else { "0" };
-        self.run_script(
-            &scripts::EDIT,
-            id,
-            &[&*turn.to_string(), is_text, text.unwrap_or_default()],
-        )
-        .await
+        let [kind, expected] = replaces.arguments();
+        let turn = &*turn.to_string();
+        let arguments = [kind, expected, turn, is_text, text.unwrap_or_default()];
+        let edited = self.run_script(&scripts::EDIT, id, &arguments).await?;
+        Ok(replace_outcome(edited))
     }
 
-    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
-        self.run_script(&scripts::TITLE, id, &[title]).await
+    async fn rename(
+        &self,
+        id: &ConversationId,
+        title: &str,
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
+        let [kind, expected] = replaces.arguments();
+        let arguments = [kind, expected, title];
+        let renamed = self.run_script(&scripts::TITLE, id, &arguments).await?;
+        Ok(replace_outcome(renamed))
     }
 
     async fn rate(
@@ -496,6 +504,15 @@ fn call(
 
 fn parsed<T: FromRedisValue>(value: &redis::Value) -> Result<T, StateError> {
     T::from_redis_value_ref(value).map_err(|error| StateError(error.to_string()))
+}
+
+/// What a script says of replacing what a person has written.
+fn replace_outcome(reply: i64) -> ReplaceOutcome {
+    match reply {
+        scripts::REPLACED => ReplaceOutcome::Replaced,
+        scripts::OTHER => ReplaceOutcome::Other,
+        _ => ReplaceOutcome::Missing,
+    }
 }
 
 /// The outcome and the event of a cancelled turn.

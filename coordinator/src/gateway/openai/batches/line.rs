@@ -32,6 +32,14 @@ pub(super) struct AnsweredLine {
     pub(super) text: Vec<u8>,
 }
 
+/// What a line is answered with.
+struct LineResponse {
+    status: u16,
+    body: Value,
+    /// What of the request is not used.
+    warning: Option<String>,
+}
+
 /// What a line asks for.
 enum AskedLine {
     Completion(Box<ChatCompletionRequest>),
@@ -55,7 +63,11 @@ impl LineContext<'_> {
     pub(super) async fn answer(&self, line: InputLine) -> AnsweredLine {
         let id = conversation(self.batch, line.number);
         let (custom_id, answered) = self.complete(&id, &line).await;
-        let (status, body) = answered.unwrap_or_else(|error| refusal(&error));
+        let LineResponse {
+            status,
+            body,
+            warning,
+        } = answered.unwrap_or_else(|error| refusal(&error));
         let line = BatchOutputLine {
             id: format!("batch_req_{id}"),
             custom_id,
@@ -63,6 +75,7 @@ impl LineContext<'_> {
                 status_code: status,
                 request_id: id.to_string(),
                 body,
+                radialog_warning: warning,
             }),
             error: None,
         };
@@ -77,7 +90,7 @@ impl LineContext<'_> {
         &self,
         id: &ConversationId,
         line: &InputLine,
-    ) -> (String, ApiResult<(u16, Value)>) {
+    ) -> (String, ApiResult<LineResponse>) {
         loop {
             // Of the line, as long as its request is not stored; the line itself holds its own.
             let bytes = line.size() as u64 * COPIES;
@@ -111,21 +124,25 @@ impl LineContext<'_> {
         id: &ConversationId,
         asked: AskedLine,
         memory: HeldMemory,
-    ) -> ApiResult<(u16, Value)> {
+    ) -> ApiResult<LineResponse> {
         let count = || {
             self.events.fetch_add(1, Ordering::Relaxed);
         };
         let asked = match asked {
             AskedLine::Completion(asked) => *asked,
             AskedLine::Response(asked) => {
-                let place = (self.owner, id.clone());
+                let (place, warning) = ((self.owner, id.clone()), asked.unused().warning());
                 let answered = responses::answer_line(self.app, place, *asked, memory, count);
-                return Ok((200, value(&answered.await?)));
+                return Ok(LineResponse {
+                    status: 200,
+                    body: value(&answered.await?),
+                    warning,
+                });
             }
         };
         let head = CompletionHead::of(id, asked.model.clone());
         let has_deadline = asked.deadline_seconds.is_some();
-        let (mut draft, _) = draft(self.app, self.owner, id.clone(), asked).await?;
+        let (mut draft, unused) = draft(self.app, self.owner, id.clone(), asked).await?;
         draft.of_batch = true;
         if !has_deadline {
             // The gateway's own is for those who wait; a batch has its day.
@@ -137,12 +154,17 @@ impl LineContext<'_> {
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
         drop(memory);
         let mut reader = conversation.follow(self.app).await?;
-        Ok(match completion::outcome_with(&mut reader, count).await? {
+        let (status, body) = match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
                 let (status, error) = errors::failure(&failure);
                 (status, value(&ErrorBody { error }))
             }
+        };
+        Ok(LineResponse {
+            status,
+            body,
+            warning: unused.warning(),
         })
     }
 }
@@ -209,10 +231,14 @@ fn conversation(batch: &str, number: u64) -> ConversationId {
     ConversationId(ContentHash::of_parts(parts).as_str()[..ID_LENGTH].to_owned())
 }
 
-/// Status and body of a request that is refused.
-fn refusal(error: &ApiError) -> (u16, Value) {
+/// What a request that is refused is answered with.
+fn refusal(error: &ApiError) -> LineResponse {
     let (status, error) = errors::described(error);
-    (status, value(&ErrorBody { error }))
+    LineResponse {
+        status,
+        body: value(&ErrorBody { error }),
+        warning: None,
+    }
 }
 
 fn value<T: Serialize>(body: &T) -> Value {
