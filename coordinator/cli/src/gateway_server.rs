@@ -55,7 +55,7 @@ pub(crate) async fn bind(
     match Gateway::bind(gateway, bundles, backends.clone(), shutdown.clone()).await {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
         bound => Ok(bound?
-            .with_batches(archive_source::opener(config.clone()))
+            .with_archive_runs(archive_source::opener(config.clone()))
             .await?),
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::openai::{batches, request_files, responses};
 use super::operation::{Access, JSON, OPENAI_TAG, Operation};
 use super::{archives, conversations, create, events, files, openai, turns};
-use crate::run::{BatchView, NewBatch};
+use crate::run::{ArchiveRunView, NewArchiveRun};
 
 const DOCUMENT: &str = "/openapi.json";
 const CONVERSATIONS: &str = "/v1/conversations";
@@ -212,14 +212,14 @@ fn archive_operations() -> Vec<Operation> {
             )
             .tag("archives")
             .parameters(&["IdempotencyKey"])
-            .reads_body::<NewBatch>(JSON)
-            .responds::<BatchView>(202, "It is queued; `Location` is its address.")
+            .reads_body::<NewArchiveRun>(JSON)
+            .responds::<ArchiveRunView>(202, "It is queued; `Location` is its address.")
             .fails_with(&[400, 403, 404, 413, 415, 422]),
         Operation::new(Method::GET, ARCHIVE, "getArchive", get(archives::get))
             .describe("Look at a run over an archive", "Counts, rates and time left; the names of its results once it has ended.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::DELETE, ARCHIVE, "cancelArchive", delete(archives::cancel))
             .describe("Cancel a run over an archive", "What is done stays, and becomes its results.")
@@ -231,13 +231,13 @@ fn archive_operations() -> Vec<Operation> {
             .describe("Pause a run over an archive", "It stands still, and keeps what is done, until it is resumed or cancelled.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::POST, ARCHIVE_RESUME, "resumeArchive", post(archives::resume))
             .describe("Go on with a paused run", "No study is computed twice.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::GET, ARCHIVE_RESULT, "getArchiveResult", get(archives::result))
             .describe("Download a result", "`results.jsonl` (one line a study), `results.csv`, `summary.json`, or `problems.jsonl` (what of the archive is no study, and why; not there where all is).")

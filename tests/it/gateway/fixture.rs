@@ -164,7 +164,7 @@ impl RunningGateway {
         change(&mut config);
         let stop = CancellationToken::new();
         let gateway = Gateway::bind(config, bundles, backends.clone(), stop.clone()).await?;
-        let gateway = gateway.with_batches(open_archive(backends)).await?;
+        let gateway = gateway.with_archive_runs(open_archive(backends)).await?;
         let url = format!("http://{}", gateway.address()?);
         let serving =
             tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });

@@ -142,7 +142,10 @@ fn pad_left(rows: &[Vec<u32>], pad: u32) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
     let padded = rows.iter().map(|row| {
         let missing = longest - row.len();
         let (ids, mask) = (vec![pad; missing], vec![0; missing]);
-        ([ids, row.clone()].concat(), [mask, vec![1; row.len()]].concat())
+        (
+            [ids, row.clone()].concat(),
+            [mask, vec![1; row.len()]].concat(),
+        )
     });
     padded.unzip()
 }

@@ -1,4 +1,4 @@
-//! Batches that are asked for over HTTP: the run of `radialog batch` over a prefix of an object store, in the gateway that
+//! Runs over archives that are asked for over HTTP: that of `radialog batch` over a prefix of an object store, in the gateway that
 //! was asked. Every gateway can tell how far one is, cancel it and give its results; a gateway that was stopped goes on
 //! with its own when it starts again.
 
@@ -31,60 +31,60 @@ mod result_files;
 mod running;
 mod view;
 
-use documents::{BatchDocuments, json};
-pub use error::BatchError;
+use documents::{ArchiveRunDocuments, json};
+pub use error::ArchiveRunError;
 use kept_results::{
     REQUEST_FILE, has_results, keep_results, kept_request, kept_requests, remove_old,
 };
 pub use result_files::RESULT_FILES;
-use view::{BatchEnd, BatchRequest};
-pub use view::{BatchStatus, BatchView, NewBatch};
+use view::{ArchiveRunEnd, ArchiveRunRequest};
+pub use view::{ArchiveRunStatus, ArchiveRunView, NewArchiveRun};
 
-/// Batches that run at a time in one gateway; the others wait.
+/// Runs at a time in one gateway; the others wait.
 const RUNNING: usize = 2;
 /// A function that opens the archive at an address that is allowed.
 pub type OpenArchive = Arc<
     dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
 >;
 
-/// The settings of a gateway that runs batches.
+/// The settings of a gateway that runs over archives.
 #[derive(Clone)]
-pub struct BatchServiceSettings {
-    /// The directory in which running batches keep what they need to go on.
+pub struct ArchiveRunsSettings {
+    /// The directory in which runs keep what they need to go on.
     pub directory: PathBuf,
-    /// Archives must lie under one of these, e.g. `s3://archive/cxr`. None allows no batch.
+    /// Archives must lie under one of these, e.g. `s3://archive/cxr`. None allows no run.
     pub prefixes: Vec<String>,
     /// The function that opens an archive.
     pub open: OpenArchive,
 }
 
-/// The batches of one gateway, and what it knows of those of others.
-pub struct BatchService {
+/// The runs over archives of one gateway, and what it knows of those of others.
+pub struct ArchiveRuns {
     backends: Backends,
-    documents: BatchDocuments,
+    documents: ArchiveRunDocuments,
     bundles: ServedBundles,
-    settings: BatchServiceSettings,
+    settings: ArchiveRunsSettings,
     shutdown: CancellationToken,
     slots: Semaphore,
-    /// Held while a batch is begun here, so that its folder has one writer.
+    /// Held while a run is begun here, so that its folder has one writer.
     beginning: tokio::sync::Mutex<()>,
-    /// How to stop the batches that run or wait here.
+    /// How to stop the runs that go on or wait here.
     here: Mutex<HashMap<String, CancellationToken>>,
 }
 
-/// How many parts each result file has, or how a batch ends whose results are not kept.
-type StoredResults = Result<Vec<u32>, (BatchStatus, ObjectError)>;
+/// How many parts each result file has, or how a run ends whose results are not kept.
+type StoredResults = Result<Vec<u32>, (ArchiveRunStatus, ObjectError)>;
 
-impl BatchService {
-    /// Creates a service without batches; [`BatchService::resume`] takes up earlier ones.
+impl ArchiveRuns {
+    /// Creates a service without runs; [`ArchiveRuns::resume`] takes up earlier ones.
     pub fn new(
         backends: Backends,
         bundles: ServedBundles,
-        settings: BatchServiceSettings,
+        settings: ArchiveRunsSettings,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            documents: BatchDocuments(backends.state.clone()),
+            documents: ArchiveRunDocuments(backends.state.clone()),
             backends,
             bundles,
             settings,
@@ -95,23 +95,23 @@ impl BatchService {
         })
     }
 
-    /// Goes on with the batches that were running here when the process stopped.
+    /// Goes on with the runs that were going on here when the process stopped.
     ///
     /// # Errors
-    /// When the folder cannot be read, or cannot be written although batches are allowed.
-    pub async fn resume(self: &Arc<Self>) -> Result<usize, BatchError> {
+    /// When the folder cannot be read, or cannot be written although runs over archives are allowed.
+    pub async fn resume(self: &Arc<Self>) -> Result<usize, ArchiveRunError> {
         let directory = self.settings.directory.clone();
         let are_allowed = !self.settings.prefixes.is_empty();
         let looked_in = directory.clone();
         let looking = blocking::io(move || {
             if are_allowed {
-                // Now, and not when the first batch comes.
+                // Now, and not when the first run comes.
                 durable::create_directory(&looked_in)?;
                 durable::Replacement::create(&looked_in.join(REQUEST_FILE))?;
             }
             kept_requests(&looked_in)
         });
-        let kept = looking.await.map_err(|source| BatchError::Directory {
+        let kept = looking.await.map_err(|source| ArchiveRunError::Directory {
             path: directory.clone(),
             source,
         })?;
@@ -124,7 +124,7 @@ impl BatchService {
         Ok(count)
     }
 
-    /// Starts a batch. The same request with the same `id` gives the same batch again, also where both come at once, here or
+    /// Starts a run. The same request with the same `id` gives the same run again, also where both come at once, here or
     /// at several gateways: one of them runs it.
     ///
     /// # Errors
@@ -134,16 +134,16 @@ impl BatchService {
         id: &str,
         owner: &str,
         created_ms: u64,
-        request: NewBatch,
-    ) -> Result<BatchView, BatchError> {
+        request: NewArchiveRun,
+    ) -> Result<ArchiveRunView, ArchiveRunError> {
         if let Some(known) = self.documents.request(id).await? {
             return self.repeat(known, owner, &request).await;
         }
         self.check(&request.archive)?;
         (self.settings.open)(request.archive.clone())
             .await
-            .map_err(BatchError::Archive)?;
-        let requested = BatchRequest {
+            .map_err(ArchiveRunError::Archive)?;
+        let requested = ArchiveRunRequest {
             id: id.to_owned(),
             attempt: Uuid::new_v4().simple().to_string(),
             owner: owner.to_owned(),
@@ -151,14 +151,17 @@ impl BatchService {
             request,
         };
         // It is done to its end also where the client has gone away.
-        let batches = self.clone();
-        tokio::spawn(async move { batches.begin(requested).await })
+        let runs = self.clone();
+        tokio::spawn(async move { runs.begin(requested).await })
             .await
-            .map_err(|error| StateError(format!("the batch was not begun: {error}")))?
+            .map_err(|error| StateError(format!("the run was not begun: {error}")))?
     }
 
     /// Keeps a request and runs it, unless another one has its id.
-    async fn begin(self: &Arc<Self>, requested: BatchRequest) -> Result<BatchView, BatchError> {
+    async fn begin(
+        self: &Arc<Self>,
+        requested: ArchiveRunRequest,
+    ) -> Result<ArchiveRunView, ArchiveRunError> {
         // Of the requests that come here; what other gateways do is decided in the shared state.
         let _beginning = self.beginning.lock().await;
         let (owner, request) = (&requested.owner, &requested.request);
@@ -168,7 +171,7 @@ impl BatchService {
         let file = self.folder(&requested.id).join(REQUEST_FILE);
         let read_from = file.clone();
         let kept = blocking::io(move || kept_request(&read_from)).await;
-        if let Some(kept) = kept.map_err(|reason| BatchError::Kept { file, reason })? {
+        if let Some(kept) = kept.map_err(|reason| ArchiveRunError::Kept { file, reason })? {
             // It runs here, and the state has lost it.
             let known = self.documents.create_request(&kept).await?;
             return self.repeat(known, owner, request).await;
@@ -180,29 +183,29 @@ impl BatchService {
             self.remove_folder(&requested.id).await?;
             return self.repeat(known, owner, request).await;
         }
-        let view = requested.clone().view(BatchStatus::Queued, None, None);
+        let view = requested.clone().view(ArchiveRunStatus::Queued, None, None);
         self.spawn(requested);
         Ok(view)
     }
 
-    /// The batch that another try has begun, where it is the same one.
+    /// The run that another try has begun, where it is the same one.
     async fn repeat(
         &self,
-        known: BatchRequest,
+        known: ArchiveRunRequest,
         owner: &str,
-        request: &NewBatch,
-    ) -> Result<BatchView, BatchError> {
+        request: &NewArchiveRun,
+    ) -> Result<ArchiveRunView, ArchiveRunError> {
         if known.owner != owner || known.request != *request {
-            return Err(BatchError::Mismatch);
+            return Err(ArchiveRunError::Mismatch);
         }
         Ok(self.view_of(known).await?)
     }
 
-    /// Looks at a batch of this owner.
+    /// Looks at a run of this owner.
     ///
     /// # Errors
     /// When the state store does not answer.
-    pub async fn view(&self, owner: &str, id: &str) -> Result<Option<BatchView>, StateError> {
+    pub async fn view(&self, owner: &str, id: &str) -> Result<Option<ArchiveRunView>, StateError> {
         let Some(requested) = self.documents.request(id).await? else {
             return Ok(None);
         };
@@ -212,19 +215,19 @@ impl BatchService {
         self.view_of(requested).await.map(Some)
     }
 
-    async fn view_of(&self, requested: BatchRequest) -> Result<BatchView, StateError> {
+    async fn view_of(&self, requested: ArchiveRunRequest) -> Result<ArchiveRunView, StateError> {
         let progress = self.documents.progress(&requested.id).await?;
         let end = self.documents.end(&requested.id).await?;
         let status = match (&end, &progress) {
             (Some(end), _) => end.status,
-            (None, _) if self.documents.is_paused(&requested.id).await? => BatchStatus::Paused,
-            (None, Some(_)) => BatchStatus::Running,
-            (None, None) => BatchStatus::Queued,
+            (None, _) if self.documents.is_paused(&requested.id).await? => ArchiveRunStatus::Paused,
+            (None, Some(_)) => ArchiveRunStatus::Running,
+            (None, None) => ArchiveRunStatus::Queued,
         };
         Ok(requested.view(status, progress, end))
     }
 
-    /// Stops a batch wherever it runs; its lines so far become its results. False where there is none.
+    /// Stops a run wherever it runs; its lines so far become its results. False where there is none.
     ///
     /// # Errors
     /// When the state store does not answer.
@@ -239,7 +242,7 @@ impl BatchService {
         Ok(true)
     }
 
-    /// Lets a batch stand still wherever it runs, or go on, and shows it then. None where there is none.
+    /// Lets a run stand still wherever it runs, or go on, and shows it then. None where there is none.
     ///
     /// # Errors
     /// When the state store does not answer.
@@ -248,7 +251,7 @@ impl BatchService {
         owner: &str,
         id: &str,
         paused: bool,
-    ) -> Result<Option<BatchView>, StateError> {
+    ) -> Result<Option<ArchiveRunView>, StateError> {
         match self.view(owner, id).await? {
             Some(known) if known.status.is_open() => {}
             known => return Ok(known),
@@ -257,7 +260,7 @@ impl BatchService {
         self.view(owner, id).await
     }
 
-    /// The parts of a result file; none where the batch has not ended or has no such file.
+    /// The parts of a result file; none where the run has not ended or has no such file.
     ///
     /// # Errors
     /// When the state store does not answer.
@@ -281,7 +284,7 @@ impl BatchService {
         Ok((parts > 0).then(|| (0..parts).map(key).collect()))
     }
 
-    fn check(&self, archive: &str) -> Result<(), BatchError> {
+    fn check(&self, archive: &str) -> Result<(), ArchiveRunError> {
         let prefixes = &self.settings.prefixes;
         let climbs = archive.split('/').any(|part| part == ".." || part == ".");
         let is_under = |prefix: &String| {
@@ -291,7 +294,7 @@ impl BatchService {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if climbs || !prefixes.iter().any(is_under) {
-            return Err(BatchError::NotAllowed {
+            return Err(ArchiveRunError::NotAllowed {
                 archive: archive.to_owned(),
                 prefixes: prefixes.clone(),
             });
@@ -299,8 +302,8 @@ impl BatchService {
         Ok(())
     }
 
-    fn spawn(self: &Arc<Self>, requested: BatchRequest) {
-        let batches = self.clone();
+    fn spawn(self: &Arc<Self>, requested: ArchiveRunRequest) {
+        let runs = self.clone();
         let stop = self.shutdown.child_token();
         match self.here().entry(requested.id.clone()) {
             // The same request twice at a time: one of them runs.
@@ -309,30 +312,30 @@ impl BatchService {
         };
         tokio::spawn(async move {
             let id = requested.id.clone();
-            match batches.run_to_end(requested, &stop).await {
-                Ok(()) | Err(BatchError::Stopped(CoordinatorError::Stopped)) => {}
+            match runs.run_to_end(requested, &stop).await {
+                Ok(()) | Err(ArchiveRunError::Stopped(CoordinatorError::Stopped)) => {}
                 Err(error) => {
-                    warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
+                    warn!(run = id, %error, "a run stands still; it goes on when this gateway starts again");
                 }
             }
-            batches.here().remove(&id);
+            runs.here().remove(&id);
         });
     }
 
-    /// Runs a batch to its end. A state or an object store that does not answer is waited for.
+    /// Takes a run to its end. A state or an object store that does not answer is waited for.
     async fn run_to_end(
         &self,
-        requested: BatchRequest,
+        requested: ArchiveRunRequest,
         stop: &CancellationToken,
-    ) -> Result<(), BatchError> {
-        let BatchRequest { id, request, .. } = &requested;
+    ) -> Result<(), ArchiveRunError> {
+        let ArchiveRunRequest { id, request, .. } = &requested;
         let (retry, documents) = (self.retry(), &self.documents);
-        // An earlier process may have ended before it was decided whose the batch is.
+        // An earlier process may have ended before it was decided whose the run is.
         let known = retry
             .until_success(|| documents.create_request(&requested))
             .await?;
         if known.attempt != requested.attempt {
-            info!(batch = id, "another gateway has begun this batch");
+            info!(run = id, "another gateway has begun this run");
             return self.remove_folder(id).await;
         }
         let mut end = retry.until_success(|| documents.end(id)).await?;
@@ -344,12 +347,12 @@ impl BatchService {
             };
             let store = || self.try_store(id, &folder);
             let ended = match retry.until_settled(store).await? {
-                Ok(parts) => BatchEnd {
+                Ok(parts) => ArchiveRunEnd {
                     status,
                     error,
                     parts,
                 },
-                Err((status, error)) => BatchEnd {
+                Err((status, error)) => ArchiveRunEnd {
                     status,
                     error: Some(format!(
                         "its results are not in the store: {error}. They stay for 30 days with the gateway that ran it; ask its operator"
@@ -359,7 +362,7 @@ impl BatchService {
             };
             let ended = retry.until_success(|| documents.create_end(id, &ended));
             let ended = end.insert(ended.await?);
-            info!(batch = id, status = ?ended.status, error = ended.error, "a batch has ended");
+            info!(run = id, status = ?ended.status, error = ended.error, "a run has ended");
         }
         let folder = self.folder(id);
         let is_stored = end.is_none_or(|end| end.parts.iter().any(|&parts| parts > 0));
@@ -371,10 +374,10 @@ impl BatchService {
             keep_results(&left_in).map(|()| true)
         });
         let are_kept = are_kept.await;
-        let failed = |path| |source| BatchError::Directory { path, source };
+        let failed = |path| |source| ArchiveRunError::Directory { path, source };
         if are_kept.map_err(failed(folder.clone()))? {
             warn!(
-                batch = id,
+                run = id,
                 folder = %folder.display(),
                 "the results of a run are there and nowhere else; fetch them within 30 days, and remove the folder then"
             );
@@ -382,24 +385,24 @@ impl BatchService {
         Ok(())
     }
 
-    /// Stores the result files of a batch; an end without them where the store refuses them for good, or where the batch is
-    /// cancelled while they find no room. A store that does not answer is waited for, whatever becomes of the batch.
+    /// Stores the result files of a run; an end without them where the store refuses them for good, or where the run is
+    /// cancelled while they find no room. A store that does not answer is waited for, whatever becomes of the run.
     async fn try_store(
         &self,
         id: &str,
         folder: &Path,
-    ) -> Result<StoredResults, AttemptError<ObjectError, BatchError>> {
+    ) -> Result<StoredResults, AttemptError<ObjectError, ArchiveRunError>> {
         let error = match result_files::store(&*self.backends.objects, id, folder).await {
             Ok(parts) => return Ok(Ok(parts)),
-            Err(BatchError::Objects(error)) => error,
+            Err(ArchiveRunError::Objects(error)) => error,
             Err(error) => return Err(AttemptError::Fatal(error)),
         };
         let is_refused = matches!(error, ObjectError::Refused { .. });
         let is_full = matches!(error, ObjectError::Full(_));
         let is_cancelled = self.is_cancelled(id).await;
         let end = match is_cancelled.map_err(|error| AttemptError::Fatal(error.into()))? {
-            true if is_full || is_refused => Some(BatchStatus::Cancelled),
-            false if is_refused => Some(BatchStatus::Failed),
+            true if is_full || is_refused => Some(ArchiveRunStatus::Cancelled),
+            false if is_refused => Some(ArchiveRunStatus::Failed),
             _ => None,
         };
         match end {
@@ -423,22 +426,22 @@ impl BatchService {
     }
 
     /// Writes a request where the next process finds it.
-    async fn keep(&self, requested: &BatchRequest) -> Result<(), BatchError> {
+    async fn keep(&self, requested: &ArchiveRunRequest) -> Result<(), ArchiveRunError> {
         let (path, content) = (self.folder(&requested.id), json(requested));
         let folder = path.clone();
         let keeping = blocking::io(move || {
             durable::create_directory(&folder)?;
             durable::replace(&folder.join(REQUEST_FILE), content.as_bytes())
         });
-        let failed = |source| BatchError::Directory { path, source };
+        let failed = |source| ArchiveRunError::Directory { path, source };
         keeping.await.map_err(failed)
     }
 
-    async fn remove_folder(&self, id: &str) -> Result<(), BatchError> {
+    async fn remove_folder(&self, id: &str) -> Result<(), ArchiveRunError> {
         let path = self.folder(id);
         let folder = path.clone();
         let removing = blocking::io(move || fs::remove_dir_all(folder));
-        let failed = |source| BatchError::Directory { path, source };
+        let failed = |source| ArchiveRunError::Directory { path, source };
         removing.await.map_err(failed)
     }
 

@@ -8,7 +8,7 @@ use std::{fs, io};
 use radialog_files::durable;
 use tracing::{info, warn};
 
-use super::view::BatchRequest;
+use super::view::ArchiveRunRequest;
 use crate::run_files::RESULTS_FILE;
 
 /// The request of a run, by which the next process takes it up.
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// Where the directory cannot be read.
-pub(super) fn kept_requests(directory: &Path) -> io::Result<Vec<BatchRequest>> {
+pub(super) fn kept_requests(directory: &Path) -> io::Result<Vec<ArchiveRunRequest>> {
     let mut kept = Vec::new();
     for folder in folders(directory)? {
         let file = folder.join(REQUEST_FILE);
@@ -58,7 +58,7 @@ fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Where the file cannot be read, or is no request that this release knows.
-pub(super) fn kept_request(file: &Path) -> io::Result<Option<BatchRequest>> {
+pub(super) fn kept_request(file: &Path) -> io::Result<Option<ArchiveRunRequest>> {
     let text = match fs::read(file) {
         // What is no folder holds no request.
         Err(error)

@@ -7,10 +7,10 @@ use radialog_schemas::ObjectKey;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::error::BatchError;
+use super::error::ArchiveRunError;
 use crate::run::output::{PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 
-/// The files that a batch leaves.
+/// The files that a run leaves.
 pub const RESULT_FILES: [&str; 4] = [RESULTS_FILE, TABLE_FILE, SUMMARY_FILE, PROBLEMS_FILE];
 
 /// Bytes of a part.
@@ -21,11 +21,11 @@ pub(super) async fn store(
     objects: &dyn Objects,
     id: &str,
     out: &Path,
-) -> Result<Vec<u32>, BatchError> {
+) -> Result<Vec<u32>, ArchiveRunError> {
     let mut parts = vec![0; RESULT_FILES.len()];
     for (file, count) in RESULT_FILES.iter().zip(&mut parts) {
         let path = out.join(file);
-        let failed = |source| BatchError::Directory {
+        let failed = |source| ArchiveRunError::Directory {
             path: path.clone(),
             source,
         };

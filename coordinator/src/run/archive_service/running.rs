@@ -1,4 +1,4 @@
-//! The run of a batch: it waits for a place, stands still where it is paused, and shares its progress with other gateways, from which
+//! A run from its place on to its end: it waits for a place, stands still where it is paused, and shares its progress with other gateways, from which
 //! it hears that it is to stop.
 
 use std::path::Path;
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::documents::json;
-use super::view::{BatchStatus, NewBatch};
-use super::{BatchError, BatchService};
+use super::view::{ArchiveRunStatus, NewArchiveRun};
+use super::{ArchiveRunError, ArchiveRuns};
 use crate::CoordinatorError;
 use crate::run::archive_run::{ArchiveRun, RunOptions};
 use crate::run::output::PROBLEMS_FILE;
@@ -29,15 +29,15 @@ enum RunEnd {
     Interrupted,
 }
 
-impl BatchService {
-    /// Runs a batch to its end, and lets it stand still where it is paused; none where this gateway stops first.
+impl ArchiveRuns {
+    /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first.
     pub(super) async fn run_with_pauses(
         &self,
         id: &str,
-        request: &NewBatch,
+        request: &NewArchiveRun,
         out: &Path,
         stop: &CancellationToken,
-    ) -> Result<Option<(BatchStatus, Option<String>)>, BatchError> {
+    ) -> Result<Option<(ArchiveRunStatus, Option<String>)>, ArchiveRunError> {
         loop {
             // None where it is stopped while it waits.
             let slot = tokio::select! {
@@ -48,19 +48,19 @@ impl BatchService {
                 return Ok(None);
             }
             let end = match self.run(id, request, out, stop).await {
-                Ok(RunEnd::Complete(lacks)) => (BatchStatus::Done, lacks),
+                Ok(RunEnd::Complete(lacks)) => (ArchiveRunStatus::Done, lacks),
                 Ok(RunEnd::Interrupted) if self.is_cancelled(id).await? => {
-                    (BatchStatus::Cancelled, None)
+                    (ArchiveRunStatus::Cancelled, None)
                 }
                 Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
                 Ok(RunEnd::Interrupted) => continue,
-                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
+                Err(error) => (ArchiveRunStatus::Failed, Some(error.to_string())),
             };
             return Ok(Some(end));
         }
     }
 
-    /// Waits until the batch may run: it is not paused, or is to end, and few others run.
+    /// Waits until the run may go on: it is not paused, or is to end, and few others run.
     async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
         let stands_still = || async {
             let is_paused = self.documents.is_paused(id).await?;
@@ -72,11 +72,11 @@ impl BatchService {
         Ok(self.slots.acquire().await.ok())
     }
 
-    /// Runs a batch until it ends, is stopped, or is paused.
+    /// Takes a run on until it ends, is stopped, or is paused.
     async fn run(
         &self,
         id: &str,
-        request: &NewBatch,
+        request: &NewArchiveRun,
         out: &Path,
         stop: &CancellationToken,
     ) -> Result<RunEnd, CoordinatorError> {
@@ -116,23 +116,23 @@ impl BatchService {
         };
         let (sender, mut progress) = watch::channel(RunProgress::default());
         let pause = stop.child_token();
-        let batch = ArchiveRun::new(options, self.backends.clone()).run(pause.clone(), sender);
+        let running = ArchiveRun::new(options, self.backends.clone()).run(pause.clone(), sender);
         let sharing = async {
             loop {
                 let snapshot = json(&*progress.borrow_and_update());
                 if let Err(error) = self.share(id, snapshot, stop, &pause).await {
-                    warn!(batch = id, %error, "progress is not shown to other gateways");
+                    warn!(run = id, %error, "progress is not shown to other gateways");
                 }
                 tokio::time::sleep(SHARE_EVERY).await;
             }
         };
         let summary = tokio::select! {
-            summary = batch => summary,
+            summary = running => summary,
             never = sharing => never,
         };
         let snapshot = json(&*progress.borrow());
         if let Err(error) = self.share(id, snapshot, stop, &pause).await {
-            warn!(batch = id, %error, "the last progress is not shown to other gateways");
+            warn!(run = id, %error, "the last progress is not shown to other gateways");
         }
         let summary = summary?;
         if summary.interrupted {
