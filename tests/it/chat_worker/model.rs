@@ -381,6 +381,54 @@ async fn nobody_types_a_turn_an_image_or_an_end() {
 }
 
 #[tokio::test]
+async fn what_was_said_before_is_shown_alike_as_a_turn_and_as_an_opening() {
+    let harness = harness().await;
+    let worker = harness.start(&stage(&no_cache()), settings());
+    let asked = |text: &str| ask(Ask::Question { text: text.into() });
+    let said = |lead: &str| Answer {
+        text: "Yes.".into(),
+        lead: lead.into(),
+        prompt_tokens: 9,
+        cached_tokens: 0,
+        tokens: 4,
+        complete: true,
+        dropped_turns: Vec::new(),
+        comparisons: Vec::new(),
+    };
+    let (first, second) = ("Is the heart enlarged?", "Are you sure?");
+    let mut prompts = Vec::new();
+    for lead in ["", " \n"] {
+        let talk = harness.conversation(&format!("turn {lead:?}"));
+        let conversations = &harness.conversations;
+        conversations.create(&talk, &[asked(first)]).await.unwrap();
+        let TurnClaim::Granted { epoch, .. } = conversations.claim_turn(&talk.id, 1).await.unwrap()
+        else {
+            panic!("it is nobody's")
+        };
+        let outcome = TurnOutcome::Done(said(lead));
+        let finished = conversations.finish(&talk.id, 1, epoch, &outcome).await;
+        assert_eq!(finished.unwrap(), None);
+        let turn = harness.ask(&talk.id, asked(second)).await;
+        let as_turn = answer(&harness, &talk.id, turn).await;
+        let opening = vec![Exchange {
+            user: first.into(),
+            assistant: said(lead).as_written(),
+            task: None,
+        }];
+        let talk = Conversation {
+            opening,
+            ..harness.conversation(&format!("opening {lead:?}"))
+        };
+        let id = harness.begin_with(talk, &[asked(second)]).await;
+        let as_opening = answer(&harness, &id, 1).await;
+        assert_eq!(as_turn, as_opening);
+        prompts.push(as_turn.prompt_tokens);
+    }
+    assert!(prompts[0] < prompts[1], "white space is shown: {prompts:?}");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
     let harness = harness().await;
     let worker = harness.start(&stage(&StageOptions::default()), settings());

@@ -9,7 +9,7 @@ use radialog_tests::waiting;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::fake_language_worker::answer;
+use super::fake_language_worker::{LEAD, LEADS, answer};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, xray};
 use super::sse::{SseEvent, SseStream};
 
@@ -347,6 +347,22 @@ async fn a_response_goes_on_from_any_other_one_with_a_copy_of_what_was_before() 
         (status.as_u16(), &body["error"]["param"]),
         (400, &json!("input"))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_response_goes_on_from_what_the_model_wrote_white_space_in_front_of_it_included()
+-> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let question = format!("It {LEADS}.");
+    let first = create(gateway, &asked(&question)).await?;
+    let words = format!("You asked: {question}");
+    assert_eq!(first["output"][0]["content"][0]["text"], words);
+    let follow = with(asked("x"), "previous_response_id", first["id"].clone());
+    let second = create(gateway, &follow).await?;
+    let opening = behind(&fixture, &second).await?.conversation.opening;
+    assert_eq!(opening[0].assistant, format!("{LEAD}{words}"));
     Ok(())
 }
 
