@@ -207,7 +207,7 @@ impl BatchRunner {
         let Ok(place) = places.clone().try_acquire_many_owned(batch.places()) else {
             return;
         };
-        self.schedule().begin(&batch.name);
+        self.schedule().begin(&batch);
         metrics().request_batches.running.inc();
         let here = Here {
             runner: self.clone(),

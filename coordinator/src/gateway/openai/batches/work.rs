@@ -296,7 +296,7 @@ impl<'a> BatchWork<'a> {
         let is_over = self.begun.elapsed() >= self.runner.app.config.batch_pace.turn;
         let mut gives_way = self.makes_room.load(Ordering::Relaxed);
         if is_over && !gives_way {
-            gives_way = self.runner.schedule().makes_room(&self.batch.owner);
+            gives_way = self.runner.schedule().makes_room(self.batch);
             self.makes_room.store(gives_way, Ordering::Relaxed);
         }
         gives_way
@@ -344,7 +344,7 @@ impl<'a> BatchWork<'a> {
     /// A place aside, unless what waits wants nothing to be answered beside it.
     fn aside(&self, may_step_aside: bool) -> Option<PlaceAside<'a>> {
         let may_step_aside = may_step_aside && !self.runner.schedule().lonely_waits();
-        let aside = may_step_aside.then(|| self.runner.step_aside(&self.batch.owner));
+        let aside = may_step_aside.then(|| self.runner.step_aside(self.batch));
         aside.flatten()
     }
 
