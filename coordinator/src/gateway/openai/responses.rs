@@ -89,19 +89,20 @@ pub(in crate::gateway) async fn create(
     Ok(answer)
 }
 
-/// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_event` is
-/// called with each of its events.
+/// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_asked` is
+/// called once its request is published, and `on_event` with each of its events.
 pub(super) async fn answer_line(
     app: &AppState,
     (owner, id): (&str, ConversationId),
     asked: AskedResponse,
     memory: HeldMemory,
-    on_event: impl Fn(),
+    (on_asked, on_event): (impl FnOnce(), impl Fn()),
 ) -> ApiResult<ModelResponse> {
     let store = asked.store;
     let asked = (asked, true);
     let begun = begin_response(app, (owner, id), History::default(), asked, memory);
     let (snapshot, ephemeral) = begun.await?;
+    on_asked();
     let following = Following::open(app, snapshot, ephemeral, None).await?;
     following.whole(store, on_event).await
 }

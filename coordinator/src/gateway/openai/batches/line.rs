@@ -1,6 +1,6 @@
 //! Answering one line of a batch, as `POST /v1/chat/completions` or `POST /v1/responses` would.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use radialog_schemas::http::ProblemCode;
@@ -46,6 +46,48 @@ enum AskedLine {
     Response(Box<AskedResponse>),
 }
 
+/// What becomes of the lines of a batch that are being answered.
+#[derive(Default)]
+pub(super) struct LineCounts {
+    /// Raised with whatever happens to a line: while it stands still, no worker has any of them.
+    news: AtomicU64,
+    /// Lines that are being read, whose requests are not published.
+    unasked: AtomicUsize,
+}
+
+impl LineCounts {
+    /// Counts what has happened to lines until now.
+    pub(super) fn news(&self) -> u64 {
+        self.news.load(Ordering::Relaxed)
+    }
+
+    /// Whether all lines that were begun wait for workers, or are answered: nothing of them is being read here.
+    pub(super) fn are_asked(&self) -> bool {
+        self.unasked.load(Ordering::Relaxed) == 0
+    }
+
+    fn note(&self) {
+        self.news.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A line that is being read, until its request is published or refused.
+struct UnaskedLine<'a>(&'a LineCounts);
+
+impl<'a> UnaskedLine<'a> {
+    fn of(counts: &'a LineCounts) -> Self {
+        counts.unasked.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for UnaskedLine<'_> {
+    fn drop(&mut self) {
+        self.0.note();
+        self.0.unasked.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The batch that a line is of.
 pub(super) struct LineContext<'a> {
     pub(super) app: &'a AppState,
@@ -54,8 +96,7 @@ pub(super) struct LineContext<'a> {
     /// The batch's name.
     pub(super) batch: &'a str,
     pub(super) endpoint: BatchEndpoint,
-    /// Counts what happens to lines: while it stands still, no worker has any of them.
-    pub(super) events: AtomicU64,
+    pub(super) counts: &'a LineCounts,
 }
 
 impl LineContext<'_> {
@@ -92,6 +133,7 @@ impl LineContext<'_> {
         line: &InputLine,
     ) -> (String, ApiResult<LineResponse>) {
         loop {
+            let unasked = UnaskedLine::of(self.counts);
             // Of the line, as long as its request is not stored; the line itself holds its own.
             let bytes = line.size() as u64 * COPIES;
             let memory = HeldMemory::wait(&self.app.bodies, bytes).await;
@@ -103,7 +145,7 @@ impl LineContext<'_> {
                 Err(error) => return (String::new(), Err(error)),
             };
             let answered = match asked {
-                Ok(asked) => self.try_complete(id, asked, memory).await,
+                Ok(asked) => self.try_complete(id, asked, (memory, unasked)).await,
                 Err(mut error) if custom_id.is_empty() => {
                     // Nothing else tells which one it is.
                     let detail = &error.problem.detail;
@@ -123,16 +165,16 @@ impl LineContext<'_> {
         &self,
         id: &ConversationId,
         asked: AskedLine,
-        memory: HeldMemory,
+        (memory, unasked): (HeldMemory, UnaskedLine<'_>),
     ) -> ApiResult<LineResponse> {
-        let count = || {
-            self.events.fetch_add(1, Ordering::Relaxed);
-        };
+        let count = || self.counts.note();
         let asked = match asked {
             AskedLine::Completion(asked) => *asked,
-            AskedLine::Response(asked) => {
-                let (place, warning) = ((self.owner, id.clone()), asked.unused().warning());
-                let answered = responses::answer_line(self.app, place, *asked, memory, count);
+            AskedLine::Response(request) => {
+                let (place, warning) = ((self.owner, id.clone()), request.unused().warning());
+                let asked = || drop(unasked);
+                let answered =
+                    responses::answer_line(self.app, place, *request, memory, (asked, count));
                 return Ok(LineResponse {
                     status: 200,
                     body: value(&answered.await?),
@@ -152,7 +194,7 @@ impl LineContext<'_> {
                 .for_each(|turn| turn.deadline_ms = None);
         }
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
-        drop(memory);
+        drop((memory, unasked));
         let mut reader = conversation.follow(self.app).await?;
         let (status, body) = match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),

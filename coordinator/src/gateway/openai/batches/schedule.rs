@@ -470,7 +470,10 @@ mod tests {
     fn no_owner_takes_all_places_aside() {
         let mut schedule = Schedule::new(ABANDONED_AFTER);
         let mut taken = Vec::new();
-        for (owner, name) in ["a", "b", "c", "d"].map(|owner| [1, 2, 3].map(|n| (owner, n))).as_flattened() {
+        for (owner, name) in ["a", "b", "c", "d"]
+            .map(|owner| [1, 2, 3].map(|n| (owner, n)))
+            .as_flattened()
+        {
             let batch = free(owner, &format!("{owner}{name}"), WantedWork::Answers);
             schedule.begin(&batch);
             if schedule.step_aside(&batch.name) {
@@ -531,7 +534,10 @@ mod tests {
         );
         schedule.begin(&first);
         schedule.note_waiting(waiting);
-        assert!(schedule.makes_room(&second.name), "the first one is here anew");
+        assert!(
+            schedule.makes_room(&second.name),
+            "the first one is here anew"
+        );
     }
 
     #[test]
