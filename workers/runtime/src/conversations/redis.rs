@@ -114,6 +114,14 @@ impl RedisConversations {
         let asking = redis::pipe().hgetall(keys::conversation(id)).to_owned();
         self.connection.run(&asking).await.map(|(all,)| all)
     }
+
+    /// Whether what is stored under a conversation's name is something else, which no command for conversations reads.
+    async fn is_something_else(&self, id: &ConversationId) -> Result<bool, StateError> {
+        let mut asking = redis::pipe();
+        asking.cmd("TYPE").arg(keys::conversation(id));
+        let (kind,): (String,) = self.connection.run(&asking).await?;
+        Ok(kind != fields::HASH && kind != fields::NOTHING)
+    }
 }
 
 #[async_trait]
@@ -410,22 +418,17 @@ impl Conversations for RedisConversations {
     ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError> {
         let mut asking = redis::pipe();
         for id in ids {
-            let key = keys::conversation(id);
-            asking.exists(&key).hget(&key, fields::CONVERSATION);
+            call(&mut asking, LIFETIME, &scripts::BEGINNING, id, &[]);
         }
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let answers: Vec<redis::Value> = self.connection.run(&asking).await?;
-        let read = |answer: &[redis::Value]| {
-            let [exists, written] = answer else {
-                return Err(StateError("an answer is missing".to_owned()));
-            };
-            let exists: bool = parsed(exists)?;
-            let written: Option<Vec<u8>> = parsed(written)?;
-            Ok(fields::beginning(exists, written.as_deref()))
+        let read = |answer: &redis::Value| {
+            let (kind, written): (String, Option<Vec<u8>>) = parsed(answer)?;
+            Ok(fields::beginning(&kind, written.as_deref()))
         };
-        answers.chunks(2).map(read).collect()
+        answers.iter().map(read).collect()
     }
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {

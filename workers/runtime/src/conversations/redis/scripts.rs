@@ -244,10 +244,20 @@ pub(super) static RATE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes everything; watchers are told to look.
+/// The type of what is stored, and what was written when the conversation began, where it is one.
+pub(super) static BEGINNING: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+         return {kind, kind == 'hash' and redis.call('HGET', KEYS[1], 'conversation')}",
+    )
+});
+
+/// Removes everything, also where something else is stored under the name; watchers are told to look.
 pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
-    script(
-        "for turn = 1, tonumber(get('turns') or 0) do
+    Script::new(
+        "local key = KEYS[1]
+         local turns = redis.call('TYPE', key).ok == 'hash' and redis.call('HGET', key, 'turns')
+         for turn = 1, tonumber(turns or 0) do
            redis.call('DEL', key .. ':events:' .. turn)
            redis.call('PUBLISH', key .. ':news:' .. turn, '')
          end
@@ -284,9 +294,9 @@ pub(super) static UNLIST: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 13] = [
+    let own: [&'static Script; 14] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &TITLE, &RATE,
-        &DELETE, &ATTEND, &UNLIST,
+        &BEGINNING, &DELETE, &ATTEND, &UNLIST,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }
