@@ -246,12 +246,22 @@ async fn a_conversation_is_listed_by_the_title_that_it_was_given_last() -> Resul
         "\u{202e}gnp.exe",
         "ward\u{0} 1",
         "ward\u{feff}1",
+        "\u{2800}",
+        "\u{ffa0}\u{3164}",
+        "ward\u{17b4}1",
+        "ward\u{1d173}1",
+        "ward\u{e0080}1",
+        // Forms and directions of nothing.
+        "\u{fe00}\u{e0100}",
+        "\u{61c}\u{180f}",
     ] {
         let refused = gateway.put(&title, &json!({"title": wrong})).await?;
         assert_eq!(refused.status(), 422, "{wrong:?}");
     }
     for right in [
         "می\u{200c}خواهم",
+        "葛\u{e0100} 鈴木",
+        "\u{1820}\u{180b}",
         "Röntgen 7 \u{1f469}\u{200d}\u{2695}\u{fe0f}",
     ] {
         let renamed = gateway.put(&title, &json!({"title": right})).await?;
