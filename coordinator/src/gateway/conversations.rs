@@ -31,7 +31,7 @@ const LISTED: usize = 200;
 /// Zero-width joiners, marks of a direction and of a letter's or an emoji's form: parts of words in some scripts, and nothing
 /// alone.
 const JOINERS: &str = r"\u{200c}-\u{200f}\u{61c}\p{Variation_Selector}";
-/// Matches what is a [`JOINERS`].
+/// Matches one of the [`JOINERS`].
 static JOINER: LazyLock<Regex> = LazyLock::new(|| class(JOINERS));
 /// Matches characters that are no part of a word and have no shape: they hide a title, or turn its direction round. Those of
 /// Unicode's property, and others that are blank or beside the text.

@@ -36,6 +36,7 @@ pub use error::ArchiveRunError;
 use kept_results::{
     REQUEST_FILE, has_results, keep_results, kept_request, kept_requests, remove_old,
 };
+use result_files::PartCounts;
 pub use result_files::RESULT_FILES;
 use view::{ArchiveRunEnd, ArchiveRunRequest};
 pub use view::{ArchiveRunStatus, ArchiveRunView, NewArchiveRun};
@@ -73,7 +74,7 @@ pub struct ArchiveRuns {
 }
 
 /// How many parts each result file has, or how a run ends whose results are not kept.
-type StoredResults = Result<Vec<u32>, (ArchiveRunStatus, ObjectError)>;
+type StoredResults = Result<PartCounts, (ArchiveRunStatus, ObjectError)>;
 
 impl ArchiveRuns {
     /// Creates a service without runs; [`ArchiveRuns::resume`] takes up earlier ones.
@@ -270,18 +271,16 @@ impl ArchiveRuns {
         id: &str,
         file: &str,
     ) -> Result<Option<Vec<ObjectKey>>, StateError> {
-        let Some(place) = RESULT_FILES.iter().position(|name| *name == file) else {
-            return Ok(None);
-        };
         if self.view(owner, id).await?.is_none() {
             return Ok(None);
         }
         let Some(end) = self.documents.end(id).await? else {
             return Ok(None);
         };
-        let key = |part| ObjectKey::batch_part(id, RESULT_FILES[place], part);
-        let parts = end.parts.get(place).copied().unwrap_or(0);
-        Ok((parts > 0).then(|| (0..parts).map(key).collect()))
+        let key = |part| ObjectKey::batch_part(id, file, part);
+        let mut written = end.parts.written();
+        let parts = written.find(|(name, _)| *name == file);
+        Ok(parts.map(|(_, parts)| (0..parts).map(key).collect()))
     }
 
     fn check(&self, archive: &str) -> Result<(), ArchiveRunError> {
@@ -357,7 +356,7 @@ impl ArchiveRuns {
                     error: Some(format!(
                         "its results are not in the store: {error}. They stay for 30 days with the gateway that ran it; ask its operator"
                     )),
-                    parts: Vec::new(),
+                    parts: PartCounts::default(),
                 },
             };
             let ended = retry.until_success(|| documents.create_end(id, &ended));
@@ -365,7 +364,7 @@ impl ArchiveRuns {
             info!(run = id, status = ?ended.status, error = ended.error, "a run has ended");
         }
         let folder = self.folder(id);
-        let is_stored = end.is_none_or(|end| end.parts.iter().any(|&parts| parts > 0));
+        let is_stored = end.is_none_or(|end| end.parts.written().next().is_some());
         let left_in = folder.clone();
         let are_kept = blocking::io(move || {
             if is_stored || !has_results(&left_in) {

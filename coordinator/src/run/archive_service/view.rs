@@ -4,7 +4,7 @@ use radialog_schemas::Stage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::result_files::RESULT_FILES;
+use super::result_files::PartCounts;
 use crate::run::progress::RunProgress;
 
 /// A run over an archive that is asked for.
@@ -90,8 +90,8 @@ pub(super) struct ArchiveRunRequest {
 pub(super) struct ArchiveRunEnd {
     pub(super) status: ArchiveRunStatus,
     pub(super) error: Option<String>,
-    /// Parts of each of [`RESULT_FILES`], as many of these as the gateway's release had.
-    pub(super) parts: Vec<u32>,
+    #[serde(flatten)]
+    pub(super) parts: PartCounts,
 }
 
 impl ArchiveRunRequest {
@@ -108,11 +108,8 @@ impl ArchiveRunRequest {
             request,
             ..
         } = self;
-        let written = end
-            .iter()
-            .flat_map(|end| RESULT_FILES.iter().zip(&end.parts))
-            .filter(|(_, parts)| **parts > 0);
-        let results = written.map(|(file, _)| (*file).to_owned()).collect();
+        let written = end.iter().flat_map(|end| end.parts.written());
+        let results = written.map(|(file, _)| file.to_owned()).collect();
         ArchiveRunView {
             id,
             created_ms,
