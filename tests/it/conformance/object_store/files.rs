@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
@@ -75,7 +76,18 @@ async fn a_folder_of_the_store_may_be_a_file_system_of_its_own() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["a", "b", "d"], "nothing half written stays");
+    assert_eq!(names, [".writing-files", "a", "b", "d"]);
+    let writing = apart.path().join(".writing-files");
+    let unfinished = || fs::read_dir(&writing).unwrap().count();
+    assert_eq!(unfinished(), 0, "nothing half written stays");
+    // What a killed process has left there is found by who sweeps.
+    let left = fs::File::create(writing.join(".writing-left00")).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    left.set_modified(long_ago).unwrap();
+    drop(left);
+    assert_eq!(unfinished(), 1);
+    objects.tidy().await.unwrap();
+    assert_eq!(unfinished(), 0);
 }
 
 /// A directory of another file system, where this machine has one.
