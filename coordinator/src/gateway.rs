@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ServedBundles;
 use crate::conversation::TurnSweeper;
-use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
+use crate::run::{ArchiveRunError, ArchiveRuns, ArchiveRunsSettings, OpenArchive};
 
 mod app_state;
 mod archives;
@@ -36,6 +36,7 @@ mod openai;
 mod openapi;
 mod operation;
 mod operations;
+mod precondition;
 mod problem;
 mod publish;
 mod queue_place;
@@ -84,9 +85,9 @@ pub enum GatewayError {
     /// The state store is unreachable or refuses.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Batches of an earlier process cannot be taken up.
+    /// Runs over archives of an earlier process cannot be taken up.
     #[error(transparent)]
-    Batches(#[from] BatchError),
+    ArchiveRuns(#[from] ArchiveRunError),
     /// The server ended.
     #[error("the HTTP server ended: {0}; start it again")]
     Serve(std::io::Error),
@@ -168,7 +169,7 @@ impl Gateway {
             config,
             authenticator,
             openapi: StaticFile::new("application/json", document.into()),
-            batches: OnceLock::new(),
+            archive_runs: OnceLock::new(),
             has_conditions: AtomicBool::new(false),
             new_batch: Notify::new(),
             shutdown,
@@ -179,11 +180,11 @@ impl Gateway {
         })
     }
 
-    /// Runs batches, too: goes on with those that were running when an earlier process stopped.
+    /// Runs over archives, too: goes on with those that were running when an earlier process stopped.
     ///
     /// # Errors
     /// Where their folder cannot be read.
-    pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
+    pub async fn with_archive_runs(self, open: OpenArchive) -> Result<Self, GatewayError> {
         let AppStateInner {
             backends,
             bundles,
@@ -192,19 +193,19 @@ impl Gateway {
             ..
         } = &*self.app;
         let (directory, prefixes) = (config.directory.clone(), config.archives.clone());
-        let settings = BatchServiceSettings {
+        let settings = ArchiveRunsSettings {
             directory,
             prefixes,
             open,
         };
-        let batches = BatchService::new(
+        let runs = ArchiveRuns::new(
             backends.clone(),
             bundles.clone(),
             settings,
             shutdown.clone(),
         );
-        batches.resume()?;
-        self.app.batches.get_or_init(|| batches);
+        runs.resume().await?;
+        self.app.archive_runs.get_or_init(|| runs);
         Ok(self)
     }
 

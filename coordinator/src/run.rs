@@ -1,7 +1,7 @@
 //! A run over an archive: every study goes through the stages, and gets one line in the results.
 
 mod archive_run;
-mod batch_service;
+mod archive_service;
 mod changed_inputs;
 mod dispatcher;
 mod executor;
@@ -21,9 +21,9 @@ mod stored_output;
 mod study_record;
 
 pub use archive_run::{ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions};
-pub use batch_service::{
-    BatchError, BatchService, BatchServiceSettings, BatchStatus, BatchView, NewBatch, OpenArchive,
-    RESULT_FILES,
+pub use archive_service::{
+    ArchiveRunError, ArchiveRunStatus, ArchiveRunView, ArchiveRuns, ArchiveRunsSettings,
+    NewArchiveRun, OpenArchive, RESULT_FILES,
 };
 pub use follow_ups::{AskOn, FinishedRun, FollowUps};
 pub use given::GivenOutputs;

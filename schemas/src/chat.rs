@@ -306,6 +306,13 @@ pub struct Answer {
     pub comparisons: Vec<ComparisonMark>,
 }
 
+impl Answer {
+    /// The answer as the model wrote it: what a model is shown that goes on from it.
+    pub fn as_written(&self) -> String {
+        format!("{}{}", self.lead, self.text)
+    }
+}
+
 /// The end of a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]

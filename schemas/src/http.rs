@@ -151,6 +151,9 @@ pub struct ConversationView {
     /// The title that it was given; none where it has none of its own.
     #[serde(default)]
     pub title: Option<String>,
+    /// The tag of the title that it was given, or of there being none: who renames it sends it as `If-Match`, quotes included.
+    #[serde(default)]
+    pub title_tag: String,
     /// Another one whenever anything but the text of a running answer has changed.
     #[serde(default)]
     pub revision: String,
@@ -192,6 +195,9 @@ pub struct TurnView {
     pub text: String,
     /// The answer as a person has rewritten it.
     pub edited: Option<String>,
+    /// The tag of that version, or of there being none: who rewrites the answer sends it as `If-Match`, quotes included.
+    #[serde(default)]
+    pub edit_tag: String,
     /// What a person thinks of the answer.
     #[serde(default)]
     pub rating: Option<Rating>,
@@ -249,6 +255,9 @@ pub struct ConversationEntry {
     pub created_ms: u64,
     /// The title that it was given, else the first question, else the indication, else empty.
     pub title: String,
+    /// As in the conversation's own view: the tag of the title that it was given.
+    #[serde(default)]
+    pub title_tag: String,
     /// As in the conversation's own view: another one whenever it has changed.
     #[serde(default)]
     pub revision: String,

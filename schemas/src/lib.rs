@@ -11,6 +11,7 @@ pub mod findings;
 pub mod http;
 pub mod ids;
 pub mod image_format;
+pub mod json_members;
 pub mod objects;
 pub mod plain_name;
 pub mod queues;

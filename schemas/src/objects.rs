@@ -178,15 +178,6 @@ impl ObjectKey {
     /// Prefix of the parts of all files of requests.
     pub const REQUEST_FILE_PARTS: &str = "request-files/parts/";
 
-    /// Prefixes of files of requests as they were stored before heads and parts lay apart: below their owners, who are named
-    /// by hashes. Of what is stored now none begins so. They are older than any release that is tagged: all are over their
-    /// lifetime by 0.2, which need not look for them any more.
-    pub fn former_request_files() -> impl Iterator<Item = String> {
-        "0123456789abcdef"
-            .chars()
-            .map(|digit| format!("{}{digit}", Self::REQUEST_FILES))
-    }
-
     /// Prefix of what is known of one owner's files, who is named by a hash.
     pub fn request_file_heads_of(owner: &ContentHash) -> String {
         format!("{}{owner}/", Self::REQUEST_FILE_HEADS)

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::json_members::shown;
+
 /// Any JSON without such names; nothing of it is kept.
 pub(crate) struct UniqueKeys;
 
@@ -28,9 +30,9 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
-                let shown: String = name.chars().flat_map(char::escape_debug).take(80).collect();
                 return Err(M::Error::custom(format!(
-                    "'{shown}' stands twice in an object"
+                    "'{}' stands twice in an object",
+                    shown(&name)
                 )));
             }
             map.next_value::<UniqueKeys>()?;

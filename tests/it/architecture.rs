@@ -199,3 +199,29 @@ fn each_suite_of_integration_tests_has_its_row() {
         "no row in tests/README.md, *Suites*: {missing:?}"
     );
 }
+
+#[test]
+fn each_file_of_the_command_line_has_its_row() {
+    let crate_ = Path::new(env!("CARGO_MANIFEST_DIR")).join("../coordinator/cli");
+    let page = fs::read_to_string(crate_.join("README.md")).unwrap();
+    let mut missing = Vec::new();
+    for (folder, before) in [
+        ("src", ""),
+        ("src/commands", "commands/"),
+        ("src/chaos", ""),
+    ] {
+        for entry in fs::read_dir(crate_.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name != "main.rs"
+                && name.ends_with(".rs")
+                && !page.contains(&format!("`{before}{name}`"))
+            {
+                missing.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "no row in coordinator/cli/README.md: {missing:?}"
+    );
+}

@@ -1,7 +1,8 @@
 //! Bundles: what is wrong with one is found before any work, in words that name tensor, shapes and file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -205,6 +206,14 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
     for (seed, source) in (1..).zip(&sources) {
         RandomBundle::tiny(seed).write(source)?;
     }
+    let mode = |path: &Path| anyhow::Ok(fs::metadata(path)?.permissions().mode() & 0o777);
+    let plain = mode(&sources[0].join(MANIFEST_FILE))?;
+    for source in &sources {
+        // Whoever may read these: a pod of another user reads what is made of them.
+        for name in read_manifest(source)?.files.keys() {
+            fs::set_permissions(source.join(name.as_str()), Permissions::from_mode(0o600))?;
+        }
+    }
     let assembly = BundleAssembly {
         name: "mixed".to_owned(),
         version: "1".to_owned(),
@@ -231,6 +240,9 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
         &HashCache::at(dir.path().join("cache")),
     )?;
     bundle.verify()?;
+    for name in bundle.manifest().files.keys() {
+        assert_eq!(mode(&target.join(name.as_str()))?, plain, "{name}");
+    }
     assert!(
         bundle.manifest().random_weights,
         "what is random stays called so"

@@ -17,6 +17,7 @@ use radialog_schemas::{
 };
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::{TaskHarness, WorkerHandle};
+use radialog_tests::waiting;
 use tokio_util::sync::CancellationToken;
 
 mod cancelling;
@@ -290,15 +291,8 @@ impl ChatHarness {
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
-    let wait = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(SOON, wait).await.is_ok(),
-        "waited for {what}"
-    );
+    let waited = waiting::until(what, SOON, || async { Ok(is_so().await) });
+    waited.await.unwrap();
 }
 
 fn question(text: &str) -> TurnRequest {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use radialog_models::bundle::RandomBundle;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Services, TcpProxy};
+use radialog_tests::waiting;
 
 use crate::health::get;
 
@@ -68,15 +69,12 @@ fn terminate(role: &RoleProcess) {
 }
 
 async fn until_says(address: SocketAddr, path: &str, words: &str) -> String {
-    let begun = Instant::now();
-    loop {
+    let look = || async {
         let text = get(address, path).await;
-        if text.contains(words) {
-            return text;
-        }
-        assert!(begun.elapsed() < LIMIT, "{words} is not in: {text}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        Ok(text.contains(words).then_some(text))
+    };
+    let what = format!("{words} is not in {path}");
+    waiting::found(&what, LIMIT, look).await.unwrap()
 }
 
 async fn end_of(role: &mut RoleProcess) -> ExitStatus {
@@ -120,11 +118,9 @@ async fn a_role_that_is_stopped_while_it_reads_its_settings_stops_as_it_would_la
     ];
     for (arguments, code) in roles {
         let mut role = deployment.start(arguments);
-        let begun = Instant::now();
-        while !hears_sigterm(&role) {
-            assert!(begun.elapsed() < LIMIT, "{arguments:?} hears nothing");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let what = format!("{arguments:?} hears nothing");
+        let hears = || async { Ok(hears_sigterm(&role)) };
+        waiting::until(&what, LIMIT, hears).await.unwrap();
         terminate(&role);
         // A process that waits for a reader: a role that has ended before it read would leave a thread of this one waiting for ever.
         let mut writer = Command::new("sh");
@@ -236,11 +232,9 @@ async fn health_and_metrics_are_there_while_a_gateway_finishes_what_it_has() {
     // A second request on the same server is answered after the first one's header was read.
     assert!(get(page, "/").await.starts_with("HTTP/1.1 200"));
     terminate(&gateway);
-    let begun = Instant::now();
-    while TcpStream::connect(page).is_ok() {
-        assert!(begun.elapsed() < LIMIT, "it goes on to accept");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let is_closed = || async { Ok(TcpStream::connect(page).is_err()) };
+    let closed = waiting::until("it goes on to accept", LIMIT, is_closed);
+    closed.await.unwrap();
     assert!(get(health, "/readyz").await.contains("draining"));
     assert!(get(health, "/metrics").await.starts_with("HTTP/1.1 200"));
     drop(upload);

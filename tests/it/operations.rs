@@ -13,6 +13,7 @@ use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
 use radialog_tests::services::{Environment, Services};
+use radialog_tests::waiting;
 use tempfile::TempDir;
 
 use crate::adapters;
@@ -65,13 +66,10 @@ fn succeeded(arguments: &[&str], output: Output) -> String {
 }
 
 async fn until_depth(queue: &dyn Queue, name: &str, depth: u64) {
-    for _ in 0..300 {
-        if queue.depth(name).await.unwrap() == depth {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{name} does not hold {depth} messages");
+    let what = format!("{name} does not hold {depth} messages");
+    let is_so = || async { Ok(queue.depth(name).await? == depth) };
+    let patience = Duration::from_secs(30);
+    waiting::until(&what, patience, is_so).await.unwrap();
 }
 
 #[tokio::test]

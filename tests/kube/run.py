@@ -23,6 +23,8 @@ PROGRAMS = {
     "podman": "podman",
     "netavark": "netavark",
     "aardvark-dns": "aardvark-dns",
+    # The process that holds a pod's namespaces.
+    "catatonit": "catatonit",
     "iptables": "iptables",
     "debootstrap": "debootstrap",
     "tar": "tar",

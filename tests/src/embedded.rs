@@ -7,7 +7,6 @@ use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_coordinator::archive::{Archive, EntryProblem, ImageSource, StudyEntries, StudyEntry};
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::memory::MemoryConversations;
@@ -15,7 +14,7 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::state::memory::MemoryState;
-use radialog_schemas::{ContentHash, Generation, PerStage, Source, Stage, StageSet};
+use radialog_schemas::{ContentHash, PerStage, Stage};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -62,22 +61,8 @@ pub async fn start_workers(
 
 /// Returns the options of a run of all four fake stages over this archive.
 pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
-    RunOptions {
-        archive,
-        out: out.to_owned(),
-        source: Source::Image,
-        stages: StageSet::all(),
-        generation: Generation::default(),
-        bundle: ContentHash::of(b"fake bundle"),
-        components: PerStage::from_fn(FakeStage::component_of),
-        group: None,
-        given: None,
-        window: DEFAULT_WINDOW,
-        limit: None,
-        image_limit: DEFAULT_IMAGE_LIMIT,
-        stall: DEFAULT_STALL,
-        retry_failed: false,
-    }
+    let components = PerStage::from_fn(FakeStage::component_of);
+    RunOptions::new(archive, out, ContentHash::of(b"fake bundle"), components)
 }
 
 /// Runs a batch to its end.

@@ -16,3 +16,4 @@ pub mod services;
 pub mod stepping;
 pub mod task_harness;
 pub mod torch_file;
+pub mod waiting;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use radialog_files::durable;
 use radialog_models::bundle::hashes::HashCache;
+use radialog_runtime::blocking;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ContentHasher, ObjectKey, Stage};
@@ -154,7 +155,7 @@ pub async fn fetch_bundle(
             .open(&path)?
             .set_modified(written)
     };
-    blocking(replace).await.map_err(local)?;
+    blocking::io(replace).await.map_err(local)?;
     Ok(dir)
 }
 
@@ -199,7 +200,7 @@ async fn download(
             Some(out) => break out,
             None => {
                 let path = partial.clone();
-                let length = blocking(move || fs::metadata(path).map(|meta| meta.len()));
+                let length = blocking::io(move || fs::metadata(path).map(|meta| meta.len()));
                 progress(length.await.unwrap_or(0));
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -225,7 +226,7 @@ async fn download(
                 hasher.update(&piece);
                 out.write_all(&piece).map(|()| (out, hasher))
             };
-            (out, hasher) = blocking(append).await.map_err(&local)?;
+            (out, hasher) = blocking::io(append).await.map_err(&local)?;
             progress(size);
         }
         let sha256 = hasher.finish();
@@ -234,7 +235,7 @@ async fn download(
         }
         if !is_resumed {
             let path = partial.clone();
-            blocking(move || fs::remove_file(path))
+            blocking::io(move || fs::remove_file(path))
                 .await
                 .map_err(&local)?;
             return Err(FetchError::Content {
@@ -249,7 +250,7 @@ async fn download(
             out.set_len(0)?;
             out.seek(SeekFrom::Start(0)).map(|_| out)
         };
-        out = blocking(anew).await.map_err(&local)?;
+        out = blocking::io(anew).await.map_err(&local)?;
         (size, hasher, is_resumed) = (0, ContentHash::hasher(), false);
     }
     let path = file.to_owned();
@@ -257,7 +258,7 @@ async fn download(
         out.sync_all()?;
         durable::rename(&partial, &path)
     };
-    blocking(commit).await.map_err(local)
+    blocking::io(commit).await.map_err(local)
 }
 
 fn partial(file: &Path) -> PathBuf {
@@ -270,7 +271,7 @@ fn partial(file: &Path) -> PathBuf {
 /// process ends, however it ends.
 async fn take_partial(partial: &Path) -> io::Result<Option<File>> {
     let partial = partial.to_owned();
-    blocking(move || {
+    blocking::io(move || {
         durable::create_directory(partial.parent().unwrap_or(&partial))?;
         let mut options = File::options();
         let options = options.create(true).truncate(false).read(true).write(true);
@@ -307,7 +308,7 @@ async fn resume(
             Ok((out, hasher, piece.len() as u64))
         };
         let read;
-        (out, hasher, read) = blocking(step).await?;
+        (out, hasher, read) = blocking::io(step).await?;
         size += read;
         progress(size.min(most));
         if size > most {
@@ -315,19 +316,10 @@ async fn resume(
                 out.set_len(0)?;
                 out.seek(SeekFrom::Start(0)).map(|_| out)
             };
-            return Ok((blocking(anew).await?, 0, ContentHash::hasher()));
+            return Ok((blocking::io(anew).await?, 0, ContentHash::hasher()));
         }
         if read == 0 {
             return Ok((out, size, hasher));
         }
     }
-}
-
-/// Files are written beside the runtime's threads, which other tasks wait for.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::run::output::RunFile;
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
@@ -45,21 +44,14 @@ pub(crate) struct Job {
 impl RunEnvironment<'_> {
     /// The options of a run of everything in an archive.
     pub(crate) fn options(&self, job: Job) -> RunOptions {
+        let manifest = self.bundle.manifest();
+        let (bundle, components) = (manifest.hash(), manifest.component_hashes());
         RunOptions {
-            archive: job.archive,
-            out: job.folder,
             source: job.source,
             stages: job.stages,
             generation: job.generation,
-            bundle: self.bundle.manifest().hash(),
-            components: self.bundle.manifest().component_hashes(),
             group: self.config.worker.group.clone(),
-            given: None,
-            window: DEFAULT_WINDOW,
-            limit: None,
-            image_limit: DEFAULT_IMAGE_LIMIT,
-            stall: DEFAULT_STALL,
-            retry_failed: false,
+            ..RunOptions::new(job.archive, job.folder, bundle, components)
         }
     }
 

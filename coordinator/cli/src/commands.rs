@@ -156,3 +156,47 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subcommand_has_its_row_in_the_readme() {
+        let page = include_str!("../README.md");
+        let rows = page.lines().filter_map(|row| row.strip_prefix("| `"));
+        let cells: Vec<&str> = rows.filter_map(|row| row.split(" | ").next()).collect();
+        let command = Cli::command();
+        let mut missing = Vec::new();
+        for role in command.get_subcommands() {
+            let name = role.get_name();
+            // A row is of one role and its parts, or of several roles.
+            let rows = cells.iter().map(|cell| cell.split([' ', '`', ',']));
+            let of_role = || {
+                rows.clone()
+                    .filter(|words| words.clone().next() == Some(name))
+            };
+            let has = |word: &str| of_role().any(|mut words| words.any(|found| found == word));
+            let beside_others = |cell: &&str| {
+                let names = || cell.trim_end_matches('`').split("`, `");
+                names().all(|found| !found.contains(' ')) && names().any(|found| found == name)
+            };
+            if of_role().next().is_none() && !cells.iter().any(beside_others) {
+                missing.push(name.to_owned());
+            }
+            if has("...") {
+                continue;
+            }
+            let parts = role.get_subcommands().map(clap::Command::get_name);
+            missing.extend(
+                parts
+                    .filter(|part| !has(part))
+                    .map(|part| format!("{name} {part}")),
+            );
+        }
+        assert!(
+            missing.is_empty(),
+            "no row in coordinator/cli/README.md: {missing:?}"
+        );
+    }
+}

@@ -54,7 +54,9 @@ pub(crate) async fn bind(
 ) -> anyhow::Result<Gateway> {
     match Gateway::bind(gateway, bundles, backends.clone(), shutdown.clone()).await {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
-        bound => Ok(bound?.with_batches(archive_source::opener(config.clone()))?),
+        bound => Ok(bound?
+            .with_archive_runs(archive_source::opener(config.clone()))
+            .await?),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The original's files of predictions: a JSON object of lists of findings by image id.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use radialog_schemas::Finding;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use radialog_schemas::json_members::members;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// Reads `{image id: [names of findings]}`; findings come in the published order.
 ///
@@ -31,34 +34,36 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Finding>>
 /// An object of lists, no name of which stands twice.
 struct Predictions(BTreeMap<String, Vec<Finding>>);
 
+/// The findings of an image, in the published order: the prompt names them so.
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<String>")]
+struct PublishedOrder(Vec<Finding>);
+
+impl TryFrom<Vec<String>> for PublishedOrder {
+    type Error = <Finding as FromStr>::Err;
+
+    fn try_from(names: Vec<String>) -> Result<Self, Self::Error> {
+        let findings = names.iter().map(|name| name.parse());
+        let mut findings: Vec<Finding> = findings.collect::<Result<_, _>>()?;
+        findings.sort_unstable();
+        findings.dedup();
+        Ok(Self(findings))
+    }
+}
+
 impl<'de> Deserialize<'de> for Predictions {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Predictions;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of lists of findings by image id")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Predictions, M::Error> {
-                use serde::de::Error;
-                let mut entries = BTreeMap::new();
-                while let Some((image, names)) = map.next_entry::<String, Vec<String>>()? {
-                    let findings = names.iter().map(|name| name.parse::<Finding>());
-                    let mut findings: Vec<Finding> = findings
-                        .collect::<Result<_, _>>()
-                        .map_err(|error| M::Error::custom(format!("'{image}': {error}")))?;
-                    // The prompt names them in the published order.
-                    findings.sort_unstable();
-                    findings.dedup();
-                    if entries.insert(image.clone(), findings).is_some() {
-                        return Err(M::Error::custom(format!("'{image}' stands twice")));
-                    }
+        let mut entries = BTreeMap::new();
+        let expected = "an object of lists of findings by image id";
+        for (image, PublishedOrder(findings)) in members(deserializer, expected)? {
+            match entries.entry(image) {
+                Entry::Vacant(place) => drop(place.insert(findings)),
+                Entry::Occupied(place) => {
+                    let image = place.key();
+                    return Err(D::Error::custom(format!("'{image}' stands twice")));
                 }
-                Ok(Predictions(entries))
             }
         }
-        deserializer.deserialize_map(Entries)
+        Ok(Self(entries))
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
     }
     if session.changed > 0 {
         outln!(
-            "  run again {:>8}  (the archive has another image or row for them)",
+            "  run again {:>8}  (another image or row, or one that is allowed now)",
             session.changed
         );
     }

@@ -13,7 +13,7 @@ use super::body_memory::BodyMemory;
 use super::config::GatewayConfig;
 use super::static_file::StaticFile;
 use crate::ServedBundles;
-use crate::run::BatchService;
+use crate::run::ArchiveRuns;
 
 /// The handlers' state, which is cheap to clone.
 #[derive(Clone)]
@@ -28,8 +28,8 @@ pub(super) struct AppStateInner {
     pub(super) bodies: Arc<BodyMemory>,
     /// The description of the API, which is the same for everybody.
     pub(super) openapi: StaticFile,
-    /// None where this gateway runs no batches.
-    pub(super) batches: OnceLock<Arc<BatchService>>,
+    /// None where this gateway runs over no archives.
+    pub(super) archive_runs: OnceLock<Arc<ArchiveRuns>>,
     /// The object store has shown that it knows conditional writes.
     pub(super) has_conditions: AtomicBool,
     /// Told when a batch of requests was made or changed here.

@@ -18,7 +18,7 @@ use super::create::{self, Accepted, ChosenModel};
 use super::download::download;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
-use crate::run::{BatchService, BatchView, NewBatch};
+use crate::run::{ArchiveRunView, ArchiveRuns, NewArchiveRun};
 
 /// The names in the path of a run or of one of its results.
 pub(super) struct ArchivePath {
@@ -54,11 +54,11 @@ fn no_run() -> ApiError {
     )
 }
 
-fn batches(app: &AppState) -> ApiResult<&Arc<BatchService>> {
-    app.batches.get().ok_or_else(|| {
+fn runs(app: &AppState) -> ApiResult<&Arc<ArchiveRuns>> {
+    app.archive_runs.get().ok_or_else(|| {
         ApiError::new(
             ProblemCode::ArchiveNotAllowed,
-            "this gateway runs over no archives",
+            "runs over archives are off here",
         )
     })
 }
@@ -67,8 +67,8 @@ pub(super) async fn start(
     State(app): State<AppState>,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
-    JsonBody(request): JsonBody<NewBatch>,
-) -> ApiResult<Accepted<BatchView>> {
+    JsonBody(request): JsonBody<NewArchiveRun>,
+) -> ApiResult<Accepted<ArchiveRunView>> {
     if request
         .max_new_tokens
         .is_some_and(|tokens| !(1..=radialog_schemas::http::MAX_NEW_TOKENS).contains(&tokens))
@@ -91,7 +91,7 @@ pub(super) async fn start(
             hash.as_str()[..ID_LENGTH].to_owned()
         },
     );
-    let view = batches(&app)?
+    let view = runs(&app)?
         .start(&id, &caller.owner, clock::now_ms(), request)
         .await?;
     Ok((
@@ -105,8 +105,8 @@ pub(super) async fn get(
     State(app): State<AppState>,
     caller: Caller,
     at: ArchivePath,
-) -> ApiResult<Json<BatchView>> {
-    let view = batches(&app)?.view(&caller.owner, &at.run).await?;
+) -> ApiResult<Json<ArchiveRunView>> {
+    let view = runs(&app)?.view(&caller.owner, &at.run).await?;
     view.map(Json).ok_or_else(no_run)
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn cancel(
     caller: Caller,
     at: ArchivePath,
 ) -> ApiResult<StatusCode> {
-    match batches(&app)?.cancel(&caller.owner, &at.run).await? {
+    match runs(&app)?.cancel(&caller.owner, &at.run).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_run()),
     }
@@ -125,8 +125,8 @@ pub(super) async fn pause(
     State(app): State<AppState>,
     caller: Caller,
     at: ArchivePath,
-) -> ApiResult<Json<BatchView>> {
-    let view = batches(&app)?.pause(&caller.owner, &at.run, true).await?;
+) -> ApiResult<Json<ArchiveRunView>> {
+    let view = runs(&app)?.pause(&caller.owner, &at.run, true).await?;
     view.map(Json).ok_or_else(no_run)
 }
 
@@ -134,8 +134,8 @@ pub(super) async fn resume(
     State(app): State<AppState>,
     caller: Caller,
     at: ArchivePath,
-) -> ApiResult<Json<BatchView>> {
-    let view = batches(&app)?.pause(&caller.owner, &at.run, false).await?;
+) -> ApiResult<Json<ArchiveRunView>> {
+    let view = runs(&app)?.pause(&caller.owner, &at.run, false).await?;
     view.map(Json).ok_or_else(no_run)
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn result(
     caller: Caller,
     at: ArchivePath,
 ) -> ApiResult<Response> {
-    let parts = batches(&app)?
+    let parts = runs(&app)?
         .result_parts(&caller.owner, &at.run, &at.file)
         .await?;
     let missing = "there is no such file, or the run has not ended; its view lists its results";

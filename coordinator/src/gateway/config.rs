@@ -176,9 +176,7 @@ impl GatewayConfig {
         let max_image_bytes = at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
             .saturating_mul(MIB);
         Self {
-            listen: reader
-                .parsed("gateway", "listen")
-                .map_or(default.listen, |ListenAddress(address)| address),
+            listen: listen(reader, default.listen),
             keys: keys(reader),
             rate: at_least_one(reader, "rate", default.rate),
             concurrent: at_least_one(reader, "concurrent", default.concurrent),
@@ -205,9 +203,7 @@ impl GatewayConfig {
             republish_after: seconds(reader, "republish_after", default.republish_after),
             batch_pace: default.batch_pace,
             archives: archives(reader),
-            directory: reader
-                .parsed("gateway", "directory")
-                .unwrap_or(default.directory),
+            directory: directory(reader, default.directory),
             origins: origins(reader),
             also: also(reader),
         }
@@ -231,6 +227,17 @@ impl GatewayConfig {
             .saturating_add(u64::from(self.connections).saturating_mul(CONNECTION_BYTES))
             .saturating_add(OWN_MEMORY)
     }
+}
+
+fn listen(reader: &mut ConfigReader, default: SocketAddr) -> SocketAddr {
+    reader.note_default("gateway", "listen", default);
+    let listen = reader.parsed("gateway", "listen");
+    listen.map_or(default, |ListenAddress(address)| address)
+}
+
+fn directory(reader: &mut ConfigReader, default: PathBuf) -> PathBuf {
+    reader.note_default("gateway", "directory", default.display());
+    reader.parsed("gateway", "directory").unwrap_or(default)
 }
 
 /// Entries `GROUP=BUNDLE`.
@@ -317,9 +324,9 @@ fn body_memory(reader: &mut ConfigReader, default: u64, max_image_bytes: u64) ->
 
 fn at_least_one<T>(reader: &mut ConfigReader, field: &str, default: T) -> T
 where
-    T: std::str::FromStr<Err: fmt::Display> + PartialEq + From<u8>,
+    T: std::str::FromStr<Err: fmt::Display> + fmt::Display + PartialEq + From<u8>,
 {
-    let value = reader.parsed("gateway", field).unwrap_or(default);
+    let value = reader.parsed_or("gateway", field, default);
     if value == T::from(0) {
         reader.fault("gateway", field, "give 1 or more");
     }

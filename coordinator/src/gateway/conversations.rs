@@ -1,23 +1,26 @@
 //! Looking at conversations, and removing them.
 
-use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream;
+use radialog_runtime::conversations::ReplaceOutcome;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ConversationId;
 use radialog_schemas::http::{
     ConversationList, ConversationTitle, ConversationView, MAX_TITLE, ProblemCode,
 };
+use regex::Regex;
 
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::body_memory::{BodyKind, HeldMemory};
+use super::precondition::{IfMatch, tag};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
@@ -25,25 +28,19 @@ use crate::conversation::retention;
 
 /// The largest number of conversations in a list.
 const LISTED: usize = 200;
-/// Zero-width joiners, marks of a direction and of an emoji's form: parts of words in some scripts, and nothing alone.
-const JOINERS: [char; 6] = [
-    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{fe0e}', '\u{fe0f}',
-];
-/// Unicode's other characters without a shape: they hide a title, or turn its direction round.
-const UNSEEN: [RangeInclusive<char>; 12] = [
-    '\u{ad}'..='\u{ad}',
-    '\u{34f}'..='\u{34f}',
-    '\u{115f}'..='\u{1160}',
-    '\u{180b}'..='\u{180e}',
-    '\u{200b}'..='\u{200b}',
-    '\u{202a}'..='\u{202e}',
-    '\u{2060}'..='\u{206f}',
-    '\u{2800}'..='\u{2800}',
-    '\u{3164}'..='\u{3164}',
-    '\u{feff}'..='\u{feff}',
-    '\u{fff9}'..='\u{fffb}',
-    '\u{e0000}'..='\u{e007f}',
-];
+/// Zero-width joiners, marks of a direction and of a letter's or an emoji's form: parts of words in some scripts, and nothing
+/// alone.
+const JOINERS: &str = r"\u{200c}-\u{200f}\u{61c}\p{Variation_Selector}";
+/// Matches one of the [`JOINERS`].
+static JOINER: LazyLock<Regex> = LazyLock::new(|| class(JOINERS));
+/// Matches characters that are no part of a word and have no shape: they hide a title, or turn its direction round. Those of
+/// Unicode's property, and others that are blank or beside the text.
+static UNSEEN: LazyLock<Regex> = LazyLock::new(|| {
+    let others = r"\p{Bidi_Control}\p{Control}\u{2800}\u{fff9}-\u{fffb}";
+    class(&format!(
+        r"\p{{Default_Ignorable_Code_Point}}{others}--[{JOINERS}]"
+    ))
+});
 /// Snapshots read at a time.
 const AT_ONCE: usize = 16;
 
@@ -83,24 +80,30 @@ pub(super) async fn get(
 pub(super) async fn rename(
     State(app): State<AppState>,
     OwnConversation(snapshot): OwnConversation,
+    versions: IfMatch,
     JsonBody(asked): JsonBody<ConversationTitle>,
-) -> ApiResult<StatusCode> {
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1])> {
     let title = checked_title(&asked.title)?;
-    let id = &snapshot.conversation.id;
-    if !app.backends.conversations.rename(id, &title).await? {
-        return Err(ApiError::no_conversation());
+    let replaces = versions.replaces(snapshot.title.as_deref(), Some(&title))?;
+    let conversations = &app.backends.conversations;
+    let renamed = conversations.rename(&snapshot.conversation.id, &title, replaces);
+    match renamed.await? {
+        ReplaceOutcome::Replaced => {
+            let tag = [(header::ETAG, tag(Some(&title)))];
+            Ok((StatusCode::NO_CONTENT, tag))
+        }
+        ReplaceOutcome::Other => Err(versions.refusal()),
+        ReplaceOutcome::Missing => Err(ApiError::no_conversation()),
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a title one line, and refuses an empty or a long one, and characters that would hide or turn what others read.
 pub(super) fn checked_title(text: &str) -> ApiResult<String> {
     let title = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // Joiners are part of words in some scripts; a title of nothing else cannot be seen.
-    check_text("title", title.replace(JOINERS, "").trim())?;
-    let is_hidden =
-        |letter: char| letter.is_control() || UNSEEN.iter().any(|range| range.contains(&letter));
-    if let Some(hidden) = title.chars().find(|letter| is_hidden(*letter)) {
+    check_text("title", JOINER.replace_all(&title, "").trim())?;
+    let hidden = UNSEEN.find(&title);
+    if let Some(hidden) = hidden.and_then(|hidden| hidden.as_str().chars().next()) {
         let detail = format!(
             "'title' has a character that cannot be seen (U+{:04X}); leave it out",
             u32::from(hidden)
@@ -112,6 +115,11 @@ pub(super) fn checked_title(text: &str) -> ApiResult<String> {
         return Err(ApiError::new(ProblemCode::TextTooLong, detail));
     }
     Ok(title)
+}
+
+/// One character of this class.
+fn class(characters: &str) -> Regex {
+    Regex::new(&format!("[{characters}]")).expect("the class is one")
 }
 
 pub(super) async fn delete(

@@ -4,7 +4,6 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::openai::{
@@ -18,6 +17,7 @@ use tracing::Instrument;
 use self::completion::{CompletionHead, EphemeralConversation, PendingCompletion};
 pub(super) use self::errors::rewrite_errors;
 use self::messages::ParsedMessages;
+use self::warning::Unused;
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{self, ReadBody};
@@ -38,15 +38,11 @@ mod query;
 pub(super) mod request_files;
 pub(super) mod responses;
 mod stream;
+mod warning;
 
 /// The most texts at which an answer ends, and the characters of each.
 const MOST_STOPS: usize = 4;
 const LONGEST_STOP: usize = 256;
-
-/// The header of an answer that tells what of the request had no part in it.
-const WARNING: HeaderName = HeaderName::from_static("radialog-warning");
-/// Messages that it names.
-const MOST_NAMED: usize = 10;
 
 /// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
 /// it was queued or begun, which is longer than both take.
@@ -150,8 +146,7 @@ pub(super) async fn complete(
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
     let model = asked.model.clone();
-    let tools = asked.tools.as_ref().map_or(0, Vec::len);
-    let (draft, unused_places) = draft(&app, &caller.owner, create::new_id(), asked).await?;
+    let (draft, unused) = draft(&app, &caller.owner, create::new_id(), asked).await?;
     let open = OpenStream::new(caller.quota.stream()?);
     let head = CompletionHead::of(&draft.id, model);
     let conversation = EphemeralConversation::begin(&app, draft).await?;
@@ -162,48 +157,20 @@ pub(super) async fn complete(
     } else {
         following.whole(head).await?
     };
-    if let Some(warning) = unused(tools, &unused_places) {
-        answer.headers_mut().insert(WARNING, warning);
-    }
+    unused.tell(&mut answer);
     Ok(answer)
 }
 
-/// What tells that tools were offered, and that none is called, and that the words of these messages are not used.
-fn unused(tools: usize, places: &[usize]) -> Option<HeaderValue> {
-    let tools = (tools > 0).then(|| "not used: tools; the model calls none".to_owned());
-    let parts: Vec<String> = tools.into_iter().chain(unused_words(places)).collect();
-    (!parts.is_empty())
-        .then(|| HeaderValue::try_from(parts.join(". ")).ok())
-        .flatten()
-}
-
-/// What tells that the words of these messages are not used.
-fn unused_words(places: &[usize]) -> Option<String> {
-    let names: Vec<String> = places
-        .iter()
-        .take(MOST_NAMED)
-        .map(|place| format!("messages[{place}]"))
-        .collect();
-    let more = match places.len() > MOST_NAMED {
-        true => " and others",
-        false => "",
-    };
-    let text = format!(
-        "not used: {}{more}; the model has one system text of its own, and dialogs that a user begins",
-        names.join(", ")
-    );
-    (!places.is_empty()).then_some(text)
-}
-
-/// The conversation of this name that a completion's request is answered by, and the messages whose words are not used.
+/// The conversation of this name that a completion's request is answered by, and what of the request is not used.
 async fn draft(
     app: &AppState,
     owner: &str,
     id: ConversationId,
     asked: ChatCompletionRequest,
-) -> ApiResult<(ConversationDraft, Vec<usize>)> {
+) -> ApiResult<(ConversationDraft, Unused)> {
     let chosen = ChosenModel::find(app, Some(&asked.model))?;
     let options = options(&asked)?;
+    let tools = asked.tools.as_ref().map_or(0, Vec::len);
     let stop = stop_texts(asked.stop)?;
     let (messages, most) = (asked.messages, app.config.max_opening_chars);
     let dialog = body::beside(move || ParsedMessages::new(messages, most)).await?;
@@ -236,7 +203,12 @@ async fn draft(
         title: None,
         turns: vec![turn],
     };
-    Ok((draft, dialog.unused))
+    let unused = Unused {
+        tools,
+        list: "messages",
+        places: dialog.unused,
+    };
+    Ok((draft, unused))
 }
 
 /// The owner of conversations that end with their answer. No key can have this name, so that nobody lists these

@@ -96,6 +96,9 @@ fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         if answer.status == 202 {
             known["headers"]["Location"] = json!({"description": "Where it is.", "schema": {"type": "string", "format": "uri-reference"}});
         }
+        if operation.is_tagged {
+            known["headers"]["ETag"] = json!({"description": "The tag of what was written, for `If-Match`.", "schema": {"type": "string"}});
+        }
     }
     let always = if operation.access == Access::Public {
         &[][..]
@@ -133,9 +136,11 @@ fn meaning(status: u16) -> &'static str {
         403 => "The page that asks may not.",
         404 => "There is no such thing, or it is not yours.",
         409 => "Not in this state.",
+        412 => "It was changed since: nothing is replaced.",
         413 => "Too many bytes or pixels.",
         415 => "A type that is not read here.",
         422 => "A field is missing, or not what it must be.",
+        428 => "What would be replaced must be named by `If-Match`.",
         429 => "Too often, or too much at once.",
         503 => "Too much waits already, or a service is away.",
         _ => "A fault of the gateway.",
@@ -172,6 +177,12 @@ fn parameters() -> Value {
             "in": "header",
             "description": "Makes repeating the request safe: the same key gives the same conversation, turn or response again.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+        },
+        "IfMatch": {
+            "name": "If-Match",
+            "in": "header",
+            "description": "The tag of the version that this one replaces, in quotes, or `*` for any: where another one is there, nothing is written.",
+            "schema": {"type": "string", "pattern": "^(\\*|\"[!#-~]*\")$"},
         },
         "LastEventId": {
             "name": "Last-Event-ID",

@@ -38,6 +38,8 @@ pub(super) struct Operation {
     /// Media types that it reads.
     pub(super) bodies: Vec<(&'static str, SchemaOf)>,
     pub(super) responses: Vec<DocumentedResponse>,
+    /// What it answers has the tag of the version that was written.
+    pub(super) is_tagged: bool,
     /// Besides those that every operation may give.
     pub(super) problems: Vec<u16>,
     pub(super) handler: MethodRouter<AppState>,
@@ -69,6 +71,7 @@ impl Operation {
             parameters: Vec::new(),
             bodies: Vec::new(),
             responses: Vec::new(),
+            is_tagged: false,
             problems: Vec::new(),
             handler,
         }
@@ -143,6 +146,14 @@ impl Operation {
             content: None,
         });
         self
+    }
+
+    /// Says that what it answers has an `ETag`.
+    pub(super) fn tagged(self) -> Self {
+        Self {
+            is_tagged: true,
+            ..self
+        }
     }
 
     pub(super) fn fails_with(self, problems: &[u16]) -> Self {

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::openai::{batches, request_files, responses};
 use super::operation::{Access, JSON, OPENAI_TAG, Operation};
 use super::{archives, conversations, create, events, files, openai, turns};
-use crate::run::{BatchView, NewBatch};
+use crate::run::{ArchiveRunView, NewArchiveRun};
 
 const DOCUMENT: &str = "/openapi.json";
 const CONVERSATIONS: &str = "/v1/conversations";
@@ -96,11 +96,12 @@ fn conversation_operations() -> Vec<Operation> {
             .responds::<ConversationView>(200, "The conversation.")
             .fails_with(&[404]),
         Operation::new(Method::PUT, TITLE, "renameConversation", put(conversations::rename))
-            .describe("Rename a conversation", "The title that lists show, one line.")
-            .parameters(&["Conversation"])
+            .describe("Rename a conversation", "The title that lists show, one line. With its `title_tag` as `If-Match`, only the title that you have seen is replaced.")
+            .parameters(&["Conversation", "IfMatch"])
             .reads_body::<ConversationTitle>(JSON)
             .responds_empty(204, "It is called so.")
-            .fails_with(&[400, 404, 413, 415, 422]),
+            .tagged()
+            .fails_with(&[400, 404, 412, 413, 415, 422]),
         Operation::new(Method::DELETE, CONVERSATION, "deleteConversation", delete(conversations::delete))
             .describe(
                 "Remove a conversation",
@@ -163,19 +164,25 @@ fn turn_operations() -> Vec<Operation> {
             .describe(
                 "Rewrite an answer",
                 "Keeps your version of a report beside the model's. Later turns build on it, and it can be exported for \
-                 training.",
+                 training. Where a person's version is there already, send the turn's `edit_tag` as `If-Match`: nothing is lost \
+                 that you have not seen.",
             )
             .tag("turns")
-            .parameters(&["Conversation", "Turn"])
+            .parameters(&["Conversation", "Turn", "IfMatch"])
             .reads_body::<EditedAnswer>(JSON)
             .responds::<TurnView>(200, "The turn with your version.")
-            .fails_with(&[400, 404, 409, 413, 415, 422]),
+            .tagged()
+            .fails_with(&[400, 404, 409, 412, 413, 415, 422, 428]),
         Operation::new(Method::DELETE, EDIT, "forgetEdit", delete(turns::forget_edit))
-            .describe("Forget a rewritten answer", "The model's own answer counts again.")
+            .describe(
+                "Forget a rewritten answer",
+                "The model's own answer counts again. Send the turn's `edit_tag` as `If-Match`, as for rewriting it.",
+            )
             .tag("turns")
-            .parameters(&["Conversation", "Turn"])
+            .parameters(&["Conversation", "Turn", "IfMatch"])
             .responds_empty(204, "It is forgotten.")
-            .fails_with(&[404, 409]),
+            .tagged()
+            .fails_with(&[404, 409, 412, 422, 428]),
         Operation::new(Method::PUT, RATING, "rateAnswer", put(turns::rate))
             .describe(
                 "Rate an answer",
@@ -205,14 +212,14 @@ fn archive_operations() -> Vec<Operation> {
             )
             .tag("archives")
             .parameters(&["IdempotencyKey"])
-            .reads_body::<NewBatch>(JSON)
-            .responds::<BatchView>(202, "It is queued; `Location` is its address.")
+            .reads_body::<NewArchiveRun>(JSON)
+            .responds::<ArchiveRunView>(202, "It is queued; `Location` is its address.")
             .fails_with(&[400, 403, 404, 413, 415, 422]),
         Operation::new(Method::GET, ARCHIVE, "getArchive", get(archives::get))
             .describe("Look at a run over an archive", "Counts, rates and time left; the names of its results once it has ended.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::DELETE, ARCHIVE, "cancelArchive", delete(archives::cancel))
             .describe("Cancel a run over an archive", "What is done stays, and becomes its results.")
@@ -224,13 +231,13 @@ fn archive_operations() -> Vec<Operation> {
             .describe("Pause a run over an archive", "It stands still, and keeps what is done, until it is resumed or cancelled.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::POST, ARCHIVE_RESUME, "resumeArchive", post(archives::resume))
             .describe("Go on with a paused run", "No study is computed twice.")
             .tag("archives")
             .parameters(&["ArchiveRun"])
-            .responds::<BatchView>(200, "The run.")
+            .responds::<ArchiveRunView>(200, "The run.")
             .fails_with(&[404]),
         Operation::new(Method::GET, ARCHIVE_RESULT, "getArchiveResult", get(archives::result))
             .describe("Download a result", "`results.jsonl` (one line a study), `results.csv`, `summary.json`, or `problems.jsonl` (what of the archive is no study, and why; not there where all is).")

@@ -12,7 +12,7 @@ use radialog_runtime::state::StateError;
 use radialog_schemas::http::{Problem, ProblemCode};
 
 use crate::BackendError;
-use crate::run::BatchError;
+use crate::run::ArchiveRunError;
 
 /// The seconds after which to ask again when a service was away.
 const UNAVAILABLE_RETRY: u64 = 5;
@@ -111,15 +111,17 @@ impl From<BackendError> for ApiError {
     }
 }
 
-impl From<BatchError> for ApiError {
-    fn from(error: BatchError) -> Self {
+impl From<ArchiveRunError> for ApiError {
+    fn from(error: ArchiveRunError) -> Self {
         match error {
-            BatchError::Mismatch => Self::new(ProblemCode::IdempotencyMismatch, error),
-            BatchError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
-            BatchError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
-            BatchError::State(error) => error.into(),
-            BatchError::Objects(error) => error.into(),
-            BatchError::Directory { .. } | BatchError::Stopped(_) => Self::unavailable(&error),
+            ArchiveRunError::Mismatch => Self::new(ProblemCode::IdempotencyMismatch, error),
+            ArchiveRunError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
+            ArchiveRunError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
+            ArchiveRunError::State(error) => error.into(),
+            ArchiveRunError::Objects(error) => error.into(),
+            ArchiveRunError::Directory { .. }
+            | ArchiveRunError::Kept { .. }
+            | ArchiveRunError::Stopped(_) => Self::unavailable(&error),
         }
     }
 }

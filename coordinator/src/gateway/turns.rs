@@ -2,9 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use radialog_runtime::clock;
-use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
+use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot, ReplaceOutcome};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::{AnswerRating, EditedAnswer, NewTurn, ProblemCode, TurnView};
 use radialog_schemas::{Ask, Generation, Rating};
@@ -13,6 +13,7 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::create::{self, Accepted};
+use super::precondition::{IfMatch, tag};
 use super::problem::{ApiError, ApiResult};
 use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
@@ -97,22 +98,24 @@ pub(super) async fn edit(
     State(app): State<AppState>,
     caller: Caller,
     at: OwnTurn,
+    versions: IfMatch,
     JsonBody(edited): JsonBody<EditedAnswer>,
-) -> ApiResult<Json<TurnView>> {
+) -> ApiResult<([(HeaderName, String); 1], Json<TurnView>)> {
     check_text("text", &edited.text)?;
-    rewrite(&app, &caller, &at, Some(&edited.text)).await?;
+    let tag = rewrite(&app, &caller, &at, Some(&edited.text), &versions).await?;
     let after = store_data(&app, &caller, &at, Kept::Correction).await?;
-    Ok(Json(view::turn(&app, &after, at.turn).await?))
+    Ok((tag, Json(view::turn(&app, &after, at.turn).await?)))
 }
 
 pub(super) async fn forget_edit(
     State(app): State<AppState>,
     caller: Caller,
     at: OwnTurn,
-) -> ApiResult<StatusCode> {
-    rewrite(&app, &caller, &at, None).await?;
+    versions: IfMatch,
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1])> {
+    let tag = rewrite(&app, &caller, &at, None, &versions).await?;
     store_data(&app, &caller, &at, Kept::Correction).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, tag))
 }
 
 pub(super) async fn rate(
@@ -248,15 +251,22 @@ fn not_final(verb: &str) -> ApiError {
     ApiError::new(ProblemCode::TurnNotFinal, detail)
 }
 
+/// Keeps a person's version or forgets it; returns its tag, whatever has come after it since.
 async fn rewrite(
     app: &AppState,
     caller: &Caller,
     at: &OwnTurn,
     text: Option<&str>,
-) -> ApiResult<()> {
-    let conversations = &app.backends.conversations;
-    if at.state()?.status.is_final() && conversations.edit(at.id(), at.turn, text).await? {
-        return Ok(());
+    versions: &IfMatch,
+) -> ApiResult<[(HeaderName, String); 1]> {
+    let (conversations, turn) = (&app.backends.conversations, at.state()?);
+    if turn.status.is_final() {
+        let replaces = versions.replaces_named(turn.edited.as_deref(), text)?;
+        match conversations.edit(at.id(), at.turn, text, replaces).await? {
+            ReplaceOutcome::Replaced => return Ok([(header::ETAG, tag(text))]),
+            ReplaceOutcome::Other => return Err(versions.refusal()),
+            ReplaceOutcome::Missing => {}
+        }
     }
     request_path::own(app, caller, at.id()).await?;
     Err(not_final("rewrite"))

@@ -8,6 +8,7 @@ use radialog_schemas::http::{
 use radialog_schemas::{Ask, ContentHash, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
 
 use super::app_state::AppState;
+use super::precondition::tag;
 use super::problem::ApiResult;
 use super::request_path;
 
@@ -35,6 +36,7 @@ pub(super) async fn conversation(
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
         title: snapshot.title.clone(),
+        title_tag: tag(snapshot.title.as_deref()),
         revision: revision(snapshot),
         model: app
             .bundles
@@ -70,6 +72,7 @@ pub(super) async fn turn(
         asked: turn.asked.clone(),
         text: String::new(),
         edited: turn.edited.clone(),
+        edit_tag: tag(turn.edited.as_deref()),
         rating: turn.rating,
         dropped_turns: Vec::new(),
         comparisons: Vec::new(),
@@ -194,6 +197,7 @@ pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
                 TITLE
             })
             .collect(),
+        title_tag: tag(snapshot.title.as_deref()),
         revision: revision(snapshot),
         turns: u32::try_from(snapshot.turns.len()).unwrap_or(u32::MAX),
         status,

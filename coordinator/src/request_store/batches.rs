@@ -49,7 +49,7 @@ pub(crate) struct OutputFile {
 
 /// Who works on a batch. Whoever sees the same lease for long enough takes it for abandoned: no two clocks are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lease {
+pub(crate) struct BatchLease {
     holder: String,
     /// Raised with each renewal.
     beat: u64,
@@ -91,7 +91,7 @@ pub(crate) struct BatchDocument {
     pub(crate) has_expired: bool,
     /// How it ends, once nothing of its outputs changes any more.
     outcome: Option<RequestBatchStatus>,
-    lease: Option<Lease>,
+    lease: Option<BatchLease>,
     /// Holders that vanished since it last got on.
     #[serde(default)]
     vanished: u32,
@@ -186,25 +186,25 @@ impl BatchDocument {
     }
 
     /// Its lease, whoever has it.
-    pub(crate) fn lease(&self) -> Option<&Lease> {
+    pub(crate) fn lease(&self) -> Option<&BatchLease> {
         self.lease.as_ref()
     }
 
     /// Whether this gateway may change what only its worker may.
     pub(crate) fn is_held_by(&self, holder: &str) -> bool {
-        let is_holder = |lease: &Lease| lease.holder == holder;
+        let is_holder = |lease: &BatchLease| lease.holder == holder;
         self.lease.as_ref().is_some_and(is_holder)
     }
 
     /// Takes or renews the lease. False where another gateway holds it, unless that lease is the abandoned one.
-    pub(crate) fn hold(&mut self, holder: &str, abandoned: Option<&Lease>) -> bool {
-        let is_taken = |lease: &Lease| lease.holder != holder && Some(lease) != abandoned;
+    pub(crate) fn hold(&mut self, holder: &str, abandoned: Option<&BatchLease>) -> bool {
+        let is_taken = |lease: &BatchLease| lease.holder != holder && Some(lease) != abandoned;
         if self.lease.as_ref().is_some_and(is_taken) {
             return false;
         }
         let has_vanished = self.lease.is_some() && !self.is_held_by(holder);
         self.vanished = self.vanished.saturating_add(u32::from(has_vanished));
-        self.lease = Some(Lease {
+        self.lease = Some(BatchLease {
             holder: holder.to_owned(),
             beat: self.lease.as_ref().map_or(0, |lease| lease.beat) + 1,
         });

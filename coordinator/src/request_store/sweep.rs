@@ -59,7 +59,6 @@ pub(crate) async fn sweep(
         }
     }
     sweep.parts().await?;
-    sweep.former_files().await?;
     let mut batches = Pages::of(objects, ObjectKey::REQUEST_BATCHES);
     while let Some(entries) = batches.next().await? {
         for entry in entries {
@@ -193,22 +192,6 @@ impl Sweep<'_> {
                 if !outputs.contains(&(owner.clone(), file.clone())) {
                     let done = self.headless(&owner, &file).await;
                     note(&entry, done);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes old files of a release that stored them elsewhere: nobody finds them any more.
-    async fn former_files(&mut self) -> Result<(), ObjectError> {
-        for prefix in ObjectKey::former_request_files() {
-            let mut pages = Pages::of(self.objects, &prefix);
-            while let Some(entries) = pages.next().await? {
-                for entry in entries {
-                    if age(entry.modified) > self.lifetime {
-                        let done = self.delete(&entry.key).await;
-                        note(&entry, done);
-                    }
                 }
             }
         }
@@ -483,30 +466,6 @@ mod tests {
         assert_eq!(sweep(&objects, LIFETIME, true).await.unwrap(), headless);
         assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), headless);
         assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn what_an_earlier_release_has_stored_elsewhere_goes_when_it_is_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let objects = FilesystemObjects::open(folder.path()).unwrap();
-        // Owners whose names begin with every digit there is.
-        let owners = (0..200_u8).map(|owner| ContentHash::of(&[owner]));
-        for owner in owners {
-            for name in ["head.json", "000000"] {
-                let key = format!("{}{owner}/{}/{name}", ObjectKey::REQUEST_FILES, new_name());
-                let key = ObjectKey::parse(&key).unwrap();
-                objects.put(&key, "x".into()).await.unwrap();
-            }
-        }
-        let file = upload(&objects, &ContentHash::of(b"ward")).await;
-        make_older(folder.path(), LIFETIME / 2);
-        let owner = ContentHash::of(b"ward");
-        files::end(&objects, &owner, &file, &head(2)).await.unwrap();
-        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 0);
-        make_older(folder.path(), LIFETIME * 2 / 3);
-        assert_eq!(sweep(&objects, LIFETIME, true).await.unwrap(), 400);
-        assert_eq!(sweep(&objects, LIFETIME, false).await.unwrap(), 400);
-        assert_eq!(stored(&objects).await, 3, "a head and two parts");
     }
 
     #[tokio::test]

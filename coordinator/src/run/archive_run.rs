@@ -74,6 +74,31 @@ pub struct ArchiveRun {
 }
 
 impl RunOptions {
+    /// The options of a run of everything in an archive through all stages, as reports are decoded where nothing else is asked for.
+    pub fn new(
+        archive: Arc<dyn Archive>,
+        out: impl Into<PathBuf>,
+        bundle: ContentHash,
+        components: PerStage<ContentHash>,
+    ) -> Self {
+        Self {
+            archive,
+            out: out.into(),
+            source: Source::Image,
+            stages: StageSet::all(),
+            generation: Generation::default(),
+            bundle,
+            components,
+            group: None,
+            given: None,
+            window: DEFAULT_WINDOW,
+            limit: None,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: false,
+        }
+    }
+
     /// Compares the archive with the lines of its run in a folder.
     pub(crate) async fn changed_inputs(
         &self,
@@ -125,10 +150,15 @@ impl ArchiveRun {
     ) -> Result<RunSummary, CoordinatorError> {
         let begun = Instant::now();
         let Self { options, backends } = self;
-        let out = OutputDirectory::open(&options.out, options.run_file())?;
-        if options.retry_failed {
-            journal::remove_failed(out.path())?;
-        }
+        let (folder, run_file) = (options.out.clone(), options.run_file());
+        let out = blocking(move || {
+            let out = OutputDirectory::open(&folder, run_file)?;
+            if options.retry_failed {
+                journal::remove_failed(out.path())?;
+            }
+            Ok(out)
+        });
+        let out = out.await?;
         let looking = async {
             let changed = options.changed_inputs(out.path()).await?;
             let folder = out.path().to_owned();
@@ -136,7 +166,11 @@ impl ArchiveRun {
         };
         let changed = shutdown.run_until_cancelled(looking).await;
         let changed = changed.transpose()?.unwrap_or(0);
-        let ledger = RunLedger::open(&out)?;
+        let (out, ledger) = blocking(move || {
+            let ledger = RunLedger::open(&out)?;
+            Ok((out, ledger))
+        })
+        .await?;
         backends.queue.declare().await?;
         if let Some(group) = &options.group {
             backends.queue.declare_group(group).await?;

@@ -1,6 +1,6 @@
 //! What of an archive is not what it was when its line was written: another image under the same name, another row of a
-//! table. A resumed run would keep the old line for it, so that such studies lose theirs and are run again; what is computed
-//! for the same content is reused.
+//! table, or an image that was refused and that the run's options allow now. A resumed run would keep the old line for it, so that
+//! such studies lose theirs and are run again; what is computed for the same content is reused.
 //!
 //! A file with the stamp that was noted when it was read is taken for the same; any other is read and compared by its hash.
 
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, TryStreamExt};
-use radialog_schemas::{ContentHash, ObjectKey, RunSpec, StudyId, StudyRecord};
+use radialog_schemas::{ContentHash, ErrorCode, ObjectKey, RunSpec, StudyId, StudyRecord};
 use tracing::warn;
 
 use super::given;
@@ -107,7 +107,7 @@ impl ChangedInputs {
         warn!(
             studies = count,
             first = named.join(", "),
-            "the archive has another image or row for studies that were done; they are run again"
+            "studies have another image or row now, or one that is allowed now; they are run again"
         );
         journal::remove(dir, |record| self.studies.contains(&record.study))?;
         Ok(count)
@@ -126,11 +126,14 @@ async fn compare(
     entry: StudyEntry,
     record: StudyRecord,
 ) -> Result<Comparison, CoordinatorError> {
+    let study = entry.study.clone();
     // One whose image could not be read is told by its failure, and run again by --retry-failed.
     let Some(input) = &record.input else {
-        return Ok(Comparison::Same);
+        return Ok(match is_allowed_now(noted, &entry, &record).await {
+            true => Comparison::Changed(study),
+            false => Comparison::Same,
+        });
     };
-    let study = entry.study.clone();
     if !is_same_row(&entry, &record) {
         return Ok(Comparison::Changed(study));
     }
@@ -152,6 +155,23 @@ async fn compare(
             }
         }
     }
+}
+
+/// Whether an option refused the image of a failed study, and allows it now: one outside of the archive, or a large one.
+async fn is_allowed_now(noted: &Noted<'_>, entry: &StudyEntry, record: &StudyRecord) -> bool {
+    let refused = record.error.as_ref().map(|error| error.code);
+    if !matches!(
+        refused,
+        Some(ErrorCode::ArchiveEntry | ErrorCode::ImageTooLarge)
+    ) {
+        return false;
+    }
+    let Ok(source) = &entry.image else {
+        return false;
+    };
+    // A place that is not allowed has no size. What cannot be looked at is told by its failure as before.
+    let size = source.size(&entry.file).await;
+    size.is_ok_and(|size| size <= noted.image_limit)
 }
 
 /// Whether the archive says the same of the study as its line, but for the content of its image.

@@ -9,7 +9,7 @@ use radialog_schemas::{
 
 use super::pipeline::{OutputKeys, StudyFacts};
 use super::publish::publish_turn;
-use super::study_record::{self, StoredOutput};
+use super::study_record::{self, StageOutputState};
 use crate::conversation::retention;
 use crate::error::BackendError;
 
@@ -26,9 +26,9 @@ pub(crate) async fn finish_preparation(
     let outcome = match facts.failure() {
         Some((_, failure)) => Err(failure.clone()),
         None => match load_findings(backends, run, facts).await? {
-            StoredOutput::Loaded(findings) => Ok(findings),
-            StoredOutput::Lost(failure) => Err(failure),
-            StoredOutput::NotComputed => Err(Failure::new(
+            StageOutputState::Loaded(findings) => Ok(findings),
+            StageOutputState::Lost(failure) => Err(failure),
+            StageOutputState::NotComputed => Err(Failure::new(
                 ErrorCode::ObjectMissing,
                 "the image's findings are not in the store; start anew",
             )),
@@ -67,7 +67,7 @@ async fn load_findings(
     backends: &Backends,
     run: &RunSpec,
     facts: &StudyFacts,
-) -> Result<StoredOutput<FindingsReport>, ObjectError> {
+) -> Result<StageOutputState<FindingsReport>, ObjectError> {
     let keys = OutputKeys::of(run, &facts.spec.input, None);
     study_record::load(facts, &keys, Stage::Findings, &*backends.objects).await
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use radialog_files::durable::{self, Replacement};
+use radialog_files::durable::{self, MadeDirectories, Readers, Replacement};
 use radialog_schemas::table::escaped;
 use radialog_schemas::{ContentHash, RunId, RunSpec};
 use serde::{Deserialize, Serialize};
@@ -189,16 +189,21 @@ impl RunFile {
     }
 }
 
-/// Sees to it that an output directory can be written to, before anything else takes time.
+/// Sees to it that an output directory can be written to, before anything else takes time. Nothing is left of that: what is wrong with
+/// a command line may show later.
 ///
 /// # Errors
 /// It cannot be made, or not be written to.
 pub fn check_directory(dir: &Path) -> Result<(), CoordinatorError> {
     let failed = CoordinatorError::unwritable(dir);
-    durable::create_directory(dir).map_err(&failed)?;
-    let mut lock = File::options();
-    let lock = lock.create(true).truncate(false).write(true);
-    lock.open(dir.join(LOCK_FILE)).map(drop).map_err(&failed)
+    let made = MadeDirectories::create(dir).map_err(&failed)?;
+    let lock = dir.join(LOCK_FILE);
+    let written = match lock.exists() {
+        true => File::options().write(true).open(lock).map(drop),
+        false => durable::unfinished(dir, Readers::Owner).map(drop),
+    };
+    made.remove_empty();
+    written.map_err(&failed)
 }
 
 impl OutputDirectory {

@@ -157,7 +157,7 @@ pub(crate) fn line(record: &StudyRecord) -> String {
 
 /// A stage's output, as far as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StoredOutput<T> {
+pub(crate) enum StageOutputState<T> {
     /// The stage is done, and this is its output.
     Loaded(T),
     /// The stage is not done: it failed, was not asked for, or has not run yet.
@@ -166,7 +166,7 @@ pub(crate) enum StoredOutput<T> {
     Lost(Failure),
 }
 
-impl<T> StoredOutput<T> {
+impl<T> StageOutputState<T> {
     fn loaded(self) -> Option<T> {
         match self {
             Self::Loaded(output) => Some(output),
@@ -263,21 +263,21 @@ pub(crate) async fn load<T: DeserializeOwned>(
     keys: &OutputKeys,
     stage: Stage,
     objects: &dyn Objects,
-) -> Result<StoredOutput<T>, ObjectError> {
+) -> Result<StageOutputState<T>, ObjectError> {
     if !facts.is_done(stage) {
-        return Ok(StoredOutput::NotComputed);
+        return Ok(StageOutputState::NotComputed);
     }
     let key = keys.output(stage);
     let content = match objects.get(key).await {
         Ok(content) => content,
         Err(error @ (ObjectError::NotFound(_) | ObjectError::Refused { .. })) => {
-            return Ok(StoredOutput::Lost(error.into()));
+            return Ok(StageOutputState::Lost(error.into()));
         }
         Err(error) => return Err(error),
     };
     Ok(match serde_json::from_slice(&content) {
-        Ok(output) => StoredOutput::Loaded(output),
-        Err(error) => StoredOutput::Lost(Failure::new(
+        Ok(output) => StageOutputState::Loaded(output),
+        Err(error) => StageOutputState::Lost(Failure::new(
             ErrorCode::ObjectCorrupt,
             format!("object '{key}' is damaged: {error}"),
         )),

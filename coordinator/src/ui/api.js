@@ -36,13 +36,15 @@ export const api = {
     return json("POST", "/v1/conversations", { body, headers: { "Idempotency-Key": requestKey } });
   },
   remove: (id) => request("DELETE", path(id)),
-  rename: (id, title) => request("PUT", `${path(id)}/title`, asJson({ title })),
+  /** Gives it a title in the place of that with this tag; the new one's tag. */
+  rename: (id, title, seen) => tagOf(request("PUT", `${path(id)}/title`, asJson({ title }, seen))),
   /** Asks; `again()` is called when there was no answer, before it is tried again. */
   ask: (id, ask, requestKey, again) =>
     json("POST", `${path(id)}/turns`, { ...asJson(ask), headers: { "Content-Type": "application/json", "Idempotency-Key": requestKey }, again }),
   cancel: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}`),
-  edit: (id, turn, text) => request("PUT", `${path(id)}/turns/${turn}/edit`, asJson({ text })),
-  forgetEdit: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}/edit`),
+  /** Keeps a person's version in the place of that with this tag; the new one's tag. */
+  edit: (id, turn, text, seen) => tagOf(request("PUT", `${path(id)}/turns/${turn}/edit`, asJson({ text }, seen))),
+  forgetEdit: (id, turn, seen) => tagOf(request("DELETE", `${path(id)}/turns/${turn}/edit`, { headers: { "If-Match": seen } })),
   rate: (id, turn, rating) => request("PUT", `${path(id)}/turns/${turn}/rating`, asJson({ rating })),
   forgetRating: (id, turn) => request("DELETE", `${path(id)}/turns/${turn}/rating`),
   /** The open response of a turn's event stream. */
@@ -58,8 +60,13 @@ function path(id) {
   return `/v1/conversations/${encodeURIComponent(id)}`;
 }
 
-function asJson(value) {
-  return { body: JSON.stringify(value), headers: { "Content-Type": "application/json" } };
+function asJson(value, seen) {
+  const expected = seen ? { "If-Match": seen } : {};
+  return { body: JSON.stringify(value), headers: { "Content-Type": "application/json", ...expected } };
+}
+
+async function tagOf(asked) {
+  return (await asked).headers.get("ETag");
 }
 
 async function json(method, address, options) {

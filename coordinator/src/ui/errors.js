@@ -21,6 +21,7 @@ const BY_STATUS = {
   404: ["This conversation is not here", "It was deleted, has expired, or belongs to another key. Begin a new one."],
   408: ["That took too long", "Try again; a smaller image uploads faster."],
   409: ["This does not fit the conversation's state", "Reload the page to see how it stands."],
+  412: ["It was changed elsewhere meanwhile", "What is there now is shown. Do it again if you still mean it."],
   413: ["The image is too large", "Save it with fewer pixels or stronger compression, and try again."],
   415: ["This is not an image that can be read", "Use a PNG or JPEG file. DICOM files have to be exported first."],
   422: ["This cannot be used", "Change it as described, and try again."],
@@ -52,7 +53,9 @@ export function explain(error) {
   const [title, advice] = BY_STATUS[error.status] ?? [error.title || `The server answered ${error.status}`, "Try again."];
   const wait = error.retryAfter ? ` Try again in ${seconds(error.retryAfter)}.` : "";
   // That there is nothing is all that the server says, also where there is something that belongs to another key.
-  const detail = error.status === 404 && error.code !== "model_not_found" ? "" : error.detail;
+  const nothing = error.status === 404 && error.code !== "model_not_found";
+  // What is to be sent is the page's to know.
+  const detail = nothing || error.status === 412 ? "" : error.detail;
   return { title: TURN_TITLES[error.code] ?? title, advice: (detail ? sentence(detail) : advice) + wait };
 }
 

@@ -130,9 +130,13 @@ export class List {
     const title = await entered({ title: "Rename this conversation", label: "Title", value: conversationTitle(each), longest: 200, action: "Rename" });
     if (title === null || title === each.title) return;
     try {
-      await store.rename(id, title);
+      await store.rename(id, title, each.title_tag);
     } catch (error) {
-      this.trouble(explain(error));
+      if (error.status !== 412) return this.trouble(explain(error));
+      await store.refresh().catch(() => {});
+      const other = store.list.find((one) => one.id === id);
+      const called = other ? ` It is called “${conversationTitle(other)}” now.` : "";
+      this.trouble({ title: "It was renamed elsewhere meanwhile", advice: `Your title is not kept.${called} Rename it again if yours is better.` });
     }
   }
 

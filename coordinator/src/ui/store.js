@@ -46,7 +46,7 @@ class Store extends EventTarget {
   sending = [];
   /** What was begun and not sent, by what it belongs to. It lasts as long as the page. */
   drafts = new Map();
-  /** The version that each edit which was begun is of, by the same names: another may be saved meanwhile. */
+  /** The tag of the version that each edit which was begun is of, by the same names: another may be saved meanwhile. */
   editedFrom = new Map();
   #following = null;
   #opening = null;
@@ -209,13 +209,13 @@ class Store extends EventTarget {
     if (this.#following?.turn !== number) await this.reload(id);
   }
 
-  /** Keeps a person's version of an answer; null forgets it. */
-  async edit(number, text) {
+  /** Keeps a person's version of an answer, null forgets it, in the place of the version with this tag. Throws 412 where another is there. */
+  async edit(number, text, seen) {
     const { id } = this.view;
-    await this.#change(() => (text === null ? api.forgetEdit(id, number) : api.edit(id, number, text)));
+    const tag = await this.#change(() => (text === null ? api.forgetEdit(id, number, seen) : api.edit(id, number, text, seen)));
     this.#share(id);
     if (this.view?.id !== id) return;
-    this.turn(number).edited = text;
+    Object.assign(this.turn(number), { edited: text, edit_tag: tag });
     this.#tell("turn", number);
   }
 
@@ -229,12 +229,12 @@ class Store extends EventTarget {
     this.#tell("turn", number);
   }
 
-  /** Gives a conversation another title. */
-  async rename(id, title) {
-    await api.rename(id, title);
+  /** Gives a conversation another title, in the place of that with this tag. Throws 412 where it has another one. */
+  async rename(id, title, seen) {
+    const tag = await api.rename(id, title, seen);
     this.#share(id);
     const listed = this.list.find((each) => each.id === id);
-    if (listed) listed.title = title;
+    if (listed) Object.assign(listed, { title, title_tag: tag });
     this.#tell("list");
   }
 

@@ -212,7 +212,7 @@ export class TurnCard {
       },
     });
     area.value = draft ?? answerOf(store.turn(this.number)).trim();
-    if (draft === null || !store.editedFrom.has(this.draft)) store.editedFrom.set(this.draft, store.turn(this.number).edited ?? null);
+    if (draft === null || !store.editedFrom.has(this.draft)) store.editedFrom.set(this.draft, store.turn(this.number).edit_tag);
     this.#editing = el("div", { class: "editor" },
       el("label", { for: id, class: "quiet small", text: "Your version. Later answers build on it; it is kept as training data for corrections." }), area,
       el("div", { class: "row" },
@@ -229,22 +229,25 @@ export class TurnCard {
   /** Somebody else has kept another version meanwhile: both are shown, and one is chosen. */
   #tellOther(turn) {
     const other = turn.edited ?? turn.text ?? "";
+    // Yours takes the place of the one that is seen here, and of no later one.
+    store.editedFrom.set(this.draft, turn.edit_tag);
     this.#editing.querySelector(".notice")?.remove();
     this.#editing.append(el("div", { class: "notice error", role: "alert" },
       el("strong", { text: "This report was changed elsewhere since you began" }),
       el("span", { text: "Yours is above, and not saved yet. The other one:" }),
       el("blockquote", { text: other.trim() }),
       el("div", { class: "row" },
-        button("Save mine", { kind: "small", on: () => this.#save(this.#editing.querySelector("textarea").value, true) }),
+        button("Save mine", { kind: "small", on: () => this.#save(this.#editing.querySelector("textarea").value) }),
         button("Keep the other", { kind: "small", on: () => this.#endEdit() }))));
   }
 
   /** The correction as it stands is what the person wants: keeping it as their version makes it data. */
   async #accept() {
     try {
-      await store.edit(this.number, store.turn(this.number).text);
+      const turn = store.turn(this.number);
+      await store.edit(this.number, turn.text, turn.edit_tag);
     } catch (error) {
-      return this.#complain(explain(error));
+      return this.#refused(error);
     }
     this.update(store.turn(this.number));
     this.#say("Accepted");
@@ -260,28 +263,44 @@ export class TurnCard {
   }
 
   /** Keeps the text, or asks where another tab or person has kept one since this edit began. */
-  async #save(text, over = false) {
-    try {
-      if (this.#editing && !over) await store.reload(store.view.id);
-    } catch (error) {
-      return this.#complain(explain(error));
-    }
+  async #save(text) {
     const turn = store.turn(this.number);
-    // It was deleted meanwhile, or another conversation was opened.
-    if (!turn || this.draft !== `${store.view.id}/${this.number}`) return;
-    if (this.#editing && !over && (turn.edited ?? null) !== store.editedFrom.get(this.draft)) return this.#tellOther(turn);
     const same = text !== null && text.trim() === turn.text.trim();
+    const seen = this.#editing ? store.editedFrom.get(this.draft) : turn.edit_tag;
+    // Changed back is not changed, unless another version is there.
+    const idle = same && typeof turn.edited !== "string" && seen === turn.edit_tag;
     try {
       if (text !== null && text.trim() === "") throw new Error("A report cannot be empty");
-      // Changed back is not changed.
-      if (!same || typeof turn.edited === "string") await store.edit(this.number, same ? null : text);
+      if (!idle) await store.edit(this.number, same ? null : text, seen);
     } catch (error) {
-      return this.#complain(text?.trim() === "" ? { title: "The report is empty", advice: "Write something, or cancel." } : explain(error));
+      if (text?.trim() === "") return this.#complain({ title: "The report is empty", advice: "Write something, or cancel." });
+      return this.#refused(error);
     }
+    // Another conversation was opened meanwhile.
+    if (!this.#isShown()) return;
     this.#original = false;
     if (this.#editing) this.#endEdit();
     this.update(store.turn(this.number));
     this.#say(text === null ? "Your changes are undone" : "Saved");
+  }
+
+  /** Whether this is still a turn of the open conversation. */
+  #isShown() {
+    return this.draft === `${store.view?.id}/${this.number}` && store.turn(this.number) !== undefined;
+  }
+
+  /** What was written is not kept: another version is there, or it went wrong. */
+  async #refused(error) {
+    if (error.status !== 412 && error.status !== 404) return this.#complain(explain(error));
+    try {
+      await store.reload(store.view.id);
+    } catch (trouble) {
+      return this.#complain(explain(trouble));
+    }
+    // It was deleted meanwhile, or another conversation was opened.
+    if (!this.#isShown()) return;
+    if (this.#editing && error.status === 412) return this.#tellOther(store.turn(this.number));
+    this.#complain(explain(error));
   }
 }
 

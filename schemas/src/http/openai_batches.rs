@@ -290,6 +290,9 @@ pub struct BatchLineResponse {
     pub request_id: String,
     /// The body: a chat completion, or `{"error": ...}`.
     pub body: Value,
+    /// What of the request had no part in the answer, as the header `radialog-warning` says it elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radialog_warning: Option<String>,
 }
 
 /// Why a line has no response.

@@ -52,6 +52,10 @@ pub enum ProblemCode {
     NoAnswer,
     /// The conversation has as many turns as it may have.
     ConversationFull,
+    /// What was to be replaced is another one now.
+    PreconditionFailed,
+    /// What would be replaced must be named.
+    PreconditionRequired,
     /// The body is over its limit.
     BodyTooLarge,
     /// The image is over its limit of bytes or pixels.
@@ -101,6 +105,7 @@ impl ProblemCode {
             Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TurnNotFinal | Self::NoAnswer | Self::ConversationFull => 409,
+            Self::PreconditionFailed => 412,
             Self::BodyTooLarge | Self::ImageTooLarge => 413,
             Self::UnsupportedMediaType | Self::ImageFormatUnsupported => 415,
             Self::ImageCorrupt
@@ -110,6 +115,7 @@ impl ProblemCode {
             | Self::TextTooLong
             | Self::RemoteUrl
             | Self::IdempotencyMismatch => 422,
+            Self::PreconditionRequired => 428,
             Self::RateLimited | Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::Busy | Self::Unavailable | Self::Timeout => 503,
@@ -132,6 +138,8 @@ impl ProblemCode {
             Self::TurnNotFinal => "the turn is not over yet",
             Self::NoAnswer => "the turn has no answer",
             Self::ConversationFull => "the conversation is full",
+            Self::PreconditionFailed => "it was changed meanwhile",
+            Self::PreconditionRequired => "what is replaced must be named",
             Self::BodyTooLarge => "the body is too large",
             Self::ImageTooLarge => "the image is too large",
             Self::UnsupportedMediaType => "the body's type is not read here",

@@ -48,6 +48,31 @@ async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_that_an_option_refused_are_read_once_it_allows_them() {
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["good.png"]);
+    fixture.write_file("large.png", &[image("large"), vec![0; 5000]].concat());
+    let outside = fixture.dir.path().join("outside.png");
+    fs::write(&outside, image("outside")).unwrap();
+    let link = fixture.dir.path().join("archive/linked.png");
+    std::os::unix::fs::symlink(&outside, link).unwrap();
+    let run = async |outside, limit, studies: [u64; 2]| {
+        let input = ArchiveLocation::Path(fixture.dir.path().join("archive"));
+        let archive = archive::open_with(&input, outside).await.unwrap();
+        let mut options = batch_options(archive, &fixture.out());
+        options.image_limit = limit;
+        let summary = run_batch(options, &fixture.backends).await.unwrap();
+        assert_eq!([summary.done, summary.failed], studies);
+        summary.session.changed
+    };
+    let (refused, allowed) = (OutsideFiles::Refused, OutsideFiles::Allowed);
+    assert_eq!(run(refused, 4096, [1, 2]).await, 0);
+    assert_eq!(run(refused, 4096, [1, 2]).await, 0);
+    assert_eq!(run(allowed, 4096, [2, 1]).await, 1);
+    assert_eq!(run(allowed, 8192, [3, 0]).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
     let fixture = BatchFixture::new().await;
     fixture.write(&["1.png", "2.png", "3.png"]);

@@ -48,8 +48,9 @@ async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() 
     // Another machine rewrites it and goes on; the list tells.
     let path = open_path(&browser).await?;
     let edit = format!("{path}/turns/1/edit");
-    let text = json!({"text": "There is edema. No fracture."});
-    assert_eq!(fixture.gateway.put(&edit, &text).await?.status(), 200);
+    let text = Some("There is edema. No fracture.");
+    let rewritten = fixture.gateway.rewrite(&edit, text, "*").await?;
+    assert_eq!(rewritten.status(), 200);
     fixture
         .gateway
         .post(&format!("{path}/turns"), &json!({"task": "summary"}))
@@ -58,8 +59,9 @@ async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() 
     browser.until(&ticked("Edema", "Fracture")).await?;
 
     // Another tab of this browser says that it has rewritten it.
-    let text = json!({"text": "Fractures of two ribs. The lungs have no edema."});
-    assert_eq!(fixture.gateway.put(&edit, &text).await?.status(), 200);
+    let text = Some("Fractures of two ribs. The lungs have no edema.");
+    let rewritten = fixture.gateway.rewrite(&edit, text, "*").await?;
+    assert_eq!(rewritten.status(), 200);
     browser
         .value(&format!(
             "new BroadcastChannel('radialog').postMessage({{ id: '{}' }})",
@@ -243,13 +245,20 @@ async fn an_edit_is_not_saved_over_what_was_saved_elsewhere_unseen() -> Result<(
         browser
             .value("(() => { const area = document.querySelector('.editor textarea'); area.value = 'Mine.'; area.dispatchEvent(new Event('input')); })()")
             .await?;
-        let put = fixture.gateway.put(&edit, &json!({"text": other})).await?;
+        let shown = |text: &str| {
+            format!(
+                "document.querySelector('.editor .notice blockquote')?.textContent === '{text}'"
+            )
+        };
+        let put = fixture.gateway.rewrite(&edit, Some("First."), "*").await?;
         assert_eq!(put.status(), 200);
         browser.click(".editor .primary").await?;
-        browser
-            .until("document.querySelector('.editor .notice')")
-            .await?;
-        assert_eq!(browser.text(".editor .notice blockquote").await?, other);
+        browser.until(&shown("First.")).await?;
+        // Yet another one, which nobody has seen here: "Save mine" is of the one that is shown.
+        let put = fixture.gateway.rewrite(&edit, Some(other), "*").await?;
+        assert_eq!(put.status(), 200);
+        browser.value(&choice("Save mine")).await?;
+        browser.until(&shown(other)).await?;
         assert_eq!(kept().await?, other, "nothing is saved yet");
         browser.value(&choice(choose)).await?;
         browser.until("!document.querySelector('.editor')").await?;

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use radialog_models::image_tokens;
-use radialog_runtime::conversations::TurnClaim;
+use radialog_runtime::conversations::{ReplaceOutcome, Replaces, TurnClaim};
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{Answer, Exchange, GeneratedReport, Outcome, Region, Task, Work};
@@ -309,7 +309,10 @@ async fn later_turns_build_on_edited_answers_and_not_on_cancelled_ones() {
             .begin_with_image(name, embedding(1.0), &[ask(Ask::Report)])
             .await;
         answer(&harness, &id, 1).await;
-        assert!(harness.conversations.edit(&id, 1, edited).await.unwrap());
+        let edited = harness
+            .conversations
+            .edit(&id, 1, edited, Replaces::Anything);
+        assert_eq!(edited.await.unwrap(), ReplaceOutcome::Replaced);
         if cancelled {
             harness
                 .conversations
@@ -374,6 +377,54 @@ async fn nobody_types_a_turn_an_image_or_an_end() {
         )
         .await;
     answer(&harness, &id, 1).await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_said_before_is_shown_alike_as_a_turn_and_as_an_opening() {
+    let harness = harness().await;
+    let worker = harness.start(&stage(&no_cache()), settings());
+    let asked = |text: &str| ask(Ask::Question { text: text.into() });
+    let said = |lead: &str| Answer {
+        text: "Yes.".into(),
+        lead: lead.into(),
+        prompt_tokens: 9,
+        cached_tokens: 0,
+        tokens: 4,
+        complete: true,
+        dropped_turns: Vec::new(),
+        comparisons: Vec::new(),
+    };
+    let (first, second) = ("Is the heart enlarged?", "Are you sure?");
+    let mut prompts = Vec::new();
+    for lead in ["", " \n"] {
+        let talk = harness.conversation(&format!("turn {lead:?}"));
+        let conversations = &harness.conversations;
+        conversations.create(&talk, &[asked(first)]).await.unwrap();
+        let TurnClaim::Granted { epoch, .. } = conversations.claim_turn(&talk.id, 1).await.unwrap()
+        else {
+            panic!("it is nobody's")
+        };
+        let outcome = TurnOutcome::Done(said(lead));
+        let finished = conversations.finish(&talk.id, 1, epoch, &outcome).await;
+        assert_eq!(finished.unwrap(), None);
+        let turn = harness.ask(&talk.id, asked(second)).await;
+        let as_turn = answer(&harness, &talk.id, turn).await;
+        let opening = vec![Exchange {
+            user: first.into(),
+            assistant: said(lead).as_written(),
+            task: None,
+        }];
+        let talk = Conversation {
+            opening,
+            ..harness.conversation(&format!("opening {lead:?}"))
+        };
+        let id = harness.begin_with(talk, &[asked(second)]).await;
+        let as_opening = answer(&harness, &id, 1).await;
+        assert_eq!(as_turn, as_opening);
+        prompts.push(as_turn.prompt_tokens);
+    }
+    assert!(prompts[0] < prompts[1], "white space is shown: {prompts:?}");
     worker.stop().await.unwrap();
 }
 
@@ -461,7 +512,7 @@ async fn a_long_conversation_drops_its_oldest_turns_and_an_endless_question_fail
         answer(&harness, &id, turn).await;
         harness
             .conversations
-            .edit(&id, turn, Some("no pleural effusion"))
+            .edit(&id, turn, Some("no pleural effusion"), Replaces::Anything)
             .await
             .unwrap();
     }
@@ -469,7 +520,7 @@ async fn a_long_conversation_drops_its_oldest_turns_and_an_endless_question_fail
     assert_eq!(answer(&harness, &id, 3).await.dropped_turns, [0; 0]);
     harness
         .conversations
-        .edit(&id, 3, Some("no edema"))
+        .edit(&id, 3, Some("no edema"), Replaces::Anything)
         .await
         .unwrap();
     harness.ask(&id, long("S".repeat(700))).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use radialog_runtime::conversations::{
     AddTurnOutcome, AddedTurn, AppendOutcome, Conversations, CreateOutcome, NumberedEvent,
-    TurnClaim,
+    ReplaceOutcome, Replaces, TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -67,6 +67,8 @@ on_each_adapter! { memory, redis, redis_cluster: {
     a_running_turn_that_is_cancelled_is_told_so_at_its_next_event,
     an_image_that_failed_fails_all_turns_also_later_ones,
     a_final_answer_can_be_edited,
+    only_what_was_expected_is_replaced,
+    of_editors_that_expect_the_same_one_is_heard,
     a_final_answer_can_be_rated_and_a_conversation_renamed,
     a_conversation_is_created_with_its_title_and_keeps_it_when_it_is_created_again,
     a_turn_waits_behind_those_of_its_own_group_alone,
@@ -328,9 +330,12 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
         None
     );
     assert_eq!(conversations.cancel(&id, 1).await.unwrap(), None);
-    assert!(!conversations.edit(&id, 1, None).await.unwrap());
+    let (anything, missing) = (Replaces::Anything, ReplaceOutcome::Missing);
+    let edited = conversations.edit(&id, 1, None, anything).await;
+    assert_eq!(edited.unwrap(), missing);
     assert!(!conversations.rate(&id, 1, None).await.unwrap());
-    assert!(!conversations.rename(&id, "x").await.unwrap());
+    let renamed = conversations.rename(&id, "x", anything).await;
+    assert_eq!(renamed.unwrap(), missing);
     assert_eq!(
         conversations.claim_turn(&id, 1).await.unwrap(),
         TurnClaim::NotFound

@@ -3,21 +3,24 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_schemas::ObjectKey;
 use radialog_tests::services::Services;
 use tempfile::TempDir;
 
 use crate::adapters::on_each_adapter;
+
+mod files;
+mod listing;
+
+use listing::*;
 
 mod adapters {
     use std::sync::Arc;
@@ -82,6 +85,7 @@ on_each_adapter! { filesystem, s3: {
     a_conditional_write_happens_only_over_the_expected_version,
     a_file_is_stored_over_the_expected_version_only,
     of_writers_that_expect_the_same_version_one_writes,
+    of_increments_that_were_acknowledged_none_is_lost,
     concurrent_writers_of_one_key_never_mix,
 }}
 
@@ -290,81 +294,6 @@ async fn an_entry_says_when_it_was_put(store: ObjectStoreFixture) {
     assert!(before <= modified && modified <= after, "{modified:?}");
 }
 
-/// What came from patients is nobody else's to read, whatever the umask says.
-#[tokio::test]
-async fn files_are_readable_by_their_owner_only() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("results/objects");
-    let objects = FilesystemObjects::open(&root).unwrap();
-    objects.put(&key("images/x"), "x".into()).await.unwrap();
-    let output = key("conversations/c/embedding/y.json");
-    objects.put_output(&output, "y".into()).await.unwrap();
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let mut seen = 0;
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                assert_eq!(mode(&path), 0o600, "{}", path.display());
-                seen += 1;
-            }
-        }
-    }
-    assert_eq!(seen, 3, "an image, an output and its hash");
-    // The folder above is the user's, and is as the umask says.
-    std::fs::create_dir(directory.path().join("plain")).unwrap();
-    assert_eq!(
-        mode(root.parent().unwrap()),
-        mode(&directory.path().join("plain"))
-    );
-    // What is emptied is gone.
-    objects.delete(&output).await.unwrap();
-    assert!(!root.join("conversations").exists() && root.join("images").exists());
-}
-
-#[tokio::test]
-#[expect(
-    clippy::print_stderr,
-    reason = "what is not tested here is not passed over"
-)]
-async fn a_folder_of_the_store_may_be_a_file_system_of_its_own() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(apart) = elsewhere(directory.path()) else {
-        eprintln!("not tested: /dev/shm is no other file system than that of temporary files");
-        return;
-    };
-    std::os::unix::fs::symlink(apart.path(), directory.path().join("images")).unwrap();
-    let objects = FilesystemObjects::open(directory.path()).unwrap();
-    let (image, output) = (key("images/a"), key("images/b/c.json"));
-    for content in ["first", "second"] {
-        objects.put(&image, content.into()).await.unwrap();
-        objects.put_output(&output, content.into()).await.unwrap();
-        assert_eq!(objects.get(&image).await.unwrap(), content);
-        assert!(objects.has_whole_output(&output).await.unwrap());
-    }
-    let written = objects.put_if(&key("images/d"), "x".into(), None).await;
-    assert!(written.unwrap().is_some());
-    let listed = objects.list("images/", None, 9).await.unwrap();
-    assert_eq!(keys(&listed), ["images/a", "images/b/c.json", "images/d"]);
-    let mut names: Vec<_> = fs::read_dir(apart.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["a", "b", "d"], "nothing half written stays");
-}
-
-/// A directory of another file system, where this machine has one.
-fn elsewhere(directory: &Path) -> Option<TempDir> {
-    let apart = tempfile::tempdir_in("/dev/shm").ok()?;
-    let device = |path: &Path| fs::metadata(path).unwrap().dev();
-    (device(apart.path()) != device(directory)).then_some(apart)
-}
-
 async fn deleting_twice_is_harmless(store: ObjectStoreFixture) {
     store.fill(&["a/b"]).await;
     store.objects.delete(&key("a/b")).await.unwrap();
@@ -399,106 +328,6 @@ async fn a_part_can_be_read_and_is_cut_at_the_end(store: ObjectStoreFixture) {
         store.objects.get_range(&key("b"), 0..1).await,
         Err(ObjectError::NotFound(_))
     ));
-}
-
-async fn a_listing_is_in_key_order_and_goes_on_where_it_stopped(store: ObjectStoreFixture) {
-    // Byte order of whole keys: `-` and `.` come before `/`, capitals before small letters.
-    let expected = [
-        "a-1", "a.json", "a/B", "a/a", "a/b/1", "a/b/2", "a/c", "ab", "z/9",
-    ];
-    let mut shuffled = expected;
-    shuffled.reverse();
-    store.fill(&shuffled).await;
-    assert_eq!(store.list("", None, 100).await, expected);
-    let mut pages = Vec::new();
-    loop {
-        let page = store.list("", pages.last().map(String::as_str), 2).await;
-        if page.is_empty() {
-            break;
-        }
-        assert!(page.len() <= 2);
-        pages.extend(page);
-    }
-    assert_eq!(pages, expected);
-    assert_eq!(
-        store.list("", Some("a/b"), 2).await,
-        ["a/b/1", "a/b/2"],
-        "`after` need not exist"
-    );
-}
-
-async fn a_listing_sees_only_its_prefix(store: ObjectStoreFixture) {
-    store.fill(&["a/1", "a/2", "ab/3", "b/4"]).await;
-    assert_eq!(store.list("a/", None, 100).await, ["a/1", "a/2"]);
-    assert_eq!(store.list("a", None, 100).await, ["a/1", "a/2", "ab/3"]);
-    assert_eq!(store.list("nothing/", None, 100).await, [""; 0]);
-}
-
-async fn three_thousand_objects_are_listed_once_each(store: ObjectStoreFixture) {
-    let expected: Vec<_> = (0..3000).map(|n| format!("many/{n:04}.png")).collect();
-    store.write(&expected).await;
-    for limit in [1000, 1001, 5000] {
-        let pages = store.pages("many/", limit).await;
-        let listed: Vec<_> = pages.iter().flat_map(keys).collect();
-        assert!(listed == expected, "{} in pages of {limit}", listed.len());
-    }
-}
-
-async fn a_listing_ends_where_whole_pages_are_folder_markers(store: ObjectStoreFixture) {
-    let markers = (0..2500).map(|n| format!("a/folder{n:04}/"));
-    match (&store.folder, &store.bucket) {
-        (Some(_), Some(bucket)) => {
-            let server = Services::shared().await.unwrap().s3();
-            server.list_also(bucket, markers.chain(["a/".to_owned()]));
-        }
-        (Some(folder), None) => {
-            markers.for_each(|name| fs::create_dir_all(folder.join(name)).unwrap());
-        }
-        // We cannot make any in another's store.
-        (None, _) => {}
-    }
-    let expected = ["a/aaa", "a/folder1200/x", "a/zzz"];
-    store.write(expected).await;
-    for limit in [7, 1000] {
-        let pages = store.pages("a/", limit).await;
-        assert_eq!(pages.iter().flat_map(keys).collect::<Vec<_>>(), expected);
-        assert!(pages.iter().all(|page| page.unusable.is_empty()));
-    }
-}
-
-async fn names_that_are_no_keys_are_listed_as_such_and_passed(store: ObjectStoreFixture) {
-    let good = ["a b+c%20&.png", "x/Röntgen 第一.png", "z.png"];
-    store.write(good).await;
-    let mut odd = vec!["back\\slash.png", "line\nend.png", "tab\t.png"];
-    store.write(&odd).await;
-    match (&store.folder, &store.bucket) {
-        // What is no key cannot be put through ours.
-        (None, _) => odd.clear(),
-        (Some(_), Some(bucket)) => {
-            let impossible = [
-                "../up.png",
-                "/absolute.png",
-                "a//b.png",
-                "a/./b",
-                "\u{1}.png",
-                "x/\r",
-            ];
-            odd.extend(impossible);
-            let server = Services::shared().await.unwrap().s3();
-            server.list_also(bucket, impossible.map(str::to_owned));
-        }
-        (Some(_), None) => {
-            store.write([OsStr::from_bytes(b"caf\xe9.png")]).await;
-            odd.push("caf\\xe9.png");
-        }
-    }
-    odd.sort_unstable();
-    for limit in [1, 3, 1000] {
-        let pages = store.pages("", limit).await;
-        assert_eq!(pages.iter().flat_map(keys).collect::<Vec<_>>(), good);
-        let unusable: Vec<_> = pages.iter().flat_map(|page| &page.unusable).collect();
-        assert_eq!(unusable, odd.iter().collect::<Vec<_>>());
-    }
 }
 
 async fn a_large_object_survives(store: ObjectStoreFixture) {
@@ -610,9 +439,7 @@ async fn a_file_is_stored_over_the_expected_version_only(store: ObjectStoreFixtu
 }
 
 async fn of_writers_that_expect_the_same_version_one_writes(store: ObjectStoreFixture) {
-    let is_server = store.bucket.is_some();
-    if is_server && store.folder.is_some() || store.writes_unconditionally().await {
-        // The tests' own server compares and writes in two steps.
+    if store.writes_unconditionally().await {
         return;
     }
     let key = key("run/session.json");
@@ -626,4 +453,33 @@ async fn of_writers_that_expect_the_same_version_one_writes(store: ObjectStoreFi
         .filter(|version| version.as_ref().unwrap().is_some())
         .count();
     assert_eq!(count, 1);
+}
+
+async fn of_increments_that_were_acknowledged_none_is_lost(store: ObjectStoreFixture) {
+    if store.writes_unconditionally().await {
+        return;
+    }
+    let key = key("run/count");
+    store.objects.put(&key, "0".into()).await.unwrap();
+    let counters = (0..4).map(|_| {
+        let (objects, key) = (store.objects.clone(), key.clone());
+        tokio::spawn(async move {
+            let mut acknowledged = 0;
+            for _ in 0..25 {
+                let (content, version) = objects.get_versioned(&key).await.unwrap();
+                let count: u32 = std::str::from_utf8(&content).unwrap().parse().unwrap();
+                let next = Bytes::from((count + 1).to_string());
+                let put = objects.put_if(&key, next, Some(&version)).await.unwrap();
+                acknowledged += u32::from(put.is_some());
+            }
+            acknowledged
+        })
+    });
+    let mut acknowledged = 0;
+    for counter in counters.collect::<Vec<_>>() {
+        acknowledged += counter.await.unwrap();
+    }
+    let content = store.objects.get(&key).await.unwrap();
+    assert_eq!(content, acknowledged.to_string());
+    assert!(acknowledged > 0);
 }

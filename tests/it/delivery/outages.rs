@@ -160,7 +160,7 @@ async fn a_store_that_stays_away_gets_the_tasks_handed_back(harness: TaskHarness
     let failing = Failing::new(&harness, Failure::Away, usize::MAX);
     // At most two tries for each delivery, of which the second comes after 200 ms.
     let short_timeout = RunnerSettings {
-        store_timeout: Duration::from_millis(300),
+        store_patience: Duration::from_millis(300),
         ..settings()
     };
     let worker = harness

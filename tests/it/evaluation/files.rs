@@ -182,8 +182,24 @@ fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Res
         folder.evaluate(&[&[run], &quick[..]].concat())?;
         let page = folder.read("eval/report.html")?;
         ensure!(page.matches("src=\"data:image/png;base64,").count() == 2);
-        let named = page.contains("does not lie in &#39;") && page.contains("archive&#39;: name");
+        let named = page.contains("lies outside of &#39;") && page.contains("give --allow-outside");
         ensure!(named, "{page}");
+        folder.evaluate(&[&[run, "--allow-outside"], &quick[..]].concat())?;
+        let page = folder.read("eval/report.html")?;
+        ensure!(page.matches("src=\"data:image/png;base64,").count() == 3);
+        ensure!(!page.contains("No image"), "{page}");
+    }
+    // A link that leads outside is outside, whatever names it.
+    let within = folder.path("archive/png/00001300_000.jpg");
+    std::fs::remove_file(&within)?;
+    std::os::unix::fs::symlink(format!("{xrays}/00001300_000.jpg"), &within)?;
+    for (options, shown) in [(&[][..], 1), (&["--allow-outside"], 3)] {
+        folder.evaluate(&[&["results"], options, &quick[..]].concat())?;
+        let page = folder.read("eval/report.html")?;
+        ensure!(
+            page.matches("src=\"data:image/png;base64,").count() == shown,
+            "{page}"
+        );
     }
     let summary = folder.read("results/summary.json")?;
     ensure!(summary.contains("\"interrupted\": false"), "{summary}");
@@ -194,7 +210,29 @@ fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Res
     std::fs::rename(folder.path("archive"), folder.path("moved"))?;
     folder.evaluate(&[&["results", "--images", "moved"], &quick[..]].concat())?;
     let page = folder.read("eval/report.html")?;
-    ensure!(page.matches("src=\"data:image/png;base64,").count() == 1);
+    ensure!(
+        page.matches("src=\"data:image/png;base64,").count() == 0,
+        "{page}"
+    );
+    folder.evaluate(
+        &[
+            &["results", "--images", "moved", "--allow-outside"],
+            &quick[..],
+        ]
+        .concat(),
+    )?;
+    let page = folder.read("eval/report.html")?;
+    // The absolute name of the folder's earlier place leads nowhere.
+    ensure!(
+        page.matches("src=\"data:image/png;base64,").count() == 2,
+        "{page}"
+    );
+    folder.write("table.csv", "study_id,report\ns1,Clear.\n")?;
+    let fault = folder.fault(
+        &[&["table.csv", "--allow-outside"], &quick[..]].concat(),
+        64,
+    )?;
+    ensure!(fault.contains("name their folder with --images"), "{fault}");
     Ok(())
 }
 
@@ -243,8 +281,8 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
         "Beside published figures",
         "higher",
         "radialog-2023",
-        // A name that leads out of the folder of images is none.
-        "No image:",
+        // A name that leads out of the folder of images is not read.
+        "No image: &#39;../outside",
     ] {
         ensure!(page.contains(words), "{words:?} is missing");
     }

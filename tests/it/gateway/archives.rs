@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::ObjectKey;
 use radialog_tests::faults::{Denial, FaultInjector};
+use radialog_tests::waiting;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,18 +44,11 @@ fn findings_of(archive: &str) -> Value {
 
 /// The batch's view, once it has this status.
 async fn view_when(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
-    let looking = async {
-        loop {
-            let view = gateway.view(path).await?;
-            if view["status"] == status {
-                return Ok(view);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let look = || async {
+        let view = gateway.view(path).await?;
+        Ok((view["status"] == status).then_some(view))
     };
-    tokio::time::timeout(TIMEOUT, looking)
-        .await
-        .with_context(|| format!("{path} is not {status}"))?
+    waiting::found(&format!("{path} is not {status}"), TIMEOUT, look).await
 }
 
 #[tokio::test]
@@ -361,12 +355,8 @@ async fn a_paused_run_outlives_a_state_that_does_not_answer() -> Result<()> {
     let refused = faults.refused();
     faults.set_unreachable(true);
     // The run asks every second whether it may go on.
-    let asked = async {
-        while faults.refused() < refused + 10 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, asked).await?;
+    let has_asked = || async { Ok(faults.refused() >= refused + 10) };
+    waiting::until("the run does not ask", TIMEOUT, has_asked).await?;
     faults.set_unreachable(false);
     assert_eq!(gateway.delete(&path).await?, 204);
     view_when(&gateway, &path, "cancelled").await?;

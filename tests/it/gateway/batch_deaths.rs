@@ -77,6 +77,10 @@ async fn a_line_that_kills_its_holders_is_refused_and_the_others_of_its_batch_ar
     assert_eq!(error["code"], "crash");
     let message = error["message"].to_string();
     assert!(message.contains("the 4 gateways"), "{message}");
+    assert!(
+        message.contains("the others of its batch go on"),
+        "{message}"
+    );
     let answers = lines_of(gateway, &view["output_file_id"]).await?;
     assert_eq!(answers.len(), 39);
     eventually(|| async { Ok(open_batches(&fixture).await? == 0) }).await
@@ -116,6 +120,61 @@ async fn a_batch_with_many_lines_that_kill_their_holders_fails_with_what_was_ans
     let message = fault["message"].to_string();
     assert!(message.contains("the 4 gateways"), "{message}");
     eventually(|| async { Ok(open_batches(&fixture).await? == 0) }).await
+}
+
+#[tokio::test]
+async fn a_line_that_its_holder_has_survived_is_not_refused_whoever_vanishes_later() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
+        config.batch_pace.abandoned_after = Duration::from_millis(300);
+        config.batch_pace.stalled_after = Duration::from_millis(300);
+    })
+    .await?;
+    let (gateway, worker) = (&fixture.gateway, &fixture.language_worker);
+    let path = begin(gateway, blocking()).await?;
+    eventually(|| async { Ok(worker.blocked() == 1) }).await?;
+    // As often as a deadly one needs, and from half of them on it is worked on alone.
+    for _ in 0..2 {
+        for _ in 0..2 {
+            kill_holder(&fixture, &path).await?;
+        }
+        // Nobody answers it, and nobody waits for its place.
+        eventually(|| async {
+            tell(gateway, &path, "resume").await?;
+            let mut is_survived = false;
+            alter(&fixture, &path, |document| {
+                let holder = document["lease"]["holder"].as_str();
+                let is_held = holder.is_some_and(|name| name != DEAD);
+                is_survived = is_held && document["vanished"] == 0;
+            })
+            .await?;
+            Ok(is_survived)
+        })
+        .await?;
+    }
+    worker.unblock();
+    let view = ended(gateway, &path, "completed").await?;
+    let counts = json!({"total": 1, "completed": 1, "failed": 0});
+    assert_eq!(view["request_counts"], counts);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_of_a_line_that_kills_its_holders_ends_where_its_file_is_gone() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
+    let gateway = &fixture.gateway;
+    let path = begin(gateway, blocking()).await?;
+    eventually(|| async { Ok(fixture.language_worker.blocked() == 1) }).await?;
+    let objects = &fixture.backends.objects;
+    let parts = objects.list("request-files/parts/", None, 9).await?;
+    for part in parts.entries {
+        objects.delete(&part.key).await?;
+    }
+    alter(&fixture, &path, |document| document["vanished"] = json!(3)).await?;
+    kill_holder(&fixture, &path).await?;
+    taken_until(&fixture, &path, "failed").await?;
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["errors"]["data"][0]["code"], "not_found", "{view}");
+    Ok(())
 }
 
 #[tokio::test]

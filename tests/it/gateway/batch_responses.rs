@@ -53,6 +53,32 @@ fn words(response: &Value) -> &Value {
 }
 
 #[tokio::test]
+async fn a_greeting_is_told_as_unused_alone_and_in_a_batch() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let greeted =
+        json!([{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "x"}]);
+    for stream in [false, true] {
+        let mut request = with("input", greeted.clone());
+        request["stream"] = json!(stream);
+        let alone = gateway.post(ENDPOINT, &request).await?;
+        let told = alone.headers()["radialog-warning"].to_str()?;
+        assert!(told.starts_with("not used: input[0]; "), "{told}");
+    }
+    let plain = gateway.post(ENDPOINT, &question("x")).await?;
+    assert!(!plain.headers().contains_key("radialog-warning"));
+    let path = begin(gateway, &[line("greeted", &with("input", greeted))]).await?;
+    let view = ended(gateway, &path, "completed").await?;
+    let lines = lines_of(gateway, &view["output_file_id"]).await?;
+    let told = lines[0]["response"]["radialog_warning"].as_str();
+    assert!(
+        told.is_some_and(|told| told.contains("input[0]")),
+        "{lines:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_batch_of_responses_is_answered_and_keeps_what_is_to_be_kept() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let gateway = &fixture.gateway;

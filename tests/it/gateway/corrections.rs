@@ -29,7 +29,8 @@ async fn a_rewritten_report_is_kept_as_data_until_it_or_its_conversation_is_remo
     assert_eq!(data[0].report, view["turns"][0]["text"].as_str().unwrap());
     assert_eq!(data[0].findings, view["findings"]["text"].as_str().unwrap());
 
-    assert_eq!(fixture.gateway.delete(&edit).await?, 204);
+    let forgotten = fixture.gateway.rewrite(&edit, None, "*").await?;
+    assert_eq!(forgotten.status(), 204);
     assert_eq!(kept().await?, []);
     fixture
         .gateway
@@ -105,13 +106,96 @@ async fn a_rating_leaves_the_correction_beside_it_as_it_is_and_an_edit_the_ratin
     put(2, "rating", json!({"rating": "good"})).await?;
     assert_eq!(objects.get(&correction).await?, of_model);
     let rated = objects.get(&rating).await?;
-    put(2, "edit", json!({"text": "Edema, small."})).await?;
+    let edit = format!("{turns}/2/edit");
+    let again = gateway.rewrite(&edit, Some("Edema, small."), "*").await?;
+    assert_eq!(again.status(), 200);
     assert_eq!(objects.get(&rating).await?, rated);
     assert_ne!(objects.get(&correction).await?, of_model);
     let taken_back = gateway.delete(&format!("{turns}/2/rating")).await?;
     assert_eq!(taken_back, 204);
     assert!(objects.size(&rating).await?.is_none());
     assert!(objects.size(&correction).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_the_version_that_was_seen_is_replaced() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&about_xray()).await?;
+    let view = gateway.view_when(&path, 1, "done").await?;
+    let edit = format!("{path}/turns/1/edit");
+    let tag = |view: &serde_json::Value| view["edit_tag"].as_str().unwrap_or_default().to_owned();
+    let code = async |answer| anyhow::Ok(problem(answer).await?.1);
+    let kept = async || {
+        let view = gateway.view(&path).await?;
+        anyhow::Ok(view["turns"][0]["edited"].clone())
+    };
+    let none = tag(&view["turns"][0]);
+    // Two begin with the model's words, and one is first.
+    let first = gateway.rewrite(&edit, Some("First."), &none).await?;
+    let header = first.headers()["etag"].to_str()?.to_owned();
+    let first = tag(&first.json().await?);
+    assert_eq!(first, header);
+    for text in [Some("Second."), None] {
+        let late = gateway.rewrite(&edit, text, &none).await?;
+        assert_eq!(late.status(), 412);
+        assert_eq!(code(late).await?, "precondition_failed");
+        assert_eq!(kept().await?, "First.");
+    }
+    // Whoever has seen nothing replaces nothing.
+    let unnamed = gateway.put(&edit, &json!({"text": "Second."})).await?;
+    assert_eq!(unnamed.status(), 428);
+    assert_eq!(code(unnamed).await?, "precondition_required");
+    assert_eq!(gateway.delete(&edit).await?, 428);
+    // An answer that was lost on its way: the same again is no other version.
+    let repeated = gateway.rewrite(&edit, Some("First."), &none).await?;
+    assert_eq!(repeated.status(), 200);
+    let same = gateway.put(&edit, &json!({"text": "First."})).await?;
+    assert_eq!(same.status(), 200);
+
+    let several = format!("{none}, {first}");
+    let second = gateway.rewrite(&edit, Some("Second."), &several).await?;
+    assert_eq!(second.status(), 200);
+    let second = second.headers()["etag"].to_str()?.to_owned();
+    let forgotten = gateway.rewrite(&edit, None, &second).await?;
+    assert_eq!(forgotten.status(), 204);
+    assert_eq!(forgotten.headers()["etag"], none.as_str());
+    assert_eq!(kept().await?, serde_json::Value::Null);
+    assert_eq!(gateway.delete(&edit).await?, 204);
+    let wrong = gateway.rewrite(&edit, Some("x"), "no tag").await?;
+    assert_eq!(wrong.status(), 422);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_writers_that_have_seen_the_same_version_one_is_heard() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&about_xray()).await?;
+    let view = gateway.view_when(&path, 1, "done").await?;
+    let edit = format!("{path}/turns/1/edit");
+    let seen = view["turns"][0]["edit_tag"].as_str().unwrap_or_default();
+    let texts: Vec<String> = (0..16)
+        .map(|writer| format!("Of writer {writer}."))
+        .collect();
+    let writing = texts.iter().map(async |text| {
+        let answer = gateway.rewrite(&edit, Some(text), seen).await?;
+        anyhow::Ok((answer.status().as_u16(), text))
+    });
+    let answers = futures::future::try_join_all(writing).await?;
+    let heard: Vec<_> = answers
+        .iter()
+        .filter(|(status, _)| *status == 200)
+        .collect();
+    assert_eq!(heard.len(), 1, "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|(status, _)| [200, 412].contains(status))
+    );
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["turns"][0]["edited"], heard[0].1.as_str());
     Ok(())
 }
 
@@ -162,18 +246,41 @@ async fn a_conversation_is_listed_by_the_title_that_it_was_given_last() -> Resul
         "\u{202e}gnp.exe",
         "ward\u{0} 1",
         "ward\u{feff}1",
+        "\u{2800}",
+        "\u{ffa0}\u{3164}",
+        "ward\u{17b4}1",
+        "ward\u{1d173}1",
+        "ward\u{e0080}1",
+        // Forms and directions of nothing.
+        "\u{fe00}\u{e0100}",
+        "\u{61c}\u{180f}",
     ] {
         let refused = gateway.put(&title, &json!({"title": wrong})).await?;
         assert_eq!(refused.status(), 422, "{wrong:?}");
     }
     for right in [
         "می\u{200c}خواهم",
+        "葛\u{e0100} 鈴木",
+        "\u{1820}\u{180b}",
         "Röntgen 7 \u{1f469}\u{200d}\u{2695}\u{fe0f}",
     ] {
         let renamed = gateway.put(&title, &json!({"title": right})).await?;
         assert_eq!(renamed.status(), 204, "{right:?}");
         assert_eq!(gateway.view(&path).await?["title"], right);
     }
+    // Only the title that was seen is replaced, where it is named.
+    let before = listed().await?["title_tag"].as_str().unwrap().to_owned();
+    let rename = async |name: &str, seen: &str| {
+        let request = gateway.ask(reqwest::Method::PUT, &title);
+        let request = request.header("If-Match", seen);
+        anyhow::Ok(request.json(&json!({"title": name})).send().await?)
+    };
+    let first = rename("first", &before).await?;
+    assert_eq!(first.status(), 204);
+    assert_eq!(rename("second", &before).await?.status(), 412);
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["title"], "first");
+    assert_eq!(view["title_tag"], first.headers()["etag"].to_str()?);
     let empty = json!({"question": "x", "title": " "});
     assert_eq!(
         gateway.post("/v1/conversations", &empty).await?.status(),

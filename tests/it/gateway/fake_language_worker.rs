@@ -26,6 +26,12 @@ pub(crate) const FORGETS: &str = "forgets";
 /// Answers that contain this compare with an earlier image, as only reports do elsewhere.
 pub(crate) const COMPARES: &str = "unchanged";
 
+/// Answers that contain this are written behind [`LEAD`].
+pub(crate) const LEADS: &str = "leads";
+
+/// White space that a model writes in front of its words.
+pub(crate) const LEAD: &str = " \n";
+
 /// Questions that contain this are answered only after [`FakeLanguageWorker::unblock`].
 pub(crate) const BLOCKS: &str = "blocks";
 
@@ -169,7 +175,10 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &G
                 true => comparison_marks(&text),
                 false => Vec::new(),
             },
-            lead: String::new(),
+            lead: match text.contains(LEADS) {
+                true => LEAD.to_owned(),
+                false => String::new(),
+            },
             text: text.clone(),
         }),
     };

@@ -164,7 +164,7 @@ impl RunningGateway {
         change(&mut config);
         let stop = CancellationToken::new();
         let gateway = Gateway::bind(config, bundles, backends.clone(), stop.clone()).await?;
-        let gateway = gateway.with_batches(open_archive(backends))?;
+        let gateway = gateway.with_archive_runs(open_archive(backends)).await?;
         let url = format!("http://{}", gateway.address()?);
         let serving =
             tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });
@@ -226,6 +226,20 @@ impl RunningGateway {
             .await?
             .status()
             .as_u16())
+    }
+
+    /// Rewrites an answer, or forgets what it was rewritten to, in the place of these versions.
+    pub(crate) async fn rewrite(
+        &self,
+        edit: &str,
+        text: Option<&str>,
+        versions: &str,
+    ) -> Result<Response> {
+        let request = match text {
+            Some(text) => self.ask(Method::PUT, edit).json(&json!({"text": text})),
+            None => self.ask(Method::DELETE, edit),
+        };
+        Ok(request.header("If-Match", versions).send().await?)
     }
 
     /// Begins a conversation, and returns its path.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_tests::waiting;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -64,15 +65,9 @@ impl SlowUpload {
 
 /// Repeats until it is true.
 pub(super) async fn eventually<F: Future<Output = Result<bool>>>(
-    mut is: impl FnMut() -> F,
+    is: impl FnMut() -> F,
 ) -> Result<()> {
-    let looking = async {
-        while !is().await? {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(SOON, looking).await?
+    waiting::until("it is not so", SOON, is).await
 }
 
 #[tokio::test]

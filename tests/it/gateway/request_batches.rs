@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Ask, ObjectKey};
+use radialog_tests::waiting;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -73,17 +74,11 @@ pub(super) async fn when(
     path: &str,
     is_so: impl Fn(&Value) -> bool,
 ) -> Result<Value> {
-    let looking = async {
-        loop {
-            let view = gateway.view(path).await?;
-            if is_so(&view) {
-                return Ok(view);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let look = || async {
+        let view = gateway.view(path).await?;
+        Ok(is_so(&view).then_some(view))
     };
-    let found = tokio::time::timeout(TIMEOUT, looking).await;
-    found.with_context(|| format!("{path} never got so far"))?
+    waiting::found(&format!("{path} never got so far"), TIMEOUT, look).await
 }
 
 pub(super) async fn ended(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
@@ -172,6 +167,38 @@ async fn every_line_has_its_answer_or_its_fault_in_the_order_of_the_file() -> Re
     // Nothing stays of the conversations that answered them.
     assert!(fixture.stored("images").is_empty());
     assert_eq!(open_batches(&fixture).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_tells_what_of_it_is_not_used_as_its_request_alone_would() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let mut request = json!({"model": "fake", "messages": [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Edema?"}]});
+    request["tools"] = json!([{"type": "function", "function": {"name": "clock"}}]);
+    let alone = gateway.post(ENDPOINT, &request).await?;
+    let told = alone.headers()["radialog-warning"].to_str()?.to_owned();
+    assert!(
+        told.contains("tools") && told.contains("messages[0]"),
+        "{told}"
+    );
+
+    let mut failing = request.clone();
+    failing["messages"][1]["content"] = json!(format!("This {FAILS}."));
+    let lines = [
+        line("warned", &request),
+        question("plain", "Edema?"),
+        line("failing", &failing),
+    ];
+    let path = begin(gateway, jsonl(&lines)).await?;
+    let view = ended(gateway, &path, "completed").await?;
+    let answers = lines_of(gateway, &view["output_file_id"]).await?;
+    assert_eq!(answers[0]["response"]["radialog_warning"], told.as_str());
+    let plain = answers[1]["response"].as_object().context("no response")?;
+    assert!(!plain.contains_key("radialog_warning"), "{plain:?}");
+    let faults = lines_of(gateway, &view["error_file_id"]).await?;
+    assert_eq!(faults[0]["response"]["radialog_warning"], told.as_str());
     Ok(())
 }
 
@@ -362,14 +389,8 @@ async fn another_gateway_goes_on_where_one_has_stopped_and_no_line_comes_twice()
     let path = begin(&first, jsonl(&lines)).await?;
     let is_begun = |view: &Value| view["request_counts"]["completed"].as_u64() >= Some(32);
     when(&first, &path, is_begun).await?;
-    let blocked = async {
-        while fixture.language_worker.blocked() == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, blocked)
-        .await
-        .context("no line is blocked")?;
+    let is_blocked = || async { Ok(fixture.language_worker.blocked() > 0) };
+    waiting::until("no line is blocked", TIMEOUT, is_blocked).await?;
     // Either of the two gateways may work on it; both are stopped.
     let GatewayFixture {
         backends,

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::{Ask, ConversationId};
+use radialog_tests::waiting;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::fake_language_worker::answer;
+use super::fake_language_worker::{LEAD, LEADS, answer};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, xray};
 use super::sse::{SseEvent, SseStream};
 
@@ -48,17 +49,11 @@ fn path_of(response: &Value) -> String {
 
 /// The response, once it has this status.
 async fn when(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
-    let looking = async {
-        loop {
-            let response = gateway.view(path).await?;
-            if response["status"] == status {
-                return Ok(response);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let look = || async {
+        let response = gateway.view(path).await?;
+        Ok((response["status"] == status).then_some(response))
     };
-    let found = tokio::time::timeout(TIMEOUT, looking).await;
-    found.with_context(|| format!("{path} is not {status}"))?
+    waiting::found(&format!("{path} is not {status}"), TIMEOUT, look).await
 }
 
 fn said(events: &[SseEvent]) -> Vec<(String, Value)> {
@@ -356,6 +351,22 @@ async fn a_response_goes_on_from_any_other_one_with_a_copy_of_what_was_before() 
 }
 
 #[tokio::test]
+async fn a_response_goes_on_from_what_the_model_wrote_white_space_in_front_of_it_included()
+-> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let question = format!("It {LEADS}.");
+    let first = create(gateway, &asked(&question)).await?;
+    let words = format!("You asked: {question}");
+    assert_eq!(first["output"][0]["content"][0]["text"], words);
+    let follow = with(asked("x"), "previous_response_id", first["id"].clone());
+    let second = create(gateway, &follow).await?;
+    let opening = behind(&fixture, &second).await?.conversation.opening;
+    assert_eq!(opening[0].assistant, format!("{LEAD}{words}"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_response_without_an_answer_cannot_be_gone_on_from() -> Result<()> {
     let fixture = GatewayFixture::with(0, |_| {}).await?;
     let gateway = &fixture.gateway;
@@ -384,12 +395,8 @@ async fn a_response_that_is_not_kept_ends_with_its_answer() -> Result<()> {
         (&json!("completed"), &json!(false))
     );
     assert_eq!(gateway.get(&path_of(&response)).await?.status(), 404);
-    let clean = async {
-        while !fixture.stored("images").is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, clean).await?;
+    let is_clean = || async { Ok(fixture.stored("images").is_empty()) };
+    waiting::until("its image stays", TIMEOUT, is_clean).await?;
     let kept = create(gateway, &report()).await?;
     let request = with(asked("x"), "previous_response_id", kept["id"].clone());
     let request = with(request, "store", json!(false));
@@ -413,15 +420,9 @@ async fn a_client_that_goes_away_leaves_its_response_to_end() -> Result<()> {
         .json(&asked("one two"));
     let waiting = tokio::spawn(request.send());
     // It is there once a worker has begun it.
-    while fixture
-        .backends
-        .conversations
-        .begun_before(u64::MAX)
-        .await?
-        .is_empty()
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let conversations = &fixture.backends.conversations;
+    let is_begun = || async { Ok(!conversations.begun_before(u64::MAX).await?.is_empty()) };
+    waiting::until("no worker begins it", TIMEOUT, is_begun).await?;
     waiting.abort();
     fixture.language_worker.allow(UNLIMITED);
     let again = gateway

@@ -17,6 +17,7 @@ use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
 use radialog_tests::stepping::Stepped;
+use radialog_tests::waiting;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +31,7 @@ const KINDS: [&str; 3] = ["images", "embedding", "findings"];
 
 /// Waits for a state.
 async fn until<F: Future<Output = Result<bool>>>(what: &str, is_so: impl Fn() -> F) -> Result<()> {
-    let waiting = async {
-        while !is_so().await? {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::Ok(())
-    };
-    let waited = tokio::time::timeout(PATIENCE, waiting).await;
-    waited.with_context(|| what.to_owned())?
+    waiting::until(what, PATIENCE, is_so).await
 }
 
 fn id_of(path: &str) -> ConversationId {

@@ -109,6 +109,57 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_preparation_reads_what_is_allowed_now_and_tries_again_what_it_is_told_to()
+-> Result<()> {
+    let fixture = PrepareFixture::new()?;
+    RandomBundle::tiny(7).write(&fixture.path("bundle"))?;
+    let image = xray(IMAGES[0]);
+    std::os::unix::fs::symlink(&image, fixture.path("link.jpg"))?;
+    let rows = format!(
+        "study_id,image\nnamed,{}\nlinked,link.jpg\nmissing,gone.jpg\n",
+        image.display()
+    );
+    fixture.write("table.csv", &rows)?;
+    let run = async |options: &[&str]| {
+        let arguments = [
+            "embeddings",
+            "--images",
+            "table.csv",
+            "--bundle",
+            "bundle",
+            "--out",
+            "e.safetensors",
+        ];
+        let output = fixture.prepare(&[&arguments[..], options].concat()).await?;
+        anyhow::Ok((output.status.code(), shown(&output)))
+    };
+    let (code, said) = run(&[]).await?;
+    ensure!(
+        code == Some(1) && said.contains("nothing to write"),
+        "{said}"
+    );
+    for words in ["give --allow-outside", "with --retry-failed"] {
+        ensure!(said.contains(words), "{words}: {said}");
+    }
+    // Without a change nothing else comes of it.
+    ensure!(run(&[]).await?.0 == Some(1));
+
+    let (code, said) = run(&["--allow-outside"]).await?;
+    ensure!(code == Some(0) && said.contains("2 embeddings"), "{said}");
+    ensure!(
+        said.contains("1 failed and are left out (image_missing 1)"),
+        "{said}"
+    );
+
+    std::fs::copy(&image, fixture.path("gone.jpg"))?;
+    let (_, said) = run(&["--allow-outside"]).await?;
+    ensure!(said.contains("2 embeddings"), "{said}");
+    let (code, said) = run(&["--allow-outside", "--retry-failed"]).await?;
+    ensure!(code == Some(0) && said.contains("3 embeddings"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn findings_are_listed_where_they_are_probable() -> Result<()> {
     let fixture = PrepareFixture::new()?;
     table(&fixture)?;

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, ensure};
@@ -16,9 +16,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::runtime;
+use key_locks::KeyLocks;
 use listing::{ListedFiles, ListedNames};
 use rights::Rights;
 
+mod key_locks;
 mod listing;
 mod rights;
 
@@ -191,7 +193,11 @@ fn service(
     rights: Rights,
 ) -> Result<S3Service> {
     let files = FileSystem::new(directory).map_err(|error| anyhow!("no S3 server: {error:?}"))?;
-    let mut builder = S3ServiceBuilder::new(ListedFiles { files, names });
+    let mut builder = S3ServiceBuilder::new(ListedFiles {
+        files: Arc::new(files),
+        names,
+        locks: KeyLocks::default(),
+    });
     builder.set_auth(key);
     builder.set_access(rights);
     Ok(builder.build())

@@ -232,6 +232,30 @@ pub fn replace_from(
     replacement.commit()
 }
 
+/// Writes a file by something that makes it itself, under whatever mode; it is read by whom the umask lets then. Libraries that rename a
+/// temporary file of theirs leave its mode, which is its owner's alone.
+///
+/// # Errors
+/// What `write` returns; the file cannot be made.
+pub fn write_by<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let permissions = File::create(path)?.metadata()?.permissions();
+    write(path)?;
+    fs::set_permissions(path, permissions)?;
+    Ok(())
+}
+
+/// Copies the content of a file into a new one, which is read by whom the umask lets, whoever may read the original.
+///
+/// # Errors
+/// The one cannot be read, or the other not be written.
+pub fn copy(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut from = File::open(from)?;
+    io::copy(&mut from, &mut File::create(to)?)
+}
+
 /// Begins a file that has no name of its own yet, and removes what killed processes have left of theirs beside it. As long as
 /// it is open, nobody takes it for left.
 ///
@@ -383,6 +407,43 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As [`create_directory`].
 pub fn create_directory_for(readers: Readers, path: &Path) -> io::Result<()> {
+    create_missing(readers, path, &mut Vec::new())
+}
+
+/// Directories that were made, and that can go again where nothing has come of them.
+#[derive(Debug, Default)]
+pub struct MadeDirectories(Vec<PathBuf>);
+
+impl MadeDirectories {
+    /// As [`create_directory`]; knows which ones were not there.
+    ///
+    /// # Errors
+    /// As [`create_directory`].
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut made = Self::default();
+        match create_missing(Readers::ByUmask, path, &mut made.0) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                made.remove_empty();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether all of them were there.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Removes those of them that nothing is in.
+    pub fn remove_empty(&self) {
+        // One that is in use, or gone, stays as it is.
+        let _ = self.0.iter().rev().try_for_each(fs::remove_dir);
+    }
+}
+
+/// Makes what is missing of a path, and notes what it has made, those above first.
+fn create_missing(readers: Readers, path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -391,14 +452,17 @@ pub fn create_directory_for(readers: Readers, path: &Path) -> io::Result<()> {
         let message = format!("'{}' is no directory that can be made", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    create_directory_for(readers, parent)?;
+    create_missing(readers, parent, made)?;
     match DirBuilder::new()
         .mode(readers.directory_mode())
         .create(path)
     {
         // Somebody else was faster, which is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        created => created?,
+        created => {
+            created?;
+            made.push(path.to_owned());
+        }
     }
     sync_directory(parent)
 }

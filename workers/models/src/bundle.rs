@@ -24,7 +24,7 @@ pub mod import;
 mod precision;
 mod quantise;
 pub mod random;
-pub mod stored;
+mod stored;
 mod weight_types;
 pub mod weights;
 pub mod writer;

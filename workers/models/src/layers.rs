@@ -11,6 +11,8 @@ use crate::tensors;
 
 mod conv_tensors;
 pub(crate) mod cpu;
+#[cfg(test)]
+mod differences;
 mod dropout;
 pub(crate) mod matrix;
 mod norm;

@@ -210,7 +210,7 @@ impl ImageEncoder {
         })
     }
 
-    /// An encoder that can also compare an image with a previous one.
+    /// An encoder that can also compare an image with a previous one. It is held to the recording; no stage uses it.
     pub fn with_previous(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
         let pooler = TemporalPooler::new(config, &vb.pp("encoder.vit_pooler"))?;
         Ok(Self {

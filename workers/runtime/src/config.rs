@@ -139,6 +139,7 @@ impl Config {
         check: impl FnOnce(&Self, &T) -> Vec<String>,
     ) -> Result<(Self, T), ConfigError> {
         let mut reader = ConfigReader::new(file, environment, overrides);
+        reader.note_default("objects", "directory", "as the role has it");
         let mut config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
@@ -240,12 +241,16 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
 }
 
 fn telemetry(reader: &mut ConfigReader) -> TelemetryConfig {
+    reader.note_default("telemetry", "filter", telemetry::DEFAULT_FILTER);
+    reader.note_default("telemetry", "format", "text");
     let filter = reader.text("telemetry", "filter");
     let configured = filter.as_deref().map(telemetry::directives);
     if let Some(Err(error)) = configured {
         reader.fault("telemetry", "filter", &error.to_string());
     }
     reader.check_foreign(telemetry::FILTER_VARIABLE, telemetry::directives);
+    // Logs are filtered by the variable where it is set, whatever is configured.
+    reader.take_foreign("telemetry", "filter", telemetry::FILTER_VARIABLE);
     TelemetryConfig {
         json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
         filter,
@@ -433,6 +438,50 @@ mod tests {
         let file = tempfile("[worker]\nport = \"tcp://10.0.0.1:80\"\n");
         assert!(Config::load(Some(&file), [], []).is_err());
         std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn settings_are_shown_as_they_are_in_force_defaults_and_variables_of_other_tools_included() {
+        let environment = [
+            ("RADIALOG_S3_URL", "s3://bucket"),
+            ("RADIALOG_TELEMETRY_FILTER", "warn"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ENDPOINT_URL", "http://localhost:9000"),
+            ("AWS_ACCESS_KEY_ID", "ward"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("RUST_LOG", "debug"),
+        ];
+        let config = load(&environment, &[]).unwrap();
+        let shown = |name: &str| {
+            let setting = config.settings.iter().find(|each| each.name == name);
+            let setting = setting.unwrap();
+            (setting.value.as_deref(), setting.source.as_deref())
+        };
+        for (name, value, source) in [
+            ("s3.region", Some("eu-west-1"), Some("AWS_REGION")),
+            (
+                "s3.endpoint",
+                Some("http://localhost:9000"),
+                Some("AWS_ENDPOINT_URL"),
+            ),
+            ("s3.access_key_id", Some("ward"), Some("AWS_ACCESS_KEY_ID")),
+            (
+                "s3.secret_access_key",
+                Some("***"),
+                Some("AWS_SECRET_ACCESS_KEY"),
+            ),
+            ("telemetry.filter", Some("debug"), Some("RUST_LOG")),
+            ("s3.path_style", Some("true"), None),
+            ("s3.attempts", Some("3"), None),
+            ("amqp.heartbeat", Some("20"), None),
+            ("worker.max_image_mib", Some("128"), None),
+            ("retention.interval", Some("900"), None),
+            ("shutdown.pause", Some("0"), None),
+            ("telemetry.format", Some("text"), None),
+            ("amqp.url", None, None),
+        ] {
+            assert_eq!(shown(name), (value, source), "{name}");
+        }
     }
 
     #[test]

@@ -18,8 +18,10 @@ mod fingerprint;
 pub mod memory;
 mod queue_limits;
 pub mod redis;
+mod replacing;
 
 pub use queue_limits::{QueueLimits, Reservation, ReserveOutcome};
+pub use replacing::{ReplaceOutcome, Replaces};
 
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -270,16 +272,24 @@ pub trait Conversations: Send + Sync + 'static {
     /// turn that is ready now; none also where there is no such turn.
     async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError>;
 
-    /// Keeps a person's version of an answer, or forgets it. False where there is no such turn or it is not final.
+    /// Keeps a person's version of an answer, or forgets it, and compares with the version that is there in the same step.
+    /// [`ReplaceOutcome::Missing`] where there is no such turn or it is not final.
     async fn edit(
         &self,
         id: &ConversationId,
         turn: u32,
         text: Option<&str>,
-    ) -> Result<bool, StateError>;
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError>;
 
-    /// Gives the conversation a title. False where there is no such conversation.
-    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError>;
+    /// Gives the conversation a title, and compares with the one that is there in the same step. [`ReplaceOutcome::Missing`]
+    /// where there is no such conversation.
+    async fn rename(
+        &self,
+        id: &ConversationId,
+        title: &str,
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError>;
 
     /// Keeps what a person thinks of an answer, or forgets it. False where there is no such turn or it is not final.
     async fn rate(

@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
 pub mod config;
 pub mod conversations;

@@ -24,6 +24,8 @@ const SECONDS: [f64; 11] = [
 const LAG_SECONDS: [f64; 10] = [
     0.000_02, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0,
 ];
+/// The labels of most metrics.
+const STAGE: &[&str] = &["stage"];
 /// Batch sizes, by powers of two.
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
@@ -146,189 +148,168 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         Self {
-            bundle_info: registered(
+            bundle_info: int_gauges(
                 r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "radialog_bundle_info",
-                        "Bundles that this process serves: always 1, the labels say which",
-                    ),
-                    &["bundle", "version", "hash", "group"],
-                ),
+                "radialog_bundle_info",
+                "Bundles that this process serves: always 1, the labels say which",
+                &["bundle", "version", "hash", "group"],
             ),
-            phase_info: registered(
+            phase_info: int_gauges(
                 r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "radialog_process_phase_info",
-                        "What the process does: 1 for one of starting, ready and draining",
-                    ),
-                    &["phase"],
-                ),
+                "radialog_process_phase_info",
+                "What the process does: 1 for one of starting, ready and draining",
+                &["phase"],
             ),
-            bundle_fetched: registered(
+            bundle_fetched: int_gauge(
                 r,
-                IntGauge::new(
-                    "radialog_bundle_fetched_bytes",
-                    "Bytes of the bundle's files in the store that are on this machine",
-                ),
+                "radialog_bundle_fetched_bytes",
+                "Bytes of the bundle's files in the store that are on this machine",
             ),
-            bundle_wanted: registered(
+            bundle_wanted: int_gauge(
                 r,
-                IntGauge::new(
-                    "radialog_bundle_wanted_bytes",
-                    "Bytes of the bundle's files in the store that the process loads",
-                ),
+                "radialog_bundle_wanted_bytes",
+                "Bytes of the bundle's files in the store that the process loads",
             ),
             queue_wait: seconds(
                 r,
                 "radialog_queue_wait_seconds",
                 "From publishing a task to a worker having it",
+                STAGE,
             ),
-            queue_work: gauge(
+            queue_work: gauges(
                 r,
                 "radialog_queue_work_seconds",
                 "Work that waits: messages times measured service time",
+                STAGE,
             ),
-            task_work: gauge(
+            task_work: gauges(
                 r,
                 "radialog_task_inflight_seconds",
                 "Work that this worker holds: tasks in flight times measured service time",
+                STAGE,
             ),
             queues: QueueMetrics::register(r),
-            queue_reconnects: registered(
+            queue_reconnects: count(
                 r,
-                IntCounter::new(
-                    "radialog_queue_reconnects_total",
-                    "Broken broker connections",
-                ),
+                "radialog_queue_reconnects_total",
+                "Broken broker connections",
             ),
-            objects_damaged: registered(
+            objects_damaged: count(
                 r,
-                IntCounter::new(
-                    "radialog_objects_damaged_total",
-                    "Stored objects that were found damaged and are written again",
-                ),
+                "radialog_objects_damaged_total",
+                "Stored objects that were found damaged and are written again",
             ),
-            retention_removed: registered(
+            retention_removed: count(
                 r,
-                IntCounter::new(
-                    "radialog_retention_removed_total",
-                    "Objects of conversations that nobody owned any more and were removed",
-                ),
+                "radialog_retention_removed_total",
+                "Objects of conversations that nobody owned any more and were removed",
             ),
-            retention_unowned: registered(
+            retention_unowned: int_gauge(
                 r,
-                IntGauge::new(
-                    "radialog_retention_unowned_items",
-                    "Objects that the last sweep found without an owner and past their grace",
-                ),
+                "radialog_retention_unowned_items",
+                "Objects that the last sweep found without an owner and past their grace",
             ),
             task_fetch: seconds(
                 r,
                 "radialog_task_fetch_seconds",
                 "Fetching and decoding a task's inputs",
+                STAGE,
             ),
-            task_store: seconds(r, "radialog_task_store_seconds", "Storing a task's output"),
-            task_done: counter(
+            task_store: seconds(
+                r,
+                "radialog_task_store_seconds",
+                "Storing a task's output",
+                STAGE,
+            ),
+            task_done: counts(
                 r,
                 "radialog_task_done_total",
                 "Tasks done; reused=true: the output was there",
-                &["reused"],
+                &["stage", "reused"],
             ),
-            task_retries: counter(
+            task_retries: counts(
                 r,
                 "radialog_task_retries_total",
                 "Tasks sent to a retry queue",
-                &[],
+                STAGE,
             ),
-            task_failures: counter(
+            task_failures: counts(
                 r,
                 "radialog_task_failures_total",
                 "Failed attempts by code",
-                &["code"],
+                &["stage", "code"],
             ),
-            task_dead_letters: counter(
+            task_dead_letters: counts(
                 r,
                 "radialog_task_dead_letters_total",
                 "Dead letters by code",
-                &["code"],
+                &["stage", "code"],
             ),
-            task_in_flight: int_gauge(
+            task_in_flight: int_gauges(
                 r,
                 "radialog_task_inflight_tasks",
                 "Tasks that this worker holds",
+                STAGE,
             ),
             model_time: seconds(
                 r,
                 "radialog_model_item_seconds",
                 "The model's time for one item",
+                STAGE,
             ),
-            model_batch: histogram(
+            model_batch: histograms(
                 r,
                 "radialog_model_batch_items",
                 "Items that shared a run of the model",
+                STAGE,
                 &BATCH_SIZES,
             ),
-            model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
-            model_drafted: counter(
+            model_tokens: counts(r, "radialog_model_tokens_total", "Generated tokens", STAGE),
+            model_drafted: counts(
                 r,
                 "radialog_model_drafted_tokens_total",
                 "Tokens drafted by prompt lookup; accepted=true: the model chose them, and no step of its own was needed",
-                &["accepted"],
+                &["stage", "accepted"],
             ),
-            model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
-            http_requests: registered(
+            model_panics: counts(
                 r,
-                IntCounterVec::new(
-                    Opts::new(
-                        "radialog_http_requests_total",
-                        "Requests answered by the gateway",
-                    ),
-                    &["route", "method", "status"],
-                ),
+                "radialog_model_panics_total",
+                "Panics of the model",
+                STAGE,
             ),
-            http_time: registered(
+            http_requests: counts(
                 r,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "radialog_http_request_seconds",
-                        "From a request to its answer's head",
-                    )
-                    .buckets(SECONDS.to_vec()),
-                    &["route"],
-                ),
+                "radialog_http_requests_total",
+                "Requests answered by the gateway",
+                &["route", "method", "status"],
             ),
-            http_connections: registered(
+            http_time: seconds(
                 r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "radialog_http_open_connections",
-                        "Connections that are open, by server",
-                    ),
-                    &["server"],
-                ),
+                "radialog_http_request_seconds",
+                "From a request to its answer's head",
+                &["route"],
             ),
-            http_connections_ended: registered(
+            http_connections: int_gauges(
                 r,
-                IntCounterVec::new(
-                    Opts::new(
-                        "radialog_http_ended_connections_total",
-                        "Connections without a request that were ended, by reason",
-                    ),
-                    &["server", "reason"],
-                ),
+                "radialog_http_open_connections",
+                "Connections that are open, by server",
+                &["server"],
             ),
-            http_body_memory: registered(
+            http_connections_ended: counts(
                 r,
-                IntGauge::new(
-                    "radialog_http_body_memory_bytes",
-                    "Memory that bodies of requests hold, copies included",
-                ),
+                "radialog_http_ended_connections_total",
+                "Connections without a request that were ended, by reason",
+                &["server", "reason"],
             ),
-            http_streams: registered(
+            http_body_memory: int_gauge(
                 r,
-                IntGauge::new("radialog_http_open_streams", "Event streams that are open"),
+                "radialog_http_body_memory_bytes",
+                "Memory that bodies of requests hold, copies included",
+            ),
+            http_streams: int_gauge(
+                r,
+                "radialog_http_open_streams",
+                "Event streams that are open",
             ),
             http_event_lag: registered(
                 r,
@@ -344,30 +325,30 @@ impl Metrics {
                 r,
                 "radialog_chat_first_token_seconds",
                 "From publishing a turn to its first token",
+                STAGE,
             ),
-            chat_in_flight: int_gauge(
+            chat_in_flight: int_gauges(
                 r,
                 "radialog_chat_inflight_tasks",
                 "Turns that this worker holds",
+                STAGE,
             ),
-            chat_done: counter(
+            chat_done: counts(
                 r,
                 "radialog_chat_done_total",
                 "Turns that ended, by outcome",
-                &["outcome"],
+                &["stage", "outcome"],
             ),
-            chat_prompt_tokens: counter(
+            chat_prompt_tokens: counts(
                 r,
                 "radialog_chat_prompt_tokens_total",
                 "Tokens of prompts; cached=true: they were in the cache from an earlier turn",
-                &["cached"],
+                &["stage", "cached"],
             ),
-            chat_republished: registered(
+            chat_republished: count(
                 r,
-                IntCounter::new(
-                    "radialog_chat_republished_total",
-                    "Conversations whose turn was forgotten and given to the workers again",
-                ),
+                "radialog_chat_republished_total",
+                "Conversations whose turn was forgotten and given to the workers again",
             ),
             request_batches: RequestBatchMetrics::register(r),
             registry,
@@ -543,31 +524,41 @@ fn registered<C: Collector + Clone + 'static>(
     metric
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+type Labels<'a> = &'a [&'a str];
+
+fn seconds(registry: &Registry, name: &str, help: &str, labels: Labels<'_>) -> HistogramVec {
+    histograms(registry, name, help, labels, &SECONDS)
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: Labels<'_>,
+    buckets: &[f64],
+) -> HistogramVec {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    registered(registry, HistogramVec::new(options, &["stage"]))
+    registered(registry, HistogramVec::new(options, labels))
 }
 
-fn seconds(registry: &Registry, name: &str, help: &str) -> HistogramVec {
-    histogram(registry, name, help, &SECONDS)
+fn counts(registry: &Registry, name: &str, help: &str, labels: Labels<'_>) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let labels: Vec<&str> = std::iter::once("stage")
-        .chain(labels.iter().copied())
-        .collect();
-    registered(registry, IntCounterVec::new(Opts::new(name, help), &labels))
+fn count(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    registered(registry, IntCounter::new(name, help))
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
-    registered(registry, GaugeVec::new(Opts::new(name, help), &["stage"]))
+fn gauges(registry: &Registry, name: &str, help: &str, labels: Labels<'_>) -> GaugeVec {
+    registered(registry, GaugeVec::new(Opts::new(name, help), labels))
 }
 
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    registered(
-        registry,
-        IntGaugeVec::new(Opts::new(name, help), &["stage"]),
-    )
+fn int_gauges(registry: &Registry, name: &str, help: &str, labels: Labels<'_>) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(registry, IntGauge::new(name, help))
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl<W: StageWork> Runner<W> {
                 conversations,
             }) => {
                 let store_retry =
-                    StoreRetry::new("the conversations' store", self.settings.store_timeout);
+                    StoreRetry::new("the conversations' store", self.settings.store_patience);
                 let chat = ChatWorker::new(work, conversations, store_retry, metrics().chat(stage));
                 turns = Some(self.queue.consume(&turn_source, chat.prefetch()).await?);
                 Some(Arc::new(chat))
@@ -124,8 +124,8 @@ impl<W: StageWork> Runner<W> {
         let metrics = Arc::new(metrics().stage(stage, group));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
-            reading: StoreRetry::new("the object store", self.settings.store_timeout),
-            writing: StoreRetry::new("the object store to write", self.settings.store_timeout),
+            reading: StoreRetry::new("the object store", self.settings.store_patience),
+            writing: StoreRetry::new("the object store to write", self.settings.store_patience),
             outputs: SingleFlight::default(),
             poison_lock: tokio::sync::Mutex::default(),
             is_batch_paused: watch::Sender::new(false),

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 /// What a role logs that sets nothing else. Whatever lapin reports, our adapter says with what to do.
-const DEFAULT_FILTER: &str = "info,lapin=off";
+pub(crate) const DEFAULT_FILTER: &str = "info,lapin=off";
 
 /// The variable whose filter wins over the configured one.
 pub const FILTER_VARIABLE: &str = EnvFilter::DEFAULT_ENV;

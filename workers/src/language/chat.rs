@@ -388,9 +388,7 @@ fn dialog<'a>(
 fn answer_of(turn: &TurnSnapshot) -> Option<Cow<'_, str>> {
     match (&turn.edited, &turn.outcome) {
         (Some(edited), _) => Some(edited.into()),
-        (None, Some(TurnOutcome::Done(answer))) => {
-            Some(format!("{}{}", answer.lead, answer.text).into())
-        }
+        (None, Some(TurnOutcome::Done(answer))) => Some(answer.as_written().into()),
         _ => None,
     }
 }
@@ -510,7 +508,7 @@ mod tests {
         let (written, text, answer) = write(&tokenizer, &tokens, false, 0, 100);
         assert_eq!(text, "no  edema ");
         assert_eq!(answer.text, text);
-        assert_eq!(format!("{}{}", answer.lead, answer.text), whole);
+        assert_eq!(answer.as_written(), whole);
         for cut in 0..=written.len() {
             let (_, more, again) = write(&tokenizer, &tokens, false, cut, 100);
             assert!(text.ends_with(&more));

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
+use radialog_files::durable;
 use serde::{Deserialize, Serialize};
 
 use self::step::Step;
@@ -212,7 +213,8 @@ impl Optimizer {
                 .map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.clone()))
         });
         let tensors: std::collections::HashMap<_, _> = tensors.collect();
-        candle_core::safetensors::save(&tensors, path).map_err(TrainingError::content(path))
+        durable::write_by(path, |path| candle_core::safetensors::save(&tensors, path))
+            .map_err(TrainingError::content(path))
     }
 
     /// Goes on from a state that [`Optimizer::save`] wrote after so many steps.

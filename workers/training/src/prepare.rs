@@ -27,7 +27,7 @@ pub use datasets::tasks::answers::{
 pub use datasets::tasks::from_reports::ReportTasks;
 pub use datasets::tasks::prompts::TaskPrompts;
 pub use datasets::tasks::{InstructTask, TaskSample};
-pub use formats::pickle::import_embeddings;
+pub use formats::stored_embeddings::import_embeddings;
 pub use formats::tensor_file::{TensorFileData, TensorFileHeader, tensors_made_by};
 pub use pairing::{Pairing, PairingSummary};
 pub use sources::mimic_cxr::{Sectioning, SectioningSummary};

@@ -6,13 +6,13 @@ use std::sync::{Arc, LazyLock};
 
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
 use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
-use radialog_schemas::{Generation, ReportSampling, Source, Stage, StageSet};
+use radialog_schemas::{Generation, ReportSampling, Stage, StageSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
@@ -319,22 +319,22 @@ async fn prepare(
     readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
     generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
     let given = given_outputs(args, &bundle).await?;
+    // Where its folder is, is known when the output is open.
+    let out = PathBuf::new();
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     let mut options = RunOptions {
-        archive,
-        // Where that is, is known when the output is open.
-        out: PathBuf::new(),
-        source: Source::Image,
         stages,
         generation,
-        bundle: bundle.manifest().hash(),
-        components: bundle.manifest().component_hashes(),
         group: config.worker.group.clone(),
         given,
         window: args.window as usize,
         limit: args.limit,
         image_limit: args.max_image_size << 20,
-        stall: DEFAULT_STALL,
         retry_failed: args.retry_failed,
+        ..RunOptions::new(archive, out, hash, components)
     };
     if args.dry_run {
         let looked_at = args.out.look(&config).await?;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use radialog_files::durable::{self, Readers};
 use radialog_runtime::health::Readiness;
 use radialog_schemas::http::{ConversationView, TurnOptions, TurnView};
 use radialog_schemas::{FindingsReport, TurnStatus};
@@ -283,7 +284,9 @@ impl TerminalConversation {
 
     async fn save(&self, file: &Path) -> anyhow::Result<()> {
         let view = self.client.conversation(&self.id).await?;
-        match std::fs::write(file, serde_json::to_string_pretty(&view)?) {
+        let text = serde_json::to_string_pretty(&view)?;
+        // It has what came from a patient.
+        match durable::replace_for(Readers::Owner, file, text.as_bytes()) {
             Ok(()) => outln!("saved in {}", file.display()),
             Err(error) => outln!(
                 "cannot write {}: {error}; name another file",

@@ -19,9 +19,10 @@ enum ConfigCommand {
     Show(ShowArgs),
 }
 
-/// Print every setting with its value and its source: a flag, a variable, the configuration file
+/// Print every setting with its value and its source: a flag, a variable, the configuration file, the default
 ///
-/// Passwords and keys are not shown. What is not set has its default, which the README and the help of each role name.
+/// Passwords and keys are not shown. What is not set and has no default is `none`. In JSON the source is null where a value is
+/// the default, and the value, too, where there is none.
 /// Faults are told as a role would tell them, with exit code 64.
 ///
 /// Example: radialog config show --config radialog.toml
@@ -46,12 +47,9 @@ pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for setting in &config.settings {
-        match (&setting.value, &setting.source) {
-            (Some(value), Some(source)) => {
-                outln!("{:<34} {value}  ({source})", setting.name);
-            }
-            _ => outln!("{:<34} default", setting.name),
-        }
+        let value = setting.value.as_deref().unwrap_or("none");
+        let source = setting.source.as_deref().unwrap_or("default");
+        outln!("{:<34} {value}  ({source})", setting.name);
     }
     Ok(ExitCode::SUCCESS)
 }

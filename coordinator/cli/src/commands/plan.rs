@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use radialog_coordinator::run::DEFAULT_WINDOW;
 use radialog_coordinator::run::forecast::PoolDescription;
 use radialog_coordinator::run::output::RESULTS_FILE;
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{RunOptions, RunPlan, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_schemas::{PerStage, Source, Stage, StageSet};
+use radialog_schemas::{PerStage, Stage, StageSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ModelArgs, ServiceArgs};
@@ -178,22 +178,20 @@ async fn options(
     let input = archive_source::input(input, config).await?;
     let mut generation = args.generation.generation()?;
     generation.adapter = served_bundle::adapter(bundle, args.generation.model.as_deref())?;
+    let archive = archive::open_with(&input, outside).await?;
+    // Where its folder is, is known when it is looked at.
+    let out = PathBuf::new();
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     Ok(RunOptions {
-        archive: archive::open_with(&input, outside).await?,
-        // Where that is, is known when it is looked at.
-        out: PathBuf::new(),
-        source: Source::Image,
         stages: stages.clone(),
         generation,
-        bundle: bundle.manifest().hash(),
-        components: bundle.manifest().component_hashes(),
         group: config.worker.group.clone(),
-        given: None,
         window: args.window as usize,
         limit: args.limit,
-        image_limit: DEFAULT_IMAGE_LIMIT,
-        stall: DEFAULT_STALL,
-        retry_failed: false,
+        ..RunOptions::new(archive, out, hash, components)
     })
 }
 

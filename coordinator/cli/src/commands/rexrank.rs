@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::marker::PhantomData;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,12 +16,9 @@ use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_files::durable;
 use radialog_schemas::table::{cell, unescaped};
 use radialog_schemas::{ContentHash, StudyRecord};
-use radialog_training::evaluation::corpus::without_nan;
-use radialog_training::evaluation::text_file::read_text;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
+use radialog_training::evaluation::corpus::{PREDICTION, RexrankStudies, RexrankStudy};
 use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use tokio::task::block_in_place;
 
 use super::batch;
@@ -30,8 +26,6 @@ use super::former_files::FormerFiles;
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::named_path::require;
 
-/// The member of a study that a submission adds.
-const PREDICTION: &str = "model_prediction";
 /// The member that names the image of a study to read, and the one that names all of them.
 const KEY_IMAGE: &str = "key_image_path";
 const IMAGES: &str = "image_path";
@@ -81,13 +75,6 @@ struct BatchLine {
     #[command(flatten)]
     args: batch::BatchArgs,
 }
-
-/// The studies in the order of the file.
-struct Studies(Vec<(String, Study)>);
-
-/// The members of a study in the order of the file, each as it stands there. Of several of one name there is the last, as Python
-/// reads them.
-struct Study(Vec<(String, Box<RawValue>)>);
 
 /// The CSV of the studies' images that `radialog batch` reads.
 struct Manifest(Vec<u8>);
@@ -157,7 +144,7 @@ async fn answer(
     save: PathBuf,
     work: PathBuf,
     line: batch::BatchArgs,
-    studies: Studies,
+    studies: RexrankStudies,
     refused: Reasons,
 ) -> anyhow::Result<ExitCode> {
     let code = batch::run(line)
@@ -219,15 +206,10 @@ fn require_writable(save: &Path) -> Result<(), UsageError> {
 }
 
 /// Reads the studies and makes the manifest of those that can be in one; the others are named with what is wrong.
-fn read(input: &Path, images: &Path) -> anyhow::Result<(Studies, Manifest, Reasons)> {
+fn read(input: &Path, images: &Path) -> anyhow::Result<(RexrankStudies, Manifest, Reasons)> {
     let shown = input.display();
-    let json =
-        read_text(input).map_err(|error| UsageError(format!("--input_json_file: {error}")))?;
-    let studies: Studies = serde_json::from_str(&without_nan(&json)).map_err(|error| {
-        UsageError(format!(
-            "{shown} is no JSON of ReXrank, an object of studies by id: {error}"
-        ))
-    })?;
+    let studies = RexrankStudies::read(input)
+        .map_err(|error| UsageError(format!("--input_json_file: {error}")))?;
     if studies.0.is_empty() {
         return Err(UsageError(format!("{shown} has no study")).into());
     }
@@ -286,7 +268,7 @@ fn row(id: &str, image: &Path) -> Result<[String; 2], String> {
 }
 
 /// The image of a study to read, a path below the root.
-fn image(study: &Study) -> Result<PathBuf, String> {
+fn image(study: &RexrankStudy) -> Result<PathBuf, String> {
     let image = match (study.get(KEY_IMAGE), study.get(IMAGES)) {
         (Some(Value::String(image)), _) if !image.is_empty() => image,
         (_, Some(Value::String(image))) => image,
@@ -318,7 +300,7 @@ fn image(study: &Study) -> Result<PathBuf, String> {
 
 /// Writes the studies with their reports; false where some study has not got one.
 fn finish(
-    mut studies: Studies,
+    mut studies: RexrankStudies,
     mut reasons: Reasons,
     work: &Path,
     save: &Path,
@@ -373,78 +355,11 @@ fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<Stri
     Ok(reports)
 }
 
-impl Study {
-    fn get(&self, name: &str) -> Option<Value> {
-        let member = self.0.iter().find(|(of, _)| of == name);
-        member.and_then(|(_, value)| serde_json::from_str(value.get()).ok())
-    }
-
-    /// Sets a member where it is, or as the last one.
-    fn set(&mut self, name: &str, value: Box<RawValue>) {
-        match self.0.iter_mut().find(|(of, _)| of == name) {
-            Some((_, before)) => *before = value,
-            None => self.0.push((name.to_owned(), value)),
-        }
-    }
-}
-
-/// The members of an object in their order.
-fn members<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-    what: &'static str,
-) -> Result<Vec<(String, T)>, D::Error> {
-    struct Members<T>(&'static str, PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-        type Value = Vec<(String, T)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
-    deserializer.deserialize_map(Members(what, PhantomData))
-}
-
-impl<'de> Deserialize<'de> for Studies {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        members(deserializer, "an object of studies by id").map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Study {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut study = Self(Vec::new());
-        for (name, value) in members(deserializer, "an object, a study")? {
-            study.set(&name, value);
-        }
-        Ok(study)
-    }
-}
-
-impl Serialize for Studies {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(id, study)| (id, study)))
-    }
-}
-
-impl Serialize for Study {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn study(json: &str) -> Study {
+    fn study(json: &str) -> RexrankStudy {
         serde_json::from_str(json).unwrap()
     }
 
@@ -496,7 +411,8 @@ mod tests {
 
     #[test]
     fn of_members_of_one_name_the_last_is_read_and_written_as_python_has_it() {
-        let study: Study = study(r#"{"image_path": "a.png", "x": 1, "image_path": "b.png"}"#);
+        let study: RexrankStudy =
+            study(r#"{"image_path": "a.png", "x": 1, "image_path": "b.png"}"#);
         assert_eq!(image(&study), Ok(PathBuf::from("b.png")));
         let written = serde_json::to_string(&study).unwrap();
         assert_eq!(written, r#"{"image_path":"b.png","x":1}"#);
@@ -542,7 +458,7 @@ mod tests {
     #[test]
     fn studies_keep_their_order_and_their_members_whatever_the_order_of_those() {
         let json = r#"{"b":{"report":"r","image_path":["x.png"]},"a":{}}"#;
-        let studies: Studies = serde_json::from_str(json).unwrap();
+        let studies: RexrankStudies = serde_json::from_str(json).unwrap();
         let written = serde_json::to_string(&studies).unwrap();
         assert!(written.starts_with(r#"{"b":"#) && written.ends_with(r#","a":{}}"#));
         let [read, again] = [json, &written].map(serde_json::from_str::<Value>);

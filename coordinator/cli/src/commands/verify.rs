@@ -11,13 +11,12 @@ use bytes::Bytes;
 use clap::Args;
 use radialog_coordinator::archive::{ImageSource, OneStudy, StudyEntry};
 use radialog_coordinator::run::output::{OrderedRecords, RESULTS_FILE};
-use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL};
 use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::{
-    ContentHash, Generation, ObjectKey, Source, Stage, StageSet, StudyRecord, StudyStatus,
+    ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord, StudyStatus,
 };
 use radialog_training::evaluation::text_file::utf_8;
 
@@ -333,21 +332,15 @@ async fn compute(
     config.objects.directory = Some(folder.path().join("objects"));
     let archive = Arc::new(OneStudy(entry));
     let out = folder.path().join("out");
+    let (hash, components) = (
+        bundle.manifest().hash(),
+        bundle.manifest().component_hashes(),
+    );
     let options = RunOptions {
-        archive: archive.clone(),
-        out: out.clone(),
-        source: Source::Image,
         stages: StageSet::closure(stages),
         generation,
-        bundle: bundle.manifest().hash(),
-        components: bundle.manifest().component_hashes(),
-        group: None,
-        given: None,
         window: 1,
-        limit: None,
-        image_limit: DEFAULT_IMAGE_LIMIT,
-        stall: DEFAULT_STALL,
-        retry_failed: false,
+        ..RunOptions::new(archive.clone(), &out, hash, components)
     };
     config.worker.group = None;
     let backends = Backends::connect(&config).await?;

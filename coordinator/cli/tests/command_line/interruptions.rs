@@ -4,11 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::people::XRAYS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::until;
 
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -21,15 +20,6 @@ fn send(signal: &str, child: &Child) {
     let process = child.id().to_string();
     let sent = Command::new("kill").args([signal, &process]).status();
     assert!(sent.unwrap().success());
-}
-
-/// Waits until the condition holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        sleep(Duration::from_millis(10));
-    }
 }
 
 /// Whether the process listens at this port.

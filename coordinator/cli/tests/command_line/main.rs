@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 mod archives;
 mod data_sets;
@@ -15,6 +17,9 @@ mod terminal;
 mod usage;
 mod version;
 
+/// How long what must come is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn radialog(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
     command.args(arguments).env("RADIALOG_START_TIMEOUT", "1");
@@ -27,6 +32,15 @@ fn radialog(arguments: &[&str]) -> Output {
         command.env_remove(service);
     }
     command.output().unwrap()
+}
+
+/// Waits until the condition holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        sleep(Duration::from_millis(10));
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -131,8 +131,17 @@ fn settings_and_checks_are_shown_to_programs_too() {
         "amqp://ward:***@127.0.0.1:1/x"
     );
     assert_eq!(setting("amqp.url")["source"], "--amqp");
-    assert_eq!(setting("gateway.listen")["value"], Value::Null);
+    assert_eq!(setting("gateway.listen")["value"], "127.0.0.1:7860");
+    assert_eq!(setting("gateway.listen")["source"], Value::Null);
+    assert_eq!(setting("gateway.keys")["value"], Value::Null);
     assert!(!text(&shown.stdout).contains("hidden"));
+    let words = text(&radialog(&["config", "show"]).stdout);
+    let line = |name: &str| words.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("gateway.rate ").ends_with(" 50  (default)"), "{words}");
+    assert!(
+        line("gateway.keys ").ends_with(" none  (default)"),
+        "{words}"
+    );
 
     let checked = radialog(&["doctor", "--json", "--redis", "redis://127.0.0.1:1/0"]);
     assert_eq!(checked.status.code(), Some(1));

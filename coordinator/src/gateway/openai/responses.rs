@@ -58,6 +58,7 @@ pub(in crate::gateway) async fn create(
     }
     let (is_stream, store) = (asked.stream, asked.store);
     let background = asked.request.background;
+    let unused = asked.unused();
     let open = match background && !is_stream {
         true => None,
         false => Some(OpenStream::new(caller.quota.stream()?)),
@@ -74,30 +75,34 @@ pub(in crate::gateway) async fn create(
             begin_response(&app, (&*caller.owner, id), history, (asked, false), memory).await?
         }
     };
-    let Some(open) = open else {
-        return Ok(Json(view::response(&app, &snapshot).await?).into_response());
+    let mut answer = match open {
+        None => Json(view::response(&app, &snapshot).await?).into_response(),
+        Some(open) => {
+            let following = Following::open(&app, snapshot, ephemeral, Some(open)).await?;
+            match is_stream {
+                true => stream::answer(following, store, None),
+                false => Json(following.whole(store, || {}).await?).into_response(),
+            }
+        }
     };
-    let following = Following::open(&app, snapshot, ephemeral, Some(open)).await?;
-    if is_stream {
-        Ok(stream::answer(following, store, None))
-    } else {
-        Ok(Json(following.whole(store, || {}).await?).into_response())
-    }
+    unused.tell(&mut answer);
+    Ok(answer)
 }
 
-/// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_event` is
-/// called with each of its events.
+/// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_asked` is
+/// called once its request is published, and `on_event` with each of its events.
 pub(super) async fn answer_line(
     app: &AppState,
     (owner, id): (&str, ConversationId),
     asked: AskedResponse,
     memory: HeldMemory,
-    on_event: impl Fn(),
+    (on_asked, on_event): (impl FnOnce(), impl Fn()),
 ) -> ApiResult<ModelResponse> {
     let store = asked.store;
     let asked = (asked, true);
     let begun = begin_response(app, (owner, id), History::default(), asked, memory);
     let (snapshot, ephemeral) = begun.await?;
+    on_asked();
     let following = Following::open(app, snapshot, ephemeral, None).await?;
     following.whole(store, on_event).await
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{StudyId, StudyRecord};
 
+use super::blocking;
 use super::journal::for_each_record;
 use super::study_set::StudySet;
 use crate::CoordinatorError;
@@ -76,7 +77,8 @@ impl OrderedRecords {
     /// # Errors
     /// When there is no run in the directory, its results are damaged, or the archive cannot be read.
     pub async fn open(archive: &dyn Archive, dir: &Path) -> Result<Self, CoordinatorError> {
-        let records = RecordFile::open(dir)?;
+        let dir = dir.to_owned();
+        let records = blocking(move || RecordFile::open(&dir)).await?;
         Ok(Self {
             entries: archive.entries().await?,
             passed: StudySet::default(),

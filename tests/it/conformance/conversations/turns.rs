@@ -156,18 +156,17 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
 
 pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversations>) {
     let id = &begun(&conversations, &["a"]).await;
-    assert!(
-        !conversations.edit(id, 1, Some("x")).await.unwrap(),
-        "not before it is final"
-    );
-    assert!(
-        !conversations.edit(id, 2, Some("x")).await.unwrap(),
-        "no such turn"
-    );
+    let edit = async |turn, text| {
+        let edited = conversations.edit(id, turn, text, Replaces::Anything);
+        edited.await.unwrap()
+    };
+    let missing = ReplaceOutcome::Missing;
+    assert_eq!(edit(1, Some("x")).await, missing, "not before it is final");
+    assert_eq!(edit(2, Some("x")).await, missing, "no such turn");
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     finish(&conversations, id, 1, epoch, "A").await;
     for text in [Some("mine"), Some(""), None] {
-        assert!(conversations.edit(id, 1, text).await.unwrap());
+        assert_eq!(edit(1, text).await, ReplaceOutcome::Replaced);
         assert_eq!(
             conversations.snapshot(id).await.unwrap().unwrap().turns[0]
                 .edited
@@ -175,6 +174,75 @@ pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversa
             text
         );
     }
+}
+
+pub(super) async fn only_what_was_expected_is_replaced(conversations: Arc<dyn Conversations>) {
+    let id = &begun(&conversations, &["a"]).await;
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    finish(&conversations, id, 1, epoch, "A").await;
+    let (mine, theirs, empty) = (Some("mine"), Some("theirs"), Some(""));
+    let (replaced, other) = (ReplaceOutcome::Replaced, ReplaceOutcome::Other);
+    let mut there = None;
+    for (expected, text, outcome) in [
+        (mine, mine, other),
+        (empty, mine, other),
+        (None, empty, replaced),
+        // An empty text is a version, and none is another one.
+        (None, mine, other),
+        (empty, mine, replaced),
+        (None, mine, replaced),
+        (None, theirs, other),
+        (None, None, other),
+        (mine, theirs, replaced),
+        (theirs, None, replaced),
+        (theirs, None, replaced),
+        (theirs, mine, other),
+    ] {
+        // What is wanted may be there already.
+        let outcome = if there == text { replaced } else { outcome };
+        let edited = conversations.edit(id, 1, text, Replaces::Only(expected));
+        assert_eq!(edited.await.unwrap(), outcome, "{expected:?} to {text:?}");
+        if outcome == replaced {
+            there = text;
+        }
+        let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+        assert_eq!(snapshot.turns[0].edited.as_deref(), there);
+    }
+    for (expected, title, outcome) in [
+        (Some("x"), "first", other),
+        (None, "first", replaced),
+        (None, "first", replaced),
+        (None, "second", other),
+        (Some("first"), "second", replaced),
+    ] {
+        let renamed = conversations.rename(id, title, Replaces::Only(expected));
+        assert_eq!(renamed.await.unwrap(), outcome, "{expected:?} to {title}");
+    }
+    let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+    assert_eq!(snapshot.title.as_deref(), Some("second"));
+}
+
+pub(super) async fn of_editors_that_expect_the_same_one_is_heard(
+    conversations: Arc<dyn Conversations>,
+) {
+    let id = &begun(&conversations, &["a"]).await;
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    finish(&conversations, id, 1, epoch, "A").await;
+    let editors = (0..16).map(|editor| {
+        let (conversations, id) = (conversations.clone(), id.clone());
+        tokio::spawn(async move {
+            let text = editor.to_string();
+            let edited = conversations.edit(&id, 1, Some(&text), Replaces::Only(None));
+            (edited.await.unwrap() == ReplaceOutcome::Replaced).then_some(text)
+        })
+    });
+    let mut heard = Vec::new();
+    for editor in editors.collect::<Vec<_>>() {
+        heard.extend(editor.await.unwrap());
+    }
+    let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_eq!(snapshot.turns[0].edited.as_ref(), heard.first());
 }
 
 pub(super) async fn a_final_answer_can_be_rated_and_a_conversation_renamed(
@@ -199,7 +267,8 @@ pub(super) async fn a_final_answer_can_be_rated_and_a_conversation_renamed(
         assert_eq!(snapshot.title, None);
     }
     for title in ["Ward 1", "{\"not\": \"read\"}"] {
-        assert!(conversations.rename(id, title).await.unwrap());
+        let renamed = conversations.rename(id, title, Replaces::Anything).await;
+        assert_eq!(renamed.unwrap(), ReplaceOutcome::Replaced);
         let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
         assert_eq!(snapshot.title.as_deref(), Some(title));
     }
@@ -227,7 +296,8 @@ pub(super) async fn a_conversation_is_created_with_its_title_and_keeps_it_when_i
         let refused = (CreateOutcome::Mismatch, text("first"));
         assert_eq!(create(other).await, refused, "{other:?}");
     }
-    assert!(conversations.rename(&titled.id, "mine").await.unwrap());
+    let renamed = conversations.rename(&titled.id, "mine", Replaces::Anything);
+    assert_eq!(renamed.await.unwrap(), ReplaceOutcome::Replaced);
     assert_eq!(create(Some("first")).await, (existing, text("mine")));
     let untitled = begun(&conversations, &["a"]).await;
     let snapshot = conversations.snapshot(&untitled).await.unwrap().unwrap();

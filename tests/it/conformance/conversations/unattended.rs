@@ -117,3 +117,44 @@ async fn a_conversation_that_cannot_be_read_hinders_no_sweeper() {
     );
     assert!(!conversations.delete(&ids[1]).await.unwrap());
 }
+
+#[tokio::test]
+async fn what_is_no_conversation_under_the_name_of_one_hinders_no_sweeper() {
+    let redis = Redis::start().await.unwrap();
+    let conversations = crate::adapters::redis_conversations_at(redis.url()).await;
+    let ids = ["one", "two", "three"].map(ConversationId::from);
+    let create = async |id: &ConversationId| {
+        let conversation = Conversation {
+            id: id.clone(),
+            ..in_words()
+        };
+        let created = conversations.create(&conversation, &[ask("a")]).await;
+        created.unwrap();
+    };
+    for id in &ids {
+        create(id).await;
+    }
+    for (kind, write) in [("string", "SET"), ("list", "RPUSH")] {
+        redis.ask("DEL radialog:chat:{two}").await.unwrap();
+        let damaging = redis.ask(&format!("{write} radialog:chat:{{two}} x"));
+        damaging.await.unwrap();
+        let begun = conversations.beginnings(&ids).await.unwrap();
+        assert!(matches!(&begun[0], Ok(Some(one)) if one.id == ids[0]));
+        assert!(matches!(&begun[2], Ok(Some(one)) if one.id == ids[2]));
+        let error = begun[1].as_ref().unwrap_err().to_string();
+        assert!(error.contains(&format!("of the type '{kind}'")), "{error}");
+        let listed = conversations.unattended(Duration::ZERO, 9).await.unwrap();
+        let listed = listed.into_iter().map(|one| one.snapshot.conversation.id);
+        let mut listed: Vec<ConversationId> = listed.collect();
+        listed.sort();
+        assert_eq!(listed, [ids[0].clone(), ids[2].clone()], "{kind}");
+        // Neither its place on its owner's list, nor that of its turn in the queue, keeps those of others.
+        assert_eq!(conversations.forget_ended().await.unwrap(), 0, "{kind}");
+        assert!(conversations.delete(&ids[1]).await.unwrap(), "{kind}");
+        let exist = conversations.exist(&ids).await.unwrap();
+        assert_eq!(exist, [true, false, true], "{kind}");
+        create(&ids[1]).await;
+    }
+    let snapshot = conversations.snapshot(&ids[1]).await.unwrap();
+    assert!(snapshot.is_some());
+}

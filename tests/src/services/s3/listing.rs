@@ -1,20 +1,24 @@
-//! Listings as S3 gives them, over a store of files: at most 1,000 names a page, opaque tokens, names in `encoding-type=url`
-//! where it is asked for, and names that no file can have.
+//! What S3 promises beyond a store of files: listings of at most 1,000 names a page, with opaque tokens, names in
+//! `encoding-type=url` where it is asked for, and names that no file can have; and each object read and changed at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+use futures::TryStreamExt;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
     DeleteObjectInput, DeleteObjectOutput, EncodingType, GetObjectInput, GetObjectOutput,
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input,
-    ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, UploadPartInput,
+    ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartInput,
     UploadPartOutput,
 };
-use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+
+use super::key_locks::KeyLocks;
 
 /// The most names that S3 puts on a page.
 const PAGE: i32 = 1000;
@@ -24,8 +28,9 @@ pub(super) type ListedNames = Arc<Mutex<HashMap<String, Vec<String>>>>;
 
 /// The part of S3 that RaDialog uses.
 pub(super) struct ListedFiles {
-    pub(super) files: FileSystem,
+    pub(super) files: Arc<FileSystem>,
     pub(super) names: ListedNames,
+    pub(super) locks: KeyLocks,
 }
 
 #[async_trait::async_trait]
@@ -39,15 +44,28 @@ impl S3 for ListedFiles {
 
     async fn put_object(
         &self,
-        request: S3Request<PutObjectInput>,
+        mut request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
-        self.files.put_object(request).await
+        // Before anybody waits for it: a client may say nothing more. Large objects come in parts.
+        if let Some(body) = request.input.body.take() {
+            let parts: Result<Vec<Bytes>, _> = body.try_collect().await;
+            let parts = parts.map_err(|_| s3_error!(IncompleteBody))?;
+            let content = Body::from(parts.concat());
+            request.input.body = Some(StreamingBlob::from(content));
+        }
+        let (files, input) = (self.files.clone(), &request.input);
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let put = async move { files.put_object(request).await };
+        self.locks.change(&bucket, &key, put).await
     }
 
     async fn get_object(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
+        // Its content is read from the file that is there now, whatever takes its place meanwhile.
+        let (bucket, key) = (&request.input.bucket, &request.input.key);
+        let _reading = self.locks.reading(bucket, key).await;
         self.files.get_object(request).await
     }
 
@@ -55,6 +73,8 @@ impl S3 for ListedFiles {
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let (bucket, key) = (&request.input.bucket, &request.input.key);
+        let _reading = self.locks.reading(bucket, key).await;
         self.files.head_object(request).await
     }
 
@@ -62,7 +82,10 @@ impl S3 for ListedFiles {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.files.delete_object(request).await
+        let (files, input) = (self.files.clone(), &request.input);
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let delete = async move { files.delete_object(request).await };
+        self.locks.change(&bucket, &key, delete).await
     }
 
     async fn create_multipart_upload(
@@ -83,7 +106,10 @@ impl S3 for ListedFiles {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        self.files.complete_multipart_upload(request).await
+        let (files, input) = (self.files.clone(), &request.input);
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let complete = async move { files.complete_multipart_upload(request).await };
+        self.locks.change(&bucket, &key, complete).await
     }
 
     async fn abort_multipart_upload(

@@ -225,6 +225,41 @@ fn others_may_read_the_file_as_the_umask_says() {
 }
 
 #[test]
+fn what_is_copied_or_written_by_others_is_read_as_the_umask_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("plain"), b"x").unwrap();
+    replace_for(Readers::Owner, &path("owners"), b"content").unwrap();
+    assert_eq!(copy(&path("owners"), &path("copy")).unwrap(), 7);
+    // As a library that renames a temporary file of its own.
+    write_by(&path("written"), |path| {
+        replace_for(Readers::Owner, path, b"content")
+    })
+    .unwrap();
+    for name in ["copy", "written"] {
+        assert_eq!(fs::read(path(name)).unwrap(), b"content");
+        assert_eq!(mode(&path(name)), mode(&path("plain")), "{name}");
+    }
+}
+
+#[test]
+fn directories_that_were_made_go_again_where_nothing_is_in_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let deep = directory.path().join("there/a/b");
+    fs::create_dir(directory.path().join("there")).unwrap();
+    let made = MadeDirectories::create(&deep).unwrap();
+    assert!(MadeDirectories::create(&deep).unwrap().is_empty());
+    made.remove_empty();
+    assert_eq!(names(&directory.path().join("there")), [""; 0]);
+
+    let made = MadeDirectories::create(&deep).unwrap();
+    fs::write(directory.path().join("there/a/file"), b"x").unwrap();
+    made.remove_empty();
+    assert_eq!(names(&directory.path().join("there/a")), ["file"]);
+    assert!(MadeDirectories::create(&directory.path().join("there/a/file/b")).is_err());
+}
+
+#[test]
 fn what_is_for_the_owner_alone_is_so_whatever_was_there() {
     let directory = tempfile::tempdir().unwrap();
     let deep = directory.path().join("a/b");

@@ -17,7 +17,7 @@ use crate::findings::Calibration;
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorSpec;
-use radialog_files::durable::NewDirectory;
+use radialog_files::durable::{self, NewDirectory};
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]
@@ -145,7 +145,8 @@ impl BundleAssembly {
             }
             if let Some(name) = part.tokenizer() {
                 let source = bundle.file(stage, TOKENIZER)?;
-                fs::copy(&source, dir.join(name)).map_err(BundleError::io("copy", &source))?;
+                durable::copy(&source, &dir.join(name))
+                    .map_err(BundleError::io("copy", &source))?;
                 add(TOKENIZER, name)?;
             }
             manifest.components.insert(stage, component);
@@ -202,7 +203,10 @@ impl BundleAssembly {
         }
         let metadata = (!types.is_empty())
             .then(|| HashMap::from([(ggml::METADATA_KEY.to_owned(), ggml::metadata(&types))]));
-        safetensors::serialize_to_file(tensors, metadata, path).map_err(BundleError::unusable(path))
+        durable::write_by(path, |path| {
+            safetensors::serialize_to_file(tensors, metadata, path)
+        })
+        .map_err(BundleError::unusable(path))
     }
 }
 

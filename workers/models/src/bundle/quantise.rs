@@ -21,7 +21,7 @@ use super::{Bundle, BundleError, HashCache, hashes};
 use crate::free_space::SpaceNeeded;
 use crate::ggml;
 use crate::tensors::TensorHeader;
-use radialog_files::durable::NewDirectory;
+use radialog_files::durable::{self, NewDirectory};
 
 /// Values that one thread quantises at a time, some rows of a matrix.
 const PART: usize = 1 << 18;
@@ -229,7 +229,7 @@ fn copy(from: &Path, to: &Path, entry: &FileEntry) -> Result<(), BundleError> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(BundleError::io("create", folder))?;
     }
-    fs::copy(from, to).map_err(BundleError::io("copy", from))?;
+    durable::copy(from, to).map_err(BundleError::io("copy", from))?;
     match hashes::file_entry(to)? == *entry {
         true => Ok(()),
         false => {

@@ -1,15 +1,9 @@
-//! A checkpoint's tensors as the weights file of a component, each as it is stored: quantised matrices stay quantised.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! A checkpoint's tensor in the weights file of a component, as it is stored: a quantised matrix stays quantised.
 
 use candle_core::quantized::GgmlDType;
-use radialog_schemas::bundle::FileEntry;
 use safetensors::tensor::Dtype;
 
-use super::error::BundleError;
-use super::writer::SafetensorsWriter;
-use crate::checkpoint::{Checkpoint, CheckpointError, StoredTensor, StoredType};
+use crate::checkpoint::{CheckpointError, StoredTensor, StoredType};
 use crate::ggml;
 use crate::tensors::TensorHeader;
 
@@ -18,7 +12,7 @@ use crate::tensors::TensorHeader;
 ///
 /// # Errors
 /// A quantised tensor that is no matrix of whole blocks.
-pub fn stored_header(
+pub(crate) fn stored_header(
     tensor: &StoredTensor,
 ) -> Result<(TensorHeader, Option<GgmlDType>), CheckpointError> {
     let name = tensor.name.clone();
@@ -46,40 +40,38 @@ pub fn stored_header(
     Ok((header, Some(ggml)))
 }
 
-/// Writes all tensors of a checkpoint into one weights file, one in memory at a time.
-///
-/// # Errors
-/// A tensor that cannot be read or kept as it is, or a file that cannot be written.
-pub fn write_stored(path: &Path, checkpoint: &dyn Checkpoint) -> Result<FileEntry, BundleError> {
-    let mut types = BTreeMap::new();
-    let mut headers = Vec::with_capacity(checkpoint.tensors().len());
-    for tensor in checkpoint.tensors() {
-        let (header, ggml) = stored_header(tensor).map_err(BundleError::unusable(&tensor.file))?;
-        types.extend(ggml.map(|ggml| (header.name.clone(), ggml)));
-        headers.push(header);
-    }
-    let mut writer = SafetensorsWriter::create_quantized(path, &headers, &types)?;
-    for tensor in checkpoint.tensors() {
-        let values = checkpoint
-            .read(tensor)
-            .map_err(BundleError::unusable(&tensor.file))?;
-        writer.write(&values)?;
-    }
-    writer.finish()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use candle_core::quantized::QTensor;
     use candle_core::{DType, Device, Tensor};
     use candle_nn::VarBuilder;
 
     use super::*;
     use crate::bundle::weights::MappedWeights;
-    use crate::checkpoint::StoredPlace;
+    use crate::bundle::writer::SafetensorsWriter;
+    use crate::checkpoint::{Checkpoint, StoredPlace};
     use crate::language::{
         BaseWeights, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig, QuantizedMatrices,
     };
+
+    /// Writes all tensors into one weights file, one in memory at a time.
+    fn write_stored(path: &Path, checkpoint: &dyn Checkpoint) {
+        let mut types = BTreeMap::new();
+        let mut headers = Vec::with_capacity(checkpoint.tensors().len());
+        for tensor in checkpoint.tensors() {
+            let (header, ggml) = stored_header(tensor).unwrap();
+            types.extend(ggml.map(|ggml| (header.name.clone(), ggml)));
+            headers.push(header);
+        }
+        let mut writer = SafetensorsWriter::create_quantized(path, &headers, &types).unwrap();
+        for tensor in checkpoint.tensors() {
+            writer.write(&checkpoint.read(tensor).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+    }
 
     const TYPES: [GgmlDType; 3] = [GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q5_0];
 
@@ -159,7 +151,7 @@ mod tests {
         fn write(&self) -> (tempfile::TempDir, MappedWeights) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("language.safetensors");
-            write_stored(&path, self).unwrap();
+            write_stored(&path, self);
             let weights = MappedWeights::open(&[path]).unwrap();
             (dir, weights)
         }

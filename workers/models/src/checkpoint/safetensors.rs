@@ -1,12 +1,11 @@
 //! Safetensors files: a header in JSON, then the values.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
-use serde::de::{MapAccess, Visitor};
+use radialog_schemas::json_members::members;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -34,23 +33,7 @@ struct Header(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Header;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Header(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
+        members(deserializer, "an object of tensors").map(Self)
     }
 }
 

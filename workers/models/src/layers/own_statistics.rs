@@ -226,6 +226,7 @@ mod tests {
 
     use super::super::{from_map, to_map};
     use super::*;
+    use crate::layers::differences::worst;
 
     fn wave(shape: &[usize], step: f32) -> Tensor {
         let count: usize = shape.iter().product();
@@ -241,11 +242,6 @@ mod tests {
             eps: 1e-5,
             each_image,
         }
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        let difference = (a - b).unwrap().abs().unwrap();
-        difference.max_all().unwrap().to_scalar().unwrap()
     }
 
     #[test]

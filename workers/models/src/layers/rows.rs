@@ -288,25 +288,13 @@ mod tests {
     use candle_core::{D, Device, Var};
 
     use super::*;
+    use crate::layers::differences::worst;
 
     fn wave(shape: &[usize], phase: f32) -> Tensor {
         let values: Vec<f32> = (0..shape.iter().product())
             .map(|i| 2.0 * (i as f32 * 0.73 + phase).sin())
             .collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b)
-            .unwrap()
-            .abs()
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar()
-            .unwrap()
     }
 
     /// Holds values and gradients of an operation to those of its composed form.

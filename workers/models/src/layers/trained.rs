@@ -138,6 +138,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::layers::differences::worst;
 
     fn wave(shape: &[usize], phase: f32) -> Tensor {
         let count: usize = shape.iter().product();
@@ -145,17 +146,6 @@ mod tests {
             .map(|i| (i as f32 * 0.73 + phase).sin())
             .collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b)
-            .unwrap()
-            .abs()
-            .unwrap()
-            .max_all()
-            .unwrap()
-            .to_scalar()
-            .unwrap()
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl GrayImage {
     }
 
     /// The grey image of 8-bit samples with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) interleaved channels: all
-    /// channels but alpha are remapped together to 0..=255, then converted to grey.
+    /// channels but alpha are remapped together to 0..=255, then converted to grey. It is held to the recordings of decoded pixels;
+    /// stages decode files.
     ///
     /// # Panics
     /// If `samples` does not hold `channels` bytes a pixel.

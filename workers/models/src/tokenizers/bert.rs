@@ -99,21 +99,4 @@ impl BertTokenizer {
             .chain([self.sep])
             .collect())
     }
-
-    /// [`Self::encode`] padded to exactly `length` ids, with the mask (1 on tokens, 0 on padding), as the Q-Former
-    /// reads text.
-    ///
-    /// # Errors
-    /// Only a broken tokenizer file.
-    pub fn encode_padded(
-        &self,
-        text: &str,
-        length: usize,
-    ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-        let mut ids = self.encode(text, length)?;
-        let mut mask = vec![1; ids.len()];
-        ids.resize(length, self.pad);
-        mask.resize(length, 0);
-        Ok((ids, mask))
-    }
 }

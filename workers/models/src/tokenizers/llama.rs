@@ -107,6 +107,11 @@ impl LlamaTokenizer {
         self.eos
     }
 
+    /// The id of `<unk>`, or of what stands for it, which pads as well.
+    pub fn pad_id(&self) -> u32 {
+        self.pad
+    }
+
     /// Encodes a written prompt, `<s>` first where the model wants it: written `<s>`, `</s>`, `<unk>`, `<IMG>` (or the marker,
     /// see [`super::ImageRule`]) and other special tokens become such, so this is for trusted text only.
     ///
@@ -156,23 +161,6 @@ impl LlamaTokenizer {
     /// Only a broken tokenizer file.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.segmentation.encode(text)
-    }
-
-    /// Rows of the same length, padded on the left with `<unk>` or what stands for it, and their masks (1 on tokens, 0 on padding).
-    pub fn pad_left(&self, rows: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-        rows.iter()
-            .map(|row| {
-                let missing = longest - row.len();
-                let ids = std::iter::repeat_n(self.pad, missing)
-                    .chain(row.iter().copied())
-                    .collect();
-                let mask = std::iter::repeat_n(0, missing)
-                    .chain(row.iter().map(|_| 1))
-                    .collect();
-                (ids, mask)
-            })
-            .unzip()
     }
 
     /// Text of a whole sequence with special tokens written out, as the original's decoder spaces them: `<IMG>` stands

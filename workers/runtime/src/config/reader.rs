@@ -1,6 +1,7 @@
 //! Named values from several sources, and the faults found while reading them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,9 +21,9 @@ struct Value {
 pub struct Setting {
     /// Its name, e.g. `gateway.listen`.
     pub name: String,
-    /// What it is, without passwords and keys; none where it has its default.
+    /// What it is, without passwords and keys, its default included; none where nothing is set and there is no default.
     pub value: Option<String>,
-    /// The flag, the variable or the place in the file that says so.
+    /// The flag, the variable or the place in the file that says so; none where it has its default.
     pub source: Option<String>,
 }
 
@@ -44,7 +45,8 @@ pub struct ConfigReader {
     values: BTreeMap<(String, String), Value>,
     /// Variables of other tools that stand in for ours, e.g. `AWS_ACCESS_KEY_ID`.
     foreign: BTreeMap<String, String>,
-    known: BTreeSet<(String, String)>,
+    /// Every field that was asked for, with what it is where no source has it.
+    known: BTreeMap<(String, String), Option<String>>,
     faults: Vec<String>,
 }
 
@@ -57,7 +59,7 @@ impl ConfigReader {
         let mut reader = Self {
             values: BTreeMap::new(),
             foreign: BTreeMap::new(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
             faults: Vec::new(),
         };
         if let Some(file) = file {
@@ -133,7 +135,7 @@ impl ConfigReader {
     pub fn text(&mut self, area: &str, field: &str) -> Option<String> {
         let key = (area.to_owned(), field.to_owned());
         let text = self.values.get(&key).map(|value| value.text.clone());
-        self.known.insert(key);
+        self.known.entry(key).or_default();
         text.filter(|text| !text.is_empty())
     }
 
@@ -144,21 +146,48 @@ impl ConfigReader {
         field: &str,
         variable: &str,
     ) -> Option<String> {
+        if self.text(area, field).is_none() {
+            self.take_foreign(area, field, variable);
+        }
         self.text(area, field)
-            .or_else(|| self.foreign.get(variable).cloned())
-            .filter(|text| !text.is_empty())
+    }
+
+    /// Has a variable that other tools use say what a field is, where it is set.
+    pub(super) fn take_foreign(&mut self, area: &str, field: &str, variable: &str) {
+        let Some(text) = self.foreign.get(variable).filter(|text| !text.is_empty()) else {
+            return;
+        };
+        let value = Value {
+            text: text.clone(),
+            source: variable.to_owned(),
+        };
+        self.values
+            .insert((area.to_owned(), field.to_owned()), value);
+    }
+
+    /// Notes what a field is where no source has it, for people who look at the settings.
+    pub fn note_default(&mut self, area: &str, field: &str, default: impl Display) {
+        let key = (area.to_owned(), field.to_owned());
+        self.known.insert(key, Some(default.to_string()));
     }
 
     /// A field of a type that says itself what is wrong.
-    pub fn parsed<T: FromStr<Err: std::fmt::Display>>(
-        &mut self,
-        area: &str,
-        field: &str,
-    ) -> Option<T> {
+    pub fn parsed<T: FromStr<Err: Display>>(&mut self, area: &str, field: &str) -> Option<T> {
         let text = self.text(area, field)?;
         text.parse()
             .map_err(|error| self.fault(area, field, &format!("'{text}': {error}")))
             .ok()
+    }
+
+    /// A field of a type that says itself what is wrong, or its default.
+    pub fn parsed_or<T: FromStr<Err: Display> + Display>(
+        &mut self,
+        area: &str,
+        field: &str,
+        default: T,
+    ) -> T {
+        self.note_default(area, field, &default);
+        self.parsed(area, field).unwrap_or(default)
     }
 
     /// Entries with commas between them, or an array of strings as TOML and JSON write it, whose entries may have commas.
@@ -181,6 +210,7 @@ impl ConfigReader {
 
     /// A duration in seconds, fractions allowed.
     pub fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
+        self.note_default(area, field, default.as_secs_f64());
         let Some(seconds) = self.parsed::<f64>(area, field) else {
             return default;
         };
@@ -224,7 +254,7 @@ impl ConfigReader {
     }
 
     /// Notes what `parse` finds wrong with a variable that other tools read, too.
-    pub(super) fn check_foreign<T, E: std::fmt::Display>(
+    pub(super) fn check_foreign<T, E: Display>(
         &mut self,
         variable: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
@@ -236,11 +266,12 @@ impl ConfigReader {
 
     /// Every field that was asked for, in the order of names.
     pub(super) fn settings(&self) -> Vec<Setting> {
-        let setting = |key: &(String, String)| {
+        let setting = |(key, default): (&(String, String), &Option<String>)| {
             let name = format!("{}.{}", key.0, key.1);
             let value = self.values.get(key).filter(|value| !value.text.is_empty());
+            let text = value.map(|value| &value.text).or(default.as_ref());
             Setting {
-                value: value.map(|value| without_secrets(&name, &value.text)),
+                value: text.map(|text| without_secrets(&name, text)),
                 source: value.map(|value| value.source.clone()),
                 name,
             }
@@ -252,17 +283,17 @@ impl ConfigReader {
     /// them. Variables of areas that are not ours are somebody else's.
     pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
         let mut service_links = Vec::new();
-        let areas: BTreeSet<&String> = self.known.iter().map(|(area, _)| area).collect();
+        let areas: BTreeSet<&String> = self.known.keys().map(|(area, _)| area).collect();
         for ((area, field), value) in &self.values {
             let ours = !value.source.starts_with(PREFIX) || areas.contains(area);
-            if ours && !self.known.contains(&(area.clone(), field.clone())) {
+            if ours && !self.known.contains_key(&(area.clone(), field.clone())) {
                 if value.source.starts_with(PREFIX) && is_service_link(&value.source, &value.text) {
                     service_links.push(value.source.clone());
                     continue;
                 }
                 let fields: Vec<&str> = self
                     .known
-                    .iter()
+                    .keys()
                     .filter(|(known, _)| known == area)
                     .map(|(_, field)| field.as_str())
                     .collect();
@@ -428,6 +459,9 @@ mod tests {
                 "redis://:hidden@a:1,redis://:hidden@b:2",
             ),
             ("RADIALOG_GATEWAY_KEYS", "ward=hidden"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ENDPOINT_URL", "http://ward:hidden@host:9000"),
+            ("RADIALOG_S3_ENDPOINT", "http://other:9000"),
         ];
         let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let flags = [("gateway.listen".to_owned(), "localhost:1".to_owned())];
@@ -441,6 +475,10 @@ mod tests {
         ] {
             reader.text(area, field);
         }
+        reader.parsed_or("gateway", "streams", 2000);
+        reader.seconds("gateway", "deadline", Duration::from_millis(2500));
+        reader.text_or_foreign("s3", "region", "AWS_REGION");
+        reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
         let shown: Vec<String> = reader
             .settings()
             .into_iter()
@@ -454,10 +492,14 @@ mod tests {
             shown,
             [
                 "amqp.url amqp://ward:***@host:5672/x RADIALOG_AMQP_URL",
+                "gateway.deadline 2.5 ",
                 "gateway.keys *** RADIALOG_GATEWAY_KEYS",
                 "gateway.listen localhost:1 --gateway-listen",
                 "gateway.rate  ",
+                "gateway.streams 2000 ",
                 "redis.url redis://:***@a:1,redis://:***@b:2 RADIALOG_REDIS_URL",
+                "s3.endpoint http://other:9000 RADIALOG_S3_ENDPOINT",
+                "s3.region eu-west-1 AWS_REGION",
             ]
         );
     }

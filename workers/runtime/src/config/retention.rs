@@ -44,6 +44,7 @@ impl RetentionConfig {
                 "give more than 0 seconds and at most half of retention.grace",
             );
         }
+        reader.note_default("retention", "dry_run", default.dry_run);
         let dry_run = reader.choice("retention", "dry_run", ["false", "true"]) == Some("true");
         Self {
             grace,

@@ -6,6 +6,9 @@ use secrecy::SecretString;
 
 use super::reader::ConfigReader;
 
+/// Where AWS itself puts a bucket whose region nobody names.
+const DEFAULT_REGION: &str = "us-east-1";
+
 /// `[s3]`: an S3 bucket, or a folder of one, and how it is reached.
 #[derive(Clone, Debug)]
 pub struct S3Config {
@@ -42,16 +45,18 @@ impl S3Config {
     pub(super) fn read(reader: &mut ConfigReader) -> Option<Self> {
         let url = reader.text("s3", "url");
         let endpoint = reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
+        reader.note_default("s3", "region", DEFAULT_REGION);
         let region = reader
             .text_or_foreign("s3", "region", "AWS_REGION")
-            .unwrap_or_else(|| "us-east-1".into());
+            .unwrap_or_else(|| DEFAULT_REGION.into());
         let access_key_id = reader.text_or_foreign("s3", "access_key_id", "AWS_ACCESS_KEY_ID");
         let secret_access_key =
             reader.text_or_foreign("s3", "secret_access_key", "AWS_SECRET_ACCESS_KEY");
         let path_style = reader.choice("s3", "path_style", ["true", "false"]);
         let timeout = reader.seconds("s3", "timeout", Duration::from_secs(30));
-        let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
+        let attempts = reader.parsed_or("s3", "attempts", 3);
 
+        reader.note_default("s3", "path_style", endpoint.is_some());
         let url = url?;
         let parsed = parse_url(&url, endpoint);
         if parsed.is_none() {
@@ -62,6 +67,7 @@ impl S3Config {
             );
         }
         let (endpoint, bucket, prefix) = parsed.unwrap_or_default();
+        reader.note_default("s3", "path_style", endpoint.is_some());
         let credentials = match (access_key_id, secret_access_key) {
             (Some(access_key_id), Some(secret)) => Some(S3Credentials {
                 access_key_id,

@@ -18,7 +18,7 @@ pub struct RunnerSettings {
     /// The time that tasks in the model may take after a stop, before they are requeued.
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
-    pub store_timeout: Duration,
+    pub store_patience: Duration,
     /// Whether the worker goes on where the store has no room, and only what cannot be stored fails: in a service that has other work.
     /// Else it ends; the tasks of conversations fail alone in any case.
     pub survives_full_store: bool,
@@ -35,7 +35,7 @@ impl Default for RunnerSettings {
             worker: format!("{host}-{}", std::process::id()),
             group: None,
             grace: Duration::from_secs(25),
-            store_timeout: Duration::from_secs(300),
+            store_patience: Duration::from_secs(300),
             survives_full_store: false,
             max_image_bytes: 128 * MIB,
             max_image_pixels: 100_000_000,
@@ -46,11 +46,12 @@ impl Default for RunnerSettings {
 impl RunnerSettings {
     pub(super) fn read(reader: &mut ConfigReader) -> Self {
         let defaults = Self::default();
+        reader.note_default("worker", "name", &defaults.worker);
         Self {
             worker: reader.text("worker", "name").unwrap_or(defaults.worker),
             group: reader.parsed("worker", "group"),
             grace: reader.seconds("worker", "grace", defaults.grace),
-            store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
+            store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
             survives_full_store: defaults.survives_full_store,
             max_image_bytes: MIB
                 * at_least_one(reader, "max_image_mib", defaults.max_image_bytes / MIB),
@@ -60,12 +61,11 @@ impl RunnerSettings {
 }
 
 fn at_least_one(reader: &mut ConfigReader, field: &str, default: u64) -> u64 {
-    match reader.parsed("worker", field) {
-        Some(0) => {
+    match reader.parsed_or("worker", field, default) {
+        0 => {
             reader.fault("worker", field, "must be 1 or more");
             default
         }
-        Some(value) => value,
-        None => default,
+        value => value,
     }
 }

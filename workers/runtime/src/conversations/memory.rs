@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, Unreadable, fingerprint, lifetime,
-    now_ms,
+    NumberedEvent, ReplaceOutcome, Replaces, TurnClaim, TurnWatch, UnattendedConversation,
+    Unreadable, fingerprint, lifetime, now_ms,
 };
 use crate::state::StateError;
 
@@ -314,19 +314,26 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         turn: u32,
         text: Option<&str>,
-    ) -> Result<bool, StateError> {
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
         let edit = |record: &mut ConversationRecord| {
             let current = record.turn(turn).filter(|turn| turn.status.is_final());
-            current
-                .map(|turn| turn.edited = text.map(str::to_owned))
-                .is_some()
+            current.map(|turn| replace(&mut turn.edited, text, replaces))
         };
-        Ok(self.with(id, edit).unwrap_or(false))
+        let edited = self.with(id, edit).flatten();
+        Ok(edited.unwrap_or(ReplaceOutcome::Missing))
     }
 
-    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
-        let rename = |record: &mut ConversationRecord| record.title.replace(title.to_owned());
-        Ok(self.with(id, rename).is_some())
+    async fn rename(
+        &self,
+        id: &ConversationId,
+        title: &str,
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
+        let rename =
+            |record: &mut ConversationRecord| replace(&mut record.title, Some(title), replaces);
+        let renamed = self.with(id, rename);
+        Ok(renamed.unwrap_or(ReplaceOutcome::Missing))
     }
 
     async fn rate(
@@ -494,6 +501,19 @@ impl Conversations for MemoryConversations {
         let before = of_group.filter(|other| other.queue_position < queue_position);
         Ok(Some(before.count() as u64))
     }
+}
+
+/// Puts what is wanted in the place of what may be replaced.
+fn replace(
+    there: &mut Option<String>,
+    wanted: Option<&str>,
+    replaces: Replaces<'_>,
+) -> ReplaceOutcome {
+    if !replaces.allows(there.as_deref(), wanted) {
+        return ReplaceOutcome::Other;
+    }
+    *there = wanted.map(str::to_owned);
+    ReplaceOutcome::Replaced
 }
 
 /// A subscription to a turn; none once the turn is gone.

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
-    UnattendedConversation, Unreadable, fingerprint, lifetime, nonce, now_ms,
+    LIFETIME, NumberedEvent, QueueLimits, ReplaceOutcome, Replaces, Reservation, ReserveOutcome,
+    TurnClaim, TurnWatch, UnattendedConversation, Unreadable, fingerprint, lifetime, nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -113,6 +113,14 @@ impl RedisConversations {
     ) -> Result<HashMap<String, String>, StateError> {
         let asking = redis::pipe().hgetall(keys::conversation(id)).to_owned();
         self.connection.run(&asking).await.map(|(all,)| all)
+    }
+
+    /// Whether what is stored under a conversation's name is something else, which no command for conversations reads.
+    async fn is_something_else(&self, id: &ConversationId) -> Result<bool, StateError> {
+        let mut asking = redis::pipe();
+        asking.cmd("TYPE").arg(keys::conversation(id));
+        let (kind,): (String,) = self.connection.run(&asking).await?;
+        Ok(kind != fields::HASH && kind != fields::NOTHING)
     }
 }
 
@@ -316,18 +324,26 @@ impl Conversations for RedisConversations {
         id: &ConversationId,
         turn: u32,
         text: Option<&str>,
-    ) -> Result<bool, StateError> {
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
         let is_text = if text.is_some() { "1" } else { "0" };
-        self.run_script(
-            &scripts::EDIT,
-            id,
-            &[&*turn.to_string(), is_text, text.unwrap_or_default()],
-        )
-        .await
+        let [kind, expected] = replaces.arguments();
+        let turn = &*turn.to_string();
+        let arguments = [kind, expected, turn, is_text, text.unwrap_or_default()];
+        let edited = self.run_script(&scripts::EDIT, id, &arguments).await?;
+        Ok(replace_outcome(edited))
     }
 
-    async fn rename(&self, id: &ConversationId, title: &str) -> Result<bool, StateError> {
-        self.run_script(&scripts::TITLE, id, &[title]).await
+    async fn rename(
+        &self,
+        id: &ConversationId,
+        title: &str,
+        replaces: Replaces<'_>,
+    ) -> Result<ReplaceOutcome, StateError> {
+        let [kind, expected] = replaces.arguments();
+        let arguments = [kind, expected, title];
+        let renamed = self.run_script(&scripts::TITLE, id, &arguments).await?;
+        Ok(replace_outcome(renamed))
     }
 
     async fn rate(
@@ -402,22 +418,17 @@ impl Conversations for RedisConversations {
     ) -> Result<Vec<Result<Option<Conversation>, Unreadable>>, StateError> {
         let mut asking = redis::pipe();
         for id in ids {
-            let key = keys::conversation(id);
-            asking.exists(&key).hget(&key, fields::CONVERSATION);
+            call(&mut asking, LIFETIME, &scripts::BEGINNING, id, &[]);
         }
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let answers: Vec<redis::Value> = self.connection.run(&asking).await?;
-        let read = |answer: &[redis::Value]| {
-            let [exists, written] = answer else {
-                return Err(StateError("an answer is missing".to_owned()));
-            };
-            let exists: bool = parsed(exists)?;
-            let written: Option<Vec<u8>> = parsed(written)?;
-            Ok(fields::beginning(exists, written.as_deref()))
+        let read = |answer: &redis::Value| {
+            let (kind, written): (String, Option<Vec<u8>>) = parsed(answer)?;
+            Ok(fields::beginning(&kind, written.as_deref()))
         };
-        answers.chunks(2).map(read).collect()
+        answers.iter().map(read).collect()
     }
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
@@ -496,6 +507,15 @@ fn call(
 
 fn parsed<T: FromRedisValue>(value: &redis::Value) -> Result<T, StateError> {
     T::from_redis_value_ref(value).map_err(|error| StateError(error.to_string()))
+}
+
+/// What a script says of replacing what a person has written.
+fn replace_outcome(reply: i64) -> ReplaceOutcome {
+    match reply {
+        scripts::REPLACED => ReplaceOutcome::Replaced,
+        scripts::OTHER => ReplaceOutcome::Other,
+        _ => ReplaceOutcome::Missing,
+    }
 }
 
 /// The outcome and the event of a cancelled turn.

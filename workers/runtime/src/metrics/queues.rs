@@ -1,9 +1,9 @@
 //! What is told of the broker's queues, of no group and of each.
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Registry};
 use radialog_schemas::QueueGroup;
 
-use super::{group_label, registered};
+use super::{group_label, int_gauges};
 
 /// Messages that wait, by stage, or `chat` of turns, and by the group of workers that they wait for.
 pub struct QueueMetrics {
@@ -16,7 +16,7 @@ impl QueueMetrics {
         let gauge = |name: &str, help: &str| {
             let help = format!("{help}; worker_group=GROUP: for workers of a further bundle");
             let labels = ["stage", "worker_group"];
-            registered(registry, IntGaugeVec::new(Opts::new(name, help), &labels))
+            int_gauges(registry, name, &help, &labels)
         };
         Self {
             depth: gauge(

@@ -1,8 +1,8 @@
 //! What a gateway tells of batches of requests.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
-use super::registered;
+use super::{count, counts, int_gauge};
 
 /// Batches of requests, as one gateway sees them.
 pub struct RequestBatchMetrics {
@@ -19,7 +19,7 @@ pub struct RequestBatchMetrics {
 
 impl RequestBatchMetrics {
     pub(super) fn register(registry: &Registry) -> Self {
-        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
+        let gauge = |name: &str, help: &str| int_gauge(registry, name, help);
         Self {
             open: gauge(
                 "radialog_request_batches_open_items",
@@ -33,22 +33,16 @@ impl RequestBatchMetrics {
                 "radialog_request_batches_waiting_items",
                 "Batches of requests that could be worked on and find no place, or rest after their work failed",
             ),
-            retries: registered(
+            retries: count(
                 registry,
-                IntCounter::new(
-                    "radialog_request_batches_retries_total",
-                    "Work on a batch of requests that broke off and begins again",
-                ),
+                "radialog_request_batches_retries_total",
+                "Work on a batch of requests that broke off and begins again",
             ),
-            lines: registered(
+            lines: counts(
                 registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "radialog_request_batches_lines_total",
-                        "Lines of batches of requests whose outputs were written, by outcome",
-                    ),
-                    &["outcome"],
-                ),
+                "radialog_request_batches_lines_total",
+                "Lines of batches of requests whose outputs were written, by outcome",
+                &["outcome"],
             ),
         }
     }

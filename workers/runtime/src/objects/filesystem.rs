@@ -12,6 +12,7 @@ use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 
 use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
+use crate::blocking;
 use radialog_files::durable::{self, Readers, UNFINISHED};
 
 /// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
@@ -19,7 +20,7 @@ const SUM: &str = ".sum-";
 /// Locked while a version is compared and replaced. Listings skip it, as they skip all that begins with [`UNFINISHED`].
 const LOCK: &str = ".writing-lock";
 /// The directory of what is being written, which killed processes leave there for later ones to remove: the store may have too
-/// many directories to look into all. Listings skip it, too.
+/// many directories to look into all. A folder of the store that is a file system of its own has its own. Listings skip it, too.
 const WRITING: &str = ".writing-files";
 /// Attempts to write into a directory that another thread removes each time because it is empty.
 const WRITE_ATTEMPTS: u32 = 16;
@@ -83,7 +84,7 @@ impl FilesystemObjects {
 impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key)?);
-        let written = blocking(move || replace(&root, &path, &content)).await;
+        let written = blocking::io(move || replace(&root, &path, &content)).await;
         written.map_err(|error| self.write_error(key, &error))
     }
 
@@ -95,7 +96,7 @@ impl Objects for FilesystemObjects {
     ) -> Result<Option<Version>, ObjectError> {
         let path = self.path(key)?;
         let (root, expected) = (self.root.clone(), expected.cloned());
-        let written = blocking(move || {
+        let written = blocking::io(move || {
             // One writer at a time, of all processes: the comparison and the write are one step.
             let lock = fs::File::options()
                 .create(true)
@@ -125,7 +126,7 @@ impl Objects for FilesystemObjects {
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key)?);
-        let written = blocking(move || {
+        let written = blocking::io(move || {
             // The hash first: a crash in between leaves no output without one. It need not survive a power cut, since an
             // output without its hash is computed again.
             retry_in_new_directory(&root, &path, || write_sum(&root, &path, &content))?;
@@ -181,9 +182,12 @@ impl Objects for FilesystemObjects {
     }
 
     async fn tidy(&self) -> Result<(), ObjectError> {
-        let writing = self.root.join(WRITING);
-        let tidied = blocking(move || {
-            durable::remove_left(&writing);
+        let root = self.root.clone();
+        let tidied = blocking::io(move || {
+            durable::remove_left(&root.join(WRITING));
+            for folder in fs::read_dir(&root)? {
+                durable::remove_left(&folder?.path().join(WRITING));
+            }
             Ok(())
         });
         tidied.await.map_err(|error| store_error(WRITING, &error))
@@ -192,7 +196,7 @@ impl Objects for FilesystemObjects {
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let root = self.root.clone();
-        match blocking(move || remove(&root, &path)).await {
+        match blocking::io(move || remove(&root, &path)).await {
             Err(error) if !is_absent(&error) => Err(object_error(key, &error)),
             _ => Ok(()),
         }
@@ -206,7 +210,7 @@ impl Objects for FilesystemObjects {
     ) -> Result<ObjectPage, ObjectError> {
         let (root, owned_prefix) = (self.root.clone(), prefix.to_owned());
         let after = after.map_or_else(String::new, |cursor| cursor.name().to_owned());
-        let listing = blocking(move || {
+        let listing = blocking::io(move || {
             let mut listing = Listing {
                 prefix: &owned_prefix,
                 after: &after,
@@ -291,13 +295,32 @@ fn version(content: &[u8]) -> Version {
 }
 
 fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let writing = root.join(WRITING);
     retry_in_new_directory(root, path, || {
-        match durable::replace_from(&writing, Readers::Owner, path, content) {
-            Err(error) if is_apart(&error) => durable::replace_for(Readers::Owner, path, content),
-            written => written,
-        }
+        by_way_of_writing(root, path, |writing| {
+            durable::replace_from(writing, Readers::Owner, path, content)
+        })
     })
+}
+
+/// Writes by way of the directory of what is being written that is on the path's file system.
+fn by_way_of_writing(
+    root: &Path,
+    path: &Path,
+    write: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let beside = path.parent().unwrap_or(root);
+    // The folder that is apart, as a rule.
+    let folders = beside.ancestors().take_while(|folder| *folder != root);
+    let apart = folders.last().unwrap_or(beside).join(WRITING);
+    match write(&root.join(WRITING)) {
+        Err(error) if is_apart(&error) => {}
+        written => return written,
+    }
+    durable::create_directory_for(Readers::Owner, &apart)?;
+    match write(&apart) {
+        Err(error) if is_apart(&error) => write(beside),
+        written => written,
+    }
 }
 
 /// Says that a folder of the store is a file system of its own, as a mount or a link makes it: nothing is renamed into it from
@@ -342,15 +365,11 @@ fn sum_path(path: &Path) -> PathBuf {
 /// Writes an output's hash whole or not at all, for the owner alone, as temporary files are.
 fn write_sum(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let (sum, hash) = (sum_path(path), ContentHash::of(content));
-    let write_in = |directory: &Path| {
-        let mut file = durable::unfinished(directory, Readers::Owner)?;
+    by_way_of_writing(root, path, |writing| {
+        let mut file = durable::unfinished(writing, Readers::Owner)?;
         file.write_all(hash.as_str().as_bytes())?;
         file.persist(&sum).map(drop).map_err(|error| error.error)
-    };
-    match (write_in(&root.join(WRITING)), path.parent()) {
-        (Err(error), Some(beside)) if is_apart(&error) => write_in(beside),
-        (written, _) => written,
-    }
+    })
 }
 
 /// Removes an object with its hash, and the directories that are empty then.
@@ -367,14 +386,6 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         directory = empty.parent();
     }
     removed
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn is_absent(error: &io::Error) -> bool {

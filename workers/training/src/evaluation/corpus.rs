@@ -21,7 +21,7 @@ pub use faults::Faults;
 pub use matching::{Corpus, MatchOptions, MatchedStudy, StudyAnnotation};
 pub use prediction_file::{Prediction, PredictionFile};
 pub use reference_file::{ReferenceSection, References};
-pub use rexrank_file::without_nan;
+pub use rexrank_file::{PREDICTION, RexrankStudies, RexrankStudy};
 pub use stored_texts::{Span, StoredTexts, TextStore};
 
 /// Something that is wrong with a row, and what became of it.

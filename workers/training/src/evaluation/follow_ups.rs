@@ -20,7 +20,7 @@ pub use stratified::StratifiedSelection;
 pub use study_cells::StudyCells;
 pub use study_table::RowPlace;
 pub use texts::{AnsweredText, AnsweredTexts, SideEstimates, TextsScores};
-pub use truths::{LabelRule, TruthTable};
+pub use truths::{TruthRule, TruthTable};
 pub use view::{ViewAnswers, ViewScores, answered_view};
 
 /// The number of findings.

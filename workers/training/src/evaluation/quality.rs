@@ -14,7 +14,6 @@ pub mod score_table;
 mod studies;
 
 pub use calibrate::FittedCalibration;
-pub use findings::NOT_ASSESSED;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +22,7 @@ use std::str::FromStr;
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::Bundle;
 use radialog_schemas::{ContentHash, Stage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use agreement::present;
 use networks::{DialogRequest, Networks};
@@ -41,7 +40,7 @@ pub type ProgressCallback<'a> = &'a (dyn Fn(&str, u64, u64) + Sync);
 const TRAIN: &str = "train";
 
 /// A part of the evaluation of a bundle, which `--only` can choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QualityPart {
     /// The findings of images.
@@ -84,7 +83,7 @@ pub struct QualityEvaluation {
 }
 
 /// All figures of an evaluation, as they are written to its JSON file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QualityReport {
     /// The bundle's name.
     pub bundle: String,

@@ -230,7 +230,7 @@ fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
 
 fn print_section(section: &ScoreSection) {
     outln!("\n{}", section.title);
-    for note in &section.notes {
+    for note in section.notes.iter().chain(&section.cautions) {
         outln!("  {note}");
     }
     section.tables.iter().for_each(print_table);

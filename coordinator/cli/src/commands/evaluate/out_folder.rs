@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use radialog_files::durable;
+use radialog_files::durable::{self, MadeDirectories};
 use radialog_files::folder_lock::{FolderLock, FolderLockError};
 use radialog_training::evaluation::counted_texts::CountsFile;
 
@@ -24,7 +24,8 @@ const COUNTS_FILE: &str = ".evaluation.texts-";
 
 /// A folder that nobody else evaluates into until this is dropped.
 pub(super) struct OutFolder {
-    _lock: FolderLock,
+    lock: Option<FolderLock>,
+    made: MadeDirectories,
     former: FormerFiles,
     folder: PathBuf,
 }
@@ -52,7 +53,8 @@ impl OutFolder {
             let message = format!("--out: '{shown}' is a file: name a folder");
             return Err(UsageError(message).into());
         }
-        fs::create_dir_all(folder).with_context(|| format!("cannot create '{shown}'"))?;
+        let made =
+            MadeDirectories::create(folder).with_context(|| format!("cannot create '{shown}'"))?;
         let lock = FolderLock::take(&folder.join(LOCK_FILE)).map_err(|error| match error {
             FolderLockError::Held(holder) => anyhow!(
                 "another evaluation writes to '{shown}' ({holder}): wait for it, or name another folder with --out"
@@ -60,7 +62,8 @@ impl OutFolder {
             FolderLockError::Io(error) => anyhow!("cannot lock '{shown}': {error}"),
         })?;
         Ok(Self {
-            _lock: lock,
+            lock: Some(lock),
+            made,
             former: FormerFiles::default(),
             folder: folder.to_owned(),
         })
@@ -115,8 +118,34 @@ impl OutFolder {
     }
 
     /// Ends the evaluation: what becomes of the earlier files ([`FormerFiles::settle`]).
-    pub(super) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
-        self.former.settle(result)
+    pub(super) fn settle(mut self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
+        std::mem::take(&mut self.former).settle(result)
+    }
+
+    /// Whether nothing is in the folder but what this has noted, and empty folders, which go.
+    fn came_to_nothing(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_ours = name == LOCK_FILE || name == FILES_FILE;
+            if !is_ours && fs::remove_dir(entry.path()).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A folder that was made for an evaluation that could not begin, as a wrong command line, goes again.
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        if self.made.is_empty() || !self.came_to_nothing().unwrap_or(false) {
+            return;
+        }
+        // Where one cannot be removed, it stays, and the folder with it.
+        let _ = fs::remove_file(self.folder.join(FILES_FILE));
+        let _ = self.lock.take().map(FolderLock::remove);
+        self.made.remove_empty();
     }
 }
 
@@ -127,6 +156,31 @@ mod tests {
 
     use super::*;
     use crate::exit::EXIT_INTERRUPTED;
+
+    #[test]
+    fn a_new_folder_goes_where_its_evaluation_came_to_nothing_and_stays_where_something_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("above/eval");
+        let take = || {
+            let mut out = OutFolder::take(&folder).unwrap();
+            let scores = folder.join("scores.json");
+            out.set_aside(&[scores], []).unwrap();
+            out
+        };
+        let out = take();
+        fs::create_dir(folder.join("objects")).unwrap();
+        out.settle(&Err(anyhow!("wrong"))).unwrap();
+        assert!(!dir.path().join("above").exists());
+
+        let out = take();
+        fs::write(folder.join("faults.csv"), "").unwrap();
+        out.settle(&Err(anyhow!("wrong"))).unwrap();
+        assert!(folder.join("faults.csv").exists());
+        // One that was there stays.
+        fs::remove_file(folder.join("faults.csv")).unwrap();
+        drop(take());
+        assert!(folder.join(LOCK_FILE).exists());
+    }
 
     fn evaluated(folder: &Path, result: anyhow::Result<ExitCode>) -> (bool, bool) {
         let file = folder.join("scores.json");

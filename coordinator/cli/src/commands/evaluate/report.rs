@@ -29,6 +29,7 @@ use super::resampling::ResamplingArgs;
 use super::text::annotations::AnnotationArgs;
 use crate::commands::prepare::run::RunArgs;
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::results_place::is_in_store;
 
 mod input;
 mod labels;
@@ -125,6 +126,10 @@ pub(super) struct ReportArgs {
     /// The folder that the names of images are relative to, for the page. Default: the archive of the run, or the folder of its table
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Also show images outside of that folder, which names with absolute paths or .. and links can lead to: those of a run with
+    /// --allow-outside
+    #[arg(long)]
+    allow_outside: bool,
     /// Also write predictions, labels and scores below this folder, under the names that the original's test program gives them
     #[arg(long, value_name = "DIR")]
     original_files: Option<PathBuf>,
@@ -259,14 +264,17 @@ fn evaluate(
 
 /// Where the images are: where the flag says, else where the run has read them.
 fn images(args: &ReportArgs, sources: &Sources) -> anyhow::Result<Option<ImageFolder>> {
+    let image_folder = |folder: &Path| ImageFolder {
+        folder: folder.to_owned(),
+        allows_outside: args.allow_outside,
+    };
     if let Some(folder) = &args.images {
-        return Ok(Some(ImageFolder(folder.clone())));
+        return Ok(Some(image_folder(folder)));
     }
     let reports = &sources.reports.path;
-    let is_results = reports.file_name().is_some_and(|name| name == RESULTS_FILE);
     let run = match reports.parent() {
         _ if reports.is_dir() => RunFile::read(reports)?,
-        Some(folder) if is_results => RunFile::read(folder)?,
+        Some(folder) if is_results(reports) => RunFile::read(folder)?,
         _ => None,
     };
     let Some(archive) = run.map(|run| PathBuf::from(run.input)) else {
@@ -284,7 +292,12 @@ fn images(args: &ReportArgs, sources: &Sources) -> anyhow::Result<Option<ImageFo
             archive.display()
         );
     }
-    Ok(folder.map(|folder| ImageFolder(folder.to_owned())))
+    Ok(folder.map(image_folder))
+}
+
+/// Whether the file is a run's own, so that the run beside it says where its images are.
+fn is_results(reports: &Path) -> bool {
+    reports.file_name().is_some_and(|name| name == RESULTS_FILE)
 }
 
 fn options(args: &ReportArgs) -> anyhow::Result<ScoreOptions> {
@@ -362,6 +375,12 @@ fn refuse_idle_options(args: &ReportArgs) -> anyhow::Result<()> {
     if let Some(file) = args.original_files.as_ref().filter(|path| path.is_file()) {
         let message = format!("--original-files: '{}' is no folder", file.display());
         return Err(UsageError(message).into());
+    }
+    let names_run =
+        is_in_store(&args.reports) || args.reports.is_dir() || is_results(&args.reports);
+    if args.allow_outside && args.images.is_none() && !names_run {
+        let message = "--allow-outside is about the images on the page, and nothing says where they are: name their folder with --images";
+        return Err(UsageError(message.to_owned()).into());
     }
     if let Some(folder) = args.images.as_ref().filter(|folder| !folder.is_dir()) {
         let reason = format!("--images: '{}' is no folder", folder.display());

@@ -10,8 +10,9 @@ use radialog_files::durable;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::Calibration;
 use radialog_schemas::Stage;
+use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
-    FittedCalibration, NOT_ASSESSED, QualityEvaluation, QualityPart, QualityReport,
+    FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
 };
 use radialog_training::finetune::{FEW, TrainedPart};
 use radialog_training::recipe::ImageTable;
@@ -22,33 +23,33 @@ use super::super::evaluate::written;
 use super::parts::{Parts, Trained, Training};
 use super::{bar, show};
 
-/// The row of each figure: the part, the number of the table in it, the table's row, the column, what it is called.
+/// The place of each figure: the part, the number of the table in it, how the name of its row ends, the column, what it is called.
 const FIGURES: [(QualityPart, usize, &str, &str, &str); 8] = [
     (
         QualityPart::Findings,
         0,
-        "classifier",
+        ": classifier",
         "macro AUC",
         "findings: macro AUC",
     ),
     (
         QualityPart::Findings,
         0,
-        "classifier",
+        ": classifier",
         "macro F1",
         "findings: macro F1",
     ),
     (
         QualityPart::Findings,
         0,
-        "classifier",
+        ": classifier",
         "Brier",
         "findings: Brier score (lower is better)",
     ),
     (
         QualityPart::Findings,
         0,
-        "prior",
+        ": prior",
         "Brier",
         "findings: the same, of a constant",
     ),
@@ -148,11 +149,7 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
 }
 
 /// What a reader must know of the figures: what there is too little of.
-fn cautions(
-    training: &Training<'_>,
-    before: &serde_json::Value,
-    after: &serde_json::Value,
-) -> Vec<String> {
+fn cautions(training: &Training<'_>, before: &QualityReport, after: &QualityReport) -> Vec<String> {
     let test = training
         .table
         .rows
@@ -165,22 +162,28 @@ fn cautions(
             "only {patients} patients are held out: no figure of them says much, whatever its interval"
         ));
     }
-    cautions.extend(
-        notes(after, QualityPart::Findings)
-            .filter(|note| note.contains("fewer than"))
-            .map(str::to_owned),
-    );
-    for (when, report) in [("before", before), ("after", after)] {
-        let notes = notes(report, QualityPart::Findings).filter(|note| note.contains(NOT_ASSESSED));
-        cautions.extend(notes.map(|note| format!("{when}: {note}")));
-    }
+    cautions.extend(of_figures(before, after));
     cautions
 }
 
-/// The notes of a part of an evaluation.
-fn notes(report: &serde_json::Value, part: QualityPart) -> impl Iterator<Item = &str> {
-    let notes = report["parts"][part.name()]["notes"].as_array();
-    notes.into_iter().flatten().filter_map(|note| note.as_str())
+/// The cautions of two evaluations: those of one of them say of which.
+fn of_figures(before: &QualityReport, after: &QualityReport) -> Vec<String> {
+    let of = |report: &QualityReport| -> Vec<String> {
+        let sections = report.parts.values();
+        sections
+            .flat_map(|section| section.cautions.clone())
+            .collect()
+    };
+    let (before, after) = (of(before), of(after));
+    let both = before.iter().filter(|caution| after.contains(caution));
+    let alone = |when: &str, these: &[String], others: &[String]| -> Vec<String> {
+        let alone = these.iter().filter(|caution| !others.contains(caution));
+        alone.map(|caution| format!("{when}: {caution}")).collect()
+    };
+    let both = both.cloned();
+    both.chain(alone("before", &before, &after))
+        .chain(alone("after", &after, &before))
+        .collect()
 }
 
 /// The folder of the bundle that a stage's component is taken from: what was trained where that is better, else the start.
@@ -279,7 +282,7 @@ fn measured(
     training: &Training<'_>,
     bundle: &Bundle,
     path: &Path,
-) -> anyhow::Result<serde_json::Value> {
+) -> anyhow::Result<QualityReport> {
     if path.is_file() {
         let text = fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
         return serde_json::from_slice(&text)
@@ -313,37 +316,37 @@ fn measured(
     let bar = bar()?;
     let measured = quality.measure(bundle, &|what, done, total| show(&bar, what, done, total));
     bar.finish_and_clear();
-    let (report, _): (QualityReport, _) = measured?;
-    let value = serde_json::to_value(&report)?;
-    let text = serde_json::to_string_pretty(&value)? + "\n";
+    let (report, _) = measured?;
+    let text = serde_json::to_string_pretty(&report)? + "\n";
     durable::replace(path, text.as_bytes())
         .with_context(|| format!("cannot write '{}'", path.display()))?;
-    Ok(value)
+    Ok(report)
 }
 
-fn compared(before: &serde_json::Value, after: &serde_json::Value) -> Vec<Compared> {
-    let cell = |report: &serde_json::Value,
-                (part, table, row, column): (QualityPart, usize, &str, &str)| {
-        let rows = report["parts"][part.name()]["tables"][table]["rows"].as_array()?;
-        let is_row = |found: &&serde_json::Value| {
-            found["name"]
-                .as_str()
-                .is_some_and(|name| name.ends_with(row))
+/// The figures of the parts that were measured. One that is not where it should be is named all the same.
+fn compared(before: &QualityReport, after: &QualityReport) -> Vec<Compared> {
+    let mut compared = Vec::new();
+    for (part, table, row, column, name) in FIGURES {
+        let cell = |report: &QualityReport| -> Option<ScoreCell> {
+            let rows = &report.parts.get(&part)?.tables.get(table)?.rows;
+            let row = rows.iter().find(|found| found.name.ends_with(row))?;
+            row.scores.get(column).copied()
         };
-        let cell = rows.iter().find(is_row)?["scores"][column].clone();
-        serde_json::from_value(cell).ok().map(|cell| written(&cell))
-    };
-    let row = |(part, table, row, column, name): (QualityPart, usize, &str, &str, &'static str)| {
-        let place = (part, table, row, column);
-        Some(Compared {
-            name,
-            before: cell(before, place)?,
-            after: cell(after, place)?,
-        })
-    };
-    FIGURES.into_iter().filter_map(row).collect()
+        if before.parts.contains_key(&part) || after.parts.contains_key(&part) {
+            let shown = |report| {
+                cell(report).map_or_else(|| "not measured".to_owned(), |cell| written(&cell))
+            };
+            compared.push(Compared {
+                name,
+                before: shown(before),
+                after: shown(after),
+            });
+        }
+    }
+    compared
 }
 
+<<<<<<< HEAD
 /// The new bundle's figures of each sex, age, view and source, where the table has them.
 fn subgroups(after: &serde_json::Value) -> String {
     let tables = after["parts"][QualityPart::Findings.name()]["tables"].as_array();
@@ -353,6 +356,13 @@ fn subgroups(after: &serde_json::Value) -> String {
         title.is_some_and(|title| title.ends_with("subgroups"))
     };
     let Some(table) = tables.find(is_one) else {
+=======
+/// The new bundle's figures of each sex, age and view, where the table has them.
+fn subgroups(after: &QualityReport) -> String {
+    let section = after.parts.get(&QualityPart::Findings);
+    let mut tables = section.into_iter().flat_map(|section| &section.tables);
+    let Some(table) = tables.find(|table| table.title.ends_with(": subgroups")) else {
+>>>>>>> ops6
         return String::new();
     };
     let columns = ["images", "patients", "macro AUC", "macro F1", "Brier"];
@@ -361,14 +371,10 @@ fn subgroups(after: &serde_json::Value) -> String {
         columns.join(" | "),
         " --- |".repeat(columns.len() + 1)
     );
-    for row in table["rows"].as_array().into_iter().flatten() {
-        let cell = |column: &&str| {
-            let cell = serde_json::from_value(row["scores"][*column].clone());
-            cell.map_or_else(|_| "-".to_owned(), |cell| written(&cell))
-        };
+    for row in &table.rows {
+        let cell = |column: &&str| row.scores.get(*column).map_or("-".to_owned(), written);
         let cells: Vec<String> = columns.iter().map(cell).collect();
-        let name = row["name"].as_str().unwrap_or_default();
-        words += &format!("| {name} | {} |\n", cells.join(" | "));
+        words += &format!("| {} | {} |\n", row.name, cells.join(" | "));
     }
     words
 }
@@ -377,7 +383,7 @@ fn card(
     training: &Training<'_>,
     parts: &Parts,
     compared: &[Compared],
-    [before, after]: [&serde_json::Value; 2],
+    [before, after]: [&QualityReport; 2],
     calibrated: &str,
 ) -> String {
     let manifest = training.bundle.manifest();
@@ -442,8 +448,8 @@ fn card(
         let _ = writeln!(card, "- {caution}");
     }
     for part in [QualityPart::Findings, QualityPart::Pairs] {
-        let is_caution = |note: &&str| note.contains("fewer than") || note.contains(NOT_ASSESSED);
-        for note in notes(after, part).filter(|note| !is_caution(note)) {
+        let section = after.parts.get(&part);
+        for note in section.into_iter().flat_map(|section| &section.notes) {
             let _ = writeln!(card, "- {note}");
         }
     }
@@ -453,4 +459,49 @@ fn card(
         manifest.license
     );
     card
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(findings: &serde_json::Value) -> QualityReport {
+        let report = json!({
+            "bundle": "b", "hash": "0".repeat(64), "random_weights": false, "split": "test", "seed": 1, "limit": null,
+            "parts": {"findings": findings},
+        });
+        serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_is_named_and_a_caution_of_one_side_says_of_which() {
+        let area = json!({"value": 0.75, "low": 0.5, "high": null});
+        let scores = json!({"macro AUC": area, "macro F1": 0.25, "Brier": null});
+        let row = json!({"name": "mine: classifier", "scores": scores});
+        let columns = ["macro AUC", "macro F1", "Brier"];
+        let table = json!({"title": "all findings", "columns": columns, "rows": [row]});
+        let section = |cautions: &[&str]| json!({"title": "Findings", "notes": [], "cautions": cautions, "tables": [table]});
+        let before = report(&section(&["few", "not assessed: Edema"]));
+        let after = report(&section(&["few"]));
+        assert_eq!(
+            of_figures(&before, &after),
+            ["few", "before: not assessed: Edema"]
+        );
+        let shown: Vec<(&str, String)> = compared(&before, &after)
+            .into_iter()
+            .map(|row| (row.name, row.after))
+            .collect();
+        let shown: Vec<(&str, &str)> = shown.iter().map(|(n, cell)| (*n, cell.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("findings: macro AUC", "0.750 [-]"),
+                ("findings: macro F1", "0.250"),
+                ("findings: Brier score (lower is better)", "-"),
+                ("findings: the same, of a constant", "not measured"),
+            ]
+        );
+    }
 }

@@ -235,5 +235,8 @@ impl Results {
         if self.failed.values().sum::<u64>() > LISTED as u64 {
             errln!("  …");
         }
+        errln!(
+            "They stay left out until they are tried again: mend what they name, and run the same command with --retry-failed."
+        );
     }
 }

@@ -215,13 +215,26 @@ pub(super) fn gone() -> Vec<BatchLineFault> {
     vec![fault(&error, None)]
 }
 
+/// What is wrong with a batch whose file of requests is not there any more, or is denied for good; the error where it may be
+/// read later.
+pub(super) fn unreadable(error: ObjectError) -> Result<Vec<BatchLineFault>, ObjectError> {
+    match error {
+        ObjectError::NotFound(_) => Ok(gone()),
+        ObjectError::Refused { .. } => {
+            warn!(%error, "a file of requests cannot be read");
+            Ok(refused())
+        }
+        error => Err(error),
+    }
+}
+
 /// What is told of a line that is refused because its holders vanish.
 pub(super) fn deadly_line(killed: u32) -> BatchLineError {
     BatchLineError {
         code: ErrorCode::Crash.as_str().to_owned(),
         message: format!(
             "the {killed} gateways that had this request went away without getting on with it, the last of them with no other one: it \
-             may be what kills them; the others of its batch were answered"
+             may be what kills them; the others of its batch go on"
         ),
     }
 }
@@ -279,12 +292,8 @@ pub(super) async fn check(
         let mut is_last = false;
         while size < PARSED_AT_ONCE && count + some.len() as u64 <= MOST_LINES {
             let line = match lines.next().await {
-                Err(ObjectError::NotFound(_)) => return Ok(Err(gone())),
-                Err(error @ ObjectError::Refused { .. }) => {
-                    warn!(%error, "a file of requests cannot be read");
-                    return Ok(Err(refused()));
-                }
-                line => line?,
+                Ok(line) => line,
+                Err(error) => return Ok(Err(unreadable(error)?)),
             };
             let Some(line) = line else {
                 is_last = true;

@@ -1,6 +1,6 @@
 //! Answering one line of a batch, as `POST /v1/chat/completions` or `POST /v1/responses` would.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use radialog_schemas::http::ProblemCode;
@@ -32,10 +32,60 @@ pub(super) struct AnsweredLine {
     pub(super) text: Vec<u8>,
 }
 
+/// What a line is answered with.
+struct LineResponse {
+    status: u16,
+    body: Value,
+    /// What of the request is not used.
+    warning: Option<String>,
+}
+
 /// What a line asks for.
 enum AskedLine {
     Completion(Box<ChatCompletionRequest>),
     Response(Box<AskedResponse>),
+}
+
+/// What becomes of the lines of a batch that are being answered.
+#[derive(Default)]
+pub(super) struct LineCounts {
+    /// Raised with whatever happens to a line: while it stands still, no worker has any of them.
+    news: AtomicU64,
+    /// Lines that are being read, whose requests are not published.
+    unasked: AtomicUsize,
+}
+
+impl LineCounts {
+    /// Counts what has happened to lines until now.
+    pub(super) fn news(&self) -> u64 {
+        self.news.load(Ordering::Relaxed)
+    }
+
+    /// Whether all lines that were begun wait for workers, or are answered: nothing of them is being read here.
+    pub(super) fn are_asked(&self) -> bool {
+        self.unasked.load(Ordering::Relaxed) == 0
+    }
+
+    fn note(&self) {
+        self.news.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A line that is being read, until its request is published or refused.
+struct UnaskedLine<'a>(&'a LineCounts);
+
+impl<'a> UnaskedLine<'a> {
+    fn of(counts: &'a LineCounts) -> Self {
+        counts.unasked.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for UnaskedLine<'_> {
+    fn drop(&mut self) {
+        self.0.note();
+        self.0.unasked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The batch that a line is of.
@@ -46,8 +96,7 @@ pub(super) struct LineContext<'a> {
     /// The batch's name.
     pub(super) batch: &'a str,
     pub(super) endpoint: BatchEndpoint,
-    /// Counts what happens to lines: while it stands still, no worker has any of them.
-    pub(super) events: AtomicU64,
+    pub(super) counts: &'a LineCounts,
 }
 
 impl LineContext<'_> {
@@ -55,7 +104,11 @@ impl LineContext<'_> {
     pub(super) async fn answer(&self, line: InputLine) -> AnsweredLine {
         let id = conversation(self.batch, line.number);
         let (custom_id, answered) = self.complete(&id, &line).await;
-        let (status, body) = answered.unwrap_or_else(|error| refusal(&error));
+        let LineResponse {
+            status,
+            body,
+            warning,
+        } = answered.unwrap_or_else(|error| refusal(&error));
         let line = BatchOutputLine {
             id: format!("batch_req_{id}"),
             custom_id,
@@ -63,6 +116,7 @@ impl LineContext<'_> {
                 status_code: status,
                 request_id: id.to_string(),
                 body,
+                radialog_warning: warning,
             }),
             error: None,
         };
@@ -77,8 +131,9 @@ impl LineContext<'_> {
         &self,
         id: &ConversationId,
         line: &InputLine,
-    ) -> (String, ApiResult<(u16, Value)>) {
+    ) -> (String, ApiResult<LineResponse>) {
         loop {
+            let unasked = UnaskedLine::of(self.counts);
             // Of the line, as long as its request is not stored; the line itself holds its own.
             let bytes = line.size() as u64 * COPIES;
             let memory = HeldMemory::wait(&self.app.bodies, bytes).await;
@@ -90,7 +145,7 @@ impl LineContext<'_> {
                 Err(error) => return (String::new(), Err(error)),
             };
             let answered = match asked {
-                Ok(asked) => self.try_complete(id, asked, memory).await,
+                Ok(asked) => self.try_complete(id, asked, (memory, unasked)).await,
                 Err(mut error) if custom_id.is_empty() => {
                     // Nothing else tells which one it is.
                     let detail = &error.problem.detail;
@@ -110,22 +165,26 @@ impl LineContext<'_> {
         &self,
         id: &ConversationId,
         asked: AskedLine,
-        memory: HeldMemory,
-    ) -> ApiResult<(u16, Value)> {
-        let count = || {
-            self.events.fetch_add(1, Ordering::Relaxed);
-        };
+        (memory, unasked): (HeldMemory, UnaskedLine<'_>),
+    ) -> ApiResult<LineResponse> {
+        let count = || self.counts.note();
         let asked = match asked {
             AskedLine::Completion(asked) => *asked,
-            AskedLine::Response(asked) => {
-                let place = (self.owner, id.clone());
-                let answered = responses::answer_line(self.app, place, *asked, memory, count);
-                return Ok((200, value(&answered.await?)));
+            AskedLine::Response(request) => {
+                let (place, warning) = ((self.owner, id.clone()), request.unused().warning());
+                let asked = || drop(unasked);
+                let answered =
+                    responses::answer_line(self.app, place, *request, memory, (asked, count));
+                return Ok(LineResponse {
+                    status: 200,
+                    body: value(&answered.await?),
+                    warning,
+                });
             }
         };
         let head = CompletionHead::of(id, asked.model.clone());
         let has_deadline = asked.deadline_seconds.is_some();
-        let (mut draft, _) = draft(self.app, self.owner, id.clone(), asked).await?;
+        let (mut draft, unused) = draft(self.app, self.owner, id.clone(), asked).await?;
         draft.of_batch = true;
         if !has_deadline {
             // The gateway's own is for those who wait; a batch has its day.
@@ -135,14 +194,19 @@ impl LineContext<'_> {
                 .for_each(|turn| turn.deadline_ms = None);
         }
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
-        drop(memory);
+        drop((memory, unasked));
         let mut reader = conversation.follow(self.app).await?;
-        Ok(match completion::outcome_with(&mut reader, count).await? {
+        let (status, body) = match completion::outcome_with(&mut reader, count).await? {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
                 let (status, error) = errors::failure(&failure);
                 (status, value(&ErrorBody { error }))
             }
+        };
+        Ok(LineResponse {
+            status,
+            body,
+            warning: unused.warning(),
         })
     }
 }
@@ -209,10 +273,14 @@ fn conversation(batch: &str, number: u64) -> ConversationId {
     ConversationId(ContentHash::of_parts(parts).as_str()[..ID_LENGTH].to_owned())
 }
 
-/// Status and body of a request that is refused.
-fn refusal(error: &ApiError) -> (u16, Value) {
+/// What a request that is refused is answered with.
+fn refusal(error: &ApiError) -> LineResponse {
     let (status, error) = errors::described(error);
-    (status, value(&ErrorBody { error }))
+    LineResponse {
+        status,
+        body: value(&ErrorBody { error }),
+        warning: None,
+    }
 }
 
 fn value<T: Serialize>(body: &T) -> Value {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use radialog_runtime::objects::{ObjectError, Objects};
-use radialog_schemas::ContentHash;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
@@ -33,12 +32,12 @@ pub(in crate::gateway) struct BatchRunner {
 /// The place of a batch whose lines wait for workers that do not come, until this is dropped.
 pub(super) struct PlaceAside<'a> {
     runner: &'a BatchRunner,
-    owner: ContentHash,
+    batch: &'a BatchName,
 }
 
 impl Drop for PlaceAside<'_> {
     fn drop(&mut self) {
-        self.runner.schedule().step_back(&self.owner);
+        self.runner.schedule().step_back(self.batch);
     }
 }
 
@@ -61,12 +60,11 @@ impl BatchRunner {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place aside, where there is one for this owner.
-    pub(super) fn step_aside(&self, owner: &ContentHash) -> Option<PlaceAside<'_>> {
-        self.schedule().step_aside(owner).then(|| PlaceAside {
-            runner: self,
-            owner: owner.clone(),
-        })
+    /// A place aside for this batch, where there is one for its owner.
+    pub(super) fn step_aside<'a>(&'a self, batch: &'a BatchName) -> Option<PlaceAside<'a>> {
+        let runner = self;
+        let is_aside = self.schedule().step_aside(batch);
+        is_aside.then(|| PlaceAside { runner, batch })
     }
 
     pub(super) fn objects(&self) -> &dyn Objects {

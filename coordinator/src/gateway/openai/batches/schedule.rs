@@ -9,7 +9,7 @@ use radialog_schemas::ContentHash;
 use radialog_schemas::http::openai_batches::RequestBatchStatus;
 
 use super::BatchName;
-use crate::request_store::batches::{BatchDocument, Lease};
+use crate::request_store::batches::{BatchDocument, BatchLease};
 
 /// Batches whose lines a gateway has answered at a time; the others wait.
 pub(super) const RUNNING: u32 = 2;
@@ -24,25 +24,34 @@ pub(super) struct Schedule {
     /// How long a lease must stand still, as this gateway sees it, until its holder is taken for dead.
     abandoned_after: Duration,
     /// The batches that are worked on here.
-    here: HashSet<BatchName>,
+    here: HashMap<BatchName, HeldPlace>,
     /// When an owner was last served here: a batch was begun, or made room.
     begun: HashMap<ContentHash, Instant>,
     /// The leases of other gateways, and since when they are the same.
-    leases: HashMap<BatchName, (Lease, Instant)>,
+    leases: HashMap<BatchName, (BatchLease, Instant)>,
     /// What could be worked on and finds no place.
     waiting: Vec<FreeBatch>,
-    /// How many batches make room for them since they were noted.
-    rooms: usize,
+    /// The batches that make room for them: such whose places are not free yet, or not given to any of these.
+    making_room: HashSet<BatchName>,
     /// Damaged batches that were told of.
     damaged: HashSet<BatchName>,
     /// What did not get on here when it was last worked on.
     rests: HashMap<BatchName, Rest>,
-    /// How many batches of each owner have stepped aside.
-    aside: HashMap<ContentHash, usize>,
     /// What waits for the place in which batches are ended.
     ends: Vec<FreeBatch>,
     /// When a batch of an owner was last taken there.
     ended: HashMap<ContentHash, Instant>,
+}
+
+/// Which place a batch has that is worked on here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldPlace {
+    /// One of those in which lines are answered.
+    Answering,
+    /// None of them: its lines wait for workers that do not come.
+    Aside,
+    /// That of those that are only ended.
+    Ending,
 }
 
 /// What is to be done with a batch.
@@ -81,7 +90,7 @@ pub(super) struct FreeBatch {
     pub(super) name: BatchName,
     pub(super) wanted: WantedWork,
     /// The lease that a dead gateway has left.
-    pub(super) abandoned: Option<Lease>,
+    pub(super) abandoned: Option<BatchLease>,
     /// It may be what killed those who had it: no other batch's lines are answered beside it.
     pub(super) is_alone: bool,
 }
@@ -110,26 +119,33 @@ impl Schedule {
     pub(super) fn new(abandoned_after: Duration) -> Self {
         Self {
             abandoned_after,
-            here: HashSet::new(),
+            here: HashMap::new(),
             begun: HashMap::new(),
             leases: HashMap::new(),
             waiting: Vec::new(),
-            rooms: 0,
+            making_room: HashSet::new(),
             damaged: HashSet::new(),
             rests: HashMap::new(),
-            aside: HashMap::new(),
             ends: Vec::new(),
             ended: HashMap::new(),
         }
     }
 
     pub(super) fn is_here(&self, name: &BatchName) -> bool {
-        self.here.contains(name)
+        self.here.contains_key(name)
     }
 
-    pub(super) fn begin(&mut self, name: &BatchName) {
-        self.here.insert(name.clone());
-        self.begun.insert(name.owner.clone(), Instant::now());
+    pub(super) fn begin(&mut self, batch: &FreeBatch) {
+        let place = match batch.only_ends() {
+            true => HeldPlace::Ending,
+            false => HeldPlace::Answering,
+        };
+        self.here.insert(batch.name.clone(), place);
+        self.making_room.remove(&batch.name);
+        if place == HeldPlace::Answering {
+            let owner = batch.name.owner.clone();
+            self.begun.insert(owner, Instant::now());
+        }
     }
 
     pub(super) fn end(&mut self, name: &BatchName) {
@@ -197,21 +213,28 @@ impl Schedule {
         self.ends.iter().any(is_end)
     }
 
-    /// Takes a place aside, where there is one for this owner: whoever's lines nobody begins takes none from others.
-    pub(super) fn step_aside(&mut self, owner: &ContentHash) -> bool {
-        let all: usize = self.aside.values().sum();
-        let own = self.aside.entry(owner.clone()).or_default();
-        let is_free = all < ASIDE && *own < ASIDE_OF_ONE;
-        *own += usize::from(is_free);
-        is_free
+    /// Lets a batch step aside, where its owner may have one more there: whoever's lines nobody begins takes no place from
+    /// others, nor his turn from another batch of his own.
+    pub(super) fn step_aside(&mut self, name: &BatchName) -> bool {
+        let aside = |owner: Option<&ContentHash>| {
+            let is_counted = |name: &BatchName| owner.is_none_or(|owner| name.owner == *owner);
+            self.held(HeldPlace::Aside, is_counted)
+        };
+        let is_free = aside(None) < ASIDE && aside(Some(&name.owner)) < ASIDE_OF_ONE;
+        match self.here.get_mut(name).filter(|_| is_free) {
+            Some(place) => {
+                *place = HeldPlace::Aside;
+                true
+            }
+            None => false,
+        }
     }
 
-    /// Gives a place aside back.
-    pub(super) fn step_back(&mut self, owner: &ContentHash) {
-        if let Some(own) = self.aside.get_mut(owner) {
-            *own = own.saturating_sub(1);
+    /// Ends that a batch stands aside.
+    pub(super) fn step_back(&mut self, name: &BatchName) {
+        if let Some(place) = self.here.get_mut(name) {
+            *place = HeldPlace::Answering;
         }
-        self.aside.retain(|_, count| *count > 0);
     }
 
     /// Says whether a batch that wants work can be taken.
@@ -273,7 +296,10 @@ impl Schedule {
     /// Notes what found no place.
     pub(super) fn note_waiting(&mut self, waiting: Vec<FreeBatch>) {
         self.waiting = waiting;
-        self.rooms = 0;
+        // The places of those that have left, or stepped aside, are given to some that waited, which are not among these.
+        let here = &self.here;
+        self.making_room
+            .retain(|name| here.get(name) == Some(&HeldPlace::Answering));
     }
 
     /// Takes out what found no place.
@@ -292,25 +318,33 @@ impl Schedule {
         self.ended.retain(|owner, _| owners.contains(owner));
     }
 
-    /// Whether a batch of this owner whose turn is over makes room: for one that needs all places, or for one whose owner has
-    /// fewer here and so is the next to be taken. For each that waits one makes room.
-    pub(super) fn makes_room(&mut self, owner: &ContentHash) -> bool {
+    /// Whether a batch whose turn is over makes room: for one that needs all places, or for one whose owner has fewer here and
+    /// so is the next to be taken. For each that waits one makes room.
+    pub(super) fn makes_room(&mut self, name: &BatchName) -> bool {
+        let owner = &name.owner;
         let own = self.running(owner);
         let has_fewer = |waiting: &&FreeBatch| self.running(&waiting.name.owner) < own;
         let wanted = self.waiting.iter().filter(has_fewer).count();
-        let makes_room = self.lonely_waits() || self.rooms < wanted;
-        if makes_room {
-            self.rooms += 1;
+        let has_place = self.here.get(name) == Some(&HeldPlace::Answering);
+        let makes_room = has_place && self.making_room.len() < wanted;
+        if makes_room || (has_place && self.lonely_waits()) {
+            self.making_room.insert(name.clone());
             // Its owner was served until now: of those with as few here, the others come first.
             self.begun.insert(owner.clone(), Instant::now());
         }
-        makes_room
+        makes_room || self.lonely_waits()
     }
 
-    /// How many batches of an owner are worked on here.
+    /// How many batches of an owner have places in which lines are answered.
     fn running(&self, owner: &ContentHash) -> usize {
-        let own = self.here.iter().filter(|name| name.owner == *owner);
-        own.count()
+        self.held(HeldPlace::Answering, |name| name.owner == *owner)
+    }
+
+    /// How many of these batches have such a place.
+    fn held(&self, place: HeldPlace, is_counted: impl Fn(&BatchName) -> bool) -> usize {
+        let held = self.here.iter();
+        let held = held.filter(|(name, held)| **held == place && is_counted(name));
+        held.count()
     }
 
     /// Whether any batch waits for a place.
@@ -325,7 +359,7 @@ impl Schedule {
 
     /// Whether any batch has stepped aside.
     pub(super) fn any_aside(&self) -> bool {
-        !self.aside.is_empty()
+        self.held(HeldPlace::Aside, |_| true) > 0
     }
 }
 
@@ -435,18 +469,75 @@ mod tests {
     #[test]
     fn no_owner_takes_all_places_aside() {
         let mut schedule = Schedule::new(ABANDONED_AFTER);
-        let owners: Vec<ContentHash> = (0..4).map(|n: u8| ContentHash::of(&[n])).collect();
         let mut taken = Vec::new();
-        for owner in &owners {
-            while schedule.step_aside(owner) {
-                taken.push(owner.clone());
+        for (owner, name) in ["a", "b", "c", "d"]
+            .map(|owner| [1, 2, 3].map(|n| (owner, n)))
+            .as_flattened()
+        {
+            let batch = free(owner, &format!("{owner}{name}"), WantedWork::Answers);
+            schedule.begin(&batch);
+            if schedule.step_aside(&batch.name) {
+                taken.push(batch.name.name);
             }
         }
-        assert_eq!(taken.len(), ASIDE);
-        assert_eq!(taken[..ASIDE_OF_ONE], vec![owners[0].clone(); ASIDE_OF_ONE]);
-        assert_ne!(taken[ASIDE_OF_ONE], owners[0]);
-        schedule.step_back(&owners[0]);
-        assert!(schedule.step_aside(&owners[3]) && !schedule.step_aside(&owners[0]));
+        assert_eq!(taken, ["a1", "a2", "b1", "b2", "c1", "c2"]);
+        assert!(taken.len() == ASIDE && ASIDE_OF_ONE == 2);
+        schedule.step_back(&named("a", "a1"));
+        assert!(schedule.step_aside(&named("d", "d1")));
+        assert!(!schedule.step_aside(&named("a", "a3")));
+        schedule.end(&named("b", "b2"));
+        assert!(schedule.step_aside(&named("a", "a3")));
+    }
+
+    #[test]
+    fn what_has_stepped_aside_or_is_only_ended_takes_no_turn_of_its_owner() {
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
+        let answers = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
+        for name in ["1", "2"] {
+            let batch = answers("a", name);
+            schedule.begin(&batch);
+            assert!(schedule.step_aside(&batch.name));
+        }
+        schedule.begin(&free("a", "3", WantedWork::End));
+        let running = [answers("b", "4"), answers("b", "5")];
+        for batch in &running {
+            schedule.begin(batch);
+        }
+        let waiting = vec![answers("b", "6"), answers("a", "7")];
+        schedule.note_waiting(waiting.clone());
+        assert!(!schedule.makes_room(&named("a", "1")), "it has none");
+        assert!(schedule.makes_room(&running[0].name));
+        schedule.end(&running[0].name);
+        let mut free = waiting;
+        assert_eq!(schedule.next(&mut free).unwrap().name.name, "7");
+    }
+
+    #[test]
+    fn a_batch_makes_room_until_it_has_left_however_often_it_is_looked() {
+        let mut schedule = Schedule::new(ABANDONED_AFTER);
+        let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
+        let [first, second] = [of("a", "1"), of("a", "2")];
+        schedule.begin(&first);
+        schedule.begin(&second);
+        let waiting = vec![of("b", "3")];
+        schedule.note_waiting(waiting.clone());
+        assert!(schedule.makes_room(&first.name));
+        for _ in 0..2 {
+            // Its lines take longer than the looks are apart.
+            schedule.note_waiting(waiting.clone());
+            assert!(!schedule.makes_room(&second.name));
+        }
+        schedule.end(&first.name);
+        assert!(
+            !schedule.makes_room(&second.name),
+            "nobody has got the first one's place yet"
+        );
+        schedule.begin(&first);
+        schedule.note_waiting(waiting);
+        assert!(
+            schedule.makes_room(&second.name),
+            "the first one is here anew"
+        );
     }
 
     #[test]
@@ -461,7 +552,7 @@ mod tests {
         ];
         let (mut order, mut rest) = (Vec::new(), all.to_vec());
         while let Some(next) = schedule.next(&mut rest) {
-            schedule.begin(&next.name);
+            schedule.begin(&next);
             order.push(next.name.name);
         }
         assert_eq!(order, ["1", "3", "2", "4"]);
@@ -478,20 +569,20 @@ mod tests {
         let mut schedule = Schedule::new(ABANDONED_AFTER);
         let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
         let all = [of("a", "1"), of("a", "2"), of("b", "3"), of("a", "4")];
-        let [a, b] = [0, 2].map(|place| all[place].name.owner.clone());
-        schedule.begin(&all[0].name);
-        schedule.begin(&all[1].name);
+        let [one, two, other] = [0, 1, 2].map(|place| all[place].name.clone());
+        schedule.begin(&all[0]);
+        schedule.begin(&all[1]);
         schedule.note_waiting(all[3..].to_vec());
-        assert!(!schedule.makes_room(&a), "its own waits for an end");
+        assert!(!schedule.makes_room(&one), "its own waits for an end");
         schedule.note_waiting(all[2..].to_vec());
-        assert!(schedule.makes_room(&a));
-        assert!(!schedule.makes_room(&a), "one leaves for one");
+        assert!(schedule.makes_room(&one));
+        assert!(!schedule.makes_room(&two), "one leaves for one");
         schedule.end(&all[0].name);
         let mut rest = vec![all[0].clone(), all[2].clone(), all[3].clone()];
         assert_eq!(schedule.next(&mut rest).unwrap().name.name, "3");
-        schedule.begin(&all[2].name);
+        schedule.begin(&all[2]);
         schedule.note_waiting(rest);
-        let make_room = [&a, &b].map(|owner| schedule.makes_room(owner));
+        let make_room = [&two, &other].map(|name| schedule.makes_room(name));
         assert_eq!(make_room, [false, false], "each has one");
         assert!(schedule.any_waits());
     }
@@ -514,10 +605,12 @@ mod tests {
             assert!(document.hold(holder, free.abandoned.as_ref()));
         }
         assert_eq!(places, [1, 1, RUNNING]);
-        let free = schedule.free(&name, &document, "here", now).unwrap();
-        schedule.note_waiting(vec![free]);
+        let lonely = schedule.free(&name, &document, "here", now).unwrap();
+        schedule.note_waiting(vec![lonely]);
+        let other = free("a", "another one", WantedWork::Answers);
+        schedule.begin(&other);
         assert!(
-            schedule.makes_room(&name.owner),
+            schedule.makes_room(&other.name),
             "its owner's make room, too"
         );
         document.times.expires = 1;

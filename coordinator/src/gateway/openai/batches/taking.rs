@@ -207,7 +207,7 @@ impl BatchRunner {
         let Ok(place) = places.clone().try_acquire_many_owned(batch.places()) else {
             return;
         };
-        self.schedule().begin(&batch.name);
+        self.schedule().begin(&batch);
         metrics().request_batches.running.inc();
         let here = Here {
             runner: self.clone(),
@@ -258,13 +258,12 @@ impl BatchRunner {
         let work = BatchWork::new(self, batch, &stop);
         let worked = tokio::select! {
             worked = work.run(document, place) => worked,
-            () = self.keep(name, &stop) => Ok(()),
+            () = self.keep(name, &work, &stop) => Ok(()),
         };
         // Also after a failure: somebody else may do better.
         let released = self.change(name, |document| {
             let is_mine = document.is_held_by(&self.name);
-            if is_mine && work.has_stalled() {
-                // Its lines are with workers that are not there: none of them has killed anybody.
+            if is_mine && work.has_survived() {
                 document.got_on();
             }
             document.release();
@@ -278,14 +277,17 @@ impl BatchRunner {
         })
     }
 
-    /// Renews the lease; ends where another gateway has it. A cancellation, and the end of the batch's time, stop the lines
-    /// that are being answered.
-    async fn keep(&self, batch: &BatchName, stop: &CancellationToken) {
+    /// Renews the lease, and notes with it where the lines that are being answered were survived; ends where another gateway has
+    /// the batch. A cancellation, and the end of the batch's time, stop those lines.
+    async fn keep(&self, batch: &BatchName, work: &BatchWork<'_>, stop: &CancellationToken) {
         loop {
             sleep(RENEW_EVERY).await;
-            let mut is_lost = false;
+            let (mut is_lost, has_survived) = (false, work.has_survived());
             let kept = self.change(batch, |document| {
                 is_lost = document.status.is_final() || !document.hold(&self.name, None);
+                if !is_lost && has_survived {
+                    document.got_on();
+                }
                 !is_lost
             });
             match kept.await {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,25 +10,25 @@ use futures::stream::{self, StreamExt};
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ObjectKey;
-use radialog_schemas::http::openai_batches::{
-    BatchLineError, BatchLineFault, FilePurpose, RequestBatchStatus,
-};
+use radialog_schemas::http::openai_batches::{BatchLineError, BatchLineFault, RequestBatchStatus};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::input::{self, InputLine, InputLines};
-use super::line::{self, LineContext};
+use super::line::{self, LineContext, LineCounts};
 use super::piece::Piece;
 use super::runner::{BatchRunner, PlaceAside};
 use super::schedule::{FreeBatch, WantedWork};
-use super::{BatchName, batch_id, no_batch};
+use super::{BatchName, no_batch};
 use crate::gateway::body;
 use crate::gateway::problem::ApiResult;
 use crate::request_store::batches::{self, BatchDocument, InputPlace, OutputFile};
-use crate::request_store::files::{self, FileHead, LIFETIME, PartWriter};
+use crate::request_store::files::{self, FileHead, PartWriter};
 use crate::request_store::{new_name, now};
+
+mod ending;
 
 /// Lines that are answered at a time.
 const AT_ONCE: usize = 8;
@@ -48,8 +48,12 @@ pub(super) struct BatchWork<'a> {
     begun: Instant,
     /// No other batch's lines are answered beside it.
     is_alone: bool,
+    /// The lines that are being answered.
+    lines: LineCounts,
     /// No worker has begun one of its lines, and it has made room for others.
     has_stalled: AtomicBool,
+    /// The lines that are being answered have been with workers for so long, or waited for them, that they kill nobody.
+    has_survived: AtomicBool,
     /// This gateway's clock is ahead of the store's.
     is_ahead: AtomicBool,
     /// It has had its turn, and makes room for one that waits.
@@ -69,7 +73,9 @@ impl<'a> BatchWork<'a> {
             stop,
             writer: new_name(),
             begun: Instant::now(),
+            lines: LineCounts::default(),
             has_stalled: AtomicBool::new(false),
+            has_survived: AtomicBool::new(false),
             is_ahead: AtomicBool::new(false),
             makes_room: AtomicBool::new(false),
         }
@@ -78,6 +84,11 @@ impl<'a> BatchWork<'a> {
     /// Whether it was given back because no worker has begun one of its lines.
     pub(super) fn has_stalled(&self) -> bool {
         self.has_stalled.load(Ordering::Relaxed)
+    }
+
+    /// Whether this gateway has survived the lines that it has: none of them has killed those who had it before.
+    pub(super) fn has_survived(&self) -> bool {
+        self.has_stalled() || self.has_survived.load(Ordering::Relaxed)
     }
 
     /// Whether it is left alone for a while: it has stalled, or this gateway cannot end it yet.
@@ -121,7 +132,7 @@ impl<'a> BatchWork<'a> {
             return self.fail(&document, input::gone()).await;
         };
         if document.status == RequestBatchStatus::Validating {
-            let lines = self.lines(&input, &document);
+            let lines = self.input_lines(&input, &document);
             match input::check(lines, document.endpoint).await? {
                 Ok(total) => match self.start(total).await? {
                     Some(started) => document = started,
@@ -139,14 +150,17 @@ impl<'a> BatchWork<'a> {
         self.answer_all(&input, document, place).await
     }
 
-    /// Refuses the line that killed its holders; none where another gateway has the batch meanwhile, or no line is left.
+    /// Refuses the line that killed its holders; none where another gateway has the batch meanwhile, or it has ended.
     async fn refuse_next(
         &self,
         input: &FileHead,
         document: &BatchDocument,
         killed: u32,
     ) -> ApiResult<Option<BatchDocument>> {
-        let some = next_lines(&mut self.lines(input, document), document, 1).await?;
+        let mut lines = self.input_lines(input, document);
+        let Some(some) = self.next_lines(&mut lines, document, 1).await? else {
+            return Ok(None);
+        };
         let line = some.first().map(|line| line.number);
         warn!(
             batch = self.batch.name,
@@ -155,10 +169,10 @@ impl<'a> BatchWork<'a> {
         let why = input::deadly_line(killed);
         let mut piece = self.without_answers(document, some, why).await?;
         piece.is_deadly = true;
-        Ok(self.write(document, piece, false).await?)
+        self.write_or_fail(document, piece, false).await
     }
 
-    fn lines(&self, input: &FileHead, document: &BatchDocument) -> InputLines {
+    fn input_lines(&self, input: &FileHead, document: &BatchDocument) -> InputLines {
         let app = &self.runner.app;
         InputLines::at(
             app.backends.objects.clone(),
@@ -197,7 +211,7 @@ impl<'a> BatchWork<'a> {
         place: OwnedSemaphorePermit,
     ) -> ApiResult<()> {
         let (mut place, mut has_written) = (Some(place), false);
-        let mut lines = self.lines(input, &document);
+        let mut lines = self.input_lines(input, &document);
         let most = match self.is_alone {
             true => PIECE_OF_SUSPECTED,
             false => PIECE_LINES,
@@ -222,12 +236,8 @@ impl<'a> BatchWork<'a> {
             if gives_way {
                 return Ok(());
             }
-            let some = match next_lines(&mut lines, &document, most).await {
-                Err(ObjectError::NotFound(_)) => return self.fail(&document, input::gone()).await,
-                Err(error @ ObjectError::Refused { .. }) => {
-                    return self.fail(&document, self.refused(&error)).await;
-                }
-                some => some?,
+            let Some(some) = self.next_lines(&mut lines, &document, most).await? else {
+                return Ok(());
             };
             if some.is_empty() {
                 let outcome = match document.has_expired {
@@ -245,16 +255,9 @@ impl<'a> BatchWork<'a> {
             };
             let is_whole = piece.is_whole;
             if !piece.is_empty() {
-                match self.write(&document, piece, is_late).await {
-                    Err(error @ ObjectError::Refused { .. }) => {
-                        return self.fail(&document, self.refused(&error)).await;
-                    }
-                    written => match written? {
-                        Some(next) => {
-                            (document, has_written, survived) = (next, true, survived + 1)
-                        }
-                        None => return Ok(()),
-                    },
+                match self.write_or_fail(&document, piece, is_late).await? {
+                    Some(next) => (document, has_written, survived) = (next, true, survived + 1),
+                    None => return Ok(()),
                 }
             }
             if !is_whole {
@@ -269,7 +272,7 @@ impl<'a> BatchWork<'a> {
                     Some(known) => document = known,
                     None => return Ok(()),
                 }
-                lines = self.lines(input, &document);
+                lines = self.input_lines(input, &document);
             }
             // What waits comes before what has stepped aside.
             if place.is_none() && !self.runner.schedule().any_waits() {
@@ -296,7 +299,7 @@ impl<'a> BatchWork<'a> {
         let is_over = self.begun.elapsed() >= self.runner.app.config.batch_pace.turn;
         let mut gives_way = self.makes_room.load(Ordering::Relaxed);
         if is_over && !gives_way {
-            gives_way = self.runner.schedule().makes_room(&self.batch.owner);
+            gives_way = self.runner.schedule().makes_room(self.batch);
             self.makes_room.store(gives_way, Ordering::Relaxed);
         }
         gives_way
@@ -314,8 +317,9 @@ impl<'a> BatchWork<'a> {
             owner: &document.owner,
             batch: &self.batch.name,
             endpoint: document.endpoint,
-            events: AtomicU64::new(0),
+            counts: &self.lines,
         };
+        self.has_survived.store(false, Ordering::Relaxed);
         // What holds memory for bodies holds its place, too, so that there is enough for those that run. What is worked on
         // alone gives it up with its lease.
         let may_step_aside = !self.is_alone && lines.iter().all(|line| line.memory.is_none());
@@ -325,7 +329,7 @@ impl<'a> BatchWork<'a> {
         loop {
             tokio::select! {
                 piece = &mut answering => return piece,
-                () = self.stalled(&context.events, place.is_some()) => {
+                () = self.stalled(place.is_some()) => {
                     match self.aside(may_step_aside && place.is_some()) {
                         Some(aside) => {
                             (_aside, *place) = (Some(aside), None);
@@ -344,7 +348,7 @@ impl<'a> BatchWork<'a> {
     /// A place aside, unless what waits wants nothing to be answered beside it.
     fn aside(&self, may_step_aside: bool) -> Option<PlaceAside<'a>> {
         let may_step_aside = may_step_aside && !self.runner.schedule().lonely_waits();
-        let aside = may_step_aside.then(|| self.runner.step_aside(&self.batch.owner));
+        let aside = may_step_aside.then(|| self.runner.step_aside(self.batch));
         aside.flatten()
     }
 
@@ -380,11 +384,14 @@ impl<'a> BatchWork<'a> {
 
     /// Ends when no line has begun for a while and others wait for a place; for what has none, when one waits that wants nothing to
     /// be answered beside it.
-    async fn stalled(&self, events: &AtomicU64, has_place: bool) {
+    async fn stalled(&self, has_place: bool) {
         loop {
-            let before = events.load(Ordering::Relaxed);
+            let before = self.lines.news();
             sleep(self.runner.app.config.batch_pace.stalled_after).await;
-            let is_stalled = events.load(Ordering::Relaxed) == before;
+            let is_stalled = self.lines.news() == before;
+            if is_stalled && self.lines.are_asked() {
+                self.has_survived.store(true, Ordering::Relaxed);
+            }
             let waits = match has_place {
                 true => self.runner.schedule().any_waits(),
                 false => self.runner.schedule().lonely_waits(),
@@ -393,6 +400,32 @@ impl<'a> BatchWork<'a> {
                 return;
             }
         }
+    }
+
+    /// The next lines to answer together: those that have no output yet. None where their file cannot be read any more, and
+    /// the batch has failed.
+    async fn next_lines(
+        &self,
+        lines: &mut InputLines,
+        document: &BatchDocument,
+        most: usize,
+    ) -> ApiResult<Option<Vec<InputLine>>> {
+        let (mut some, mut size) = (Vec::new(), 0);
+        while some.len() < most && size < PIECE_BYTES {
+            let line = match lines.next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(error) => {
+                    self.fail(document, input::unreadable(error)?).await?;
+                    return Ok(None);
+                }
+            };
+            if !document.ahead.contains(&line.number) {
+                size += line.size();
+                some.push(line);
+            }
+        }
+        Ok(Some(some))
     }
 
     /// Says of lines why they are not answered.
@@ -416,6 +449,23 @@ impl<'a> BatchWork<'a> {
             ))
         })
         .await
+    }
+
+    /// Writes the outputs of some lines; none where another gateway has done so meanwhile, or the batch has failed because the
+    /// store takes none.
+    async fn write_or_fail(
+        &self,
+        document: &BatchDocument,
+        piece: Piece,
+        is_late: bool,
+    ) -> ApiResult<Option<BatchDocument>> {
+        match self.write(document, piece, is_late).await {
+            Err(error @ ObjectError::Refused { .. }) => {
+                self.fail(document, self.refused(&error)).await?;
+                Ok(None)
+            }
+            written => Ok(written?),
+        }
     }
 
     /// Writes the outputs of some lines; none where another gateway has done so meanwhile.
@@ -488,89 +538,4 @@ impl<'a> BatchWork<'a> {
         warn!(batch = self.batch.name, %error, "a batch of requests fails");
         input::refused()
     }
-
-    async fn fail(&self, document: &BatchDocument, faults: Vec<BatchLineFault>) -> ApiResult<()> {
-        let outcome = RequestBatchStatus::Failed;
-        self.conclude(document, outcome, faults).await
-    }
-
-    /// Decides how the batch ends, and ends it.
-    async fn conclude(
-        &self,
-        document: &BatchDocument,
-        outcome: RequestBatchStatus,
-        faults: Vec<BatchLineFault>,
-    ) -> ApiResult<()> {
-        let is_open = |known: &BatchDocument| {
-            !known.status.is_final() && known.status != RequestBatchStatus::Finalizing
-        };
-        let concluded = self.runner.change(self.batch, |known| {
-            let is_mine = known.is_held_by(&self.runner.name) && known.place == document.place;
-            let is_mine = is_mine && is_open(known);
-            if is_mine {
-                known.conclude(outcome, faults.clone());
-            }
-            is_mine
-        });
-        match concluded.await? {
-            Some(known) if known.status == RequestBatchStatus::Finalizing => {
-                self.settle(&known).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Puts the outputs together and ends the batch. Whoever does this for a concluded batch does the same.
-    async fn settle(&self, document: &BatchDocument) -> ApiResult<()> {
-        let (objects, owner) = (self.runner.objects(), &self.batch.owner);
-        let finalizing = document.times.finalizing.unwrap_or_else(now);
-        for (file, kind) in [(&document.answers, "output"), (&document.refusals, "error")] {
-            if file.parts == 0 {
-                continue;
-            }
-            let head = FileHead {
-                bytes: file.bytes,
-                parts: file.parts,
-                created_at: finalizing,
-                expires_at: finalizing + LIFETIME.as_secs(),
-                filename: format!("{}_{kind}.jsonl", batch_id(&self.batch.name)),
-                purpose: FilePurpose::BatchOutput,
-                writers: file.writers.clone(),
-                is_damaged: false,
-            };
-            files::put_head(objects, owner, &file.name, &head).await?;
-        }
-        let ended = self.runner.change(self.batch, |known| {
-            let is_concluded = known.status == RequestBatchStatus::Finalizing;
-            if is_concluded {
-                known.end();
-            }
-            is_concluded
-        });
-        let Some(ended) = ended.await?.filter(|known| known.status.is_final()) else {
-            return Ok(());
-        };
-        batches::close(objects, owner, &self.batch.name).await?;
-        info!(batch = self.batch.name, status = ?ended.status, "a batch of requests has ended");
-        Ok(())
-    }
-}
-
-/// The next lines to answer together: those that have no output yet.
-async fn next_lines(
-    lines: &mut InputLines,
-    document: &BatchDocument,
-    most: usize,
-) -> Result<Vec<InputLine>, ObjectError> {
-    let (mut some, mut size) = (Vec::new(), 0);
-    while some.len() < most && size < PIECE_BYTES {
-        let Some(line) = lines.next().await? else {
-            break;
-        };
-        if !document.ahead.contains(&line.number) {
-            size += line.size();
-            some.push(line);
-        }
-    }
-    Ok(some)
 }

@@ -51,7 +51,7 @@ impl History {
         let mut opening = previous.conversation.opening;
         opening.push(Exchange {
             user,
-            assistant: answer.text.clone(),
+            assistant: answer.as_written(),
             task,
         });
         let mut history = Self {

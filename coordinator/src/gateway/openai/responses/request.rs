@@ -12,6 +12,7 @@ use radialog_schemas::response::{
 };
 
 use super::super::messages::ParsedMessages;
+use super::super::warning::Unused;
 use crate::gateway::app_state::AppState;
 use crate::gateway::body::{self, ReadBody};
 use crate::gateway::body_memory::HeldMemory;
@@ -75,6 +76,15 @@ impl AskedResponse {
                 Err(invalid(param, detail))
             }
             None => Self::new(asked, max_chars),
+        }
+    }
+
+    /// What of the request is not used.
+    pub(in crate::gateway::openai) fn unused(&self) -> Unused {
+        Unused {
+            tools: 0,
+            list: "input",
+            places: self.dialog.unused.clone(),
         }
     }
 

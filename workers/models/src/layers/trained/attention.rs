@@ -297,6 +297,7 @@ mod tests {
 
     use super::super::super::Dropout;
     use super::*;
+    use crate::layers::differences::worst;
 
     const SHAPE: AttentionShape = AttentionShape { heads: 3, width: 8 };
 
@@ -350,10 +351,6 @@ mod tests {
             let (ours, theirs) = (Dropout::new(rate, 3), Dropout::new(rate, 3));
             let found = attend(operands, SHAPE, mask.as_ref(), ours.draw()).unwrap();
             let expected = composed(operands, mask.as_ref(), &theirs);
-            let worst = |a: &Tensor, b: &Tensor| {
-                let difference = (a - b).unwrap().abs().unwrap();
-                difference.max_all().unwrap().to_scalar::<f32>().unwrap()
-            };
             assert!(worst(&found, &expected) < 1e-5);
             let cotangent = wave(found.dims(), 3.0).as_detached_tensor();
             let [found, expected] =

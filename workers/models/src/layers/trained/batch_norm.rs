@@ -320,6 +320,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::layers::differences::worst;
 
     fn noise(rows: usize, width: usize, seed: u32) -> Tensor {
         let value = |index: usize| {
@@ -332,17 +333,6 @@ mod tests {
             &Device::Cpu,
         )
         .unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b)
-            .unwrap()
-            .abs()
-            .unwrap()
-            .max_all()
-            .unwrap()
-            .to_scalar()
-            .unwrap()
     }
 
     #[test]

@@ -95,6 +95,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::layers::differences::worst;
 
     fn wave(shape: &[usize], phase: f32) -> Var {
         let count = shape.iter().product();
@@ -102,11 +103,6 @@ mod tests {
             .map(|i: usize| (i as f32 * 0.73 + phase).sin())
             .collect();
         Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
-    }
-
-    fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        let difference = (a - b).unwrap().abs().unwrap();
-        difference.max_all().unwrap().to_scalar().unwrap()
     }
 
     #[test]

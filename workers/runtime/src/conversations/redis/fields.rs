@@ -11,17 +11,24 @@ use crate::state::StateError;
 /// What was written when it began.
 pub(super) const CONVERSATION: &str = "conversation";
 
-/// What was written when a conversation began, by whether its hash is there, and this field of it.
+/// The types that Redis names: that of a conversation, and that of what is not there.
+pub(super) const HASH: &str = "hash";
+pub(super) const NOTHING: &str = "none";
+
+/// What was written when a conversation began, by the type of what is stored under its name, and this field of it.
 pub(super) fn beginning(
-    exists: bool,
+    kind: &str,
     written: Option<&[u8]>,
 ) -> Result<Option<Conversation>, Unreadable> {
-    match written {
-        Some(written) => serde_json::from_slice(written)
+    match (kind, written) {
+        (_, Some(written)) => serde_json::from_slice(written)
             .map(Some)
             .map_err(|error| Unreadable(error.to_string())),
-        None if exists => Err(Unreadable(format!("it has no field '{CONVERSATION}'"))),
-        None => Ok(None),
+        (NOTHING, None) => Ok(None),
+        (HASH, None) => Err(Unreadable(format!("it has no field '{CONVERSATION}'"))),
+        (other, None) => Err(Unreadable(format!(
+            "what is stored under its name in Redis is of the type '{other}' and not a '{HASH}'"
+        ))),
     }
 }
 

@@ -128,7 +128,14 @@ impl RedisConversations {
             }
             let mut removed = 0;
             for (id, turns) in turns {
-                let over = self.not_queued(&id, turns).await?;
+                let over = match self.not_queued(&id, turns).await {
+                    // It is no other one's hindrance: its turns count for a day.
+                    Err(error) if self.is_something_else(&id).await? => {
+                        warn!(conversation = %id, %error, "a conversation's turns wait until they are lost");
+                        continue;
+                    }
+                    over => over?,
+                };
                 if over.is_empty() {
                     continue;
                 }

@@ -26,8 +26,13 @@ impl RedisConversations {
         let (noted,): (Vec<(String, u64)>,) = self.connection.run(&range).await?;
         let mut unattended = Vec::new();
         for (id, since_ms) in noted {
-            let fields = self.read_fields(&ConversationId(id.clone())).await?;
-            let snapshot = match fields::snapshot(&fields) {
+            let named = ConversationId(id.clone());
+            let read = match self.read_fields(&named).await {
+                Ok(fields) => fields::snapshot(&fields),
+                Err(error) if self.is_something_else(&named).await? => Err(error),
+                Err(error) => return Err(error),
+            };
+            let snapshot = match read {
                 Ok(snapshot) => snapshot,
                 // One is nobody else's hindrance, and is looked at again when it is idle again.
                 Err(error) => {

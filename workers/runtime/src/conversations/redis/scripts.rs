@@ -196,25 +196,41 @@ pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// ARGV: turn, whether there is a text, text. Whether the turn is there and final.
+/// [`EDIT`] and [`TITLE`] say: what was wanted is there.
+pub(super) const REPLACED: i64 = 1;
+/// [`EDIT`] and [`TITLE`] say: another text is there.
+pub(super) const OTHER: i64 = 2;
+
+/// Begins scripts whose first ARGV are what may be replaced ([`super::super::Replaces`]): its kind, and its text.
+const REPLACING: &str = "
+local function stays(there, wanted)
+  return ARGV[2] ~= 'anything' and there ~= wanted and there ~= (ARGV[2] == 'text' and ARGV[3])
+end
+";
+
+/// ARGV: what may be replaced, turn, whether there is a text, text. 0 where the turn is not there or not final.
 pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| {
-    script(
-        "local turn = ARGV[2]
+    script(&format!(
+        "{REPLACING}
+         local turn = ARGV[4]
          if not get(turn .. ':status') or not final(turn) then return 0 end
-         if ARGV[3] == '1' then set(turn .. ':edited', ARGV[4]) else redis.call('HDEL', key, turn .. ':edited') end
+         if stays(get(turn .. ':edited'), ARGV[5] == '1' and ARGV[6]) then return {OTHER} end
+         if ARGV[5] == '1' then set(turn .. ':edited', ARGV[6]) else redis.call('HDEL', key, turn .. ':edited') end
          touch()
-         return 1",
-    )
+         return {REPLACED}",
+    ))
 });
 
-/// ARGV: title. Whether the conversation is there.
+/// ARGV: what may be replaced, title. 0 where the conversation is not there.
 pub(super) static TITLE: LazyLock<Script> = LazyLock::new(|| {
-    script(
-        "if not get('conversation') then return 0 end
-         set('title', ARGV[2])
+    script(&format!(
+        "{REPLACING}
+         if not get('conversation') then return 0 end
+         if stays(get('title'), ARGV[4]) then return {OTHER} end
+         set('title', ARGV[4])
          touch()
-         return 1",
-    )
+         return {REPLACED}",
+    ))
 });
 
 /// ARGV: turn, rating or nothing. Whether the turn is there and final.
@@ -228,10 +244,20 @@ pub(super) static RATE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes everything; watchers are told to look.
+/// The type of what is stored, and what was written when the conversation began, where it is one.
+pub(super) static BEGINNING: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+         return {kind, kind == 'hash' and redis.call('HGET', KEYS[1], 'conversation')}",
+    )
+});
+
+/// Removes everything, also where something else is stored under the name; watchers are told to look.
 pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
-    script(
-        "for turn = 1, tonumber(get('turns') or 0) do
+    Script::new(
+        "local key = KEYS[1]
+         local turns = redis.call('TYPE', key).ok == 'hash' and redis.call('HGET', key, 'turns')
+         for turn = 1, tonumber(turns or 0) do
            redis.call('DEL', key .. ':events:' .. turn)
            redis.call('PUBLISH', key .. ':news:' .. turn, '')
          end
@@ -268,9 +294,9 @@ pub(super) static UNLIST: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 13] = [
+    let own: [&'static Script; 14] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &TITLE, &RATE,
-        &DELETE, &ATTEND, &UNLIST,
+        &BEGINNING, &DELETE, &ATTEND, &UNLIST,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use radialog_schemas::ObjectKey;
 
 use super::{Condition, S3Objects, is_unmet};
+use crate::blocking;
 use crate::objects::{ObjectError, unreadable};
 
 /// Bytes of a part: more than the protocol's least (5 MiB), and with 10,000 parts enough for 156 GiB.
@@ -26,7 +27,7 @@ impl S3Objects {
         condition: Condition<'_>,
     ) -> Result<bool, ObjectError> {
         let path = file.to_owned();
-        let opened = blocking(move || {
+        let opened = blocking::io(move || {
             let mut file = File::open(path)?;
             let first = read_part(&mut file)?;
             Ok((file, first))
@@ -70,7 +71,7 @@ impl S3Objects {
             let put = put.send().await.map_err(|error| self.error(key, &error))?;
             let part = CompletedPart::builder().part_number(number);
             parts.push(part.set_e_tag(put.e_tag().map(str::to_owned)).build());
-            let read = blocking(move || {
+            let read = blocking::io(move || {
                 let content = read_part(&mut open)?;
                 Ok((open, content))
             });
@@ -131,12 +132,4 @@ fn read_part(file: &mut File) -> io::Result<Bytes> {
     let mut content = Vec::new();
     file.take(PART).read_to_end(&mut content)?;
     Ok(content.into())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }

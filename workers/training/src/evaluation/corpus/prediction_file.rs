@@ -11,7 +11,7 @@ use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
 use serde::{Deserialize, Serialize};
 
 use super::names::{ends, whole};
-use super::rexrank_file;
+use super::rexrank_file::{PREDICTION, RexrankStudies};
 use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, Faults, InputFault, comparable};
 use crate::error::TrainingError;
@@ -365,7 +365,7 @@ impl PredictionFile {
     }
 
     fn read_rexrank(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
-        let studies = rexrank_file::read(&self.path)?;
+        let studies = RexrankStudies::read(&self.path)?.0;
         if !studies.iter().any(|(_, study)| study.is_predicted()) {
             return Err(TrainingError::content(&self.path)(
                 "no study has a model_prediction: this is the benchmark's input, which `radialog rexrank` answers",
@@ -374,7 +374,7 @@ impl PredictionFile {
         for (id, study) in &studies {
             self.has_references |= study.findings().is_some_and(|text| !text.trim().is_empty());
             let line = 0;
-            let report = study.text(rexrank_file::PREDICTION);
+            let report = study.text(PREDICTION);
             let text = stored(store, report.as_deref().unwrap_or_default())?;
             self.push(Prediction {
                 id: id.clone(),

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{ends, whole};
 use super::prediction_file::{Prediction, PredictionNames, is_table};
+use super::rexrank_file::RexrankStudies;
 use super::stored_texts::{Span, TextStore};
-use super::{FaultKind, Faults, InputFault, comparable, rexrank_file, without_suffix};
+use super::{FaultKind, Faults, InputFault, comparable, without_suffix};
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
 use crate::evaluation::label_source::{LabelKind, LabelSource};
@@ -168,7 +169,7 @@ impl References {
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
-        for (id, study) in rexrank_file::read(&file.path)? {
+        for (id, study) in RexrankStudies::read(&file.path)?.0 {
             let text = match section {
                 ReferenceSection::Findings => {
                     let is_there = |text: &String| radialog_schemas::table::cell(text).is_some();

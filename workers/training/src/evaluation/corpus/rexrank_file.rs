@@ -1,30 +1,44 @@
 //! ReXrank's JSON: an object of studies by id, each with sections of the radiologist's report and, in predictions, with
 //! `model_prediction`.
 
-use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use radialog_schemas::json_members::members;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::error::TrainingError;
 use crate::evaluation::text_file::read_text;
 
 /// The member that a submission adds.
-pub(super) const PREDICTION: &str = "model_prediction";
+pub const PREDICTION: &str = "model_prediction";
 
-/// The members of one study; of several of one name the last, as Python reads them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(super) struct RexrankStudy(Map<String, Value>);
+/// The members of one study in their order, as they stand; of several of one name the last, at the place of the first, as Python
+/// reads them.
+#[derive(Clone, Debug, Default)]
+pub struct RexrankStudy(Vec<(String, Box<RawValue>)>);
 
 impl RexrankStudy {
+    /// A member; none where it is not there.
+    pub fn get(&self, name: &str) -> Option<Value> {
+        let member = self.0.iter().find(|(of, _)| of == name);
+        member.and_then(|(_, value)| serde_json::from_str(value.get()).ok())
+    }
+
+    /// Sets a member where it is, or as the last one.
+    pub fn set(&mut self, name: &str, value: Box<RawValue>) {
+        match self.0.iter_mut().find(|(of, _)| of == name) {
+            Some((_, before)) => *before = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
     /// What the evaluated system wrote, the image that stands for the study (`key_image_path`), the patient (`subject_id`), the
     /// side (`split`: `train`, `valid` or `test`): a cell as text, numbers as they stand; none where the file says `null` or
     /// `NaN`.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        let text = as_text(self.0.get(name)?)?;
+        let text = as_text(&self.get(name)?)?;
         radialog_schemas::table::cell(&text)
             .is_some()
             .then_some(text)
@@ -32,14 +46,14 @@ impl RexrankStudy {
 
     /// Whether it has a prediction.
     pub(super) fn is_predicted(&self) -> bool {
-        self.0.get(PREDICTION).is_some_and(|value| !value.is_null())
+        self.get(PREDICTION).is_some_and(|value| !value.is_null())
     }
 
     /// The section of this name, or of the one that older files call it by: any string is one, as for the benchmark's own script;
     /// none where the file says `null` or `NaN`.
     fn section(&self, name: &str, older: &str) -> Option<String> {
         let mut members = [name, older].into_iter();
-        members.find_map(|name| as_text(self.0.get(name)?))
+        members.find_map(|name| as_text(&self.get(name)?))
     }
 
     /// The findings section, as it stands.
@@ -65,27 +79,28 @@ impl RexrankStudy {
 }
 
 /// The studies in the order of the file; an id may stand twice.
-pub(super) struct RexrankStudies(pub(super) Vec<(String, RexrankStudy)>);
+pub struct RexrankStudies(pub Vec<(String, RexrankStudy)>);
 
-/// Reads a whole file.
-///
-/// # Errors
-/// No such file, or one that is no object of objects.
-pub(super) fn read(path: &Path) -> Result<Vec<(String, RexrankStudy)>, TrainingError> {
-    let json = read_text(path)?;
-    let studies: RexrankStudies = serde_json::from_str(&without_nan(&json)).map_err(|error| {
-        TrainingError::line(
-            path,
-            error.line() as u64,
-            format!("no JSON of ReXrank, an object of studies by id: {error}"),
-        )
-    })?;
-    Ok(studies.0)
+impl RexrankStudies {
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// No such file, or one that is no object of objects.
+    pub fn read(path: &Path) -> Result<Self, TrainingError> {
+        let json = read_text(path)?;
+        serde_json::from_str(&without_nan(&json)).map_err(|error| {
+            TrainingError::line(
+                path,
+                error.line() as u64,
+                format!("no JSON of ReXrank, an object of studies by id: {error}"),
+            )
+        })
+    }
 }
 
 /// A file's JSON as others read it: Python writes a missing cell as `NaN`, and what divides by it as `Infinity`, which JSON does not
 /// know, and which become `null` outside of strings.
-pub fn without_nan(json: &str) -> String {
+fn without_nan(json: &str) -> String {
     let mut parts = Vec::new();
     let (mut in_string, mut is_escaped) = (false, false);
     let mut begun = 0;
@@ -118,26 +133,29 @@ fn as_text(value: &Value) -> Option<String> {
 
 impl<'de> Deserialize<'de> for RexrankStudies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Studies;
-        impl<'de> Visitor<'de> for Studies {
-            type Value = RexrankStudies;
+        members(deserializer, "an object of studies by id").map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of studies by id")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RexrankStudies, M::Error> {
-                let mut studies = Vec::new();
-                while let Some(id) = map.next_key::<String>()? {
-                    let study = map
-                        .next_value::<RexrankStudy>()
-                        .map_err(|error| M::Error::custom(format!("'{id}': {error}")))?;
-                    studies.push((id, study));
-                }
-                Ok(RexrankStudies(studies))
-            }
+impl<'de> Deserialize<'de> for RexrankStudy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut study = Self::default();
+        for (name, value) in members(deserializer, "an object, a study")? {
+            study.set(&name, value);
         }
-        deserializer.deserialize_map(Studies)
+        Ok(study)
+    }
+}
+
+impl Serialize for RexrankStudies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, study)| (id, study)))
+    }
+}
+
+impl Serialize for RexrankStudy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 

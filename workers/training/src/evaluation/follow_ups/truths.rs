@@ -16,7 +16,7 @@ use crate::prepare::{FindingLabels, TableFile};
 
 /// What labels of a table count as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LabelRule {
+pub struct TruthRule {
     /// An uncertain one.
     pub uncertain: UncertainAs,
     /// One that is not given. None: negative where the table is CheXbert's by its name, as the original reads it, else
@@ -46,7 +46,7 @@ impl TruthTable {
     ///
     /// # Errors
     /// No id or no finding among the columns; with its line, a row without an id, an id that stands twice, or another value.
-    pub fn read(path: &Path, rule: LabelRule) -> Result<Self, TrainingError> {
+    pub fn read(path: &Path, rule: TruthRule) -> Result<Self, TrainingError> {
         let mut table = TableFile::open(path)?
             .with_hint("it needs dicom_id or study_id, and columns named after findings");
         let columns: Vec<(Finding, usize)> = Finding::ALL
@@ -172,10 +172,10 @@ mod tests {
     use super::*;
 
     fn read(content: &str) -> Result<TruthTable, TrainingError> {
-        read_as("labels.csv", content, LabelRule::default())
+        read_as("labels.csv", content, TruthRule::default())
     }
 
-    fn read_as(name: &str, content: &str, rule: LabelRule) -> Result<TruthTable, TrainingError> {
+    fn read_as(name: &str, content: &str, rule: TruthRule) -> Result<TruthTable, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -192,7 +192,7 @@ mod tests {
                     .map(|of| truth[of as usize]),
             )
         };
-        let rule = |uncertain, blank| LabelRule { uncertain, blank };
+        let rule = |uncertain, blank| TruthRule { uncertain, blank };
         let of = |name: &str, rule| read_as(name, text, rule).unwrap();
         let positive = of("t.csv", rule(UncertainAs::Positive, Some(BlankAs::Unknown)));
         assert_eq!(cells(&positive, "a"), Some([Some(true), None, None]));
@@ -200,7 +200,7 @@ mod tests {
         let negative = rule(UncertainAs::Negative, Some(BlankAs::Negative));
         for table in [
             of("t.csv", negative),
-            of("finding_chexbert_labels.csv", LabelRule::default()),
+            of("finding_chexbert_labels.csv", TruthRule::default()),
         ] {
             assert_eq!(cells(&table, "a"), Some([Some(false); 3]));
             assert_eq!(cells(&table, "c"), Some([Some(false); 3]));

@@ -119,6 +119,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     ];
     Ok(ScoreSection {
         reliability: Vec::new(),
+        cautions: Vec::new(),
         title: "Labels of reports (CheXbert)".into(),
         notes,
         tables: vec![table],

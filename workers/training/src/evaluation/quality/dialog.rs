@@ -116,6 +116,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let table = table(&turns, &patients, [&right, &right_trivially], seed);
     Ok(ScoreSection {
         reliability: Vec::new(),
+        cautions: Vec::new(),
         title: "Dialog".into(),
         notes,
         tables: vec![table],

@@ -15,9 +15,6 @@ use crate::evaluation::classification::{FEW, auc};
 use crate::evaluation::report_scores::Calibration;
 use crate::evaluation::subgroups::Subgroup;
 
-/// How a note begins about what the bundle does not assess.
-pub const NOT_ASSESSED: &str = "not assessed by this bundle";
-
 /// An image with what is known and what was predicted.
 #[derive(Clone)]
 struct Predicted {
@@ -69,7 +66,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             "{uncertain} labels of -1 are left out: nobody knows what is there."
         ));
     }
-    let mut reliability = Vec::new();
+    let (mut reliability, mut cautions) = (Vec::new(), Vec::new());
     let count = evaluator.quality.images.len();
     let sets = (0..count).map(|table| (evaluator.table_name(table), Some(table)));
     let together = (count > 1).then(|| ("together".to_owned(), None));
@@ -89,7 +86,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
                 .then(|| format!("{name}: the table has no training images: there is no prior.")),
         );
         if table.is_some() {
-            notes.extend(also_trained(&name, &images, &trained, of_set));
+            cautions.extend(also_trained(&name, &images, &trained, of_set));
         }
         let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
         let classes = with_both_answers(&truths);
@@ -117,12 +114,12 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             evaluator.quality.seed,
         ));
         let answers = predicted.iter().flat_map(answers);
-        notes.extend(not_assessed(&name, &predicted));
+        cautions.extend(not_assessed(&name, &predicted));
         reliability.push(Reliability {
             name: name.clone(),
             calibration: Calibration::of(answers),
         });
-        notes.extend(few(&name, &truths, &classes));
+        cautions.extend(few(&name, &truths, &classes));
         let known = |finding: &Finding| {
             truths
                 .iter()
@@ -145,6 +142,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         reliability,
         title: "Findings of images".into(),
         notes,
+        cautions,
         tables,
     })
 }
@@ -218,8 +216,12 @@ fn not_assessed(name: &str, predicted: &[Predicted]) -> Option<String> {
         .filter(is_left_out)
         .map(Finding::name)
         .collect();
-    (!names.is_empty())
-        .then(|| format!("{name}: {NOT_ASSESSED}: {}: not scored.", names.join(", ")))
+    (!names.is_empty()).then(|| {
+        format!(
+            "{name}: not assessed by this bundle: {}: not scored.",
+            names.join(", ")
+        )
+    })
 }
 
 /// Names the findings of which there is too little for a figure that means much.

@@ -135,6 +135,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     evaluator.texts.extend(writings);
     Ok(ScoreSection {
         reliability: Vec::new(),
+        cautions: Vec::new(),
         title: "Reports from images".into(),
         notes,
         tables,

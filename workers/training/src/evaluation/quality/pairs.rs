@@ -76,6 +76,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     evaluator.texts.extend(written);
     Ok(ScoreSection {
         reliability: Vec::new(),
+        cautions: Vec::new(),
         title: "Reports of images".into(),
         notes: vec![
             format!(

@@ -90,6 +90,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     ];
     Ok(ScoreSection {
         reliability: Vec::new(),
+        cautions: Vec::new(),
         title: "Reports from labels".into(),
         notes,
         tables: vec![wording, content],

@@ -8,21 +8,24 @@ use crate::evaluation::bootstrap::Estimate;
 use crate::evaluation::report_scores::Calibration;
 
 /// What one part of the evaluation has come to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScoreSection {
     /// What was measured.
     pub title: String,
     /// Notes on how to read it.
     pub notes: Vec<String>,
+    /// Why figures say less than they seem to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cautions: Vec<String>,
     /// The figures.
     pub tables: Vec<ScoreTable>,
     /// How often what has a probability is there, by what was measured.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<Reliability>,
 }
 
 /// How often findings of a stated probability are there.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reliability {
     /// On which images.
     pub name: String,
@@ -31,7 +34,7 @@ pub struct Reliability {
 }
 
 /// A table of scores, whose rows have the same columns.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScoreTable {
     /// What its rows are.
     pub title: String,
@@ -42,7 +45,7 @@ pub struct ScoreTable {
 }
 
 /// A row of scores: those of one model, baseline or finding.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScoreRow {
     /// What was scored: a model, a baseline, a finding.
     pub name: String,
@@ -73,17 +76,24 @@ impl ScoreTable {
         }
     }
 
-    /// Adds a row with a cell for each column.
+    /// Adds a row.
+    ///
+    /// # Panics
+    /// Where there are more or fewer cells than columns.
     pub(super) fn row(
         &mut self,
         name: impl Into<String>,
         cells: impl IntoIterator<Item = ScoreCell>,
     ) {
+        let (name, cells): (String, Vec<ScoreCell>) = (name.into(), cells.into_iter().collect());
+        assert_eq!(
+            cells.len(),
+            self.columns.len(),
+            "cells of '{name}' in '{}', one for each column",
+            self.title
+        );
         let scores = self.columns.iter().cloned().zip(cells).collect();
-        self.rows.push(ScoreRow {
-            name: name.into(),
-            scores,
-        });
+        self.rows.push(ScoreRow { name, scores });
     }
 }
 
@@ -96,5 +106,18 @@ impl From<Option<Estimate>> for ScoreCell {
 impl From<usize> for ScoreCell {
     fn from(count: usize) -> Self {
         ScoreCell::Count(count as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "cells of 'prior' in 'all findings'")]
+    fn a_row_with_a_cell_too_few_is_a_mistake_of_ours() {
+        let mut table = ScoreTable::new("all findings", &["AUC", "Brier"]);
+        table.row("classifier", [ScoreCell::Fixed(0.5), ScoreCell::Undefined]);
+        table.row("prior", [ScoreCell::Fixed(0.5)]);
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use radialog_schemas::json_members::members_of;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -140,12 +141,8 @@ impl<'de> Deserialize<'de> for Named {
                 f.write_str("an object or an array of annotations")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Named, M::Error> {
-                let mut annotations = Vec::new();
-                while let Some(annotation) = map.next_entry()? {
-                    annotations.push(annotation);
-                }
-                Ok(Named(annotations))
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Named, M::Error> {
+                members_of(map).map(Named)
             }
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut all: S) -> Result<Named, S::Error> {

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::stored_scores::StoredScores;
 use super::{CLASSES, StudyScores, Totals};
@@ -43,7 +43,7 @@ struct Seen {
 }
 
 /// How often findings of a probability are there.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Calibration {
     /// Tenths of the probability, from 0 on.
     pub bins: [CalibrationBin; BINS],
@@ -53,7 +53,7 @@ pub struct Calibration {
 }
 
 /// Answers of about one probability.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct CalibrationBin {
     /// The number of answers.
     pub answers: u64,

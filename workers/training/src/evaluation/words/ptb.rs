@@ -6,9 +6,11 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use abbreviations::{BEFORE_NUMBERS, ENDING, ENDING_AS_NAMES, GOING_ON, OPENING};
+use ahead::{Ahead, DOMAIN_CHARACTER, FILE_CHARACTER, Far, TOP_DOMAINS, WEB_CHARACTER};
 use untokenizable::is_untokenizable;
 
 mod abbreviations;
+mod ahead;
 mod untokenizable;
 
 /// Tokens that do not count. Brackets stay: pycocoevalcap looks for them in upper case.
@@ -24,8 +26,6 @@ const SOFT_HYPHEN: char = '\u{ad}';
 const APOSTROPHE: &str = r"(?:['’\u{92}]|&apos;)";
 /// What is written for one within a word.
 const APOSTROPHE_LIKE: &str = r"(?:['’`‘‛\u{91}\u{92}]|&apos;)";
-/// The characters that these begin with.
-const LIKE_APOSTROPHES: [char; 8] = ['\'', '’', '`', '‘', '‛', '\u{91}', '\u{92}', '&'];
 /// What names of files end with.
 const FILE_EXTENSIONS: [&str; 35] = [
     "bat", "bmp", "c", "cgi", "class", "cpp", "dll", "doc", "docx", "exe", "gif", "gz", "h", "htm",
@@ -50,10 +50,8 @@ enum Makes {
     Quotes,
     /// Itself, and the lexer then reads the full stop again.
     StopTwice,
-    /// Itself. It has a hyphen behind letters, digits, dots and commas, and is looked for where one follows these.
-    Hyphenated,
-    /// Itself. It has an @, and is looked for where one follows.
-    Mail,
+    /// Itself. It may end far behind, and is looked for where one ends.
+    Far(Far),
 }
 
 struct Rule {
@@ -91,7 +89,7 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (
             r"([A-Za-z0-9][A-Za-z0-9.,\u{ad}]*(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\u{ad}]+))+)"
                 .to_owned(),
-            Makes::Hyphenated,
+            Makes::Far(Far::Hyphenated),
         ),
         (
             r"([\p{L}\p{Nd}](?:[-_\u{58a}\u{2010}\u{2011}]?[\p{L}\p{Nd}])*)".to_owned(),
@@ -191,7 +189,7 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     [
         (
             r"(<(?:[!?][A-Za-z-][^>\r\n]*|/?[A-Za-z][A-Za-z0-9:.-]*(?: [^>\r\n]*)?/?)>)",
-            Makes::Itself,
+            Makes::Far(Far::Tag),
         ),
         (r"(?i)('t)(?:is|was)", Makes::Itself),
         (r"((?i:'(?:s|m|d|re|ve|ll)))(?:[^A-Za-z]|$)", Makes::Clitic),
@@ -270,30 +268,41 @@ static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 /// Addresses and names of files, whatever they begin with.
 static ADDRESSES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let path = r#"/[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-]"#;
-    // As the lexer has it: no capitals, digits or hyphens.
-    let label = r#"[^ \t\n\f\r"`'<>|.!?(){},-_$]+"#;
     let host = r#"[^ \t\n\f\r"<>|(){}.\u{a0}]+"#;
     let extensions = FILE_EXTENSIONS.join("|");
     [
-        r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-])"#.to_owned(),
-        r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){},]+\.)+[A-Za-z]{2,4})"#.to_owned(),
-        format!(
-            r#"((?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path})"#
+        (
+            r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-])"#.to_owned(),
+            Makes::Itself,
         ),
-        format!(r"((?:{label}\.)+(?i:com|net|org|edu)(?:{path})?)"),
-        format!(
-            r#"((?:&lt;|<)?[A-Za-z0-9][^ \t\n\f\r"<>|(){{}}\u{{a0}}]*@(?:{host}\.)*{host}(?:&gt;|>)?)"#
+        (
+            format!(r"((?i:www)\.(?:{WEB_CHARACTER}+\.)+[A-Za-z]{{2,4}})"),
+            Makes::Far(Far::Web),
         ),
-        format!(
-            r"([\p{{L}}\p{{Nd}}]+(?:\.[\p{{L}}\p{{Nd}}]+)*\.(?i:{extensions}))(?:[ \t\n\r.?!,]|$)"
+        (
+            format!(r"((?i:www)\.(?:{WEB_CHARACTER}+\.)+[A-Za-z]{{2,4}}{path})"),
+            Makes::Far(Far::Web),
+        ),
+        (
+            format!(r"((?:{DOMAIN_CHARACTER}+\.)+{TOP_DOMAINS}(?:{path})?)"),
+            Makes::Far(Far::Domain),
+        ),
+        (
+            format!(
+                r#"((?:&lt;|<)?[A-Za-z0-9][^ \t\n\f\r"<>|(){{}}\u{{a0}}]*@(?:{host}\.)*{host}(?:&gt;|>)?)"#
+            ),
+            Makes::Far(Far::Mail),
+        ),
+        (
+            format!(
+                r"({FILE_CHARACTER}+(?:\.{FILE_CHARACTER}+)*\.(?i:{extensions}))(?:[ \t\n\r.?!,]|$)"
+            ),
+            Makes::Far(Far::File),
         ),
     ]
-    .map(|pattern| Rule {
+    .map(|(pattern, makes)| Rule {
         pattern: compiled(&pattern),
-        makes: match pattern.contains('@') {
-            true => Makes::Mail,
-            false => Makes::Itself,
-        },
+        makes,
     })
     .into()
 });
@@ -338,61 +347,6 @@ pub fn ptb_words(text: &str) -> Vec<String> {
     tokens
 }
 
-/// What lies before the next blank, looked at once for all tokens there: a text without blanks would else be read from each of its
-/// tokens on to its end.
-#[derive(Default)]
-struct Ahead {
-    /// Where the next blank is.
-    blank: usize,
-    /// Whether anything before it may be an apostrophe, and whether an address may begin before it.
-    has_apostrophe: bool,
-    has_address: bool,
-    /// Where the letters, digits, dots and commas end, and whether a hyphen is there.
-    number: usize,
-    has_hyphen: bool,
-    /// Where the characters end that may stand in an e-mail address, and behind the last @ among them.
-    mail: usize,
-    at: usize,
-}
-
-impl Ahead {
-    fn look(&mut self, text: &str, from: usize) {
-        let to = |ends: &dyn Fn(char) -> bool| {
-            let end = text[from..].find(ends);
-            end.map_or(text.len(), |at| from + at)
-        };
-        if from >= self.blank {
-            self.blank = to(&|c| matches!(c, ' ' | '\t' | '\n' | '\r'));
-            let part = &text[from..self.blank];
-            self.has_apostrophe = part.contains(LIKE_APOSTROPHES);
-            self.has_address = may_be_address(part);
-        }
-        if from >= self.number {
-            let ends =
-                |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | ',' | SOFT_HYPHEN));
-            self.number = to(&ends);
-            self.has_hyphen = text[self.number..].starts_with('-');
-        }
-        if from >= self.mail {
-            let ends = |c: char| c.is_ascii_whitespace() || "\"<>|(){}\u{a0}".contains(c);
-            self.mail = to(&ends);
-            self.at = text[from..self.mail]
-                .rfind('@')
-                .map_or(0, |at| from + at + 1);
-        }
-    }
-
-    /// Whether a rule may match at this place.
-    fn allows(&self, rule: &Rule, from: usize) -> bool {
-        match rule.makes {
-            Makes::Hyphenated => self.has_hyphen,
-            // An address may begin with a bracket, which it does not have inside.
-            Makes::Mail => from < self.at || from == self.mail,
-            _ => true,
-        }
-    }
-}
-
 fn split(text: &str, tokens: &mut Vec<String>) {
     let mut rest = text;
     let mut ahead = Ahead::default();
@@ -406,9 +360,8 @@ fn split(text: &str, tokens: &mut Vec<String>) {
             rest = &rest[word.len()..];
             continue;
         }
-        let from = text.len() - rest.len();
-        ahead.look(text, from);
-        rest = &rest[next(rest, first, (&ahead, from), tokens)..];
+        ahead.look(text, text.len() - rest.len());
+        rest = &rest[next(rest, first, &ahead, tokens)..];
     }
 }
 
@@ -447,23 +400,8 @@ fn begins_word(first: char) -> bool {
     first.is_alphabetic() || first.is_ascii_digit() || !first.is_ascii() && is_mark()
 }
 
-/// Whether an address or the name of a file may begin here: what comes before the next blank has a dot or an @ with something behind.
-fn may_be_address(part: &str) -> bool {
-    let mut bytes = part.as_bytes().windows(2);
-    bytes.any(|pair| match pair[0] {
-        b'.' => !b"\"<>|().,!?;:".contains(&pair[1]),
-        b'@' => true,
-        _ => pair == b"//",
-    })
-}
-
 /// Adds the token at the beginning, of which is known what lies ahead; returns how many bytes it took.
-fn next(
-    rest: &str,
-    first: char,
-    (ahead, from): (&Ahead, usize),
-    tokens: &mut Vec<String>,
-) -> usize {
+fn next(rest: &str, first: char, ahead: &Ahead, tokens: &mut Vec<String>) -> usize {
     let rules = match begins_word(first) {
         true => &*WORDS,
         false => &*SIGNS,
@@ -478,8 +416,12 @@ fn next(
         false => &[],
     };
     let mut best: Option<(usize, usize, &Rule)> = None;
+    let is_possible = |rule: &&Rule| match rule.makes {
+        Makes::Far(far) => ahead.allows(far),
+        _ => true,
+    };
     let all = apostrophes.iter().chain(rules).chain(addresses);
-    for rule in all.filter(|rule| ahead.allows(rule, from)) {
+    for rule in all.filter(is_possible) {
         let Some(found) = rule.pattern.captures(rest) else {
             continue;
         };
@@ -503,7 +445,7 @@ fn next(
     };
     let token = &rest[..length];
     match rule.makes {
-        Makes::Itself | Makes::Hyphenated | Makes::Mail => tokens.push(lower(token)),
+        Makes::Itself | Makes::Far(_) => tokens.push(lower(token)),
         Makes::Is(token) => tokens.push(token.to_owned()),
         Makes::Quotes => tokens.push(token.chars().map(typed).collect()),
         Makes::Clitic => {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use radialog_files::durable;
 use radialog_models::bundle::{HashCache, hashes};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
 use radialog_schemas::{ContentHash, Stage};
@@ -137,12 +138,12 @@ impl ComponentFile {
         let to = dir.join(&self.name);
         match &self.source {
             FileSource::Copy(from) => {
-                fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                durable::copy(from, &to).map_err(TrainingError::io("copy", from))?;
                 Ok(hashes::file_entry(&to)?)
             }
             FileSource::Link(from, entry) => {
                 if fs::hard_link(from, &to).is_err() {
-                    fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                    durable::copy(from, &to).map_err(TrainingError::io("copy", from))?;
                 }
                 Ok(entry.clone())
             }

@@ -109,6 +109,20 @@ fn a_checkpoint_that_was_moved_away_is_found_and_stays_until_the_next_one_is_in_
     assert_eq!((training.progress.step, find(&last)), (2, Some(last)));
 }
 
+#[test]
+fn whoever_may_read_a_checkpoint_may_read_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = dir.path().join("last");
+    CountingTraining::new().step(&last);
+    fs::write(dir.path().join("plain"), "x").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let plain = mode(&dir.path().join("plain"));
+    for entry in fs::read_dir(&last).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), plain, "{}", path.display());
+    }
+}
+
 /// Steps of the checkpoint that can be found, read while another process may be replacing it.
 fn saved_steps(last: &Path) -> Option<u64> {
     let text = fs::read(find(last)?.join(STATE_FILE)).ok()?;

@@ -8,7 +8,7 @@ use radialog_coordinator::run::FinishedRun;
 use radialog_schemas::{Labels, StudyRecord};
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
-    self, LabelRule, RowPlace, Said, StratifiedSelection, Truth, TruthTable,
+    self, RowPlace, Said, StratifiedSelection, Truth, TruthRule, TruthTable,
 };
 use radialog_training::evaluation::label_source::LabelSource;
 use radialog_training::evaluation::patients;
@@ -82,7 +82,7 @@ impl TruthArgs {
             return Ok(truths(Known::References));
         };
         require(path, "--labels is a table of labels")?;
-        let rule = LabelRule {
+        let rule = TruthRule {
             uncertain,
             blank: self.blank.map(Into::into),
         };

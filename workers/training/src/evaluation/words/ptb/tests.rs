@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use super::*;
 
 #[test]
@@ -92,8 +94,24 @@ fn what_lies_ahead_changes_no_word() {
         "it's",
         "(",
         "@",
+        "@.",
         "9-mm",
+        "-!",
         "\u{ad}-q",
+        "%.",
+        "www.",
+        "www.a1.",
+        ".com",
+        "net.",
+        "ORG/a.",
+        "a1.pdf",
+        ".x",
+        "<a b",
+        "</a>",
+        "<!a",
+        ">",
+        ". ",
+        "\n",
     ];
     for first in parts {
         for second in parts {
@@ -101,11 +119,12 @@ fn what_lies_ahead_changes_no_word() {
                 let text = format!("{first}{second}{third}");
                 let mut tokens = Vec::new();
                 let mut rest = text.as_str();
-                // As if each token were the first of a text.
+                let ahead = Ahead::everything();
                 while let Some(first) = rest.chars().next() {
-                    let mut ahead = Ahead::default();
-                    ahead.look(rest, 0);
-                    rest = &rest[next(rest, first, (&ahead, 0), &mut tokens)..];
+                    rest = match first.is_whitespace() {
+                        true => &rest[first.len_utf8()..],
+                        false => &rest[next(rest, first, &ahead, &mut tokens)..],
+                    };
                 }
                 tokens.retain(|token| !DROPPED.contains(&token.as_str()));
                 assert_eq!(ptb_words(&text), tokens, "{text}");
@@ -118,5 +137,41 @@ fn what_lies_ahead_changes_no_word() {
 fn a_long_text_without_blanks_is_split_in_its_words() {
     for (part, words) in [("aaaa,", 20_000), ("a(b", 40_001)] {
         assert_eq!(ptb_words(&part.repeat(20_000)).len(), words, "{part}");
+    }
+}
+
+/// Sixteen times the text takes sixteen times as long, and not 256 times.
+#[test]
+fn no_text_takes_the_square_of_its_length() {
+    // What is looked for from each of these places on and does not come, or comes with the last part only.
+    let odd = [
+        ("%.", ""),
+        ("a1.", ""),
+        ("5a.", ""),
+        ("%.a ", "x.com"),
+        ("www.1%", ""),
+        ("www.1/", ",,"),
+        ("<a ", ""),
+        ("<!a ", "\n>"),
+        ("a,", "-!"),
+        ("a,", "@."),
+        ("a,", "@.@"),
+        ("http://,", ""),
+        ("a's.", ""),
+        ("é.", ""),
+        (".%..", ""),
+    ];
+    for (part, end) in odd {
+        let seconds = |times: usize| {
+            let text = part.repeat(times) + end;
+            let measured = (0..3).map(|_| {
+                let begun = Instant::now();
+                std::hint::black_box(ptb_words(&text));
+                begun.elapsed().as_secs_f64()
+            });
+            measured.fold(f64::INFINITY, f64::min)
+        };
+        let ratio = seconds(64_000) / seconds(4_000);
+        assert!(ratio < 64.0, "{part}: {ratio:.0} times as long");
     }
 }

@@ -1,15 +1,15 @@
-//! What is asked for and what is told of a batch, and how both are kept.
+//! What is asked for and what is told of a run, and how both are kept.
 
 use radialog_schemas::Stage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::result_files::RESULT_FILES;
+use super::result_files::PartCounts;
 use crate::run::progress::RunProgress;
 
-/// What is asked for.
+/// A run over an archive that is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct NewBatch {
+pub struct NewArchiveRun {
     /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
     #[schemars(length(min = 1, max = 1024))]
     pub archive: String,
@@ -29,11 +29,11 @@ pub struct NewBatch {
     pub model: Option<String>,
 }
 
-/// The state of a batch.
+/// The state of a run over an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum BatchStatus {
-    /// Waits for another batch, or for its gateway to start again.
+pub enum ArchiveRunStatus {
+    /// Waits for another run, or for its gateway to start again.
     Queued,
     /// Studies are being read or computed.
     Running,
@@ -47,24 +47,24 @@ pub enum BatchStatus {
     Cancelled,
 }
 
-impl BatchStatus {
+impl ArchiveRunStatus {
     /// It has not ended.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Queued | Self::Running | Self::Paused)
     }
 }
 
-/// A batch as it stands.
+/// A run over an archive as it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct BatchView {
+pub struct ArchiveRunView {
     /// Its name.
     pub id: String,
     /// The time at which it was asked for, in milliseconds since 1970.
     pub created_ms: u64,
     /// What was asked for.
-    pub request: NewBatch,
-    /// The state of the batch.
-    pub status: BatchStatus,
+    pub request: NewArchiveRun,
+    /// The state of the run.
+    pub status: ArchiveRunStatus,
     /// The reason why it failed, or what its results lack.
     pub error: Option<String>,
     /// Counts, rates and time left, once it runs.
@@ -73,47 +73,44 @@ pub struct BatchView {
     pub results: Vec<String>,
 }
 
-/// A request for a batch, as it is kept.
+/// A request for a run, as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct BatchRequest {
+pub(super) struct ArchiveRunRequest {
     pub(super) id: String,
-    /// The try that began the batch, by a name that no other one has: only its gateway runs the batch.
+    /// The try that began the run, by a name that no other one has: it is that gateway's run alone.
     #[serde(default)]
     pub(super) attempt: String,
     pub(super) owner: String,
     pub(super) created_ms: u64,
-    pub(super) request: NewBatch,
+    pub(super) request: NewArchiveRun,
 }
 
-/// The end of a batch.
+/// The end of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct BatchEnd {
-    pub(super) status: BatchStatus,
+pub(super) struct ArchiveRunEnd {
+    pub(super) status: ArchiveRunStatus,
     pub(super) error: Option<String>,
-    /// Parts of each of [`RESULT_FILES`], as many of these as the gateway's release had.
-    pub(super) parts: Vec<u32>,
+    #[serde(flatten)]
+    pub(super) parts: PartCounts,
 }
 
-impl BatchRequest {
-    /// Shows the batch as its owner sees it.
+impl ArchiveRunRequest {
+    /// Shows the run as its owner sees it.
     pub(super) fn view(
         self,
-        status: BatchStatus,
+        status: ArchiveRunStatus,
         progress: Option<RunProgress>,
-        end: Option<BatchEnd>,
-    ) -> BatchView {
+        end: Option<ArchiveRunEnd>,
+    ) -> ArchiveRunView {
         let Self {
             id,
             created_ms,
             request,
             ..
         } = self;
-        let written = end
-            .iter()
-            .flat_map(|end| RESULT_FILES.iter().zip(&end.parts))
-            .filter(|(_, parts)| **parts > 0);
-        let results = written.map(|(file, _)| (*file).to_owned()).collect();
-        BatchView {
+        let written = end.iter().flat_map(|end| end.parts.written());
+        let results = written.map(|(file, _)| file.to_owned()).collect();
+        ArchiveRunView {
             id,
             created_ms,
             request,

@@ -1,4 +1,4 @@
-//! Why a batch does not begin, or cannot be looked at.
+//! Why a run over an archive does not begin, or cannot be looked at.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use radialog_runtime::state::StateError;
 
 use crate::CoordinatorError;
 
-/// The reason why there is no batch.
+/// The reason why there is no run.
 #[derive(Debug, thiserror::Error)]
-pub enum BatchError {
+pub enum ArchiveRunError {
     /// The archive is not one that may be read.
     #[error("'{archive}' is not under an allowed prefix{}", allowed(.prefixes))]
     NotAllowed {
@@ -19,18 +19,26 @@ pub enum BatchError {
         prefixes: Vec<String>,
     },
     /// The id belongs to another request.
-    #[error("this Idempotency-Key started another batch; give each new request a new key")]
+    #[error("this Idempotency-Key started another run; give each new request a new key")]
     Mismatch,
     /// The archive cannot be read.
     #[error(transparent)]
     Archive(CoordinatorError),
     /// Its folder cannot be written.
-    #[error("the gateway cannot keep the batch in '{}': {source}; free some space, or set gateway.directory", .path.display())]
+    #[error("the gateway cannot keep the run in '{}': {source}; free some space, or set gateway.directory", .path.display())]
     Directory {
         /// Its folder.
         path: PathBuf,
         /// The system's words.
         source: std::io::Error,
+    },
+    /// A request is kept under its id, and nobody knows which.
+    #[error("the gateway keeps a request of this run in '{}', which cannot be read: {reason}; start a release that can read it, or use another Idempotency-Key", .file.display())]
+    Kept {
+        /// The request's file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: std::io::Error,
     },
     /// The state store.
     #[error(transparent)]
@@ -46,7 +54,7 @@ pub enum BatchError {
 fn allowed(prefixes: &[String]) -> String {
     match prefixes {
         [] => {
-            ": batches over HTTP are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned()
+            ": runs over archives are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned()
         }
         prefixes => format!(": {}", prefixes.join(", ")),
     }

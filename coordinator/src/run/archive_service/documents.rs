@@ -1,4 +1,4 @@
-//! What all gateways know of a batch: its documents in the shared state.
+//! What all gateways know of a run: its documents in the shared state.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use radialog_runtime::state::{State, StateError};
 use radialog_schemas::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::view::{BatchEnd, BatchRequest};
+use super::view::{ArchiveRunEnd, ArchiveRunRequest};
 use crate::run::progress::RunProgress;
 
 const REQUEST: &str = "batch";
@@ -15,20 +15,20 @@ const END: &str = "batch-end";
 const CANCEL: &str = "batch-cancel";
 const PAUSED: &str = "batch-paused";
 
-/// The documents of all batches.
-pub(super) struct BatchDocuments(pub(super) Arc<dyn State>);
+/// The documents of all runs over archives.
+pub(super) struct ArchiveRunDocuments(pub(super) Arc<dyn State>);
 
-impl BatchDocuments {
-    /// Keeps a request where the batch has none, and returns the one that it has then: of several gateways that are asked
-    /// for one batch, exactly one finds its own.
+impl ArchiveRunDocuments {
+    /// Keeps a request where the run has none, and returns the one that it has then: of several gateways that are asked
+    /// for one run, exactly one finds its own.
     pub(super) async fn create_request(
         &self,
-        request: &BatchRequest,
-    ) -> Result<BatchRequest, StateError> {
+        request: &ArchiveRunRequest,
+    ) -> Result<ArchiveRunRequest, StateError> {
         self.create(&request.id, REQUEST, json(request)).await
     }
 
-    pub(super) async fn request(&self, id: &str) -> Result<Option<BatchRequest>, StateError> {
+    pub(super) async fn request(&self, id: &str) -> Result<Option<ArchiveRunRequest>, StateError> {
         self.get(id, REQUEST).await
     }
 
@@ -41,20 +41,20 @@ impl BatchDocuments {
         self.get(id, PROGRESS).await
     }
 
-    /// Ends the batch, once; returns the end that it has then.
+    /// Ends the run, once; returns the end that it has then.
     pub(super) async fn create_end(
         &self,
         id: &str,
-        end: &BatchEnd,
-    ) -> Result<BatchEnd, StateError> {
+        end: &ArchiveRunEnd,
+    ) -> Result<ArchiveRunEnd, StateError> {
         self.create(id, END, json(end)).await
     }
 
-    pub(super) async fn end(&self, id: &str) -> Result<Option<BatchEnd>, StateError> {
+    pub(super) async fn end(&self, id: &str) -> Result<Option<ArchiveRunEnd>, StateError> {
         self.get(id, END).await
     }
 
-    /// Tells the gateway that runs the batch to stop it.
+    /// Tells the gateway whose run it is to stop it.
     pub(super) async fn cancel(&self, id: &str) -> Result<(), StateError> {
         self.put(id, CANCEL, "true".to_owned()).await
     }
@@ -63,7 +63,7 @@ impl BatchDocuments {
         Ok(self.0.document(&run(id), CANCEL).await?.is_some())
     }
 
-    /// Tells the gateway that runs the batch to let it stand still, or to go on.
+    /// Tells the gateway whose run it is to let it stand still, or to go on.
     pub(super) async fn pause(&self, id: &str, paused: bool) -> Result<(), StateError> {
         self.put(id, PAUSED, paused.to_string()).await
     }
@@ -99,7 +99,7 @@ impl BatchDocuments {
 fn parse<T: for<'a> Deserialize<'a>>(id: &str, name: &str, text: &str) -> Result<T, StateError> {
     serde_json::from_str(text).map_err(|error| {
         StateError(format!(
-            "document '{name}' of batch '{id}' is damaged: {error}"
+            "document '{name}' of run '{id}' is damaged: {error}"
         ))
     })
 }

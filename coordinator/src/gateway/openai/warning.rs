@@ -1,0 +1,54 @@
+//! What tells a client that something of its request has no part in the answer: the header `radialog-warning`, and beside the
+//! answer of a batch's line the same text.
+
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+
+const HEADER: HeaderName = HeaderName::from_static("radialog-warning");
+/// Messages that are named.
+const MOST_NAMED: usize = 10;
+
+/// What of a request is not used.
+pub(super) struct Unused {
+    /// The tools that were offered.
+    pub(super) tools: usize,
+    /// The field that has the messages.
+    pub(super) list: &'static str,
+    /// The places there of messages whose words are not used.
+    pub(super) places: Vec<usize>,
+}
+
+impl Unused {
+    /// The words that tell it; none where all is used.
+    pub(super) fn warning(&self) -> Option<String> {
+        let tools = (self.tools > 0).then(|| "not used: tools; the model calls none".to_owned());
+        let parts: Vec<String> = tools.into_iter().chain(self.words()).collect();
+        (!parts.is_empty()).then(|| parts.join(". "))
+    }
+
+    /// Tells it with an answer.
+    pub(super) fn tell(&self, answer: &mut Response) {
+        let warning = self.warning();
+        if let Some(warning) = warning.and_then(|text| HeaderValue::try_from(text).ok()) {
+            answer.headers_mut().insert(HEADER, warning);
+        }
+    }
+
+    fn words(&self) -> Option<String> {
+        let names: Vec<String> = self
+            .places
+            .iter()
+            .take(MOST_NAMED)
+            .map(|place| format!("{}[{place}]", self.list))
+            .collect();
+        let more = match self.places.len() > MOST_NAMED {
+            true => " and others",
+            false => "",
+        };
+        let text = format!(
+            "not used: {}{more}; the model has one system text of its own, and dialogs that a user begins",
+            names.join(", ")
+        );
+        (!names.is_empty()).then_some(text)
+    }
+}

@@ -1,0 +1,162 @@
+//! What a gateway's folder keeps of its runs: the request of each that has not ended, and the results that the store did not
+//! take, which are nowhere else until somebody fetches them or they are old.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use radialog_files::durable;
+use tracing::{info, warn};
+
+use super::view::ArchiveRunRequest;
+use crate::run_files::RESULTS_FILE;
+
+/// The request of a run, by which the next process takes it up.
+pub(super) const REQUEST_FILE: &str = "request.json";
+/// The name that the request of a run has which is not to be taken up again.
+const ENDED_FILE: &str = "ended.json";
+/// How long such results stay: as long as other results of requests.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The time after which it is looked again which of them are older.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// The requests that are kept in a directory of such folders, of runs that have not ended. Each that cannot be read is left as it
+/// is, with a warning: another release, or the next start, may read it.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub(super) fn kept_requests(directory: &Path) -> io::Result<Vec<ArchiveRunRequest>> {
+    let mut kept = Vec::new();
+    for folder in folders(directory)? {
+        let file = folder.join(REQUEST_FILE);
+        match kept_request(&file) {
+            Ok(Some(requested)) => kept.push(requested),
+            Ok(None) if has_results(&folder) => info!(
+                folder = %folder.display(),
+                "the results of a run are here and nowhere else; they go after 30 days, or when you remove the folder"
+            ),
+            Ok(None) => {}
+            Err(error) => warn!(
+                file = %file.display(),
+                %error,
+                "the request of a run cannot be read; it is kept, and a gateway of a release that can read it goes on with the run"
+            ),
+        }
+    }
+    Ok(kept)
+}
+
+/// The folders of the runs in this directory; none where it is not there.
+fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
+/// The request in this file; none where there is no such file.
+///
+/// # Errors
+/// Where the file cannot be read, or is no request that this release knows.
+pub(super) fn kept_request(file: &Path) -> io::Result<Option<ArchiveRunRequest>> {
+    let text = match fs::read(file) {
+        // What is no folder holds no request.
+        Err(error)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
+        {
+            return Ok(None);
+        }
+        text => text?,
+    };
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Whether a run has written lines in this folder.
+pub(super) fn has_results(folder: &Path) -> bool {
+    let results = folder.join("out").join(RESULTS_FILE);
+    fs::metadata(results).is_ok_and(|results| results.len() > 0)
+}
+
+/// Leaves the results of a run that has ended in its folder; nobody takes it up again.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub(super) fn keep_results(folder: &Path) -> io::Result<()> {
+    durable::rename(&folder.join(REQUEST_FILE), &folder.join(ENDED_FILE))
+}
+
+/// Removes what is left in these folders once it is old; looks again without end.
+pub(super) async fn remove_old(directory: PathBuf) {
+    loop {
+        let looked_in = directory.clone();
+        let looking = tokio::task::spawn_blocking(move || look(&looked_in)).await;
+        if let Err(error) = looking.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            warn!(%error, directory = %directory.display(), "old results of runs are not looked for");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn look(directory: &Path) -> io::Result<()> {
+    for folder in folders(directory)? {
+        if !folder.join(ENDED_FILE).is_file() || folder.join(REQUEST_FILE).exists() {
+            continue;
+        }
+        // Nothing was renamed in it since the run has ended.
+        let ended = fs::metadata(&folder).and_then(|folder| folder.modified());
+        let age = ended.ok().and_then(|ended| ended.elapsed().ok());
+        if age.is_none_or(|age| age <= LIFETIME) {
+            continue;
+        }
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => {
+                info!(folder = %folder.display(), "the results of a run that were here alone were old and are removed")
+            }
+            Err(error) => {
+                warn!(folder = %folder.display(), %error, "old results of a run are not removed")
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_cannot_be_read_is_kept_and_the_others_are_taken_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let folder = directory.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let request = |id: &str, stage: &str| {
+            let archive = format!(r#"{{"archive": "s3://archive/cxr", "stages": ["{stage}"]}}"#);
+            format!(r#"{{"id": "{id}", "owner": "local", "created_ms": 1, "request": {archive}}}"#)
+        };
+        fs::write(
+            folder("known").join(REQUEST_FILE),
+            request("known", "findings"),
+        )
+        .unwrap();
+        let newer = folder("newer").join(REQUEST_FILE);
+        fs::write(&newer, request("newer", "a stage of a newer release")).unwrap();
+        fs::create_dir(folder("odd").join(REQUEST_FILE)).unwrap();
+        folder("lost+found");
+        fs::write(directory.path().join("a file"), "").unwrap();
+
+        let kept = kept_requests(directory.path()).unwrap();
+        let ids: Vec<&str> = kept.iter().map(|request| request.id.as_str()).collect();
+        assert_eq!(ids, ["known"]);
+        let error = kept_request(&newer).unwrap_err().to_string();
+        assert!(error.contains("a stage of a newer release"), "{error}");
+        assert!(kept_request(&directory.path().join("odd").join(REQUEST_FILE)).is_err());
+        for none in ["lost+found", "a file", "absent"] {
+            let file = directory.path().join(none).join(REQUEST_FILE);
+            assert_eq!(kept_request(&file).unwrap(), None, "{none}");
+        }
+        assert_eq!(kept_requests(&directory.path().join("absent")).unwrap(), []);
+    }
+}
