@@ -3,18 +3,22 @@
 //! for the same content is reused.
 //!
 //! A file with the stamp that was noted when it was read is taken for the same; any other is read and compared by its hash.
+//! One that cannot be read now, as on a disk that is not mounted, says nothing of what was done: its line stays, and it is told.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, TryStreamExt};
-use radialog_schemas::{ContentHash, ObjectKey, RunSpec, StudyId, StudyRecord};
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, ObjectKey, RunSpec, StudyId, StudyRecord,
+};
 use tracing::warn;
 
 use super::given;
 use super::output::stamps::{StampFile, Stamps};
-use super::output::{OrderedRecords, RESULTS_FILE, blocking, journal};
+use super::output::{NotCompared, OrderedRecords, RESULTS_FILE, blocking, journal};
 use crate::CoordinatorError;
 use crate::archive::{Archive, ImageReadError, ImageSource, StudyEntry};
 
@@ -29,6 +33,8 @@ const NAMED: usize = 5;
 #[derive(Default)]
 pub(crate) struct ChangedInputs {
     pub(crate) studies: HashSet<StudyId>,
+    /// Those of which nobody can say it; their lines stay.
+    pub(crate) not_compared: NotCompared,
     /// Stamps of files that were read, and are the same as they were.
     stamps: Vec<(StudyId, String)>,
 }
@@ -39,6 +45,8 @@ enum Comparison {
     /// The same content under another stamp.
     SameAgain(StudyId, String),
     Changed(StudyId),
+    /// What the archive has of it cannot be looked at now.
+    Unknown(StudyId, Failure),
 }
 
 impl ChangedInputs {
@@ -87,9 +95,13 @@ impl ChangedInputs {
                 Some(Comparison::Changed(study)) => {
                     found.studies.insert(study);
                 }
+                Some(Comparison::Unknown(study, failure)) => {
+                    found.not_compared.add(study, failure);
+                }
                 None => break,
             }
         }
+        found.not_compared.sort();
         Ok(found)
     }
 
@@ -107,7 +119,7 @@ impl ChangedInputs {
         warn!(
             studies = count,
             first = named.join(", "),
-            "the archive has another image or row for studies that were done; they are run again"
+            "the archive has another image or row for studies than their lines; they are run again"
         );
         journal::remove(dir, |record| self.studies.contains(&record.study))?;
         Ok(count)
@@ -126,32 +138,80 @@ async fn compare(
     entry: StudyEntry,
     record: StudyRecord,
 ) -> Result<Comparison, CoordinatorError> {
-    // One whose image could not be read is told by its failure, and run again by --retry-failed.
-    let Some(input) = &record.input else {
-        return Ok(Comparison::Same);
-    };
     let study = entry.study.clone();
+    let needs_no_image = given::spare_images(&noted.spec.given, &noted.spec.stages);
+    let Some(input) = &record.input else {
+        return Ok(match is_same_place(&entry, &record) {
+            true if needs_no_image => Comparison::Same,
+            true => compare_unread(noted, &entry).await,
+            false => Comparison::Changed(study),
+        });
+    };
+    if let Err(failure) = &entry.image
+        && failure.code == ErrorCode::ArchiveEntry
+        && !needs_no_image
+    {
+        // Of a row that is broken, or names a file that may not be read, no column says what is the study's now.
+        return Ok(Comparison::Unknown(study, failure.clone()));
+    }
     if !is_same_row(&entry, &record) {
         return Ok(Comparison::Changed(study));
     }
     // What is given is part of what the run is.
-    if given::spare_images(&noted.spec.given, &noted.spec.stages) {
+    if needs_no_image {
         return Ok(Comparison::Same);
     }
-    let Ok(source) = &entry.image else {
-        return Ok(Comparison::Changed(study));
-    };
     loop {
-        match compare_image(noted, &entry, source, input).await {
+        let compared = match &entry.image {
+            Ok(source) => compare_image(noted, &entry, source, input).await,
+            Err(failure) => Err(failure.clone().into()),
+        };
+        match compared {
             Ok(comparison) => return Ok(comparison),
-            // It could be read then, and cannot be now.
-            Err(ImageReadError::Study(_)) => return Ok(Comparison::Changed(study)),
-            Err(ImageReadError::Store(error)) => {
-                warn!(%error, "an image of an earlier session cannot be compared; trying again");
-                tokio::time::sleep(RETRY_PAUSE).await;
+            Err(ImageReadError::Study(failure)) => {
+                return Ok(match is_of_content(&failure) {
+                    true => Comparison::Changed(study),
+                    false => Comparison::Unknown(study, failure),
+                });
             }
+            Err(ImageReadError::Store(error)) => wait_for_store(&error).await,
         }
     }
+}
+
+/// Compares what is seen of the file of a study whose image has not come to any stage with what was seen of it then.
+async fn compare_unread(noted: &Noted<'_>, entry: &StudyEntry) -> Comparison {
+    loop {
+        match entry.seen().await {
+            Ok(Some(seen)) if !noted.stamps.has(&entry.study, &seen) => {
+                return Comparison::Changed(entry.study.clone());
+            }
+            // Where a store tells no versions, --retry-failed looks again.
+            Ok(_) => return Comparison::Same,
+            Err(error) => wait_for_store(&error).await,
+        }
+    }
+}
+
+async fn wait_for_store(error: &ObjectError) {
+    warn!(%error, "an image of an earlier session cannot be compared; trying again");
+    tokio::time::sleep(RETRY_PAUSE).await;
+}
+
+/// Whether the reason why an image cannot be read was found in its bytes: they are others than those that were read before.
+fn is_of_content(failure: &Failure) -> bool {
+    matches!(
+        failure.code,
+        ErrorCode::ImageEmpty | ErrorCode::ImageFormatUnsupported
+    )
+}
+
+/// Whether the archive has the study's files at the same place as its line.
+fn is_same_place(entry: &StudyEntry, record: &StudyRecord) -> bool {
+    entry.file == record.file
+        && entry.other_files == record.other_files
+        && entry.indication == record.indication
+        && entry.split == record.split
 }
 
 /// Whether the archive says the same of the study as its line, but for the content of its image.
@@ -160,11 +220,7 @@ fn is_same_row(entry: &StudyEntry, record: &StudyRecord) -> bool {
         .reference
         .as_ref()
         .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
-    entry.file == record.file
-        && entry.other_files == record.other_files
-        && entry.indication == record.indication
-        && entry.split == record.split
-        && reference == record.reference
+    is_same_place(entry, record) && reference == record.reference
 }
 
 async fn compare_image(

@@ -26,9 +26,11 @@ use summary::SummaryCounts;
 
 pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
-pub(crate) use ordered::StudyOrder;
+pub(crate) use ordered::{StudyOrder, UnnamedStudies};
 pub use problems::{PROBLEMS_FILE, read_problems};
-pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
+pub use summary::{
+    FailedStudy, LabelHistogram, NotCompared, RunSummary, SessionSummary, StageSummary,
+};
 
 /// The name of the file that has the records as a table.
 pub const TABLE_FILE: &str = "results.csv";
@@ -51,6 +53,9 @@ pub struct RunFile {
 pub struct ArchiveSize {
     /// Studies of the archive that the run is over.
     pub studies: u64,
+    /// Lines of the results whose studies are none of them, as the last session that read the whole archive found.
+    #[serde(default)]
+    pub not_in_archive: u64,
 }
 
 /// The name of the file that has the size of the archive.
@@ -249,11 +254,11 @@ impl OutputDirectory {
     }
 
     /// Writes `results.csv` and `summary.json` from `results.jsonl`, which is read twice, for its places and then in the order of
-    /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session come last. `complete`
-    /// adds what the records do not tell.
+    /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session are left out and
+    /// counted where it was read whole, else they come last. `complete` adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
-        order: &StudyOrder,
+        (order, others): (&StudyOrder, UnnamedStudies),
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
         let spec = &self.run.spec;
@@ -271,13 +276,14 @@ impl OutputDirectory {
             written.map_err(failed())
         };
         write(table::header())?;
-        ordered::for_each_in_order(&self.dir, order, |record| {
+        let left_out = ordered::for_each_in_order(&self.dir, order, others, |record| {
             counting.add(&record);
             write(table::row(&record))
         })?;
         let table = writer.into_inner().map_err(|error| error.into_error());
         table.and_then(Replacement::commit).map_err(failed())?;
         let mut summary = counting.finish();
+        summary.not_in_archive = left_out;
         complete(&mut summary);
         let text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
         replace(&self.dir.join(SUMMARY_FILE), &text)?;

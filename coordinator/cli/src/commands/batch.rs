@@ -34,7 +34,7 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Run the same command again to resume: what is stored is not computed twice.
 ///
 /// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, or parts of the archive
-/// could not be read, which are named at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
+/// could not be read, or studies of an earlier session not compared with it, which are named at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
 /// be run.
 ///
 /// Examples:
@@ -247,7 +247,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     match summary.interrupted {
         true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         false if is_empty && summary.problem_count == 0 => Err(no_image(&args.input).into()),
-        false if summary.failed > 0 || summary.unread_count > 0 || is_empty => {
+        false if summary.failed > 0 || !summary.saw_everything() || is_empty => {
             Ok(ExitCode::from(EXIT_FAILED_STUDIES))
         }
         false => Ok(ExitCode::SUCCESS),
