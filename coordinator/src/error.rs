@@ -66,6 +66,18 @@ pub enum CoordinatorError {
         /// The columns that the header names.
         found: String,
     },
+    /// Several columns of a table of the archive have the name of one that is read.
+    #[error(
+        "'{file}' has several columns '{column}', {places}: leave one of them, or name the others otherwise, and run again"
+    )]
+    DoubledColumn {
+        /// The table.
+        file: String,
+        /// Their name.
+        column: String,
+        /// Which they are, counted from 1.
+        places: String,
+    },
     /// A model that is not served.
     #[error("there is no model '{model}' here; this gateway has {models}")]
     NoModel {

@@ -38,6 +38,7 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
                 | CoordinatorError::NoImage { .. }
                 | CoordinatorError::NotAnArchive { .. }
                 | CoordinatorError::MissingColumn { .. }
+                | CoordinatorError::DoubledColumn { .. }
                 | CoordinatorError::OtherRun { .. }
         )
     ) || is_taken(error)

@@ -186,13 +186,7 @@ pub(crate) fn print_plan(plan: &RunPlan) {
             stage.remaining
         );
     }
-    let not_compared: u64 = plan.not_compared.values().sum();
-    if not_compared > 0 {
-        outln!(
-            "{not_compared} complete studies cannot be compared with the archive{}; what is done stays",
-            by_code(&plan.not_compared)
-        );
-    }
+    print_not_comparable(plan);
     if plan.unreadable > 0 {
         outln!("{} images cannot be read and will fail", plan.unreadable);
     }
@@ -200,6 +194,17 @@ pub(crate) fn print_plan(plan: &RunPlan) {
         outln!("{} entries of the archive cannot be used", plan.problems);
     }
     outln!("Nothing was computed: leave out --dry-run to run.");
+}
+
+/// Says of how many complete studies nobody knows whether the archive has others now.
+pub(crate) fn print_not_comparable(plan: &RunPlan) {
+    let not_compared: u64 = plan.not_compared.values().sum();
+    if not_compared > 0 {
+        outln!(
+            "{not_compared} complete studies cannot be compared with the archive{}; what is done stays",
+            by_code(&plan.not_compared)
+        );
+    }
 }
 
 fn by_code(counts: &BTreeMap<String, u64>) -> String {

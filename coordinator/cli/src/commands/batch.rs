@@ -1,5 +1,6 @@
 //! `radialog batch`: an archive from start to end.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
@@ -7,7 +8,9 @@ use std::sync::{Arc, LazyLock};
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary, archive, plan_run};
+use radialog_coordinator::{
+    CoordinatorError, RunOptions, RunPlan, RunSummary, archive, plan_run,
+};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -238,8 +241,9 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let Some(batch) = prepared else {
-        return Ok(ExitCode::SUCCESS);
+    let batch = match prepared {
+        ControlFlow::Continue(batch) => batch,
+        ControlFlow::Break(ends) => return Ok(ends),
     };
     lifecycle.readiness.ready();
     let summary = batch.run(&args, lifecycle.drain()).await?;
@@ -251,6 +255,15 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(EXIT_FAILED_STUDIES))
         }
         false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// How a plan over this archive ends: where nothing can be run, as the run would.
+pub(super) fn exit_of_plan(plan: &RunPlan, input: &str) -> anyhow::Result<ExitCode> {
+    match (plan.studies, plan.problems) {
+        (0, 0) => Err(no_image(input).into()),
+        (0, _) => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -270,12 +283,12 @@ struct PreparedBatch {
     config: Config,
 }
 
-/// Opens everything that the batch needs; a dry run ends here.
+/// Opens everything that the batch needs; a dry run ends here, with this code.
 async fn prepare(
     args: &BatchArgs,
     mut config: Config,
     readiness: &Readiness,
-) -> anyhow::Result<Option<PreparedBatch>> {
+) -> anyhow::Result<ControlFlow<ExitCode, PreparedBatch>> {
     let samples = args.consistency.sampling()?;
     let mut generation = args.generation.generation_beside(samples)?;
     // Before the default is filled in, which workers do not know.
@@ -341,8 +354,10 @@ async fn prepare(
         options.out = looked_at.folder().to_owned();
         looked_at.without_making_objects(&mut config);
         let backends = Backends::connect(&config).await?;
-        run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
-        return Ok(None);
+        let plan = plan_run(&options, backends.objects.as_ref()).await?;
+        let ends = exit_of_plan(&plan, &args.input)?;
+        run_summary::print_plan(&plan);
+        return Ok(ControlFlow::Break(ends));
     }
     // Before a folder belongs to this run, and to no other one.
     if options.archive.entries().await?.next().await.is_none() {
@@ -352,7 +367,7 @@ async fn prepare(
     let backends = Backends::connect(&config).await?;
     let out = args.out.open(&options, &config).await?;
     options.out = out.folder().to_owned();
-    Ok(Some(PreparedBatch {
+    Ok(ControlFlow::Continue(PreparedBatch {
         options,
         out,
         bundle,
