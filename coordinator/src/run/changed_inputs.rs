@@ -1,6 +1,6 @@
 //! What of an archive is not what it was when its line was written: another image under the same name, another row of a
-//! table. A resumed run would keep the old line for it, so that such studies lose theirs and are run again; what is computed
-//! for the same content is reused.
+//! table, or an image that was refused and that the run's options allow now. A resumed run would keep the old line for it, so that
+//! such studies lose theirs and are run again; what is computed for the same content is reused.
 //!
 //! A file with the stamp that was noted when it was read is taken for the same; any other is read and compared by its hash.
 //! One that cannot be read now, as on a disk that is not mounted, says nothing of what was done: its line stays, and it is told.
@@ -119,7 +119,7 @@ impl ChangedInputs {
         warn!(
             studies = count,
             first = named.join(", "),
-            "the archive has another image or row for studies than their lines; they are run again"
+            "studies have another image or row now, or one that is allowed now; they are run again"
         );
         journal::remove(dir, |record| self.studies.contains(&record.study))?;
         Ok(count)
@@ -143,7 +143,7 @@ async fn compare(
     let Some(input) = &record.input else {
         return Ok(match is_same_place(&entry, &record) {
             true if needs_no_image => Comparison::Same,
-            true => compare_unread(noted, &entry).await,
+            true => compare_unread(noted, &entry, &record).await,
             false => Comparison::Changed(study),
         });
     };
@@ -179,8 +179,16 @@ async fn compare(
     }
 }
 
-/// Compares what is seen of the file of a study whose image has not come to any stage with what was seen of it then.
-async fn compare_unread(noted: &Noted<'_>, entry: &StudyEntry) -> Comparison {
+/// Compares what is seen of the file of a study whose image has not come to any stage with what was seen of it then. What an
+/// option refused and allows now is another, too.
+async fn compare_unread(
+    noted: &Noted<'_>,
+    entry: &StudyEntry,
+    record: &StudyRecord,
+) -> Comparison {
+    if is_small_enough_now(noted, entry, record).await {
+        return Comparison::Changed(entry.study.clone());
+    }
     loop {
         match entry.seen().await {
             Ok(Some(seen)) if !noted.stamps.has(&entry.study, &seen) => {
@@ -191,6 +199,16 @@ async fn compare_unread(noted: &Noted<'_>, entry: &StudyEntry) -> Comparison {
             Err(error) => wait_for_store(&error).await,
         }
     }
+}
+
+/// Whether the image of a failed study was too large, and is not for the limit of this session.
+async fn is_small_enough_now(noted: &Noted<'_>, entry: &StudyEntry, record: &StudyRecord) -> bool {
+    let code = record.error.as_ref().map(|error| error.code);
+    let (Some(ErrorCode::ImageTooLarge), Ok(source)) = (code, &entry.image) else {
+        return false;
+    };
+    let size = source.size(&entry.file).await;
+    size.is_ok_and(|size| size <= noted.image_limit)
 }
 
 async fn wait_for_store(error: &ObjectError) {

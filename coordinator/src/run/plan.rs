@@ -76,7 +76,7 @@ pub async fn plan_run(
     objects: &dyn Objects,
 ) -> Result<RunPlan, CoordinatorError> {
     let wanted = options.run_file();
-    if let Some(run) = RunFile::read(&options.out)? {
+    if let Some(run) = RunFile::of_former(&options.out)? {
         run.check_same_run(&wanted, &options.out)?;
     }
     let stages = options

@@ -116,10 +116,15 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
     /// Sample with this temperature instead of taking the most probable token, e.g. 0.7
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Sample from the most probable tokens that make up this mass, e.g. 0.9; needs --temperature
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "P",
+        requires = "temperature",
+        allow_negative_numbers = true
+    )]
     top_p: Option<f64>,
     /// Model that writes the reports, of a bundle with several adapters: its name, or NAME-ADAPTER. Default: the adapter
     /// that the bundle names for reports
@@ -144,7 +149,8 @@ struct ConsistencyArgs {
         long,
         value_name = "T",
         default_value_t = 0.7,
-        requires = "consistency"
+        requires = "consistency",
+        allow_negative_numbers = true
     )]
     consistency_temperature: f64,
 }

@@ -118,7 +118,7 @@ impl NotCompared {
 pub struct SessionSummary {
     /// Studies that had their line before it.
     pub resumed: u64,
-    /// Studies that had lost theirs, since the archive has another image or row for them now.
+    /// Studies that had lost theirs, since the archive has another image or row for them now, or one that an option allows now.
     #[serde(default)]
     pub changed: u64,
     /// Studies that got their line in it.
