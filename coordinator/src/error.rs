@@ -66,6 +66,18 @@ pub enum CoordinatorError {
         /// The columns that the header names.
         found: String,
     },
+    /// Several columns of a table of the archive have the name of one that is read.
+    #[error(
+        "'{file}' has several columns '{column}', {places}: leave one of them, or name the others otherwise, and run again"
+    )]
+    DoubledColumn {
+        /// The table.
+        file: String,
+        /// Their name.
+        column: String,
+        /// Which they are, counted from 1.
+        places: String,
+    },
     /// A model that is not served.
     #[error("there is no model '{model}' here; this gateway has {models}")]
     NoModel {
@@ -93,7 +105,18 @@ pub enum CoordinatorError {
         /// What differs, then and now.
         difference: String,
     },
-    /// A complete line in the middle of `results.jsonl`, or `run.json`, is not ours.
+    /// Nothing says of what the results in the output directory are.
+    #[error(
+        "'{}' says of what the results beside it are, and {reason}: put it back as it was, or choose another --out (what is \
+         already computed is reused from the object store)", .file.display()
+    )]
+    LostRun {
+        /// Its `run.json`.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A complete line in the middle of `results.jsonl` is not ours.
     #[error(
         "'{}' line {line} is damaged: {reason}. Delete that line (its study is then run again) and run again",
         .file.display()

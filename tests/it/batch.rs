@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio_util::sync::DropGuard;
 
 mod archives;
+mod changed;
 mod damage;
 mod disk;
 mod faults;

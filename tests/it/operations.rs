@@ -31,7 +31,9 @@ impl OperatorFixture {
         let services = Services::shared().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (amqp, redis) = (services.amqp().unwrap(), services.redis());
-        let environment = Environment::services(&amqp, redis).objects(&dir.path().join("objects"));
+        let objects = dir.path().join("objects");
+        std::fs::create_dir(&objects).unwrap();
+        let environment = Environment::services(&amqp, redis).objects(&objects);
         Self {
             amqp,
             redis,

@@ -29,7 +29,9 @@ struct StoreFixture {
 impl StoreFixture {
     fn new(environment: Environment) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let environment = environment.objects(&dir.path().join("objects"));
+        let objects = dir.path().join("objects");
+        std::fs::create_dir(&objects)?;
+        let environment = environment.objects(&objects);
         Ok(Self {
             dir,
             cluster: ProcessCluster::new(environment)?,

@@ -74,6 +74,24 @@ pub(crate) struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// Refuses a store that a flag names, in a command that keeps nothing, unless one of these addresses lies in it. One that a variable
+    /// or a file sets is meant for other commands.
+    pub(crate) fn refuse_store_flags<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = &'a str>,
+        reason: &str,
+    ) -> Result<(), UsageError> {
+        let is_read = addresses
+            .into_iter()
+            .any(|address| address.starts_with("s3://"));
+        let flag = match (&self.objects, &self.s3) {
+            (Some(_), _) => "--objects",
+            (None, Some(_)) if !is_read => "--s3",
+            (None, _) => return Ok(()),
+        };
+        Err(UsageError(format!("{flag}: {reason}")))
+    }
+
     /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is
     /// told in one message: what no source may say, values of flags that cannot be read, and what `check` finds, e.g. services
     /// that are missing.

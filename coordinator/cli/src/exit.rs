@@ -8,6 +8,7 @@ use radialog_models::bundle::BundleError;
 use radialog_models::bundle::import::ImportError;
 use radialog_models::device::DeviceError;
 use radialog_models::embedding_files::EmbeddingFileError;
+use radialog_runtime::backends::ConnectError;
 use radialog_runtime::config::ConfigError;
 use radialog_runtime::objects::ObjectError;
 use radialog_training::TrainingError;
@@ -38,7 +39,9 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
                 | CoordinatorError::NoImage { .. }
                 | CoordinatorError::NotAnArchive { .. }
                 | CoordinatorError::MissingColumn { .. }
+                | CoordinatorError::DoubledColumn { .. }
                 | CoordinatorError::OtherRun { .. }
+                | CoordinatorError::LostRun { .. }
         )
     ) || is_taken(error)
         || matches!(
@@ -66,7 +69,8 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
             error.downcast_ref(),
             Some(TrainingError::Io { source, .. }) if source.kind() == ErrorKind::NotFound
         )
-        || matches!(error.downcast_ref(), Some(DeviceError::Name(_)));
+        || matches!(error.downcast_ref(), Some(DeviceError::Name(_)))
+        || matches!(error.downcast_ref(), Some(ConnectError::NoFolder(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }
 

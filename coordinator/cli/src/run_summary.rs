@@ -1,7 +1,9 @@
 //! What a run came to, for people.
 
+use std::collections::BTreeMap;
+
 use radialog_coordinator::run::output::{
-    FailedStudy, PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE,
+    FailedStudy, NotCompared, PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE,
 };
 use radialog_coordinator::{RunPlan, RunSummary};
 use radialog_schemas::Finding;
@@ -24,7 +26,11 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
     );
     outln!("  done      {:>8}", summary.done);
-    outln!("  failed    {:>8}{}", summary.failed, by_code(summary));
+    outln!(
+        "  failed    {:>8}{}",
+        summary.failed,
+        by_code(&summary.failed_by_code)
+    );
     outln!(
         "  reused    {:>8}  (every output was stored already)",
         summary.reused
@@ -39,6 +45,12 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         outln!(
             "  run again {:>8}  (another image or row, or one that is allowed now)",
             session.changed
+        );
+    }
+    if summary.not_in_archive > 0 {
+        outln!(
+            "  left out  {:>8}  (lines of {RESULTS_FILE} whose studies the archive, or --limit, does not have any more)",
+            summary.not_in_archive
         );
     }
     outln!(
@@ -91,6 +103,7 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         );
     }
     print_failed_studies(summary);
+    print_not_compared(&summary.not_compared);
     if summary.problem_count > 0 {
         outln!(
             "\n  {} entries of the archive could not be used:",
@@ -136,6 +149,28 @@ fn print_failed_studies(summary: &RunSummary) {
     outln!("  Mend what they name, and run the same command with --retry-failed.");
 }
 
+fn print_not_compared(not_compared: &NotCompared) {
+    if not_compared.studies == 0 {
+        return;
+    }
+    outln!(
+        "\n  {} studies could not be compared{}:",
+        not_compared.studies,
+        by_code(&not_compared.by_code)
+    );
+    for FailedStudy { study, error } in not_compared.named.iter().take(LISTED) {
+        let reason = error.as_ref().map(|error| format!(": {}", error.message));
+        outln!("    {study}{}", reason.unwrap_or_default());
+    }
+    if not_compared.studies > LISTED as u64 {
+        outln!("    … more in {SUMMARY_FILE}");
+    }
+    outln!(
+        "  What was done for them stays. Mend what is named (a disk that is not mounted, --allow-outside, --max-image-size), and run the \
+         same command again."
+    );
+}
+
 pub(crate) fn print_plan(plan: &RunPlan) {
     outln!(
         "{} studies, of which {} are complete in {RESULTS_FILE}",
@@ -151,6 +186,7 @@ pub(crate) fn print_plan(plan: &RunPlan) {
             stage.remaining
         );
     }
+    print_not_comparable(plan);
     if plan.unreadable > 0 {
         outln!("{} images cannot be read and will fail", plan.unreadable);
     }
@@ -160,12 +196,22 @@ pub(crate) fn print_plan(plan: &RunPlan) {
     outln!("Nothing was computed: leave out --dry-run to run.");
 }
 
-fn by_code(summary: &RunSummary) -> String {
-    if summary.failed_by_code.is_empty() {
+/// Says of how many complete studies nobody knows whether the archive has others now.
+pub(crate) fn print_not_comparable(plan: &RunPlan) {
+    let not_compared: u64 = plan.not_compared.values().sum();
+    if not_compared > 0 {
+        outln!(
+            "{not_compared} complete studies cannot be compared with the archive{}; what is done stays",
+            by_code(&plan.not_compared)
+        );
+    }
+}
+
+fn by_code(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
         return String::new();
     }
-    let codes: Vec<String> = summary
-        .failed_by_code
+    let codes: Vec<String> = counts
         .iter()
         .map(|(code, count)| format!("{code} {count}"))
         .collect();

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use radialog_runtime::objects::ObjectError;
 use radialog_schemas::{ErrorCode, Failure, StudyId};
 use serde::{Deserialize, Serialize};
 
-use super::image::ImageSource;
+use super::image::{ImageReadError, ImageSource};
 use crate::CoordinatorError;
 
 /// One study as an archive describes it, before anything was read.
@@ -43,6 +44,23 @@ impl StudyEntry {
             reference: None,
             indication: None,
             split: None,
+        }
+    }
+
+    /// Looks up what tells the image's file from another one in its place, as [`ImageSource::stamp`]; where nothing can be looked
+    /// at, the code that says why.
+    ///
+    /// # Errors
+    /// The archive's store does not answer.
+    pub(crate) async fn seen(&self) -> Result<Option<String>, ObjectError> {
+        let stamp = match &self.image {
+            Ok(source) => source.stamp(&self.file).await,
+            Err(failure) => Err(failure.clone().into()),
+        };
+        match stamp {
+            Ok(stamp) => Ok(stamp),
+            Err(ImageReadError::Study(failure)) => Ok(Some(failure.code.as_str())),
+            Err(ImageReadError::Store(error)) => Err(error),
         }
     }
 }

@@ -101,30 +101,30 @@ impl Archive for ManifestArchive {
         required.extend(self.split.as_ref().filter(by_column).map(|_| SPLIT));
         let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
-        let sectioned = match (self.ids, column(IMAGE_FOLDER), column(IMAGE_NAME)) {
-            (StudyIdColumn::Images, Some(folder), Some(name)) => {
-                Some(ImageColumns::Sectioned { folder, name })
-            }
-            _ => None,
+        let of_images = |name| match self.ids {
+            StudyIdColumn::Images => column(name),
+            StudyIdColumn::Studies => Ok(None),
         };
-        let image = match (column(IMAGE), sectioned) {
+        let sectioned = of_images(IMAGE_FOLDER)?.zip(of_images(IMAGE_NAME)?);
+        let sectioned = sectioned.map(|(folder, name)| ImageColumns::Sectioned { folder, name });
+        let image = match (column(IMAGE)?, sectioned) {
             (Some(image), _) => ImageColumns::File(image),
             (None, Some(sectioned)) => sectioned,
             (None, None) => ImageColumns::File(rows.required(IMAGE)?),
         };
         let is_sectioned = matches!(image, ImageColumns::Sectioned { .. });
         Ok(Box::new(ManifestEntries {
-            is_unnamed: is_sectioned && column(STUDY).is_none(),
+            is_unnamed: is_sectioned && column(STUDY)?.is_none(),
             images: self.images.clone(),
-            study: match self.ids {
-                StudyIdColumn::Studies => column(STUDY),
-                StudyIdColumn::Images => column(DICOM).or_else(|| column(STUDY)),
+            study: match (self.ids, of_images(DICOM)?) {
+                (StudyIdColumn::Images, Some(image)) => Some(image),
+                _ => column(STUDY)?,
             },
             wanted_split: self.split.clone(),
             image,
-            reference: column("reference"),
-            indication: column("indication"),
-            split: column(SPLIT),
+            reference: column("reference")?,
+            indication: column("indication")?,
+            split: column(SPLIT)?,
             rows,
         }))
     }
@@ -197,7 +197,11 @@ impl ManifestEntries {
         let file = self.file(row);
         let Some(study) = self.id(row, file.as_deref()) else {
             let message = "the row has no id: fill in its study_id or dicom_id";
-            return Err(self.rows.problem(row.line, message));
+            return Err(match row.cells.len() == self.rows.width() {
+                true => self.rows.problem(row.line, message),
+                // Its cells stand under other columns' names: what it is about, nobody can say.
+                false => self.rows.unreadable(row.line, message),
+            });
         };
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");

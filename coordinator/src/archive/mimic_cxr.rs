@@ -274,10 +274,7 @@ impl ImageTable {
             },
         };
         let mut rows = TableRows::open(lines, name, &["dicom_id", column]).await?;
-        let (dicom, column) = (
-            rows.column("dicom_id").unwrap_or(0),
-            rows.column(column).unwrap_or(0),
-        );
+        let (dicom, column) = (rows.required("dicom_id")?, rows.required(column)?);
         while let Some(row) = rows.next().await {
             match row {
                 Ok(row) => {

@@ -1,5 +1,7 @@
 //! The rows of a table of an archive, wherever it lies, each with its place for messages.
 
+use std::io;
+
 use radialog_schemas::ErrorCode;
 use radialog_schemas::table::{Header, LONGEST_ROW, Row, RowParser};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
@@ -22,28 +24,37 @@ pub(super) struct TableRows {
 }
 
 impl TableRows {
-    /// Reads the header; `required` columns must be there.
+    /// Reads the header; `required` columns must be there, each once.
     ///
     /// # Errors
-    /// When the header cannot be read, or a column is missing.
+    /// When the header cannot be read, the file is no such table, or a column is missing or there twice.
     pub(super) async fn open(
         mut lines: Lines,
         file: String,
         required: &[&str],
     ) -> Result<Self, CoordinatorError> {
-        let unusable = |reason: String| CoordinatorError::Input {
+        let no_table = |reason: String| CoordinatorError::NotAnArchive {
             input: file.clone(),
             reason,
         };
-        let unreadable = |error: std::io::Error| unusable(error.to_string());
+        let unreadable = |error: io::Error| match is_of_content(&error) {
+            true => no_table(error.to_string()),
+            false => CoordinatorError::Input {
+                input: file.clone(),
+                reason: error.to_string(),
+            },
+        };
         let mut first = line(&mut lines).await.map_err(unreadable)?;
         let (mut declared, mut read) = (None, 1);
         while RowParser::is_before_header(&first, &mut declared) {
             first = line(&mut lines).await.map_err(unreadable)?;
             read += 1;
         }
+        if first.is_empty() {
+            return Err(no_table("it is empty".to_owned()));
+        }
         let header = RowParser::header(&first, declared)
-            .map_err(|malformed| unusable(malformed.to_string()))?;
+            .map_err(|malformed| no_table(malformed.to_string()))?;
         let rows = Self {
             lines,
             file,
@@ -60,15 +71,31 @@ impl TableRows {
     }
 
     /// Finds the position of a column.
-    pub(super) fn column(&self, name: &str) -> Option<usize> {
-        self.header.column(name)
+    ///
+    /// # Errors
+    /// Several are called so: which of them is meant, nobody can say.
+    pub(super) fn column(&self, name: &str) -> Result<Option<usize>, CoordinatorError> {
+        let namesakes = self.header.namesakes(name);
+        if namesakes.is_empty() {
+            return Ok(self.header.column(name));
+        }
+        let places: Vec<String> = namesakes
+            .iter()
+            .map(|position| (position + 1).to_string())
+            .collect();
+        Err(CoordinatorError::DoubledColumn {
+            file: self.file.clone(),
+            column: name.to_owned(),
+            places: places.join(" and "),
+        })
     }
 
     /// Finds the position of a column that must be there.
     ///
     /// # Errors
-    /// It is missing.
+    /// It is missing, or as [`TableRows::column`].
     pub(super) fn required(&self, name: &str) -> Result<usize, CoordinatorError> {
+        self.column(name)?;
         self.header
             .required(name)
             .map_err(|missing| CoordinatorError::MissingColumn {
@@ -93,13 +120,19 @@ impl TableRows {
         EntryProblem::new(self.place(line), ErrorCode::ArchiveEntry, message)
     }
 
-    /// Reads the next row that is not blank. A row that is malformed is a problem, and reading goes on behind it.
+    /// Describes a row of which nobody can say what studies it has.
+    pub(super) fn unreadable(&self, line: u64, message: impl std::fmt::Display) -> EntryProblem {
+        EntryProblem::new(self.place(line), ErrorCode::ArchiveUnreadable, message)
+    }
+
+    /// Reads the next row that is not blank. A row that is malformed is a problem that may hide studies, and reading goes on
+    /// behind it.
     pub(super) async fn next(&mut self) -> Option<Result<Row, EntryProblem>> {
         loop {
             match self.parser.next() {
                 Some(Ok(row)) => return Some(Ok(row)),
                 Some(Err(malformed)) => {
-                    return Some(Err(self.problem(malformed.line, &malformed.reason)));
+                    return Some(Err(self.unreadable(malformed.line, &malformed.reason)));
                 }
                 None if self.ended => return self.cut.take().map(Err),
                 None => self.read_line().await,
@@ -133,9 +166,17 @@ impl TableRows {
     }
 }
 
+/// Whether a table cannot be read because of what is in it: it is compressed otherwise than its name says, or cut.
+fn is_of_content(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+    )
+}
+
 /// Reads one line with its end; empty at the end of the table. Of a line that is longer than any row, only as much is kept
 /// as shows that.
-async fn line(lines: &mut Lines) -> std::io::Result<Vec<u8>> {
+async fn line(lines: &mut Lines) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut head = (&mut *lines).take(LONGEST_ROW as u64 + 1);
     head.read_until(b'\n', &mut line).await?;
@@ -152,7 +193,7 @@ async fn line(lines: &mut Lines) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Cursor};
+    use std::io::Cursor;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
@@ -161,7 +202,7 @@ mod tests {
     use super::*;
 
     /// A disk that fails.
-    struct Failing;
+    struct Failing(io::ErrorKind);
 
     impl AsyncRead for Failing {
         fn poll_read(
@@ -169,7 +210,7 @@ mod tests {
             _: &mut Context<'_>,
             _: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            Poll::Ready(Err(io::Error::other("lost")))
+            Poll::Ready(Err(io::Error::new(self.0, "lost")))
         }
     }
 
@@ -207,7 +248,8 @@ mod tests {
         );
         assert!(
             rows[3].as_ref().is_err_and(
-                |text| text.starts_with("t.csv line 7: ") && text.contains("not closed")
+                |text| text.starts_with("t.csv line 7: archive_unreadable: ")
+                    && text.contains("not closed")
             ),
             "{rows:?}"
         );
@@ -235,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_before_a_failing_disk_are_read_and_the_failure_is_told_once() {
-        let lines = BufReader::new(Cursor::new("a,b\n1,x\n").chain(Failing));
+        let lines = BufReader::new(Cursor::new("a,b\n1,x\n").chain(Failing(io::ErrorKind::Other)));
         let rows = read(Box::new(lines)).await;
         assert_eq!(rows[0], row(2, &["1", "x"]));
         assert!(
@@ -245,6 +287,55 @@ mod tests {
             "{rows:?}"
         );
         assert_eq!(rows.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn two_columns_of_one_name_are_refused_where_they_are_read() {
+        let open = |text: &'static str, required: &'static [&'static str]| async move {
+            TableRows::open(Box::new(Cursor::new(text)), "t.csv".into(), required).await
+        };
+        let error = open("a,b,A,b\n", &["a", "b"]).await.err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains("'t.csv'") && text.contains("'b', 2 and 4"), "{text}");
+        // One that nobody reads may be there twice.
+        let rows = open("a,b,b\n", &["a"]).await.unwrap();
+        assert_eq!(rows.column("a").unwrap(), Some(0));
+        assert!(rows.column("b").is_err() && rows.column("c").unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_table_is_told_apart_from_a_disk_that_fails() {
+        for (content, words) in [
+            (&b"\xff\xfea\0,\0b\0\n\0"[..], "UTF-16"),
+            (b"a,b\r1,x\r", "old Macs"),
+            (b"a,\0b\n", "UTF-16"),
+            (b"a,\xe9\n", "not UTF-8"),
+            (b"", "it is empty"),
+            (b"\n\n", "it is empty"),
+        ] {
+            let lines = Box::new(Cursor::new(content));
+            let error = TableRows::open(lines, "t.csv".into(), &["a"]).await;
+            let error = error.err().unwrap();
+            assert!(
+                matches!(&error, CoordinatorError::NotAnArchive { input, reason }
+                    if input == "t.csv" && reason.contains(words)),
+                "{error}"
+            );
+        }
+        for (kind, is_table) in [
+            (io::ErrorKind::InvalidInput, false),
+            (io::ErrorKind::UnexpectedEof, false),
+            (io::ErrorKind::Other, true),
+        ] {
+            let lines = Box::new(BufReader::new(Failing(kind)));
+            let error = TableRows::open(lines, "t.csv".into(), &["a"]).await;
+            let error = error.err().unwrap();
+            assert_eq!(
+                matches!(error, CoordinatorError::Input { .. }),
+                is_table,
+                "{error}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -91,18 +91,24 @@ impl ReportTable {
         let mut required = vec![self.text.as_str()];
         required.extend(self.split.as_ref().map(|_| SPLIT));
         let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
-        let Some(id) = rows.column(DICOM).or_else(|| rows.column(STUDY)) else {
+        let id = match rows.column(DICOM)? {
+            Some(id) => Some(id),
+            None => rows.column(STUDY)?,
+        };
+        let Some(id) = id else {
             let name = self.tree.name(&self.file);
             return Err(CoordinatorError::NotAnArchive {
                 input: name,
                 reason: format!("it has neither {DICOM} nor {STUDY}"),
             });
         };
-        let column = |name: &str| rows.column(name).unwrap_or_default();
-        let split = self.split.clone().map(|split| (column(SPLIT), split));
+        let split = match &self.split {
+            Some(split) => Some((rows.required(SPLIT)?, split.clone())),
+            None => None,
+        };
         Ok(ReportEntries {
             id,
-            text: column(&self.text),
+            text: rows.required(&self.text)?,
             split,
             rows,
             blank: 0,

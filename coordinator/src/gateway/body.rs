@@ -197,7 +197,7 @@ pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
         if error.classify() != serde_json::error::Category::Data {
             return ApiError::new(ProblemCode::InvalidJson, error);
         }
-        let text = shortened(&error.to_string());
+        let text = shortened(&in_words(&error));
         // What is not there, or there again, has no path of its own.
         let named = ["missing field `", "duplicate field `"];
         let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
@@ -213,6 +213,18 @@ pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
     let ended = reader.end();
     ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
     Ok(parsed)
+}
+
+/// What is wrong with a value, without its place, which the path says, and without the words of the language that reads it.
+fn in_words(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let text = error.to_string();
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    let variant = text.strip_prefix("unknown variant ");
+    match variant.and_then(|text| text.split_once(", expected ")) {
+        Some((value, known)) => format!("{value} is not supported; give {known}"),
+        None => text.to_owned(),
+    }
 }
 
 /// An error's text without the middle of a long value that it quotes, e.g. of an image.
@@ -321,6 +333,32 @@ mod tests {
             parse::<Value>(br#""\ud800""#).unwrap_err().problem.code,
             ProblemCode::InvalidJson
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_said_without_the_readers_own_words() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Kind {
+            Text,
+            Image,
+        }
+        let detail = |content: &[u8]| {
+            let parsed = parse::<std::collections::BTreeMap<String, Kind>>(content);
+            parsed.unwrap_err().problem.detail
+        };
+        assert_eq!(
+            detail(br#"{"a": "json_object"}"#),
+            "'a': `json_object` is not supported; give `text` or `image`"
+        );
+        let number = parse::<std::collections::BTreeMap<String, u32>>(b"{\"a\": -1}");
+        assert_eq!(
+            number.unwrap_err().problem.detail,
+            "'a': invalid value: integer `-1`, expected u32"
+        );
+        // Of a text that is no JSON, the place is all that there is to say.
+        assert!(detail(b"{\"a\": x}").contains("line 1 column 7"));
+        let _ = [Kind::Text, Kind::Image];
     }
 
     #[test]

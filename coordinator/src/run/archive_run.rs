@@ -19,7 +19,9 @@ use super::dispatcher::ledger::RunLedger;
 use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
 use super::given::{ArchiveOutputs, GivenOutputs};
-use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, blocking, journal};
+use super::output::{
+    OutputDirectory, RunFile, RunSummary, SessionSummary, UnnamedStudies, blocking, journal,
+};
 use super::progress::{RateMeter, RunProgress};
 use super::result_consumer::ResultConsumer;
 use super::retry::RetryUntilShutdown;
@@ -160,12 +162,15 @@ impl ArchiveRun {
         });
         let out = out.await?;
         let looking = async {
-            let changed = options.changed_inputs(out.path()).await?;
+            let mut changed = options.changed_inputs(out.path()).await?;
+            let not_compared = std::mem::take(&mut changed.not_compared);
             let folder = out.path().to_owned();
-            blocking(move || changed.remove_lines(&folder)).await
+            let removed = blocking(move || changed.remove_lines(&folder)).await?;
+            Ok((removed, not_compared))
         };
-        let changed = shutdown.run_until_cancelled(looking).await;
-        let changed = changed.transpose()?.unwrap_or(0);
+        let looked: Option<Result<_, CoordinatorError>> =
+            shutdown.run_until_cancelled(looking).await;
+        let (changed, not_compared) = looked.transpose()?.unwrap_or_default();
         let (out, ledger) = blocking(move || {
             let ledger = RunLedger::open(&out)?;
             Ok((out, ledger))
@@ -226,14 +231,16 @@ impl ArchiveRun {
             ledger.write_early()?;
             ledger.sync()?;
             ledger.list_problems()?;
-            out.write_summary(ledger.order(), |summary| {
+            let written = (ledger.order(), ledger.unnamed());
+            let summary = out.write_summary(written, |summary| {
                 let (count, problems) = ledger.problems();
                 summary.unread_count = ledger.unread_problems();
+                summary.not_compared = not_compared;
                 let resumed = ledger.counts().resumed;
                 let studies = ledger.counts().studies() - resumed;
                 summary.interrupted = interrupted;
                 summary.session = SessionSummary {
-                    resumed,
+                    resumed: resumed.saturating_sub(summary.not_in_archive),
                     changed,
                     studies,
                     seconds,
@@ -241,7 +248,11 @@ impl ArchiveRun {
                 };
                 summary.problem_count = count;
                 summary.problems = problems.to_vec();
-            })
+            })?;
+            if ledger.unnamed() == UnnamedStudies::LeftOut {
+                ledger.settle_unnamed(summary.not_in_archive);
+            }
+            Ok(summary)
         })
         .await
     }

@@ -3,18 +3,22 @@
 //! such studies lose theirs and are run again; what is computed for the same content is reused.
 //!
 //! A file with the stamp that was noted when it was read is taken for the same; any other is read and compared by its hash.
+//! One that cannot be read now, as on a disk that is not mounted, says nothing of what was done: its line stays, and it is told.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, TryStreamExt};
-use radialog_schemas::{ContentHash, ErrorCode, ObjectKey, RunSpec, StudyId, StudyRecord};
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, ObjectKey, RunSpec, StudyId, StudyRecord,
+};
 use tracing::warn;
 
 use super::given;
 use super::output::stamps::{StampFile, Stamps};
-use super::output::{OrderedRecords, RESULTS_FILE, blocking, journal};
+use super::output::{NotCompared, OrderedRecords, RESULTS_FILE, blocking, journal};
 use crate::CoordinatorError;
 use crate::archive::{Archive, ImageReadError, ImageSource, StudyEntry};
 
@@ -29,6 +33,8 @@ const NAMED: usize = 5;
 #[derive(Default)]
 pub(crate) struct ChangedInputs {
     pub(crate) studies: HashSet<StudyId>,
+    /// Those of which nobody can say it; their lines stay.
+    pub(crate) not_compared: NotCompared,
     /// Stamps of files that were read, and are the same as they were.
     stamps: Vec<(StudyId, String)>,
 }
@@ -39,6 +45,8 @@ enum Comparison {
     /// The same content under another stamp.
     SameAgain(StudyId, String),
     Changed(StudyId),
+    /// What the archive has of it cannot be looked at now.
+    Unknown(StudyId, Failure),
 }
 
 impl ChangedInputs {
@@ -87,9 +95,13 @@ impl ChangedInputs {
                 Some(Comparison::Changed(study)) => {
                     found.studies.insert(study);
                 }
+                Some(Comparison::Unknown(study, failure)) => {
+                    found.not_compared.add(study, failure);
+                }
                 None => break,
             }
         }
+        found.not_compared.sort();
         Ok(found)
     }
 
@@ -127,51 +139,97 @@ async fn compare(
     record: StudyRecord,
 ) -> Result<Comparison, CoordinatorError> {
     let study = entry.study.clone();
-    // One whose image could not be read is told by its failure, and run again by --retry-failed.
+    let needs_no_image = given::spare_images(&noted.spec.given, &noted.spec.stages);
     let Some(input) = &record.input else {
-        return Ok(match is_allowed_now(noted, &entry, &record).await {
-            true => Comparison::Changed(study),
-            false => Comparison::Same,
+        return Ok(match is_same_place(&entry, &record) {
+            true if needs_no_image => Comparison::Same,
+            true => compare_unread(noted, &entry, &record).await,
+            false => Comparison::Changed(study),
         });
     };
+    if let Err(failure) = &entry.image
+        && failure.code == ErrorCode::ArchiveEntry
+        && !needs_no_image
+    {
+        // Of a row that is broken, or names a file that may not be read, no column says what is the study's now.
+        return Ok(Comparison::Unknown(study, failure.clone()));
+    }
     if !is_same_row(&entry, &record) {
         return Ok(Comparison::Changed(study));
     }
     // What is given is part of what the run is.
-    if given::spare_images(&noted.spec.given, &noted.spec.stages) {
+    if needs_no_image {
         return Ok(Comparison::Same);
     }
-    let Ok(source) = &entry.image else {
-        return Ok(Comparison::Changed(study));
-    };
     loop {
-        match compare_image(noted, &entry, source, input).await {
+        let compared = match &entry.image {
+            Ok(source) => compare_image(noted, &entry, source, input).await,
+            Err(failure) => Err(failure.clone().into()),
+        };
+        match compared {
             Ok(comparison) => return Ok(comparison),
-            // It could be read then, and cannot be now.
-            Err(ImageReadError::Study(_)) => return Ok(Comparison::Changed(study)),
-            Err(ImageReadError::Store(error)) => {
-                warn!(%error, "an image of an earlier session cannot be compared; trying again");
-                tokio::time::sleep(RETRY_PAUSE).await;
+            Err(ImageReadError::Study(failure)) => {
+                return Ok(match is_of_content(&failure) {
+                    true => Comparison::Changed(study),
+                    false => Comparison::Unknown(study, failure),
+                });
             }
+            Err(ImageReadError::Store(error)) => wait_for_store(&error).await,
         }
     }
 }
 
-/// Whether an option refused the image of a failed study, and allows it now: one outside of the archive, or a large one.
-async fn is_allowed_now(noted: &Noted<'_>, entry: &StudyEntry, record: &StudyRecord) -> bool {
-    let refused = record.error.as_ref().map(|error| error.code);
-    if !matches!(
-        refused,
-        Some(ErrorCode::ArchiveEntry | ErrorCode::ImageTooLarge)
-    ) {
-        return false;
+/// Compares what is seen of the file of a study whose image has not come to any stage with what was seen of it then. What an
+/// option refused and allows now is another, too.
+async fn compare_unread(
+    noted: &Noted<'_>,
+    entry: &StudyEntry,
+    record: &StudyRecord,
+) -> Comparison {
+    if is_small_enough_now(noted, entry, record).await {
+        return Comparison::Changed(entry.study.clone());
     }
-    let Ok(source) = &entry.image else {
+    loop {
+        match entry.seen().await {
+            Ok(Some(seen)) if !noted.stamps.has(&entry.study, &seen) => {
+                return Comparison::Changed(entry.study.clone());
+            }
+            // Where a store tells no versions, --retry-failed looks again.
+            Ok(_) => return Comparison::Same,
+            Err(error) => wait_for_store(&error).await,
+        }
+    }
+}
+
+/// Whether the image of a failed study was too large, and is not for the limit of this session.
+async fn is_small_enough_now(noted: &Noted<'_>, entry: &StudyEntry, record: &StudyRecord) -> bool {
+    let code = record.error.as_ref().map(|error| error.code);
+    let (Some(ErrorCode::ImageTooLarge), Ok(source)) = (code, &entry.image) else {
         return false;
     };
-    // A place that is not allowed has no size. What cannot be looked at is told by its failure as before.
     let size = source.size(&entry.file).await;
     size.is_ok_and(|size| size <= noted.image_limit)
+}
+
+async fn wait_for_store(error: &ObjectError) {
+    warn!(%error, "an image of an earlier session cannot be compared; trying again");
+    tokio::time::sleep(RETRY_PAUSE).await;
+}
+
+/// Whether the reason why an image cannot be read was found in its bytes: they are others than those that were read before.
+fn is_of_content(failure: &Failure) -> bool {
+    matches!(
+        failure.code,
+        ErrorCode::ImageEmpty | ErrorCode::ImageFormatUnsupported
+    )
+}
+
+/// Whether the archive has the study's files at the same place as its line.
+fn is_same_place(entry: &StudyEntry, record: &StudyRecord) -> bool {
+    entry.file == record.file
+        && entry.other_files == record.other_files
+        && entry.indication == record.indication
+        && entry.split == record.split
 }
 
 /// Whether the archive says the same of the study as its line, but for the content of its image.
@@ -180,11 +238,7 @@ fn is_same_row(entry: &StudyEntry, record: &StudyRecord) -> bool {
         .reference
         .as_ref()
         .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
-    entry.file == record.file
-        && entry.other_files == record.other_files
-        && entry.indication == record.indication
-        && entry.split == record.split
-        && reference == record.reference
+    is_same_place(entry, record) && reference == record.reference
 }
 
 async fn compare_image(

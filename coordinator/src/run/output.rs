@@ -26,9 +26,11 @@ use summary::SummaryCounts;
 
 pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
-pub(crate) use ordered::StudyOrder;
+pub(crate) use ordered::{StudyOrder, UnnamedStudies};
 pub use problems::{PROBLEMS_FILE, read_problems};
-pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
+pub use summary::{
+    FailedStudy, LabelHistogram, NotCompared, RunSummary, SessionSummary, StageSummary,
+};
 
 /// The name of the file that has the records as a table.
 pub const TABLE_FILE: &str = "results.csv";
@@ -51,13 +53,16 @@ pub struct RunFile {
 pub struct ArchiveSize {
     /// Studies of the archive that the run is over.
     pub studies: u64,
+    /// Lines of the results whose studies are none of them, as the last session that read the whole archive found.
+    #[serde(default)]
+    pub not_in_archive: u64,
 }
 
 /// The name of the file that has the size of the archive.
 const SIZE_FILE: &str = "archive.json";
 
 impl ArchiveSize {
-    /// Reads the size that a run has noted; there is none before the archive is counted.
+    /// Reads the size that a run has noted; there is none before the archive is counted, or where the note is damaged.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -68,12 +73,8 @@ impl ArchiveSize {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(CoordinatorError::output(&path)(error)),
         };
-        let size = serde_json::from_slice(&text).map_err(|error| CoordinatorError::Damaged {
-            line: error.line() as u64,
-            reason: error.to_string(),
-            file: path,
-        })?;
-        Ok(Some(size))
+        // The next session counts anew.
+        Ok(serde_json::from_slice(&text).ok())
     }
 
     /// Notes it in the output directory.
@@ -97,16 +98,39 @@ impl RunFile {
     /// When it cannot be read.
     pub fn read(dir: &Path) -> Result<Option<Self>, CoordinatorError> {
         let path = dir.join(RUN_FILE);
-        if !path.exists() {
-            return Ok(None);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(CoordinatorError::output(&path))?,
+        };
+        let reason = match serde_json::from_slice(&text) {
+            Ok(run) => return Ok(Some(run)),
+            Err(_) if text.is_empty() => "it is empty".to_owned(),
+            Err(error) => format!("it is damaged ({error})"),
+        };
+        Err(CoordinatorError::LostRun { file: path, reason })
+    }
+
+    /// Reads the run of an output directory that is to be gone on with; none where a new one may begin there.
+    ///
+    /// # Errors
+    /// As [`RunFile::read`], or there are results, and nothing says of what.
+    pub(crate) fn of_former(dir: &Path) -> Result<Option<Self>, CoordinatorError> {
+        let run = Self::read(dir)?;
+        let results = dir.join(RESULTS_FILE);
+        let has_lines = match fs::metadata(&results) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            results_file => {
+                let results_file = results_file.map_err(CoordinatorError::output(&results))?;
+                results_file.len() > 0
+            }
+        };
+        if run.is_none() && has_lines {
+            return Err(CoordinatorError::LostRun {
+                file: dir.join(RUN_FILE),
+                reason: "it is not there".to_owned(),
+            });
         }
-        let text = fs::read(&path).map_err(CoordinatorError::output(&path))?;
-        let run = serde_json::from_slice(&text).map_err(|error| CoordinatorError::Damaged {
-            line: error.line() as u64,
-            reason: error.to_string(),
-            file: path,
-        })?;
-        Ok(Some(run))
+        Ok(run)
     }
 
     /// Refuses to go on with this run when another is asked for.
@@ -226,7 +250,7 @@ impl OutputDirectory {
             }
             Err(TryLockError::Error(error)) => return Err(CoordinatorError::output(&path)(error)),
         }
-        let run = match RunFile::read(dir)? {
+        let run = match RunFile::of_former(dir)? {
             Some(run) => {
                 run.check_same_run(&wanted, dir)?;
                 run
@@ -254,11 +278,11 @@ impl OutputDirectory {
     }
 
     /// Writes `results.csv` and `summary.json` from `results.jsonl`, which is read twice, for its places and then in the order of
-    /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session come last. `complete`
-    /// adds what the records do not tell.
+    /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session are left out and
+    /// counted where it was read whole, else they come last. `complete` adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
-        order: &StudyOrder,
+        (order, others): (&StudyOrder, UnnamedStudies),
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
         let spec = &self.run.spec;
@@ -276,13 +300,14 @@ impl OutputDirectory {
             written.map_err(failed())
         };
         write(table::header())?;
-        ordered::for_each_in_order(&self.dir, order, |record| {
+        let left_out = ordered::for_each_in_order(&self.dir, order, others, |record| {
             counting.add(&record);
             write(table::row(&record))
         })?;
         let table = writer.into_inner().map_err(|error| error.into_error());
         table.and_then(Replacement::commit).map_err(failed())?;
         let mut summary = counting.finish();
+        summary.not_in_archive = left_out;
         complete(&mut summary);
         let text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
         replace(&self.dir.join(SUMMARY_FILE), &text)?;
@@ -365,6 +390,34 @@ mod tests {
         let mut longer = wanted("a", b"1");
         longer.spec.generation.max_new_tokens += 1;
         assert!(error_of(&out, longer).contains("another way of decoding"));
+    }
+
+    #[test]
+    fn results_of_which_nothing_says_what_they_are_are_gone_on_with_by_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        drop(OutputDirectory::open(out, wanted("a", b"1")).unwrap());
+        let run = out.join(RUN_FILE);
+        let whole = fs::read(&run).unwrap();
+        fs::write(out.join(RESULTS_FILE), "{}\n").unwrap();
+        for (text, words) in [
+            (Some(&b""[..]), "it is empty"),
+            (Some(&whole[..whole.len() / 2]), "it is damaged"),
+            (None, "it is not there"),
+        ] {
+            match text {
+                Some(text) => fs::write(&run, text).unwrap(),
+                None => fs::remove_file(&run).unwrap(),
+            }
+            let error = error_of(out, wanted("a", b"1"));
+            assert!(
+                error.contains("run.json") && error.contains(words) && error.contains("--out"),
+                "{error}"
+            );
+            assert!(!error.contains("Delete"), "{error}");
+        }
+        fs::write(&run, whole).unwrap();
+        OutputDirectory::open(out, wanted("a", b"1")).unwrap();
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct RunPlan {
     pub studies: u64,
     /// Those of them that have a line in `results.jsonl`: nothing remains to be done.
     pub written: u64,
+    /// Those of them whose image or row cannot be compared with the line now, by code: what is done stays.
+    #[serde(default)]
+    pub not_compared: BTreeMap<String, u64>,
     /// Those of the others whose image cannot be read, or that a given file lacks, and that will fail.
     pub unreadable: u64,
     /// Entries that cannot become a study.
@@ -73,7 +76,7 @@ pub async fn plan_run(
     objects: &dyn Objects,
 ) -> Result<RunPlan, CoordinatorError> {
     let wanted = options.run_file();
-    if let Some(run) = RunFile::read(&options.out)? {
+    if let Some(run) = RunFile::of_former(&options.out)? {
         run.check_same_run(&wanted, &options.out)?;
     }
     let stages = options
@@ -85,11 +88,12 @@ pub async fn plan_run(
             remaining: 0,
         })
         .collect();
+    let changed = options.changed_inputs(&options.out).await?;
     let mut plan = RunPlan {
         stages,
+        not_compared: changed.not_compared.by_code.clone(),
         ..RunPlan::default()
     };
-    let changed = options.changed_inputs(&options.out).await?;
     let mut known = written(options, &changed)?;
     let given = match &options.given {
         Some(given) => Some(ArchiveOutputs::of(given.clone(), &*options.archive).await?),

@@ -108,7 +108,7 @@ export class Findings {
     const words = known ? percent(probability) : "not assessed";
     const fill = el("span", { class: "bar-fill" });
     fill.style.inlineSize = known ? `${Math.max(0.5, probability * 100)}%` : "0";
-    const meter = el("span", { class: "bar", "aria-hidden": "true" }, fill);
+    const meter = el("span", { class: `bar${known ? "" : " unassessed"}`, "aria-hidden": "true" }, fill);
     if (known) meter.style.setProperty("--threshold", `${(threshold ?? 0.5) * 100}%`);
     const title = known ? `present over ${percent(threshold ?? 0.5)}` : words;
     const value = el("span", { class: `bar-value${known ? " number" : ""}`, text: words, title });

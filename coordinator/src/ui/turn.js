@@ -117,14 +117,14 @@ export class TurnCard {
     if (accepted) {
       notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: "Accepted" }), " Kept as training data for corrections."));
     } else if (typeof turn.edited === "string") {
-      const toggle = button(this.#original ? "Show my version" : "Show the model's text", {
+      const toggle = button(this.#original ? "Show the edited text" : "Show the model's text", {
         kind: "link",
         on: () => {
           this.#original = !this.#original;
           this.update(store.turn(this.number));
         },
       });
-      notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: this.#original ? "The model's text" : "Edited by you" }), " ", toggle));
+      notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: this.#original ? "The model's text" : "Edited" }), " ", toggle));
     }
     // The marks are of the model's own text.
     if (turn.comparisons?.length && (accepted || this.#original || typeof turn.edited !== "string")) notes.push(compared(turn));

@@ -64,6 +64,24 @@ impl Header {
             .or_else(|| position(|found, name| found.to_lowercase() == name.to_lowercase()))
     }
 
+    /// The positions of the columns among which [`Header::column`] chooses without a reason: two or more of one name, where none
+    /// is spelled as asked for but one.
+    pub fn namesakes(&self, name: &str) -> Vec<usize> {
+        let positions = |same: fn(&str, &str) -> bool| {
+            let names = self.names.iter().enumerate();
+            let same = names.filter(|(_, found)| same(found, name));
+            same.map(|(position, _)| position).collect::<Vec<_>>()
+        };
+        let mut found = positions(|found, name| found == name);
+        if found.is_empty() {
+            found = positions(|found, name| found.to_lowercase() == name.to_lowercase());
+        }
+        match found.len() {
+            0 | 1 => Vec::new(),
+            _ => found,
+        }
+    }
+
     /// The position of a column that must be there.
     ///
     /// # Errors
@@ -95,6 +113,16 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_of_one_name_are_told_unless_one_is_spelled_as_asked_for() {
+        let header = Header::new(["image", "Image", "id", "image", "PATH", "Path", "path"]);
+        assert_eq!(header.namesakes("image"), [0, 3]);
+        assert_eq!(header.namesakes("Path"), []);
+        assert_eq!(header.namesakes("pATH"), [4, 5, 6]);
+        assert_eq!(header.namesakes("id"), []);
+        assert_eq!(header.namesakes("none"), []);
+    }
 
     #[test]
     fn columns_are_found_whatever_their_case_and_spaces() {

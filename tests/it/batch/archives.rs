@@ -120,7 +120,11 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
             .any(|p| p.contains(line) && p.contains(words))
     };
     assert!(named("list.csv line 6", "duplicate_study"), "{problems:?}");
-    assert!(named("list.csv line 7", "quote"), "{problems:?}");
+    assert!(
+        named("list.csv line 7", "archive_unreadable") && named("list.csv line 7", "quote"),
+        "{problems:?}"
+    );
+    assert_eq!(summary.unread_count, 1);
     assert!(named("list.csv line 8", "study_id"), "{problems:?}");
 
     let record = &records(&fixture.out())["s1"];

@@ -55,6 +55,7 @@ async fn paper_has_the_image_the_findings_and_the_report_from_every_screen() -> 
             let report = browser.text(&turn(1, ".answer-text")).await?;
             assert_eq!(report, REPORT, "{name}, {pane}");
             for away in [
+                "#open-list",
                 ".toolbar",
                 "#composer",
                 ".pane-switch",

@@ -1,5 +1,6 @@
 //! From configuration to connected adapters. The embedded mode is what you get by configuring nothing.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, S3Config};
@@ -44,6 +45,9 @@ pub enum ConnectError {
     /// The state store is unreachable or refuses.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The folder of objects is not there, where objects of others are looked for.
+    #[error("there is no folder '{}': name the one in which the objects lie (--objects, RADIALOG_OBJECTS_DIRECTORY)", .0.display())]
+    NoFolder(PathBuf),
 }
 
 /// The reason why the bucket of an `s3://` address cannot be opened.
@@ -133,18 +137,24 @@ impl Backends {
     /// # Errors
     /// As [`Backends::connect`].
     pub async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
-        let directory = config
-            .objects
-            .directory
-            .as_deref()
-            .unwrap_or(DEFAULT_DIRECTORY.as_ref());
         Ok(match &config.s3 {
-            Some(s3) => {
-                let objects = S3Objects::connect(s3, config.start_timeout).await?;
-                objects.require_rights().await?;
-                Arc::new(objects)
+            Some(s3) => Arc::new(bucket_of_objects(s3, config).await?),
+            None => Arc::new(FilesystemObjects::open(directory(config))?),
+        })
+    }
+
+    /// Connects to the object store alone, for somebody who looks for what others have stored: a folder is not made.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`], or the folder is not there.
+    pub async fn existing_objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
+        Ok(match &config.s3 {
+            Some(s3) => Arc::new(bucket_of_objects(s3, config).await?),
+            None => {
+                let directory = directory(config);
+                let objects = FilesystemObjects::open_existing(directory)?;
+                Arc::new(objects.ok_or_else(|| ConnectError::NoFolder(directory.to_owned()))?)
             }
-            None => Arc::new(FilesystemObjects::open(directory)?),
         })
     }
 
@@ -171,4 +181,16 @@ impl Backends {
             None => Arc::new(MemoryConversations::default()),
         })
     }
+}
+
+/// The directory of the object store where no bucket is configured.
+fn directory(config: &Config) -> &Path {
+    let configured = config.objects.directory.as_deref();
+    configured.unwrap_or(DEFAULT_DIRECTORY.as_ref())
+}
+
+async fn bucket_of_objects(s3: &S3Config, config: &Config) -> Result<S3Objects, ConnectError> {
+    let objects = S3Objects::connect(s3, config.start_timeout).await?;
+    objects.require_rights().await?;
+    Ok(objects)
 }

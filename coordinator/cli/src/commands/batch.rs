@@ -1,5 +1,6 @@
 //! `radialog batch`: an archive from start to end.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
@@ -7,7 +8,9 @@ use std::sync::{Arc, LazyLock};
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
-use radialog_coordinator::{CoordinatorError, RunOptions, RunSummary, archive, plan_run};
+use radialog_coordinator::{
+    CoordinatorError, RunOptions, RunPlan, RunSummary, archive, plan_run,
+};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -34,7 +37,7 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Run the same command again to resume: what is stored is not computed twice.
 ///
 /// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, or parts of the archive
-/// could not be read, which are named at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
+/// could not be read, or studies of an earlier session not compared with it, which are named at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could not
 /// be run.
 ///
 /// Examples:
@@ -113,10 +116,15 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
     /// Sample with this temperature instead of taking the most probable token, e.g. 0.7
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Sample from the most probable tokens that make up this mass, e.g. 0.9; needs --temperature
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "P",
+        requires = "temperature",
+        allow_negative_numbers = true
+    )]
     top_p: Option<f64>,
     /// Model that writes the reports, of a bundle with several adapters: its name, or NAME-ADAPTER. Default: the adapter
     /// that the bundle names for reports
@@ -141,7 +149,8 @@ struct ConsistencyArgs {
         long,
         value_name = "T",
         default_value_t = 0.7,
-        requires = "consistency"
+        requires = "consistency",
+        allow_negative_numbers = true
     )]
     consistency_temperature: f64,
 }
@@ -238,8 +247,9 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let Some(batch) = prepared else {
-        return Ok(ExitCode::SUCCESS);
+    let batch = match prepared {
+        ControlFlow::Continue(batch) => batch,
+        ControlFlow::Break(ends) => return Ok(ends),
     };
     lifecycle.readiness.ready();
     let summary = batch.run(&args, lifecycle.drain()).await?;
@@ -247,10 +257,19 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     match summary.interrupted {
         true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         false if is_empty && summary.problem_count == 0 => Err(no_image(&args.input).into()),
-        false if summary.failed > 0 || summary.unread_count > 0 || is_empty => {
+        false if summary.failed > 0 || !summary.saw_everything() || is_empty => {
             Ok(ExitCode::from(EXIT_FAILED_STUDIES))
         }
         false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// How a plan over this archive ends: where nothing can be run, as the run would.
+pub(super) fn exit_of_plan(plan: &RunPlan, input: &str) -> anyhow::Result<ExitCode> {
+    match (plan.studies, plan.problems) {
+        (0, 0) => Err(no_image(input).into()),
+        (0, _) => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -270,12 +289,12 @@ struct PreparedBatch {
     config: Config,
 }
 
-/// Opens everything that the batch needs; a dry run ends here.
+/// Opens everything that the batch needs; a dry run ends here, with this code.
 async fn prepare(
     args: &BatchArgs,
     mut config: Config,
     readiness: &Readiness,
-) -> anyhow::Result<Option<PreparedBatch>> {
+) -> anyhow::Result<ControlFlow<ExitCode, PreparedBatch>> {
     let samples = args.consistency.sampling()?;
     let mut generation = args.generation.generation_beside(samples)?;
     // Before the default is filled in, which workers do not know.
@@ -341,8 +360,10 @@ async fn prepare(
         options.out = looked_at.folder().to_owned();
         looked_at.without_making_objects(&mut config);
         let backends = Backends::connect(&config).await?;
-        run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
-        return Ok(None);
+        let plan = plan_run(&options, backends.objects.as_ref()).await?;
+        let ends = exit_of_plan(&plan, &args.input)?;
+        run_summary::print_plan(&plan);
+        return Ok(ControlFlow::Break(ends));
     }
     // Before a folder belongs to this run, and to no other one.
     if options.archive.entries().await?.next().await.is_none() {
@@ -352,7 +373,7 @@ async fn prepare(
     let backends = Backends::connect(&config).await?;
     let out = args.out.open(&options, &config).await?;
     options.out = out.folder().to_owned();
-    Ok(Some(PreparedBatch {
+    Ok(ControlFlow::Continue(PreparedBatch {
         options,
         out,
         bundle,

@@ -233,7 +233,7 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
 
 /// Tries the store; `is_own` says that its folder was made to try.
 async fn objects(config: &Config, is_own: bool) -> anyhow::Result<String> {
-    let store = Backends::objects(config).await?;
+    let store = Backends::existing_objects(config).await?;
     // Of each call its own: two may look at once.
     let drawn = format!("radialog doctor {}", uuid::Uuid::new_v4());
     let content = Bytes::from(drawn);
@@ -268,7 +268,7 @@ async fn objects(config: &Config, is_own: bool) -> anyhow::Result<String> {
 
 /// How the batches of requests stand that have not ended.
 async fn batches(config: &Config) -> anyhow::Result<String> {
-    let store = Backends::objects(config).await?;
+    let store = Backends::existing_objects(config).await?;
     let OpenBatches {
         open,
         paused,

@@ -88,7 +88,7 @@ async fn export_ratings(args: RatingsArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let needed = [SharedService::Store];
     shared_services::require("`radialog export ratings`", &needed, &config)?;
-    let objects = Backends::objects(&config).await?;
+    let objects = Backends::existing_objects(&config).await?;
     let (rated, unreadable) = ratings::list(&*objects).await?;
     let lines: Vec<String> = rated
         .iter()
@@ -120,7 +120,7 @@ async fn export_corrections(args: CorrectionsArgs) -> anyhow::Result<ExitCode> {
     )
     .await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
-    let objects = Backends::objects(&config).await?;
+    let objects = Backends::existing_objects(&config).await?;
     let (corrections, unreadable) = corrections::list(&*objects).await?;
     let samples: Vec<InstructSample> = corrections
         .into_iter()

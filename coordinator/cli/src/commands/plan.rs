@@ -17,7 +17,7 @@ use radialog_schemas::{PerStage, Stage, StageSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::commands::batch::{ALL_STAGES, GenerationArgs};
+use crate::commands::batch::{self, ALL_STAGES, GenerationArgs};
 use crate::exit::UsageError;
 use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
@@ -39,6 +39,8 @@ use stage_value::StageValue;
 /// machine (--probe), from the results of an earlier run on the machines in question (--measured), or
 /// as given (--seconds). A simulation of the pipeline over the pool that --workers describes says the
 /// rest. Nothing is written.
+///
+/// Exit codes are those of `radialog batch` where the archive has no image, or nothing of it is a study.
 ///
 /// Examples:
 ///   radialog plan xrays/
@@ -63,7 +65,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_delimiter = ',', value_name = "STAGE,...", default_value = ALL_STAGES.as_str())]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
-    #[arg(long, value_name = "N", conflicts_with = "studies")]
+    #[arg(long, value_name = "N", conflicts_with = "studies", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Studies in flight at a time
     #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
@@ -115,12 +117,17 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle = bundle_source::open(&args.models.source, &wanted, &config).await?;
     let bundle = Arc::new(bundle);
-    let (plan, options) = match (&args.input, args.studies) {
+    let (plan, options, ends) = match (&args.input, args.studies) {
         (Some(input), _) => {
             let options = options(&args, input, &stages, &bundle, &config).await?;
-            (look(&args, &options, &config).await?, Some(options))
+            let plan = look(&args, &options, &config).await?;
+            let ends = batch::exit_of_plan(&plan, input)?;
+            (plan, Some(options), ends)
         }
-        (None, studies) => (RunPlan::of_new(studies.unwrap_or_default(), &stages), None),
+        (None, studies) => {
+            let plan = RunPlan::of_new(studies.unwrap_or_default(), &stages);
+            (plan, None, ExitCode::SUCCESS)
+        }
     };
     let remaining = PerStage::from_fn(|stage| {
         let planned = plan.stages.iter().find(|planned| planned.stage == stage);
@@ -164,7 +171,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         true => outln!("{}", serde_json::to_string_pretty(&report)?),
         false => report.print(),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ends)
 }
 
 async fn options(

@@ -43,7 +43,7 @@ pub(crate) struct PurgeArgs {
 pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     shared_services::require("`radialog purge`", &[SharedService::Store], &config)?;
-    let objects = Backends::objects(&config);
+    let objects = Backends::existing_objects(&config);
     let conversations = Backends::conversations(&config);
     let (objects, conversations) = futures::try_join!(objects, conversations)?;
     // Nothing is begun here.

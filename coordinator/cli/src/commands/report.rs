@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::archive::{self, OutsideFiles};
 use radialog_coordinator::run::output::OrderedRecords;
 use radialog_models::bundle::Bundle;
@@ -24,7 +25,7 @@ use crate::{archive_source, bundle_source, served_bundle, shared_services};
 
 /// Findings and report of one chest X-ray, on the terminal
 ///
-/// Nothing is kept of it, in a store that is set neither. With a broker (--amqp), stages elsewhere do the work: image and
+/// Nothing is kept of it, in a store that is set neither, and --s3 is taken for a bundle or an image in it alone. With a broker (--amqp), stages elsewhere do the work: image and
 /// outputs stay in the shared store then, as those of a batch. For many images, and to keep results: radialog batch.
 ///
 /// Exit codes: 0 it is done; 65 the image cannot be read, or a stage failed; 130 it was interrupted; 64 the command line or
@@ -75,12 +76,19 @@ async fn report(
 ) -> anyhow::Result<Option<StudyRecord>> {
     let mut generation = args.generation.generation()?;
     shared_services::require_all_or_own(&config)?;
+    if config.amqp.is_none() {
+        let bundle = args.models.source.bundle.as_deref();
+        let read = bundle.into_iter().chain([args.image.as_str()]);
+        let reason = "nothing is kept of a report; radialog batch keeps what it computes there";
+        args.services.refuse_store_flags(read, reason)?;
+    }
     let input = archive_source::input(&args.image, &config).await?;
     if matches!(&input, archive::ArchiveLocation::Path(path) if path.is_dir()) {
         let advice = "it is a folder: give one image, or use radialog batch";
         return Err(UsageError(format!("'{}': {advice}", args.image)).into());
     }
-    let archive = archive::open_with(&input, OutsideFiles::Refused).await?;
+    let archive = archive::open_with(&input, OutsideFiles::Refused).await;
+    let archive = archive.map_err(|error| no_image(&args.image, error))?;
     let here: &[Stage] = match &config.amqp {
         Some(_) => &[],
         None => &Stage::ALL,
@@ -124,6 +132,16 @@ async fn report(
         return Err(UsageError(format!("'{}': {advice}", args.image)).into());
     }
     Ok(Some(record))
+}
+
+/// What is wrong with the place of an image, without advice about archives.
+fn no_image(image: &str, error: CoordinatorError) -> anyhow::Error {
+    let fault = match error {
+        CoordinatorError::NoArchive { .. } => format!("there is no file '{image}'"),
+        CoordinatorError::NotAnArchive { reason, .. } => format!("'{image}': {reason}"),
+        error => return error.into(),
+    };
+    UsageError(format!("{fault}: give a PNG or JPEG file")).into()
 }
 
 /// The record for people.

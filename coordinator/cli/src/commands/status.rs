@@ -119,6 +119,9 @@ struct FolderStatus {
     total: Option<u64>,
     done: u64,
     failed: u64,
+    /// Lines of the results, among the done and failed ones, whose studies the archive did not name any more when it was last read
+    /// whole.
+    not_in_archive: u64,
     /// Lines of the results that are no records; one that is half written, the last, is none of them.
     unreadable: u64,
 }
@@ -133,10 +136,12 @@ impl FolderStatus {
             );
             return Err(UsageError(message).into());
         };
+        let size = ArchiveSize::read(dir)?;
         let mut status = Self {
             run: file.spec.run,
             input: file.input,
-            total: ArchiveSize::read(dir)?.map(|size| size.studies),
+            total: size.map(|size| size.studies),
+            not_in_archive: size.map_or(0, |size| size.not_in_archive),
             done: 0,
             failed: 0,
             unreadable: 0,
@@ -181,12 +186,20 @@ impl FolderStatus {
     }
 
     fn print(&self) {
+        let written = self.done + self.failed;
         let of = match self.total {
-            Some(total) => format!("{} of {total} studies", self.done + self.failed),
-            None => format!("{} studies, not counted yet", self.done + self.failed),
+            Some(total) => {
+                let named = written.saturating_sub(self.not_in_archive);
+                format!("{named} of {total} studies")
+            }
+            None => format!("{written} studies, not counted yet"),
+        };
+        let left_out = match self.not_in_archive {
+            0 => String::new(),
+            lines => format!("; {lines} of these lines are of studies that the archive, or --limit, does not have any more"),
         };
         outln!(
-            "run {} over {}: {of}; {} done, {} failed so far",
+            "run {} over {}: {of}; {} done, {} failed so far{left_out}",
             self.run,
             self.input,
             self.done,

@@ -213,3 +213,153 @@ fn a_folder_that_cannot_be_read_is_listed_and_the_exit_code_says_so() {
     assert_eq!(archive.lines().len(), 2);
     assert!(!out.join("problems.jsonl").exists());
 }
+
+#[test]
+fn a_disk_that_is_not_mounted_takes_no_result_away() {
+    let archive = Archive::of(&[("disk/a.jpg", A), ("disk/b.jpg", B), ("c.jpg", C)]);
+    fs::write(
+        archive.file("t.csv"),
+        "study_id,image\n1,disk/a.jpg\n2,disk/b.jpg\n3,c.jpg\n",
+    )
+    .unwrap();
+    assert!(archive.run("t.csv").status.success());
+    let before = archive.lines();
+    fs::rename(archive.file("disk"), archive.file("away")).unwrap();
+    let (table, out) = (archive.file("t.csv"), archive.out());
+    let (table, out) = (table.to_str().unwrap(), out.to_str().unwrap());
+    let dry = radialog(&[&Archive::arguments(table, out)[..], &["--dry-run"]].concat());
+    let said = text(&dry.stdout);
+    assert!(
+        said.contains("3 studies, of which 3 are complete")
+            && said.contains("2 complete studies cannot be compared")
+            && said.contains("image_missing 2"),
+        "{said}"
+    );
+    let away = archive.run("t.csv");
+    assert_eq!(away.status.code(), Some(65), "{away:?}");
+    let said = text(&away.stdout);
+    assert!(
+        said.contains("2 studies could not be compared  (image_missing 2)")
+            && said.contains("'disk/a.jpg'")
+            && said.contains("What was done for them stays"),
+        "{said}"
+    );
+    assert_eq!(archive.lines(), before);
+    fs::rename(archive.file("away"), archive.file("disk")).unwrap();
+    let back = archive.run("t.csv");
+    assert!(back.status.success(), "{back:?}");
+    assert_eq!(archive.lines(), before);
+    assert_eq!(archive.summary()["not_compared"]["studies"], 0);
+}
+
+#[test]
+fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
+    assert!(archive.run("").status.success());
+    fs::remove_file(archive.file("a.jpg")).unwrap();
+    let run = archive.run("");
+    assert!(run.status.success(), "{run:?}");
+    let said = text(&run.stdout);
+    assert!(
+        said.lines()
+            .any(|line| line.split_whitespace().take(3).eq(["left", "out", "1"])),
+        "{said}"
+    );
+    let table = fs::read_to_string(archive.out().join("results.csv")).unwrap();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    let summary = archive.summary();
+    assert_eq!((&summary["studies"], &summary["not_in_archive"]), (&1.into(), &1.into()));
+    assert_eq!(archive.lines().len(), 2);
+    let status = radialog(&["status", archive.out().to_str().unwrap()]);
+    let said = text(&status.stdout);
+    assert!(
+        said.contains("1 of 1 studies") && said.contains("1 of these lines"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
+    let archive = Archive::of(&[]);
+    let (empty, texts) = (archive.file("empty"), archive.file("texts"));
+    fs::create_dir_all(&empty).unwrap();
+    fs::create_dir_all(&texts).unwrap();
+    fs::write(texts.join("notes.txt"), "no image").unwrap();
+    let out = archive.out();
+    let plan = |folder: &Path, command: &[&str]| {
+        let (folder, out) = (folder.to_str().unwrap(), out.to_str().unwrap());
+        let flags = ["--stages", "findings"];
+        let output = match command {
+            ["batch"] => radialog(&[&["batch", folder, "--out", out, "--dry-run"][..], &flags].concat()),
+            _ => radialog(&[&["plan", folder][..], &flags].concat()),
+        };
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    for command in [["batch"], ["plan"]] {
+        let (code, said) = plan(&empty, &command);
+        assert_eq!(code, Some(64), "{said}");
+        assert!(said.contains("there is no image in"), "{said}");
+        let (code, said) = plan(&texts, &command);
+        assert_eq!(code, Some(65), "{said}");
+        assert!(said.contains("1 entries of the archive cannot be used"), "{said}");
+        assert!(!said.contains("Nothing remains"), "{said}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_table_that_is_none_or_says_a_thing_twice_is_refused_with_what_is_wrong() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
+    let utf_16: Vec<u8> = "\u{feff}study_id,image\n1,a.jpg\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (name, content, words) in [
+        ("wide.csv", &utf_16[..], "UTF-16"),
+        ("mac.csv", b"study_id,image\r1,a.jpg\r", "old Macs"),
+        ("empty.csv", b"", "it is empty"),
+        ("plain.csv.gz", b"study_id,image\n1,a.jpg\n", "gzip"),
+        ("zero.csv", b"study_id,\0image\n1,a.jpg\n", "UTF-16"),
+        (
+            "twice.csv",
+            b"study_id,image,split,image\n1,a.jpg,test,b.jpg\n",
+            "'image', 2 and 4",
+        ),
+        (
+            "splits.csv",
+            b"study_id,image,split,Reference,reference,Split\n1,a.jpg,test,,,test\n",
+            "",
+        ),
+        (
+            "other.csv",
+            b"study_id,image,Split,SPLIT\n1,a.jpg,test,test\n",
+            "'split', 3 and 4",
+        ),
+    ] {
+        fs::write(archive.file(name), content).unwrap();
+        let run = archive.run(name);
+        let said = text(&run.stderr);
+        // Of two columns that differ in case alone, the one that is spelled as asked for is read.
+        let code = if words.is_empty() { 0 } else { 64 };
+        assert_eq!(run.status.code(), Some(code), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
+    for rows in [
+        &b"1,a.jpg\n2,\"b.jpg\n"[..],
+        b"1,a.jpg\n\xe9,b.jpg\n",
+        b"1,a.jpg\n,b.jpg,x\n",
+    ] {
+        let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
+        let table = [&b"study_id,image\n"[..], rows].concat();
+        fs::write(archive.file("t.csv"), table).unwrap();
+        let run = archive.run("t.csv");
+        assert_eq!(run.status.code(), Some(65), "{run:?}");
+        assert!(text(&run.stdout).contains("studies may be missing"), "{run:?}");
+        assert_eq!(archive.summary()["unread_count"], 1);
+        assert_eq!(archive.lines().len(), 1);
+    }
+}

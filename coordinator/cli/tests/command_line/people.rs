@@ -1,6 +1,7 @@
 //! What people look at: one image's report, a page of all studies, how far a run is, which settings are in force.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -50,13 +51,49 @@ fn one_image_is_reported_in_words_or_as_its_record() {
     );
     assert_eq!(words.matches("not assessed").count(), 3, "{words}");
 
-    // A store that is set for other commands is left alone.
+    // A store that is set for other commands is left alone, and one that is asked for is refused.
     let dir = tempfile::tempdir().unwrap();
     let objects = dir.path().join("objects");
-    let set = ["--objects", objects.to_str().unwrap()];
-    let output = radialog(&[&["report", &image, "--max-new-tokens", "2"], &set[..]].concat());
+    let mut set = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let set = set.args(["report", &image, "--max-new-tokens", "2"]);
+    let output = set.env("RADIALOG_OBJECTS_DIRECTORY", &objects).output();
+    let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!objects.exists(), "something is kept");
+    for (flag, value) in [
+        ("--objects", objects.to_str().unwrap()),
+        ("--s3", "http://127.0.0.1:1/bucket"),
+    ] {
+        let output = radialog(&["report", &image, flag, value]);
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(flag) && said.contains("nothing is kept of a report"),
+            "{said}"
+        );
+    }
+    assert!(!objects.exists(), "something is made");
+
+    let document = dir.path().join("README.md");
+    std::fs::write(&document, "no image").unwrap();
+    for (place, words) in [
+        (dir.path().join("nope.jpg"), "there is no file"),
+        (document, "no image"),
+    ] {
+        let output = radialog(&["report", place.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(words) && said.contains("give a PNG or JPEG file"),
+            "{said}"
+        );
+        assert!(!said.contains("archive"), "{said}");
+    }
+    // A value that cannot be meant is told as one, and not as a flag.
+    let output = radialog(&["report", &image, "--temperature", "-1"]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("--temperature -1 is not over 0"), "{said}");
 
     let folder = radialog(&["report", XRAYS]);
     assert_eq!(folder.status.code(), Some(64), "{folder:?}");
@@ -64,6 +101,21 @@ fn one_image_is_reported_in_words_or_as_its_record() {
         text(&folder.stderr).contains("radialog batch"),
         "{folder:?}"
     );
+}
+
+#[test]
+fn a_home_that_cannot_be_written_is_told_once() {
+    // Nobody can make a folder there, root included.
+    let image = format!("{XRAYS}/00001300_000.jpg");
+    let mut report = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    let report = report.args(["report", &image, "--max-new-tokens", "2"]);
+    let report = report.env("HOME", "/proc/nobody");
+    let report = report.env_remove("XDG_CACHE_HOME");
+    let output = report.env_remove("RADIALOG_CACHE").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("hashes are not remembered").count(), 1, "{said}");
+    assert!(said.contains("RADIALOG_CACHE"), "{said}");
 }
 
 #[test]

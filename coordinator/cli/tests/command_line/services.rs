@@ -333,3 +333,31 @@ fn all_that_is_wrong_in_file_environment_and_flags_is_told_with_what_is_missing_
     );
     assert!(!errors.contains("nowhere"), "{errors}");
 }
+
+#[test]
+fn a_folder_of_objects_that_is_not_there_is_named_and_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    let (nope, out) = (place("nope"), place("out"));
+    for command in [
+        &["export", "corrections", "--out", &out][..],
+        &["export", "ratings", "--out", &out],
+        &["purge"],
+        &["purge", "--dry-run"],
+        &["purge", "--conversation", "c"],
+    ] {
+        let output = radialog(&[command, &["--objects", &nope]].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{command:?}: {errors}");
+        assert!(
+            errors.contains(&format!("there is no folder '{nope}'")),
+            "{errors}"
+        );
+    }
+    let output = radialog(&["doctor", "--objects", &nope]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stdout);
+    let line = said.lines().find(|line| line.starts_with("FAIL  objects"));
+    assert!(line.is_some_and(|line| line.contains("there is no folder")), "{said}");
+    assert!(!dir.path().join("nope").exists() && !dir.path().join("out").exists());
+}

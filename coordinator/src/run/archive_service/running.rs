@@ -15,7 +15,7 @@ use super::view::{ArchiveRunStatus, NewArchiveRun};
 use super::{ArchiveRunError, ArchiveRuns};
 use crate::CoordinatorError;
 use crate::run::archive_run::{ArchiveRun, RunOptions};
-use crate::run::output::PROBLEMS_FILE;
+use crate::run::output::{PROBLEMS_FILE, SUMMARY_FILE};
 use crate::run::progress::RunProgress;
 
 /// The time after which progress is shared and a cancellation looked for again.
@@ -141,11 +141,18 @@ impl ArchiveRuns {
         if summary.studies == 0 {
             return Err(CoordinatorError::NoStudy { input });
         }
-        let lacks = (summary.unread_count > 0).then(|| {
+        let unread = (summary.unread_count > 0).then(|| {
             let count = summary.unread_count;
             format!("{count} parts of the archive could not be read, so that studies may be missing; {PROBLEMS_FILE} names them")
         });
-        Ok(RunEnd::Complete(lacks))
+        let not_compared = (summary.not_compared.studies > 0).then(|| {
+            let count = summary.not_compared.studies;
+            format!("{count} studies of before the pause could not be compared with the archive as it is now; {SUMMARY_FILE} names them")
+        });
+        let lacks: Vec<String> = unread.into_iter().chain(not_compared).collect();
+        Ok(RunEnd::Complete(
+            (!lacks.is_empty()).then(|| lacks.join(". ")),
+        ))
     }
 
     /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.

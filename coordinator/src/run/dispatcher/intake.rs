@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::record::GivenOutput;
-use radialog_schemas::{ContentHash, Failure, ObjectKey, Stage, StudySpec};
+use radialog_schemas::{ContentHash, Failure, ObjectKey, Stage, StudyId, StudySpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Dispatcher;
@@ -29,8 +29,17 @@ const IMAGE_MEMORY: u32 = 256 << 10;
 enum PreparedEntry {
     /// With the stamp of its image file, where it has one.
     Study(StudySpec, Option<String>),
-    /// The line of a study that failed before any stage.
-    Failed(String),
+    /// A study that failed before any stage.
+    Failed(UnreadStudy),
+}
+
+/// A study whose image has come to no stage.
+struct UnreadStudy {
+    study: StudyId,
+    /// Its line.
+    line: String,
+    /// What was seen of its file ([`StudyEntry::seen`]), by which a later session knows another one.
+    seen: Option<String>,
 }
 
 /// What of a study is stored.
@@ -45,14 +54,45 @@ struct StoredInputs {
 /// The reason why an entry does not begin.
 enum PrepareError {
     /// Its image cannot be used; the run goes on.
-    Image(Failure),
+    Image {
+        failure: Failure,
+        /// What was seen of its file before it was read.
+        seen: Option<String>,
+    },
     /// The run cannot go on.
     Run(CoordinatorError),
 }
 
 impl From<Failure> for PrepareError {
     fn from(failure: Failure) -> Self {
-        Self::Image(failure)
+        Self::Image {
+            failure,
+            seen: None,
+        }
+    }
+}
+
+impl PrepareError {
+    /// The same of a file of which nothing else was seen.
+    fn without_file(self) -> Self {
+        match self {
+            Self::Image { failure, .. } => Self::Image {
+                seen: Some(failure.code.as_str()),
+                failure,
+            },
+            error => error,
+        }
+    }
+
+    /// The same of a file with this stamp.
+    fn of_file(self, stamp: Option<String>) -> Self {
+        match self {
+            Self::Image { failure, .. } => Self::Image {
+                failure,
+                seen: stamp,
+            },
+            error => error,
+        }
     }
 }
 
@@ -153,7 +193,14 @@ impl Dispatcher {
                 };
                 Ok(PreparedEntry::Study(spec, stored.stamp))
             }
-            Err(PrepareError::Image(failure)) => Ok(self.failed(entry, failure)),
+            Err(PrepareError::Image { failure, seen }) => {
+                let seen = match seen {
+                    Some(seen) => Some(seen),
+                    // The failure is not the file's.
+                    None => self.executor.retry.until_success(|| entry.seen()).await?,
+                };
+                Ok(PreparedEntry::Failed(self.failed(entry, failure, seen)))
+            }
             Err(PrepareError::Run(error)) => Err(error),
         }
     }
@@ -201,17 +248,25 @@ impl Dispatcher {
         room: &Semaphore,
     ) -> Result<(ObjectKey, Option<String>), PrepareError> {
         let source = entry.image.as_ref().map_err(Failure::clone)?;
-        let size = self.wait_for_archive(|| source.size(&entry.file)).await?;
+        let looking = self.wait_for_archive(|| source.size(&entry.file));
+        let size = looking.await.map_err(PrepareError::without_file)?;
         let wanted = u32::try_from(size.min(self.limits.image) >> 10)
             .unwrap_or(IMAGE_MEMORY)
             .clamp(1, IMAGE_MEMORY);
         let _held = room.acquire_many(wanted).await;
-        let stamp = self.wait_for_archive(|| source.stamp(&entry.file)).await?;
-        let content = self
-            .wait_for_archive(|| source.read(&entry.file, self.limits.image))
-            .await?;
-        let stored = self.store(content, |content| self.spec.source.key(content));
-        Ok((stored.await?, stamp))
+        let looking = self.wait_for_archive(|| source.stamp(&entry.file));
+        let stamp = looking.await.map_err(PrepareError::without_file)?;
+        let storing = async {
+            let content = self
+                .wait_for_archive(|| source.read(&entry.file, self.limits.image))
+                .await?;
+            self.store(content, |content| self.spec.source.key(content))
+                .await
+        };
+        match storing.await {
+            Ok(input) => Ok((input, stamp)),
+            Err(error) => Err(error.of_file(stamp)),
+        }
     }
 
     /// Waits out the archive's store; what is wrong with the image itself ends the attempts.
@@ -261,12 +316,12 @@ impl Dispatcher {
         self.executor.retry.until_settled(once).await.map(|()| key)
     }
 
-    fn failed(&self, entry: StudyEntry, failure: Failure) -> PreparedEntry {
-        PreparedEntry::Failed(study_record::line(&study_record::failed(
-            entry,
-            failure,
-            &self.spec.bundle,
-        )))
+    fn failed(&self, entry: StudyEntry, failure: Failure, seen: Option<String>) -> UnreadStudy {
+        UnreadStudy {
+            study: entry.study.clone(),
+            line: study_record::line(&study_record::failed(entry, failure, &self.spec.bundle)),
+            seen,
+        }
     }
 
     async fn begin(
@@ -277,8 +332,8 @@ impl Dispatcher {
         {
             let mut ledger = self.ledger();
             let stamps = chunk.iter().filter_map(|(prepared, _)| match prepared {
-                PreparedEntry::Study(spec, Some(stamp)) => Some((&spec.study, &**stamp)),
-                _ => None,
+                PreparedEntry::Study(spec, stamp) => Some((&spec.study, &**stamp.as_ref()?)),
+                PreparedEntry::Failed(unread) => Some((&unread.study, &**unread.seen.as_ref()?)),
             });
             ledger.note_stamps(stamps)?;
             for (prepared, place) in chunk {
@@ -288,7 +343,7 @@ impl Dispatcher {
                             studies.push(spec);
                         }
                     }
-                    PreparedEntry::Failed(line) => lines.push(line),
+                    PreparedEntry::Failed(unread) => lines.push(unread.line),
                 }
             }
             ledger.write(&lines)?;

@@ -14,7 +14,7 @@ use crate::run::output::journal::Journal;
 use crate::run::output::problems::ProblemList;
 use crate::run::output::stamps::StampFile;
 use crate::run::output::study_set::StudySet;
-use crate::run::output::{ArchiveSize, OutputDirectory, StudyOrder};
+use crate::run::output::{ArchiveSize, OutputDirectory, StudyOrder, UnnamedStudies};
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
 
 /// The book of a run, which is kept under a lock.
@@ -31,6 +31,8 @@ pub(crate) struct RunLedger {
     early: HashMap<StudyId, (String, Box<StudyRecord>)>,
     /// The output directory, where the archive's size is noted.
     folder: PathBuf,
+    /// Lines of earlier sessions whose studies the archive did not name.
+    not_in_archive: u64,
     archive_ended: bool,
     last_line: Instant,
 }
@@ -63,6 +65,10 @@ impl RunLedger {
             stamps: StampFile::new(out.path()),
             early: HashMap::new(),
             folder: out.path().to_owned(),
+            not_in_archive: ArchiveSize::read(out.path())
+                .ok()
+                .flatten()
+                .map_or(0, |size| size.not_in_archive),
             archive_ended: false,
             last_line: Instant::now(),
         })
@@ -232,9 +238,34 @@ impl RunLedger {
         if self.counts.total.replace(total) == Some(total) {
             return;
         }
+        self.note_size(total);
+    }
+
+    /// Notes how many lines are of studies that the archive does not name.
+    pub(crate) fn settle_unnamed(&mut self, count: u64) {
+        if std::mem::replace(&mut self.not_in_archive, count) != count
+            && let Some(total) = self.counts.total
+        {
+            self.note_size(total);
+        }
+    }
+
+    fn note_size(&self, studies: u64) {
+        let size = ArchiveSize {
+            studies,
+            not_in_archive: self.not_in_archive,
+        };
         // Only who looks at the folder misses it.
-        if let Err(error) = (ArchiveSize { studies: total }).write(&self.folder) {
+        if let Err(error) = size.write(&self.folder) {
             warn!(%error, "the size of the archive is not noted");
+        }
+    }
+
+    /// What becomes of lines whose studies the archive has not named: where all of it was read, it does not have them.
+    pub(crate) fn unnamed(&self) -> UnnamedStudies {
+        match self.archive_ended && self.problems.unread() == 0 {
+            true => UnnamedStudies::LeftOut,
+            false => UnnamedStudies::Last,
         }
     }
 

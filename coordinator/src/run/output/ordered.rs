@@ -27,12 +27,22 @@ impl StudyOrder {
     }
 }
 
-/// Shows each record of a run in this order; those of studies that are not in it come last, as they were written.
+/// What becomes of records whose studies are in no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnnamedStudies {
+    /// They come last, as they were written: the archive was not read whole and may name them.
+    Last,
+    /// They are left out: the archive does not name them.
+    LeftOut,
+}
+
+/// Shows each record of a run in this order; returns how many were left out.
 pub(crate) fn for_each_in_order(
     dir: &Path,
     order: &StudyOrder,
+    others: UnnamedStudies,
     mut seen: impl FnMut(StudyRecord) -> Result<(), CoordinatorError>,
-) -> Result<(), CoordinatorError> {
+) -> Result<u64, CoordinatorError> {
     let mut records = RecordFile::open(dir)?;
     let mut shown = vec![false; records.places.len()];
     let mut show = |records: &mut RecordFile, index: usize| {
@@ -46,10 +56,14 @@ pub(crate) fn for_each_in_order(
             show(&mut records, index)?;
         }
     }
+    if others == UnnamedStudies::LeftOut {
+        return Ok(shown.iter().filter(|shown| !**shown).count() as u64);
+    }
     let mut rest: Vec<usize> = (0..records.places.len()).collect();
     rest.sort_unstable_by_key(|&index| records.places[index].1);
     rest.into_iter()
-        .try_for_each(|index| show(&mut records, index))
+        .try_for_each(|index| show(&mut records, index))?;
+    Ok(0)
 }
 
 /// The records of a run, in one pass in the order of its archive.
@@ -214,13 +228,18 @@ mod tests {
         for written in [["c", "z", "a", "b", "y"], ["a", "z", "y", "b", "c"]] {
             let lines: String = written.map(line).concat();
             std::fs::write(dir.path().join(RESULTS_FILE), lines).unwrap();
-            let mut seen = Vec::new();
-            for_each_in_order(dir.path(), &order, |record| {
-                seen.push(record.study.0);
-                Ok(())
-            })
-            .unwrap();
-            assert_eq!(seen, ["b", "a", "c", "z", "y"]);
+            for (others, expected, expected_left_out) in [
+                (UnnamedStudies::Last, &["b", "a", "c", "z", "y"][..], 0),
+                (UnnamedStudies::LeftOut, &["b", "a", "c"][..], 2),
+            ] {
+                let mut seen = Vec::new();
+                let left_out = for_each_in_order(dir.path(), &order, others, |record| {
+                    seen.push(record.study.0);
+                    Ok(())
+                });
+                assert_eq!(left_out.unwrap(), expected_left_out);
+                assert_eq!(seen, expected);
+            }
         }
     }
 }

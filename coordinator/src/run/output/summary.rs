@@ -21,7 +21,7 @@ pub struct RunSummary {
     pub bundle: ContentHash,
     /// True when it was stopped before the end of the archive; run again to resume.
     pub interrupted: bool,
-    /// Studies with a line in `results.jsonl`.
+    /// Studies of the archive with a line in `results.jsonl`.
     pub studies: u64,
     /// Those of them that have everything that was asked for.
     pub done: u64,
@@ -55,6 +55,24 @@ pub struct RunSummary {
     pub unread_count: u64,
     /// The first of them.
     pub problems: Vec<EntryProblem>,
+    /// Studies of earlier sessions that could not be compared with the archive as it is now.
+    #[serde(default)]
+    pub not_compared: NotCompared,
+    /// Lines of `results.jsonl` whose studies the archive, or as much of it as the run takes, does not name any more: they are in no
+    /// other number here, and have no row in `results.csv`. While parts of the archive are unread nobody knows, and they count.
+    #[serde(default)]
+    pub not_in_archive: u64,
+}
+
+/// Studies whose image or row cannot be looked at now, so that nobody knows whether it is another: what was done for them stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NotCompared {
+    /// The number of them.
+    pub studies: u64,
+    /// Their number by the code of the reason.
+    pub by_code: BTreeMap<String, u64>,
+    /// Some of them, at most 100, each with its reason.
+    pub named: Vec<FailedStudy>,
 }
 
 /// A study that failed.
@@ -69,6 +87,31 @@ pub struct FailedStudy {
 
 /// Failed studies that are named; `results.jsonl` has all.
 const NAMED: usize = 100;
+
+impl RunSummary {
+    /// Whether all of the archive was looked at: else studies may be missing, or be of other images than those that are there now.
+    pub fn saw_everything(&self) -> bool {
+        self.unread_count == 0 && self.not_compared.studies == 0
+    }
+}
+
+impl NotCompared {
+    pub(crate) fn add(&mut self, study: StudyId, failure: Failure) {
+        self.studies += 1;
+        *self.by_code.entry(failure.code.as_str()).or_default() += 1;
+        if self.named.len() < NAMED {
+            self.named.push(FailedStudy {
+                study,
+                error: Some(failure),
+            });
+        }
+    }
+
+    /// Puts those that are named into an order that does not depend on which answered first.
+    pub(crate) fn sort(&mut self) {
+        self.named.sort_by(|a, b| a.study.as_str().cmp(b.study.as_str()));
+    }
+}
 
 /// The work of one process over the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -150,6 +193,8 @@ impl SummaryCounts {
             problem_count: 0,
             unread_count: 0,
             problems: Vec::new(),
+            not_compared: NotCompared::default(),
+            not_in_archive: 0,
         };
         Self {
             summary,

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use radialog_schemas::ContentHash;
 use radialog_schemas::bundle::FileEntry;
@@ -19,6 +20,9 @@ pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
 
 /// The bytes read at a time while hashing: enough to keep a disk busy, and few enough to stay in a core's cache.
 const READ_SIZE: usize = 1 << 20;
+
+/// Whether it was said that hashes are not remembered.
+static NOT_REMEMBERED: Once = Once::new();
 
 /// A cache of the hashes of files that have not changed since.
 #[derive(Clone, Debug)]
@@ -158,7 +162,10 @@ impl HashCache {
             durable::replace(file, &serde_json::to_vec(&entries)?)
         };
         if let Err(error) = write() {
-            tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
+            // Of each file that is hashed the same would be said.
+            NOT_REMEMBERED.call_once(|| {
+                tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
+            });
         }
         Ok(())
     }

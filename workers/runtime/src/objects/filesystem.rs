@@ -51,6 +51,20 @@ impl FilesystemObjects {
         Ok(Self { root })
     }
 
+    /// The store under `root`, for somebody who looks for what others have stored; none where there is no such directory, which
+    /// is not made.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn open_existing(root: impl Into<PathBuf>) -> Result<Option<Self>, ObjectError> {
+        let root = root.into();
+        match fs::read_dir(&root) {
+            Ok(_) => Ok(Some(Self { root })),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(store_error(&root.display().to_string(), &error)),
+        }
+    }
+
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, ObjectError> {
         // A key that was built from parts, and not parsed, must not climb; none may name an unfinished file.
         match ObjectKey::parse(key.as_str()) {

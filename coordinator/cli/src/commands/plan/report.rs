@@ -6,6 +6,7 @@ use radialog_schemas::{PerStage, Stage};
 use serde::Serialize;
 
 use crate::progress::duration;
+use crate::run_summary;
 
 /// A plan and all that was asked of it; also the JSON object.
 #[derive(Serialize)]
@@ -90,8 +91,13 @@ impl PlanReport {
             plan.written,
             plan.unreadable
         );
+        run_summary::print_not_comparable(plan);
         if plan.problems > 0 {
             outln!("{} entries of the archive cannot be used", plan.problems);
+        }
+        if plan.studies == 0 && plan.problems > 0 {
+            outln!("No entry of the archive is a study.");
+            return;
         }
         if open == 0 {
             outln!("Nothing remains to be done.");
