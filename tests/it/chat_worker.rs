@@ -342,5 +342,6 @@ fn edema() -> FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
         warnings: Vec::new(),
+        input_gate: None,
     }
 }
