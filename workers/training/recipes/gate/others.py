@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-# Chest X-rays, files of the same pixels as another one, and files made to be unreadable.
-LEFT_OUT = ("RG1_", "_expb", "_big_endian", "_2frame", "_rle", "_RLE", "RG3_J2K", "RG3_UNCI", "_J2K", "too_short", "_UNCI", "JPEG2000_UNC")
+# Chest X-rays.
+LEFT_OUT = ("RG1_",)
+# Two pictures whose 16 x 16 thumbnails correlate so much are one.
+SAME = 0.97
 
 
 def side(group):
@@ -118,11 +120,17 @@ def nilearn_files():
 
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, thumbnails = [], []
     for source in (pydicom_files, skimage_files, other_files, nilearn_files):
         for name, package, group, pixels in source():
+            picture = grey(pixels)
+            thumbnail = numpy.asarray(picture.resize((16, 16)), dtype=numpy.float64).ravel()
+            thumbnail = (thumbnail - thumbnail.mean()) / max(numpy.linalg.norm(thumbnail - thumbnail.mean()), 1e-9)
+            if any(thumbnail @ other > SAME for other in thumbnails):
+                continue
+            thumbnails.append(thumbnail)
             file = f"{name}.png".replace(" ", "_")
-            grey(pixels).save(out / file)
+            picture.save(out / file)
             rows.append([file, side(group), "other", package, group])
     with open(out / "images.csv", "w", newline="") as file:
         writer = csv.writer(file)
