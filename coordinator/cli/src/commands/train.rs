@@ -84,7 +84,7 @@ enum TrainCommand {
     /// Train the input gate, which says whether an image is a frontal chest X-ray at all
     ///
     /// The gate is a part of the program and not of a bundle: whoever wants other weights builds the program with them
-    /// (workers/models/src/input_gate/weights.safetensors). Writes OUT/best/weights.safetensors (by validation loss) with the threshold
+    /// (workers/models/src/input_gate/weights.safetensors). Writes OUT/best/weights.safetensors (by others warned of) with the threshold
     /// that the recipe asks for, and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
     /// stops. `radialog evaluate gate` measures it.
     ///

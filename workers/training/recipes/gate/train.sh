@@ -30,7 +30,7 @@ cp "$recipes"/*.toml "$recipes"/*.csv .
 "$RADIALOG" train gate gate.toml --out gate --resume=auto
 for split in validate test; do
     echo "== $split"
-    "$RADIALOG" evaluate gate gate.toml --weights gate/best/weights.safetensors --split $split
+    "$RADIALOG" evaluate gate gate.toml --weights gate/last/weights.safetensors --split $split
 done
-echo "The program has these weights once it is built with them: copy gate/best/weights.safetensors to workers/models/src/input_gate/,"
+echo "The program has these weights once it is built with them: copy gate/last/weights.safetensors to workers/models/src/input_gate/,"
 echo "raise the revision of the findings stage (schemas/src/stage.rs) and record it: RADIALOG_WRITE_REVISIONS=1 cargo it revisions"

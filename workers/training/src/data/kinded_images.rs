@@ -21,7 +21,7 @@ pub(crate) const KEPT_SIDE: usize = 2 * input_gate::SIDE;
 pub struct KindedImage {
     /// The file's name.
     pub name: String,
-    /// The folder that its table stands in.
+    /// The folder that its table stands in, or the table's name where it stands beside the recipe.
     pub source: String,
     /// What it is.
     pub kind: ImageKind,
@@ -92,7 +92,8 @@ fn add_rows(
     let view = file.optional("view");
     let mut patients = TablePatients::of(path, &file);
     let folder = path.parent().and_then(Path::file_name);
-    let source = folder.unwrap_or_default().to_string_lossy().into_owned();
+    let source = folder.or(path.file_stem()).unwrap_or_default();
+    let source = source.to_string_lossy().into_owned();
     while let Some(row) = file.next_row()? {
         let Some(side) = check.side(&row, split, &mut patients) else {
             continue;

@@ -65,7 +65,7 @@ impl Training<GateTrainer> {
         let plan = TrainingPlan {
             arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
-            objective: Objective::Minimise,
+            objective: Objective::Maximise,
             adam: AdamW::findings(),
             title: "Input gate",
             charts: &CHARTS,
@@ -157,8 +157,8 @@ impl Trainer for GateTrainer {
             f64::from(warned) / f64::from(all)
         };
         Ok(vec![
-            ("validation_loss", Some(loss)),
             ("others_warned", Some(warned(false))),
+            ("validation_loss", Some(loss)),
             ("frontal_warned", Some(warned(true))),
             ("threshold", Some(f64::from(threshold))),
         ])
