@@ -8,6 +8,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::GateVerdict;
+
 /// One CheXpert observation. The order of the variants is the published label order, used everywhere except inside
 /// CheXbert, whose head 13 is "No Finding".
 #[derive(
@@ -196,9 +198,13 @@ pub struct FindingsReport {
     pub findings: Vec<PredictedFinding>,
     /// The text that goes into the prompt, e.g. `edema, pleural effusion`.
     pub text: String,
-    /// What was wrong with the image file and was tolerated.
+    /// What people should know of the image first: that it does not look like a frontal chest X-ray; what was wrong with the file
+    /// and was tolerated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What the image looks like. None of findings that were given, and of those of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_gate: Option<GateVerdict>,
 }
 
 #[cfg(test)]

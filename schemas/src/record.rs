@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ComparisonMark, Consistency, ContentHash, Failure, Finding, Generation, Labels, ObjectKey,
-    PredictedFinding, Stage, StageTimings, StudyId,
+    ComparisonMark, Consistency, ContentHash, Failure, Finding, GateVerdict, Generation, Labels,
+    ObjectKey, PredictedFinding, Stage, StageTimings, StudyId,
 };
 
 /// A file that stands in for a stage of a run.
@@ -65,9 +65,13 @@ pub struct StudyRecord {
     /// The 14 findings of the image, in the published order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<PredictedFinding>>,
-    /// What was wrong with the image file and was tolerated.
+    /// What people should know of the image first: that it does not look like a frontal chest X-ray; what was wrong with the file
+    /// and was tolerated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What the image looks like, where the findings stage has read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_gate: Option<GateVerdict>,
     /// The findings as they stand in the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings_text: Option<String>,

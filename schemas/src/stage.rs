@@ -61,7 +61,7 @@ impl Stage {
     /// number does not.
     pub const REVISIONS: PerStage<u32> = PerStage {
         embedding: 3,
-        findings: 4,
+        findings: 5,
         language: 1,
         scoring: 3,
     };

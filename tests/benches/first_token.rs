@@ -240,5 +240,6 @@ fn report() -> FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
         warnings: Vec::new(),
+        input_gate: None,
     }
 }

@@ -336,5 +336,6 @@ fn edema() -> FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
         warnings: Vec::new(),
+        input_gate: None,
     }
 }

@@ -132,6 +132,7 @@ fn line(
             .collect()
         }),
         warnings: Vec::new(),
+        input_gate: None,
         findings_text: None,
         report: Some(report.to_owned()),
         report_lead: String::new(),

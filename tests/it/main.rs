@@ -25,6 +25,7 @@ mod gguf;
 mod health;
 mod images;
 mod import;
+mod input_gate;
 mod kubernetes;
 mod lifecycle;
 mod metrics;

@@ -18,6 +18,7 @@ use radialog_coordinator::RunOptions;
 use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::image_tokens;
+use radialog_models::input_gate::InputGate;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord};
 use radialog_tests::embedded::{backends, batch_options, run_batch};
@@ -156,6 +157,10 @@ async fn outputs() -> Result<Recorded> {
         let revision = *Stage::REVISIONS.get(stage);
         (stage, StageRecord { revision, outputs })
     };
+    // The gate's verdict is in the output of the findings stage, whatever the bundle.
+    let of_findings = outputs.entry(Stage::Findings).or_default();
+    let weights = Output::Text(InputGate::shipped_hash().to_string());
+    of_findings.insert("weights of the input gate".to_owned(), weights);
     Ok(Recorded {
         bundle: bundle.manifest().hash(),
         stages: outputs.into_iter().map(with_revision).collect(),

@@ -19,6 +19,7 @@ mod examples;
 mod findings;
 mod findings_training;
 mod fixture;
+mod gate;
 mod language;
 mod language_training;
 mod minimal_pairs;

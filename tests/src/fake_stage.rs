@@ -225,6 +225,7 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
                 findings: Finding::ALL.map(predict).to_vec(),
                 text: digest.short().into(),
                 warnings: Vec::new(),
+                input_gate: None,
             })
         }
         Work::Report { .. } => {

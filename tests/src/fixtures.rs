@@ -21,3 +21,10 @@ pub fn golden() -> PathBuf {
 pub fn preprocessing_images() -> PathBuf {
     golden().join("01_preprocess/images")
 }
+
+/// Returns the path of a picture that is no chest X-ray, e.g. `red-square.png`.
+pub fn other_image(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/other-images")
+        .join(name)
+}

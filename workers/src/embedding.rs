@@ -70,7 +70,14 @@ impl StageWork for EmbeddingStage {
         let Work::Embedding { image } = &task.work else {
             return Err(input::wrong_stage(Stage::Embedding));
         };
-        input::fetch_image(objects, image, self.embedder.input(), self.image_limits).await
+        input::fetch_image(
+            objects,
+            image,
+            self.embedder.input(),
+            self.image_limits,
+            None,
+        )
+        .await
     }
 
     fn run(&self, feed: &mut dyn Feed<InputImage>) {

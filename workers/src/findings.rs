@@ -1,13 +1,15 @@
-//! Image to the probabilities of the 14 CheXpert findings, and their text for the prompt.
+//! Image to the probabilities of the 14 CheXpert findings, and their text for the prompt; and whether it is a frontal chest X-ray at
+//! all.
 
 use async_trait::async_trait;
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::FindingsPredictor;
 use radialog_models::bundle::{Bundle, BundleError};
+use radialog_models::input_gate::InputGate;
 use radialog_models::preprocess::ImageLimits;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
-use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
+use radialog_schemas::{ContentHash, Failure, GateVerdict, Stage, Task, Work};
 
 use crate::input::{self, InputImage};
 use crate::{StageOptions, batch};
@@ -16,6 +18,7 @@ use crate::{StageOptions, batch};
 pub struct FindingsStage {
     component: ContentHash,
     predictor: FindingsPredictor,
+    gate: &'static InputGate,
     device: Device,
     batch_limit: usize,
     image_limits: ImageLimits,
@@ -34,6 +37,7 @@ impl FindingsStage {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Findings),
             predictor: FindingsPredictor::load(bundle, device)?,
+            gate: InputGate::shipped().map_err(bundle.model_error(Stage::Findings))?,
             device: device.clone(),
             batch_limit: options.batch_limit,
             image_limits: options.image_limits,
@@ -61,7 +65,8 @@ impl StageWork for FindingsStage {
         let Work::Findings { image } = &task.work else {
             return Err(input::wrong_stage(Stage::Findings));
         };
-        input::fetch_image(objects, image, self.predictor.input(), self.image_limits).await
+        let size = self.predictor.input();
+        input::fetch_image(objects, image, size, self.image_limits, Some(self.gate)).await
     }
 
     fn run(&self, feed: &mut dyn Feed<InputImage>) {
@@ -71,7 +76,10 @@ impl StageWork for FindingsStage {
             let reports = batch::run_on_images(&self.device, false, &tensors, predict);
             let contents = images.iter().zip(reports).map(|(image, report)| {
                 let mut report = report?;
-                report.warnings.clone_from(&image.warnings);
+                let verdict = image.verdict.as_ref();
+                report.warnings = verdict.and_then(GateVerdict::warning).into_iter().collect();
+                report.warnings.extend_from_slice(&image.warnings);
+                report.input_gate.clone_from(&image.verdict);
                 Ok(input::to_json(&report))
             });
             contents.collect()

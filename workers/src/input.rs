@@ -6,11 +6,12 @@ use std::fmt;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
+use radialog_models::input_gate::InputGate;
 use radialog_models::language::AdapterId;
-use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
+use radialog_models::preprocess::{self, DecodedImage, ImageLimits, InputSize, Preprocessed};
 use radialog_runtime::cpu;
 use radialog_runtime::objects::Objects;
-use radialog_schemas::{ErrorCode, Failure, Generation, ObjectKey, Stage};
+use radialog_schemas::{ErrorCode, Failure, GateVerdict, Generation, ObjectKey, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,21 +34,27 @@ pub struct InputImage {
     pub(crate) tensor: Tensor,
     /// What was wrong with the file and was tolerated.
     pub(crate) warnings: Vec<String>,
+    /// What the image looks like, where that was asked for.
+    pub(crate) verdict: Option<GateVerdict>,
 }
 
-/// Fetches an image file and decodes it to network input.
+/// Fetches an image file and decodes it to network input; with a gate, says what it looks like.
 pub(crate) async fn fetch_image(
     objects: &dyn Objects,
     key: &ObjectKey,
     InputSize { short_side, side }: InputSize,
     limits: ImageLimits,
+    gate: Option<&'static InputGate>,
 ) -> Result<InputImage, Failure> {
     let content = fetch_object(objects, key).await?;
     let decode = move || -> Result<InputImage, Failure> {
-        let image = Preprocessed::from_bytes(&content, &limits, short_side)?;
+        let DecodedImage { image, warnings } = preprocess::decode(&content, &limits)?;
+        let verdict = gate.map(|gate| gate.judge(&image)).transpose()?;
+        let image = Preprocessed::from_gray(&image, short_side);
         Ok(InputImage {
             tensor: image.tensor(side, &Device::Cpu)?,
-            warnings: image.warnings().to_vec(),
+            warnings,
+            verdict,
         })
     };
     cpu::run(decode).await.unwrap_or_else(|_| {

@@ -101,6 +101,7 @@ impl GivenOutputFiles {
             findings: findings.into(),
             text: self.rule.text(present),
             warnings: Vec::new(),
+            input_gate: None,
         };
         let content = serde_json::to_vec(&report).expect("a report has string keys only");
         Some((content.into(), file.clone()))

@@ -72,6 +72,10 @@ fn head(page: &mut impl Write, summary: &RunSummary) -> io::Result<()> {
     let options: String = Finding::ALL
         .map(|finding| format!("<option>{}</option>", escaped(finding.name())))
         .concat();
+    let warned = match summary.warned {
+        0 => String::new(),
+        warned => format!(" {warned} with warnings about the image."),
+    };
     let interrupted = match summary.interrupted {
         true => " The run was interrupted: the page has what was done until then.",
         false => "",
@@ -81,7 +85,7 @@ fn head(page: &mut impl Write, summary: &RunSummary) -> io::Result<()> {
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width, initial-scale=1\">\n<title>Results of {input}</title>\n<style>{STYLE}</style>\n</head>\n\
          <body>\n<h1>Results of {input}</h1>\n<p>Run {}, bundle {}: {} done, {} failed; {} entries of the archive are no \
-         study.{interrupted}</p>\n<form id=\"filters\"><label>Search <input id=\"words\" type=\"search\"></label> \
+         study.{warned}{interrupted}</p>\n<form id=\"filters\"><label>Search <input id=\"words\" type=\"search\"></label> \
          <label>Finding <select id=\"finding\"><option value=\"\">any</option>{options}</select></label> \
          <label>Show <select id=\"kind\"><option value=\"\">all</option><option value=\"disagrees\">classifier and report \
          disagree</option><option value=\"failed\">failed</option><option value=\"warned\">with warnings</option></select></label> \

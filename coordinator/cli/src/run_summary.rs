@@ -26,11 +26,14 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
     );
     outln!("  done      {:>8}", summary.done);
-    outln!(
-        "  failed    {:>8}{}",
-        summary.failed,
-        by_code(&summary.failed_by_code)
-    );
+    outln!("  failed    {:>8}{}", summary.failed, by_code(&summary.failed_by_code));
+    if summary.warned > 0 {
+        outln!(
+            "  warned    {:>8}  (look at the images before the results: \"warnings\" in {RESULTS_FILE}){}",
+            summary.warned,
+            not_frontal(summary.not_frontal)
+        );
+    }
     outln!(
         "  reused    {:>8}  (every output was stored already)",
         summary.reused
@@ -216,6 +219,14 @@ fn by_code(counts: &BTreeMap<String, u64>) -> String {
         .map(|(code, count)| format!("{code} {count}"))
         .collect();
     format!("  ({})", codes.join(", "))
+}
+
+fn not_frontal(studies: u64) -> String {
+    match studies {
+        0 => String::new(),
+        1 => "\n             1 image does not look like a frontal chest X-ray".to_owned(),
+        _ => format!("\n      {studies:>8} images do not look like frontal chest X-rays"),
+    }
 }
 
 fn bar(share: f64) -> String {

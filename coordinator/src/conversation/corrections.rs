@@ -186,6 +186,7 @@ mod tests {
             findings: Vec::new(),
             text: "edema".into(),
             warnings: Vec::new(),
+            input_gate: None,
         };
         ConversationSnapshot {
             conversation,

@@ -94,6 +94,7 @@ pub(crate) async fn finished(
         record.findings = Some(findings.findings);
         record.findings_text = Some(findings.text);
         record.warnings = findings.warnings;
+        record.input_gate = findings.input_gate;
     }
     if let Some(labels) = labels {
         record.report_labels = Some(labels.report);
@@ -223,6 +224,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         given: BTreeMap::new(),
         findings: None,
         warnings: Vec::new(),
+        input_gate: None,
         findings_text: None,
         report: None,
         report_lead: String::new(),

@@ -28,7 +28,9 @@ export class Findings {
     this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
       (this.hint = el("p", { class: "quiet small hint", text: "Tick what the report should have, untick what it should not." })));
-    root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
+    this.doubt = el("p", { class: "notice plain doubt", id: "findings-doubt", text: "This does not look like a frontal chest X-ray: these numbers may mean nothing." });
+    show(this.doubt, false);
+    root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.doubt, this.list);
     root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
     store.addEventListener("opened", () => this.#open());
     store.addEventListener("forgotten", ({ detail }) => this.#drafts.delete(detail));
@@ -72,6 +74,7 @@ export class Findings {
   render() {
     const report = store.view?.findings;
     show(this.hint, Boolean(report));
+    show(this.doubt, report?.input_gate?.passed === false);
     this.#rows = report ? this.#rows : new Map();
     if (!report) {
       this.list.replaceChildren();

@@ -59,6 +59,7 @@ impl GivenOutputs for Known {
                     .into(),
                 text: format!("{} {image}", self.content),
                 warnings: Vec::new(),
+                input_gate: None,
             })
             .unwrap(),
             _ => format!("{} {image}", self.content).into_bytes(),

@@ -424,5 +424,17 @@ async fn warnings_and_differences_between_classifier_and_report_are_shown() -> R
             .await?
             .ends_with("This is perhaps no chest X-ray.")
     );
+    // What the gate doubts is said above the findings themselves, too.
+    let doubt = "document.querySelector('#findings-doubt').checkVisibility()";
+    assert_eq!(browser.value(doubt).await?, false);
+    browser
+        .value("(async () => { const { store } = await import('/assets/store.js'); \
+                store.view.findings.input_gate = { passed: false, looks_like: 'other', frontal: 0 }; \
+                store.dispatchEvent(new CustomEvent('findings')); return true; })()")
+        .await?;
+    assert_eq!(browser.value(doubt).await?, true);
+    let is_above = "document.querySelector('#findings-doubt').getBoundingClientRect().bottom \
+                    <= document.querySelector('.finding').getBoundingClientRect().top";
+    assert_eq!(browser.value(is_above).await?, true);
     browser.close().await
 }

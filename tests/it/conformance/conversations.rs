@@ -169,6 +169,7 @@ fn findings() -> FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
         warnings: Vec::new(),
+        input_gate: None,
     }
 }
 

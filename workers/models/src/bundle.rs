@@ -244,7 +244,7 @@ impl Bundle {
     }
 
     /// The error of a network, for `map_err`.
-    fn model_error<E: fmt::Display>(&self, stage: Stage) -> impl FnOnce(E) -> BundleError {
+    pub fn model_error<E: fmt::Display>(&self, stage: Stage) -> impl FnOnce(E) -> BundleError {
         let dir = self.dir.clone();
         move |reason| BundleError::Model {
             dir,

@@ -222,6 +222,7 @@ fn report(findings: Vec<PredictedFinding>, rule: TextRule) -> FindingsReport {
         text: rule.text(&present),
         findings,
         warnings: Vec::new(),
+        input_gate: None,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod findings;
 pub mod free_space;
 pub mod ggml;
 pub mod image_tokens;
+pub mod input_gate;
 mod kernels;
 pub mod language;
 mod layers;

@@ -9,6 +9,7 @@ pub mod consistency;
 pub mod corpus;
 pub mod counted_texts;
 pub mod follow_ups;
+pub mod gate;
 mod id_digest;
 pub mod label_source;
 pub mod number_rows;

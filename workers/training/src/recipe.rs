@@ -13,6 +13,7 @@ mod alignment;
 mod chexbert;
 mod faults;
 mod findings;
+mod gate;
 mod language;
 mod training_arguments;
 
@@ -21,6 +22,7 @@ use faults::Faults;
 pub use alignment::{AlignmentRecipe, PairTable};
 pub use chexbert::{ChexbertRecipe, ZeroLabels};
 pub use findings::{BlankLabels, ChosenBy, FindingsRecipe, ImageTable, LabelRule, UncertainLabels};
+pub use gate::{GateRecipe, KindTable};
 pub use language::{LanguageRecipe, LoraRecipe};
 pub use training_arguments::TrainingArguments;
 

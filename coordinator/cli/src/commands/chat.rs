@@ -350,6 +350,9 @@ fn ending(turn: &TurnView) -> String {
 }
 
 fn print_findings(report: &FindingsReport) {
+    for warning in &report.warnings {
+        outln!("  warning: {warning}");
+    }
     for predicted in &report.findings {
         let Some(probability) = predicted.probability else {
             outln!(

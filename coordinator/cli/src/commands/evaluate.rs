@@ -10,6 +10,7 @@ mod correction;
 mod estimates;
 mod findings_qa;
 mod follow_up;
+mod gate;
 mod impression;
 mod label_rules;
 mod out_folder;
@@ -37,6 +38,7 @@ enum EvaluateCommand {
     View(view::ViewArgs),
     Impression(impression::ImpressionArgs),
     Text(text::TextArgs),
+    Gate(gate::GateArgs),
 }
 
 /// The protocols by their names on the command line.
@@ -66,6 +68,9 @@ pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
         EvaluateCommand::Text(args) => {
             tokio::task::spawn_blocking(move || text::run(&args)).await?
+        }
+        EvaluateCommand::Gate(args) => {
+            tokio::task::spawn_blocking(move || gate::run(&args)).await?
         }
         EvaluateCommand::Correction(args) => correction::run(args).await,
         EvaluateCommand::FindingsQa(args) => findings_qa::run(args).await,

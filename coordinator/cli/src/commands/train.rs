@@ -13,7 +13,7 @@ use radialog_models::device::{self, Device};
 use radialog_runtime::shutdown;
 use radialog_training::TrainingError;
 use radialog_training::recipe::{
-    AlignmentRecipe, ChexbertRecipe, DEMO, FindingsRecipe, LanguageRecipe,
+    AlignmentRecipe, ChexbertRecipe, DEMO, FindingsRecipe, GateRecipe, LanguageRecipe,
 };
 use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
@@ -29,12 +29,15 @@ const LINE_EVERY: u64 = 20;
 const LINE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is measured after an epoch, and its heading; each training has some of them.
-const COLUMNS: [(&str, &str); 5] = [
+const COLUMNS: [(&str, &str); 8] = [
     ("train_loss", "train loss"),
     ("validation_loss", "valid. loss"),
     ("macro_f1", "macro F1"),
     ("macro_auc", "macro AUC"),
     ("token_accuracy", "token accuracy"),
+    ("others_warned", "others warned"),
+    ("frontal_warned", "frontal warned"),
+    ("threshold", "threshold"),
 ];
 
 /// Train a model from a recipe
@@ -78,6 +81,15 @@ enum TrainCommand {
     ///
     /// Example: radialog train language recipe.toml --out runs/language (workers/training/recipes/language.toml is one)
     Language(RecipeArgs),
+    /// Train the input gate, which says whether an image is a frontal chest X-ray at all
+    ///
+    /// The gate is a part of the program and not of a bundle: whoever wants other weights builds the program with them
+    /// (workers/models/src/input_gate/weights.safetensors). Writes OUT/best/weights.safetensors (by others warned of) with the threshold
+    /// that the recipe asks for, and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
+    /// stops. `radialog evaluate gate` measures it.
+    ///
+    /// Example: radialog train gate recipe.toml --out runs/gate (workers/training/recipes/gate/gate.toml is one)
+    Gate(RecipeArgs),
 }
 
 #[derive(Args)]
@@ -180,6 +192,12 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
                 Training::language(recipe, out, resume, device)
             })
         }
+        TrainCommand::Gate(args) => {
+            let recipe = GateRecipe::read(&args.recipe).map_err(unusable)?;
+            args.train(&stop, |out, resume, device| {
+                Training::gate(recipe, out, resume, device)
+            })
+        }
     };
     tokio::task::spawn_blocking(training)
         .await
@@ -197,7 +215,7 @@ fn finish<S: Trainer>(
         outln!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    outln!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
+    outln!("checkpoints in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -212,3 +212,73 @@ fn settings_and_checks_are_shown_to_programs_too() {
     let said = state["text"].as_str().unwrap();
     assert!(said.starts_with("nobody listens at that address"), "{said}");
 }
+
+#[test]
+fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() {
+    let square = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/other-images/red-square.png"
+    );
+    let output = radialog(&["report", square, "--max-new-tokens", "5"]);
+    let words = text(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        words.starts_with("warning: this does not look like a frontal chest X-ray (it looks like no chest X-ray at all)"),
+        "{words}"
+    );
+    assert!(words.contains("Findings of the image"), "{words}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, out) = (dir.path().join("archive"), dir.path().join("out"));
+    std::fs::create_dir(&archive).unwrap();
+    std::fs::copy(square, archive.join("square.png")).unwrap();
+    let xray = Path::new(XRAYS).join("00001300_000.jpg");
+    std::fs::copy(xray, archive.join("xray.jpg")).unwrap();
+    let folders = [&archive, &out].map(|path| path.to_str().unwrap());
+    let run = radialog(&[
+        "batch",
+        folders[0],
+        "--out",
+        folders[1],
+        "--stages",
+        "findings",
+        "--progress",
+        "off",
+        "--html",
+    ]);
+    assert!(run.status.success(), "{run:?}");
+    let said = text(&run.stdout);
+    assert!(
+        said.contains("1 image does not look like a frontal chest X-ray"),
+        "{said}"
+    );
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    let summary: Value = serde_json::from_str(&read("summary.json")).unwrap();
+    assert_eq!(
+        (&summary["warned"], &summary["not_frontal"]),
+        (&Value::from(1), &Value::from(1))
+    );
+    for line in read("results.jsonl").lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let is_square = record["study_id"] == "square";
+        assert_eq!(record["input_gate"]["passed"], !is_square, "{line}");
+        assert_eq!(record.get("warnings").is_some(), is_square, "{line}");
+        let kind = if is_square { "other" } else { "frontal" };
+        assert_eq!(record["input_gate"]["looks_like"], kind, "{line}");
+    }
+    let table = read("results.csv");
+    let mut rows = table.lines();
+    let header: Vec<&str> = rows.next().unwrap().split(',').collect();
+    let column = header
+        .iter()
+        .position(|name| *name == "looks_like")
+        .unwrap();
+    assert_eq!(header[column - 1], "warnings");
+    let square = rows.find(|row| row.starts_with("square,")).unwrap();
+    assert!(square.contains(",other,"), "{square}");
+    let page = read("results.html");
+    let article = &page[page.find("<h2>square<").unwrap()..];
+    let places = ["class=\"warning\"", "<ul>"].map(|part| article.find(part).unwrap());
+    assert!(places.is_sorted(), "the warning stands above the findings");
+    assert!(page.contains("1 with warnings about the image"));
+}

@@ -32,6 +32,12 @@ pub struct RunSummary {
     /// The first failed studies, in the order of the archive.
     #[serde(default)]
     pub failed_studies: Vec<FailedStudy>,
+    /// Studies with warnings about their image.
+    #[serde(default)]
+    pub warned: u64,
+    /// Those of them whose image does not look like a frontal chest X-ray.
+    #[serde(default)]
+    pub not_frontal: u64,
     /// Done studies of which every output was in the store already.
     pub reused: u64,
     /// The last session; a run that was resumed has several.
@@ -182,6 +188,8 @@ impl SummaryCounts {
             failed: 0,
             failed_by_code: BTreeMap::new(),
             failed_studies: Vec::new(),
+            warned: 0,
+            not_frontal: 0,
             reused: 0,
             session: SessionSummary::default(),
             stages: BTreeMap::new(),
@@ -228,6 +236,9 @@ impl SummaryCounts {
                 }
             }
         }
+        summary.warned += u64::from(!record.warnings.is_empty());
+        let verdict = record.input_gate.as_ref();
+        summary.not_frontal += u64::from(verdict.is_some_and(|verdict| !verdict.passed));
         for (stage, end) in stage_ends(record) {
             let timings = &record.timings[&stage];
             let total = summary.stages.entry(stage).or_default();

@@ -3,7 +3,8 @@
 //! Columns: `study_id`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1, empty where the bundle does not assess the finding), `present_*` (1 over the finding's threshold, which is one half where the bundle has none, else 0),
 //! `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty), then `disagreement` (names), `findings` (as
-//! in the prompt), `report` (without white space around it), `warnings` (about the image file), where reports were sampled `agreement` (0 to 1) and
+//! in the prompt), `report` (without white space around it), `warnings` (about the image), `looks_like` (a
+//! frontal chest X-ray or something else, as the input gate says), where reports were sampled `agreement` (0 to 1) and
 //! `sentence_agreement` (of each sentence), `comparisons`: words of the report that compare with an earlier
 //! image, and `bundle`, its hash. What is in a list is joined by `;`. Cells that a spreadsheet would run are escaped where they are
 //! written, by `radialog_schemas::table::escaped`.
@@ -26,7 +27,16 @@ pub(super) fn header() -> Vec<String> {
         let name = |finding: Finding| finding.name().to_lowercase().replace(' ', "_");
         columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
     }
-    columns.extend(["disagreement", "findings", "report", "warnings"].map(str::to_owned));
+    columns.extend(
+        [
+            "disagreement",
+            "findings",
+            "report",
+            "warnings",
+            "looks_like",
+        ]
+        .map(str::to_owned),
+    );
     columns.extend(["agreement", "sentence_agreement", "comparisons", "bundle"].map(str::to_owned));
     columns
 }
@@ -75,6 +85,12 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
     let report = text(&record.report).trim().to_owned();
     cells.extend([text(&record.findings_text).replace(", ", ";"), report]);
     cells.push(record.warnings.join(";"));
+    let verdict = record.input_gate.as_ref();
+    cells.push(
+        verdict
+            .map_or("", |verdict| verdict.looks_like.name())
+            .to_owned(),
+    );
     let consistency = record.consistency.as_ref();
     cells.push(consistency.map_or_else(String::new, |of| of.agreement.to_string()));
     let sentences = consistency.map_or(&[][..], |of| &of.sentences);
@@ -102,8 +118,8 @@ fn labels(labels: Option<&Labels>) -> [String; 14] {
 #[cfg(test)]
 mod tests {
     use radialog_schemas::{
-        ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, Label, PredictedFinding,
-        SentenceAgreement,
+        ComparisonMark, Consistency, ContentHash, ErrorCode, Failure, GateVerdict, ImageKind,
+        Label, PredictedFinding, SentenceAgreement,
     };
 
     use super::*;
@@ -116,6 +132,12 @@ mod tests {
         let entry = StudyEntry::new("s1", "s1.png", Err(failure.clone()));
         let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
         record.report_labels = Some(Labels::from([(Finding::Edema, Label::Uncertain)]));
+        record.warnings = vec!["no chest".into(), "no end marker".into()];
+        record.input_gate = Some(GateVerdict {
+            passed: false,
+            looks_like: ImageKind::Other,
+            frontal: 0.0,
+        });
         record.report = Some(" No edema.".into());
         record.consistency = Some(Consistency {
             agreement: 0.75,
@@ -152,6 +174,8 @@ mod tests {
             |name: &str| row[header.iter().position(|column| column == name).unwrap()].as_str();
         assert_eq!(cell("error"), "image_empty");
         assert_eq!(cell("report_edema"), "-1.0");
+        assert_eq!(cell("warnings"), "no chest;no end marker");
+        assert_eq!(cell("looks_like"), "other");
         assert_eq!(cell("report"), "No edema.");
         assert_eq!(
             (cell("agreement"), cell("sentence_agreement")),

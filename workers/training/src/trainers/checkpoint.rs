@@ -104,7 +104,7 @@ fn put_in_place(next: &Path, dir: &Path) -> Result<(), TrainingError> {
     remove(&previous)
 }
 
-/// Writes the component as a bundle into a folder that is there.
+/// Writes the component as a bundle into a folder that is there; of a network that is none, its weights.
 fn write_bundle(
     dir: &Path,
     component: &ComponentDescription,
@@ -119,6 +119,9 @@ fn write_bundle(
         .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
+    let Some(stage) = component.stage else {
+        return Ok(());
+    };
     let path =
         |name: &str| RelativePath::parse(name).map_err(TrainingError::content(&dir.join(name)));
     let mut files = BTreeMap::from([(path(name)?, hashes::file_entry(&weights)?)]);
@@ -130,12 +133,12 @@ fn write_bundle(
     let config = component.config.clone();
     let manifest = Manifest {
         format: FORMAT,
-        name: format!("trained-{}", component.stage.name()),
+        name: format!("trained-{}", stage.name()),
         version,
         random_weights: false,
         license: component.license.clone(),
         components: BTreeMap::from([(
-            component.stage,
+            stage,
             Component {
                 files: usages,
                 config,
@@ -179,7 +182,9 @@ pub fn restore(
             reason,
         });
     }
-    bundle::read_manifest(dir)?;
+    if component.stage.is_some() {
+        bundle::read_manifest(dir)?;
+    }
     variables.restore(&dir.join(&component.weights.1), component.prefix)?;
     optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step)?;
     Ok(state.progress)

@@ -15,8 +15,8 @@ use crate::error::TrainingError;
 /// What a component is called and how it is described in the bundle of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct ComponentDescription {
-    /// The stage that loads it.
-    pub stage: Stage,
+    /// The stage that loads it; none of a network that is no part of a bundle, whose checkpoint is its weights alone.
+    pub stage: Option<Stage>,
     /// Its configuration, as the manifest holds it.
     pub config: serde_json::Value,
     /// Use and name of the file of its variables. Where files of one use have a tensor in common, the last use in
@@ -46,7 +46,7 @@ impl ComponentDescription {
         let config = serde_json::to_value(config)
             .map_err(TrainingError::content(Path::new(MANIFEST_FILE)))?;
         Ok(Self {
-            stage,
+            stage: Some(stage),
             config,
             weights: ("weights".to_owned(), name),
             prefix,
@@ -54,6 +54,19 @@ impl ComponentDescription {
             license: LICENSE.to_owned(),
             image_tokens_of: None,
         })
+    }
+
+    /// A network that is no component of a bundle: only its variables are written.
+    pub fn outside_of_bundles(weights: &str) -> Self {
+        Self {
+            stage: None,
+            config: serde_json::Value::Null,
+            weights: ("weights".to_owned(), weights.to_owned()),
+            prefix: "",
+            files: Vec::new(),
+            license: LICENSE.to_owned(),
+            image_tokens_of: None,
+        }
     }
 
     /// The same with the terms of a bundle that weights are taken from in front, which go on to apply.

@@ -27,6 +27,7 @@ fn images(assessed: &[Finding]) -> Vec<Predicted> {
             findings: findings.into(),
             text: String::new(),
             warnings: Vec::new(),
+            input_gate: None,
         };
         predicted(&image, &report)
     };
