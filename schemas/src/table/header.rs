@@ -118,10 +118,10 @@ mod tests {
     fn columns_of_one_name_are_told_unless_one_is_spelled_as_asked_for() {
         let header = Header::new(["image", "Image", "id", "image", "PATH", "Path", "path"]);
         assert_eq!(header.namesakes("image"), [0, 3]);
-        assert_eq!(header.namesakes("Path"), []);
+        assert_eq!(header.namesakes("Path"), [0_usize; 0]);
         assert_eq!(header.namesakes("pATH"), [4, 5, 6]);
-        assert_eq!(header.namesakes("id"), []);
-        assert_eq!(header.namesakes("none"), []);
+        assert_eq!(header.namesakes("id"), [0_usize; 0]);
+        assert_eq!(header.namesakes("none"), [0_usize; 0]);
     }
 
     #[test]

@@ -12,12 +12,16 @@ const LARGE: u64 = 1 << 20;
 impl BatchFixture {
     /// Runs the archive, or the manifest in it, with these options.
     async fn run(&self, manifest: &str, outside: OutsideFiles, limit: u64) -> RunSummary {
-        let mut options = self.options(manifest, outside).await;
+        let mut options = self.options_over(manifest, outside).await;
         options.image_limit = limit;
         run_batch(options, &self.backends).await.unwrap()
     }
 
-    async fn options(&self, manifest: &str, outside: OutsideFiles) -> radialog_coordinator::RunOptions {
+    async fn options_over(
+        &self,
+        manifest: &str,
+        outside: OutsideFiles,
+    ) -> radialog_coordinator::RunOptions {
         let input = ArchiveLocation::Path(self.dir.path().join("archive").join(manifest));
         let archive = archive::open_with(&input, outside).await.unwrap();
         batch_options(archive, &self.out())
@@ -61,7 +65,7 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
 
     // The disk is not mounted; what is done stays done for a plan, too.
     fixture.move_file("disk", "unmounted");
-    let options = fixture.options("list.csv", OutsideFiles::Allowed).await;
+    let options = fixture.options_over("list.csv", OutsideFiles::Allowed).await;
     let plan = plan_run(&options, &*fixture.backends.objects).await.unwrap();
     assert_eq!((plan.studies, plan.written, plan.unreadable), (4, 4, 0));
     assert_eq!(plan.not_compared["image_missing"], 2);
@@ -151,7 +155,7 @@ async fn lines_of_studies_that_are_gone_are_counted_and_in_no_other_number() {
     assert!(without.saw_everything());
 
     // As many of the archive as the run takes.
-    let mut limited = fixture.options("", refused).await;
+    let mut limited = fixture.options_over("", refused).await;
     limited.limit = Some(2);
     let limited = run_batch(limited, &fixture.backends).await.unwrap();
     assert_eq!((limited.studies, limited.not_in_archive), (2, 2));

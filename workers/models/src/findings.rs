@@ -13,7 +13,7 @@ use crate::vision::{ImageEncoder, VisionConfig};
 
 mod calibration;
 
-pub use calibration::{Calibration, FindingCalibration};
+pub use calibration::{Calibration, FindingCalibration, ThresholdRule};
 
 /// The text of the prompt when no finding is predicted.
 pub const NO_FINDINGS_TEXT: &str = "no common findings";
@@ -297,6 +297,7 @@ mod tests {
             )]
             .into(),
             rule: "by hand".to_owned(),
+            thresholds: None,
         };
         let mut logits = [-2.0; 14];
         logits[Edema as usize] = 1.0;

@@ -308,7 +308,7 @@ impl Dispatcher {
                     AttemptError::Fatal(PrepareError::Run(CoordinatorError::Objects(error)))
                 }
                 ObjectError::Refused { .. } => {
-                    AttemptError::Fatal(PrepareError::Image(error.into()))
+                    AttemptError::Fatal(Failure::from(error).into())
                 }
                 error => AttemptError::Unavailable(error),
             })

@@ -136,8 +136,8 @@ async fn what_is_no_conversation_under_the_name_of_one_hinders_no_sweeper() {
     }
     for (kind, write) in [("string", "SET"), ("list", "RPUSH")] {
         redis.ask("DEL radialog:chat:{two}").await.unwrap();
-        let damaging = redis.ask(&format!("{write} radialog:chat:{{two}} x"));
-        damaging.await.unwrap();
+        let damaging = format!("{write} radialog:chat:{{two}} x");
+        redis.ask(&damaging).await.unwrap();
         let begun = conversations.beginnings(&ids).await.unwrap();
         assert!(matches!(&begun[0], Ok(Some(one)) if one.id == ids[0]));
         assert!(matches!(&begun[2], Ok(Some(one)) if one.id == ids[2]));

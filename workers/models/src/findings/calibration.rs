@@ -103,6 +103,7 @@ mod tests {
             )]
             .into(),
             rule: String::new(),
+            thresholds: None,
         };
         assert_eq!(of(1.0, 0.5).check(), Ok(()));
         for (slope, threshold) in [(0.0, 0.5), (f64::NAN, 0.5), (1.0, 1.5)] {

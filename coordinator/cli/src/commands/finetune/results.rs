@@ -346,23 +346,11 @@ fn compared(before: &QualityReport, after: &QualityReport) -> Vec<Compared> {
     compared
 }
 
-<<<<<<< HEAD
 /// The new bundle's figures of each sex, age, view and source, where the table has them.
-fn subgroups(after: &serde_json::Value) -> String {
-    let tables = after["parts"][QualityPart::Findings.name()]["tables"].as_array();
-    let mut tables = tables.into_iter().flatten();
-    let is_one = |table: &&serde_json::Value| {
-        let title = table["title"].as_str();
-        title.is_some_and(|title| title.ends_with("subgroups"))
-    };
-    let Some(table) = tables.find(is_one) else {
-=======
-/// The new bundle's figures of each sex, age and view, where the table has them.
 fn subgroups(after: &QualityReport) -> String {
     let section = after.parts.get(&QualityPart::Findings);
     let mut tables = section.into_iter().flat_map(|section| &section.tables);
     let Some(table) = tables.find(|table| table.title.ends_with(": subgroups")) else {
->>>>>>> ops6
         return String::new();
     };
     let columns = ["images", "patients", "macro AUC", "macro F1", "Brier"];

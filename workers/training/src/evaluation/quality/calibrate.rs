@@ -3,7 +3,7 @@
 use candle_core::Device;
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::FindingsComponent;
-use radialog_models::findings::Calibration;
+use radialog_models::findings::{Calibration, ThresholdRule};
 use radialog_schemas::{Finding, Stage};
 
 use super::ProgressCallback;
