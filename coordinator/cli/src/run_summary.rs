@@ -26,7 +26,11 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
     );
     outln!("  done      {:>8}", summary.done);
-    outln!("  failed    {:>8}{}", summary.failed, by_code(&summary.failed_by_code));
+    outln!(
+        "  failed    {:>8}{}",
+        summary.failed,
+        by_code(&summary.failed_by_code)
+    );
     if summary.warned > 0 {
         outln!(
             "  warned    {:>8}  (look at the images before the results: \"warnings\" in {RESULTS_FILE}){}",

@@ -65,8 +65,12 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
 
     // The disk is not mounted; what is done stays done for a plan, too.
     fixture.move_file("disk", "unmounted");
-    let options = fixture.options_over("list.csv", OutsideFiles::Allowed).await;
-    let plan = plan_run(&options, &*fixture.backends.objects).await.unwrap();
+    let options = fixture
+        .options_over("list.csv", OutsideFiles::Allowed)
+        .await;
+    let plan = plan_run(&options, &*fixture.backends.objects)
+        .await
+        .unwrap();
     assert_eq!((plan.studies, plan.written, plan.unreadable), (4, 4, 0));
     assert_eq!(plan.not_compared["image_missing"], 2);
     let away = fixture.run("list.csv", OutsideFiles::Allowed, LARGE).await;
@@ -79,7 +83,11 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
     fixture.move_file("unmounted", "disk");
 
     // An option was forgotten.
-    assert_kept(&fixture.run("list.csv", refused, LARGE).await, 1, "archive_entry");
+    assert_kept(
+        &fixture.run("list.csv", refused, LARGE).await,
+        1,
+        "archive_entry",
+    );
     is_as_before();
 
     // A smaller limit, without what was noted of the files.
@@ -89,7 +97,9 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
     is_as_before();
 
     // Broken rows say nothing of their studies.
-    let broken = rows.replace("b,disk/2.png", "b,disk/2.png,").replace("a,disk", "a,\"disk");
+    let broken = rows
+        .replace("b,disk/2.png", "b,disk/2.png,")
+        .replace("a,disk", "a,\"disk");
     fixture.write_file("list.csv", broken.as_bytes());
     let summary = fixture.run("list.csv", OutsideFiles::Allowed, LARGE).await;
     assert_kept(&summary, 1, "archive_entry");

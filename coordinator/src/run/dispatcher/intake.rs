@@ -307,9 +307,7 @@ impl Dispatcher {
                 ObjectError::Full(_) => {
                     AttemptError::Fatal(PrepareError::Run(CoordinatorError::Objects(error)))
                 }
-                ObjectError::Refused { .. } => {
-                    AttemptError::Fatal(Failure::from(error).into())
-                }
+                ObjectError::Refused { .. } => AttemptError::Fatal(Failure::from(error).into()),
                 error => AttemptError::Unavailable(error),
             })
         };
