@@ -102,6 +102,9 @@ mod tests {
         assert_eq!(files, RESULT_FILES);
         let written = serde_json::to_value(counts).unwrap();
         assert_eq!(written["parts"], json!([1, 1, 1]));
-        assert_eq!(serde_json::from_value::<PartCounts>(written).unwrap(), counts);
+        assert_eq!(
+            serde_json::from_value::<PartCounts>(written).unwrap(),
+            counts
+        );
     }
 }
