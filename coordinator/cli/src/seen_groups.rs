@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::retrying;
+use radialog_coordinator::{depth, retrying};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::queue::{Queue, QueueError};
@@ -176,13 +176,4 @@ async fn look(queue: &dyn Queue, name: &str) -> Result<Option<SeenQueue>, QueueE
         retrying: retrying(queue, name).await?.unwrap_or(0),
         dead: dead.unwrap_or(0),
     }))
-}
-
-/// How many messages a queue has; none where it is not there.
-async fn depth(queue: &dyn Queue, name: &str) -> Result<Option<u64>, QueueError> {
-    match queue.depth(name).await {
-        Ok(depth) => Ok(Some(depth)),
-        Err(QueueError::NoQueue(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
