@@ -14,7 +14,7 @@ mod served_bundles;
 pub use bundle_hashes::BundleHashes;
 pub use conversation::TurnSweeper;
 pub use error::{BackendError, CoordinatorError};
-pub use queue_watch::{retrying, watch_queues};
+pub use queue_watch::{depth, retrying, watch_queues};
 pub use request_store::batches::{OpenBatches, open_batches};
 pub use run::output::RunSummary;
 pub use run::{ArchiveRun, ResultConsumer, RunOptions, RunPlan, RunProgress, plan_run};

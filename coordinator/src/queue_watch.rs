@@ -74,7 +74,10 @@ fn forget(group: &QueueGroup) {
 }
 
 /// How many messages a queue has; none where it is not there.
-async fn depth(queue: &dyn Queue, name: &str) -> Result<Option<u64>, QueueError> {
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn depth(queue: &dyn Queue, name: &str) -> Result<Option<u64>, QueueError> {
     match queue.depth(name).await {
         Ok(depth) => Ok(Some(depth)),
         Err(QueueError::NoQueue(_)) => Ok(None),

@@ -109,6 +109,13 @@ async fn the_doctor_names_what_works_and_what_does_not() {
         "{text}"
     );
     assert!(text.contains("2 checks failed"), "{text}");
+    let sick = fixture.run(&["doctor", "--bundle", "/nowhere"]);
+    let text = String::from_utf8(sick.stdout).unwrap();
+    assert!(text.contains("\n1 check failed"), "{text}");
+    let refused = fixture.run(&["dlq", "forget-group", "bad name!"]);
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(64), "{errors}");
+    assert_eq!(errors.matches("bad name!").count(), 1, "{errors}");
 }
 
 #[tokio::test]

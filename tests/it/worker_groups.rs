@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
-use radialog_runtime::queue::{Message, QueueError};
-use radialog_schemas::{Stage, queues};
+use radialog_runtime::queue::rabbitmq::{QueueDeletion, RabbitQueue};
+use radialog_runtime::queue::{Message, Queue, QueueError};
+use radialog_schemas::{QueueGroup, Stage, queues};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Services, free_port};
+use radialog_tests::waiting::until;
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
 
-use crate::adapters;
+use crate::adapters::{self, config};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The group of the second bundle's workers.
@@ -249,6 +251,58 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
         !kept.status.success() && errors.contains(&images),
         "{errors}"
     );
+    // Its queues go with it where nobody needs them, and else none.
+    let amqp = config(&[("amqp.url", &amqp)]).amqp.context("a broker")?;
+    let broker = RabbitQueue::connect(&amqp, "operator", TIMEOUT).await?;
+    let kept_queues = async |arguments: &[&str], used: &str| -> Result<()> {
+        let arguments = [&["dlq", "forget-group"], arguments, &["--delete-queues"]].concat();
+        let kept = cluster.processes.run(&arguments)?;
+        let errors = String::from_utf8_lossy(&kept.stderr);
+        ensure!(
+            !kept.status.success() && errors.contains(used),
+            "{arguments:?}: {errors}"
+        );
+        Ok(())
+    };
+    kept_queues(&[GROUP], &format!("{images} has messages (1)")).await?;
+    let given_up: QueueGroup = "given-up".parse()?;
+    state.note_group(&given_up).await?;
+    broker.declare_group(&given_up).await?;
+    let turns = "radialog.chat@given-up";
+    let consumer = broker.consume(turns, 1).await?;
+    kept_queues(&["given-up"], &format!("{turns} has consumers (1)")).await?;
+    assert!(state.groups().await?.contains(&given_up));
+    drop(consumer);
+    // Dead letters are told of also where the queues are gone that they are from.
+    let work: Vec<String> = queues::of_group(Some(&given_up)).collect();
+    until("nobody takes from them", TIMEOUT, || async {
+        Ok(broker.delete_unused(&work).await? == QueueDeletion::Deleted(0))
+    })
+    .await?;
+    let dead = queues::dead(turns);
+    broker.publish(&dead, Message::default()).await?;
+    until("a dead letter is there", TIMEOUT, || async {
+        Ok(broker.depth(&dead).await? == 1)
+    })
+    .await?;
+    let list = says(&["dlq", "list", "--worker-group", "given-up"])?;
+    let chat = list.lines().find(|line| line.starts_with(turns));
+    let chat = chat.context("no row of turns")?.split_whitespace();
+    assert_eq!(chat.collect::<Vec<_>>()[1..], ["0", "0", "1"], "{list}");
+    kept_queues(&["given-up"], &format!("{dead} has messages (1)")).await?;
+    let letter = broker.take(&dead).await?.context("no dead letter")?;
+    letter.receipt.ack().await?;
+    until("no dead letter is there", TIMEOUT, || async {
+        Ok(broker.depth(&dead).await? == 0)
+    })
+    .await?;
+    let forgotten = says(&["dlq", "forget-group", "given-up", "--delete-queues"])?;
+    assert!(forgotten.contains("25 queues"), "{forgotten}");
+    assert!(!state.groups().await?.contains(&given_up));
+    for queue in [dead, queues::retry(turns, 0)] {
+        let depth = broker.depth(&queue).await;
+        assert!(matches!(depth, Err(QueueError::NoQueue(_))), "{depth:?}");
+    }
     let doctor = says(&["doctor", "--bundle", &one])?;
     let broker = doctor.lines().find(|line| line.contains("broker"));
     let broker = broker.context("no line of the broker")?;

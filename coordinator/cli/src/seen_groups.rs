@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::retrying;
+use radialog_coordinator::{depth, retrying};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::queue::{Queue, QueueError};
@@ -91,11 +91,8 @@ impl SeenGroups {
             .chain([queues::RESULTS.to_owned()]);
         let mut seen = Vec::new();
         for name in names {
-            match look(queue, &name).await {
-                // Of a group that was given up.
-                Err(QueueError::NoQueue(_)) => {}
-                found => seen.push(found?),
-            }
+            // None of a group that was given up.
+            seen.extend(look(queue, &name).await?);
         }
         Ok(seen)
     }
@@ -105,10 +102,10 @@ impl SeenGroups {
         let Some(named) = &self.named else {
             return Ok(());
         };
-        if !there(queue, queues::of_group(Some(named)))
-            .await?
-            .is_empty()
-        {
+        let work = || queues::of_group(Some(named));
+        let dead = || work().map(|name| queues::dead(&name));
+        // Dead letters may outlast the queues that they are from.
+        if !there(queue, work()).await?.is_empty() || !there(queue, dead()).await?.is_empty() {
             return Ok(());
         }
         let others = match &self.noted {
@@ -152,10 +149,8 @@ async fn there(
 ) -> Result<Vec<String>, QueueError> {
     let mut found = Vec::new();
     for name in names {
-        match queue.depth(&name).await {
-            Ok(_) => found.push(name),
-            Err(QueueError::NoQueue(_)) => {}
-            Err(error) => return Err(error),
+        if depth(queue, &name).await?.is_some() {
+            found.push(name);
         }
     }
     Ok(found)
@@ -168,11 +163,17 @@ async fn noted(config: &Config) -> anyhow::Result<Vec<QueueGroup>> {
     Ok(state.groups().await?)
 }
 
-async fn look(queue: &dyn Queue, name: &str) -> Result<SeenQueue, QueueError> {
-    Ok(SeenQueue {
+/// What lies in a queue; none where neither it nor that of its dead letters is there.
+async fn look(queue: &dyn Queue, name: &str) -> Result<Option<SeenQueue>, QueueError> {
+    let waiting = depth(queue, name).await?;
+    let dead = depth(queue, &queues::dead(name)).await?;
+    if waiting.is_none() && dead.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(SeenQueue {
         name: name.to_owned(),
-        waiting: queue.depth(name).await?,
+        waiting: waiting.unwrap_or(0),
         retrying: retrying(queue, name).await?.unwrap_or(0),
-        dead: queue.depth(&queues::dead(name)).await?,
-    })
+        dead: dead.unwrap_or(0),
+    }))
 }

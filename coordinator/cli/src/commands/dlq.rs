@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::queue::rabbitmq::{QueueDeletion, RabbitQueue, UsedQueue};
 use radialog_runtime::queue::{Delivery, Queue};
 use radialog_schemas::{QueueGroup, Stage, queues};
 
@@ -44,13 +45,17 @@ enum DlqCommand {
         #[arg(long)]
         bodies: bool,
     },
-    /// Forget a worker group that was given up, once its queues are deleted
+    /// Forget a worker group that was given up, with its queues
     ///
     /// Coordinators look at the queues of every group that work was given to; of one that is forgotten they tell nothing more.
-    /// Example: radialog dlq forget-group v2 --amqp amqp://host --redis redis://host
+    /// Delete its workers first, and take it from the gateways that serve it. Example: radialog dlq forget-group v2
+    /// --delete-queues --amqp amqp://host --redis redis://host
     ForgetGroup {
         /// The group, as --worker-group names it
         group: String,
+        /// Delete its queues, if all are empty and nobody takes from one; without this they must be gone
+        #[arg(long)]
+        delete_queues: bool,
         #[command(flatten)]
         services: ServiceArgs,
     },
@@ -129,23 +134,26 @@ async fn connect(services: &ServiceArgs) -> anyhow::Result<(Arc<dyn Queue>, Opti
     Ok((queue, config.worker.group))
 }
 
-/// Forgets a group whose queues are deleted.
-async fn forget(services: &ServiceArgs, name: &str) -> anyhow::Result<()> {
+/// Forgets a group whose queues are deleted, or deletes them first.
+async fn forget(services: &ServiceArgs, name: &str, delete_queues: bool) -> anyhow::Result<()> {
     let config = load(services)?;
-    let group: QueueGroup = name
-        .parse()
-        .map_err(|reason| UsageError(format!("'{name}' is no worker group: {reason}")))?;
+    let group = name.parse::<QueueGroup>();
+    let group = group.map_err(|reason| UsageError(reason.to_string()))?;
     if config.redis.is_none() {
         let detail = "Redis keeps which worker groups there are: give --redis URL";
         return Err(UsageError(detail.into()).into());
     }
     let left = left_of(&*Backends::queue(&config).await?, &group).await?;
-    ensure!(
-        left.is_empty(),
-        "worker group '{group}' has queues: {}. Delete its workers, then these (`rabbitmqctl delete_queue NAME`), with what is in them, \
-         and run this again",
-        left.join(", ")
-    );
+    if delete_queues {
+        delete(&config, &group, &left).await?;
+    } else {
+        ensure!(
+            left.is_empty(),
+            "worker group '{group}' has queues: {}. Delete its workers, and run this again with --delete-queues, which deletes \
+             them where they are empty",
+            left.join(", ")
+        );
+    }
     match Backends::state(&config).await?.forget_group(&group).await? {
         true => outln!(
             "worker group '{group}' is forgotten; whoever gives it work makes it known again"
@@ -153,6 +161,46 @@ async fn forget(services: &ServiceArgs, name: &str) -> anyhow::Result<()> {
         false => outln!("worker group '{group}' was not known"),
     }
     Ok(())
+}
+
+/// Deletes the queues of a group that nobody uses.
+async fn delete(config: &Config, group: &QueueGroup, names: &[String]) -> anyhow::Result<()> {
+    let amqp = config.amqp.as_ref().context("dead letters have a broker")?;
+    let queue = RabbitQueue::connect(amqp, &config.worker.worker, config.start_timeout).await?;
+    match queue.delete_unused(names).await? {
+        QueueDeletion::Deleted(messages) => {
+            outln!(
+                "{} queues of worker group '{group}' are deleted",
+                names.len()
+            );
+            if messages > 0 {
+                errln!(
+                    "warning: {messages} messages came into them just then, and went with them: somebody gives the group work"
+                );
+            }
+            Ok(())
+        }
+        QueueDeletion::Used(used) => {
+            let used: Vec<String> = used.iter().map(describe_use).collect();
+            bail!(
+                "worker group '{group}' is in use, and none of its queues is deleted: {}. Delete its workers; look at dead letters with \
+                 `radialog dlq show`, and empty queues whose messages nobody wants with `rabbitmqctl purge_queue NAME`",
+                used.join(", ")
+            )
+        }
+    }
+}
+
+fn describe_use(used: &UsedQueue) -> String {
+    let UsedQueue {
+        name,
+        messages,
+        consumers,
+    } = used;
+    match consumers {
+        0 => format!("{name} has messages ({messages})"),
+        _ => format!("{name} has consumers ({consumers}) and messages ({messages})"),
+    }
 }
 
 pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
@@ -177,7 +225,11 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             }
             errln!("note: the queues are {}", groups.description());
         }
-        DlqCommand::ForgetGroup { group, services } => forget(&services, &group).await?,
+        DlqCommand::ForgetGroup {
+            group,
+            delete_queues,
+            services,
+        } => forget(&services, &group, delete_queues).await?,
         DlqCommand::Show { letters, bodies } => {
             let (queue, group) = connect(&letters.services).await?;
             let deliveries = letters.take(queue.as_ref(), group.as_ref()).await?;

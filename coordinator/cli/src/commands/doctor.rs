@@ -79,7 +79,8 @@ impl CheckReport {
             let report = serde_json::json!({"ok": failed == 0, "checks": self.checks});
             outln!("{}", serde_json::to_string_pretty(&report)?);
         } else if failed > 0 {
-            outln!("{failed} checks failed");
+            let checks = if failed == 1 { "check" } else { "checks" };
+            outln!("{failed} {checks} failed");
         }
         Ok(match failed {
             0 => ExitCode::SUCCESS,

@@ -99,13 +99,13 @@ pub(super) async fn remove_old(directory: PathBuf) {
 
 fn look(directory: &Path) -> io::Result<()> {
     for folder in folders(directory)? {
-        if !folder.join(ENDED_FILE).is_file() || folder.join(REQUEST_FILE).exists() {
+        // Also what an earlier release has left, which says of no run that it has ended.
+        let is_over = folder.join(ENDED_FILE).is_file() || has_results(&folder);
+        let is_requested = folder.join(REQUEST_FILE).try_exists();
+        if !is_over || !is_requested.is_ok_and(|is_requested| !is_requested) {
             continue;
         }
-        // Nothing was renamed in it since the run has ended.
-        let ended = fs::metadata(&folder).and_then(|folder| folder.modified());
-        let age = ended.ok().and_then(|ended| ended.elapsed().ok());
-        if age.is_none_or(|age| age <= LIFETIME) {
+        if age(&folder).is_none_or(|age| age <= LIFETIME) {
             continue;
         }
         match fs::remove_dir_all(&folder) {
@@ -120,9 +120,56 @@ fn look(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The time since something was made or renamed in this folder, or a line was written; none where that cannot be said.
+fn age(folder: &Path) -> Option<Duration> {
+    let written = |path: &Path| fs::metadata(path).and_then(|written| written.modified());
+    let results = written(&folder.join("out").join(RESULTS_FILE));
+    let changed = written(folder).ok()?;
+    changed.max(results.unwrap_or(changed)).elapsed().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
     use super::*;
+
+    #[test]
+    fn old_results_go_unless_their_run_has_a_request() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = SystemTime::now() - LIFETIME - LOOK_EVERY;
+        let folder = |name: &str, file: Option<&str>, has_results: bool, is_old: [bool; 2]| {
+            let folder = directory.path().join(name);
+            fs::create_dir_all(folder.join("out")).unwrap();
+            if let Some(file) = file {
+                fs::write(folder.join(file), "not to be read").unwrap();
+            }
+            let results = folder.join("out").join(RESULTS_FILE);
+            if has_results {
+                fs::write(&results, "{}\n").unwrap();
+            }
+            for (path, is_old) in [(folder, is_old[0]), (results, is_old[1])] {
+                if is_old && path.exists() {
+                    File::open(path).unwrap().set_modified(old).unwrap();
+                }
+            }
+        };
+        folder("ended", Some(ENDED_FILE), true, [true; 2]);
+        folder("ended without", Some(ENDED_FILE), false, [true; 2]);
+        folder("left", None, true, [true; 2]);
+        folder("ended now", Some(ENDED_FILE), true, [false, true]);
+        folder("left now", None, true, [true, false]);
+        folder("unreadable", Some(REQUEST_FILE), true, [true; 2]);
+        folder("another's", None, false, [true; 2]);
+        look(directory.path()).unwrap();
+        let mut left: Vec<String> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["another's", "ended now", "left now", "unreadable"]);
+    }
 
     #[test]
     fn a_request_that_cannot_be_read_is_kept_and_the_others_are_taken_up() {

@@ -28,6 +28,26 @@ mod publisher;
 mod receipt;
 mod topology;
 
+/// A queue that somebody uses, or that has messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedQueue {
+    /// Its name.
+    pub name: String,
+    /// Messages that wait in it.
+    pub messages: u32,
+    /// Those who take from it.
+    pub consumers: u32,
+}
+
+/// What came of deleting queues that nobody should use any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueDeletion {
+    /// They are deleted, with so many messages that came in just then.
+    Deleted(u64),
+    /// None is: these are used.
+    Used(Vec<UsedQueue>),
+}
+
 /// A connection to a broker that is replaced whenever it breaks.
 pub struct RabbitQueue {
     connection: Arc<SupervisedConnection>,
@@ -67,6 +87,36 @@ impl RabbitQueue {
         let names: Vec<String> = queues::all().map(str::to_owned).collect();
         let deadline = self.deadline();
         topology::delete(&*self.connection.session(deadline).await?, &names, deadline).await
+    }
+
+    /// Deletes queues that are there, unless one of them has messages or consumers. A broker compares and deletes in one step only
+    /// queues of another kind: what comes in between goes with its queue, and is counted.
+    ///
+    /// # Errors
+    /// When a queue is not there, or the broker does not answer, or refuses.
+    pub async fn delete_unused(&self, names: &[String]) -> Result<QueueDeletion, QueueError> {
+        let mut used = Vec::new();
+        for name in names {
+            let seen = self.look_at(name).await?;
+            let (messages, consumers) = (seen.message_count(), seen.consumer_count());
+            if messages > 0 || consumers > 0 {
+                used.push(UsedQueue {
+                    name: name.clone(),
+                    messages,
+                    consumers,
+                });
+            }
+        }
+        if !used.is_empty() {
+            return Ok(QueueDeletion::Used(used));
+        }
+        let mut messages = 0;
+        for name in names {
+            let deadline = self.deadline();
+            let session = self.connection.session(deadline).await?;
+            messages += topology::delete_one(&session, name, deadline).await?;
+        }
+        Ok(QueueDeletion::Deleted(messages))
     }
 
     /// Counts the consumers of all queues of no group: roles that run.

@@ -86,16 +86,25 @@ pub(super) async fn delete(
     queues: &[String],
     deadline: Instant,
 ) -> Result<(), QueueError> {
-    let channel = session.channel(deadline).await?;
     for queue in queues {
         let retries = (0..RETRY_DELAYS.len()).map(|step| retry(queue, step));
         // What waits for a retry first: it would come back.
         for one in retries.chain([queue.clone(), dead(queue)]) {
-            let deleted = channel.queue_delete(name(&one)?, QueueDeleteOptions::default());
-            session.answered(deadline, deleted).await?;
+            delete_one(session, &one, deadline).await?;
         }
     }
     Ok(())
+}
+
+/// Deletes a queue, whatever is in it or taken from it; returns how many messages were.
+pub(super) async fn delete_one(
+    session: &Session,
+    queue: &str,
+    deadline: Instant,
+) -> Result<u64, QueueError> {
+    let channel = session.channel(deadline).await?;
+    let deleted = channel.queue_delete(name(queue)?, QueueDeleteOptions::default());
+    Ok(u64::from(session.answered(deadline, deleted).await?))
 }
 
 fn is_access_refused(error: &lapin::Error) -> bool {
