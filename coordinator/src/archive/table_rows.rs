@@ -247,10 +247,9 @@ mod tests {
             "{rows:?}"
         );
         assert!(
-            rows[3].as_ref().is_err_and(
-                |text| text.starts_with("t.csv line 7: archive_unreadable: ")
-                    && text.contains("not closed")
-            ),
+            rows[3].as_ref().is_err_and(|text| text
+                .starts_with("t.csv line 7: archive_unreadable: ")
+                && text.contains("not closed")),
             "{rows:?}"
         );
         assert_eq!(rows[4..], [row(8, &["5", "x"]), row(9, &["6", "y"])]);
@@ -296,7 +295,10 @@ mod tests {
         };
         let error = open("a,b,A,b\n", &["a", "b"]).await.err().unwrap();
         let text = error.to_string();
-        assert!(text.contains("'t.csv'") && text.contains("'b', 2 and 4"), "{text}");
+        assert!(
+            text.contains("'t.csv'") && text.contains("'b', 2 and 4"),
+            "{text}"
+        );
         // One that nobody reads may be there twice.
         let rows = open("a,b,b\n", &["a"]).await.unwrap();
         assert_eq!(rows.column("a").unwrap(), Some(0));

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, TryStreamExt};
 use radialog_runtime::objects::ObjectError;
-use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, ObjectKey, RunSpec, StudyId, StudyRecord,
-};
+use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey, RunSpec, StudyId, StudyRecord};
 use tracing::warn;
 
 use super::given;
@@ -181,11 +179,7 @@ async fn compare(
 
 /// Compares what is seen of the file of a study whose image has not come to any stage with what was seen of it then. What an
 /// option refused and allows now is another, too.
-async fn compare_unread(
-    noted: &Noted<'_>,
-    entry: &StudyEntry,
-    record: &StudyRecord,
-) -> Comparison {
+async fn compare_unread(noted: &Noted<'_>, entry: &StudyEntry, record: &StudyRecord) -> Comparison {
     if is_small_enough_now(noted, entry, record).await {
         return Comparison::Changed(entry.study.clone());
     }

@@ -17,7 +17,11 @@ impl BatchFixture {
         run_batch(options, &self.backends).await.unwrap()
     }
 
-    async fn options(&self, manifest: &str, outside: OutsideFiles) -> radialog_coordinator::RunOptions {
+    async fn options(
+        &self,
+        manifest: &str,
+        outside: OutsideFiles,
+    ) -> radialog_coordinator::RunOptions {
         let input = ArchiveLocation::Path(self.dir.path().join("archive").join(manifest));
         let archive = archive::open_with(&input, outside).await.unwrap();
         batch_options(archive, &self.out())
@@ -62,7 +66,9 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
     // The disk is not mounted; what is done stays done for a plan, too.
     fixture.move_file("disk", "unmounted");
     let options = fixture.options("list.csv", OutsideFiles::Allowed).await;
-    let plan = plan_run(&options, &*fixture.backends.objects).await.unwrap();
+    let plan = plan_run(&options, &*fixture.backends.objects)
+        .await
+        .unwrap();
     assert_eq!((plan.studies, plan.written, plan.unreadable), (4, 4, 0));
     assert_eq!(plan.not_compared["image_missing"], 2);
     let away = fixture.run("list.csv", OutsideFiles::Allowed, LARGE).await;
@@ -75,7 +81,11 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
     fixture.move_file("unmounted", "disk");
 
     // An option was forgotten.
-    assert_kept(&fixture.run("list.csv", refused, LARGE).await, 1, "archive_entry");
+    assert_kept(
+        &fixture.run("list.csv", refused, LARGE).await,
+        1,
+        "archive_entry",
+    );
     is_as_before();
 
     // A smaller limit, without what was noted of the files.
@@ -85,7 +95,9 @@ async fn results_of_images_that_cannot_be_looked_at_now_are_kept_and_told() {
     is_as_before();
 
     // Broken rows say nothing of their studies.
-    let broken = rows.replace("b,disk/2.png", "b,disk/2.png,").replace("a,disk", "a,\"disk");
+    let broken = rows
+        .replace("b,disk/2.png", "b,disk/2.png,")
+        .replace("a,disk", "a,\"disk");
     fixture.write_file("list.csv", broken.as_bytes());
     let summary = fixture.run("list.csv", OutsideFiles::Allowed, LARGE).await;
     assert_kept(&summary, 1, "archive_entry");

@@ -8,9 +8,7 @@ use std::sync::{Arc, LazyLock};
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{
-    CoordinatorError, RunOptions, RunPlan, RunSummary, archive, plan_run,
-};
+use radialog_coordinator::{CoordinatorError, RunOptions, RunPlan, RunSummary, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;

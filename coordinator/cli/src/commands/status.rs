@@ -196,7 +196,9 @@ impl FolderStatus {
         };
         let left_out = match self.not_in_archive {
             0 => String::new(),
-            lines => format!("; {lines} of these lines are of studies that the archive, or --limit, does not have any more"),
+            lines => format!(
+                "; {lines} of these lines are of studies that the archive, or --limit, does not have any more"
+            ),
         };
         outln!(
             "run {} over {}: {of}; {} done, {} failed so far{left_out}",

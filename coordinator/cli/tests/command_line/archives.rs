@@ -268,7 +268,10 @@ fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
     let table = fs::read_to_string(archive.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 2, "{table}");
     let summary = archive.summary();
-    assert_eq!((&summary["studies"], &summary["not_in_archive"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&summary["studies"], &summary["not_in_archive"]),
+        (&1.into(), &1.into())
+    );
     assert_eq!(archive.lines().len(), 2);
     let status = radialog(&["status", archive.out().to_str().unwrap()]);
     let said = text(&status.stdout);
@@ -290,10 +293,15 @@ fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
         let (folder, out) = (folder.to_str().unwrap(), out.to_str().unwrap());
         let flags = ["--stages", "findings"];
         let output = match command {
-            ["batch"] => radialog(&[&["batch", folder, "--out", out, "--dry-run"][..], &flags].concat()),
+            ["batch"] => {
+                radialog(&[&["batch", folder, "--out", out, "--dry-run"][..], &flags].concat())
+            }
             _ => radialog(&[&["plan", folder][..], &flags].concat()),
         };
-        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
     };
     for command in [["batch"], ["plan"]] {
         let (code, said) = plan(&empty, &command);
@@ -301,7 +309,10 @@ fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
         assert!(said.contains("there is no image in"), "{said}");
         let (code, said) = plan(&texts, &command);
         assert_eq!(code, Some(65), "{said}");
-        assert!(said.contains("1 entries of the archive cannot be used"), "{said}");
+        assert!(
+            said.contains("1 entries of the archive cannot be used"),
+            "{said}"
+        );
         assert!(!said.contains("Nothing remains"), "{said}");
     }
     assert!(!out.exists());
@@ -358,7 +369,10 @@ fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
         fs::write(archive.file("t.csv"), table).unwrap();
         let run = archive.run("t.csv");
         assert_eq!(run.status.code(), Some(65), "{run:?}");
-        assert!(text(&run.stdout).contains("studies may be missing"), "{run:?}");
+        assert!(
+            text(&run.stdout).contains("studies may be missing"),
+            "{run:?}"
+        );
         assert_eq!(archive.summary()["unread_count"], 1);
         assert_eq!(archive.lines().len(), 1);
     }

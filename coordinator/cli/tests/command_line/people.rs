@@ -114,7 +114,11 @@ fn a_home_that_cannot_be_written_is_told_once() {
     let output = report.env_remove("RADIALOG_CACHE").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let said = text(&output.stderr);
-    assert_eq!(said.matches("hashes are not remembered").count(), 1, "{said}");
+    assert_eq!(
+        said.matches("hashes are not remembered").count(),
+        1,
+        "{said}"
+    );
     assert!(said.contains("RADIALOG_CACHE"), "{said}");
 }
 

@@ -358,6 +358,9 @@ fn a_folder_of_objects_that_is_not_there_is_named_and_not_made() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stdout);
     let line = said.lines().find(|line| line.starts_with("FAIL  objects"));
-    assert!(line.is_some_and(|line| line.contains("there is no folder")), "{said}");
+    assert!(
+        line.is_some_and(|line| line.contains("there is no folder")),
+        "{said}"
+    );
     assert!(!dir.path().join("nope").exists() && !dir.path().join("out").exists());
 }

@@ -109,7 +109,8 @@ impl NotCompared {
 
     /// Puts those that are named into an order that does not depend on which answered first.
     pub(crate) fn sort(&mut self) {
-        self.named.sort_by(|a, b| a.study.as_str().cmp(b.study.as_str()));
+        self.named
+            .sort_by(|a, b| a.study.as_str().cmp(b.study.as_str()));
     }
 }
 
