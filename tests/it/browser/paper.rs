@@ -25,6 +25,12 @@ async fn paper_has_the_image_the_findings_and_the_report_from_every_screen() -> 
     browser
         .until("document.querySelector('.printed canvas')?.width > 0")
         .await?;
+    // A finding that is not assessed has no threshold.
+    let marks = "(() => { const bar = document.querySelector('.bar'); \
+                 const mark = () => getComputedStyle(bar, '::after').content; \
+                 const marks = [mark()]; bar.classList.add('unassessed'); marks.push(mark()); \
+                 bar.classList.remove('unassessed'); return marks; })()";
+    assert_eq!(browser.value(marks).await?, json!(["\"\"", "none"]));
     for (name, screen) in [("desktop", Screen::DESKTOP), ("phone", Screen::PHONE)] {
         for pane in ["image", "dialog"] {
             browser.look(screen).await?;
