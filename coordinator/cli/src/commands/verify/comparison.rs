@@ -11,8 +11,8 @@ pub(super) struct Comparison {
     recorded: Recorded,
     again: Recorded,
     study: String,
-    /// Whether a release wrote the line that marked no comparisons.
-    is_older: bool,
+    /// Fields that the release which wrote the line did not know.
+    unknown: Vec<&'static str>,
 }
 
 /// The fields of a line, timings aside, and the hash of these in the order of their names.
@@ -40,12 +40,23 @@ impl Comparison {
         let recorded = Recorded::of(line)?;
         // What no release looked for when the line was written is no difference.
         let has = |name: &str| recorded.fields.contains_key(name);
-        let is_older = has("report_labels") && !has("comparisons");
-        if is_older {
+        let mut unknown = Vec::new();
+        if has("report_labels") && !has("comparisons") {
+            unknown.push("comparisons");
             again.comparisons = None;
         }
+        if has("findings")
+            && !has("input_gate")
+            && let Some(verdict) = again.input_gate.take()
+        {
+            unknown.push("input_gate");
+            let of_gate = verdict.warning();
+            again
+                .warnings
+                .retain(|warning| Some(warning) != of_gate.as_ref());
+        }
         Ok(Self {
-            is_older,
+            unknown,
             study: again.study.to_string(),
             recorded,
             again: Recorded::of(&serde_json::to_string(&again)?)?,
@@ -74,9 +85,10 @@ impl Comparison {
         outln!("study      {}", self.study);
         outln!("recorded   {}", self.recorded.line.as_str());
         outln!("again      {}", self.again.line.as_str());
-        if self.is_older {
+        if !self.unknown.is_empty() {
             outln!(
-                "not compared: comparisons, which the line does not have; an earlier release wrote it"
+                "not compared: {}, which the line does not have; an earlier release wrote it",
+                self.unknown.join(", ")
             );
         }
         if self.is_same() {
