@@ -207,6 +207,7 @@ async fn draft(
         tools,
         list: "messages",
         places: dialog.unused,
+        named: dialog.named,
     };
     Ok((draft, unused))
 }

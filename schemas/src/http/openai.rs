@@ -215,7 +215,7 @@ pub struct ChatMessage {
     /// The words, and for a user perhaps an image; null says nothing.
     #[serde(default)]
     pub content: Option<Content>,
-    /// The name of whoever says it. Taken and not used: the model knows two sides.
+    /// The name of whoever says it. Taken and not used, since the model knows two sides; the header `radialog-warning` says so.
     #[serde(default)]
     pub name: Option<String>,
     /// Only an empty list.

@@ -269,6 +269,8 @@ async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
         {"role": "user", "content": [{"type": "text", "text": "one two"}]},
     ]);
     let response = fixture.gateway.post(PATH, &request).await?;
+    let warning = response.headers()["radialog-warning"].to_str()?;
+    assert!(warning.contains("not used: messages[2].name"), "{warning}");
     let body: Value = response.json().await?;
     assert_eq!(
         body["choices"][0]["message"]["content"], "You asked: one two",

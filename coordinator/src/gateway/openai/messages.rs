@@ -28,6 +28,8 @@ pub(super) struct ParsedMessages {
     pub(super) image_param: String,
     /// Messages whose words are not used, by their places.
     pub(super) unused: Vec<usize>,
+    /// Messages whose `name` is not used, by their places.
+    pub(super) named: Vec<usize>,
     pub(super) opening: Vec<Exchange>,
     pub(super) ask: Ask,
 }
@@ -40,12 +42,19 @@ impl ParsedMessages {
             return Err(invalid(&detail).at("messages"));
         }
         let (mut image, mut image_param, mut chars) = (None, String::new(), 0);
-        let (mut unused, mut last) = (Vec::new(), String::new());
+        let (mut unused, mut named, mut last) = (Vec::new(), Vec::new(), String::new());
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for (place, message) in messages.into_iter().enumerate() {
             let param = format!("messages[{place}]");
-            let ChatMessage { role, content, .. } = checked(&param, message)?;
+            let message = checked(&param, message)?;
+            let ChatMessage {
+                role,
+                content,
+                name,
+                ..
+            } = message;
+            named.extend(name.is_some_and(|name| !name.is_empty()).then_some(place));
             last = format!("{param}.content");
             let words_and_image = content.map(|content| read(&last, content)).transpose()?;
             let (text, found) = words_and_image.unwrap_or_default();
@@ -100,6 +109,7 @@ impl ParsedMessages {
             image,
             image_param,
             unused,
+            named,
             opening: opening(said)?,
             ask,
         })
@@ -258,12 +268,13 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(param), "{:?}", error.problem);
         }
         let taken = dialog(json!([
-            {"role": "system", "content": "Be brief."},
-            {"role": "developer", "content": " "},
-            {"role": "assistant", "content": "Hello."},
+            {"role": "system", "content": "Be brief.", "name": ""},
+            {"role": "developer", "content": " ", "name": null},
+            {"role": "assistant", "content": "Hello.", "name": "ann"},
             user(json!([words, image()])),
         ]))
         .unwrap();
+        assert_eq!(taken.named, [2]);
         assert_eq!(taken.image_param, "messages[3].content[1]");
         assert_eq!(taken.unused, [0, 2]);
     }

@@ -16,13 +16,16 @@ pub(super) struct Unused {
     pub(super) list: &'static str,
     /// The places there of messages whose words are not used.
     pub(super) places: Vec<usize>,
+    /// Those of messages whose `name` is not used.
+    pub(super) named: Vec<usize>,
 }
 
 impl Unused {
     /// The words that tell it; none where all is used.
     pub(super) fn warning(&self) -> Option<String> {
         let tools = (self.tools > 0).then(|| "not used: tools; the model calls none".to_owned());
-        let parts: Vec<String> = tools.into_iter().chain(self.words()).collect();
+        let parts = tools.into_iter().chain(self.words()).chain(self.names());
+        let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join(". "))
     }
 
@@ -35,20 +38,27 @@ impl Unused {
     }
 
     fn words(&self) -> Option<String> {
-        let names: Vec<String> = self
-            .places
-            .iter()
-            .take(MOST_NAMED)
-            .map(|place| format!("{}[{place}]", self.list))
+        let places = self.listed(&self.places, "")?;
+        Some(format!(
+            "not used: {places}; the model has one system text of its own, and dialogs that a user begins"
+        ))
+    }
+
+    fn names(&self) -> Option<String> {
+        let places = self.listed(&self.named, ".name")?;
+        Some(format!("not used: {places}; the model knows two sides"))
+    }
+
+    /// A field of messages at these places; none where there is no place.
+    fn listed(&self, places: &[usize], field: &str) -> Option<String> {
+        let named = places.iter().take(MOST_NAMED);
+        let named: Vec<String> = named
+            .map(|place| format!("{}[{place}]{field}", self.list))
             .collect();
-        let more = match self.places.len() > MOST_NAMED {
+        let more = match places.len() > MOST_NAMED {
             true => " and others",
             false => "",
         };
-        let text = format!(
-            "not used: {}{more}; the model has one system text of its own, and dialogs that a user begins",
-            names.join(", ")
-        );
-        (!names.is_empty()).then_some(text)
+        (!named.is_empty()).then(|| named.join(", ") + more)
     }
 }

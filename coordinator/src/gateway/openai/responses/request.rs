@@ -85,6 +85,7 @@ impl AskedResponse {
             tools: 0,
             list: "input",
             places: self.dialog.unused.clone(),
+            named: self.dialog.named.clone(),
         }
     }
 
