@@ -267,7 +267,7 @@ pub(super) fn not_asked(batch: &str, line: &InputLine, why: BatchLineError) -> A
 
 /// The conversation that answers a line, by a name that every gateway gives it: whoever takes the batch over goes on with
 /// it.
-fn conversation(batch: &str, number: u64) -> ConversationId {
+pub(super) fn conversation(batch: &str, number: u64) -> ConversationId {
     let number = number.to_le_bytes();
     let parts = [b"batch line".as_slice(), batch.as_bytes(), &number];
     ConversationId(ContentHash::of_parts(parts).as_str()[..ID_LENGTH].to_owned())

@@ -1,14 +1,20 @@
 //! How a batch ends: decided once by whoever holds it, and done by whoever finds it decided.
 
+use radialog_schemas::ConversationId;
 use radialog_schemas::http::openai_batches::{BatchLineFault, FilePurpose, RequestBatchStatus};
 use tracing::info;
 
-use super::BatchWork;
-use crate::gateway::openai::batches::batch_id;
+use super::{BatchWork, PIECE_LINES};
+use crate::conversation::retention;
+use crate::error::BackendError;
+use crate::gateway::openai::batches::{batch_id, line};
 use crate::gateway::problem::ApiResult;
 use crate::request_store::batches::{self, BatchDocument};
 use crate::request_store::files::{self, FileHead, LIFETIME};
 use crate::request_store::now;
+
+/// Lines whose conversations are looked for at a time.
+const AT_A_TIME: u64 = 512;
 
 impl BatchWork<'_> {
     /// Ends the batch as failed.
@@ -49,6 +55,7 @@ impl BatchWork<'_> {
 
     /// Puts the outputs together and ends the batch. Whoever does this for a concluded batch does the same.
     pub(super) async fn settle(&self, document: &BatchDocument) -> ApiResult<()> {
+        self.remove_conversations(document).await?;
         let (objects, owner) = (self.runner.objects(), &self.batch.owner);
         let finalizing = document.times.finalizing.unwrap_or_else(now);
         for (file, kind) in [(&document.answers, "output"), (&document.refusals, "error")] {
@@ -79,6 +86,33 @@ impl BatchWork<'_> {
         };
         batches::close(objects, owner, &self.batch.name).await?;
         info!(batch = self.batch.name, status = ?ended.status, "a batch of requests has ended");
+        Ok(())
+    }
+
+    /// Removes the conversations of its lines that are still there. Each goes with its answer, but where a gateway dies after it
+    /// has written that, or Redis is away for long; responses that are stored stay.
+    async fn remove_conversations(&self, document: &BatchDocument) -> ApiResult<()> {
+        let backends = &self.runner.app.backends;
+        // Those that were being answered may have begun, too.
+        let last = document
+            .place
+            .line
+            .saturating_add(PIECE_LINES as u64)
+            .min(document.counts.total);
+        let mut first = 1;
+        while first <= last {
+            let numbers = first..=last.min(first + AT_A_TIME - 1);
+            first = numbers.end() + 1;
+            let ids: Vec<ConversationId> = numbers
+                .map(|number| line::conversation(&self.batch.name, number))
+                .collect();
+            let begun = backends.conversations.beginnings(&ids).await;
+            for (id, begun) in ids.iter().zip(begun.map_err(BackendError::from)?) {
+                if begun.is_ok_and(|one| one.is_some_and(|one| one.lifetime_seconds.is_some())) {
+                    retention::remove(backends, id).await?;
+                }
+            }
+        }
         Ok(())
     }
 }
