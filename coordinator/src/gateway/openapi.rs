@@ -182,7 +182,7 @@ fn parameters() -> Value {
             "name": "If-Match",
             "in": "header",
             "description": "The tag of the version that this one replaces, in quotes, or `*` for any: where another one is there, nothing is written.",
-            "schema": {"type": "string", "pattern": "^(\\*|\"[!#-~]*\")$"},
+            "schema": {"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"( *, *(W/)?\"[!#-~]*\")*)$"},
         },
         "LastEventId": {
             "name": "Last-Event-ID",

@@ -182,7 +182,8 @@ impl Replacement {
             .writer
             .into_inner()
             .map_err(|error| error.into_error())?;
-        file.as_file().sync_all()?;
+        // By its path: a writer that took that may have put a file of its own there.
+        File::open(file.path())?.sync_all()?;
         commit(|| file.persist(&self.path).map_err(|error| error.error))?;
         sync_directory(directory_of(&self.path))
     }

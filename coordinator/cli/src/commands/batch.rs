@@ -10,6 +10,7 @@ use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
 use radialog_coordinator::{CoordinatorError, RunOptions, RunPlan, RunSummary, archive, plan_run};
 use radialog_models::bundle::Bundle;
+use radialog_models::device;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
@@ -318,6 +319,12 @@ async fn prepare(
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
+    // What workers in this process would refuse, before anything is made for them.
+    if config.amqp.is_none() {
+        let device = device::from_name(&args.models.device)?;
+        args.models
+            .stage_options(&wanted, &device, &config.worker)?;
+    }
     let source = &args.models.source;
     // Workers behind a broker have the weights.
     let here: &[Stage] = match &config.amqp {

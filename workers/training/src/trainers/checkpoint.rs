@@ -118,7 +118,10 @@ fn write_bundle(
         .into_iter()
         .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: HashMap<_, _> = tensors.collect();
-    candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
+    durable::write_by(&weights, |path| {
+        candle_core::safetensors::save(&tensors, path)
+    })
+    .map_err(TrainingError::content(&weights))?;
     let Some(stage) = component.stage else {
         return Ok(());
     };

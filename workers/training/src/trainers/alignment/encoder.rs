@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_files::durable::Replacement;
+use radialog_files::durable::{self, Replacement};
 use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
@@ -46,8 +46,10 @@ pub(super) fn file(
     let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
     let file = Replacement::create(&path).map_err(TrainingError::io("create", &path))?;
-    candle_core::safetensors::save(&tensors, file.partial())
-        .map_err(TrainingError::content(&path))?;
+    durable::write_by(file.partial(), |partial| {
+        candle_core::safetensors::save(&tensors, partial)
+    })
+    .map_err(TrainingError::content(&path))?;
     file.commit().map_err(TrainingError::io("write", &path))?;
     Ok(path)
 }
