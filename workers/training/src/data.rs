@@ -1,4 +1,4 @@
-//! What the trainers read, batch by batch: labelled images, images with texts, and samples of the language model as ids.
+//! What the trainers read, batch by batch: labelled images, pictures of the input gate, images with texts, and samples of the language model as ids.
 
 mod augmentation;
 pub mod batch_loader;

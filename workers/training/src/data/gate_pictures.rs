@@ -1,8 +1,6 @@
 //! What the input gate learns from and is measured by: frontal X-rays as they come, and everything else that is made of them, drawn or
 //! read. All that is drawn follows from the seed and a name, so that neither threads nor a resume change it.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor};
 use radialog_models::input_gate::SIDE;
 use radialog_schemas::ImageKind;
@@ -258,6 +256,3 @@ pub fn stacked<'a>(levels: impl Iterator<Item = &'a [f32]>) -> Result<Tensor, Tr
 fn frontal_in(batch_size: usize) -> usize {
     batch_size * FRONTAL / EIGHTHS
 }
-
-/// A pool that threads share.
-pub type SharedPool = Arc<KindedPool>;

@@ -11,7 +11,7 @@ use radialog_schemas::ImageKind;
 use super::initial_weights;
 use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
-use crate::data::gate_pictures::{GateBatch, KindedPool, MeasuredPicture, SharedPool};
+use crate::data::gate_pictures::{GateBatch, KindedPool, MeasuredPicture};
 use crate::data::kinded_images::KindedSides;
 use crate::error::TrainingError;
 use crate::evaluation::gate;
@@ -32,7 +32,7 @@ pub struct GateTrainer {
     recipe: GateRecipe,
     variables: Variables,
     network: InputGate,
-    train: SharedPool,
+    train: Arc<KindedPool>,
     measured: Vec<MeasuredPicture>,
     views: Vec<Vec<f32>>,
     notes: Vec<String>,
