@@ -17,7 +17,7 @@ macro_rules! files {
 }
 
 /// When it was trained, since 1970: the time of its manifest on every machine. Whoever trains it anew changes it, as a test says.
-const TRAINED: Duration = Duration::from_secs(1_796_025_400);
+const TRAINED: Duration = Duration::from_secs(1_796_036_207);
 
 /// Names and contents. The manifest is the last one.
 const FILES: [(&str, &[u8]); 7] = files![
@@ -87,7 +87,7 @@ mod tests {
         let known = ContentHash::of(manifest);
         assert_eq!(
             (known.short(), TRAINED.as_secs()),
-            ("7c31f1863f74", 1_796_025_400),
+            ("d0e83fff2ad6", 1_796_036_207),
             "another bundle: set TRAINED to the time of its manifest, and both here"
         );
     }
