@@ -39,7 +39,7 @@ impl Fixture {
     fn reports(&self) -> SyntheticReports {
         SyntheticReports {
             wordings: self.0.path().join("wordings.toml"),
-            reports: 600,
+            reports: 1500,
             sentences: Vec::new(),
             held_out: None,
             seed: 1,
