@@ -69,13 +69,13 @@ struct Labels {
     last: usize,
 }
 
-/// How labels look, and what the last one begins with.
-struct LabelRule {
+/// How the labels of a name with dots look (of a host, a file), and what the last one begins with.
+struct DottedName {
     labels: Regex,
     last: Regex,
 }
 
-impl LabelRule {
+impl DottedName {
     fn new(character: &str, last: &str) -> Self {
         Self {
             labels: compiled(&format!(r"\.?{character}+(?:\.{character}+)*\.?")),
@@ -84,15 +84,15 @@ impl LabelRule {
     }
 }
 
-static WEB: LazyLock<LabelRule> = LazyLock::new(|| LabelRule::new(WEB_CHARACTER, "[A-Za-z]{2}"));
+static WEB: LazyLock<DottedName> = LazyLock::new(|| DottedName::new(WEB_CHARACTER, "[A-Za-z]{2}"));
 
-static DOMAIN: LazyLock<LabelRule> =
-    LazyLock::new(|| LabelRule::new(DOMAIN_CHARACTER, TOP_DOMAINS));
+static DOMAIN: LazyLock<DottedName> =
+    LazyLock::new(|| DottedName::new(DOMAIN_CHARACTER, TOP_DOMAINS));
 
-static FILE: LazyLock<LabelRule> = LazyLock::new(|| {
+static FILE: LazyLock<DottedName> = LazyLock::new(|| {
     let extensions = FILE_EXTENSIONS.join("|");
     let last = format!(r"(?i:{extensions})(?:[ \t\n\r.?!,]|$)");
-    LabelRule::new(FILE_CHARACTER, &last)
+    DottedName::new(FILE_CHARACTER, &last)
 });
 
 impl Ahead {
@@ -170,7 +170,7 @@ impl Ahead {
 }
 
 impl Labels {
-    fn look(&mut self, text: &str, from: usize, rule: &LabelRule) {
+    fn look(&mut self, text: &str, from: usize, rule: &DottedName) {
         if from < self.end {
             return;
         }
