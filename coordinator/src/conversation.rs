@@ -200,9 +200,9 @@ async fn prepare(
     let fact = study_fact(&run.run, &spec);
     backends.state.begin(std::slice::from_ref(&fact)).await?;
     let known = backends.state.record(&[fact]).await?.pop().flatten();
-    // Prepared meanwhile, or deleted: whoever did that has forgotten what was known of it, and nobody does so again.
+    // Prepared meanwhile: whoever did that has forgotten what was known of it, perhaps before it was begun here again.
     let now = backends.conversations.snapshot(&conversation.id).await?;
-    if now.is_none_or(|now| now.prepared.is_some()) {
+    if now.is_some_and(|now| now.prepared.is_some()) {
         backends.state.forget(&run.run, &spec.study).await?;
         return Ok(());
     }

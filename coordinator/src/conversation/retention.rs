@@ -83,15 +83,7 @@ impl Belongings {
 pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, BackendError> {
     // As they were before it was deleted: one that is begun again under this name keeps its own.
     let kept = data_of(&*backends.objects, id).await?;
-    // One that cannot be read is removed all the same; what is known of its image goes by itself.
-    let begun = beginnings(backends, std::slice::from_ref(id)).await?.pop();
-    let image = begun.and_then(Result::ok).flatten();
-    let image = image.and_then(|conversation| conversation.image);
     let existed = backends.conversations.delete(id).await?;
-    if let Some(image) = image {
-        let run = super::preparation_run(id, &image.image);
-        backends.state.forget(&run, &super::STUDY.into()).await?;
-    }
     delete_all(&*backends.objects, &kept).await?;
     // What was stored since it was listed, by somebody who had still seen it. Whoever stores looks again afterwards, so that
     // nothing comes after this.

@@ -403,7 +403,12 @@ async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room
     assert_eq!(left()?.lines().count(), 1, "the next process leaves them");
     drop(again);
     let days = |days: u64| Duration::from_secs(days * 24 * 3600);
-    let make_old = |age| std::fs::File::open(&folder)?.set_modified(SystemTime::now() - age);
+    let make_old = |age| {
+        let [folder, results] = [folder.clone(), folder.join("out/results.jsonl")];
+        let then = SystemTime::now() - age;
+        std::fs::File::open(results)?.set_modified(then)?;
+        std::fs::File::open(folder)?.set_modified(then)
+    };
     make_old(days(29))?;
     drop(start_again().await?);
     assert!(folder.exists());
