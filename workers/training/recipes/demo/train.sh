@@ -41,12 +41,8 @@ train() {
     if [ -e "$1.done" ]; then
         return
     fi
-    resume=
-    if [ -e "$1/last" ]; then
-        resume=--resume
-    fi
     echo "== radialog train $1 $1.toml"
-    "$RADIALOG" train "${2:-$1}" "$1.toml" --out "$1" $resume
+    "$RADIALOG" train "${2:-$1}" "$1.toml" --out "$1" --resume=auto
     touch "$1.done"
 }
 

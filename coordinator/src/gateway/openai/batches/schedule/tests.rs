@@ -24,6 +24,16 @@ fn free(owner: &str, name: &str, wanted: WantedWork) -> FreeBatch {
     }
 }
 
+/// A batch of the owner "a" that never expires.
+fn document(batch: &str) -> BatchDocument {
+    let times = BatchTimes {
+        expires: u64::MAX,
+        ..BatchTimes::default()
+    };
+    let endpoint = BatchEndpoint::ChatCompletions;
+    BatchDocument::new(batch, "a".to_owned(), endpoint, new_name(), None, times)
+}
+
 #[test]
 fn what_failed_last_is_ended_last_and_what_was_cancelled_before_what_is_late() {
     let (mut schedule, now) = (Schedule::new(ABANDONED_AFTER), Instant::now());
@@ -68,13 +78,8 @@ fn owners_take_turns_in_being_ended() {
 #[test]
 fn a_batch_that_does_not_get_on_rests_longer_each_time_unless_it_is_to_be_ended() {
     let mut schedule = Schedule::new(ABANDONED_AFTER);
-    let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
-    let times = BatchTimes {
-        expires: u64::MAX,
-        ..BatchTimes::default()
-    };
-    let mut document =
-        BatchDocument::new(&batch, "a".to_owned(), endpoint, new_name(), None, times);
+    let batch = new_name();
+    let mut document = document(&batch);
     let name = named("a", &batch);
     let begun = Instant::now();
     let mut now = begun;
@@ -225,13 +230,8 @@ fn one_makes_room_for_each_that_waits_and_none_for_those_who_have_as_many_here()
 #[test]
 fn what_may_have_killed_its_holders_is_worked_on_alone_and_the_others_make_room() {
     let mut schedule = Schedule::new(Duration::ZERO);
-    let (batch, endpoint) = (new_name(), BatchEndpoint::ChatCompletions);
-    let times = BatchTimes {
-        expires: u64::MAX,
-        ..BatchTimes::default()
-    };
-    let mut document =
-        BatchDocument::new(&batch, "a".to_owned(), endpoint, new_name(), None, times);
+    let batch = new_name();
+    let mut document = document(&batch);
     let (name, now) = (named("a", &batch), Instant::now());
     let mut places = Vec::new();
     for holder in ["one", "two", "three"] {
