@@ -19,6 +19,9 @@ pub use pretraining::{AlignmentPretraining, AlignmentTextConfig, QueryStates, Te
 
 /// The epsilon of the layer norm over the image's strips, which the published code fixes.
 const VISION_NORM_EPS: f64 = 1e-5;
+/// Images for each thread that are computed together on a CPU: enough that weights are read seldom, while all between two layers
+/// stays in the caches.
+const IMAGES_A_THREAD: usize = 1;
 
 /// Geometry of the alignment module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -181,19 +184,37 @@ impl Alignment {
             .forward(&patches.reshape((batch, rows * columns, channels))?)?)
     }
 
-    /// Does what `query` does, on a CPU, of all images together; None where it is trained or elsewhere.
+    /// Does what `query` does, on a CPU, of some images together; None where it is trained or elsewhere.
     fn query_rows(&self, images: &Tensor) -> Result<Option<Tensor>, ModelError> {
         let is_ours = self.layers.iter().all(|layer| layer.attention.takes_rows());
         if !is_ours || images.track_op() || !self.embeddings_norm.takes_rows() {
             return Ok(None);
         }
-        let (batch, strips, _) = images.dims3()?;
+        let (batch, strips, encoder_width) = images.dims3()?;
         let (_, count, width) = self.query_tokens.dims3()?;
         let mut queries = self.query_tokens.flatten_all()?.to_vec1::<f32>()?;
         self.embeddings_norm.rows(&mut queries);
+        let at_once = crate::chexbert::tune("IMG", IMAGES_A_THREAD) * rayon::current_num_threads();
+        let computed = with_floats([images], |[images]| {
+            in_pool(|| {
+                let mut tokens = Vec::with_capacity(batch * queries.len());
+                for group in images.chunks((at_once * strips * encoder_width).max(1)) {
+                    tokens.extend_from_slice(&self.rows_of_images(group, strips, &queries)?);
+                }
+                Some(tokens)
+            })
+        })?;
+        let tensor = |rows| Tensor::from_vec(rows, (batch, count, width), images.device());
+        Ok(computed.map(tensor).transpose()?)
+    }
+
+    /// The image tokens `[B, queries, width]` of strips `[B, strips, encoder_width]`; see [`Alignment::query_rows`].
+    fn rows_of_images(&self, images: &[f32], strips: usize, queries: &[f32]) -> Option<Buffer> {
+        let batch = images.len() / (strips * self.encoder_width);
+        let count = self.query_tokens.dim(1).ok()?;
         let mut hidden = Buffer::take(batch * queries.len());
         for rows in hidden.chunks_exact_mut(queries.len().max(1)) {
-            rows.copy_from_slice(&queries);
+            rows.copy_from_slice(queries);
         }
         let spans = |keys: usize| -> Vec<Span> {
             let span = |image: usize| Span {
@@ -203,20 +224,14 @@ impl Alignment {
             (0..batch).map(span).collect()
         };
         let (own, crossing) = (spans(count), spans(strips));
-        let computed = with_floats([images], |[images]| {
-            in_pool(|| {
-                for layer in &self.layers {
-                    hidden = layer.attention.rows(&hidden, None, &own)?;
-                    if let Some(crossattention) = &layer.crossattention {
-                        hidden = crossattention.rows(&hidden, Some(images), &crossing)?;
-                    }
-                    hidden = layer.query_feed_forward.rows(&hidden)?;
-                }
-                Some(hidden.to_vec())
-            })
-        })?;
-        let tensor = |rows| Tensor::from_vec(rows, (batch, count, width), images.device());
-        Ok(computed.map(tensor).transpose()?)
+        for layer in &self.layers {
+            hidden = layer.attention.rows(&hidden, None, &own)?;
+            if let Some(crossattention) = &layer.crossattention {
+                hidden = crossattention.rows(&hidden, Some(images), &crossing)?;
+            }
+            hidden = layer.query_feed_forward.rows(&hidden)?;
+        }
+        Some(hidden)
     }
 
     fn query(&self, image: &Tensor) -> Result<Tensor, ModelError> {

@@ -14,8 +14,9 @@ use crate::layers::storage::with_floats;
 use crate::layers::{Dropout, LayerNorm, Linear, in_pool, layer_norm, with_precision};
 use crate::tensors::{embedding, unread_integers, unread_linear};
 
-/// Tokens that are computed together on a CPU: enough that weights are read seldom, while all between two layers stays small.
-const TOKENS_AT_ONCE: usize = 2048;
+/// Tokens for each thread that are computed together on a CPU: enough that weights are read seldom, while all between two layers
+/// stays in the caches.
+const TOKENS_A_THREAD: usize = 64;
 
 /// Geometry of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,7 +229,7 @@ impl Chexbert {
         Ok(ChexbertOutput { cls_hidden, logits })
     }
 
-    /// Reports on a CPU, a few thousand tokens at a time, without padding; None where it is trained or elsewhere.
+    /// Reports on a CPU, some tokens at a time, without padding; None where it is trained or elsewhere.
     fn forward_rows(&self, reports: &[Vec<u32>]) -> Result<Option<ChexbertOutput>, ModelError> {
         let is_ours = self
             .layers
@@ -237,13 +238,14 @@ impl Chexbert {
         if !is_ours || !self.embeddings_norm.takes_rows() || reports.is_empty() {
             return Ok(None);
         }
+        let at_once = tune("TOK", TOKENS_A_THREAD) * rayon::current_num_threads();
         let mut first_rows = Vec::new();
         let mut rest = reports;
         while !rest.is_empty() {
             let mut tokens = 0;
             let fitting = rest.iter().take_while(|ids| {
                 tokens += ids.len();
-                tokens <= TOKENS_AT_ONCE
+                tokens <= at_once
             });
             let (group, later) = rest.split_at(fitting.count().max(1));
             rest = later;
@@ -385,4 +387,11 @@ mod tests {
         assert_eq!(labels[&Finding::NoFinding], Label::Blank);
         assert_eq!(labels.len(), 14);
     }
+}
+
+pub(crate) fn tune(name: &str, value: usize) -> usize {
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(value)
 }

@@ -118,7 +118,7 @@ impl Convolution {
             ..
         } = window;
         assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
-        let weights = match winograd::tile_side(window, precision) {
+        let weights = match winograd::tile_side(Features::detected(), window, precision) {
             Some(side) => {
                 let kernel = |column, row| kernel_of(weight, window, column, row);
                 Weights::Winograd(Winograd::new(side, window, Buffer::zeroed, kernel))
@@ -150,7 +150,7 @@ impl Convolution {
             ..
         } = window;
         assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
-        let weights = match winograd::tile_side(window, Precision::F32) {
+        let weights = match winograd::tile_side(Features::detected(), window, Precision::F32) {
             Some(side) => {
                 let kernel = |column, row| kernel_of(weight, window, column, row);
                 Weights::Winograd(Winograd::new(side, window, Buffer::take, kernel))

@@ -6,8 +6,8 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, _mm256_castps_pd, _mm256_loadu_ps, _mm512_broadcast_f64x4, _mm512_castpd_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_storeu_ps,
+    _mm256_castps_pd, _mm256_loadu_ps, _mm512_broadcast_f64x4, _mm512_castpd_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use rayon::prelude::*;
@@ -128,13 +128,16 @@ impl PairedRows {
 unsafe fn add(steps: usize, rows: *const f32, columns: *const f32, sums: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
-        let mut totals: [[__m512; PAIRS]; TILE.1] = std::array::from_fn(|column| {
-            std::array::from_fn(|pair| _mm512_loadu_ps(sums.add((column * PAIRS + pair) * VECTOR)))
-        });
+        let mut totals = [[_mm512_setzero_ps(); PAIRS]; TILE.1];
+        for (part, total) in totals.as_flattened_mut().iter_mut().enumerate() {
+            *total = _mm512_loadu_ps(sums.add(part * VECTOR));
+        }
         for step in 0..steps {
             let rows = rows.add(step * TILE.0 * LANES);
-            let entries: [__m512; PAIRS] =
-                std::array::from_fn(|pair| _mm512_loadu_ps(rows.add(pair * VECTOR)));
+            let mut entries = [_mm512_setzero_ps(); PAIRS];
+            for (pair, entries) in entries.iter_mut().enumerate() {
+                *entries = _mm512_loadu_ps(rows.add(pair * VECTOR));
+            }
             for (column, totals) in totals.iter_mut().enumerate() {
                 let weights = _mm256_loadu_ps(columns.add((column * BLOCK + step) * LANES));
                 let weights = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(weights)));

@@ -247,7 +247,8 @@ fn finish_rows(piece: &Piece<'_>, sums: &[f32], place: &Place) {
                 place.columns.len(),
             )
         };
-        let mut values: [f32; COLUMNS] = std::array::from_fn(|column| sums[column]);
+        let mut values = [0f32; COLUMNS];
+        values.copy_from_slice(sums);
         if let Some(bias) = piece.finish.bias {
             let bias = &bias[place.columns.clone()];
             values

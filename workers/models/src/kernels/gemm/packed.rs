@@ -18,7 +18,8 @@ pub(crate) enum Precision {
     /// As the original does.
     #[default]
     F32,
-    /// Weights and activations are rounded to bf16 where they are multiplied; sums stay in f32.
+    /// Weights and activations are rounded to bf16 where they are multiplied, but where products of f32 are faster; sums stay in
+    /// f32.
     Bf16,
 }
 

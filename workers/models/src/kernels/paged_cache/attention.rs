@@ -314,17 +314,18 @@ unsafe fn products<L: Lanes, const R: usize>(
                 }
             }
         }
-        std::array::from_fn(|r| {
+        let mut products = [L::splat_float(0.0); R];
+        for r in 0..R {
             let [s0, s1, s2, s3, s4, s5, s6, s7] = sums[r];
             let even = L::add_float(L::add_float(s0, s4), L::add_float(s2, s6));
             let odd = L::add_float(L::add_float(s1, s5), L::add_float(s3, s7));
-            let mut sum = L::add_float(even, odd);
+            products[r] = L::add_float(even, odd);
             for (at, query) in parts[r].1.iter().enumerate() {
                 let key = keys(chunks * STRIDED + at);
-                sum = L::mul_add(L::splat_float(*query), key, sum);
+                products[r] = L::mul_add(L::splat_float(*query), key, products[r]);
             }
-            sum
-        })
+        }
+        products
     }
 }
 
@@ -419,14 +420,21 @@ unsafe fn add<L: Lanes, const R: usize, const C: usize>(
 ) {
     unsafe {
         let place = |r: usize, c: usize| to.add(r * apart + c * LANES);
-        let mut sums: [[L::Float; C]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|c| L::load_float(place(r, c))));
+        let mut sums = [[L::splat_float(0.0); C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = L::load_float(place(r, c));
+            }
+        }
         for at in 0..weights[0].len() {
-            let values: [L::Float; C] = std::array::from_fn(|c| values(first + at, c));
+            let mut loaded = [L::splat_float(0.0); C];
+            for c in 0..C {
+                loaded[c] = values(first + at, c);
+            }
             for r in 0..R {
                 let weight = L::splat_float(*weights[r].get_unchecked(at));
                 for c in 0..C {
-                    sums[r][c] = L::mul_add(weight, values[c], sums[r][c]);
+                    sums[r][c] = L::mul_add(weight, loaded[c], sums[r][c]);
                 }
             }
         }

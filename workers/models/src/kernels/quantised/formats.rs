@@ -80,6 +80,20 @@ pub(super) struct Header<L: Lanes> {
     pub(super) others: [L::Whole; 4],
 }
 
+/// Four registers that lie one behind the other. Not by a closure: those of the standard library's functions of arrays may stay calls,
+/// without the instructions of `L` and with registers in memory.
+#[inline(always)]
+unsafe fn four<L: Lanes>(from: *const u8) -> [L::Whole; 4] {
+    unsafe {
+        [
+            L::load(from),
+            L::load(from.add(VECTOR)),
+            L::load(from.add(2 * VECTOR)),
+            L::load(from.add(3 * VECTOR)),
+        ]
+    }
+}
+
 #[inline(always)]
 unsafe fn low_nibbles<L: Lanes>(bytes: L::Whole) -> L::Whole {
     unsafe { L::and(bytes, L::splat(0x0f0f_0f0f)) }
@@ -94,11 +108,17 @@ unsafe fn high_nibbles<L: Lanes>(bytes: L::Whole) -> L::Whole {
 #[inline(always)]
 unsafe fn nibbles<L: Lanes>(from: *const u8) -> [L::Whole; 8] {
     unsafe {
-        let bytes: [L::Whole; 4] = std::array::from_fn(|at| L::load(from.add(VECTOR * at)));
-        std::array::from_fn(|at| match at {
-            0..4 => low_nibbles::<L>(bytes[at]),
-            _ => high_nibbles::<L>(bytes[at - 4]),
-        })
+        let [a, b, c, d] = four::<L>(from);
+        [
+            low_nibbles::<L>(a),
+            low_nibbles::<L>(b),
+            low_nibbles::<L>(c),
+            low_nibbles::<L>(d),
+            high_nibbles::<L>(a),
+            high_nibbles::<L>(b),
+            high_nibbles::<L>(c),
+            high_nibbles::<L>(d),
+        ]
     }
 }
 
@@ -156,7 +176,11 @@ impl Block for Q8_0 {
 
     #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
-        unsafe { std::array::from_fn(|at| L::load(piece.add(HALVES + VECTOR * at))) }
+        unsafe {
+            let [a, b, c, d] = four::<L>(piece.add(HALVES));
+            let [e, f, g, h] = four::<L>(piece.add(HALVES + 4 * VECTOR));
+            [a, b, c, d, e, f, g, h]
+        }
     }
 }
 
@@ -169,8 +193,12 @@ impl SuperBlock for Q4K {
     #[inline(always)]
     unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L> {
         unsafe {
-            let [a, b, c]: [L::Whole; 3] =
-                std::array::from_fn(|at| L::load(piece.add(2 * HALVES + VECTOR * at)));
+            let packed = piece.add(2 * HALVES);
+            let (a, b, c) = (
+                L::load(packed),
+                L::load(packed.add(VECTOR)),
+                L::load(packed.add(2 * VECTOR)),
+            );
             let six = L::splat(0x3f3f_3f3f);
             let rest = L::or(
                 L::and(L::shift_right::<6>(a), L::splat(0x0303_0303)),
@@ -207,8 +235,7 @@ impl SuperBlock for Q6K {
     unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L> {
         unsafe {
             let scale = L::load_halves(piece);
-            let scales: [L::Whole; 4] =
-                std::array::from_fn(|at| L::load(piece.add(HALVES + VECTOR * at)));
+            let scales = four::<L>(piece.add(HALVES));
             Header {
                 scale,
                 least: L::splat_float(0.0),

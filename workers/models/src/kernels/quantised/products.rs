@@ -51,10 +51,17 @@ unsafe fn store<L: Lanes, const R: usize>(to: [*mut f32; R], sums: [L::Float; R]
 #[inline(always)]
 pub(super) unsafe fn pairs<L: Lanes>(others: &[L::Whole; 4]) -> [L::Whole; 8] {
     unsafe {
-        std::array::from_fn(|at| match at % 2 {
-            0 => L::even_bytes(others[at / 2]),
-            _ => L::odd_bytes(others[at / 2]),
-        })
+        let [a, b, c, d] = *others;
+        [
+            L::even_bytes(a),
+            L::odd_bytes(a),
+            L::even_bytes(b),
+            L::odd_bytes(b),
+            L::even_bytes(c),
+            L::odd_bytes(c),
+            L::even_bytes(d),
+            L::odd_bytes(d),
+        ]
     }
 }
 
