@@ -248,7 +248,10 @@ fn each_suite_folder_module_and_variable_of_the_tests_has_its_row() {
     let variables = part(&page, "\n| variable |", "\n\n");
     let looked_in = ["src", "it", "benches", "kube", "matrix", "../schemas/tests"];
     let looked_in = looked_in.map(|folder| files(&here.join(folder), &["rs", "sh", "py"]));
-    let read = looked_in.iter().flatten().flat_map(|source| variables_read_by(source));
+    let read = looked_in
+        .iter()
+        .flatten()
+        .flat_map(|source| variables_read_by(source));
     // Benchmarks set theirs for processes that they start.
     let read = read.filter(|name| !name.starts_with("RADIALOG_BENCH_"));
     let read: BTreeSet<String> = read.collect();
