@@ -6,7 +6,7 @@ use radialog_runtime::state::{State, StateError};
 use radialog_schemas::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::ArchiveRunsError;
+use super::error::ArchiveRunsError;
 use super::view::{ArchiveRunEnd, ArchiveRunRequest};
 use crate::run::progress::RunProgress;
 use crate::run::retry::{AttemptError, RetryUntilShutdown};
