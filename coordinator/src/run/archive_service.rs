@@ -330,8 +330,8 @@ impl ArchiveRuns {
         });
     }
 
-    /// Takes a run to its end. A state or an object store that does not answer is waited for; a document that cannot be read is not,
-    /// since it stays so.
+    /// Takes a run to its end. A state or an object store that does not answer is waited for; a document that cannot be read
+    /// is not, since it stays so.
     async fn run_to_end(
         &self,
         requested: ArchiveRunRequest,

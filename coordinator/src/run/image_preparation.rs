@@ -16,8 +16,8 @@ use crate::error::BackendError;
 /// Ends the preparation of an image: its findings become known to the conversation, and the first turn starts.
 ///
 /// # Errors
-/// When broker, store or state do not answer; the call may be repeated. [`BackendError::Unreadable`] where the conversation cannot be
-/// read, which no repetition changes.
+/// When broker, store or state do not answer; the call may be repeated. [`BackendError::Unreadable`] where the conversation
+/// cannot be read, which no repetition changes.
 pub(crate) async fn finish_preparation(
     backends: &Backends,
     conversation: &ConversationId,
