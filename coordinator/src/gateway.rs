@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ServedBundles;
 use crate::conversation::TurnSweeper;
-use crate::run::{ArchiveRunError, ArchiveRuns, ArchiveRunsSettings, OpenArchive};
+use crate::run::{ArchiveRuns, ArchiveRunsError, ArchiveRunsSettings, OpenArchive};
 
 mod app_state;
 mod archives;
@@ -87,7 +87,7 @@ pub enum GatewayError {
     State(#[from] StateError),
     /// Runs over archives of an earlier process cannot be taken up.
     #[error(transparent)]
-    ArchiveRuns(#[from] ArchiveRunError),
+    ArchiveRuns(#[from] ArchiveRunsError),
     /// The server ended.
     #[error("the HTTP server ended: {0}; start it again")]
     Serve(std::io::Error),

@@ -22,7 +22,7 @@ mod study_record;
 
 pub use archive_run::{ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions};
 pub use archive_service::{
-    ArchiveRunError, ArchiveRunStatus, ArchiveRunView, ArchiveRuns, ArchiveRunsSettings,
+    ArchiveRunStatus, ArchiveRunView, ArchiveRuns, ArchiveRunsError, ArchiveRunsSettings,
     NewArchiveRun, OpenArchive, RESULT_FILES,
 };
 pub use follow_ups::{AskOn, FinishedRun, FollowUps};

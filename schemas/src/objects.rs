@@ -161,9 +161,9 @@ impl ObjectKey {
         Self(format!("{}{conversation}/{turn}.json", Self::RATINGS))
     }
 
-    /// One part of a result file of a batch that was asked for over HTTP; parts are counted from 0.
-    pub fn batch_part(batch: &str, file: &str, part: u32) -> Self {
-        Self(format!("batches/{batch}/{file}/{part:06}"))
+    /// One part of a result file of a run over an archive that was asked for over HTTP; parts are counted from 0.
+    pub fn archive_run_part(run: &str, file: &str, part: u32) -> Self {
+        Self(format!("batches/{run}/{file}/{part:06}"))
     }
 
     /// Prefix of the files of requests that were uploaded for batches or written by them.
@@ -396,7 +396,7 @@ mod tests {
             ObjectKey::answer(&hash, &image, &Generation::default()),
             ObjectKey::labels(&hash, &image, None),
             ObjectKey::correction(&id, 1),
-            ObjectKey::batch_part("one", "results", 0),
+            ObjectKey::archive_run_part("one", "results", 0),
             ObjectKey::request_file_part(&hash, "one", 0, None),
             ObjectKey::request_batch(&hash, "one"),
             ObjectKey::open_request_batch(&hash, "one"),

@@ -147,16 +147,19 @@ fn no_modules_of_a_crate_need_each_other_in_a_circle() {
     );
 }
 
-/// The Rust files below a folder.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+/// The files below a folder whose names end in one of these.
+fn files(folder: &Path, suffixes: &[&str]) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
         .flat_map(|path| match path.is_dir() {
-            true => rust_files(&path),
+            true => files(&path, suffixes),
             false => vec![path],
         })
-        .filter(|path| path.extension().is_some_and(|suffix| suffix == "rs"))
+        .filter(|path| {
+            let suffix = path.extension().and_then(|suffix| suffix.to_str());
+            suffix.is_some_and(|suffix| suffixes.contains(&suffix))
+        })
         .collect()
 }
 
@@ -169,7 +172,7 @@ fn only_models_has_unsafe_code_as_the_security_policy_says() {
         if package["name"] == "radialog-models" {
             continue;
         }
-        let sources = rust_files(&src).into_iter();
+        let sources = files(&src, &["rs"]).into_iter();
         found.extend(sources.filter(|file| {
             let code = fs::read_to_string(file).unwrap();
             code.contains("unsafe_code")
@@ -181,47 +184,131 @@ fn only_models_has_unsafe_code_as_the_security_policy_says() {
     );
 }
 
+/// The names in a folder, without the suffix of sources.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| name.strip_suffix(".rs").unwrap_or(&name).to_owned())
+        .collect();
+    names.sort();
+    // A module that has a folder, too.
+    names.dedup();
+    names
+}
+
+/// The part of a page behind its first line, or words, of this kind and before the next of the other.
+fn part<'a>(page: &'a str, behind: &str, before: &str) -> &'a str {
+    let (_, part) = page.split_once(behind).unwrap();
+    part.split_once(before).map_or(part, |(part, _)| part)
+}
+
+/// Panics where a name has no row in this part of a page.
+fn assert_rows(part: &str, names: impl IntoIterator<Item = String>, place: &str) {
+    let names = names.into_iter();
+    let missing: Vec<String> = names
+        .filter(|name| !part.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "no row in {place}: {missing:?}");
+}
+
 #[test]
-fn each_suite_of_integration_tests_has_its_row() {
+fn each_suite_folder_module_and_variable_of_the_tests_has_its_row() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(here.join("README.md")).unwrap();
-    let (_, table) = page.split_once("\n## Suites\n").unwrap();
-    let (table, _) = table.split_once("\n## ").unwrap();
-    let main = fs::read_to_string(here.join("it/main.rs")).unwrap();
-    let suites = main
-        .lines()
-        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
-    let missing: Vec<&str> = suites
-        .filter(|suite| !table.contains(&format!("`{suite}`")))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "no row in tests/README.md, *Suites*: {missing:?}"
+    let modules_of = |file: &str, start: &str| -> Vec<String> {
+        let code = fs::read_to_string(here.join(file)).unwrap();
+        let modules = code.lines().filter_map(|line| {
+            let name = line.strip_prefix(start)?.strip_suffix(';')?;
+            Some(name.to_owned())
+        });
+        modules.collect()
+    };
+
+    let folders = part(&page, "\n| folder |", "\n## ");
+    let of_tests = names(here).into_iter();
+    let of_tests = of_tests.filter(|name| name != "fixtures" && here.join(name).is_dir());
+    let fixtures = names(&here.join("fixtures")).into_iter();
+    let expected = of_tests.map(|name| format!("{name}/"));
+    let expected = expected.chain(fixtures.map(|name| format!("fixtures/{name}")));
+    assert_rows(folders, expected, "tests/README.md, its folders");
+
+    let suites = part(&page, "\n## Suites\n", "\n## ");
+    let expected = modules_of("it/main.rs", "mod ");
+    assert_rows(suites, expected, "tests/README.md, *Suites*");
+
+    let modules = part(&page, "\n## What tests are made of\n", "\n## ");
+    let expected = modules_of("src/lib.rs", "pub mod ");
+    assert_rows(
+        modules,
+        expected,
+        "tests/README.md, *What tests are made of*",
     );
+
+    let variables = part(&page, "\n| variable |", "\n\n");
+    let looked_in = ["src", "it", "benches", "kube", "matrix", "../schemas/tests"];
+    let looked_in = looked_in.map(|folder| files(&here.join(folder), &["rs", "sh", "py"]));
+    let read = looked_in
+        .iter()
+        .flatten()
+        .flat_map(|source| variables_read_by(source));
+    // Benchmarks set theirs for processes that they start.
+    let read = read.filter(|name| !name.starts_with("RADIALOG_BENCH_"));
+    let read: BTreeSet<String> = read.collect();
+    assert!(read.len() > 15, "{read:?}");
+    assert_rows(variables, read, "tests/README.md, the variables");
+}
+
+/// The variables of ours that a source reads from its environment.
+fn variables_read_by(source: &Path) -> Vec<String> {
+    let code = fs::read_to_string(source).unwrap();
+    let readings = [
+        "VARIABLE: &str = \"",
+        "var_os(\"",
+        "var(\"",
+        "environ.get(\"",
+        "${",
+    ];
+    let behind = readings
+        .iter()
+        .flat_map(|reading| code.split(reading).skip(1));
+    let names = behind.map(|rest| {
+        let is_of_name = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
+        rest.chars().take_while(is_of_name).collect::<String>()
+    });
+    names.filter(|name| name.starts_with("RADIALOG_")).collect()
 }
 
 #[test]
 fn each_file_of_the_command_line_has_its_row() {
     let crate_ = Path::new(env!("CARGO_MANIFEST_DIR")).join("../coordinator/cli");
     let page = fs::read_to_string(crate_.join("README.md")).unwrap();
-    let mut missing = Vec::new();
     for (folder, before) in [
         ("src", ""),
         ("src/commands", "commands/"),
         ("src/chaos", ""),
     ] {
-        for entry in fs::read_dir(crate_.join(folder)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name != "main.rs"
-                && name.ends_with(".rs")
-                && !page.contains(&format!("`{before}{name}`"))
-            {
-                missing.push(format!("{folder}/{name}"));
-            }
-        }
+        let folder = crate_.join(folder);
+        let sources = names(&folder)
+            .into_iter()
+            .filter(|name| name != "main" && folder.join(format!("{name}.rs")).is_file());
+        let expected = sources.map(|name| format!("{before}{name}.rs"));
+        assert_rows(&page, expected, "coordinator/cli/README.md");
     }
-    assert!(
-        missing.is_empty(),
-        "no row in coordinator/cli/README.md: {missing:?}"
-    );
+}
+
+#[test]
+fn each_module_of_the_coordinators_rooms_has_its_row() {
+    let crate_ = Path::new(env!("CARGO_MANIFEST_DIR")).join("../coordinator");
+    let page = fs::read_to_string(crate_.join("README.md")).unwrap();
+    for (folder, behind, before) in [
+        ("src", "\n| room |", "\n## "),
+        ("src/run", "\nIn `run`:\n", "\n## "),
+        ("src/gateway", "\n## The gateway\n", "\n### "),
+    ] {
+        let modules = names(&crate_.join(folder)).into_iter();
+        let expected = modules.filter(|name| name != "lib");
+        let place = format!("coordinator/README.md, the modules of {folder}");
+        assert_rows(part(&page, behind, before), expected, &place);
+    }
 }

@@ -9,6 +9,7 @@ use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{ErrorCode, Outcome, Stage, StageResult};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 mod alarms;
 mod clusters;
@@ -92,13 +93,7 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
 
 /// The next message of a queue, as soon as there is one; its delivery is held.
 async fn take(queue: &Arc<dyn Queue>, name: &str) -> Delivery {
-    let poll = async {
-        loop {
-            if let Some(delivery) = queue.take(name).await.unwrap() {
-                return delivery;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, poll).await.unwrap()
+    let look = || async { Ok(queue.take(name).await?) };
+    let what = format!("{name} holds nothing");
+    waiting::found(&what, SOON, look).await.unwrap()
 }

@@ -192,13 +192,14 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     let run: RunFile =
         serde_json::from_slice(&std::fs::read(Path::new(&out).join("run.json")).unwrap()).unwrap();
     let state = adapters::redis_at(fixture.redis).await;
-    for _ in 0..600 {
-        if state.finished(&run.spec.run, 100).await.unwrap().len() == 10 {
-            break;
-        }
-        fixture.cluster.check().unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let are_finished = || async {
+        fixture.cluster.check()?;
+        Ok(state.finished(&run.spec.run, 100).await?.len() == 10)
+    };
+    let what = "the coordinator does not finish the run";
+    waiting::until(what, Duration::from_secs(120), are_finished)
+        .await
+        .unwrap();
     // Nobody works any more: the batch finds every study finished.
     drop(workers);
     fixture.says(&batch);

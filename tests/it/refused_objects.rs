@@ -18,6 +18,7 @@ use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Environment, S3Server, Services};
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 use crate::adapters::s3_at;
 
@@ -126,12 +127,10 @@ async fn a_worker_fails_the_task_whose_object_is_denied_and_waits_for_a_store_th
     server.refuse(&bucket, &ALL);
     let before = server.refusals(&bucket);
     harness.send(&task).await.unwrap();
-    let refused = async {
-        while server.refusals(&bucket) < before + 12 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, refused).await.unwrap();
+    let is_refused = || async { Ok(server.refusals(&bucket) >= before + 12) };
+    waiting::until("the store refuses nothing", SOON, is_refused)
+        .await
+        .unwrap();
     server.refuse(&bucket, &[]);
     let results = harness.results(1).await.unwrap();
     assert_eq!(failure(&results[0]), None);

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fake_stage::FakeStage;
+use crate::waiting;
 
 /// Longer than anything in a test takes, shorter than a person waits.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -151,18 +152,10 @@ impl TaskHarness {
     /// Takes the next dead letter of the findings stage from its queue.
     pub async fn dead_letter(&self) -> Result<Message> {
         let dead = queues::dead(queues::work(Stage::Findings));
-        let read = async {
-            loop {
-                if let Some(delivery) = self.queue.take(&dead).await? {
-                    delivery.receipt.ack().await?;
-                    return anyhow::Ok(delivery.message);
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, read)
-            .await
-            .context("no dead letter came")?
+        let look = || async { Ok(self.queue.take(&dead).await?) };
+        let delivery = waiting::found("no dead letter came", LIMIT, look).await?;
+        delivery.receipt.ack().await?;
+        Ok(delivery.message)
     }
 
     /// Starts a worker.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use radialog_runtime::blocking;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ObjectKey};
@@ -55,8 +56,7 @@ pub async fn upload_bundle(
     };
     let (manifest_key, claim) = (key(MANIFEST_FILE)?, key(CLAIM)?);
     let path = dir.join(MANIFEST_FILE);
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-    let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let content = blocking::io(move || std::fs::read(path)).await;
     let content = content.map_err(|error| ObjectError::Store {
         key: manifest_key.to_string(),
         reason: format!("the bundle's manifest cannot be read: {error}"),

@@ -161,6 +161,34 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
 
+    /// In columns. Clap wraps at 100 what is longer, and leaves the rest of a line that was broken by hand on a line of its own.
+    const LONGEST_LINE: usize = 98;
+
+    #[test]
+    fn no_line_of_a_help_that_is_broken_by_hand_is_broken_again_but_an_examples() {
+        let mut long = Vec::new();
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            let arguments = command.get_arguments();
+            let texts = arguments.filter_map(clap::Arg::get_long_help);
+            for text in texts.chain(command.get_long_about()) {
+                let text = text.to_string();
+                let paragraphs = text.split("\n\n");
+                let by_hand = paragraphs.filter(|paragraph| {
+                    paragraph.trim_end().contains('\n') && !paragraph.starts_with("Example")
+                });
+                let lines = by_hand.flat_map(str::lines);
+                long.extend(
+                    lines
+                        .filter(|line| line.chars().count() > LONGEST_LINE)
+                        .map(|line| format!("{}: {line}", command.get_name())),
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(long.is_empty(), "{long:#?}");
+    }
+
     #[test]
     fn each_subcommand_has_its_row_in_the_readme() {
         let page = include_str!("../README.md");

@@ -1,8 +1,6 @@
 //! `results.html`: all studies of a run on one page that needs nothing else, for people who look before they read.
 
-use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
@@ -11,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use radialog_coordinator::RunSummary;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::run::output::OrderedRecords;
-use radialog_files::durable::Replacement;
+use radialog_files::durable::{Readers, Replacement};
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Finding, StudyRecord, StudyStatus};
 use radialog_training::evaluation::report_files::{escaped, thumbnail};
@@ -40,9 +38,8 @@ pub(crate) async fn write(
     let path = folder.join(PAGE_FILE);
     let shown = path.display().to_string();
     let failed = || format!("cannot write '{shown}'");
-    let mut page = Replacement::create(&path).with_context(failed)?;
-    // It has the images themselves: nobody else's, before anything is in it.
-    fs::set_permissions(page.partial(), Permissions::from_mode(0o600)).with_context(failed)?;
+    // It has the images themselves.
+    let mut page = Replacement::create_for(Readers::Owner, &path).with_context(failed)?;
     head(&mut page, summary).with_context(failed)?;
     let mut records = OrderedRecords::open(archive, folder).await?.limited(limit);
     while let Some(record) = records.next().await? {

@@ -488,7 +488,7 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
             &[][..],
             "is read, and would be overwritten",
         ),
-        (4, images, &[], "it is a folder"),
+        (4, bundle.as_str(), &[], "it is a folder"),
         (6, input.as_str(), &[], "is no folder"),
         (
             4,
@@ -504,6 +504,9 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
         assert_eq!(output.status.code(), Some(64), "{error}");
         assert!(error.contains(expected), "{expected}: {error}");
     }
+    // What is refused leaves nothing beside the result's place.
+    let beside = folder.path("bundle.run");
+    assert!(!std::path::Path::new(&beside).exists());
     // An interrupted or failed run leaves no result of another one.
     folder.write("in.json", r#"{"a": {"image_path": ["x"]}}"#);
     let broken = [

@@ -26,7 +26,7 @@ pub(super) const TEXT_SHARE: u64 = 8;
 pub const MOST_CONNECTIONS: u32 = 4096;
 /// What a gateway takes in memory besides connections and bodies: itself, what it reads from the state, events.
 const OWN_MEMORY: u64 = 256 * MIB;
-/// Files and sockets that are no client's: services, batches, libraries.
+/// Files and sockets that are no client's: services, runs over archives, libraries.
 const OWN_FILES: u64 = 256;
 
 /// The area `[gateway]` of the configuration.
@@ -77,7 +77,7 @@ pub struct GatewayConfig {
     pub batch_pace: BatchPace,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
-    /// The directory in which running batches keep what they need to go on.
+    /// The directory in which runs over archives keep what they need to go on.
     pub directory: PathBuf,
     /// Web pages of other hosts that may ask, e.g. `https://viewer.example`.
     pub origins: Vec<String>,

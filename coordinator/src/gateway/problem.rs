@@ -12,7 +12,7 @@ use radialog_runtime::state::StateError;
 use radialog_schemas::http::{Problem, ProblemCode};
 
 use crate::BackendError;
-use crate::run::ArchiveRunError;
+use crate::run::ArchiveRunsError;
 
 /// The seconds after which to ask again when a service was away.
 const UNAVAILABLE_RETRY: u64 = 5;
@@ -111,17 +111,18 @@ impl From<BackendError> for ApiError {
     }
 }
 
-impl From<ArchiveRunError> for ApiError {
-    fn from(error: ArchiveRunError) -> Self {
+impl From<ArchiveRunsError> for ApiError {
+    fn from(error: ArchiveRunsError) -> Self {
         match error {
-            ArchiveRunError::Mismatch => Self::new(ProblemCode::IdempotencyMismatch, error),
-            ArchiveRunError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
-            ArchiveRunError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
-            ArchiveRunError::State(error) => error.into(),
-            ArchiveRunError::Objects(error) => error.into(),
-            ArchiveRunError::Directory { .. }
-            | ArchiveRunError::Kept { .. }
-            | ArchiveRunError::Stopped(_) => Self::unavailable(&error),
+            ArchiveRunsError::Mismatch => Self::new(ProblemCode::IdempotencyMismatch, error),
+            ArchiveRunsError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
+            ArchiveRunsError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
+            ArchiveRunsError::State(error) => error.into(),
+            ArchiveRunsError::Objects(error) => error.into(),
+            ArchiveRunsError::Directory { .. }
+            | ArchiveRunsError::Kept { .. }
+            | ArchiveRunsError::Unreadable { .. }
+            | ArchiveRunsError::Stopped(_) => Self::unavailable(&error),
         }
     }
 }

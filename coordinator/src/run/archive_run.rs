@@ -20,7 +20,7 @@ use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
 use super::given::{ArchiveOutputs, GivenOutputs};
 use super::output::{
-    OutputDirectory, RunFile, RunSummary, SessionSummary, UnnamedStudies, blocking, journal,
+    NotInArchive, OutputDirectory, RunFile, RunSummary, SessionSummary, blocking, journal,
 };
 use super::progress::{RateMeter, RunProgress};
 use super::result_consumer::ResultConsumer;
@@ -231,7 +231,7 @@ impl ArchiveRun {
             ledger.write_early()?;
             ledger.sync()?;
             ledger.list_problems()?;
-            let written = (ledger.order(), ledger.unnamed());
+            let written = (ledger.order(), ledger.those_not_in_archive());
             let summary = out.write_summary(written, |summary| {
                 let (count, problems) = ledger.problems();
                 summary.unread_count = ledger.unread_problems();
@@ -249,8 +249,8 @@ impl ArchiveRun {
                 summary.problem_count = count;
                 summary.problems = problems.to_vec();
             })?;
-            if ledger.unnamed() == UnnamedStudies::LeftOut {
-                ledger.settle_unnamed(summary.not_in_archive);
+            if ledger.those_not_in_archive() == NotInArchive::LeftOut {
+                ledger.settle_not_in_archive(summary.not_in_archive);
             }
             Ok(summary)
         })

@@ -31,8 +31,8 @@ mod result_files;
 mod running;
 mod view;
 
-use documents::{ArchiveRunDocuments, json};
-pub use error::ArchiveRunError;
+use documents::{ArchiveRunDocuments, json, until_known};
+pub use error::ArchiveRunsError;
 use kept_results::{
     REQUEST_FILE, has_results, keep_results, kept_request, kept_requests, remove_old,
 };
@@ -100,7 +100,7 @@ impl ArchiveRuns {
     ///
     /// # Errors
     /// When the folder cannot be read, or cannot be written although runs over archives are allowed.
-    pub async fn resume(self: &Arc<Self>) -> Result<usize, ArchiveRunError> {
+    pub async fn resume(self: &Arc<Self>) -> Result<usize, ArchiveRunsError> {
         let directory = self.settings.directory.clone();
         let are_allowed = !self.settings.prefixes.is_empty();
         let looked_in = directory.clone();
@@ -112,10 +112,12 @@ impl ArchiveRuns {
             }
             kept_requests(&looked_in)
         });
-        let kept = looking.await.map_err(|source| ArchiveRunError::Directory {
-            path: directory.clone(),
-            source,
-        })?;
+        let kept = looking
+            .await
+            .map_err(|source| ArchiveRunsError::Directory {
+                path: directory.clone(),
+                source,
+            })?;
         let count = kept.len();
         for requested in kept {
             self.spawn(requested);
@@ -136,14 +138,14 @@ impl ArchiveRuns {
         owner: &str,
         created_ms: u64,
         request: NewArchiveRun,
-    ) -> Result<ArchiveRunView, ArchiveRunError> {
+    ) -> Result<ArchiveRunView, ArchiveRunsError> {
         if let Some(known) = self.documents.request(id).await? {
             return self.repeat(known, owner, &request).await;
         }
         self.check(&request.archive)?;
         (self.settings.open)(request.archive.clone())
             .await
-            .map_err(ArchiveRunError::Archive)?;
+            .map_err(ArchiveRunsError::Archive)?;
         let requested = ArchiveRunRequest {
             id: id.to_owned(),
             attempt: Uuid::new_v4().simple().to_string(),
@@ -162,7 +164,7 @@ impl ArchiveRuns {
     async fn begin(
         self: &Arc<Self>,
         requested: ArchiveRunRequest,
-    ) -> Result<ArchiveRunView, ArchiveRunError> {
+    ) -> Result<ArchiveRunView, ArchiveRunsError> {
         // Of the requests that come here; what other gateways do is decided in the shared state.
         let _beginning = self.beginning.lock().await;
         let (owner, request) = (&requested.owner, &requested.request);
@@ -172,7 +174,7 @@ impl ArchiveRuns {
         let file = self.folder(&requested.id).join(REQUEST_FILE);
         let read_from = file.clone();
         let kept = blocking::io(move || kept_request(&read_from)).await;
-        if let Some(kept) = kept.map_err(|reason| ArchiveRunError::Kept { file, reason })? {
+        if let Some(kept) = kept.map_err(|reason| ArchiveRunsError::Kept { file, reason })? {
             // It runs here, and the state has lost it.
             let known = self.documents.create_request(&kept).await?;
             return self.repeat(known, owner, request).await;
@@ -195,18 +197,22 @@ impl ArchiveRuns {
         known: ArchiveRunRequest,
         owner: &str,
         request: &NewArchiveRun,
-    ) -> Result<ArchiveRunView, ArchiveRunError> {
+    ) -> Result<ArchiveRunView, ArchiveRunsError> {
         if known.owner != owner || known.request != *request {
-            return Err(ArchiveRunError::Mismatch);
+            return Err(ArchiveRunsError::Mismatch);
         }
-        Ok(self.view_of(known).await?)
+        self.view_of(known).await
     }
 
     /// Looks at a run of this owner.
     ///
     /// # Errors
-    /// When the state store does not answer.
-    pub async fn view(&self, owner: &str, id: &str) -> Result<Option<ArchiveRunView>, StateError> {
+    /// When the state store does not answer, or what it has of the run cannot be read.
+    pub async fn view(
+        &self,
+        owner: &str,
+        id: &str,
+    ) -> Result<Option<ArchiveRunView>, ArchiveRunsError> {
         let Some(requested) = self.documents.request(id).await? else {
             return Ok(None);
         };
@@ -216,7 +222,10 @@ impl ArchiveRuns {
         self.view_of(requested).await.map(Some)
     }
 
-    async fn view_of(&self, requested: ArchiveRunRequest) -> Result<ArchiveRunView, StateError> {
+    async fn view_of(
+        &self,
+        requested: ArchiveRunRequest,
+    ) -> Result<ArchiveRunView, ArchiveRunsError> {
         let progress = self.documents.progress(&requested.id).await?;
         let end = self.documents.end(&requested.id).await?;
         let status = match (&end, &progress) {
@@ -231,8 +240,8 @@ impl ArchiveRuns {
     /// Stops a run wherever it runs; its lines so far become its results. False where there is none.
     ///
     /// # Errors
-    /// When the state store does not answer.
-    pub async fn cancel(&self, owner: &str, id: &str) -> Result<bool, StateError> {
+    /// As [`ArchiveRuns::view`].
+    pub async fn cancel(&self, owner: &str, id: &str) -> Result<bool, ArchiveRunsError> {
         if self.view(owner, id).await?.is_none() {
             return Ok(false);
         }
@@ -246,13 +255,13 @@ impl ArchiveRuns {
     /// Lets a run stand still wherever it runs, or go on, and shows it then. None where there is none.
     ///
     /// # Errors
-    /// When the state store does not answer.
+    /// As [`ArchiveRuns::view`].
     pub async fn pause(
         &self,
         owner: &str,
         id: &str,
         paused: bool,
-    ) -> Result<Option<ArchiveRunView>, StateError> {
+    ) -> Result<Option<ArchiveRunView>, ArchiveRunsError> {
         match self.view(owner, id).await? {
             Some(known) if known.status.is_open() => {}
             known => return Ok(known),
@@ -264,26 +273,26 @@ impl ArchiveRuns {
     /// The parts of a result file; none where the run has not ended or has no such file.
     ///
     /// # Errors
-    /// When the state store does not answer.
+    /// As [`ArchiveRuns::view`].
     pub async fn result_parts(
         &self,
         owner: &str,
         id: &str,
         file: &str,
-    ) -> Result<Option<Vec<ObjectKey>>, StateError> {
+    ) -> Result<Option<Vec<ObjectKey>>, ArchiveRunsError> {
         if self.view(owner, id).await?.is_none() {
             return Ok(None);
         }
         let Some(end) = self.documents.end(id).await? else {
             return Ok(None);
         };
-        let key = |part| ObjectKey::batch_part(id, file, part);
+        let key = |part| ObjectKey::archive_run_part(id, file, part);
         let mut written = end.parts.written();
         let parts = written.find(|(name, _)| *name == file);
         Ok(parts.map(|(_, parts)| (0..parts).map(key).collect()))
     }
 
-    fn check(&self, archive: &str) -> Result<(), ArchiveRunError> {
+    fn check(&self, archive: &str) -> Result<(), ArchiveRunsError> {
         let prefixes = &self.settings.prefixes;
         let climbs = archive.split('/').any(|part| part == ".." || part == ".");
         let is_under = |prefix: &String| {
@@ -293,7 +302,7 @@ impl ArchiveRuns {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if climbs || !prefixes.iter().any(is_under) {
-            return Err(ArchiveRunError::NotAllowed {
+            return Err(ArchiveRunsError::NotAllowed {
                 archive: archive.to_owned(),
                 prefixes: prefixes.clone(),
             });
@@ -312,7 +321,7 @@ impl ArchiveRuns {
         tokio::spawn(async move {
             let id = requested.id.clone();
             match runs.run_to_end(requested, &stop).await {
-                Ok(()) | Err(ArchiveRunError::Stopped(CoordinatorError::Stopped)) => {}
+                Ok(()) | Err(ArchiveRunsError::Stopped(CoordinatorError::Stopped)) => {}
                 Err(error) => {
                     warn!(run = id, %error, "a run stands still; it goes on when this gateway starts again");
                 }
@@ -321,23 +330,22 @@ impl ArchiveRuns {
         });
     }
 
-    /// Takes a run to its end. A state or an object store that does not answer is waited for.
+    /// Takes a run to its end. A state or an object store that does not answer is waited for; a document that cannot be read
+    /// is not, since it stays so.
     async fn run_to_end(
         &self,
         requested: ArchiveRunRequest,
         stop: &CancellationToken,
-    ) -> Result<(), ArchiveRunError> {
+    ) -> Result<(), ArchiveRunsError> {
         let ArchiveRunRequest { id, request, .. } = &requested;
         let (retry, documents) = (self.retry(), &self.documents);
         // An earlier process may have ended before it was decided whose the run is.
-        let known = retry
-            .until_success(|| documents.create_request(&requested))
-            .await?;
+        let known = until_known(&retry, || documents.create_request(&requested)).await?;
         if known.attempt != requested.attempt {
             info!(run = id, "another gateway has begun this run");
             return self.remove_folder(id).await;
         }
-        let mut end = retry.until_success(|| documents.end(id)).await?;
+        let mut end = until_known(&retry, || documents.end(id)).await?;
         if end.is_none() {
             let folder = self.folder(id).join("out");
             let ran = self.run_with_pauses(id, request, &folder, stop).await?;
@@ -359,7 +367,7 @@ impl ArchiveRuns {
                     parts: PartCounts::default(),
                 },
             };
-            let ended = retry.until_success(|| documents.create_end(id, &ended));
+            let ended = until_known(&retry, || documents.create_end(id, &ended));
             let ended = end.insert(ended.await?);
             info!(run = id, status = ?ended.status, error = ended.error, "a run has ended");
         }
@@ -373,7 +381,7 @@ impl ArchiveRuns {
             keep_results(&left_in).map(|()| true)
         });
         let are_kept = are_kept.await;
-        let failed = |path| |source| ArchiveRunError::Directory { path, source };
+        let failed = |path| |source| ArchiveRunsError::Directory { path, source };
         if are_kept.map_err(failed(folder.clone()))? {
             warn!(
                 run = id,
@@ -390,10 +398,10 @@ impl ArchiveRuns {
         &self,
         id: &str,
         folder: &Path,
-    ) -> Result<StoredResults, AttemptError<ObjectError, ArchiveRunError>> {
+    ) -> Result<StoredResults, AttemptError<ObjectError, ArchiveRunsError>> {
         let error = match result_files::store(&*self.backends.objects, id, folder).await {
             Ok(parts) => return Ok(Ok(parts)),
-            Err(ArchiveRunError::Objects(error)) => error,
+            Err(ArchiveRunsError::Objects(error)) => error,
             Err(error) => return Err(AttemptError::Fatal(error)),
         };
         let is_refused = matches!(error, ObjectError::Refused { .. });
@@ -425,22 +433,22 @@ impl ArchiveRuns {
     }
 
     /// Writes a request where the next process finds it.
-    async fn keep(&self, requested: &ArchiveRunRequest) -> Result<(), ArchiveRunError> {
+    async fn keep(&self, requested: &ArchiveRunRequest) -> Result<(), ArchiveRunsError> {
         let (path, content) = (self.folder(&requested.id), json(requested));
         let folder = path.clone();
         let keeping = blocking::io(move || {
             durable::create_directory(&folder)?;
             durable::replace(&folder.join(REQUEST_FILE), content.as_bytes())
         });
-        let failed = |source| ArchiveRunError::Directory { path, source };
+        let failed = |source| ArchiveRunsError::Directory { path, source };
         keeping.await.map_err(failed)
     }
 
-    async fn remove_folder(&self, id: &str) -> Result<(), ArchiveRunError> {
+    async fn remove_folder(&self, id: &str) -> Result<(), ArchiveRunsError> {
         let path = self.folder(id);
         let folder = path.clone();
         let removing = blocking::io(move || fs::remove_dir_all(folder));
-        let failed = |source| ArchiveRunError::Directory { path, source };
+        let failed = |source| ArchiveRunsError::Directory { path, source };
         removing.await.map_err(failed)
     }
 

@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::state::Fact;
 use radialog_schemas::{ConversationId, RunSpec, Task};
+use tracing::warn;
 
 use super::image_preparation::finish_preparation;
 use super::pipeline::{StudyCommand, StudyFacts};
@@ -15,7 +16,7 @@ use super::publish::publish_task;
 use super::retry::RetryUntilShutdown;
 use super::run_state::finished_fact;
 use super::study_record;
-use crate::CoordinatorError;
+use crate::{BackendError, CoordinatorError};
 
 /// Records being assembled at a time.
 const ASSEMBLING: usize = 64;
@@ -80,9 +81,17 @@ impl Executor {
         step: &StudyStep,
     ) -> Result<(), CoordinatorError> {
         let StudyStep { run, facts, .. } = step;
-        self.retry
-            .until_success(|| finish_preparation(&self.backends, conversation, run, facts))
-            .await
+        let finish = || async {
+            match finish_preparation(&self.backends, conversation, run, facts).await {
+                // It stays so, and keeps what it has; the others go on.
+                Err(BackendError::Unreadable(error)) => {
+                    warn!(%conversation, %error, "a conversation whose image is prepared cannot be read");
+                    Ok(())
+                }
+                finished => finished,
+            }
+        };
+        self.retry.until_success(finish).await
     }
 
     async fn finished_line(&self, step: &StudyStep) -> Result<Fact, CoordinatorError> {

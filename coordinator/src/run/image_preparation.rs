@@ -16,7 +16,8 @@ use crate::error::BackendError;
 /// Ends the preparation of an image: its findings become known to the conversation, and the first turn starts.
 ///
 /// # Errors
-/// When broker, store or state do not answer; the call may be repeated.
+/// When broker, store or state do not answer; the call may be repeated. [`BackendError::Unreadable`] where the conversation
+/// cannot be read, which no repetition changes.
 pub(crate) async fn finish_preparation(
     backends: &Backends,
     conversation: &ConversationId,
@@ -39,8 +40,9 @@ pub(crate) async fn finish_preparation(
         .image_prepared(conversation, &facts.spec.input, &outcome)
         .await?;
     // Deleted while the stages worked: what they have stored since has no owner, also where one has begun under its name.
-    let known = backends.conversations.snapshot(conversation).await?;
-    let known = known.map(|known| known.conversation).filter(|known| {
+    let ids = std::slice::from_ref(conversation);
+    let known = backends.conversations.beginnings(ids).await?.pop();
+    let known = known.transpose()?.flatten().filter(|known| {
         let image = known.image.as_ref();
         image.is_some_and(|image| image.image == facts.spec.input)
     });

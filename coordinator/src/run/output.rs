@@ -26,7 +26,7 @@ use summary::SummaryCounts;
 
 pub use crate::run_files::{RESULTS_FILE, RUN_FILE};
 pub use ordered::OrderedRecords;
-pub(crate) use ordered::{StudyOrder, UnnamedStudies};
+pub(crate) use ordered::{NotInArchive, StudyOrder};
 pub use problems::{PROBLEMS_FILE, read_problems};
 pub use summary::{
     FailedStudy, LabelHistogram, NotCompared, RunSummary, SessionSummary, StageSummary,
@@ -282,7 +282,7 @@ impl OutputDirectory {
     /// counted where it was read whole, else they come last. `complete` adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
-        (order, others): (&StudyOrder, UnnamedStudies),
+        (order, others): (&StudyOrder, NotInArchive),
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
         let spec = &self.run.spec;

@@ -9,6 +9,7 @@ use radialog_schemas::{ObjectKey, Stage, StageSet};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
+use radialog_tests::waiting;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -75,9 +76,10 @@ impl BatchFixture {
             seen.wait_for(|progress| progress.done >= done)
                 .await
                 .unwrap();
-            while self.named_pieces().await.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let is_named = || async { Ok(!self.named_pieces().await.is_empty()) };
+            waiting::until("no results are named", Duration::from_secs(60), is_named)
+                .await
+                .unwrap();
         };
         // On a slow disk all studies may be done before the first lines are named: then it is lost before it publishes.
         let lost = async {

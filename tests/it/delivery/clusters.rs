@@ -10,6 +10,7 @@ use radialog_runtime::state::Fact;
 use radialog_schemas::{RunId, Stage, queues};
 use radialog_tests::services::{BrokerCluster, RedisCluster};
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 use super::{SOON, WORK, failure, findings, send_many, settings, studies};
 use crate::adapters::{config, rabbitmq_at, redis_at};
@@ -34,12 +35,10 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
     let mut cluster = BrokerCluster::start().await.unwrap();
     let (harness, sent) = working(&cluster, 60).await;
     let second = rabbitmq_at(&cluster.second_address()).await;
-    let is_one_cluster = async {
-        while second.depth(WORK).await.unwrap() != sent.len() as u64 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, is_one_cluster).await.unwrap();
+    let is_one_cluster = || async { Ok(second.depth(WORK).await? == sent.len() as u64) };
+    waiting::until("the nodes are no cluster", SOON, is_one_cluster)
+        .await
+        .unwrap();
     drop(second);
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
     let worker = harness.start(&stage, patient());
@@ -76,12 +75,10 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     let probe = queues::work(Stage::Scoring);
     second.publish(probe, Message::default()).await.unwrap();
     cluster.part();
-    let is_parted = async {
-        while second.publish(probe, Message::default()).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(SOON, is_parted).await.unwrap();
+    let is_parted = || async { Ok(second.publish(probe, Message::default()).await.is_err()) };
+    waiting::until("the nodes are not parted", SOON, is_parted)
+        .await
+        .unwrap();
     cluster.join();
     while studies(&results).len() < sent.len() {
         results.extend(harness.results(1).await.unwrap());

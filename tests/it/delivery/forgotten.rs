@@ -11,6 +11,7 @@ use radialog_schemas::{
 };
 use radialog_tests::embedded;
 use radialog_tests::services::{Redis, TcpProxy};
+use radialog_tests::waiting;
 use tokio_util::sync::CancellationToken;
 
 use super::{SOON, take};
@@ -33,15 +34,13 @@ fn summary() -> TurnRequest {
 
 /// Sweeps until something was given to the workers, and returns of how many conversations.
 async fn sweep(sweeper: &TurnSweeper) -> usize {
-    let sweeping = async {
-        loop {
-            match sweeper.sweep().await.unwrap() {
-                0 => tokio::time::sleep(Duration::from_millis(10)).await,
-                given => return given,
-            }
-        }
+    let look = || async {
+        let given = sweeper.sweep().await?;
+        Ok((given > 0).then_some(given))
     };
-    tokio::time::timeout(SOON, sweeping).await.unwrap()
+    waiting::found("nothing is given to the workers", SOON, look)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

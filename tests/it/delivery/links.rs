@@ -11,6 +11,7 @@ use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ConversationId, RunId};
 use radialog_tests::services::{Services, TcpProxy};
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 use super::{SOON, WORK, failure, findings, next, send_many, settings, studies};
 use crate::adapters::{config, rabbitmq_at};
@@ -135,9 +136,10 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
     let (harness, proxy, behind) = harness_behind_proxy().await;
     proxy.drop_responses();
     let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
-    while harness.queue.depth(WORK).await.unwrap() == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let is_there = || async { Ok(harness.queue.depth(WORK).await? > 0) };
+    waiting::until("nothing is published", SOON, is_there)
+        .await
+        .unwrap();
     assert!(!publishing.is_finished(), "nobody has told the publisher");
     proxy.disconnect();
     proxy.restore();

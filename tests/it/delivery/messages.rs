@@ -10,6 +10,7 @@ use radialog_runtime::queue::Message;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{ContentHash, ConversationId, ErrorCode, ObjectKey, Outcome, Work};
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 use super::{SOON, WORK, failure, findings, next, settings, studies, take};
 use crate::adapters::on_each_adapter;
@@ -95,16 +96,18 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
     let newer = newer.to_string();
     harness.send_bytes(newer.as_bytes()).await.unwrap();
     // Another worker may know it: it waits for one, and nobody is told that it has failed.
-    let waits = async {
-        for step in (0..RETRY_DELAYS.len()).cycle() {
+    let waits = || async {
+        for step in 0..RETRY_DELAYS.len() {
             let retry = queues::retry(WORK, step);
-            if harness.queue.depth(&retry).await.unwrap() == 1 {
-                return;
+            if harness.queue.depth(&retry).await? == 1 {
+                return Ok(true);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        Ok(false)
     };
-    tokio::time::timeout(SOON, waits).await.unwrap();
+    waiting::until("it does not wait", SOON, waits)
+        .await
+        .unwrap();
     let last = Message {
         body: newer.into(),
         attempt: ErrorCode::SchemaVersion.retries() as u32,

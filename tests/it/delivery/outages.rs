@@ -12,8 +12,9 @@ use radialog_runtime::state::Fact;
 use radialog_schemas::{ContentHash, ObjectKey, RunId, queues};
 use radialog_tests::services::{Broker, Redis};
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
-use super::{WORK, failure, findings, send_many, settings, studies};
+use super::{SOON, WORK, failure, findings, send_many, settings, studies};
 use crate::adapters::{config, on_each_adapter, rabbitmq_at, redis_at};
 
 use super::adapters;
@@ -167,9 +168,10 @@ async fn a_store_that_stays_away_gets_the_tasks_handed_back(harness: TaskHarness
         .with(harness.queue.clone(), failing.clone())
         .start(&Arc::new(findings()), short_timeout);
     // Two tries for each of both, and another one: a task was handed back, and has come again.
-    while usize::MAX - failing.left.load(Ordering::Relaxed) < 5 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let was_handed_back = || async { Ok(usize::MAX - failing.left.load(Ordering::Relaxed) >= 5) };
+    waiting::until("no task is handed back", SOON, was_handed_back)
+        .await
+        .unwrap();
     failing.left.store(0, Ordering::Relaxed);
     let mut results = Vec::new();
     while studies(&results).len() < sent.len() {

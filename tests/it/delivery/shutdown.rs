@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use radialog_runtime::runner::RunnerSettings;
 use radialog_runtime::shutdown::on_signals;
+use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::TaskHarness;
+use radialog_tests::waiting;
 
 use super::{SOON, WORK, findings, next, send_many, settings, studies};
 use crate::adapters::on_each_adapter;
@@ -19,15 +21,21 @@ on_each_adapter! { memory, rabbitmq: {
     another_worker_takes_over,
 }}
 
+/// Waits until a worker has given something to its model.
+async fn until_begun(stage: &FakeStage) {
+    let has_begun = || async { Ok(!stage.batches().is_empty()) };
+    waiting::until("the model gets nothing", SOON, has_begun)
+        .await
+        .unwrap();
+}
+
 async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_uncounted(
     harness: TaskHarness,
 ) {
     send_many(&harness, 12).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(300)));
     let worker = harness.start(&stage, settings());
-    while stage.batches().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_begun(&stage).await;
     worker.stop().await.unwrap();
     let finished: usize = stage.batches().iter().map(Vec::len).sum();
     assert!((1..=4).contains(&finished), "{finished}");
@@ -55,9 +63,7 @@ async fn a_batch_that_outlasts_the_grace_period_is_handed_back(harness: TaskHarn
             ..settings()
         },
     );
-    while stage.batches().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_begun(&stage).await;
     let began = Instant::now();
     worker.stop().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -71,9 +77,7 @@ async fn another_worker_takes_over(harness: TaskHarness) {
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(20)));
     let crashes = harness.start(&stage, settings());
     let stops = harness.start(&stage, settings());
-    while stage.batches().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_begun(&stage).await;
     crashes.crash().await;
     stops.stop().await.unwrap();
     let worker = harness.start(&stage, settings());

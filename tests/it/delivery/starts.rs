@@ -5,12 +5,10 @@ use std::time::Duration;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::QueueError;
 use radialog_tests::services::{Broker, Services, TcpProxy};
+use radialog_tests::waiting;
 
 use super::{SOON, WORK};
 use crate::adapters::config;
-
-/// The pause before the broker is asked again.
-const AGAIN: Duration = Duration::from_millis(10);
 
 #[tokio::test]
 async fn a_process_that_starts_while_the_broker_restarts_is_there_afterwards() {
@@ -47,16 +45,14 @@ async fn a_connection_that_is_reset_while_the_queues_are_declared_delays_the_sta
     let started = tokio::time::timeout(SOON, starting).await;
     let queue = started.unwrap().unwrap().unwrap();
     // It may have been there before the last reset, and connects again then.
-    let depth = async {
-        loop {
-            match queue.depth(WORK).await {
-                Err(QueueError::Unreachable(_)) => tokio::time::sleep(AGAIN).await,
-                depth => return depth,
-            }
+    let look = || async {
+        match queue.depth(WORK).await {
+            Err(QueueError::Unreachable(_)) => Ok(None),
+            depth => Ok(Some(depth?)),
         }
     };
-    let depth = tokio::time::timeout(SOON, depth).await;
-    assert_eq!(depth.unwrap().unwrap(), 0);
+    let depth = waiting::found("it does not connect again", SOON, look).await;
+    assert_eq!(depth.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What an evaluation reads and writes beside tables: ReXrank's JSON, folders of reports, the original's files, the page.
 
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Result, ensure};
 use radialog_schemas::{Finding, Label};
 use radialog_tests::processes::radialog;
@@ -294,6 +296,13 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
         tables.contains("| RaDialog-RG (v1, checkpoint 11200) | 39.4 (M) | 40 (M) | 34.6 (X) |"),
         "{tables}"
     );
+    // A page with images is its owner's alone, as that of a run is; tables are read by whom the umask lets.
+    let mode = |file: &str| {
+        let metadata = std::fs::metadata(folder.path(file))?;
+        anyhow::Ok(metadata.permissions().mode() & 0o777)
+    };
+    ensure!(mode("evaluation/report.html")? == 0o600);
+    ensure!(mode("evaluation/report.md")? == mode("texts.csv")?);
     Ok(())
 }
 

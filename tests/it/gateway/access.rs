@@ -9,6 +9,7 @@ use radialog_coordinator::gateway::{Gateway, GatewayError};
 use radialog_schemas::{ContentHash, PerStage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::waiting;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -21,16 +22,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Asks until the answer is none of a limit.
 async fn until_within_limits(ask: impl Fn() -> RequestBuilder) -> Result<Response> {
-    let asking = async {
-        loop {
-            let response = ask().send().await?;
-            if response.status() != 429 {
-                return anyhow::Ok(response);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let look = || async {
+        let response = ask().send().await?;
+        Ok((response.status() != 429).then_some(response))
     };
-    tokio::time::timeout(SOON, asking).await?
+    waiting::found("a limit refuses it", SOON, look).await
 }
 
 fn two_owners(config: &mut GatewayConfig) {
@@ -166,17 +162,12 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_
     let events = format!("{path}/turns/1/events");
     let stream = until_within_limits(|| ward.ask(Method::GET, &events)).await?;
     assert_eq!(stream.status(), 200);
-    let refused = async {
-        loop {
-            let refusal = problem(ward.get(&events).await?).await?;
-            if refusal.1 != "rate_limited" {
-                return anyhow::Ok(refusal);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let refused = || async {
+        let refusal = problem(ward.get(&events).await?).await?;
+        Ok((refusal.1 != "rate_limited").then_some(refusal))
     };
     assert_eq!(
-        tokio::time::timeout(SOON, refused).await??,
+        waiting::found("the rate refuses it", SOON, refused).await?,
         (429, "too_many_requests".into(), Some(1))
     );
     drop(stream);

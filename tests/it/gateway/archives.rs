@@ -1,4 +1,4 @@
-//! Batches over HTTP, over archives in the gateway's own store.
+//! Runs over HTTP, over archives in the gateway's own store.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,7 @@ fn findings_of(archive: &str) -> Value {
     json!({"archive": archive, "stages": ["findings"]})
 }
 
-/// The batch's view, once it has this status.
+/// The run's view, once it has this status.
 async fn view_when(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
     let look = || async {
         let view = gateway.view(path).await?;
@@ -212,7 +212,7 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result<()> {
+async fn a_run_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let fixture = fixture(1, &directory, |config| {
         config.keys = vec![key("ward", "one"), key("lab", "two")]
@@ -255,10 +255,10 @@ async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result
 }
 
 #[tokio::test]
-async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_another_one()
+async fn a_run_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_another_one()
 -> Result<()> {
     let directory = tempfile::tempdir()?;
-    // Nobody writes reports here, so that a batch with all stages never ends.
+    // Nobody writes reports here, so that a run with all stages never ends.
     let fixture = fixture(2, &directory, |_| {}).await?;
     let started = fixture
         .gateway

@@ -1,14 +1,24 @@
 //! From an image to its findings, report and dialog, and what stays when a conversation is removed.
 
-use anyhow::Result;
-use radialog_schemas::Ask;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use radialog_coordinator::ResultConsumer;
+use radialog_runtime::backends::Backends;
+use radialog_schemas::{Ask, ConversationId};
+use radialog_tests::embedded;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::services::Redis;
+use radialog_tests::waiting;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::fake_language_worker::answer;
-use super::fixture::{GatewayFixture, about_xray, data_uri, problem, xray};
+use super::fixture::{GatewayFixture, RunningGateway, about_xray, data_uri, problem, xray};
 use super::sse::text;
+use crate::adapters::redis_conversations_at;
 
 #[tokio::test]
 async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Result<()> {
@@ -160,4 +170,41 @@ async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
         (422, "idempotency_mismatch".into(), None)
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_that_cannot_be_read_once_its_image_is_prepared_holds_up_no_other()
+-> Result<()> {
+    let redis = Redis::start().await?;
+    let objects = tempfile::tempdir()?;
+    let backends = Backends {
+        conversations: redis_conversations_at(redis.url()).await,
+        ..embedded::backends(objects.path())?
+    };
+    backends.queue.declare().await?;
+    let gateway = RunningGateway::start(&backends, |_| {}).await?;
+    let begin = async || -> Result<String> {
+        let path = gateway.begin(&about_xray()).await?;
+        Ok(path.rsplit('/').next().context("an id")?.to_owned())
+    };
+    // Nobody prepares images yet.
+    let damaged = begin().await?;
+    let key = format!("radialog:chat:{{{damaged}}}");
+    redis.ask(&format!("HSET {key} conversation {{}}")).await?;
+
+    let stop = CancellationToken::new();
+    let results = ResultConsumer::new(backends.clone(), "results", stop.clone());
+    tokio::spawn(results.run());
+    let _results = stop.drop_guard();
+    let _workers = embedded::start_workers(&backends, FakeStage::new).await?;
+    let patience = Duration::from_secs(60);
+    let asked = format!("HEXISTS {key} prepared");
+    let was_met = || async { Ok(redis.ask(&asked).await?.contains('1')) };
+    waiting::until("its image is not prepared", patience, was_met).await?;
+    let other = ConversationId::from(begin().await?.as_str());
+    let is_prepared = || async {
+        let snapshot = backends.conversations.snapshot(&other).await?;
+        Ok(snapshot.is_some_and(|snapshot| snapshot.prepared.is_some()))
+    };
+    waiting::until("the other's image is not prepared", patience, is_prepared).await
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use radialog_schemas::{Ask, ChatTask};
+use radialog_tests::waiting;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -135,13 +136,11 @@ async fn the_view_of_a_running_turn_and_the_events_after_it_make_the_whole() -> 
         .gateway
         .begin(&json!({"question": "one two three"}))
         .await?;
-    let view = loop {
+    let look = || async {
         let view = fixture.gateway.view_when(&path, 1, "running").await?;
-        if view["turns"][0]["text"] == "You asked: one " {
-            break view;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok((view["turns"][0]["text"] == "You asked: one ").then_some(view))
     };
+    let view = waiting::found("no word is there", Duration::from_secs(20), look).await?;
     fixture.language_worker.allow(UNLIMITED);
     let after = view["turns"][0]["last_event"].as_u64();
     let events = fixture

@@ -20,6 +20,7 @@ use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
 use radialog_tests::fixtures;
+use radialog_tests::waiting;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -271,18 +272,11 @@ impl RunningGateway {
 
     /// The view, once this turn has this status.
     pub(crate) async fn view_when(&self, path: &str, turn: usize, status: &str) -> Result<Value> {
-        let looking = async {
-            loop {
-                let view = self.view(path).await?;
-                if view["turns"][turn - 1]["status"] == status {
-                    return Ok(view);
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let look = || async {
+            let view = self.view(path).await?;
+            Ok((view["turns"][turn - 1]["status"] == status).then_some(view))
         };
-        tokio::time::timeout(TIMEOUT, looking)
-            .await
-            .with_context(|| format!("turn {turn} is not {status}"))?
+        waiting::found(&format!("turn {turn} is not {status}"), TIMEOUT, look).await
     }
 }
 

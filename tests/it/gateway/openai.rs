@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use radialog_schemas::Ask;
+use radialog_tests::waiting;
 use serde_json::{Value, json};
 
 use super::fake_language_worker::answer;
@@ -48,17 +49,11 @@ fn content(chunks: &[Value]) -> String {
 
 /// Waits until nothing of any conversation is left.
 async fn nothing_is_kept(fixture: &GatewayFixture) -> Result<()> {
-    let clean = async {
-        while !fixture.stored("images").is_empty()
-            || fixture.backends.conversations.waiting().await? > 0
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::Ok(())
+    let is_clean = || async {
+        let turns = fixture.backends.conversations.waiting().await?;
+        Ok(turns == 0 && fixture.stored("images").is_empty())
     };
-    tokio::time::timeout(Duration::from_secs(10), clean)
-        .await
-        .context("something was kept")?
+    waiting::until("something was kept", Duration::from_secs(10), is_clean).await
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! Requests that come at the same time and exclude each other: one is done, the others are told so and leave nothing.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join, try_join_all};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::{ContentHash, ObjectKey, Stage};
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::waiting;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -201,16 +204,11 @@ async fn of_two_batches_with_one_key_one_is_started_at_whichever_gateway() -> Re
         paths.push((path, archives[place]));
     }
     for (path, archive) in paths {
-        let looking = async {
-            loop {
-                let view = other.view(&path).await?;
-                if view["status"] == "done" {
-                    return anyhow::Ok(view);
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
+        let look = || async {
+            let view = other.view(&path).await?;
+            Ok((view["status"] == "done").then_some(view))
         };
-        let view = tokio::time::timeout(std::time::Duration::from_secs(60), looking).await??;
+        let view = waiting::found("the run does not end", Duration::from_secs(60), look).await?;
         assert_eq!(
             (&view["request"]["archive"], &view["progress"]["done"]),
             (&json!(archive), &json!(1))

@@ -263,9 +263,9 @@ async fn a_cancelled_response_keeps_what_was_written_and_its_stream_says_so() ->
     let (cancel, nothing) = (format!("{path}/cancel"), json!({}));
     let next_word = async {
         // The worker waits for another word, and is told with it.
-        while !turn(&fixture, &created.data["response"]).await?.cancelling {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let is_cancelling =
+            || async { Ok(turn(&fixture, &created.data["response"]).await?.cancelling) };
+        waiting::until("nobody cancels it", TIMEOUT, is_cancelling).await?;
         fixture.language_worker.allow(1);
         anyhow::Ok(())
     };

@@ -1,12 +1,15 @@
 //! `train gate`: resumed as if never interrupted, and weights that the gate loads.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use candle_core::Device;
 use radialog_models::input_gate::{InputGate, THRESHOLD};
 use radialog_training::TrainingError;
-use radialog_training::data::gate_pictures::KindedPool;
-use radialog_training::data::kinded_images::KindedSides;
+use radialog_training::data::gate_images::GateSides;
+use radialog_training::data::gate_pictures::GateImages;
 use radialog_training::evaluation::gate;
 use radialog_training::recipe::GateRecipe;
 use radialog_training::trainers::{GateTrainer, Training};
@@ -60,9 +63,9 @@ fn weights_of_a_training_are_measured_by_group() {
     fixture.run_whole("out");
     let gate = InputGate::from_bytes(&fixture.bytes("out/best/weights.safetensors")).unwrap();
     let recipe = GateRecipe::read(&fixture.path(RECIPE)).unwrap().recipe;
-    let sides = KindedSides::read(&recipe.tables, &["train"]).unwrap();
+    let sides = GateSides::read(&recipe.tables, &["train"]).unwrap();
     assert!(sides.validate.is_empty() && sides.test.is_empty());
-    let pool = KindedPool::of(sides.train, "train").unwrap();
+    let pool = GateImages::of(sides.train, "train").unwrap();
     assert_eq!(pool.counts(), [10, 1, 1]);
     let groups = gate::counts(&gate, &pool.measured(1)).unwrap();
     let of = |name: &str| &groups[name];
@@ -89,4 +92,35 @@ fn a_view_that_is_none_is_told_with_its_line_and_a_bundle_to_start_from_is_refus
     fixture.change_recipe("epochs", "start = \"demo\"\nepochs");
     let error = fixture.training("out", false).err().unwrap();
     assert!(matches!(error, TrainingError::Recipe { .. }), "{error}");
+}
+
+#[test]
+fn the_recipes_scripts_take_the_binary_by_its_path_from_where_they_are_called() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/training/recipes");
+    for (script, folders) in [
+        ("demo/train.sh", &["data", "out"][..]),
+        ("gate/train.sh", &["data", "others", "out"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("radialog");
+        fs::write(
+            &binary,
+            "#!/bin/sh\necho \"$@\" >> \"$(dirname \"$0\")/calls\"\n",
+        )
+        .unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        for folder in &folders[..folders.len() - 1] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let output = Command::new("sh")
+            .arg(recipes.join(script))
+            .args(folders)
+            .env("RADIALOG", "./radialog")
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+        assert!(calls.contains("train "), "{script}: {calls}");
+    }
 }

@@ -147,7 +147,10 @@ impl Replacement {
     }
 
     /// As [`Replacement::create`], for these readers.
-    fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Replacement::create`].
+    pub fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
         Self::create_in(directory_of(path), readers, path)
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey};
 use tracing::warn;
 
+use crate::blocking;
 use crate::metrics::metrics;
 
 pub use conditions::knows_conditions;
@@ -131,8 +132,7 @@ async fn is_same<O: Objects + ?Sized>(
 
 async fn read_file(key: &ObjectKey, file: &Path) -> Result<Bytes, ObjectError> {
     let path = file.to_owned();
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-    let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let content = blocking::io(move || std::fs::read(path)).await;
     content
         .map(Bytes::from)
         .map_err(|error| unreadable(key, file, &error))

@@ -3,10 +3,10 @@
 mod augmentation;
 pub mod batch_loader;
 mod gate_drawings;
+pub mod gate_images;
 pub mod gate_pictures;
 mod gate_views;
 pub mod image_text_pairs;
-pub mod kinded_images;
 pub mod labelled_images;
 pub(crate) mod pixels;
 pub mod sample_form;

@@ -1,4 +1,4 @@
-//! The losses of the four trainings.
+//! The losses of the five trainings; that of the input gate is [`cross_entropy()`] alone.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;

@@ -22,7 +22,7 @@ use faults::Faults;
 pub use alignment::{AlignmentRecipe, PairTable};
 pub use chexbert::{ChexbertRecipe, ZeroLabels};
 pub use findings::{BlankLabels, ChosenBy, FindingsRecipe, ImageTable, LabelRule, UncertainLabels};
-pub use gate::{GateRecipe, KindTable};
+pub use gate::{GateRecipe, GateTable};
 pub use language::{LanguageRecipe, LoraRecipe};
 pub use training_arguments::TrainingArguments;
 

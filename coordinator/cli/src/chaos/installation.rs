@@ -107,7 +107,7 @@ impl Installation {
         let mut environment = links.map_or(Vec::new(), |(_, links)| links.environment().to_vec());
         environment.extend(IMPATIENT.map(|(name, value)| (name, value.to_owned())));
         let own = self.directory.join(name.replace(' ', "-"));
-        let gateway_directory = own.join("batches").display().to_string();
+        let gateway_directory = own.join("archive-runs").display().to_string();
         environment.push(("RADIALOG_GATEWAY_DIRECTORY", gateway_directory));
         std::fs::create_dir_all(&own)?;
         self.roles.push(Mutex::new(Role::new(RoleSettings {

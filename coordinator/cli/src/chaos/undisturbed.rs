@@ -116,7 +116,7 @@ fn settings(directory: &Path, arguments: Vec<String>) -> RoleSettings {
         arguments,
         environment: vec![
             ("RADIALOG_OBJECTS_DIRECTORY", folder("objects")),
-            ("RADIALOG_GATEWAY_DIRECTORY", folder("batches")),
+            ("RADIALOG_GATEWAY_DIRECTORY", folder("archive-runs")),
         ],
         directory: directory.to_owned(),
         log: directory.join("log"),

@@ -27,9 +27,10 @@ const KEPT: &str = "kept";
 /// archive over and over, holds conversations, has responses written in the background and batches of
 /// requests answered. Meanwhile processes are killed, frozen and told to stop; links are cut, stalled
 /// and reset; broker and Redis are killed; stored objects are deleted and damaged. Then everything is
-/// mended, the work is brought to its end, and compared with the same work in one undisturbed process:
-/// each study and each line of a batch has its line once, each turn and response has ended once with
-/// every event in its place, and queues, Redis and store hold nothing that belongs to nothing.
+/// mended, the work is brought to its end, and compared with the same work in one undisturbed
+/// process: each study and each line of a batch has its line once, each turn and response has ended
+/// once with every event in its place, and queues, Redis and store hold nothing that belongs to
+/// nothing.
 ///
 /// Without --amqp, --redis and --s3 it starts RabbitMQ and Redis itself (rabbitmq-server and
 /// redis-server must be installed), with a folder as object store, and removes all of it at the end.

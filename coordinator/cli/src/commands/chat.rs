@@ -34,8 +34,8 @@ const PROMPT: &str = "> ";
 /// Talk about a chest X-ray: findings, report, then questions
 ///
 /// Everything runs in this process, or, with --url, at a gateway. Answers stream as they are written;
-/// Ctrl-C stops one. Lines are edited with the arrows, and those before come back with arrow up, in this
-/// process only; Ctrl-D or Ctrl-C ends the conversation.
+/// Ctrl-C stops one. Lines are edited with the arrows, and those before come back with arrow up, in
+/// this process only; Ctrl-D or Ctrl-C ends the conversation.
 ///
 /// Examples:
 ///   radialog chat xray.png

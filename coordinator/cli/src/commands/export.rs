@@ -32,8 +32,8 @@ enum ExportCommand {
 
 /// Answers that people rated in conversations
 ///
-/// JSON Lines, one rated answer a line: conversation, turn, the stored image and its findings (where there is an
-/// image), what was asked, the model's answer, and the rating, good or bad.
+/// JSON Lines, one rated answer a line: conversation, turn, the stored image and its findings (where
+/// there is an image), what was asked, the model's answer, and the rating, good or bad.
 ///
 /// Example: radialog export ratings --out ratings.jsonl --s3 http://host:9000/radialog
 #[derive(Args)]

@@ -43,18 +43,20 @@ const LOCK_FILE: &str = ".finetune.lock";
 ///
 /// One command from a CSV to a bundle that is ready to be served. The table has a row an image: the
 /// image's file, and the radiologist's report, labels of findings, or both; perhaps the patient and a
-/// split. Columns are recognised by usual names (image, path, file; report, text, findings; patient_id,
-/// subject_id, study_id; split; the findings' names, or one column labels that names several, as
-/// "Effusion|Edema"), or named by flags. Labels are 1, 0, -1 or nothing, or yes, no, uncertain.
+/// split. Columns are recognised by usual names (image, path, file; report, text, findings;
+/// patient_id, subject_id, study_id; split; the findings' names, or one column labels that names
+/// several, as "Effusion|Edema"), or named by flags. Labels are 1, 0, -1 or nothing, or yes, no,
+/// uncertain.
 ///
-/// 1. The whole table is checked, every image is read, and all faults are told at once with their lines.
-///    --check stops there, and says what would be trained and which findings have too few images.
-/// 2. Patients are divided into train, validate and test, where the table does not say so. Where a row
-///    has a report and no label, the bundle's CheXbert labels it.
+/// 1. The whole table is checked, every image is read, and all faults are told at once with their
+///    lines. --check stops there, and says what would be trained and which findings have too few
+///    images.
+/// 2. Patients are divided into train, validate and test, where the table does not say so. Where a
+///    row has a report and no label, the bundle's CheXbert labels it.
 /// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on
-///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports whose
-///    labels the table gives. A part is taken only where it is better on the validation rows than the
-///    bundle that it started from. Ctrl-C loses nothing: the same command goes on.
+///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports
+///    whose labels the table gives. A part is taken only where it is better on the validation rows
+///    than the bundle that it started from. Ctrl-C loses nothing: the same command goes on.
 /// 4. The bundle before and after is measured on the test rows, with intervals, and put together in
 ///    OUT/bundle beside OUT/MODEL_CARD.md.
 ///

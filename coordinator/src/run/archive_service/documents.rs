@@ -6,8 +6,10 @@ use radialog_runtime::state::{State, StateError};
 use radialog_schemas::RunId;
 use serde::{Deserialize, Serialize};
 
+use super::error::ArchiveRunsError;
 use super::view::{ArchiveRunEnd, ArchiveRunRequest};
 use crate::run::progress::RunProgress;
+use crate::run::retry::{AttemptError, RetryUntilShutdown};
 
 const REQUEST: &str = "batch";
 const PROGRESS: &str = "batch-progress";
@@ -24,11 +26,14 @@ impl ArchiveRunDocuments {
     pub(super) async fn create_request(
         &self,
         request: &ArchiveRunRequest,
-    ) -> Result<ArchiveRunRequest, StateError> {
+    ) -> Result<ArchiveRunRequest, ArchiveRunsError> {
         self.create(&request.id, REQUEST, json(request)).await
     }
 
-    pub(super) async fn request(&self, id: &str) -> Result<Option<ArchiveRunRequest>, StateError> {
+    pub(super) async fn request(
+        &self,
+        id: &str,
+    ) -> Result<Option<ArchiveRunRequest>, ArchiveRunsError> {
         self.get(id, REQUEST).await
     }
 
@@ -37,7 +42,7 @@ impl ArchiveRunDocuments {
         self.put(id, PROGRESS, progress).await
     }
 
-    pub(super) async fn progress(&self, id: &str) -> Result<Option<RunProgress>, StateError> {
+    pub(super) async fn progress(&self, id: &str) -> Result<Option<RunProgress>, ArchiveRunsError> {
         self.get(id, PROGRESS).await
     }
 
@@ -46,11 +51,11 @@ impl ArchiveRunDocuments {
         &self,
         id: &str,
         end: &ArchiveRunEnd,
-    ) -> Result<ArchiveRunEnd, StateError> {
+    ) -> Result<ArchiveRunEnd, ArchiveRunsError> {
         self.create(id, END, json(end)).await
     }
 
-    pub(super) async fn end(&self, id: &str) -> Result<Option<ArchiveRunEnd>, StateError> {
+    pub(super) async fn end(&self, id: &str) -> Result<Option<ArchiveRunEnd>, ArchiveRunsError> {
         self.get(id, END).await
     }
 
@@ -69,7 +74,8 @@ impl ArchiveRunDocuments {
     }
 
     pub(super) async fn is_paused(&self, id: &str) -> Result<bool, StateError> {
-        Ok(self.get(id, PAUSED).await? == Some(true))
+        let paused = self.0.document(&run(id), PAUSED).await?;
+        Ok(paused.as_deref() == Some("true"))
     }
 
     async fn put(&self, id: &str, name: &str, document: String) -> Result<(), StateError> {
@@ -79,9 +85,9 @@ impl ArchiveRunDocuments {
     async fn create<T: for<'a> Deserialize<'a>>(
         &self,
         id: &str,
-        name: &str,
+        name: &'static str,
         document: String,
-    ) -> Result<T, StateError> {
+    ) -> Result<T, ArchiveRunsError> {
         let text = self.0.create_document(&run(id), name, document).await?;
         parse(id, name, &text)
     }
@@ -89,18 +95,45 @@ impl ArchiveRunDocuments {
     async fn get<T: for<'a> Deserialize<'a>>(
         &self,
         id: &str,
-        name: &str,
-    ) -> Result<Option<T>, StateError> {
+        name: &'static str,
+    ) -> Result<Option<T>, ArchiveRunsError> {
         let text = self.0.document(&run(id), name).await?;
         text.map(|text| parse(id, name, &text)).transpose()
     }
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(id: &str, name: &str, text: &str) -> Result<T, StateError> {
-    serde_json::from_str(text).map_err(|error| {
-        StateError(format!(
-            "document '{name}' of run '{id}' is damaged: {error}"
-        ))
+/// Asks for a document until it is known: a state that does not answer may do so later, and what cannot be read stays so.
+///
+/// # Errors
+/// [`ArchiveRunsError::Unreadable`], and [`ArchiveRunsError::Stopped`].
+pub(super) async fn until_known<T, F>(
+    retry: &RetryUntilShutdown,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, ArchiveRunsError>
+where
+    F: Future<Output = Result<T, ArchiveRunsError>>,
+{
+    let attempt = || {
+        let asked = ask();
+        async move {
+            asked.await.map_err(|error| match error {
+                ArchiveRunsError::State(error) => AttemptError::Unavailable(error),
+                error => AttemptError::Fatal(error),
+            })
+        }
+    };
+    retry.until_settled(attempt).await
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(
+    id: &str,
+    name: &'static str,
+    text: &str,
+) -> Result<T, ArchiveRunsError> {
+    serde_json::from_str(text).map_err(|reason| ArchiveRunsError::Unreadable {
+        name,
+        id: id.to_owned(),
+        reason,
     })
 }
 
@@ -110,4 +143,32 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
 
 fn run(id: &str) -> RunId {
     RunId(format!("batch-{id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_runtime::state::memory::MemoryState;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_document_that_cannot_be_read_is_told_once_and_not_asked_for_again() {
+        let documents = ArchiveRunDocuments(Arc::new(MemoryState::default()));
+        let later =
+            r#"{"status": "a status of a later release", "error": null, "parts": [1, 1, 1]}"#;
+        documents.put("one", END, later.to_owned()).await.unwrap();
+        let retry = RetryUntilShutdown::new(CancellationToken::new());
+        let mut asked = 0;
+        let end = until_known(&retry, || {
+            asked += 1;
+            documents.end("one")
+        });
+        let error = end.await.unwrap_err();
+        assert!(
+            matches!(error, ArchiveRunsError::Unreadable { name: END, .. }),
+            "{error}"
+        );
+        assert_eq!(asked, 1);
+    }
 }

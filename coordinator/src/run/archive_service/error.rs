@@ -7,9 +7,9 @@ use radialog_runtime::state::StateError;
 
 use crate::CoordinatorError;
 
-/// The reason why there is no run.
+/// The reason why runs over archives are not begun, looked at or gone on with.
 #[derive(Debug, thiserror::Error)]
-pub enum ArchiveRunError {
+pub enum ArchiveRunsError {
     /// The archive is not one that may be read.
     #[error("'{archive}' is not under an allowed prefix{}", allowed(.prefixes))]
     NotAllowed {
@@ -39,6 +39,18 @@ pub enum ArchiveRunError {
         file: PathBuf,
         /// What is wrong with it.
         reason: std::io::Error,
+    },
+    /// A document of a run that another release has written, or that is damaged: to ask again changes nothing.
+    #[error(
+        "document '{name}' of run '{id}' cannot be read: {reason}; start a release that can read it, or wait a week, after which it is forgotten"
+    )]
+    Unreadable {
+        /// The document's name in the state.
+        name: &'static str,
+        /// The run.
+        id: String,
+        /// What is wrong with it.
+        reason: serde_json::Error,
     },
     /// The state store.
     #[error(transparent)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use radialog_files::durable;
+use radialog_runtime::blocking;
 use tracing::{info, warn};
 
 use super::view::ArchiveRunRequest;
@@ -89,8 +90,7 @@ pub(super) fn keep_results(folder: &Path) -> io::Result<()> {
 pub(super) async fn remove_old(directory: PathBuf) {
     loop {
         let looked_in = directory.clone();
-        let looking = tokio::task::spawn_blocking(move || look(&looked_in)).await;
-        if let Err(error) = looking.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        if let Err(error) = blocking::io(move || look(&looked_in)).await {
             warn!(%error, directory = %directory.display(), "old results of runs are not looked for");
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::error::ArchiveRunError;
+use super::error::ArchiveRunsError;
 use crate::run::output::{PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 
 /// The files that a run leaves.
@@ -19,11 +19,35 @@ const PART: u64 = 8 << 20;
 
 /// How many parts each of [`RESULT_FILES`] has: 0 of one that is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "KeptCounts")]
 pub(super) struct PartCounts {
     /// Those of the first three; gateways of an earlier release know no other.
     parts: [u32; 3],
+    problem_parts: u32,
+}
+
+/// The counts as gateways of this release and of earlier ones have written them: of three files, or of all four in one list.
+#[derive(Deserialize)]
+struct KeptCounts {
+    parts: Vec<u32>,
     #[serde(default)]
     problem_parts: u32,
+}
+
+impl TryFrom<KeptCounts> for PartCounts {
+    type Error = String;
+
+    fn try_from(kept: KeptCounts) -> Result<Self, String> {
+        let (parts, problem_parts) = match *kept.parts.as_slice() {
+            [results, table, summary] => ([results, table, summary], kept.problem_parts),
+            [results, table, summary, problems] => ([results, table, summary], problems),
+            _ => return Err(format!("counts of {} files", kept.parts.len())),
+        };
+        Ok(Self {
+            parts,
+            problem_parts,
+        })
+    }
 }
 
 impl PartCounts {
@@ -48,12 +72,12 @@ pub(super) async fn store(
     objects: &dyn Objects,
     id: &str,
     out: &Path,
-) -> Result<PartCounts, ArchiveRunError> {
+) -> Result<PartCounts, ArchiveRunsError> {
     let mut parts = PartCounts::default();
     for (place, file) in RESULT_FILES.iter().enumerate() {
         let count = parts.count_mut(place);
         let path = out.join(file);
-        let failed = |source| ArchiveRunError::Directory {
+        let failed = |source| ArchiveRunsError::Directory {
             path: path.clone(),
             source,
         };
@@ -73,7 +97,7 @@ pub(super) async fn store(
                 break;
             }
             objects
-                .put(&ObjectKey::batch_part(id, file, *count), part.into())
+                .put(&ObjectKey::archive_run_part(id, file, *count), part.into())
                 .await?;
             *count += 1;
         }
@@ -89,10 +113,14 @@ mod tests {
 
     #[test]
     fn gateways_of_the_release_that_knew_three_files_and_this_one_read_each_other() {
+        let read = |kept| serde_json::from_value::<PartCounts>(kept);
+        let written = |kept| read(kept).unwrap().written().collect::<Vec<_>>();
         let earlier = json!({"parts": [1, 2, 0]});
-        let read: PartCounts = serde_json::from_value(earlier).unwrap();
-        let written: Vec<_> = read.written().collect();
-        assert_eq!(written, [(RESULTS_FILE, 1), (TABLE_FILE, 2)]);
+        assert_eq!(written(earlier), [(RESULTS_FILE, 1), (TABLE_FILE, 2)]);
+        // As a release wrote it that had the fourth file and no name for its count.
+        let four = json!({"parts": [1, 0, 0, 3]});
+        assert_eq!(written(four), [(RESULTS_FILE, 1), (PROBLEMS_FILE, 3)]);
+        assert!(read(json!({"parts": [1, 2, 3, 4, 5]})).is_err());
 
         let mut counts = PartCounts::default();
         for place in 0..RESULT_FILES.len() {

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::documents::json;
 use super::view::{ArchiveRunStatus, NewArchiveRun};
-use super::{ArchiveRunError, ArchiveRuns};
+use super::{ArchiveRuns, ArchiveRunsError};
 use crate::CoordinatorError;
 use crate::run::archive_run::{ArchiveRun, RunOptions};
 use crate::run::output::{PROBLEMS_FILE, SUMMARY_FILE};
@@ -37,7 +37,7 @@ impl ArchiveRuns {
         request: &NewArchiveRun,
         out: &Path,
         stop: &CancellationToken,
-    ) -> Result<Option<(ArchiveRunStatus, Option<String>)>, ArchiveRunError> {
+    ) -> Result<Option<(ArchiveRunStatus, Option<String>)>, ArchiveRunsError> {
         loop {
             // None where it is stopped while it waits.
             let slot = tokio::select! {

@@ -14,7 +14,7 @@ use crate::run::output::journal::Journal;
 use crate::run::output::problems::ProblemList;
 use crate::run::output::stamps::StampFile;
 use crate::run::output::study_set::StudySet;
-use crate::run::output::{ArchiveSize, OutputDirectory, StudyOrder, UnnamedStudies};
+use crate::run::output::{ArchiveSize, NotInArchive, OutputDirectory, StudyOrder};
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
 
 /// The book of a run, which is kept under a lock.
@@ -242,7 +242,7 @@ impl RunLedger {
     }
 
     /// Notes how many lines are of studies that the archive does not name.
-    pub(crate) fn settle_unnamed(&mut self, count: u64) {
+    pub(crate) fn settle_not_in_archive(&mut self, count: u64) {
         if std::mem::replace(&mut self.not_in_archive, count) != count
             && let Some(total) = self.counts.total
         {
@@ -262,10 +262,10 @@ impl RunLedger {
     }
 
     /// What becomes of lines whose studies the archive has not named: where all of it was read, it does not have them.
-    pub(crate) fn unnamed(&self) -> UnnamedStudies {
+    pub(crate) fn those_not_in_archive(&self) -> NotInArchive {
         match self.archive_ended && self.problems.unread() == 0 {
-            true => UnnamedStudies::LeftOut,
-            false => UnnamedStudies::Last,
+            true => NotInArchive::LeftOut,
+            false => NotInArchive::Last,
         }
     }
 

@@ -29,7 +29,7 @@ impl StudyOrder {
 
 /// What becomes of records whose studies are in no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UnnamedStudies {
+pub(crate) enum NotInArchive {
     /// They come last, as they were written: the archive was not read whole and may name them.
     Last,
     /// They are left out: the archive does not name them.
@@ -40,7 +40,7 @@ pub(crate) enum UnnamedStudies {
 pub(crate) fn for_each_in_order(
     dir: &Path,
     order: &StudyOrder,
-    others: UnnamedStudies,
+    others: NotInArchive,
     mut seen: impl FnMut(StudyRecord) -> Result<(), CoordinatorError>,
 ) -> Result<u64, CoordinatorError> {
     let mut records = RecordFile::open(dir)?;
@@ -56,7 +56,7 @@ pub(crate) fn for_each_in_order(
             show(&mut records, index)?;
         }
     }
-    if others == UnnamedStudies::LeftOut {
+    if others == NotInArchive::LeftOut {
         return Ok(shown.iter().filter(|shown| !**shown).count() as u64);
     }
     let mut rest: Vec<usize> = (0..records.places.len()).collect();
@@ -229,8 +229,8 @@ mod tests {
             let lines: String = written.map(line).concat();
             std::fs::write(dir.path().join(RESULTS_FILE), lines).unwrap();
             for (others, expected, expected_left_out) in [
-                (UnnamedStudies::Last, &["b", "a", "c", "z", "y"][..], 0),
-                (UnnamedStudies::LeftOut, &["b", "a", "c"][..], 2),
+                (NotInArchive::Last, &["b", "a", "c", "z", "y"][..], 0),
+                (NotInArchive::LeftOut, &["b", "a", "c"][..], 2),
             ] {
                 let mut seen = Vec::new();
                 let left_out = for_each_in_order(dir.path(), &order, others, |record| {

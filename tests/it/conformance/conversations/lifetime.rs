@@ -1,9 +1,19 @@
 //! When a conversation is there, and when it is not any more.
 
+use radialog_tests::waiting;
+
 use super::*;
 
 /// Longer than any lifetime here.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until a conversation's time is over.
+async fn until_over(conversations: &dyn Conversations, id: &ConversationId) {
+    let is_over = || async { Ok(!conversations.exist(std::slice::from_ref(id)).await?[0]) };
+    waiting::until("it stays for ever", PATIENCE, is_over)
+        .await
+        .unwrap();
+}
 
 pub(super) async fn a_deleted_conversation_is_gone(conversations: Arc<dyn Conversations>) {
     let conversation = with_image(&unique());
@@ -73,12 +83,7 @@ pub(super) async fn a_conversation_ends_when_its_lifetime_is_over(
             .unwrap();
     }
     let ids = [short.id.clone(), long.id.clone()];
-    let over = async {
-        while conversations.exist(&ids).await.unwrap()[0] {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, over).await.expect("it stays for ever");
+    until_over(&*conversations, &short.id).await;
     assert_eq!(conversations.snapshot(&short.id).await.unwrap(), None);
     assert_eq!(conversations.exist(&ids).await.unwrap(), [false, true]);
 }
@@ -122,13 +127,7 @@ pub(super) async fn what_has_ended_is_taken_off_its_owners_list(
             .await
             .unwrap();
     }
-    let ids = [short.id.clone()];
-    let over = async {
-        while conversations.exist(&ids).await.unwrap()[0] {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, over).await.expect("it stays for ever");
+    until_over(&*conversations, &short.id).await;
     conversations.forget_ended().await.unwrap();
     let listed = conversations.list(&owner, 9).await.unwrap();
     assert_eq!(listed, [long.id]);

@@ -12,17 +12,10 @@ if [ $# -ne 2 ]; then
     sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 64
 fi
-recipes=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
+. "$(dirname "$0")/../radialog.sh"
 mkdir -p "$2"
 cd "$2"
-if [ -z "${RADIALOG:-}" ]; then
-    root=$(cd "$recipes/../../../.." && pwd)
-    # From the root: cargo reads the processor to build for (.cargo/config.toml) where it is called, and without it all of
-    # this takes twice as long.
-    (cd "$root" && cargo build --release -p radialog)
-    RADIALOG=${CARGO_TARGET_DIR:-$root/target}/release/radialog
-fi
 # The allocator keeps what a step frees: the next step wants the same again.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 

@@ -12,17 +12,11 @@ if [ $# -ne 3 ]; then
     sed -n '2,8s/^# \{0,1\}//p' "$0"
     exit 64
 fi
-recipes=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
 others=$(cd "$2" && pwd)
+. "$(dirname "$0")/../radialog.sh"
 mkdir -p "$3"
 cd "$3"
-if [ -z "${RADIALOG:-}" ]; then
-    root=$(cd "$recipes/../../../.." && pwd)
-    # From the root: cargo reads the processor to build for (.cargo/config.toml) where it is called.
-    (cd "$root" && cargo build --release -p radialog)
-    RADIALOG=${CARGO_TARGET_DIR:-$root/target}/release/radialog
-fi
 ln -sfn "$data" data
 ln -sfn "$others" others
 cp "$recipes"/*.toml "$recipes"/*.csv .

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::data::kinded_images::KEPT_SIDE;
+use crate::data::gate_images::KEPT_SIDE;
 use crate::random::Random;
 
 const SIDE: f64 = KEPT_SIDE as f64;

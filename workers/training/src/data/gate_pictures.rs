@@ -7,8 +7,8 @@ use radialog_schemas::ImageKind;
 use rayon::prelude::*;
 
 use crate::data::gate_drawings::drawing;
+use crate::data::gate_images::GateImage;
 use crate::data::gate_views::{View, scrambled};
-use crate::data::kinded_images::KindedImage;
 use crate::error::TrainingError;
 use crate::random::Random;
 
@@ -22,10 +22,10 @@ const VIEWS: usize = 4;
 
 /// The images of a side by what they are.
 #[derive(Clone, Debug, Default)]
-pub struct KindedPool {
-    frontal: Vec<KindedImage>,
-    lateral: Vec<KindedImage>,
-    other: Vec<KindedImage>,
+pub struct GateImages {
+    frontal: Vec<GateImage>,
+    lateral: Vec<GateImage>,
+    other: Vec<GateImage>,
 }
 
 /// A batch of pictures is what the gate reads in one pass.
@@ -51,12 +51,12 @@ pub struct MeasuredPicture {
     pub levels: Vec<f32>,
 }
 
-impl KindedPool {
+impl GateImages {
     /// Sorts the images of a side.
     ///
     /// # Errors
     /// No frontal image, from which most others are made.
-    pub fn of(images: Vec<KindedImage>, side: &str) -> Result<Self, TrainingError> {
+    pub fn of(images: Vec<GateImage>, side: &str) -> Result<Self, TrainingError> {
         let mut pool = Self::default();
         for image in images {
             match image.kind {
@@ -169,7 +169,7 @@ impl KindedPool {
 
     /// The pictures that this side is measured by: its images as they are, and what is made of each frontal one.
     pub fn measured(&self, seed: u64) -> Vec<MeasuredPicture> {
-        let picture = |group: &str, kind, image: &KindedImage, levels| MeasuredPicture {
+        let picture = |group: &str, kind, image: &GateImage, levels| MeasuredPicture {
             group: group.to_owned(),
             kind,
             name: image.name.clone(),
@@ -228,7 +228,7 @@ impl KindedPool {
 
     /// Frontal X-rays of this side as they are and otherwise, by which the threshold is chosen.
     pub fn views(&self, seed: u64) -> Vec<Vec<f32>> {
-        let views = |image: &KindedImage| -> Vec<Vec<f32>> {
+        let views = |image: &GateImage| -> Vec<Vec<f32>> {
             let random = &mut Random::stream(seed, &format!("views {}", image.name));
             let plain = View::PLAIN.of(&image.levels, random);
             let others = (0..VIEWS).map(|_| View::draw(random).of(&image.levels, random));

@@ -3,7 +3,7 @@
 
 use radialog_models::input_gate::{SIDE, standardised};
 
-use crate::data::kinded_images::KEPT_SIDE;
+use crate::data::gate_images::KEPT_SIDE;
 use crate::random::Random;
 
 /// The way in which an image is seen.

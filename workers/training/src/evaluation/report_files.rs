@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use radialog_files::durable;
+use radialog_files::durable::{self, Readers};
 use radialog_schemas::Finding;
 use serde::Serialize;
 
@@ -156,7 +156,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     names.map(|name| folder.join(name)).into()
 }
 
-/// Writes all files into a folder, and returns the content of [`SCORES_FILE`].
+/// Writes all files into a folder, and returns the content of [`SCORES_FILE`]. A page that has images is its owner's alone.
 ///
 /// # Errors
 /// A file cannot be written, or a text not be read.
@@ -164,13 +164,22 @@ pub fn write(folder: &Path, evaluated: &EvaluatedReports<'_>) -> Result<String, 
     studies_table::write(&folder.join(STUDIES_FILE), evaluated)?;
     write_faults(folder, evaluated.corpus)?;
     let summary = json(&summary::Summary::of(evaluated));
-    for (name, content) in [
-        (PAGE_FILE, &page::page(evaluated)?),
-        (TABLES_FILE, &published::markdown(evaluated)),
-        (SCORES_FILE, &summary),
+    let page_readers = match evaluated.images {
+        Some(_) => Readers::Owner,
+        None => Readers::ByUmask,
+    };
+    for (name, readers, content) in [
+        (PAGE_FILE, page_readers, &page::page(evaluated)?),
+        (
+            TABLES_FILE,
+            Readers::ByUmask,
+            &published::markdown(evaluated),
+        ),
+        (SCORES_FILE, Readers::ByUmask, &summary),
     ] {
         let path = folder.join(name);
-        durable::replace(&path, content.as_bytes()).map_err(TrainingError::io("write", &path))?;
+        durable::replace_for(readers, &path, content.as_bytes())
+            .map_err(TrainingError::io("write", &path))?;
     }
     Ok(summary)
 }

@@ -15,7 +15,7 @@ mod study;
 
 pub use comparison::{Comparison, Unpaired, compare};
 pub use metrics::{CALIBRATION_ERROR, Metric, MetricGroup, MetricSet};
-pub use ranking::{Calibration, CalibrationBin};
+pub use ranking::{ReliabilityBin, ReliabilityBins};
 pub use set_asides::{SetAside, SetAsides};
 pub use stored_scores::StoredScores;
 pub use study::{StudyScores, Totals};
@@ -83,7 +83,7 @@ pub struct ReportScores {
     /// Every score with its interval.
     pub metrics: Vec<Metric>,
     /// What the classifier's probabilities are worth.
-    pub calibration: Calibration,
+    pub calibration: ReliabilityBins,
     /// Scores without the least consistent studies; none where the run has sampled no reports.
     pub set_asides: Option<SetAsides>,
     /// Texts that an evaluation had counted that was interrupted.

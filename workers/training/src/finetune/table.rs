@@ -259,10 +259,10 @@ impl FinetuneTable {
             self.take_names(names, &name, columns, check);
         }
         // Where other faults are told, it is for them that nothing is left.
-        if check.has_faults() {
-        } else if self.rows.is_empty() {
+        let is_faultless = !check.has_faults();
+        if is_faultless && self.rows.is_empty() {
             check.fault(&self.path, 1, "it has no row that can be used");
-        } else if !self.has_labels() && !self.has_reports() {
+        } else if is_faultless && !self.has_labels() && !self.has_reports() {
             check.fault(
                 &self.path,
                 1,

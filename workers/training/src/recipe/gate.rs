@@ -12,7 +12,7 @@ use crate::optimizer::schedule::Schedule;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateRecipe {
     /// Images and what they are; paths are relative to the recipe.
-    pub tables: Vec<KindTable>,
+    pub tables: Vec<GateTable>,
     /// The largest share of the validation side's frontal X-rays that may be warned about, which the threshold follows from.
     #[serde(default = "GateRecipe::default_false_warnings")]
     pub false_warnings: f64,
@@ -24,7 +24,7 @@ pub struct GateRecipe {
 /// A CSV of images with the columns `image`, `split` and, where not all of them are frontal, `view`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KindTable {
+pub struct GateTable {
     /// The CSV.
     pub table: PathBuf,
     /// Folder of the images.
@@ -75,7 +75,7 @@ impl Recipe for GateRecipe {
             !self.tables.is_empty(),
             "tables: name at least one [[tables]] with table and images",
         );
-        for KindTable { table, images } in &self.tables {
+        for GateTable { table, images } in &self.tables {
             faults.unless(
                 table.is_file(),
                 format!("tables.table: no file '{}'", table.display()),

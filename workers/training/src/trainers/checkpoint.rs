@@ -1,6 +1,6 @@
-//! Checkpoints: a folder that is a bundle with the trained component, so that it can be served at once, and beside it all
-//! that a resume needs. A checkpoint is written under another name and then put in place, so that a full disk or a crash
-//! leaves the one before whole.
+//! Checkpoints: a folder that is a bundle with the trained component (of the input gate, its weights alone), so that it can be
+//! served at once, and beside it all that a resume needs. A checkpoint is written under another name and then put in place, so
+//! that a full disk or a crash leaves the one before whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

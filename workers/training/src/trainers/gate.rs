@@ -11,8 +11,8 @@ use radialog_schemas::ImageKind;
 use super::initial_weights;
 use super::training::{Measurement, Objective, Trainer, Training, TrainingPlan};
 use crate::data::batch_loader::BatchLoader;
-use crate::data::gate_pictures::{GateBatch, KindedPool, MeasuredPicture};
-use crate::data::kinded_images::KindedSides;
+use crate::data::gate_images::GateSides;
+use crate::data::gate_pictures::{GateBatch, GateImages, MeasuredPicture};
 use crate::error::TrainingError;
 use crate::evaluation::gate;
 use crate::losses::cross_entropy;
@@ -32,7 +32,7 @@ pub struct GateTrainer {
     recipe: GateRecipe,
     variables: Variables,
     network: InputGate,
-    train: Arc<KindedPool>,
+    train: Arc<GateImages>,
     measured: Vec<MeasuredPicture>,
     views: Vec<Vec<f32>>,
     notes: Vec<String>,
@@ -54,9 +54,9 @@ impl Training<GateTrainer> {
             return Err(TrainingError::Empty(reason));
         }
         let LoadedRecipe { recipe, hash } = read;
-        let sides = KindedSides::read(&recipe.tables, &["train", "validate"])?;
-        let train = KindedPool::of(sides.train, "train")?;
-        let validate = KindedPool::of(sides.validate, "validate")?;
+        let sides = GateSides::read(&recipe.tables, &["train", "validate"])?;
+        let train = GateImages::of(sides.train, "train")?;
+        let validate = GateImages::of(sides.validate, "validate")?;
         let seed = recipe.training.seed;
         let tensors = initial_weights::drawn(&InputGate::tensors()?, "", seed)?;
         let variables = Variables::of(tensors)?.freeze(|name| name == THRESHOLD);

@@ -63,11 +63,11 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// this is how well the model does what it is told, and no measure of how good its reports are.
 ///
 /// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
-/// request and both texts), correction-studies.csv (each study's scores), correction-faults.csv (every
-/// study that was not scored, every entry of the archive that is none, and every row of --labels
-/// without one, with file, line and id), correction.html (scores and a drawing), the original's files
-/// of both passes (texts, labels, scores; those of fewer than 14 findings have no scores of labels),
-/// and the runs. Run the same command again to resume.
+/// request and both texts), correction-studies.csv (each study's scores), correction-faults.csv
+/// (every study that was not scored, every entry of the archive that is none, and every row of
+/// --labels without one, with file, line and id), correction.html (scores and a drawing), the
+/// original's files of both passes (texts, labels, scores; those of fewer than 14 findings have no
+/// scores of labels), and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.

@@ -35,13 +35,15 @@ const ALL_TOKENS: u32 = 30;
 
 /// Ask a model for the findings of its own reports, and score its answers
 ///
-/// Generates the report of every study, goes on with a question about it, and compares the answer with what is true.
-/// --mode binary asks for each of the 14 findings whether it is there; an answer with `yes` in it is one, and No Finding is
-/// what no other answer denies. --mode all asks for a list; a finding is in it if its name is.
+/// Generates the report of every study, goes on with a question about it, and compares the answer
+/// with what is true. --mode binary asks for each of the 14 findings whether it is there; an answer
+/// with `yes` in it is one, and No Finding is what no other answer denies. --mode all asks for a
+/// list; a finding is in it if its name is.
 ///
-/// --protocol radialog-2023 repeats what only the code of the original's test programs explains: the k-th of the 14 questions has k
-/// blanks behind every earlier ASSISTANT:, where the model has learned one, and the list of a v2 bundle is searched for names in
-/// lower case only. Without it there is one blank, and case is ignored.
+/// --protocol radialog-2023 repeats what only the code of the original's test programs explains: the
+/// k-th of the 14 questions has k blanks behind every earlier ASSISTANT:, where the model has learned
+/// one, and the list of a v2 bundle is searched for names in lower case only. Without it there is one
+/// blank, and case is ignored.
 ///
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
 /// (every answer), findings-qa-MODE-studies.csv (each study's scores), findings-qa-MODE-faults.csv

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use radialog_models::input_gate::InputGate;
-use radialog_training::data::gate_pictures::KindedPool;
-use radialog_training::data::kinded_images::KindedSides;
+use radialog_training::data::gate_images::GateSides;
+use radialog_training::data::gate_pictures::GateImages;
 use radialog_training::evaluation::gate::{self, GroupCounts};
 use radialog_training::recipe::{GateRecipe, LoadedRecipe};
 
@@ -56,13 +56,13 @@ pub(crate) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
         Side::Validate => "validate",
         Side::Test => "test",
     };
-    let sides = KindedSides::read(&recipe.tables, &[side])?;
+    let sides = GateSides::read(&recipe.tables, &[side])?;
     let images = match args.split {
         Side::Train => sides.train,
         Side::Validate => sides.validate,
         Side::Test => sides.test,
     };
-    let pictures = KindedPool::of(images, side)?.measured(recipe.training.seed);
+    let pictures = GateImages::of(images, side)?.measured(recipe.training.seed);
     let groups = gate::counts(gate, &pictures)?;
     outln!(
         "{:<34} {:>8} {:>8} {:>8}  kind named right",

@@ -28,8 +28,8 @@ const FAULTS_FILE: &str = "impression-faults.csv";
 /// skipped, which is said; files of an earlier evaluation are then called .old.
 ///
 /// Writes impression.json (BLEU, METEOR, ROUGE-L), impression.csv (every answer),
-/// impression-faults.csv (every study that was not scored, every entry of the archive that is none, and
-/// every row of --references without one), and the runs. Run the same command again to resume.
+/// impression-faults.csv (every study that was not scored, every entry of the archive that is none,
+/// and every row of --references without one), and the runs. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.

@@ -28,8 +28,8 @@ const FAULTS_FILE: &str = "view-faults.csv";
 ///
 /// As in the original, an answer names a view where ` ap `, ` pa `, ` lateral ` or ` ll ` stands in
 /// it, whatever its case and with both blanks; else it is unknown, which is a class of its own. A
-/// bundle of v1 was not trained for this and is skipped, which is said; files of an earlier evaluation
-/// are then called .old.
+/// bundle of v1 was not trained for this and is skipped, which is said; files of an earlier
+/// evaluation are then called .old.
 ///
 /// Writes view.json (accuracy, macro F1, confusion), view.csv (every answer), view-faults.csv (every
 /// image that was not scored, every entry of the archive that is none, and every row of --views

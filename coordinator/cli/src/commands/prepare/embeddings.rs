@@ -26,8 +26,9 @@ const FETCHES: usize = 16;
 /// Image tokens of every image of a table: one safetensors file, a tensor [32, 768] an image, named
 /// by its id
 ///
-/// Runs the bundle's embedding component through the queue and the workers, in this process or, with --amqp, --s3 and
-/// --redis, elsewhere. Run the same command again to resume. Images that cannot be read are told and left out.
+/// Runs the bundle's embedding component through the queue and the workers, in this process or, with
+/// --amqp, --s3 and --redis, elsewhere. Run the same command again to resume. Images that cannot be
+/// read are told and left out.
 ///
 /// The id is the column dicom_id, else study_id, else the image's name. Several rows may have one
 /// image.

@@ -11,7 +11,7 @@ use super::networks::Networks;
 use super::studies;
 use crate::error::TrainingError;
 use crate::evaluation::calibration::{CalibrationData, brier};
-use crate::evaluation::report_scores::Calibration as Bins;
+use crate::evaluation::report_scores::ReliabilityBins;
 use crate::recipe::ImageTable;
 
 /// A calibration, beside the probabilities that it takes the place of.
@@ -28,9 +28,9 @@ pub struct FittedCalibration {
     /// Brier score of a constant: the share of these images that have each finding.
     pub constant: f64,
     /// How often findings of a probability are there, before.
-    pub reliability_before: Bins,
+    pub reliability_before: ReliabilityBins,
     /// The same, after.
-    pub reliability_after: Bins,
+    pub reliability_after: ReliabilityBins,
 }
 
 impl FittedCalibration {
@@ -81,8 +81,8 @@ impl FittedCalibration {
             before: score(&before),
             after: score(&after),
             constant: score(&constant),
-            reliability_before: Bins::of(before.into_iter()),
-            reliability_after: Bins::of(after.into_iter()),
+            reliability_before: ReliabilityBins::of(before.into_iter()),
+            reliability_after: ReliabilityBins::of(after.into_iter()),
             calibration,
         }))
     }

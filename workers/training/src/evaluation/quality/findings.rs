@@ -12,7 +12,7 @@ use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::evaluation::calibration::brier;
 use crate::evaluation::classification::{FEW, auc};
-use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::report_scores::ReliabilityBins;
 use crate::evaluation::subgroups::Subgroup;
 
 /// An image with what is known and what was predicted.
@@ -117,7 +117,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         cautions.extend(not_assessed(&name, &predicted));
         reliability.push(Reliability {
             name: name.clone(),
-            calibration: Calibration::of(answers),
+            calibration: ReliabilityBins::of(answers),
         });
         cautions.extend(few(&name, &truths, &classes));
         let known = |finding: &Finding| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::bootstrap::Estimate;
-use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::report_scores::ReliabilityBins;
 
 /// What one part of the evaluation has come to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Reliability {
     /// On which images.
     pub name: String,
     /// Answers by tenths of the probability.
-    pub calibration: Calibration,
+    pub calibration: ReliabilityBins,
 }
 
 /// A table of scores, whose rows have the same columns.

@@ -8,7 +8,7 @@ use super::EvaluatedReports;
 use crate::evaluation::clinical::UncertainAs;
 use crate::evaluation::corpus::FaultKind;
 use crate::evaluation::label_source::LabelSources;
-use crate::evaluation::report_scores::{BlankAs, Calibration, Comparison, Metric, SetAsides};
+use crate::evaluation::report_scores::{BlankAs, Comparison, Metric, ReliabilityBins, SetAsides};
 use crate::evaluation::severity::{ErrorWeight, WEIGHTS};
 use crate::evaluation::text_scores::protocol::TextProtocol;
 
@@ -31,7 +31,7 @@ pub(super) struct Summary<'a> {
     /// What the errors of labels weigh.
     severity_weights: &'static [ErrorWeight],
     #[serde(skip_serializing_if = "Option::is_none")]
-    calibration: Option<&'a Calibration>,
+    calibration: Option<&'a ReliabilityBins>,
     #[serde(skip_serializing_if = "Option::is_none")]
     set_asides: Option<&'a SetAsides>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,9 +44,9 @@ struct Seen {
 
 /// How often findings of a probability are there.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Calibration {
+pub struct ReliabilityBins {
     /// Tenths of the probability, from 0 on.
-    pub bins: [CalibrationBin; BINS],
+    pub bins: [ReliabilityBin; BINS],
     /// Mean distance between probability and share, weighted by the number of answers (expected calibration error); lower is
     /// better.
     pub expected_error: f64,
@@ -54,7 +54,7 @@ pub struct Calibration {
 
 /// Answers of about one probability.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct CalibrationBin {
+pub struct ReliabilityBin {
     /// The number of answers.
     pub answers: u64,
     /// Their mean probability.
@@ -169,7 +169,7 @@ pub(super) fn brier(totals: &Totals) -> f64 {
     distances / answers as f64
 }
 
-impl Calibration {
+impl ReliabilityBins {
     /// Shares of the answers of each tenth of the probability.
     pub fn of(answers: impl Iterator<Item = (f64, bool)>) -> Self {
         let mut calibration = Self::default();
@@ -184,7 +184,7 @@ impl Calibration {
         self.bins[bin].share += f64::from(u8::from(truth));
     }
 
-    /// Adds the known answers of a study; [`Calibration::finish`] makes shares of their sums.
+    /// Adds the known answers of a study; [`ReliabilityBins::finish`] makes shares of their sums.
     pub(super) fn add(&mut self, scores: &StudyScores) {
         let (Some((truth, _)), Some(probabilities)) = (&scores.findings, &scores.probabilities)
         else {
@@ -232,8 +232,8 @@ mod tests {
         }
     }
 
-    fn calibration(studies: &[StudyScores]) -> Calibration {
-        let mut calibration = Calibration::default();
+    fn calibration(studies: &[StudyScores]) -> ReliabilityBins {
+        let mut calibration = ReliabilityBins::default();
         studies.iter().for_each(|study| calibration.add(study));
         calibration.finish()
     }

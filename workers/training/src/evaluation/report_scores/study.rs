@@ -1,6 +1,6 @@
 //! What is kept of a scored study, and the sum of several.
 
-use super::ranking::Calibration;
+use super::ranking::ReliabilityBins;
 use super::{CLASSES, Truths};
 use crate::evaluation::clinical::LabelCounts;
 use crate::evaluation::comparisons::ComparisonCounts;
@@ -63,7 +63,7 @@ pub struct Totals {
     /// The squared distances of the classifier's probabilities from what is true, and the number of these answers.
     pub(super) distances: (f64, u64),
     /// How often findings of a probability are there, as sums.
-    pub(super) calibration: Calibration,
+    pub(super) calibration: ReliabilityBins,
 }
 
 impl StudyScores {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::escaped;
 use crate::evaluation::bootstrap::Estimate;
-use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::report_scores::ReliabilityBins;
 
 /// Width of a drawing, in its own units.
 const WIDTH: f64 = 640.0;
@@ -139,7 +139,7 @@ pub(super) fn histogram(
 }
 
 /// Share of findings that are there over the probability that the classifier states.
-pub(super) fn reliability(label: &str, calibration: &Calibration) -> String {
+pub(super) fn reliability(label: &str, calibration: &ReliabilityBins) -> String {
     let (side, left, top) = (260.0, 80.0, 10.0);
     let bottom = top + side;
     let place = |x: f64, y: f64| (left + x * side, bottom - y * side);

@@ -1,14 +1,14 @@
 //! How often findings of a stated probability are there, as a page of its own for a classifier that no report goes with.
 
 use super::{END, begin, charts, escaped};
-use crate::evaluation::report_scores::Calibration;
+use crate::evaluation::report_scores::ReliabilityBins;
 
 /// The reliability of one classifier on some images.
 pub struct ReliabilityPlot<'a> {
     /// Whose, and on which images.
     pub title: String,
     /// Answers by tenths of the stated probability.
-    pub bins: &'a Calibration,
+    pub bins: &'a ReliabilityBins,
     /// What stands below it.
     pub note: String,
 }
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn each_plot_has_a_circle_for_each_tenth_with_answers_where_probability_and_share_are() {
         let answers = [(0.05, false), (0.55, true), (0.55, false)];
-        let bins = Calibration::of(answers.into_iter());
+        let bins = ReliabilityBins::of(answers.into_iter());
         let plot = |title: &str| ReliabilityPlot {
             title: title.to_owned(),
             bins: &bins,

@@ -11,14 +11,14 @@ use rayon::prelude::*;
 use crate::data::table_check::{TableCheck, TablePatients};
 use crate::error::TrainingError;
 use crate::prepare::TableFile;
-use crate::recipe::KindTable;
+use crate::recipe::GateTable;
 
 /// Side in which images are kept, in pixels: twice the gate's, so that they can be turned and moved without getting blurred.
 pub(crate) const KEPT_SIDE: usize = 2 * input_gate::SIDE;
 
 /// An image as the gate's training keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KindedImage {
+pub struct GateImage {
     /// The file's name.
     pub name: String,
     /// The folder that its table stands in, or the table's name where it stands beside the recipe.
@@ -31,13 +31,13 @@ pub struct KindedImage {
 
 /// The images of the three sides, in the order of the tables.
 #[derive(Clone, Debug, Default)]
-pub struct KindedSides {
+pub struct GateSides {
     /// Images to learn from.
-    pub train: Vec<KindedImage>,
+    pub train: Vec<GateImage>,
     /// Images that the checkpoint and the threshold are chosen by.
-    pub validate: Vec<KindedImage>,
+    pub validate: Vec<GateImage>,
     /// Images that no training reads.
-    pub test: Vec<KindedImage>,
+    pub test: Vec<GateImage>,
     /// What a user should know of the tables.
     pub notes: Vec<String>,
 }
@@ -50,13 +50,13 @@ struct Row {
     kind: ImageKind,
 }
 
-impl KindedSides {
+impl GateSides {
     /// Reads tables with the columns `image`, `split` and, where there is one, `view`; and the images of the sides in `wanted`.
     ///
     /// # Errors
     /// A table without its columns; every view that is none, every image that is not there and every patient who is on two sides,
     /// together; an image that cannot be decoded.
-    pub fn read(tables: &[KindTable], wanted: &[&str]) -> Result<Self, TrainingError> {
+    pub fn read(tables: &[GateTable], wanted: &[&str]) -> Result<Self, TrainingError> {
         let (mut rows, mut check) = (Vec::new(), TableCheck::default());
         for table in tables {
             add_rows(table, wanted, &mut rows, &mut check)?;
@@ -81,7 +81,7 @@ impl KindedSides {
 }
 
 fn add_rows(
-    table: &KindTable,
+    table: &GateTable,
     wanted: &[&str],
     rows: &mut Vec<Row>,
     check: &mut TableCheck,
@@ -132,14 +132,14 @@ fn kind_of(view: &str) -> Option<ImageKind> {
     })
 }
 
-fn read_image(row: &Row) -> Result<KindedImage, TrainingError> {
+fn read_image(row: &Row) -> Result<GateImage, TrainingError> {
     let path = &row.path;
     let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
     let decoded = preprocess::decode(&bytes, &ImageLimits::default());
     let decoded = decoded.map_err(|failure| TrainingError::content(path)(failure.message))?;
     let levels = input_gate::sampled(&decoded.image, KEPT_SIDE);
     let name = path.file_name().unwrap_or_default();
-    Ok(KindedImage {
+    Ok(GateImage {
         name: name.to_string_lossy().into_owned(),
         source: row.source.clone(),
         kind: row.kind,
