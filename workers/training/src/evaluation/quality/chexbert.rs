@@ -10,7 +10,8 @@ use crate::evaluation::bootstrap::Bootstrap;
 use crate::prepare::{FindingLabels, ReportRow};
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let reports = evaluator.reports()?;
+    let of_split = evaluator.reports()?;
+    let reports = &of_split.reports;
     let texts: Vec<&str> = reports
         .iter()
         .map(|report| report.findings.as_str())
@@ -103,7 +104,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             ],
         );
     }
-    let notes = vec![
+    let mut notes = vec![
         "The labeler reads the findings section. Positive: against the labels of the table, which are its annotators' tags; \
          unless the table was made with --of-findings, they cover the whole report."
             .to_owned(),
@@ -113,6 +114,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         "F1 always: calling every report positive.".to_owned(),
         "A resample without a label is left out of the interval of its F1; one report has none.".to_owned(),
     ];
+    notes.extend(of_split.note());
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),

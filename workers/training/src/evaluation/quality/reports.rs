@@ -69,7 +69,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
-    let notes = vec![
+    let mut notes = vec![
         format!(
             "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
              labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
@@ -86,6 +86,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
          Cardiomegaly, Consolidation, Edema, Pleural Effusion)."
             .to_owned(),
     ];
+    notes.extend(evaluator.reports()?.note());
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),

@@ -51,13 +51,31 @@ pub(super) fn stated(report: &ReportRow) -> Flags {
     present(&report.labels)
 }
 
-/// The reports of a split that have a findings section, in the order of the table.
+/// The reports of a split.
+#[derive(Debug)]
+pub(super) struct SplitReports {
+    /// Those that have a findings section, in the order of the table.
+    pub(super) reports: Vec<ReportRow>,
+    /// How many have none.
+    pub(super) without_findings: usize,
+}
+
+impl SplitReports {
+    /// Says that reports were left out.
+    pub(super) fn note(&self) -> Option<String> {
+        let count = self.without_findings;
+        (count > 0)
+            .then(|| format!("{count} reports of the split have no findings section: not scored."))
+    }
+}
+
+/// The reports of a split.
 ///
 /// # Errors
-/// A table that is none, or no report left.
-pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+/// A table that is none, or no report with a findings section.
+pub(super) fn reports(path: &Path, split: &str) -> Result<SplitReports, TrainingError> {
     let reports = reports_if_any(path, split)?;
-    if reports.is_empty() {
+    if reports.reports.is_empty() {
         let reason = format!(
             "'{}' has no report with findings of the split '{split}'",
             path.display()
@@ -68,10 +86,15 @@ pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, Traini
 }
 
 /// As [`reports`], of a split that the table may be without.
-pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<SplitReports, TrainingError> {
     let mut reports = read_report_table(path)?;
-    reports.retain(|report| report.split == split && !report.findings.trim().is_empty());
-    Ok(reports)
+    reports.retain(|report| report.split == split);
+    let all = reports.len();
+    reports.retain(|report| !report.findings.trim().is_empty());
+    Ok(SplitReports {
+        without_findings: all - reports.len(),
+        reports,
+    })
 }
 
 /// The images of a split, in the order of the tables. Where a table has no column `patient_id`, or a row nothing in it, the image
@@ -193,12 +216,12 @@ mod tests {
             ),
         )
         .unwrap();
-        let ids: Vec<String> = reports(&path, "test")
-            .unwrap()
-            .into_iter()
-            .map(|report| report.study)
-            .collect();
+        let found = reports(&path, "test").unwrap();
+        let ids: Vec<&str> = found.reports.iter().map(|row| row.study.as_str()).collect();
         assert_eq!(ids, ["a"]);
+        let note = "1 reports of the split have no findings section: not scored.";
+        assert_eq!(found.note().as_deref(), Some(note));
+        assert_eq!(reports(&path, "train").unwrap().note(), None);
         assert!(
             reports(&path, "validate")
                 .unwrap_err()
