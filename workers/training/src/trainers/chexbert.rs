@@ -57,10 +57,6 @@ struct ReportSides {
     train: Vec<TokenizedReport>,
     validate: Vec<TokenizedReport>,
     notes: Vec<String>,
-    /// Reports of these sides that have no text.
-    without_text: u64,
-    /// Those that have no label, where that means that nobody has labelled them.
-    without_label: u64,
 }
 
 /// One labelled report as ids.
@@ -120,7 +116,6 @@ impl Training<ChexbertTrainer> {
             train,
             validate,
             notes,
-            ..
         } = reports(&recipe, &tokenizer, longest)?;
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
@@ -259,14 +254,6 @@ fn reports(
         add_reports(path, recipe, tokenizer, longest, (&mut sides, &mut check))?;
     }
     sides.notes = check.finish()?;
-    let left_out = [
-        (sides.without_text, format!("no text in '{}'", recipe.text)),
-        (sides.without_label, "no label".to_owned()),
-    ];
-    let left_out = left_out.into_iter().filter(|(reports, _)| *reports > 0);
-    sides.notes.extend(left_out.map(|(reports, what)| {
-        format!("{reports} reports of train and validate have {what}: they are not read")
-    }));
     for (split, reports) in [("train", &sides.train), ("validate", &sides.validate)] {
         if reports.is_empty() {
             let shown = recipe
@@ -309,7 +296,7 @@ fn add_reports(
         };
         let cleaned = clean_text(row.cell(text).unwrap_or_default());
         if cleaned.is_empty() {
-            sides.without_text += 1;
+            check.lacks("text");
             continue;
         }
         let labels = match table.labels(&row, &findings) {
@@ -321,7 +308,7 @@ fn add_reports(
         };
         // A report without any cell was not labelled.
         if labels.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
-            sides.without_label += 1;
+            check.lacks("label");
             continue;
         }
         let classes = Finding::chexbert_order()
