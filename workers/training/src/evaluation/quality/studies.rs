@@ -1,6 +1,7 @@
 //! The tables that an evaluation reads: reports, and images with labels. Only rows of the split that is asked for leave
 //! this file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Label;
@@ -127,6 +128,16 @@ pub(super) fn images_if_any(
     let tables = tables.iter().enumerate();
     let images = tables.map(|(number, table)| of_table(number, table, split));
     Ok(images.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// How many of the patients of some images have others, too.
+pub(super) fn shared_patients<'a>(
+    some: impl Iterator<Item = &'a LabelledTestImage>,
+    others: impl Iterator<Item = &'a LabelledTestImage>,
+) -> usize {
+    let some: BTreeSet<&str> = some.map(|image| image.patient.as_str()).collect();
+    let others: BTreeSet<&str> = others.map(|image| image.patient.as_str()).collect();
+    some.intersection(&others).count()
 }
 
 fn of_table(
