@@ -23,6 +23,8 @@ const VIEWS: usize = 4;
 /// The images of a side by what they are.
 #[derive(Clone, Debug, Default)]
 pub struct KindedPool {
+    /// The side's name.
+    side: String,
     frontal: Vec<KindedImage>,
     lateral: Vec<KindedImage>,
     other: Vec<KindedImage>,
@@ -57,7 +59,10 @@ impl KindedPool {
     /// # Errors
     /// No frontal image, from which most others are made.
     pub fn of(images: Vec<KindedImage>, side: &str) -> Result<Self, TrainingError> {
-        let mut pool = Self::default();
+        let mut pool = Self {
+            side: side.to_owned(),
+            ..Self::default()
+        };
         for image in images {
             match image.kind {
                 ImageKind::Frontal => pool.frontal.push(image),
@@ -213,8 +218,10 @@ impl KindedPool {
                 )
             }));
         }
+        // Each side has drawings of its own, as it has images.
+        let side = &self.side;
         let drawn = (0..DRAWINGS).into_par_iter().map(|number| {
-            let random = &mut Random::stream(seed, &format!("measured drawing {number}"));
+            let random = &mut Random::stream(seed, &format!("measured {side} drawing {number}"));
             MeasuredPicture {
                 group: "drawn".to_owned(),
                 kind: ImageKind::Other,
