@@ -115,6 +115,8 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     for part in [
         "Research software",
         "| test | 2 | 1 |",
+        "- the table has no split 'test': 1 patients drawn",
+        "- 14 images with labels of the table",
         "| score | before | after |",
     ] {
         assert!(card.contains(part), "{part}:\n{card}");
