@@ -499,6 +499,36 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_that_is_missing_is_named_and_a_caution_of_one_side_says_of_which() {
+        let area = json!({"value": 0.75, "low": 0.5, "high": null});
+        let scores = json!({"macro AUC": area, "macro F1": 0.25, "Brier": null});
+        let row = json!({"name": "mine: classifier", "scores": scores});
+        let columns = ["macro AUC", "macro F1", "Brier"];
+        let table = json!({"title": "all findings", "columns": columns, "rows": [row]});
+        let section = |cautions: &[&str]| json!({"title": "Findings", "notes": [], "cautions": cautions, "tables": [table]});
+        let before = report(&section(&["few", "not assessed: Edema"]));
+        let after = report(&section(&["few"]));
+        assert_eq!(
+            of_figures(&before, &after),
+            ["few", "before: not assessed: Edema"]
+        );
+        let shown: Vec<(&str, String)> = compared(&before, &after)
+            .into_iter()
+            .map(|row| (row.name, row.after))
+            .collect();
+        let shown: Vec<(&str, &str)> = shown.iter().map(|(n, cell)| (*n, cell.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("findings: macro AUC", "0.750 [-]"),
+                ("findings: macro F1", "0.250"),
+                ("findings: Brier score (lower is better)", "-"),
+                ("findings: the same, of a constant", "not measured"),
+            ]
+        );
+    }
+
+    #[test]
     fn labels_that_a_program_read_and_labels_by_two_labelers_are_told() {
         let row = |report: &str, label: Label| FinetuneRow {
             line: 2,
@@ -532,35 +562,5 @@ mod tests {
         assert!(of_labelers(&labeler(true)).is_some());
         assert_eq!(of_labelers(&labeler(false)), None);
         assert_eq!(of_labelers(&Parts::new()), None);
-    }
-
-    #[test]
-    fn a_figure_that_is_missing_is_named_and_a_caution_of_one_side_says_of_which() {
-        let area = json!({"value": 0.75, "low": 0.5, "high": null});
-        let scores = json!({"macro AUC": area, "macro F1": 0.25, "Brier": null});
-        let row = json!({"name": "mine: classifier", "scores": scores});
-        let columns = ["macro AUC", "macro F1", "Brier"];
-        let table = json!({"title": "all findings", "columns": columns, "rows": [row]});
-        let section = |cautions: &[&str]| json!({"title": "Findings", "notes": [], "cautions": cautions, "tables": [table]});
-        let before = report(&section(&["few", "not assessed: Edema"]));
-        let after = report(&section(&["few"]));
-        assert_eq!(
-            of_figures(&before, &after),
-            ["few", "before: not assessed: Edema"]
-        );
-        let shown: Vec<(&str, String)> = compared(&before, &after)
-            .into_iter()
-            .map(|row| (row.name, row.after))
-            .collect();
-        let shown: Vec<(&str, &str)> = shown.iter().map(|(n, cell)| (*n, cell.as_str())).collect();
-        assert_eq!(
-            shown,
-            [
-                ("findings: macro AUC", "0.750 [-]"),
-                ("findings: macro F1", "0.250"),
-                ("findings: Brier score (lower is better)", "-"),
-                ("findings: the same, of a constant", "not measured"),
-            ]
-        );
     }
 }
