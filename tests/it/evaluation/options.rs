@@ -108,6 +108,10 @@ fn what_no_part_of_a_bundles_evaluation_uses_is_refused() -> Result<()> {
             "there is no 'nowhere.csv'",
         ),
         (
+            &[&findings[..], &["--split", "train"]].concat(),
+            "use test, or validate",
+        ),
+        (
             &[&findings[..], &["--limit", "0"]].concat(),
             "invalid value '0'",
         ),

@@ -57,6 +57,22 @@ fn dropout_goes_on_where_it_was_so_that_a_resumed_training_ends_with_the_same_by
 }
 
 #[test]
+fn reports_without_a_text_or_a_label_are_counted() {
+    let fixture = fixture();
+    let blank = ",".repeat(13);
+    let table = fixture.text("reports.csv");
+    // Of a side that nothing reads, and one of validation without a label.
+    let table = format!("{table}test,,{blank}\nvalidate,No edema is seen.,{blank}\n");
+    fixture.write("reports.csv", &table);
+    let notes = || fixture.training("out", false).unwrap().notes();
+    let without_text = "1 rows of train and validate have no text: they are not read";
+    assert_eq!(notes(), [without_text]);
+    fixture.change_recipe("epochs", "zero = \"blank\"\nepochs");
+    let without_label = "1 rows of train and validate have no label: they are not read";
+    assert_eq!(notes(), [without_label, without_text]);
+}
+
+#[test]
 fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_checkpoint() {
     let fixture = fixture();
     let rows = fixture.run_whole("out");

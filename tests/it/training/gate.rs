@@ -83,6 +83,22 @@ fn weights_of_a_training_are_measured_by_group() {
 }
 
 #[test]
+fn each_side_is_measured_by_drawings_of_its_own() {
+    let fixture = fixture();
+    let recipe = GateRecipe::read(&fixture.path(RECIPE)).unwrap().recipe;
+    let drawings = |side: &str| -> Vec<Vec<f32>> {
+        let sides = KindedSides::read(&recipe.tables, &["train"]).unwrap();
+        let pictures = KindedPool::of(sides.train, side).unwrap().measured(1);
+        let drawn = pictures
+            .into_iter()
+            .filter(|picture| picture.group == "drawn");
+        drawn.map(|picture| picture.levels).collect()
+    };
+    let test = drawings("test");
+    assert!(test == drawings("test") && test != drawings("validate"));
+}
+
+#[test]
 fn a_view_that_is_none_is_told_with_its_line_and_a_bundle_to_start_from_is_refused() {
     let fixture = fixture();
     let table = fixture.text("images.csv").replacen(",PA\n", ",obliq\n", 1);

@@ -17,7 +17,7 @@ use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
 use radialog_schemas::{Finding, Stage};
 use radialog_training::finetune::{
-    ColumnNames, DataSets, FinetuneTable, TrainedPart, cells, divide,
+    ColumnNames, DataSets, FinetuneTable, Labelled, TrainedPart, cells, divide,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -259,15 +259,12 @@ fn finetune(
     };
     let mut table = read_table(args, columns)?;
     let (sides, notes) = divide(&mut table.rows, args.seed).map_err(input_at_fault)?;
+    table.notes.extend(notes);
     outln!("{}: {}", table.path.display(), table.columns);
     for (side, (images, patients)) in &sides.0 {
         outln!("  {side:<9} {images:>7} images of {patients} patients");
     }
-    table
-        .notes
-        .iter()
-        .chain(&notes)
-        .for_each(|note| outln!("  {note}"));
+    table.notes.iter().for_each(|note| outln!("  {note}"));
     let planned = check::planned(&table, &args.wanted());
     if args.check {
         planned.lines().for_each(|line| outln!("  {line}"));
@@ -281,20 +278,12 @@ fn finetune(
     let data = DataSets(args.out.join("data"));
     if !data.images().is_file() {
         let bar = bar()?;
-        let labelled = data.write_tables(&table, bundle, device, &|what, done, total| {
+        data.write_tables(&table, bundle, device, &|what, done, total| {
             show(&bar, what, done, total);
         })?;
         bar.finish_and_clear();
-        let rows = [
-            (labelled.given, "with labels of the table"),
-            (
-                labelled.by_chexbert,
-                "labelled by CheXbert from their report",
-            ),
-            (labelled.none, "without either"),
-        ];
-        let rows = rows.iter().filter(|(count, _)| *count > 0);
-        rows.for_each(|(count, what)| outln!("  {count} images {what}"));
+        let labelled = Labelled::of(&table.rows).words();
+        labelled.iter().for_each(|line| outln!("  {line}"));
     }
     if stop.is_cancelled() {
         return interrupted();

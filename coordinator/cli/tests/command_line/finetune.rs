@@ -115,6 +115,8 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     for part in [
         "Research software",
         "| test | 2 | 1 |",
+        "- the table has no split 'test': 1 patients drawn",
+        "- 14 images with labels of the table",
         "| score | before | after |",
     ] {
         assert!(card.contains(part), "{part}:\n{card}");
@@ -391,7 +393,17 @@ fn a_table_of_reports_alone_is_labelled_by_chexbert_and_can_be_checked_first() {
     }
     assert!(!fixture.path("out").exists());
     let said = run(&["--epochs", "1", "--only", "language"]);
-    assert!(said.contains("14 images labelled by CheXbert"), "{said}");
+    let card = fs::read_to_string(fixture.path("out/MODEL_CARD.md")).unwrap();
+    let read = "14 images with labels that the start's CheXbert read from their report";
+    let of_test = "2 of 2 labelled test images have the labels that the start's CheXbert read";
+    for (part, told) in [
+        (read, &said),
+        (read, &card),
+        (of_test, &said),
+        (of_test, &card),
+    ] {
+        assert!(told.contains(part), "{part}:\n{told}");
+    }
     assert!(
         !fixture.path("out/findings").exists(),
         "only the language model was asked for"

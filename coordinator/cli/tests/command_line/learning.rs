@@ -224,6 +224,7 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
         said.contains("Edema") && said.contains("Brier score"),
         "{said}"
     );
+    assert!(!said.contains("have training images"), "{said}");
     assert!(succeeded(&["bundle", "verify", &out]).contains("is whole"));
     let page = fs::read_to_string(fixture.path("calibrated/reliability.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 2, "before and after");
@@ -249,6 +250,32 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
         mean(&|index| before[index] < from),
     );
     assert!(with > 0.7 && without < 0.2, "{with} {without}");
+
+    // In this table, an image of another one is a patient who trains.
+    let names = &fixture.names;
+    let labels = fs::read_to_string(fixture.path("labels.csv")).unwrap();
+    let (header, _) = labels.split_once('\n').unwrap();
+    let blank = ",".repeat(14);
+    let rows = format!(
+        "{},other,validate{blank}\n{},{},train{blank}\n",
+        names[0], names[1], names[0]
+    );
+    let header = header.replace("study_id", "patient_id");
+    fs::write(fixture.path("trained.csv"), format!("{header}\n{rows}")).unwrap();
+    let said = succeeded(&[
+        "bundle",
+        "calibrate",
+        &start,
+        &fixture.name("again"),
+        "--images",
+        &table[0],
+        &table[1],
+        "--images",
+        &fixture.name("trained.csv"),
+        &table[1],
+    ]);
+    let caution = "1 patients of this split have training images in these tables";
+    assert!(said.contains(caution), "{said}");
 
     // Too few to fit anything on.
     fixture.write_table(|index, _| ("validate", index == 0));

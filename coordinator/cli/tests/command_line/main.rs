@@ -312,7 +312,7 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
     let findings = radialog_schemas::Finding::ALL
         .map(|finding| finding.name())
         .join(",");
-    let rows = "00001300_000.jpg,test,1,0,,,,,,,,,,,,\n00001680_000.jpg,test,0,1,,,,,,,,,,,,\nnone.jpg,train,1,0,,,,,,,,,,,,\n";
+    let rows = "00001300_000.jpg,val,1,0,,,,,,,,,,,,\n00001680_000.jpg,val,0,1,,,,,,,,,,,,\nnone.jpg,train,1,0,,,,,,,,,,,,\n";
     std::fs::write(
         path("labels.csv"),
         format!("image,split,{findings}\n{rows}"),
@@ -324,12 +324,17 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
             .success()
     );
     let (bundle, out, table) = (path("bundle"), path("quality.json"), path("labels.csv"));
-    let common = ["evaluate", "bundle", "--bundle", &bundle, "--out", &out];
+    // A flag names a split as tables do.
+    let common = [
+        "evaluate", "bundle", "--split", "val", "--bundle", &bundle, "--out", &out,
+    ];
     let output = radialog(&[&common[..], &["--nih", &table, images]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let printed = text(&output.stdout);
     assert!(
-        printed.contains("Findings of images") && printed.contains("Reports from images"),
+        printed.contains("split 'validate'")
+            && printed.contains("Findings of images")
+            && printed.contains("Reports from images"),
         "{printed}"
     );
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();

@@ -23,6 +23,8 @@ const VIEWS: usize = 4;
 /// The images of a side by what they are.
 #[derive(Clone, Debug, Default)]
 pub struct GateImages {
+    /// The side's name.
+    side: String,
     frontal: Vec<GateImage>,
     lateral: Vec<GateImage>,
     other: Vec<GateImage>,
@@ -57,7 +59,10 @@ impl GateImages {
     /// # Errors
     /// No frontal image, from which most others are made.
     pub fn of(images: Vec<GateImage>, side: &str) -> Result<Self, TrainingError> {
-        let mut pool = Self::default();
+        let mut pool = Self {
+            side: side.to_owned(),
+            ..Self::default()
+        };
         for image in images {
             match image.kind {
                 ImageKind::Frontal => pool.frontal.push(image),
@@ -213,8 +218,10 @@ impl GateImages {
                 )
             }));
         }
+        // Each side has drawings of its own, as it has images.
+        let side = &self.side;
         let drawn = (0..DRAWINGS).into_par_iter().map(|number| {
-            let random = &mut Random::stream(seed, &format!("measured drawing {number}"));
+            let random = &mut Random::stream(seed, &format!("measured {side} drawing {number}"));
             MeasuredPicture {
                 group: "drawn".to_owned(),
                 kind: ImageKind::Other,

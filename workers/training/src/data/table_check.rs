@@ -23,6 +23,8 @@ pub(crate) struct TableCheck {
     tables: Vec<PathBuf>,
     /// Rows of sides that nothing reads, by the side's name.
     others: BTreeMap<String, u64>,
+    /// Rows without what a training learns from, by what that is.
+    lacking: BTreeMap<&'static str, u64>,
 }
 
 /// The patients of one table, each of whom belongs to one side. Tables of other collections may use the same numbers for other
@@ -127,6 +129,11 @@ impl TableCheck {
         Some(side)
     }
 
+    /// Counts a row of a side that is not read, since it has no text, or no label.
+    pub(crate) fn lacks(&mut self, what: &'static str) {
+        *self.lacking.entry(what).or_default() += 1;
+    }
+
     /// Adds a fault where there is no such file.
     pub(crate) fn file(&mut self, table: &Path, line: u64, file: &Path) {
         if !file.is_file() {
@@ -152,6 +159,10 @@ impl TableCheck {
             "" => format!("{rows} rows name no split: they are not read"),
             name => format!("{rows} rows are of a split '{name}': they are not read"),
         };
-        Ok(self.others.iter().map(note).collect())
+        let lacking = |(what, rows): (&&str, &u64)| {
+            format!("{rows} rows of train and validate have no {what}: they are not read")
+        };
+        let others = self.others.iter().map(note);
+        Ok(others.chain(self.lacking.iter().map(lacking)).collect())
     }
 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use agreement::present;
 use networks::{DialogRequest, Networks};
 use score_table::ScoreSection;
-use studies::{LabelledTestImage, stated};
+use studies::{LabelledTestImage, SplitReports, stated};
 
 use crate::error::TrainingError;
 use crate::prepare::{FindingLabels, Pairing, ReportRow};
@@ -287,18 +287,19 @@ impl QualityEvaluation {
 }
 
 impl Evaluator<'_> {
-    /// The reports of the split that is scored.
-    fn reports(&self) -> Result<Vec<ReportRow>, TrainingError> {
+    /// The reports of the split that is scored, and how many of the whole split have nothing to score.
+    fn reports(&self) -> Result<SplitReports, TrainingError> {
         let path = self.quality.reports.clone().unwrap_or_default();
-        let mut reports = studies::reports(&path, &self.quality.split)?;
-        reports.truncate(self.quality.limit.unwrap_or(usize::MAX));
-        Ok(reports)
+        let mut of_split = studies::reports(&path, &self.quality.split)?;
+        let limit = self.quality.limit.unwrap_or(usize::MAX);
+        of_split.reports.truncate(limit);
+        Ok(of_split)
     }
 
     /// All reports of the training split, for baselines. A table to test on may have none.
     fn trained_reports(&self) -> Result<Vec<ReportRow>, TrainingError> {
         let path = self.quality.reports.clone().unwrap_or_default();
-        studies::reports_if_any(&path, TRAIN)
+        Ok(studies::reports_if_any(&path, TRAIN)?.reports)
     }
 
     /// The images of the split that is scored.
@@ -337,7 +338,7 @@ impl Evaluator<'_> {
                 images: tables,
                 seed: self.quality.seed,
             };
-            let (reports, _) = pairing.pair(&self.reports()?)?;
+            let (reports, _) = pairing.pair(&self.reports()?.reports)?;
             let mut used: Vec<&str> = reports.iter().map(|report| report.image.as_str()).collect();
             used.sort_unstable();
             used.dedup();

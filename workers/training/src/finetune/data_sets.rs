@@ -38,6 +38,36 @@ pub struct Labelled {
     pub none: usize,
 }
 
+impl Labelled {
+    /// How these rows of a table come by their labels.
+    pub fn of<'a>(rows: impl IntoIterator<Item = &'a FinetuneRow>) -> Self {
+        let mut labelled = Self::default();
+        for row in rows {
+            match (row.is_labelled(), row.report.is_empty()) {
+                (true, _) => labelled.given += 1,
+                (false, false) => labelled.by_chexbert += 1,
+                (false, true) => labelled.none += 1,
+            }
+        }
+        labelled
+    }
+
+    /// The same in words, as far as there are such rows.
+    pub fn words(&self) -> Vec<String> {
+        let rows = [
+            (self.given, "with labels of the table"),
+            (
+                self.by_chexbert,
+                "with labels that the start's CheXbert read from their report",
+            ),
+            (self.none, "without either"),
+        ];
+        let rows = rows.into_iter().filter(|(count, _)| *count > 0);
+        rows.map(|(count, what)| format!("{count} images {what}"))
+            .collect()
+    }
+}
+
 impl DataSets {
     /// Labelled images: image, patient, split, the 14 findings.
     pub fn images(&self) -> PathBuf {
@@ -70,7 +100,7 @@ impl DataSets {
         bundle: &Bundle,
         device: &Device,
         progress: ProgressCallback<'_>,
-    ) -> Result<Labelled, TrainingError> {
+    ) -> Result<(), TrainingError> {
         let rows = &table.rows;
         let is_blank = |row: &FinetuneRow| !row.is_labelled();
         let needs = |row: &&FinetuneRow| is_blank(row) && !row.report.is_empty();
@@ -84,12 +114,10 @@ impl DataSets {
             false => Networks::load(bundle, &[Stage::Scoring], device, progress)?.label(&texts)?,
         }
         .into_iter();
-        let mut labelled = Labelled::default();
         let of_rows: Vec<(FindingLabels, FindingLabels)> = rows
             .iter()
             .map(|row| {
                 if !is_blank(row) {
-                    labelled.given += 1;
                     return (row.labels, row.labels);
                 }
                 let of_report = match row.report.is_empty() {
@@ -97,14 +125,8 @@ impl DataSets {
                     false => labels.next(),
                 };
                 match of_report {
-                    Some(of_report) => {
-                        labelled.by_chexbert += 1;
-                        (absent_where_blank(of_report), of_report)
-                    }
-                    None => {
-                        labelled.none += 1;
-                        (row.labels, row.labels)
-                    }
+                    Some(of_report) => (absent_where_blank(of_report), of_report),
+                    None => (row.labels, row.labels),
                 }
             })
             .collect();
@@ -137,8 +159,7 @@ impl DataSets {
             .map(|(row, (labels, _))| (cells(row), labels));
         let own = ["image", "patient_id", "split"].into_iter();
         let names: Vec<&str> = own.chain(GROUPS.map(|(kind, _)| kind)).collect();
-        write_table(&self.images(), &names, images)?;
-        Ok(labelled)
+        write_table(&self.images(), &names, images)
     }
 
     /// Writes the image tokens of all images with a report that train or validate.

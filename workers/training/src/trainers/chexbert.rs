@@ -296,6 +296,7 @@ fn add_reports(
         };
         let cleaned = clean_text(row.cell(text).unwrap_or_default());
         if cleaned.is_empty() {
+            check.lacks("text");
             continue;
         }
         let labels = match table.labels(&row, &findings) {
@@ -307,6 +308,7 @@ fn add_reports(
         };
         // A report without any cell was not labelled.
         if labels.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
+            check.lacks("label");
             continue;
         }
         let classes = Finding::chexbert_order()

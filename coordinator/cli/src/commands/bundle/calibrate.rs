@@ -118,6 +118,9 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     durable::replace(&page, reliability(&fitted, split).as_bytes())
         .with_context(|| format!("cannot write '{}'", page.display()))?;
     outln!("{}", fitted.words());
+    if let Some(caution) = fitted.caution() {
+        outln!("{caution}");
+    }
     for (finding, of) in &fitted.calibration.findings {
         outln!(
             "  {:26} slope {:6.3}  intercept {:6.3}  present over {:.3}",

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use radialog_files::durable;
 use radialog_models::device;
 use radialog_runtime::config::Config;
+use radialog_schemas::table::split_name;
 use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use radialog_training::evaluation::quality::{
     GeneratedText, QualityEvaluation, QualityPart, QualityReport,
@@ -55,8 +56,8 @@ pub(super) struct BundleArgs {
     /// Measure only these, of findings, chexbert, report, image, pairs, dialog. Default: all that the tables allow
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<QualityPart>,
-    /// The split that is scored
-    #[arg(long, default_value = "test", value_parser = ["test", "validate"])]
+    /// The split that is scored: test, or validate (val, valid, dev)
+    #[arg(long, default_value = "test", value_parser = scored_split)]
     split: String,
     /// Only so many reports, and images of each table
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,6 +78,14 @@ pub(super) struct BundleArgs {
     /// Also write every text that was scored, with its request and whether it is right, as JSON
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
+}
+
+/// The split that a flag names, in whatever spelling tables have.
+fn scored_split(name: &str) -> Result<String, String> {
+    match split_name(name) {
+        side @ ("test" | "validate") => Ok(side.to_owned()),
+        _ => Err("use test, or validate while models are still chosen".to_owned()),
+    }
 }
 
 pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {

@@ -14,7 +14,7 @@ use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
     FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
 };
-use radialog_training::finetune::{FEW, TrainedPart};
+use radialog_training::finetune::{FEW, FinetuneRow, Labelled, TrainedPart};
 use radialog_training::recipe::ImageTable;
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +137,7 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
             outln!("  {:<40} {:<width$}  {}", row.name, row.before, row.after);
         }
     }
-    let cautions = cautions(training, &before, &after);
+    let cautions = cautions(training, parts, &before, &after);
     cautions.iter().for_each(|caution| outln!("  {caution}"));
     let card = card(training, parts, &compared, [&before, &after], &calibrated);
     for folder in [out.as_path(), &bundle] {
@@ -148,22 +148,55 @@ pub(super) fn finish(training: &Training<'_>, parts: &Parts) -> anyhow::Result<O
     Ok(Some(bundle))
 }
 
-/// What a reader must know of the figures: what there is too little of.
-fn cautions(training: &Training<'_>, before: &QualityReport, after: &QualityReport) -> Vec<String> {
+/// What a reader must know of the figures: what there is too little of, and by whom the labels are.
+fn cautions(
+    training: &Training<'_>,
+    parts: &Parts,
+    before: &QualityReport,
+    after: &QualityReport,
+) -> Vec<String> {
     let test = training
         .table
         .rows
         .iter()
         .filter(|row| row.side == Some("test"));
-    let patients = test.map(|row| &row.patient).collect::<BTreeSet<_>>().len();
+    let patients = test.clone().map(|row| &row.patient);
+    let patients = patients.collect::<BTreeSet<_>>().len();
     let mut cautions = Vec::new();
     if patients < FEW {
         cautions.push(format!(
             "only {patients} patients are held out: no figure of them says much, whatever its interval"
         ));
     }
+    cautions.extend(of_truth(test));
+    let has_texts = after.parts.contains_key(&QualityPart::Pairs);
+    cautions.extend(of_labelers(parts).filter(|_| has_texts));
     cautions.extend(of_figures(before, after));
     cautions
+}
+
+/// Says of which test images the truth was read by a program.
+fn of_truth<'a>(test: impl Iterator<Item = &'a FinetuneRow>) -> Option<String> {
+    let Labelled {
+        given, by_chexbert, ..
+    } = Labelled::of(test);
+    (by_chexbert > 0).then(|| {
+        format!(
+            "{by_chexbert} of {} labelled test images have the labels that the start's CheXbert read from their reports: figures of \
+             findings are beside these",
+            given + by_chexbert
+        )
+    })
+}
+
+/// Says that texts were labelled by two labelers, since the new bundle has one of its own.
+fn of_labelers(parts: &Parts) -> Option<String> {
+    let labeler = parts.get(TrainedPart::Labeler.name())?.as_ref().ok()?;
+    labeler.is_taken.then(|| {
+        "labels of reports are by the start's labeler before, and by the one that was trained here after: their F1 changes with \
+         the labeler, too"
+            .to_owned()
+    })
 }
 
 /// The cautions of two evaluations: those of one of them say of which.
@@ -400,7 +433,8 @@ fn card(
         let _ = writeln!(card, "| {side} | {images} | {} |", patients.len());
     }
     let _ = writeln!(card, "\nColumns: {}.", training.table.columns);
-    for note in &training.table.notes {
+    let labelled = Labelled::of(&training.table.rows).words();
+    for note in training.table.notes.iter().chain(&labelled) {
         let _ = writeln!(card, "- {note}");
     }
     let _ = writeln!(
@@ -432,7 +466,7 @@ fn card(
     }
     card.push_str(&subgroups(after));
     card.push_str("\nHow to read them:\n\n");
-    for caution in cautions(training, before, after) {
+    for caution in cautions(training, parts, before, after) {
         let _ = writeln!(card, "- {caution}");
     }
     for part in [QualityPart::Findings, QualityPart::Pairs] {
@@ -451,6 +485,7 @@ fn card(
 
 #[cfg(test)]
 mod tests {
+    use radialog_schemas::Label;
     use serde_json::json;
 
     use super::*;
@@ -491,5 +526,41 @@ mod tests {
                 ("findings: the same, of a constant", "not measured"),
             ]
         );
+    }
+
+    #[test]
+    fn labels_that_a_program_read_and_labels_by_two_labelers_are_told() {
+        let row = |report: &str, label: Label| FinetuneRow {
+            line: 2,
+            name: String::new(),
+            image: PathBuf::new(),
+            patient: String::new(),
+            side: Some("test"),
+            report: report.to_owned(),
+            labels: [label; 14],
+            groups: Default::default(),
+        };
+        let mut rows = vec![
+            row("Clear.", Label::Negative),
+            row("", Label::Positive),
+            row("", Label::Blank),
+        ];
+        assert_eq!(of_truth(rows.iter()), None);
+        rows.push(row("Edema.", Label::Blank));
+        let said = of_truth(rows.iter()).unwrap();
+        assert!(said.starts_with("1 of 3 labelled test images"), "{said}");
+        let labeler = |is_taken| {
+            let trained = Trained {
+                score: "macro_f1".to_owned(),
+                before: None,
+                after: None,
+                epochs: 1,
+                is_taken,
+            };
+            Parts::from([(TrainedPart::Labeler.name(), Ok(trained))])
+        };
+        assert!(of_labelers(&labeler(true)).is_some());
+        assert_eq!(of_labelers(&labeler(false)), None);
+        assert_eq!(of_labelers(&Parts::new()), None);
     }
 }

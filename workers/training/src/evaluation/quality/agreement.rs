@@ -3,6 +3,8 @@
 
 use radialog_schemas::{Finding, Label};
 
+use super::score_table::ScoreCell;
+use crate::evaluation::bootstrap::Bootstrap;
 use crate::prepare::FindingLabels;
 
 /// Number of findings.
@@ -83,14 +85,11 @@ impl ConfusionCounts {
         }
     }
 
-    /// 0 where it is not defined, as scikit-learn has it.
-    fn f1(self) -> f64 {
-        let whole = 2 * self.true_positive + self.false_positive + self.false_negative;
-        if whole == 0 {
-            0.0
-        } else {
-            (2 * self.true_positive) as f64 / whole as f64
-        }
+    /// None where nothing is there to be said.
+    fn f1(self) -> Option<f64> {
+        let there = self.true_positive + self.false_negative;
+        let whole = there + self.true_positive + self.false_positive;
+        (there > 0).then(|| (2 * self.true_positive) as f64 / whole as f64)
     }
 
     fn balanced_accuracy(self) -> Option<f64> {
@@ -101,18 +100,41 @@ impl ConfusionCounts {
     }
 }
 
-/// F1 of one finding.
-pub(super) fn f1(pairs: &[LabelPair], at: &[usize], finding: Finding) -> f64 {
+/// F1 of one finding. None where no study has it, as the area under the ROC curve has none: in a resample without the finding
+/// nobody could have been right, and a 0 would widen the interval to 0 however good the answers are.
+pub(super) fn f1(pairs: &[LabelPair], at: &[usize], finding: Finding) -> Option<f64> {
     ConfusionCounts::of(pairs, at, finding as usize).f1()
 }
 
-/// Mean F1 of findings; none without findings.
-pub(super) fn macro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
-    mean(findings.iter().map(|&finding| f1(pairs, at, finding)))
+/// F1 of one finding of all pairs, with its interval; without one where a single study has the finding, since all resamples that
+/// define it have that one.
+pub(super) fn measured_f1(
+    pairs: &[LabelPair],
+    finding: Finding,
+    resamples: &Bootstrap,
+) -> ScoreCell {
+    let of = |at: &[usize]| f1(pairs, at, finding);
+    let there = pairs
+        .iter()
+        .filter(|pair| pair.truth[finding as usize] == Some(true));
+    if there.count() > 1 {
+        return resamples.measure(of).into();
+    }
+    let all: Vec<usize> = (0..pairs.len()).collect();
+    of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
 }
 
-/// F1 of all cells of some findings together.
-pub(super) fn micro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> f64 {
+/// Mean F1 of those of the findings that some of the studies have; none without such a finding.
+pub(super) fn macro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
+    mean(
+        findings
+            .iter()
+            .filter_map(|&finding| f1(pairs, at, finding)),
+    )
+}
+
+/// F1 of all cells of some findings together; none where no study has any of them.
+pub(super) fn micro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
     let mut counts = ConfusionCounts::default();
     for &study in at {
         for &finding in findings {
@@ -148,7 +170,11 @@ pub(super) fn study_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) 
             );
         }
         let nothing = counts.true_positive + counts.false_positive + counts.false_negative == 0;
-        if nothing { 1.0 } else { counts.f1() }
+        if nothing {
+            1.0
+        } else {
+            counts.f1().unwrap_or(0.0)
+        }
     }))
 }
 
@@ -189,10 +215,17 @@ mod tests {
             pair(&[NoFinding], &[NoFinding]),
         ];
         let all = [0, 1, 2, 3];
-        assert!((f1(&pairs, &all, Edema) - 2.0 / 3.0).abs() < 1e-12);
-        assert_eq!(macro_f1(&pairs, &all, &[NoFinding, Fracture]), Some(0.5));
+        let f1_of_edema = f1(&pairs, &all, Edema).unwrap();
+        assert!((f1_of_edema - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(f1(&pairs, &all, Fracture), None, "nobody has one");
+        let of_both = macro_f1(&pairs, &all, &[NoFinding, Edema]).unwrap();
+        assert!((of_both - 5.0 / 6.0).abs() < 1e-12);
+        assert_eq!(macro_f1(&pairs, &all, &[NoFinding, Fracture]), Some(1.0));
+        assert_eq!(macro_f1(&pairs, &all, &[Fracture]), None);
         // 2 right, 1 missed, 1 wrong
-        assert!((micro_f1(&pairs, &all, &Finding::ALL) - 4.0 / 6.0).abs() < 1e-12);
+        let together = micro_f1(&pairs, &all, &Finding::ALL).unwrap();
+        assert!((together - 4.0 / 6.0).abs() < 1e-12);
+        assert_eq!(micro_f1(&pairs, &all, &[Fracture]), None);
         assert_eq!(balanced_accuracy(&pairs, &all, &[Edema]), Some(0.75));
         assert_eq!(balanced_accuracy(&pairs, &all, &[Fracture]), None);
         assert_eq!(study_f1(&pairs, &all, &Finding::ALL), Some(0.5));
@@ -203,11 +236,38 @@ mod tests {
         );
     }
 
+    /// Three of forty studies have the finding: about one resample in twenty has none of them.
+    #[test]
+    fn a_resample_without_the_finding_is_not_in_the_interval_of_its_f1() {
+        let study = |number: usize| match number {
+            0..3 => pair(&[Finding::Edema], &[Finding::Edema]),
+            _ => pair(&[], &[]),
+        };
+        let studies = |count: usize| (0..count).map(study).collect::<Vec<_>>();
+        let pairs = studies(40);
+        let patients: Vec<usize> = (0..pairs.len()).collect();
+        let resamples = Bootstrap::new(&patients, 1, "test");
+        let interval = |score: &(dyn Fn(&[usize]) -> Option<f64> + Sync)| {
+            resamples.measure(score).unwrap().interval()
+        };
+        let certain = Some([1.0, 1.0]);
+        assert_eq!(interval(&|at| f1(&pairs, at, Finding::Edema)), certain);
+        assert_eq!(interval(&|at| macro_f1(&pairs, at, &Finding::ALL)), certain);
+        assert_eq!(interval(&|at| micro_f1(&pairs, at, &Finding::ALL)), certain);
+        // All resamples that define the F1 of a single study have that one.
+        let one = studies(40).split_off(2);
+        let resamples = Bootstrap::new(&patients[2..], 1, "test");
+        let cell = measured_f1(&one, Finding::Edema, &resamples);
+        assert_eq!(cell, ScoreCell::Fixed(1.0));
+        let none = measured_f1(&one, Finding::Fracture, &resamples);
+        assert_eq!(none, ScoreCell::Undefined);
+    }
+
     #[test]
     fn unknown_labels_do_not_count() {
         let mut unknown = pair(&[Finding::Edema], &[Finding::Edema]);
         unknown.truth[Finding::Edema as usize] = None;
-        assert_eq!(f1(&[unknown], &[0], Finding::Edema), 0.0);
+        assert_eq!(f1(&[unknown], &[0], Finding::Edema), None);
         assert!(with_both_answers(&[unknown.truth]).is_empty());
         let (with, without) = (pair(&[Finding::Edema], &[]), pair(&[], &[]));
         assert_eq!(

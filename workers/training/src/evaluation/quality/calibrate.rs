@@ -6,9 +6,9 @@ use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::findings::{Calibration, ThresholdRule};
 use radialog_schemas::{Finding, Stage};
 
-use super::ProgressCallback;
 use super::networks::Networks;
 use super::studies;
+use super::{ProgressCallback, TRAIN};
 use crate::error::TrainingError;
 use crate::evaluation::calibration::{CalibrationData, brier};
 use crate::evaluation::report_scores::ReliabilityBins;
@@ -21,6 +21,8 @@ pub struct FittedCalibration {
     pub calibration: Calibration,
     /// The images that it was fitted on.
     pub images: usize,
+    /// The patients of these images who have training images in any of the tables.
+    pub also_trained: usize,
     /// Brier score of the probabilities that the bundle has stated before, over all answers; lower is better.
     pub before: f64,
     /// Brier score of the calibrated probabilities, on the images that they were fitted on.
@@ -48,6 +50,8 @@ impl FittedCalibration {
         progress: ProgressCallback<'_>,
     ) -> Result<Option<Self>, TrainingError> {
         let images = studies::images(tables, split)?;
+        let trained = studies::images_if_any(tables, TRAIN)?;
+        let also_trained = studies::shared_patients(images.iter(), trained.iter());
         let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
         let networks = Networks::load(bundle, &[Stage::Findings], device, progress)?;
         let config: FindingsComponent = bundle.config(Stage::Findings)?;
@@ -78,6 +82,7 @@ impl FittedCalibration {
         let score = |answers: &[(f64, bool)]| brier(answers.iter().copied()).unwrap_or(f64::NAN);
         Ok(Some(Self {
             images: images.len(),
+            also_trained,
             before: score(&before),
             after: score(&after),
             constant: score(&constant),
@@ -85,6 +90,17 @@ impl FittedCalibration {
             reliability_after: ReliabilityBins::of(after.into_iter()),
             calibration,
         }))
+    }
+
+    /// Why it is worth less than it seems.
+    pub fn caution(&self) -> Option<String> {
+        (self.also_trained > 0).then(|| {
+            format!(
+                "{} patients of this split have training images in these tables, too: the probabilities will be too sure, and the \
+                 scores are too good.",
+                self.also_trained
+            )
+        })
     }
 
     /// What it is worth, in a line.

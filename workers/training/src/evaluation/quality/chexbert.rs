@@ -3,14 +3,15 @@
 use radialog_schemas::{Finding, Label};
 
 use super::Evaluator;
-use super::agreement::{CLASSES, LabelPair, ScoreFunction, f1, macro_f1, micro_f1};
+use super::agreement::{CLASSES, LabelPair, ScoreFunction, macro_f1, measured_f1, micro_f1};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
 use crate::prepare::{FindingLabels, ReportRow};
 
 pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let reports = evaluator.reports()?;
+    let of_split = evaluator.reports()?;
+    let reports = &of_split.reports;
     let texts: Vec<&str> = reports
         .iter()
         .map(|report| report.findings.as_str())
@@ -47,10 +48,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             .filter(|pair| pair.truth[finding as usize] == Some(true))
             .count()
     };
-    let f1_of = |pairs: &[LabelPair], finding: Finding| match support(pairs, finding) {
-        0 => ScoreCell::Undefined,
-        _ => resamples.measure(|at| Some(f1(pairs, at, finding))).into(),
-    };
+    let f1_of = |pairs: &[LabelPair], finding: Finding| measured_f1(pairs, finding, &resamples);
     for finding in Finding::ALL {
         let [positive, negative, uncertain] = &pairs;
         table.row(
@@ -74,9 +72,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     };
     let together: [(&str, ScoreFunction); 2] = [
         ("mean of those there", macro_f1),
-        ("all of them together", |pairs, at, of| {
-            Some(micro_f1(pairs, at, of))
-        }),
+        ("all of them together", micro_f1),
     ];
     for (name, score) in together {
         let of = |pairs: &[LabelPair]| {
@@ -108,7 +104,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             ],
         );
     }
-    let notes = vec![
+    let mut notes = vec![
         "The labeler reads the findings section. Positive: against the labels of the table, which are its annotators' tags; \
          unless the table was made with --of-findings, they cover the whole report."
             .to_owned(),
@@ -116,7 +112,9 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
          well the rule was learned, not how right it is."
             .to_owned(),
         "F1 always: calling every report positive.".to_owned(),
+        "A resample without a label is left out of the interval of its F1; one report has none.".to_owned(),
     ];
+    notes.extend(of_split.note());
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),

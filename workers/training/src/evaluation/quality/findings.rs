@@ -193,11 +193,10 @@ fn also_trained(
     trained: &[LabelledTestImage],
     of_set: impl Fn(&&LabelledTestImage) -> bool,
 ) -> Option<String> {
-    let patients = |images: &[LabelledTestImage]| -> BTreeSet<String> {
-        let of_set = images.iter().filter(&of_set);
-        of_set.map(|image| image.patient.clone()).collect()
-    };
-    let both = patients(images).intersection(&patients(trained)).count();
+    let both = studies::shared_patients(
+        images.iter().filter(&of_set),
+        trained.iter().filter(&of_set),
+    );
     (both > 0).then(|| {
         format!("{name}: {both} patients of this split have training images, too: the figures are too good.")
     })

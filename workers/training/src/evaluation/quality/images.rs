@@ -4,7 +4,7 @@
 use radialog_schemas::Finding;
 
 use super::agreement::{
-    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, f1, macro_f1, study_f1,
+    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, macro_f1, measured_f1, study_f1,
     with_both_answers,
 };
 use super::networks::DialogRequest;
@@ -230,16 +230,13 @@ impl Comparison<'_> {
             let balanced = self
                 .resamples
                 .measure(|at| balanced_accuracy(self.pairs, at, &[finding]));
-            let f1 = self
-                .resamples
-                .measure(|at| Some(f1(self.pairs, at, finding)));
             table.row(
                 finding.name(),
                 [
                     positive.into(),
                     prediction.into(),
                     balanced.into(),
-                    f1.into(),
+                    measured_f1(self.pairs, finding, self.resamples),
                 ],
             );
         }

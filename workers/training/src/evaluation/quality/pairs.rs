@@ -14,13 +14,15 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         return Err(TrainingError::Empty("no table of pairs".to_owned()));
     };
     let all = read_report_table(&table.labels)?;
-    let of_split = |split: &str| -> Vec<ReportRow> {
+    let of_split = |split: &str| {
         let rows = all.iter().filter(|row| row.split == split);
-        let rows = rows.filter(|row| !row.findings.trim().is_empty() && !row.image.is_empty());
-        rows.cloned().collect()
+        let (pairs, others): (Vec<&ReportRow>, Vec<&ReportRow>) =
+            rows.partition(|row| !row.findings.trim().is_empty() && !row.image.is_empty());
+        let pairs: Vec<ReportRow> = pairs.into_iter().cloned().collect();
+        (pairs, others.len())
     };
     let split = evaluator.quality.split.clone();
-    let mut reports = of_split(&split);
+    let (mut reports, left_out) = of_split(&split);
     reports.truncate(evaluator.quality.limit.unwrap_or(usize::MAX));
     if reports.is_empty() {
         let shown = table.labels.display();
@@ -50,7 +52,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let references = reports.iter().map(|report| report.findings.clone());
     let reference = labelled("the radiologist's own text", references.collect())?;
     let mut writers = vec![labelled("bundle", texts.clone())?];
-    let trained = of_split(TRAIN);
+    let (trained, _) = of_split(TRAIN);
     if !trained.is_empty() {
         let frequent = vec![most_frequent(&trained).to_owned(); reports.len()];
         writers.push(labelled("most frequent training report", frequent)?);
@@ -74,19 +76,25 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         })
         .collect();
     evaluator.texts.extend(written);
+    let mut notes = vec![
+        format!(
+            "{} images with the radiologist's text about them. The request names what the bundle's own classifier finds.",
+            reports.len()
+        ),
+        "Scores as under reports from labels; tags are the labels of the table. Labels of texts are those of the bundle's own \
+         CheXbert, and as wrong as it is."
+            .to_owned(),
+    ];
+    if left_out > 0 {
+        notes.push(format!(
+            "{left_out} rows of the split have no findings section, or no image: not scored."
+        ));
+    }
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),
         title: "Reports of images".into(),
-        notes: vec![
-            format!(
-                "{} images with the radiologist's text about them. The request names what the bundle's own classifier finds.",
-                reports.len()
-            ),
-            "Scores as under reports from labels; tags are the labels of the table. Labels of texts are those of the bundle's own \
-             CheXbert, and as wrong as it is."
-                .to_owned(),
-        ],
+        notes,
         tables,
     })
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use radialog_schemas::Finding;
-
-use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1};
+use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1, with_both_answers};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, flags};
@@ -71,7 +69,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
-    let notes = vec![
+    let mut notes = vec![
         format!(
             "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
              labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
@@ -83,11 +81,12 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         }
         .to_owned(),
         "BLEU of the corpus and ROUGE-L as pycocoevalcap computes them, over lower-case words and punctuation marks. \
-         Label F1: labels of the text by the bundle's own CheXbert, macro over 14 findings (0 where a finding is neither \
-         there nor prediction) and micro over the five common ones (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural \
-         Effusion)."
+         Label F1: labels of the text by the bundle's own CheXbert, macro over the findings that some of the reports \
+         have and others have not, by their texts or by their tags, and micro over the five common ones (Atelectasis, \
+         Cardiomegaly, Consolidation, Edema, Pleural Effusion)."
             .to_owned(),
     ];
+    notes.extend(evaluator.reports()?.note());
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),
@@ -191,8 +190,10 @@ pub(super) fn content(
             .zip(prediction)
             .map(|(&truth, &prediction)| LabelPair::known(truth, prediction))
             .collect();
-        let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &Finding::ALL));
-        let micro_f1 = resamples.measure(|at| Some(micro_f1(&pairs, at, &COMMON)));
+        let truths: Vec<_> = pairs.iter().map(|pair| pair.truth).collect();
+        let scored = with_both_answers(&truths);
+        let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &scored));
+        let micro_f1 = resamples.measure(|at| micro_f1(&pairs, at, &COMMON));
         [ScoreCell::from(macro_f1), ScoreCell::from(micro_f1)]
     };
     for writer in writers {
@@ -212,7 +213,7 @@ pub(super) fn content(
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::Label;
+    use radialog_schemas::{Finding, Label};
 
     use super::*;
 
@@ -235,6 +236,27 @@ mod tests {
             image,
             patient: None,
             labels,
+        }
+    }
+
+    #[test]
+    fn a_finding_that_no_report_has_is_in_no_mean() {
+        let reports = [
+            report("a", &[Finding::Edema]),
+            report("b", &[Finding::Fracture]),
+        ];
+        let writer = |name| Writer {
+            name,
+            texts: Vec::new(),
+            labels: reports.iter().map(stated).collect(),
+        };
+        let resamples = Bootstrap::new(&["p", "q"], 1, "test");
+        let table = content(&[writer("bundle")], &writer("text"), &reports, &resamples);
+        for column in ["macro F1 text", "macro F1 tags"] {
+            let ScoreCell::Measured(of) = table.rows[0].scores[column] else {
+                panic!("{column} is not measured");
+            };
+            assert_eq!((of.value, of.interval()), (1.0, Some([1.0, 1.0])));
         }
     }
 

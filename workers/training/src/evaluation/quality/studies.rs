@@ -1,6 +1,7 @@
 //! The tables that an evaluation reads: reports, and images with labels. Only rows of the split that is asked for leave
 //! this file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Label;
@@ -51,13 +52,31 @@ pub(super) fn stated(report: &ReportRow) -> Flags {
     present(&report.labels)
 }
 
-/// The reports of a split that have a findings section, in the order of the table.
+/// The reports of a split.
+#[derive(Debug)]
+pub(super) struct SplitReports {
+    /// Those that have a findings section, in the order of the table.
+    pub(super) reports: Vec<ReportRow>,
+    /// How many have none.
+    pub(super) without_findings: usize,
+}
+
+impl SplitReports {
+    /// Says that reports were left out.
+    pub(super) fn note(&self) -> Option<String> {
+        let count = self.without_findings;
+        (count > 0)
+            .then(|| format!("{count} reports of the split have no findings section: not scored."))
+    }
+}
+
+/// The reports of a split.
 ///
 /// # Errors
-/// A table that is none, or no report left.
-pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+/// A table that is none, or no report with a findings section.
+pub(super) fn reports(path: &Path, split: &str) -> Result<SplitReports, TrainingError> {
     let reports = reports_if_any(path, split)?;
-    if reports.is_empty() {
+    if reports.reports.is_empty() {
         let reason = format!(
             "'{}' has no report with findings of the split '{split}'",
             path.display()
@@ -68,10 +87,15 @@ pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, Traini
 }
 
 /// As [`reports`], of a split that the table may be without.
-pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
+pub(super) fn reports_if_any(path: &Path, split: &str) -> Result<SplitReports, TrainingError> {
     let mut reports = read_report_table(path)?;
-    reports.retain(|report| report.split == split && !report.findings.trim().is_empty());
-    Ok(reports)
+    reports.retain(|report| report.split == split);
+    let all = reports.len();
+    reports.retain(|report| !report.findings.trim().is_empty());
+    Ok(SplitReports {
+        without_findings: all - reports.len(),
+        reports,
+    })
 }
 
 /// The images of a split, in the order of the tables. Where a table has no column `patient_id`, or a row nothing in it, the image
@@ -104,6 +128,16 @@ pub(super) fn images_if_any(
     let tables = tables.iter().enumerate();
     let images = tables.map(|(number, table)| of_table(number, table, split));
     Ok(images.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// How many of the patients of some images have others, too.
+pub(super) fn shared_patients<'a>(
+    some: impl Iterator<Item = &'a LabelledTestImage>,
+    others: impl Iterator<Item = &'a LabelledTestImage>,
+) -> usize {
+    let some: BTreeSet<&str> = some.map(|image| image.patient.as_str()).collect();
+    let others: BTreeSet<&str> = others.map(|image| image.patient.as_str()).collect();
+    some.intersection(&others).count()
 }
 
 fn of_table(
@@ -193,12 +227,12 @@ mod tests {
             ),
         )
         .unwrap();
-        let ids: Vec<String> = reports(&path, "test")
-            .unwrap()
-            .into_iter()
-            .map(|report| report.study)
-            .collect();
+        let found = reports(&path, "test").unwrap();
+        let ids: Vec<&str> = found.reports.iter().map(|row| row.study.as_str()).collect();
         assert_eq!(ids, ["a"]);
+        let note = "1 reports of the split have no findings section: not scored.";
+        assert_eq!(found.note().as_deref(), Some(note));
+        assert_eq!(reports(&path, "train").unwrap().note(), None);
         assert!(
             reports(&path, "validate")
                 .unwrap_err()
