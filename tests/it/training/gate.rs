@@ -87,8 +87,8 @@ fn each_side_is_measured_by_drawings_of_its_own() {
     let fixture = fixture();
     let recipe = GateRecipe::read(&fixture.path(RECIPE)).unwrap().recipe;
     let drawings = |side: &str| -> Vec<Vec<f32>> {
-        let sides = KindedSides::read(&recipe.tables, &["train"]).unwrap();
-        let pictures = KindedPool::of(sides.train, side).unwrap().measured(1);
+        let sides = GateSides::read(&recipe.tables, &["train"]).unwrap();
+        let pictures = GateImages::of(sides.train, side).unwrap().measured(1);
         let drawn = pictures
             .into_iter()
             .filter(|picture| picture.group == "drawn");
