@@ -22,8 +22,8 @@ pub struct Task {
     pub study: StudyId,
     /// The bundle component that has to do it: [`crate::Manifest::component_hash`].
     pub component: ContentHash,
-    /// The revision of the stage's code that the key of the output was made with ([`Stage::REVISIONS`]): a worker whose own is lower
-    /// leaves the task to another. None where the writer's release told none.
+    /// The revision of the stage's code that the key of the output was made with ([`Stage::REVISIONS`]): a worker whose own is
+    /// lower leaves the task to another. None where the writer's release told none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u32>,
     /// The group of queues that its bundle's workers take tasks from; none is the queues without a group.

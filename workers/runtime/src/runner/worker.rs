@@ -88,8 +88,8 @@ impl<W: StageWork> Worker<W> {
         Err(Failure::new(ErrorCode::BundleMismatch, message))
     }
 
-    /// Fails where the task was made for a later revision of this stage's code: under its key, nobody would ever compute anew what this
-    /// worker made.
+    /// Fails where the task was made for a later revision of this stage's code: what this worker made would lie under that one's key
+    /// for ever.
     pub(super) fn check_revision(&self, wanted: Option<u32>) -> Result<(), Failure> {
         let stage = self.work.stage();
         let own = *Stage::REVISIONS.get(stage);
@@ -97,7 +97,8 @@ impl<W: StageWork> Worker<W> {
             return Ok(());
         };
         let message = format!(
-            "the task is for revision {wanted} of the stage {stage}, this worker has {own}; start workers of the coordinator's release"
+            "the task is for revision {wanted} of the stage {stage}, this worker has {own}; start workers of the coordinator's \
+             release"
         );
         Err(Failure::new(ErrorCode::BundleMismatch, message))
     }
