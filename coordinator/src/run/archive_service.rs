@@ -327,7 +327,7 @@ impl ArchiveRuns {
         requested: ArchiveRunRequest,
         stop: &CancellationToken,
     ) -> Result<(), ArchiveRunError> {
-        let ArchiveRunRequest { id, request, .. } = &requested;
+        let id = &requested.id;
         let (retry, documents) = (self.retry(), &self.documents);
         // An earlier process may have ended before it was decided whose the run is.
         let known = retry
@@ -340,7 +340,7 @@ impl ArchiveRuns {
         let mut end = retry.until_success(|| documents.end(id)).await?;
         if end.is_none() {
             let folder = self.folder(id).join("out");
-            let ran = self.run_with_pauses(id, request, &folder, stop).await?;
+            let ran = self.run_with_pauses(&requested, &folder, stop).await?;
             let Some((status, error)) = ran else {
                 return Ok(());
             };
