@@ -428,13 +428,15 @@ impl<'a> BatchWork<'a> {
         Ok(Some(some))
     }
 
-    /// Says of lines why they are not answered.
+    /// Says of lines why they are not answered. What is stored of such that were begun goes: nobody is told of it.
     async fn without_answers(
         &self,
         document: &BatchDocument,
         lines: Vec<InputLine>,
         why: BatchLineError,
     ) -> ApiResult<Piece> {
+        let numbers = lines.iter().map(|line| line.number).collect();
+        self.remove_begun(numbers, |_, _| true).await?;
         let (document, batch) = (document.clone(), self.batch.name.clone());
         body::beside(move || {
             let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();
