@@ -227,9 +227,10 @@ impl<'a> BatchWork<'a> {
                 return Ok(());
             }
             let gives_way = match is_late {
+                // Its holders had a piece of so many lines when they vanished, and none of these has done it: whatever is left, it need
+                // not have all places for it.
+                _ if self.is_alone && survived >= PIECE_LINES => true,
                 true => has_written && self.runner.schedule().end_waits(),
-                // Its holders had a piece of so many lines when they vanished, and none of these has done it.
-                false if self.is_alone && survived >= PIECE_LINES => true,
                 // A turn has an answer, however long its file was read.
                 false => document.paused || place.is_none() || (has_written && self.gives_way()),
             };
