@@ -227,8 +227,8 @@ impl<'a> BatchWork<'a> {
                 return Ok(());
             }
             let gives_way = match is_late {
-                // Its holders had a piece of so many lines when they vanished, and none of these has done it: whatever is left, it need
-                // not have all places for it.
+                // Its holders had a piece of so many lines when they vanished, and none of these has done it: what is left does not
+                // need all places.
                 _ if self.is_alone && survived >= PIECE_LINES => true,
                 true => has_written && self.runner.schedule().end_waits(),
                 // A turn has an answer, however long its file was read.
@@ -278,6 +278,9 @@ impl<'a> BatchWork<'a> {
             // What waits comes before what has stepped aside.
             if place.is_none() && !self.runner.schedule().any_waits() {
                 place = self.runner.running.clone().try_acquire_owned().ok();
+                if place.is_some() {
+                    self.runner.schedule().come_back(self.batch);
+                }
             }
         }
         Ok(())
