@@ -66,7 +66,7 @@ pub enum ErrorCode {
     MessageInvalid,
     /// The message has a schema version that this worker does not know.
     SchemaVersion,
-    /// The task was made for another bundle than the worker's.
+    /// The task was made for another bundle than the worker's, or for a later revision of its code.
     BundleMismatch,
     /// The prompt is longer than the model's context.
     ContextLength,

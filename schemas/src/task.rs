@@ -22,6 +22,10 @@ pub struct Task {
     pub study: StudyId,
     /// The bundle component that has to do it: [`crate::Manifest::component_hash`].
     pub component: ContentHash,
+    /// The revision of the stage's code that the key of the output was made with ([`Stage::REVISIONS`]): a worker whose own is
+    /// lower leaves the task to another. None where the writer's release told none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
     /// The group of queues that its bundle's workers take tasks from; none is the queues without a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<QueueGroup>,
@@ -107,7 +111,7 @@ impl Work {
 }
 
 impl Task {
-    /// A task of the current schema version.
+    /// A task of the current schema version, and of this release's revision of the stage.
     pub fn new(
         run: &RunId,
         study: &StudyId,
@@ -121,6 +125,7 @@ impl Task {
             run,
             study,
             component,
+            revision: Some(*Stage::REVISIONS.get(work.stage())),
             group: None,
             output,
             work,

@@ -81,6 +81,8 @@ impl TurnSweeper {
             // A broker that has lost its queues, or a group that nobody serves now: one conversation must not keep the sweep
             // from all others.
             self.backends.queue.declare_group(group).await?;
+            // Whoever looks at queues is to see that these are there, and what waits in them.
+            self.backends.state.note_group(group).await?;
         }
         for unattended in found {
             let open = unattended.snapshot.turns.iter();

@@ -28,6 +28,11 @@ pub(super) async fn add(
     JsonBody(asked): JsonBody<NewTurn>,
 ) -> ApiResult<Accepted<TurnView>> {
     let conversation = before.conversation;
+    if app.bundles.of_group(conversation.group.as_ref()).is_none() {
+        // Its worker group was given up: a turn would wait for ever, in queues that it makes anew.
+        let detail = "the bundle of this conversation is not served here any more; begin a new one";
+        return Err(ApiError::new(ProblemCode::ModelNotFound, detail));
+    }
     check(&asked.ask, conversation.image.is_some())?;
     let generation = Generation {
         adapter: conversation.adapter.clone(),

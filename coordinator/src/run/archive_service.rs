@@ -337,7 +337,7 @@ impl ArchiveRuns {
         requested: ArchiveRunRequest,
         stop: &CancellationToken,
     ) -> Result<(), ArchiveRunsError> {
-        let ArchiveRunRequest { id, request, .. } = &requested;
+        let id = &requested.id;
         let (retry, documents) = (self.retry(), &self.documents);
         // An earlier process may have ended before it was decided whose the run is.
         let known = until_known(&retry, || documents.create_request(&requested)).await?;
@@ -348,7 +348,7 @@ impl ArchiveRuns {
         let mut end = until_known(&retry, || documents.end(id)).await?;
         if end.is_none() {
             let folder = self.folder(id).join("out");
-            let ran = self.run_with_pauses(id, request, &folder, stop).await?;
+            let ran = self.run_with_pauses(&requested, &folder, stop).await?;
             let Some((status, error)) = ran else {
                 return Ok(());
             };

@@ -70,6 +70,6 @@ async fn load_findings(
     run: &RunSpec,
     facts: &StudyFacts,
 ) -> Result<StageOutputState<FindingsReport>, ObjectError> {
-    let keys = OutputKeys::of(run, &facts.spec.input, None);
+    let keys = OutputKeys::of_facts(run, facts);
     study_record::load(facts, &keys, Stage::Findings, &*backends.objects).await
 }

@@ -61,16 +61,23 @@ impl StudyFacts {
 
     /// Says whether this stage's output is in the store: it was computed, or given with the run.
     pub fn is_done(&self, stage: Stage) -> bool {
-        self.spec.given.contains_key(&stage)
-            || matches!(
-                self.results.get(&stage).map(|result| &result.outcome),
-                Some(Outcome::Done { .. })
-            )
+        self.known_output(stage).is_some()
     }
 
     /// Says whether nothing more is to come from this stage.
     fn has_ended(&self, stage: Stage) -> bool {
         self.spec.given.contains_key(&stage) || self.results.contains_key(&stage)
+    }
+
+    /// The key of what this stage has made, or of what was given for it; none where neither is known.
+    fn known_output(&self, stage: Stage) -> Option<&ObjectKey> {
+        if let Some(given) = self.spec.given.get(&stage) {
+            return Some(&given.object);
+        }
+        match &self.results.get(&stage)?.outcome {
+            Outcome::Done { output } => Some(output),
+            Outcome::Failed(_) => None,
+        }
     }
 
     /// Finds the failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
@@ -92,9 +99,13 @@ impl OutputKeys {
         Self::with_given(run, input, reference, &BTreeMap::new())
     }
 
-    /// Derives the keys of a study, where outputs that were given stand in for computed ones.
-    pub fn of_study(run: &RunSpec, study: &StudySpec) -> Self {
-        Self::with_given(run, &study.input, study.reference.as_ref(), &study.given)
+    /// The keys of a study in flight: where a stage has reported, the key that its worker stored the output under, which is another
+    /// than this process would derive where the release before began the study. What follows is derived from that.
+    pub(crate) fn of_facts(run: &RunSpec, facts: &StudyFacts) -> Self {
+        let study = &facts.spec;
+        Self::with_known(run, &study.input, study.reference.as_ref(), |stage| {
+            facts.known_output(stage).cloned()
+        })
     }
 
     /// Derives the keys of what a study begins with, is compared with, and was given.
@@ -104,18 +115,31 @@ impl OutputKeys {
         reference: Option<&ObjectKey>,
         given: &BTreeMap<Stage, GivenOutput>,
     ) -> Self {
-        let given = |stage| given.get(&stage).map(|output| output.object.clone());
-        let embedding = given(Stage::Embedding)
+        Self::with_known(run, input, reference, |stage| {
+            given.get(&stage).map(|output| output.object.clone())
+        })
+    }
+
+    /// Derives the keys of stages whose outputs nobody knows of yet.
+    fn with_known(
+        run: &RunSpec,
+        input: &ObjectKey,
+        reference: Option<&ObjectKey>,
+        known: impl Fn(Stage) -> Option<ObjectKey>,
+    ) -> Self {
+        let embedding = known(Stage::Embedding)
             .unwrap_or_else(|| ObjectKey::embedding(run.component(Stage::Embedding), input));
-        let findings = given(Stage::Findings)
+        let findings = known(Stage::Findings)
             .unwrap_or_else(|| ObjectKey::findings(run.component(Stage::Findings), input));
         let language = run.component(Stage::Language);
-        let report = match run.source {
+        let report = known(Stage::Language).unwrap_or_else(|| match run.source {
             Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
             Source::Prompt | Source::Dialog => ObjectKey::answer(language, input, &run.generation),
             Source::Report => input.clone(),
-        };
-        let labels = ObjectKey::labels(run.component(Stage::Scoring), &report, reference);
+        });
+        let labels = known(Stage::Scoring).unwrap_or_else(|| {
+            ObjectKey::labels(run.component(Stage::Scoring), &report, reference)
+        });
         Self(PerStage {
             embedding,
             findings,
@@ -150,7 +174,7 @@ pub fn next_commands(
         StudyEvent::Begun => true,
         StudyEvent::Reported(stages) => needs(stage).any(|needed| stages.contains(needed)),
     };
-    let keys = OutputKeys::of_study(run, &facts.spec);
+    let keys = OutputKeys::of_facts(run, facts);
     running
         .into_iter()
         .filter(made_ready)

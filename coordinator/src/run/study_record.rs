@@ -23,7 +23,7 @@ pub(crate) async fn finished(
     facts: &StudyFacts,
     objects: &dyn Objects,
 ) -> Result<StudyRecord, ObjectError> {
-    let keys = OutputKeys::of_study(run, &facts.spec);
+    let keys = OutputKeys::of_facts(run, facts);
     let (findings, report, labels) = join3(
         load::<FindingsReport>(facts, &keys, Stage::Findings, objects),
         load::<GeneratedReport>(facts, &keys, Stage::Language, objects),

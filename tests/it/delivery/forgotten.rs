@@ -7,7 +7,8 @@ use radialog_coordinator::TurnSweeper;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AddedTurn, Conversations};
 use radialog_schemas::{
-    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, TurnRequest, queues,
+    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, QueueGroup, TurnRequest,
+    queues,
 };
 use radialog_tests::embedded;
 use radialog_tests::services::{Redis, TcpProxy};
@@ -86,6 +87,28 @@ async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
         ready: true,
     };
     assert_eq!(again.unwrap().added(), Some(same));
+}
+
+#[tokio::test]
+async fn the_group_of_a_forgotten_turn_is_known_as_long_as_the_turn_waits() {
+    let objects = tempfile::tempdir().unwrap();
+    let backends = embedded::backends(objects.path()).unwrap();
+    backends.queue.declare().await.unwrap();
+    let group: QueueGroup = "given-up".parse().unwrap();
+    let conversation = Conversation {
+        group: Some(group.clone()),
+        ..conversation()
+    };
+    let conversations = backends.conversations.clone();
+    conversations
+        .create(&conversation, &[summary()])
+        .await
+        .unwrap();
+    let state = backends.state.clone();
+    let after = Duration::from_millis(100);
+    let sweeper = TurnSweeper::new(backends, None, after, CancellationToken::new());
+    assert_eq!(sweep(&sweeper).await, 1);
+    assert_eq!(state.groups().await.unwrap(), [group]);
 }
 
 #[tokio::test]

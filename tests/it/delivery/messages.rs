@@ -8,7 +8,7 @@ use bytes::Bytes;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
-use radialog_schemas::{ContentHash, ConversationId, ErrorCode, ObjectKey, Outcome, Work};
+use radialog_schemas::{ContentHash, ConversationId, ErrorCode, ObjectKey, Outcome, Stage, Work};
 use radialog_tests::task_harness::TaskHarness;
 use radialog_tests::waiting;
 
@@ -26,6 +26,7 @@ on_each_adapter! { memory, rabbitmq: {
     a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
     a_failure_that_may_pass_is_retried_later_with_the_attempt_counted,
     a_task_for_another_bundle_waits_for_another_worker,
+    a_task_for_a_later_revision_waits_for_a_worker_of_that_release,
     a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered,
     what_a_crashed_worker_held_runs_alone,
     a_task_that_its_workers_keep_dying_on_has_its_attempts_counted,
@@ -240,6 +241,33 @@ async fn a_task_for_another_bundle_waits_for_another_worker(harness: TaskHarness
     for (queue, attempt) in [("1s", 1), ("120s", 10)] {
         let queue = format!("radialog.findings.retry.{queue}");
         assert_eq!(take(&harness.queue, &queue).await.message.attempt, attempt);
+    }
+    worker.stop().await.unwrap();
+}
+
+async fn a_task_for_a_later_revision_waits_for_a_worker_of_that_release(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let own = *Stage::REVISIONS.get(Stage::Findings);
+    let mut later = harness.task("later").await.unwrap();
+    later.revision = Some(own + 1);
+    harness.send(&later).await.unwrap();
+    let waits = take(&harness.queue, "radialog.findings.retry.1s").await;
+    assert_eq!(waits.message.attempt, 1);
+    assert_eq!(harness.objects.size(&later.output).await.unwrap(), None);
+    // One of an earlier release, which tells a lower revision or none, is done as before.
+    for (study, revision) in [
+        ("earlier", Some(own - 1)),
+        ("untold", None),
+        ("own", Some(own)),
+    ] {
+        let mut task = harness.task(study).await.unwrap();
+        task.revision = revision;
+        harness.send(&task).await.unwrap();
+        assert_eq!(
+            failure(&harness.results(1).await.unwrap()[0]),
+            None,
+            "{study}"
+        );
     }
     worker.stop().await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::ObjectKey;
 use radialog_tests::faults::{Denial, FaultInjector};
@@ -331,6 +331,60 @@ async fn a_paused_run_goes_on_when_it_is_resumed() -> Result<()> {
         problem(gateway.post(&missing, &json!({})).await?).await?.0,
         404
     );
+    Ok(())
+}
+
+/// Two runs that never end, since nobody writes reports here, and one that waits for a place.
+async fn a_waiting_run(gateway: &RunningGateway) -> Result<String> {
+    let begin = async || -> Result<String> {
+        let whole = json!({"archive": "s3://archive/cxr"});
+        let started = gateway.post("/v1/archives", &whole).await?;
+        Ok(started.headers()["location"].to_str()?.to_owned())
+    };
+    for _ in 0..2 {
+        view_when(gateway, &begin().await?, "running").await?;
+    }
+    let waiting = begin().await?;
+    view_when(gateway, &waiting, "queued").await?;
+    Ok(waiting)
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_a_place_hears_that_it_is_cancelled_at_another_gateway() -> Result<()>
+{
+    let directory = tempfile::tempdir()?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
+    let waiting = a_waiting_run(&fixture.gateway).await?;
+    let other = RunningGateway::start(&fixture.backends, |_| {}).await?;
+    assert_eq!(other.delete(&waiting).await?, 204);
+    view_when(&other, &waiting, "cancelled").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_whose_request_the_state_has_lost_is_known_again_while_it_waits_and_while_it_runs()
+-> Result<()> {
+    let (directory, faults) = (tempfile::tempdir()?, Arc::new(FaultInjector::default()));
+    let fixture = GatewayFixture::faulty(&faults, |config| {
+        config.archives = vec!["s3://archive/cxr/".into()];
+        config.directory = directory.path().to_owned();
+    })
+    .await?;
+    let gateway = &fixture.gateway;
+    let name = ObjectKey::parse("cxr/study.jpg").context("a key")?;
+    fixture.backends.objects.put(&name, xray().into()).await?;
+    let waiting = a_waiting_run(gateway).await?;
+    faults.lose_state();
+    // Each run has a folder of its name: two run, and one waits.
+    for entry in std::fs::read_dir(directory.path())? {
+        let id = entry?
+            .file_name()
+            .into_string()
+            .map_err(|_| anyhow!("an id"))?;
+        let path = format!("/v1/archives/{id}");
+        eventually(|| async { Ok(gateway.get(&path).await?.status() == 200) }).await?;
+    }
+    assert_eq!(gateway.view(&waiting).await?["status"], "queued");
     Ok(())
 }
 

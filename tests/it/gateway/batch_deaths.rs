@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use radialog_coordinator::gateway::GatewayConfig;
-use radialog_schemas::ContentHash;
+use radialog_schemas::{ContentHash, ObjectKey};
 use radialog_tests::faults::FaultInjector;
 use serde_json::{Value, json};
 
-use super::batch_places::{alter, blocking, tell};
+use super::batch_places::{alter, blocking, make_late, tell};
 use super::fake_language_worker::BLOCKS;
 use super::fixture::{GatewayFixture, UNLIMITED};
 use super::limits::eventually;
@@ -227,6 +227,43 @@ async fn what_may_have_killed_its_holders_is_worked_on_alone_and_may_be_innocent
     let last = held.iter().rposition(of(&suspected));
     let first = held.iter().position(of(&other));
     assert!(last.is_some() && last < first, "{held:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspected_batch_whose_day_is_over_has_all_places_only_until_it_is_cleared() -> Result<()>
+{
+    let fixture = GatewayFixture::with(UNLIMITED, impatient).await?;
+    let gateway = &fixture.gateway;
+    let others = (1..200).map(|number| question(&number.to_string(), "x"));
+    let lines: Vec<Value> = std::iter::once(question("0", &format!("This {BLOCKS}.")))
+        .chain(others)
+        .collect();
+    let path = begin(gateway, jsonl(&lines)).await?;
+    eventually(|| async { Ok(fixture.language_worker.blocked() == 1) }).await?;
+    for _ in 0..2 {
+        kill_holder(&fixture, &path).await?;
+    }
+    eventually(|| async {
+        let mut is_taken = false;
+        tell(gateway, &path, "resume").await?;
+        alter(&fixture, &path, |document| {
+            is_taken = document["vanished"] == 2;
+        })
+        .await?;
+        Ok(is_taken)
+    })
+    .await?;
+    make_late(&fixture, &path).await?;
+    let view = ended(gateway, &path, "expired").await?;
+    assert_eq!(view["request_counts"]["total"], 200, "{view}");
+    // Alone, each line is a piece; as soon as it is cleared, many are.
+    let parts = fixture
+        .backends
+        .objects
+        .list(ObjectKey::REQUEST_FILE_PARTS, None, 1000)
+        .await?;
+    assert!(parts.entries.len() < 100, "{}", parts.entries.len());
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn alter(
 }
 
 /// Lets a batch's time be over.
-async fn make_late(fixture: &GatewayFixture, path: &str) -> Result<()> {
+pub(super) async fn make_late(fixture: &GatewayFixture, path: &str) -> Result<()> {
     alter(fixture, path, |document| {
         document["times"]["expires"] = json!(1)
     })

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_schemas::{Ask, Stage, queues};
+use radialog_coordinator::{BundleHashes, ServedBundle, ServedBundles};
+use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_schemas::{Ask, ContentHash, PerStage, Stage, queues};
 use radialog_tests::embedded;
+use radialog_tests::fake_stage::FakeStage;
 use serde_json::{Value, json};
 
+use super::batch_places::{make_late, tell};
 use super::fake_language_worker::{BLOCKS, FakeLanguageWorker, answer};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, xray};
 use super::limits::eventually;
@@ -29,7 +33,11 @@ fn with(field: &str, value: Value) -> Value {
 }
 
 async fn begin(gateway: &RunningGateway, lines: &[Value]) -> Result<String> {
-    let file = uploaded(gateway, jsonl(lines)).await?;
+    begin_with(gateway, jsonl(lines)).await
+}
+
+async fn begin_with(gateway: &RunningGateway, content: String) -> Result<String> {
+    let file = uploaded(gateway, content).await?;
     let asked = json!({"input_file_id": file, "endpoint": ENDPOINT, "completion_window": "24h"});
     let batch = gateway.post("/v1/batches", &asked).await?;
     let batch: Value = batch.error_for_status()?.json().await?;
@@ -160,6 +168,89 @@ async fn another_gateway_goes_on_with_the_responses_that_one_has_begun() -> Resu
     for (_, response) in &answers {
         let id = response["id"].as_str().context("no id")?;
         assert_eq!(&other.view(&format!("{ENDPOINT}/{id}")).await?, response);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_whose_model_is_another_one_since_it_was_begun_is_begun_anew() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let GatewayFixture {
+        backends,
+        gateway,
+        language_worker,
+        ..
+    } = fixture;
+    gateway.stop().await?;
+    let bundle = |name: &str| BundleHashes {
+        name: name.to_owned(),
+        bundle: ContentHash::of(b"fake bundle"),
+        components: PerStage::from_fn(FakeStage::component_of),
+    };
+    // One name: an adapter of the first bundle, and a bundle.
+    let adapter = ServedBundle {
+        adapters: vec!["rg".parse()?],
+        ..bundle("fake").into()
+    };
+    let first = ServedBundles::new(vec![adapter])?;
+    let first = RunningGateway::serving(&backends, first, |_| {}).await?;
+    let request = json!({"model": "fake-rg", "input": format!("This {BLOCKS}.")});
+    let path = begin(&first, &[line("a", &request)]).await?;
+    eventually(|| async { Ok(language_worker.blocked() == 1) }).await?;
+    first.stop().await?;
+    // What it has begun is kept, and answered.
+    language_worker.unblock();
+    let begun = async || -> Result<ConversationSnapshot> {
+        let begun = backends.conversations.begun_before(u64::MAX).await?;
+        let id = begun.first().context("nothing was begun")?;
+        let known = backends.conversations.snapshot(id).await?;
+        known.context("it is not there")
+    };
+    eventually(|| async { Ok(begun().await?.turns[0].status.is_final()) }).await?;
+    assert!(begun().await?.conversation.adapter.is_some());
+
+    let last = RunningGateway::serving(&backends, bundle("fake-rg").into(), |_| {}).await?;
+    let view = ended(&last, &path, "completed").await?;
+    let counts = json!({"total": 1, "completed": 1, "failed": 0});
+    assert_eq!(view["request_counts"], counts, "{view}");
+    assert!(begun().await?.conversation.adapter.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_lines_that_nobody_is_told_an_answer_of_no_response_stays() -> Result<()> {
+    for (blank, status) in [
+        (0, "cancelled"),
+        (100, "cancelled"),
+        (0, "expired"),
+        (100, "expired"),
+    ] {
+        let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+        let (gateway, conversations) = (&fixture.gateway, &fixture.backends.conversations);
+        let kept = jsonl(&[line("kept", &question("One?"))]);
+        let blocked = jsonl(&[line("blocked", &question(&format!("This {BLOCKS}.")))]);
+        let path = begin_with(gateway, kept + &"\n".repeat(blank) + &blocked).await?;
+        eventually(|| async {
+            let begun = conversations.begun_before(u64::MAX).await?.len();
+            Ok(fixture.language_worker.blocked() == 1 && begun == 2)
+        })
+        .await?;
+        match status {
+            "cancelled" => drop(tell(gateway, &path, "cancel").await?),
+            _ => make_late(&fixture, &path).await?,
+        }
+        let view = ended(gateway, &path, status).await?;
+        let answers = match view["output_file_id"].is_null() {
+            true => Vec::new(),
+            false => bodies(gateway, &view["output_file_id"]).await?,
+        };
+        let begun = conversations.begun_before(u64::MAX).await?;
+        assert_eq!(begun.len(), answers.len(), "{blank} {status}: {begun:?}");
+        for (name, response) in &answers {
+            let id = response["id"].as_str().context("no id")?;
+            let found = gateway.get(&format!("{ENDPOINT}/{id}")).await?;
+            assert_eq!(found.status(), 200, "{blank} {status}: {name}");
+        }
     }
     Ok(())
 }

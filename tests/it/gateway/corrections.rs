@@ -1,8 +1,11 @@
 //! Reports that people rewrite and answers that they rate are data until they take it back; titles are theirs, too.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use radialog_coordinator::conversation::{corrections, ratings};
 use radialog_schemas::{ObjectKey, Rating};
+use radialog_tests::faults::{Denial, FaultInjector};
 use serde_json::json;
 
 use super::fixture::{GatewayFixture, UNLIMITED, about_xray, problem};
@@ -74,6 +77,33 @@ async fn a_rated_answer_is_kept_as_data_until_the_rating_or_the_conversation_is_
     assert_eq!(kept().await?[0].rating, Rating::Good);
     assert_eq!(gateway.delete(&path).await?, 204);
     assert_eq!(kept().await?, []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_half_way_can_be_asked_for_again() -> Result<()> {
+    let faults = Arc::new(FaultInjector::default());
+    let fixture = GatewayFixture::faulty(&faults, |_| {}).await?;
+    let (gateway, objects) = (&fixture.gateway, &*fixture.backends.objects);
+    for kind in [ObjectKey::CORRECTIONS, ObjectKey::RATINGS] {
+        let path = gateway.begin(&about_xray()).await?;
+        gateway.view_when(&path, 1, "done").await?;
+        let turn = format!("{path}/turns/1");
+        let text = json!({"text": "Clear lungs."});
+        let edited = gateway.put(&format!("{turn}/edit"), &text).await?;
+        assert_eq!(edited.status(), 200);
+        let good = json!({"rating": "good"});
+        let rated = gateway.put(&format!("{turn}/rating"), &good).await?;
+        assert_eq!(rated.status(), 200);
+
+        faults.deny(kind, Denial::Failing);
+        assert_eq!(gateway.delete(&path).await?, 503, "{kind}");
+        faults.allow_all();
+        assert_eq!(gateway.delete(&path).await?, 204, "{kind}");
+        assert_eq!(corrections::list(objects).await?.0, []);
+        assert_eq!(ratings::list(objects).await?.0, []);
+        assert_eq!(gateway.get(&path).await?.status(), 404);
+    }
     Ok(())
 }
 

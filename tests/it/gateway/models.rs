@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::fixture::{RunningGateway, data_uri};
+use super::fixture::{RunningGateway, data_uri, problem};
 
 const COMPLETIONS: &str = "/v1/chat/completions";
 /// When the bundles were written.
@@ -211,6 +211,16 @@ async fn a_conversation_keeps_its_model_and_what_is_computed_for_it_is_its_bundl
             *served.hashes.component(Stage::Language)
         );
     }
+    // Where the second group was given up, nobody waits for its workers.
+    let new = json!({"question": "Why?", "model": "two", "max_new_tokens": 8});
+    let path = two.gateway.begin(&new).await?;
+    two.gateway.view_when(&path, 1, "done").await?;
+    let first = ServedBundles::new(vec![two.served.default_bundle().clone()])?;
+    let without = RunningGateway::serving(&two.backends, first, |_| {}).await?;
+    let turn = json!({"task": "question", "text": "Why?"});
+    let refused = without.post(&format!("{path}/turns"), &turn).await?;
+    let (status, code, _) = problem(refused).await?;
+    assert_eq!((status, code.as_str()), (404, "model_not_found"));
     // Nothing was tried by a worker of the other bundle.
     for group in [None, Some("two".parse()?)] {
         for queue in queues::of_group(group.as_ref()) {

@@ -22,7 +22,8 @@ pub(super) struct ArchiveRunDocuments(pub(super) Arc<dyn State>);
 
 impl ArchiveRunDocuments {
     /// Keeps a request where the run has none, and returns the one that it has then: of several gateways that are asked
-    /// for one run, exactly one finds its own.
+    /// for one run, exactly one finds its own. All documents of the run are kept for as long again from then on, so that one that
+    /// waits or stands still for weeks is known, and known to stand still.
     pub(super) async fn create_request(
         &self,
         request: &ArchiveRunRequest,

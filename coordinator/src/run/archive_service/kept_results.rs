@@ -8,6 +8,7 @@ use std::{fs, io};
 use radialog_files::durable;
 use radialog_runtime::blocking;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::view::ArchiveRunRequest;
 use crate::run_files::RESULTS_FILE;
@@ -32,7 +33,7 @@ pub(super) fn kept_requests(directory: &Path) -> io::Result<Vec<ArchiveRunReques
         let file = folder.join(REQUEST_FILE);
         match kept_request(&file) {
             Ok(Some(requested)) => kept.push(requested),
-            Ok(None) if has_results(&folder) => info!(
+            Ok(None) if is_over(&folder) && has_results(&folder) => info!(
                 folder = %folder.display(),
                 "the results of a run are here and nowhere else; they go after 30 days, or when you remove the folder"
             ),
@@ -78,6 +79,15 @@ pub(super) fn has_results(folder: &Path) -> bool {
     fs::metadata(results).is_ok_and(|results| results.len() > 0)
 }
 
+/// Whether this is the folder of a run that is not to be taken up again, where it has no request: its last process said so, or an
+/// earlier release left it, which says of no run that it has ended. Others may have folders here, and results in them.
+fn is_over(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let is_run = name
+        .is_some_and(|name| Uuid::try_parse(name).is_ok_and(|id| id.simple().to_string() == name));
+    folder.join(ENDED_FILE).is_file() || is_run && has_results(folder)
+}
+
 /// Leaves the results of a run that has ended in its folder; nobody takes it up again.
 ///
 /// # Errors
@@ -99,10 +109,8 @@ pub(super) async fn remove_old(directory: PathBuf) {
 
 fn look(directory: &Path) -> io::Result<()> {
     for folder in folders(directory)? {
-        // Also what an earlier release has left, which says of no run that it has ended.
-        let is_over = folder.join(ENDED_FILE).is_file() || has_results(&folder);
         let is_requested = folder.join(REQUEST_FILE).try_exists();
-        if !is_over || !is_requested.is_ok_and(|is_requested| !is_requested) {
+        if !is_over(&folder) || !is_requested.is_ok_and(|is_requested| !is_requested) {
             continue;
         }
         if age(&folder).is_none_or(|age| age <= LIFETIME) {
@@ -157,18 +165,29 @@ mod tests {
         };
         folder("ended", Some(ENDED_FILE), true, [true; 2]);
         folder("ended without", Some(ENDED_FILE), false, [true; 2]);
-        folder("left", None, true, [true; 2]);
+        let run = |digit: &str| digit.repeat(32);
+        folder(&run("1"), None, true, [true; 2]);
         folder("ended now", Some(ENDED_FILE), true, [false, true]);
-        folder("left now", None, true, [true, false]);
+        folder(&run("2"), None, true, [true, false]);
         folder("unreadable", Some(REQUEST_FILE), true, [true; 2]);
+        folder(&run("3"), Some(REQUEST_FILE), true, [true; 2]);
         folder("another's", None, false, [true; 2]);
+        // What `radialog batch --out` or a person has put here.
+        let others = [run("A"), run("1")[1..].to_owned(), "july".to_owned()];
+        for other in &others {
+            folder(other, None, true, [true; 2]);
+        }
         look(directory.path()).unwrap();
         let mut left: Vec<String> = fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["another's", "ended now", "left now", "unreadable"]);
+        let mut expected = vec![run("2"), run("3")];
+        expected.extend(["another's", "ended now", "unreadable"].map(str::to_owned));
+        expected.extend(others);
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]

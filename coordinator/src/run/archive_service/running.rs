@@ -2,6 +2,7 @@
 //! it hears that it is to stop.
 
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use radialog_runtime::state::StateError;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::documents::json;
-use super::view::{ArchiveRunStatus, NewArchiveRun};
+use super::view::{ArchiveRunRequest, ArchiveRunStatus};
 use super::{ArchiveRuns, ArchiveRunsError};
 use crate::CoordinatorError;
 use crate::run::archive_run::{ArchiveRun, RunOptions};
@@ -33,21 +34,25 @@ impl ArchiveRuns {
     /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first.
     pub(super) async fn run_with_pauses(
         &self,
-        id: &str,
-        request: &NewArchiveRun,
+        requested: &ArchiveRunRequest,
         out: &Path,
         stop: &CancellationToken,
     ) -> Result<Option<(ArchiveRunStatus, Option<String>)>, ArchiveRunsError> {
+        let id = &requested.id;
         loop {
-            // None where it is stopped while it waits.
+            // None where it is stopped or cancelled while it waits.
             let slot = tokio::select! {
-                slot = self.slot(id) => Some(slot?),
+                slot = self.slot(requested) => slot?,
                 () = stop.cancelled() => None,
             };
-            if slot.is_none() && !self.is_cancelled(id).await? {
-                return Ok(None);
+            if slot.is_none() {
+                if !self.is_cancelled(id).await? {
+                    return Ok(None);
+                }
+                // Perhaps at another gateway. What it has so far becomes its results.
+                stop.cancel();
             }
-            let end = match self.run(id, request, out, stop).await {
+            let end = match self.run(requested, out, stop).await {
                 Ok(RunEnd::Complete(lacks)) => (ArchiveRunStatus::Done, lacks),
                 Ok(RunEnd::Interrupted) if self.is_cancelled(id).await? => {
                     (ArchiveRunStatus::Cancelled, None)
@@ -60,26 +65,46 @@ impl ArchiveRuns {
         }
     }
 
-    /// Waits until the run may go on: it is not paused, or is to end, and few others run.
-    async fn slot(&self, id: &str) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
+    /// Waits until the run may go on: it is not paused, or is to end, and few others run. None where it is cancelled before it has
+    /// a place.
+    async fn slot(
+        &self,
+        requested: &ArchiveRunRequest,
+    ) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
+        let (id, retry) = (&requested.id, self.retry());
         let stands_still = || async {
+            self.documents.create_request(requested).await?;
             let is_paused = self.documents.is_paused(id).await?;
             Ok::<_, StateError>(is_paused && !self.documents.is_cancelled(id).await?)
         };
-        while self.retry().until_success(stands_still).await? {
+        while retry.until_success(stands_still).await? {
             tokio::time::sleep(SHARE_EVERY).await;
         }
-        Ok(self.slots.acquire().await.ok())
+        let is_cancelled = || async {
+            self.documents.create_request(requested).await?;
+            self.documents.is_cancelled(id).await
+        };
+        let mut place = pin!(self.slots.acquire());
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut place => return Ok(place.ok()),
+                () = tokio::time::sleep(SHARE_EVERY) => {}
+            }
+            if retry.until_success(is_cancelled).await? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Takes a run on until it ends, is stopped, or is paused.
     async fn run(
         &self,
-        id: &str,
-        request: &NewArchiveRun,
+        requested: &ArchiveRunRequest,
         out: &Path,
         stop: &CancellationToken,
     ) -> Result<RunEnd, CoordinatorError> {
+        let ArchiveRunRequest { id, request, .. } = requested;
         // Looked for before it was begun; this gateway may have started with other bundles since.
         let model = request.model.as_deref();
         let (bundle, adapter) =
@@ -120,7 +145,7 @@ impl ArchiveRuns {
         let sharing = async {
             loop {
                 let snapshot = json(&*progress.borrow_and_update());
-                if let Err(error) = self.share(id, snapshot, stop, &pause).await {
+                if let Err(error) = self.share(requested, snapshot, stop, &pause).await {
                     warn!(run = id, %error, "progress is not shown to other gateways");
                 }
                 tokio::time::sleep(SHARE_EVERY).await;
@@ -131,7 +156,7 @@ impl ArchiveRuns {
             never = sharing => never,
         };
         let snapshot = json(&*progress.borrow());
-        if let Err(error) = self.share(id, snapshot, stop, &pause).await {
+        if let Err(error) = self.share(requested, snapshot, stop, &pause).await {
             warn!(run = id, %error, "the last progress is not shown to other gateways");
         }
         let summary = summary?;
@@ -158,11 +183,13 @@ impl ArchiveRuns {
     /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.
     async fn share(
         &self,
-        id: &str,
+        requested: &ArchiveRunRequest,
         snapshot: String,
         stop: &CancellationToken,
         pause: &CancellationToken,
     ) -> Result<(), StateError> {
+        let id = &requested.id;
+        self.documents.create_request(requested).await?;
         self.documents.put_progress(id, snapshot).await?;
         if self.documents.is_cancelled(id).await? {
             stop.cancel();

@@ -42,17 +42,11 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
         timings: StageTimings::default(),
     };
     let failure = |stage: Stage| Outcome::Failed(Failure::new(ErrorCode::Model, stage));
+    let keys = OutputKeys::of(&run(&[]), &image, None);
     let mut results = BTreeMap::new();
     for stage in done {
-        results.insert(
-            *stage,
-            result(
-                *stage,
-                Outcome::Done {
-                    output: image.clone(),
-                },
-            ),
-        );
+        let output = keys.output(*stage).clone();
+        results.insert(*stage, result(*stage, Outcome::Done { output }));
     }
     for stage in failed {
         results.insert(*stage, result(*stage, failure(*stage)));
@@ -179,6 +173,58 @@ fn a_report_task_reads_the_outputs_of_its_two_predecessors() {
     assert_eq!(
         (embedding, findings),
         (keys.output(Embedding), keys.output(Findings))
+    );
+}
+
+#[test]
+fn what_another_release_has_stored_is_read_under_the_key_that_it_told() {
+    let run = run(&Stage::ALL);
+    // The stage that a worker of another release did: whose keys change with its own, and whose do not.
+    #[rustfmt::skip]
+    let table: [(Stage, Stages, Stages); 4] = [
+        (Embedding, &[Embedding, Language, Scoring], &[Findings]),
+        (Findings,  &[Findings, Language, Scoring],  &[Embedding]),
+        (Language,  &[Language, Scoring],            &[Embedding, Findings]),
+        (Scoring,   &[Scoring],                      &[Embedding, Findings, Language]),
+    ];
+    for (stage, changed, same) in table {
+        let mut facts = facts(&[stage], &[]);
+        let own = OutputKeys::of(&run, &facts.spec.input, None);
+        let told = ObjectKey::parse(&format!("{stage}/of-another-release.json")).unwrap();
+        facts.results.get_mut(&stage).unwrap().outcome = Outcome::Done {
+            output: told.clone(),
+        };
+        let keys = OutputKeys::of_facts(&run, &facts);
+        assert_eq!(*keys.output(stage), told);
+        for changed in changed {
+            assert_ne!(
+                keys.output(*changed),
+                own.output(*changed),
+                "{stage} {changed}"
+            );
+        }
+        for same in same {
+            assert_eq!(keys.output(*same), own.output(*same), "{stage} {same}");
+        }
+    }
+
+    // The report is made of it.
+    let mut facts = facts(&[Embedding, Findings], &[]);
+    let told = ObjectKey::parse("findings/of-another-release.json").unwrap();
+    facts.results.get_mut(&Findings).unwrap().outcome = Outcome::Done {
+        output: told.clone(),
+    };
+    let commands = next_commands(&run, &facts, StudyEvent::Reported(&[Findings]));
+    let [StudyCommand::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert!(
+        matches!(&task.work, Work::Report { findings, .. } if *findings == told),
+        "{task:?}"
+    );
+    assert_eq!(
+        &task.output,
+        OutputKeys::of_facts(&run, &facts).output(Language)
     );
 }
 

@@ -48,6 +48,24 @@ async fn files_are_readable_by_their_owner_only() {
 }
 
 #[tokio::test]
+async fn a_link_is_listed_as_what_it_leads_to() {
+    let (directory, apart) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(apart.path().join("folder")).unwrap();
+    for file in ["file", "folder/a"] {
+        fs::write(apart.path().join(file), "x").unwrap();
+    }
+    let images = directory.path().join("images");
+    fs::create_dir(&images).unwrap();
+    for target in ["file", "folder", "gone"] {
+        let link = images.join(format!("to-{target}"));
+        std::os::unix::fs::symlink(apart.path().join(target), link).unwrap();
+    }
+    let objects = FilesystemObjects::open(directory.path()).unwrap();
+    let listed = objects.list("images/", None, 9).await.unwrap();
+    assert_eq!(keys(&listed), ["images/to-file", "images/to-folder/a"]);
+}
+
+#[tokio::test]
 #[expect(
     clippy::print_stderr,
     reason = "what is not tested here is not passed over"

@@ -289,13 +289,19 @@ impl Listing<'_> {
 fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let file = entry?.file_name();
+        let entry = entry?;
+        let file = entry.file_name();
         let mut name = match file.to_str() {
             Some(name) if name.starts_with(UNFINISHED) || name.starts_with(SUM) => continue,
             Some(name) => name.to_owned(),
             None => file.as_bytes().escape_ascii().to_string(),
         };
-        if fs::metadata(directory.join(&file)).is_ok_and(|metadata| metadata.is_dir()) {
+        // The directory says what most of its entries are: a page of few names looks at no sibling of theirs.
+        let is_directory = entry.file_type().is_ok_and(|kind| match kind.is_symlink() {
+            true => fs::metadata(entry.path()).is_ok_and(|target| target.is_dir()),
+            false => kind.is_dir(),
+        });
+        if is_directory {
             name.push('/');
         }
         names.push((name, file));

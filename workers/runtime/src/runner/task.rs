@@ -106,6 +106,7 @@ async fn perform<W: StageWork>(
 ) -> Result<(), TaskError> {
     worker
         .check_component(&task.component)
+        .and_then(|()| worker.check_revision(task.revision))
         .map_err(TaskError::Failed)?;
     let _flight = worker
         .unless_stopping(worker.outputs.enter(&task.output))

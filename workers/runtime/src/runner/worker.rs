@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey};
+use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey, Stage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +84,21 @@ impl<W: StageWork> Worker<W> {
             "the task is for bundle component {}, this worker has {}; start workers with the run's bundle",
             wanted.short(),
             component.short()
+        );
+        Err(Failure::new(ErrorCode::BundleMismatch, message))
+    }
+
+    /// Fails where the task was made for a later revision of this stage's code: what this worker made would lie under that one's key
+    /// for ever.
+    pub(super) fn check_revision(&self, wanted: Option<u32>) -> Result<(), Failure> {
+        let stage = self.work.stage();
+        let own = *Stage::REVISIONS.get(stage);
+        let Some(wanted) = wanted.filter(|wanted| *wanted > own) else {
+            return Ok(());
+        };
+        let message = format!(
+            "the task is for revision {wanted} of the stage {stage}, this worker has {own}; start workers of the coordinator's \
+             release"
         );
         Err(Failure::new(ErrorCode::BundleMismatch, message))
     }

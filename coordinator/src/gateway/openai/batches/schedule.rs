@@ -50,6 +50,8 @@ enum HeldPlace {
     Answering,
     /// None of them: its lines wait for workers that do not come.
     Aside,
+    /// None of them any more: its lines have been answered aside, and it leaves unless it is given one.
+    Leaving,
     /// That of those that are only ended.
     Ending,
 }
@@ -141,6 +143,8 @@ impl Schedule {
             false => HeldPlace::Answering,
         };
         self.here.insert(batch.name.clone(), place);
+        // Where it is not taken after all, another such lease is another one's, and has to be seen to stand still, too.
+        self.leases.remove(&batch.name);
         self.making_room.remove(&batch.name);
         if place == HeldPlace::Answering {
             let owner = batch.name.owner.clone();
@@ -230,8 +234,15 @@ impl Schedule {
         }
     }
 
-    /// Ends that a batch stands aside.
+    /// Ends that a batch stands aside: it has no place yet.
     pub(super) fn step_back(&mut self, name: &BatchName) {
+        if let Some(place) = self.here.get_mut(name) {
+            *place = HeldPlace::Leaving;
+        }
+    }
+
+    /// Notes that a batch that stood aside has a place again.
+    pub(super) fn come_back(&mut self, name: &BatchName) {
         if let Some(place) = self.here.get_mut(name) {
             *place = HeldPlace::Answering;
         }

@@ -227,9 +227,10 @@ impl<'a> BatchWork<'a> {
                 return Ok(());
             }
             let gives_way = match is_late {
+                // Its holders had a piece of so many lines when they vanished, and none of these has done it: what is left does
+                // not need all places.
+                _ if self.is_alone && survived >= PIECE_LINES => true,
                 true => has_written && self.runner.schedule().end_waits(),
-                // Its holders had a piece of so many lines when they vanished, and none of these has done it.
-                false if self.is_alone && survived >= PIECE_LINES => true,
                 // A turn has an answer, however long its file was read.
                 false => document.paused || place.is_none() || (has_written && self.gives_way()),
             };
@@ -277,6 +278,9 @@ impl<'a> BatchWork<'a> {
             // What waits comes before what has stepped aside.
             if place.is_none() && !self.runner.schedule().any_waits() {
                 place = self.runner.running.clone().try_acquire_owned().ok();
+                if place.is_some() {
+                    self.runner.schedule().come_back(self.batch);
+                }
             }
         }
         Ok(())
@@ -428,13 +432,15 @@ impl<'a> BatchWork<'a> {
         Ok(Some(some))
     }
 
-    /// Says of lines why they are not answered.
+    /// Says of lines why they are not answered. What is stored of such that were begun goes: nobody is told of it.
     async fn without_answers(
         &self,
         document: &BatchDocument,
         lines: Vec<InputLine>,
         why: BatchLineError,
     ) -> ApiResult<Piece> {
+        let numbers = lines.iter().map(|line| line.number).collect();
+        self.remove_begun(numbers, |_, _| true).await?;
         let (document, batch) = (document.clone(), self.batch.name.clone());
         body::beside(move || {
             let ends: Vec<InputPlace> = lines.iter().map(|line| line.end).collect();

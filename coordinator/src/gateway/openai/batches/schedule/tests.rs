@@ -153,6 +153,26 @@ fn what_has_stepped_aside_or_is_only_ended_takes_no_turn_of_its_owner() {
 }
 
 #[test]
+fn what_has_stood_aside_counts_for_its_owner_only_when_it_has_a_place_again() {
+    let mut schedule = Schedule::new(ABANDONED_AFTER);
+    let answers = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
+    // Of two with as many here, the first would come first.
+    let (other, aside) = (answers("b", "1"), answers("a", "2"));
+    schedule.begin(&other);
+    schedule.begin(&aside);
+    assert!(schedule.step_aside(&aside.name));
+    schedule.step_back(&aside.name);
+    let next = |schedule: &Schedule| {
+        let mut waiting = vec![answers("b", "3"), answers("a", "4")];
+        schedule.next(&mut waiting).unwrap().name.name
+    };
+    assert!(!schedule.any_aside());
+    assert_eq!(next(&schedule), "4");
+    schedule.come_back(&aside.name);
+    assert_eq!(next(&schedule), "3");
+}
+
+#[test]
 fn a_batch_makes_room_until_it_has_left_however_often_it_is_looked() {
     let mut schedule = Schedule::new(ABANDONED_AFTER);
     let of = |owner: &str, name: &str| free(owner, name, WantedWork::Answers);
@@ -283,4 +303,21 @@ fn a_lease_is_abandoned_when_it_was_seen_to_stand_still() {
     assert!(!renewed.hold("two", taken.abandoned.as_ref()));
     assert!(document.hold("two", taken.abandoned.as_ref()));
     assert!(free(&document, 3).is_some(), "it is its own");
+}
+
+#[test]
+fn what_was_seen_of_a_lease_is_forgotten_when_it_is_taken() {
+    let (mut schedule, batch) = (Schedule::new(ABANDONED_AFTER), new_name());
+    let (name, mut document) = (named("a", &batch), document(&batch));
+    let begun = Instant::now();
+    assert!(document.hold("one", None));
+    assert_eq!(schedule.free(&name, &document, "two", begun), None);
+    let later = begun + ABANDONED_AFTER;
+    let taken = schedule.free(&name, &document, "two", later).unwrap();
+    schedule.begin(&taken);
+    schedule.end(&name);
+    // The same may stand there again: its holder was not dead, and has it once more.
+    assert_eq!(schedule.free(&name, &document, "two", later), None);
+    let at_last = later + ABANDONED_AFTER;
+    assert_eq!(schedule.free(&name, &document, "two", at_last), Some(taken));
 }

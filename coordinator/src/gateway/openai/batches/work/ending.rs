@@ -1,10 +1,10 @@
 //! How a batch ends: decided once by whoever holds it, and done by whoever finds it decided.
 
-use radialog_schemas::ConversationId;
 use radialog_schemas::http::openai_batches::{BatchLineFault, FilePurpose, RequestBatchStatus};
+use radialog_schemas::{Conversation, ConversationId};
 use tracing::info;
 
-use super::{BatchWork, PIECE_LINES};
+use super::BatchWork;
 use crate::conversation::retention;
 use crate::error::BackendError;
 use crate::gateway::openai::batches::{batch_id, line};
@@ -15,6 +15,10 @@ use crate::request_store::now;
 
 /// Lines whose conversations are looked for at a time.
 const AT_A_TIME: u64 = 512;
+/// How far behind the last line that was told of one may have begun: a piece of lines, with the blank ones between them.
+const REACH: u64 = 1024;
+/// Lines that are looked at, the last ones: a file has as many requests at most, and may have millions of blank lines.
+const LOOKED_AT: u64 = 100_000;
 
 impl BatchWork<'_> {
     /// Ends the batch as failed.
@@ -90,27 +94,43 @@ impl BatchWork<'_> {
     }
 
     /// Removes the conversations of its lines that are still there. Each goes with its answer, but where a gateway dies after it
-    /// has written that, or Redis is away for long; responses that are stored stay.
+    /// has written that, or Redis is away for long; responses that are stored stay, of lines that somebody was told of.
     async fn remove_conversations(&self, document: &BatchDocument) -> ApiResult<()> {
-        let backends = &self.runner.app.backends;
-        // Those that were being answered may have begun, too.
-        let last = document
-            .place
-            .line
-            .saturating_add(PIECE_LINES as u64)
-            .min(document.counts.total);
-        let mut first = 1;
+        if document.counts.total == 0 {
+            // Nothing was asked.
+            return Ok(());
+        }
+        let told = document.place.line;
+        let is_over = |number: u64, one: &Conversation| {
+            let is_untold = number > told && !document.ahead.contains(&number);
+            one.lifetime_seconds.is_some() || is_untold
+        };
+        let last = told.saturating_add(REACH);
+        let mut first = last.saturating_sub(LOOKED_AT) + 1;
         while first <= last {
             let numbers = first..=last.min(first + AT_A_TIME - 1);
             first = numbers.end() + 1;
-            let ids: Vec<ConversationId> = numbers
-                .map(|number| line::conversation(&self.batch.name, number))
-                .collect();
-            let begun = backends.conversations.beginnings(&ids).await;
-            for (id, begun) in ids.iter().zip(begun.map_err(BackendError::from)?) {
-                if begun.is_ok_and(|one| one.is_some_and(|one| one.lifetime_seconds.is_some())) {
-                    retention::remove(backends, id).await?;
-                }
+            self.remove_begun(numbers.collect(), is_over).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the conversations of these lines that are there and, so `is_over` says, of no more use.
+    pub(super) async fn remove_begun(
+        &self,
+        numbers: Vec<u64>,
+        is_over: impl Fn(u64, &Conversation) -> bool,
+    ) -> ApiResult<()> {
+        let backends = &self.runner.app.backends;
+        let ids: Vec<ConversationId> = numbers
+            .iter()
+            .map(|number| line::conversation(&self.batch.name, *number))
+            .collect();
+        let begun = backends.conversations.beginnings(&ids).await;
+        let begun = begun.map_err(BackendError::from)?;
+        for ((number, id), begun) in numbers.into_iter().zip(&ids).zip(begun) {
+            if begun.is_ok_and(|one| one.is_some_and(|one| is_over(number, &one))) {
+                retention::remove(backends, id).await?;
             }
         }
         Ok(())
