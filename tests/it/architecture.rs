@@ -184,6 +184,44 @@ fn only_models_has_unsafe_code_as_the_security_policy_says() {
     );
 }
 
+/// Closures of the standard library's array functions may stay calls, which do not have the instructions of the function around them,
+/// and then take registers through memory: decoding of quantised weights was four times slower so.
+#[test]
+fn kernels_give_no_registers_to_array_functions() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/models/src/kernels");
+    let mut found = Vec::new();
+    for file in files(&kernels, &["rs"]) {
+        let code = fs::read_to_string(&file).unwrap();
+        for call in ["array::from_fn", ".map("] {
+            for (start, _) in code.match_indices(call) {
+                let inside = call_text(&code[start..]);
+                if inside.contains("L::") || inside.contains("_mm") {
+                    found.push(format!("{}: {inside}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "write these as loops or one by one:\n{}",
+        found.join("\n")
+    );
+}
+
+/// The text of a call, to the bracket that closes it.
+fn call_text(code: &str) -> &str {
+    let mut depth = 0;
+    for (at, sign) in code.char_indices() {
+        match sign {
+            '(' => depth += 1,
+            ')' if depth == 1 => return &code[..=at],
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    code
+}
+
 /// The names in a folder, without the suffix of sources.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();

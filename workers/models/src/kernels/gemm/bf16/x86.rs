@@ -175,16 +175,17 @@ unsafe fn dot_product_rows<const COUNT: usize>(
         for (index, square) in right.chunks_exact(SQUARE * COLUMNS).enumerate() {
             let start = index / squares * left.pitch + index % squares * SQUARE;
             for pair in 0..SQUARE / 2 {
-                let weights = [0, SQUARE * 16].map(|half| {
-                    let place = square.as_ptr().add(half + pair * 32);
-                    transmute::<__m512i, __m512bh>(_mm512_loadu_si512(place.cast()))
-                });
+                let place = square.as_ptr().add(pair * 32);
+                let left_half = _mm512_loadu_si512(place.cast());
+                let right_half = _mm512_loadu_si512(place.add(SQUARE * 16).cast());
+                let left_half = transmute::<__m512i, __m512bh>(left_half);
+                let right_half = transmute::<__m512i, __m512bh>(right_half);
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let place = rows.add(row * left.stride + start + 2 * pair);
                     let entries = _mm512_set1_epi32(place.cast::<i32>().read_unaligned());
                     let entries = transmute::<__m512i, __m512bh>(entries);
-                    totals[0] = _mm512_dpbf16_ps(totals[0], entries, weights[0]);
-                    totals[1] = _mm512_dpbf16_ps(totals[1], entries, weights[1]);
+                    totals[0] = _mm512_dpbf16_ps(totals[0], entries, left_half);
+                    totals[1] = _mm512_dpbf16_ps(totals[1], entries, right_half);
                 }
             }
         }

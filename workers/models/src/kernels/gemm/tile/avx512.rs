@@ -131,7 +131,7 @@ unsafe fn tile<const ROWS: usize>(tile: &Tile) {
         for (row, sums) in sums.iter().enumerate() {
             let target = tile.target.add(row * tile.stride);
             let sums = if tile.relu {
-                sums.map(|sum| relu(sum))
+                [relu(sums[0]), relu(sums[1])]
             } else {
                 *sums
             };
