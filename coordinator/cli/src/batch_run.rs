@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
 use crate::progress::{self, ProgressStyle};
+use crate::run_summary;
 
 /// Entries of an archive that are named where they were left out.
 const LISTED: usize = 5;
@@ -87,13 +88,27 @@ impl RunEnvironment<'_> {
     }
 }
 
-/// Tells what of its archive a run has left out.
+/// Tells what of its archive a run has left out, and what it could not look at.
 pub(crate) fn tell_left_out(summary: &RunSummary) {
     for problem in summary.problems.iter().take(LISTED) {
         errln!("left out: {problem}");
     }
     if summary.problem_count > LISTED as u64 {
         errln!("left out: {} entries in all", summary.problem_count);
+    }
+    tell_unseen(summary);
+}
+
+/// Tells what of its archive a run could not look at.
+pub(crate) fn tell_unseen(summary: &RunSummary) {
+    if summary.unread_count > 0 {
+        errln!(
+            "{} parts of the archive could not be read, so that studies may be missing: mend them, and run the same command again",
+            summary.unread_count
+        );
+    }
+    for line in run_summary::not_compared_lines(&summary.not_compared) {
+        errln!("{line}");
     }
 }
 

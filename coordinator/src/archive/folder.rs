@@ -328,7 +328,13 @@ async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
             Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ObjectRefused => {
                 return FileContent::Unsupported(failure);
             }
-            Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ImageUnreadable => {
+            // A link that leads nowhere now, or where nobody may look, may be one to a folder of studies.
+            Err(ImageReadError::Study(failure))
+                if matches!(
+                    failure.code,
+                    ErrorCode::ImageUnreadable | ErrorCode::ImageMissing | ErrorCode::ArchiveEntry
+                ) =>
+            {
                 return FileContent::Unreadable(failure.message);
             }
             Err(ImageReadError::Study(failure)) => {

@@ -253,6 +253,38 @@ fn a_disk_that_is_not_mounted_takes_no_result_away() {
 }
 
 #[test]
+fn a_linked_folder_that_is_away_or_not_allowed_takes_no_result_away() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    let [ward, away] = ["ward", "away"].map(|name| archive.dir.path().join(name));
+    fs::create_dir(&ward).unwrap();
+    fs::copy(Path::new(XRAYS).join(B), ward.join("b.jpg")).unwrap();
+    std::os::unix::fs::symlink(&ward, archive.file("ward")).unwrap();
+    let (input, out) = (archive.file(""), archive.out());
+    let arguments = Archive::arguments(input.to_str().unwrap(), out.to_str().unwrap());
+    let run = |flags: &[&str]| radialog(&[&arguments[..], flags].concat()).status.code();
+    let table = || fs::read_to_string(out.join("results.csv")).unwrap();
+    let allowed = ["--allow-outside"];
+    assert_eq!(run(&allowed), Some(0));
+    let (lines, rows) = (archive.lines(), table().lines().count());
+    let is_as_before = || {
+        let summary = archive.summary();
+        assert_eq!(archive.lines(), lines);
+        assert_eq!(table().lines().count(), rows);
+        assert_eq!(summary["done"], 2);
+        assert_eq!(summary["not_in_archive"], 0);
+        assert_eq!(summary["unread_count"], 1);
+    };
+    assert_eq!(run(&[]), Some(65));
+    is_as_before();
+    fs::rename(&ward, &away).unwrap();
+    assert_eq!(run(&allowed), Some(65));
+    is_as_before();
+    fs::rename(&away, &ward).unwrap();
+    assert_eq!(run(&allowed), Some(0));
+    assert_eq!(archive.lines(), lines);
+}
+
+#[test]
 fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
     let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
     assert!(archive.run("").status.success());
