@@ -63,7 +63,11 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         )
         || matches!(
             error.downcast_ref(),
-            Some(TrainingError::MissingColumn { .. } | TrainingError::Empty(_))
+            Some(
+                TrainingError::MissingColumn { .. }
+                    | TrainingError::DoubledColumn { .. }
+                    | TrainingError::Empty(_)
+            )
         )
         || matches!(
             error.downcast_ref(),
@@ -96,7 +100,8 @@ pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
         TrainingError::Tables(_)
         | TrainingError::Empty(_)
         | TrainingError::Content { .. }
-        | TrainingError::MissingColumn { .. } => usage(error),
+        | TrainingError::MissingColumn { .. }
+        | TrainingError::DoubledColumn { .. } => usage(error),
         // Of another encoding.
         TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
             usage(error)

@@ -89,8 +89,8 @@ fn add_rows(
     let path = &table.table;
     let mut file = TableFile::open(path)?.with_hint("it needs image and split, and may have view");
     let (image, split) = (file.column("image")?, file.column("split")?);
-    let view = file.optional("view");
-    let mut patients = TablePatients::of(path, &file);
+    let view = file.optional("view")?;
+    let mut patients = TablePatients::of(path, &file)?;
     let folder = path.parent().and_then(Path::file_name);
     let source = folder.or(path.file_stem()).unwrap_or_default();
     let source = source.to_string_lossy().into_owned();

@@ -117,7 +117,7 @@ fn of_table(
         rows.column("split")?,
         rows.findings()?,
     );
-    let patient = PATIENT_COLUMNS.iter().find_map(|name| rows.optional(name));
+    let patient = rows.first(&PATIENT_COLUMNS)?;
     let groups = subgroups::columns(rows.header());
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {
