@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::run::output::RunFile;
-use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
+use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
+use crate::exit::is_of_another_run;
 use crate::progress::{self, ProgressStyle};
 use crate::run_summary;
 
@@ -74,9 +75,9 @@ impl RunEnvironment<'_> {
             self.shutdown,
         )
         .await
-        .map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { .. }) => error.context(advice),
-            _ => error,
+        .map_err(|error| match is_of_another_run(&error) {
+            true => error.context(advice),
+            false => error,
         })?;
         if summary.interrupted {
             let done = summary.done + summary.failed;

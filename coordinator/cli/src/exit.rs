@@ -78,6 +78,14 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
 }
 
+/// Whether a folder's run is another, or nobody can say which: it was refused, and nothing of it was touched.
+pub(crate) fn is_of_another_run(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(CoordinatorError::OtherRun { .. } | CoordinatorError::LostRun { .. })
+    )
+}
+
 /// Whether something else than a folder stands where a folder of results is to be.
 fn is_taken(error: &anyhow::Error) -> bool {
     let Some(CoordinatorError::Unwritable { reason, .. }) = error.downcast_ref() else {
