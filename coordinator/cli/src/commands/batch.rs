@@ -377,7 +377,7 @@ async fn prepare(
     let _step = readiness.step("connecting");
     let backends = Backends::connect(&config).await?;
     let out = args.out.open(&options, &config).await?;
-    options.out = out.folder().to_owned();
+    (options.out, options.changed) = (out.folder().to_owned(), out.changed());
     Ok(ControlFlow::Continue(PreparedBatch {
         options,
         out,

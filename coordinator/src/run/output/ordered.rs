@@ -25,6 +25,11 @@ impl StudyOrder {
     pub(crate) fn push(&mut self, study: &StudyId) {
         self.0.push(digest(study));
     }
+
+    /// The number of studies.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
 }
 
 /// What becomes of records whose studies are in no order.
