@@ -319,11 +319,13 @@ async fn prepare(
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
-    // What workers in this process would refuse, before anything is made for them.
+    // What workers in this process would refuse, or cannot be told where they are elsewhere, before anything is made for them.
     if config.amqp.is_none() {
         let device = device::from_name(&args.models.device)?;
         args.models
             .stage_options(&wanted, &device, &config.worker)?;
+    } else {
+        args.models.check_elsewhere()?;
     }
     let source = &args.models.source;
     // Workers behind a broker have the weights.

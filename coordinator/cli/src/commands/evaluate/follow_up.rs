@@ -124,6 +124,9 @@ impl<'a> Session<'a> {
     pub(super) async fn open(args: &'a FollowUpArgs, stages: &[Stage]) -> anyhow::Result<Self> {
         let mut config = args.services.load_quiet(&[])?;
         shared_services::require_all_or_own(&config)?;
+        if config.amqp.is_some() {
+            args.models.check_elsewhere()?;
+        }
         config
             .objects
             .directory

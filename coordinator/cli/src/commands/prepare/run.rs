@@ -119,6 +119,9 @@ impl<'a> Session<'a> {
             .directory
             .get_or_insert_with(|| folder.join("objects"));
         shared_services::require_all_or_own(&config)?;
+        if config.amqp.is_some() {
+            args.models.check_elsewhere()?;
+        }
         Ok(Self {
             args,
             folder,
