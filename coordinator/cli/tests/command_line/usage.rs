@@ -199,6 +199,20 @@ const TABLE: &[(&str, &str)] = &[
     ),
     // Trainings and their data.
     ("train findings nowhere.toml --out r", "nowhere.toml"),
+    (
+        "train gate gate.toml --out r --device cpu",
+        "unexpected argument",
+    ),
+    ("evaluate gate nowhere.toml", "nowhere.toml"),
+    ("evaluate gate gate.toml", "no column 'image'"),
+    (
+        "evaluate gate gate.toml --weights nowhere",
+        "there is no 'nowhere'",
+    ),
+    (
+        "evaluate gate gate.toml --weights text.txt",
+        "has no weights of the input gate",
+    ),
     ("finetune nowhere.csv --out f", "there is no 'nowhere.csv'"),
     ("finetune bad.csv --out f", "bad.csv"),
     (
@@ -238,6 +252,9 @@ fn what_cannot_be_meant_ends_with_64_and_a_sentence_and_leaves_no_output() {
     write("bad.csv", "a,b\n1,2\n");
     write("table.csv", "id,report\na,Clear.\n");
     write("empty.json", "{}");
+    let table = "[[tables]]\ntable = \"bad.csv\"\nimages = \"empty\"\n";
+    let recipe = format!("epochs = 1\nbatch_size = 8\nrate = 1e-3\n{table}");
+    write("gate.toml", &recipe);
     let names = || {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
