@@ -38,6 +38,7 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
             CoordinatorError::NoArchive { .. }
                 | CoordinatorError::NoImage { .. }
                 | CoordinatorError::NotAnArchive { .. }
+                | CoordinatorError::NoTable { .. }
                 | CoordinatorError::MissingColumn { .. }
                 | CoordinatorError::DoubledColumn { .. }
                 | CoordinatorError::OtherRun { .. }

@@ -99,8 +99,8 @@ impl ReportTable {
         };
         let Some(id) = id else {
             let name = self.tree.name(&self.file);
-            return Err(CoordinatorError::NotAnArchive {
-                input: name,
+            return Err(CoordinatorError::NoTable {
+                file: name,
                 reason: format!("it has neither {DICOM} nor {STUDY}"),
             });
         };
