@@ -274,8 +274,10 @@ fn a_linked_folder_that_is_away_or_not_allowed_takes_no_result_away() {
         assert_eq!(summary["not_in_archive"], 0);
         assert_eq!(summary["unread_count"], 1);
     };
-    assert_eq!(run(&[]), Some(65));
+    assert_eq!(run(&["--html"]), Some(65));
     is_as_before();
+    let page = fs::read_to_string(out.join("results.html")).unwrap();
+    assert_eq!(page.matches("<article").count(), 2, "{page}");
     fs::rename(&ward, &away).unwrap();
     assert_eq!(run(&allowed), Some(65));
     is_as_before();
