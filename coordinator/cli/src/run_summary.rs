@@ -205,10 +205,21 @@ pub(crate) fn print_plan(plan: &RunPlan) {
     if plan.unreadable > 0 {
         outln!("{} images cannot be read and will fail", plan.unreadable);
     }
+    print_problems(plan);
+    outln!("Nothing was computed: leave out --dry-run to run.");
+}
+
+/// Says how many entries of the archive are no studies, and how many of these may hide some.
+pub(crate) fn print_problems(plan: &RunPlan) {
     if plan.problems > 0 {
         outln!("{} entries of the archive cannot be used", plan.problems);
     }
-    outln!("Nothing was computed: leave out --dry-run to run.");
+    if plan.unread > 0 {
+        outln!(
+            "{} of them cannot be read, so that studies may be missing",
+            plan.unread
+        );
+    }
 }
 
 /// Says of how many complete studies nobody knows whether the archive has others now.

@@ -263,11 +263,12 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How a plan over this archive ends: where nothing can be run, as the run would.
+/// How a plan over this archive ends: where nothing can be run, or not all of it be looked at, as the run would.
 pub(super) fn exit_of_plan(plan: &RunPlan, input: &str) -> anyhow::Result<ExitCode> {
     match (plan.studies, plan.problems) {
         (0, 0) => Err(no_image(input).into()),
         (0, _) => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        _ if !plan.saw_everything() => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -228,6 +228,7 @@ fn a_disk_that_is_not_mounted_takes_no_result_away() {
     let (table, out) = (archive.file("t.csv"), archive.out());
     let (table, out) = (table.to_str().unwrap(), out.to_str().unwrap());
     let dry = radialog(&[&Archive::arguments(table, out)[..], &["--dry-run"]].concat());
+    assert_eq!(dry.status.code(), Some(65), "{dry:?}");
     let said = text(&dry.stdout);
     assert!(
         said.contains("3 studies, of which 3 are complete")
@@ -274,6 +275,7 @@ fn a_linked_folder_that_is_away_or_not_allowed_takes_no_result_away() {
         assert_eq!(summary["not_in_archive"], 0);
         assert_eq!(summary["unread_count"], 1);
     };
+    assert_eq!(run(&["--dry-run"]), Some(65));
     assert_eq!(run(&["--html"]), Some(65));
     is_as_before();
     let page = fs::read_to_string(out.join("results.html")).unwrap();
