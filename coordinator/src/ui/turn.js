@@ -266,7 +266,7 @@ export class TurnCard {
   async #save(text) {
     const turn = store.turn(this.number);
     const same = text !== null && text.trim() === turn.text.trim();
-    const seen = this.#editing ? store.editedFrom.get(this.draft) : turn.edit_tag;
+    const seen = (this.#editing ? store.editedFrom.get(this.draft) : null) ?? turn.edit_tag;
     if (text?.trim() === "") return this.#complain({ title: "The report is empty", advice: "Write something, or cancel." });
     const editing = this.#editing;
     const focused = editing?.contains(document.activeElement) ? document.activeElement : null;
