@@ -33,7 +33,8 @@ struct ReportEntries {
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
-    /// Whether rows begin with a name for which the header has none, as the first one does; of a table that names its studies, none does.
+    /// Whether rows begin with a name for which the header has none, as the first one does; of a table that names its studies, none
+    /// does.
     is_indexed: Option<bool>,
     /// Rows that were passed over since they have no text.
     blank: u64,

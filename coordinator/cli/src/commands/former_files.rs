@@ -65,7 +65,8 @@ impl FormerFiles {
     }
 
     /// Removes the earlier files where the evaluation has come to its end. Where it failed they keep the names that say that they
-    /// are old; but an evaluation that was refused, since the folder's runs are of another one or of nobody knows which, has not touched them.
+    /// are old; but an evaluation that was refused, since the folder's runs are of another one or of nobody knows which, has not touched
+    /// them.
     pub(crate) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
         for (file, was_there) in self.0 {
             let settled = match result {

@@ -77,8 +77,8 @@ impl PendingCompletion {
     }
 }
 
-/// Waits for the answer, and for what people are told of its image; `on_event` is called with each of its events. An error says that it
-/// was not waited for to its end, or that it was cancelled.
+/// Waits for the answer, and for what people are told of its image; `on_event` is called with each of its events. An error says
+/// that it was not waited for to its end, or that it was cancelled.
 pub(super) async fn outcome_with(
     reader: &mut TurnFollower,
     on_event: impl Fn(),

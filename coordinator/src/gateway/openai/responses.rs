@@ -95,7 +95,8 @@ pub(in crate::gateway) async fn create(
 }
 
 /// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_asked` is
-/// called once its request is published, and `on_event` with each of its events. What people are told of its image is beside the answer.
+/// called once its request is published, and `on_event` with each of its events. What people are told of its image is beside the
+/// answer.
 pub(super) async fn answer_line(
     app: &AppState,
     (owner, id): (&str, ConversationId),

@@ -1,6 +1,6 @@
-//! What tells a client that something of its request has no part in the answer, or that its image is none that the models read: the
-//! header `radialog-warning`, and beside the answer of a batch's line the same text. Of its image a stream's header says nothing, since
-//! it is sent before anybody has looked at that.
+//! What tells a client that something of its request has no part in the answer, or that its image is none that the models read:
+//! the header `radialog-warning`, and beside the answer of a batch's line the same text. Of its image a stream's header says
+//! nothing, since it is sent before anybody has looked at that.
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
