@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use radialog_schemas::Finding;
-use radialog_schemas::table::{Header, plain_name as plain};
+use radialog_schemas::table::Header;
 
 use super::cells::finding;
 use crate::evaluation::subgroups::GROUPS;
@@ -87,11 +87,6 @@ impl ColumnNames {
             [] => "none, since the file is empty".to_owned(),
             names => names.join(", "),
         };
-        let alike = |known: &str| -> Vec<usize> {
-            let names = header.names().iter().enumerate();
-            let alike = names.filter(|(_, name)| plain(name) == known);
-            alike.map(|(column, _)| column).collect()
-        };
         let mut find = |named: &Option<String>, flag: &str, known: &[&str]| {
             let found = match named {
                 Some(name) => match header.namesakes(name) {
@@ -99,7 +94,7 @@ impl ColumnNames {
                     namesakes => namesakes,
                 },
                 None => {
-                    let mut found = known.iter().map(|&known| alike(known));
+                    let mut found = known.iter().map(|known| header.alike(known));
                     found.find(|found| !found.is_empty()).unwrap_or_default()
                 }
             };

@@ -118,7 +118,7 @@ fn of_table(
         rows.findings()?,
     );
     let patient = rows.first(&PATIENT_COLUMNS)?;
-    let groups = subgroups::columns(rows.header());
+    let groups = subgroups::columns(&rows)?;
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {
         let cell = |column: usize| row.cell(column).unwrap_or_default();

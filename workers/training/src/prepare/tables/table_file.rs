@@ -88,15 +88,23 @@ impl TableFile {
         if namesakes.is_empty() {
             return Ok(header.column(name));
         }
-        let places: Vec<String> = namesakes
-            .iter()
-            .map(|position| (position + 1).to_string())
-            .collect();
-        Err(TrainingError::DoubledColumn {
-            path: self.path.clone(),
-            column: name.to_owned(),
-            places: places.join(" and "),
-        })
+        Err(self.doubled(name, &namesakes))
+    }
+
+    /// The position of the first of these columns that is there, by plain names, whatever their case, spaces and underscores.
+    ///
+    /// # Errors
+    /// As [`TableFile::optional`].
+    pub(crate) fn recognised(&self, known: &[&str]) -> Result<Option<usize>, TrainingError> {
+        for name in known {
+            let alike = self.header().alike(name);
+            match alike.as_slice() {
+                [] => {}
+                [column] => return Ok(Some(*column)),
+                several => return Err(self.doubled(name, several)),
+            }
+        }
+        Ok(None)
     }
 
     /// The position of the first of these columns that is there.
@@ -228,6 +236,18 @@ impl TableFile {
         )
     }
 
+    fn doubled(&self, name: &str, columns: &[usize]) -> TrainingError {
+        let places: Vec<String> = columns
+            .iter()
+            .map(|position| (position + 1).to_string())
+            .collect();
+        TrainingError::DoubledColumn {
+            path: self.path.clone(),
+            column: name.to_owned(),
+            places: places.join(" and "),
+        }
+    }
+
     fn missing(&self, missing: &MissingColumn) -> TrainingError {
         let hint = self
             .hint
@@ -318,6 +338,8 @@ mod tests {
         // One that is spelled as asked for is meant.
         assert_eq!(table.first(&["study_id", "text"]).unwrap(), Some(1));
         assert_eq!(table.column("Edema").unwrap(), 4);
+        assert_eq!(table.recognised(&["study", "image"]).unwrap(), Some(0));
+        assert!(table.recognised(&["study", "text"]).is_err());
         let error = table.findings().unwrap_err().to_string();
         assert!(
             error.contains("several columns 'Fracture', 6 and 7"),
