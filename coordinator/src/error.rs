@@ -31,6 +31,14 @@ pub enum CoordinatorError {
         /// What it is instead.
         reason: String,
     },
+    /// A table, or one of an archive, is none.
+    #[error("'{file}' cannot be read as a table: {reason}. Mend it, or do without it")]
+    NoTable {
+        /// The table.
+        file: String,
+        /// What it is instead.
+        reason: String,
+    },
     /// The archive has nothing: its name may have a slip in it.
     #[error("there is no image in '{input}': check the archive's name")]
     NoImage {

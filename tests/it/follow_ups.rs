@@ -126,6 +126,34 @@ fn records(results: &Path) -> Result<Vec<StudyRecord>> {
 }
 
 #[test]
+fn an_image_that_cannot_be_looked_at_again_keeps_its_scores_and_the_exit_code_says_so() -> Result<()>
+{
+    let fixture = EvaluationFixture::tiny()?;
+    let task = ["correction", "studies.csv"];
+    let scored = "3 studies scored, 1 without a truth, 0 failed";
+    fixture.evaluate(0, &task, "eval")?;
+    let manifest = std::fs::read_to_string(fixture.path("studies.csv"))?;
+    let first = manifest.lines().nth(1).context("a study")?;
+    let image = first.split(',').nth(1).context("an image")?;
+    std::fs::rename(fixture.path(image), fixture.path("away"))?;
+    let text = fixture.evaluate(65, &task, "eval")?;
+    ensure!(
+        text.contains("1 studies could not be compared  (image_missing 1)")
+            && text.contains("s0: ")
+            && text.contains("What was done for them stays")
+            && text.contains(scored),
+        "{text}"
+    );
+    std::fs::rename(fixture.path("away"), fixture.path(image))?;
+    let text = fixture.evaluate(0, &task, "eval")?;
+    ensure!(
+        text.contains(scored) && !text.contains("could not be compared"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
 fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() -> Result<()> {
     let fixture = EvaluationFixture::tiny()?;
     let task = ["correction", "studies.csv"];

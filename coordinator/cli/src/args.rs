@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_models::bundle::{PrecisionChoice, System};
-use radialog_models::device::Device;
+use radialog_models::device::{self, Device, DeviceError};
 use radialog_models::preprocess::ImageLimits;
 use radialog_models::prompt::Prompts;
 use radialog_runtime::config::RunnerSettings;
@@ -23,6 +23,11 @@ pub(crate) const SOME_ADDRESS: ListenAddress = ListenAddress(SocketAddr::new(
     std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
     0,
 ));
+
+/// Items in a model at a time.
+const DEFAULT_BATCH: u32 = 8;
+/// The device that every build has.
+const CPU: &str = "cpu";
 
 /// One of the two published systems.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,6 +95,21 @@ impl ServiceArgs {
             (None, _) => return Ok(()),
         };
         Err(UsageError(format!("{flag}: {reason}")))
+    }
+
+    /// Refuses flags that name services, in a command that uses none. What a variable or a file sets is meant for other commands.
+    pub(crate) fn refuse_flags(&self, reason: &str) -> Result<(), UsageError> {
+        let flags = [
+            ("--amqp", self.amqp.is_some()),
+            ("--s3", self.s3.is_some()),
+            ("--redis", self.redis.is_some()),
+            ("--objects", self.objects.is_some()),
+            ("--worker-group", self.worker_group.is_some()),
+        ];
+        match flags.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(UsageError(format!("{flag}: {reason}"))),
+        }
     }
 
     /// The whole configuration, with the gateway's part, of a role that runs for long and logs what it does. All that is wrong is
@@ -231,11 +251,12 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) source: BundleSource,
     /// Where models run: cpu, or cuda:0 in a build with --features cuda
-    #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
+    #[arg(long, env = "RADIALOG_DEVICE", default_value = CPU)]
     pub(crate) device: String,
     /// Most items in a model at a time; changes the speed, never a result
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
-    pub(crate) batch_size: u32,
+    /// [default: 8]
+    #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
+    batch_size: Option<u32>,
     /// Most tokens that the language model's step drafts for a text, out of its prompt and what it says already; the model takes
     /// over those that it would choose: changes the speed, never a result. 0 drafts nothing [default: 8 on a CPU; a GPU drafts
     /// nothing]
@@ -268,7 +289,7 @@ impl ModelArgs {
         }
         let default = StageOptions::default();
         Ok(StageOptions {
-            batch_limit: self.batch_size as usize,
+            batch_limit: self.batch_size.unwrap_or(DEFAULT_BATCH) as usize,
             image_limits: ImageLimits {
                 max_bytes: worker.max_image_bytes,
                 max_pixels: worker.max_image_pixels,
@@ -283,13 +304,56 @@ impl ModelArgs {
 
     /// Checks that nothing is asked of workers that are elsewhere, behind a broker.
     pub(crate) fn check_elsewhere(&self) -> Result<(), UsageError> {
-        match self.speculate {
+        if let Err(error @ DeviceError::Name(_)) = device::from_name(&self.device) {
+            return Err(UsageError(error.to_string()));
+        }
+        let (flag, worker) = match self.flag_of_models() {
+            None => return Ok(()),
+            Some(flag @ "--speculate") => (flag, "worker language"),
+            Some(flag) => (flag, "worker"),
+        };
+        Err(UsageError(format!(
+            "{flag}: with a broker the workers are elsewhere: give it to `radialog {worker}`"
+        )))
+    }
+
+    /// Refuses what says which models run and how, in a command that runs none.
+    pub(crate) fn refuse_flags(&self, reason: &str) -> Result<(), UsageError> {
+        let source = [
+            (
+                "--bundle",
+                self.source.bundle.is_some() && !is_set("RADIALOG_BUNDLE"),
+            ),
+            (
+                "--precision",
+                !self.source.precision.is_empty() && !is_set("RADIALOG_PRECISION"),
+            ),
+        ];
+        let flag = source
+            .iter()
+            .find_map(|(flag, given)| given.then_some(*flag));
+        match flag.or_else(|| self.flag_of_models()) {
             None => Ok(()),
-            Some(_) => Err(UsageError(
-                "--speculate: with a broker the workers are elsewhere: give it to `radialog worker language`".into(),
-            )),
+            Some(flag) => Err(UsageError(format!("{flag}: {reason}"))),
         }
     }
+
+    /// A flag that says how models run here, where one is given.
+    fn flag_of_models(&self) -> Option<&'static str> {
+        let flags = [
+            ("--speculate", self.speculate.is_some()),
+            ("--batch-size", self.batch_size.is_some()),
+            ("--device", self.device != CPU && !is_set("RADIALOG_DEVICE")),
+        ];
+        flags
+            .iter()
+            .find_map(|(flag, given)| given.then_some(*flag))
+    }
+}
+
+/// Whether a variable says what a flag would: that is meant for other commands, too.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// How what conversations leave in the object store is removed.

@@ -100,6 +100,14 @@ impl BatchOutput {
         }
     }
 
+    /// Studies that have lost their lines already, since the archive has others now.
+    pub(crate) fn changed(&self) -> u64 {
+        match self {
+            Self::Folder(_) => 0,
+            Self::Store { output, .. } => output.changed(),
+        }
+    }
+
     /// Waits for the run, and stores what it writes. Returns where the results are, too.
     pub(crate) async fn beside(
         self,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::run::output::RunFile;
-use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
+use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
+use crate::exit::is_of_another_run;
 use crate::progress::{self, ProgressStyle};
+use crate::run_summary;
 
 /// Entries of an archive that are named where they were left out.
 const LISTED: usize = 5;
@@ -73,9 +75,9 @@ impl RunEnvironment<'_> {
             self.shutdown,
         )
         .await
-        .map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { .. }) => error.context(advice),
-            _ => error,
+        .map_err(|error| match is_of_another_run(&error) {
+            true => error.context(advice),
+            false => error,
         })?;
         if summary.interrupted {
             let done = summary.done + summary.failed;
@@ -87,13 +89,27 @@ impl RunEnvironment<'_> {
     }
 }
 
-/// Tells what of its archive a run has left out.
+/// Tells what of its archive a run has left out, and what it could not look at.
 pub(crate) fn tell_left_out(summary: &RunSummary) {
     for problem in summary.problems.iter().take(LISTED) {
         errln!("left out: {problem}");
     }
     if summary.problem_count > LISTED as u64 {
         errln!("left out: {} entries in all", summary.problem_count);
+    }
+    tell_unseen(summary);
+}
+
+/// Tells what of its archive a run could not look at.
+pub(crate) fn tell_unseen(summary: &RunSummary) {
+    if summary.unread_count > 0 {
+        errln!(
+            "{} parts of the archive could not be read, so that studies may be missing: mend them, and run the same command again",
+            summary.unread_count
+        );
+    }
+    for line in run_summary::not_compared_lines(&summary.not_compared) {
+        errln!("{line}");
     }
 }
 

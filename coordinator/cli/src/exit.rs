@@ -38,6 +38,7 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
             CoordinatorError::NoArchive { .. }
                 | CoordinatorError::NoImage { .. }
                 | CoordinatorError::NotAnArchive { .. }
+                | CoordinatorError::NoTable { .. }
                 | CoordinatorError::MissingColumn { .. }
                 | CoordinatorError::DoubledColumn { .. }
                 | CoordinatorError::OtherRun { .. }
@@ -63,7 +64,11 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         )
         || matches!(
             error.downcast_ref(),
-            Some(TrainingError::MissingColumn { .. } | TrainingError::Empty(_))
+            Some(
+                TrainingError::MissingColumn { .. }
+                    | TrainingError::DoubledColumn { .. }
+                    | TrainingError::Empty(_)
+            )
         )
         || matches!(
             error.downcast_ref(),
@@ -72,6 +77,14 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(DeviceError::Name(_)))
         || matches!(error.downcast_ref(), Some(ConnectError::NoFolder(_)));
     error.is::<ConfigError>() || error.is::<UsageError>() || names_nothing
+}
+
+/// Whether a folder's run is another, or nobody can say which: it was refused, and nothing of it was touched.
+pub(crate) fn is_of_another_run(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(CoordinatorError::OtherRun { .. } | CoordinatorError::LostRun { .. })
+    )
 }
 
 /// Whether something else than a folder stands where a folder of results is to be.
@@ -96,7 +109,8 @@ pub(crate) fn input_at_fault(error: TrainingError) -> anyhow::Error {
         TrainingError::Tables(_)
         | TrainingError::Empty(_)
         | TrainingError::Content { .. }
-        | TrainingError::MissingColumn { .. } => usage(error),
+        | TrainingError::MissingColumn { .. }
+        | TrainingError::DoubledColumn { .. } => usage(error),
         // Of another encoding.
         TrainingError::Io { ref source, .. } if source.kind() == ErrorKind::InvalidData => {
             usage(error)

@@ -99,7 +99,7 @@ async fn bars(mut snapshots: watch::Receiver<RunProgress>, mut quiet: Quiet) {
         if let Some(length) = now.total {
             total.set_length(length);
         }
-        total.set_position(now.done + now.failed);
+        total.set_position(now.ended());
         let hint = quiet.hint(&now, Instant::now()).unwrap_or_default();
         total.set_message(overview(&now) + &hint);
         let lines: Vec<String> = now.stages.iter().map(stage_line).collect();
@@ -126,7 +126,7 @@ async fn lines(mut snapshots: watch::Receiver<RunProgress>, mut quiet: Quiet) {
                 }
                 let hint = quiet.hint(&now, Instant::now()).unwrap_or_default();
                 let of = now.total.map_or_else(String::new, |total| format!("/{total}"));
-                errln!("{}{of} studies  {}{hint}  [{}]", now.done + now.failed, overview(&now), stages.join(", "));
+                errln!("{}{of} studies  {}{hint}  [{}]", now.ended(), overview(&now), stages.join(", "));
             }
             changed = snapshots.changed() => if changed.is_err() {
                 return;

@@ -110,7 +110,12 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         );
     }
     print_failed_studies(summary);
-    print_not_compared(&summary.not_compared);
+    if summary.not_compared.studies > 0 {
+        outln!();
+    }
+    for line in not_compared_lines(&summary.not_compared) {
+        outln!("  {line}");
+    }
     if summary.problem_count > 0 {
         outln!(
             "\n  {} entries of the archive could not be used:",
@@ -156,26 +161,29 @@ fn print_failed_studies(summary: &RunSummary) {
     outln!("  Mend what they name, and run the same command with --retry-failed.");
 }
 
-fn print_not_compared(not_compared: &NotCompared) {
+/// Says which studies of earlier sessions could not be compared with the archive, and what to do; nothing where all could.
+pub(crate) fn not_compared_lines(not_compared: &NotCompared) -> Vec<String> {
     if not_compared.studies == 0 {
-        return;
+        return Vec::new();
     }
-    outln!(
-        "\n  {} studies could not be compared{}:",
+    let mut lines = vec![format!(
+        "{} studies could not be compared{}:",
         not_compared.studies,
         by_code(&not_compared.by_code)
-    );
+    )];
     for FailedStudy { study, error } in not_compared.named.iter().take(LISTED) {
         let reason = error.as_ref().map(|error| format!(": {}", error.message));
-        outln!("    {study}{}", reason.unwrap_or_default());
+        lines.push(format!("  {study}{}", reason.unwrap_or_default()));
     }
     if not_compared.studies > LISTED as u64 {
-        outln!("    … more in {SUMMARY_FILE}");
+        lines.push(format!("  … more in {SUMMARY_FILE}"));
     }
-    outln!(
-        "  What was done for them stays. Mend what is named (a disk that is not mounted, --allow-outside, --max-image-size), and run the \
+    lines.push(
+        "What was done for them stays. Mend what is named (a disk that is not mounted, an option that was forgotten), and run the \
          same command again."
+            .to_owned(),
     );
+    lines
 }
 
 pub(crate) fn print_plan(plan: &RunPlan) {
@@ -197,10 +205,21 @@ pub(crate) fn print_plan(plan: &RunPlan) {
     if plan.unreadable > 0 {
         outln!("{} images cannot be read and will fail", plan.unreadable);
     }
+    print_problems(plan);
+    outln!("Nothing was computed: leave out --dry-run to run.");
+}
+
+/// Says how many entries of the archive are no studies, and how many of these may hide some.
+pub(crate) fn print_problems(plan: &RunPlan) {
     if plan.problems > 0 {
         outln!("{} entries of the archive cannot be used", plan.problems);
     }
-    outln!("Nothing was computed: leave out --dry-run to run.");
+    if plan.unread > 0 {
+        outln!(
+            "{} of them cannot be read, so that studies may be missing",
+            plan.unread
+        );
+    }
 }
 
 /// Says of how many complete studies nobody knows whether the archive has others now.

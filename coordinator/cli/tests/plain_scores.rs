@@ -370,6 +370,48 @@ fn rexranks_scores_come_from_annotations_and_what_has_none_is_named() {
 }
 
 #[test]
+fn rexrank_ends_as_its_batch_where_an_image_cannot_be_looked_at_again() {
+    let folder = Folder::new();
+    let (bundle, images) = (folder.path("bundle"), folder.path("images"));
+    let made = radialog(&["bundle", "random", &bundle, "--seed", "7"]);
+    assert!(made.status.success());
+    let xray = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/xrays/00001300_000.jpg"
+    );
+    std::fs::create_dir(&images).unwrap();
+    let image = folder.path("images/a.jpg");
+    std::fs::copy(xray, &image).unwrap();
+    let input = folder.write("in.json", r#"{"p1_s1": {"image_path": ["a.jpg"]}}"#);
+    let out = folder.path("out.json");
+    let run = || {
+        let line = [
+            "rexrank",
+            "--input_json_file",
+            &input,
+            "--save_json_file",
+            &out,
+            "--img_root_dir",
+            &images,
+        ];
+        let batch = ["--bundle", &bundle, "--max-new-tokens", "4"];
+        let output = radialog(&[&line[..], &batch, &["--progress", "off"]].concat());
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (code, said) = run();
+    assert_eq!(code, Some(0), "{said}");
+    let before = folder.read("out.json");
+    std::fs::rename(&image, folder.path("away.jpg")).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("1 studies could not be compared"), "{said}");
+    assert_eq!(folder.read("out.json"), before);
+}
+
+#[test]
 fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_without_a_report() {
     let folder = Folder::new();
     let bundle = folder.path("bundle");
@@ -451,6 +493,16 @@ fn rexranks_command_line_writes_a_prediction_into_every_study_and_names_those_wi
     assert_eq!(output.status.code(), Some(64), "{error}");
     assert!(error.contains("--dry-run"), "{error}");
     assert_eq!(folder.read("out.json"), before);
+    // Nor is anything touched where nobody can say of what the run is.
+    let run = folder.path("out.json.run/run.json");
+    let content = std::fs::read(&run).unwrap();
+    std::fs::write(&run, "{").unwrap();
+    let output = radialog(&[&line[..], &batch].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("--work"), "{error}");
+    assert_eq!(folder.read("out.json"), before);
+    std::fs::write(&run, content).unwrap();
 
     for (json, expected) in [
         (

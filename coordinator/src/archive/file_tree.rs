@@ -182,7 +182,7 @@ impl LocalPathWalk {
         let (id, children) = listing
             .map_err(|panic| unreadable(panic.to_string()))?
             .map_err(|error| match error {
-                NotListed::Outside => problem(ErrorCode::ArchiveEntry, OUTSIDE.into()),
+                NotListed::Outside => unreadable(OUTSIDE.into()),
                 NotListed::Failed(error) => unreadable(error.to_string()),
             })?;
         let is_results = [RUN_FILE, RESULTS_FILE]
@@ -286,7 +286,8 @@ mod tests {
         let (paths, problems) = walk(OutsideFiles::Refused).await;
         assert_eq!(paths, ["a.png"]);
         assert!(
-            problems[0].failure.message.contains("--allow-outside"),
+            problems[0].failure.message.contains("--allow-outside")
+                && problems[0].may_hide_studies(),
             "{problems:?}"
         );
         let (paths, _) = walk(OutsideFiles::Allowed).await;

@@ -235,15 +235,15 @@ impl FolderEntries {
             Ok(table) => table,
             Err(error) => {
                 let message = format!(
-                    "{error}. Splits and views of the images below are not known: of each study, the first image by name is read"
+                    "{error}. Splits and views of the images below are not known, so that no study of them is read"
                 );
                 let place = self.tree.name(root);
                 self.found.push_back(Err(EntryProblem::new(
                     place,
-                    ErrorCode::ArchiveEntry,
-                    message,
+                    ErrorCode::ArchiveUnreadable,
+                    &message,
                 )));
-                Arc::default()
+                Arc::new(ImageTable::unusable(&message))
             }
         };
         let problems = table.problems().iter().cloned().map(Err);
@@ -328,7 +328,13 @@ async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
             Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ObjectRefused => {
                 return FileContent::Unsupported(failure);
             }
-            Err(ImageReadError::Study(failure)) if failure.code == ErrorCode::ImageUnreadable => {
+            // A link that leads nowhere now, or where nobody may look, may be one to a folder of studies.
+            Err(ImageReadError::Study(failure))
+                if matches!(
+                    failure.code,
+                    ErrorCode::ImageUnreadable | ErrorCode::ImageMissing | ErrorCode::ArchiveEntry
+                ) =>
+            {
                 return FileContent::Unreadable(failure.message);
             }
             Err(ImageReadError::Study(failure)) => {
@@ -483,6 +489,46 @@ mod tests {
                 "tables above it are read"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn no_study_is_read_by_a_table_that_says_which_image_it_is_and_cannot_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let study = "nested/files/p10/p10000032/s50414267";
+        for number in 0..150 {
+            write(dir.path(), &format!("a/{number:03}.txt"), b"x");
+        }
+        for name in ["a", "b"] {
+            write(dir.path(), &format!("{study}/{name}.jpg"), b"x");
+        }
+        let table = "nested/mimic-cxr-2.0.0-metadata.csv";
+        write(
+            dir.path(),
+            table,
+            b"dicom_id,ViewPosition,ViewPosition\na,LATERAL,PA\n",
+        );
+        let archive = open(&ArchiveLocation::Path(dir.path().into()))
+            .await
+            .unwrap();
+        let mut entries = archive.entries().await.unwrap();
+        let (mut studies, mut unread) = (Vec::new(), Vec::new());
+        while let Some(entry) = entries.next().await {
+            match entry {
+                Ok(entry) => studies.push(entry.image.unwrap_err()),
+                Err(problem) if problem.may_hide_studies() => unread.push(problem),
+                Err(_) => {}
+            }
+        }
+        assert_eq!((studies.len(), unread.len()), (1, 1), "{unread:?}");
+        for failure in [&studies[0], &unread[0].failure] {
+            let message = &failure.message;
+            assert!(
+                message.contains("several columns 'ViewPosition'"),
+                "{message}"
+            );
+        }
+        // What was done of it before stays.
+        assert_eq!(studies[0].code, ErrorCode::ArchiveEntry);
     }
 
     #[tokio::test]

@@ -192,6 +192,14 @@ impl ManifestEntries {
         .filter(|id| !id.is_empty())
     }
 
+    /// Whether the id stands in front of all others, where a cell too many or too few does not move it.
+    fn id_is_first(&self) -> bool {
+        match (self.study, self.image) {
+            (Some(column), _) | (None, ImageColumns::File(column)) => column == 0,
+            (None, ImageColumns::Sectioned { .. }) => false,
+        }
+    }
+
     fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
         let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
         let file = self.file(row);
@@ -203,6 +211,13 @@ impl ManifestEntries {
                 false => self.rows.unreadable(row.line, message),
             });
         };
+        let (cells, columns) = (row.cells.len(), self.rows.width());
+        if cells != columns && !self.id_is_first() {
+            let message = format!(
+                "the row has {cells} fields, the header {columns}, so that nobody can say which study it is"
+            );
+            return Err(self.rows.unreadable(row.line, message));
+        }
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");
             return Err(self.rows.problem(row.line, message));
@@ -212,7 +227,6 @@ impl ManifestEntries {
             let message = format!("{place}: {reason}");
             Err(Failure::new(ErrorCode::ArchiveEntry, message))
         };
-        let (cells, columns) = (row.cells.len(), self.rows.width());
         let image = match file {
             _ if cells != columns => {
                 unusable(format!("the row has {cells} fields, the header {columns}"))
@@ -382,12 +396,29 @@ mod tests {
         let location = ArchiveLocation::Path(path);
         let archive = super::super::open_image_table(&location, None, None, outside).await;
         let mut entries = archive.unwrap().entries().await.unwrap();
-        let entry = entries.next().await.unwrap().unwrap();
-        let failure = entry.image.unwrap_err();
+        let problem = entries.next().await.unwrap().unwrap_err();
         assert!(
-            failure.message.contains("6 fields, the header 5"),
-            "{failure}"
+            problem.may_hide_studies()
+                && problem.failure.message.contains("6 fields, the header 5"),
+            "{problem}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_stray_comma_in_front_of_the_id_makes_no_other_study() {
+        let rows = "reference,study_id,image\nClear, lungs,1,a.jpg\nClear.,2,b.jpg\n";
+        let all = read(rows).await;
+        let problem = all[0].as_ref().unwrap_err();
+        assert!(
+            problem.may_hide_studies() && problem.to_string().contains("list.csv line 2: "),
+            "{problem}"
+        );
+        assert_eq!(all[1].as_ref().unwrap().study.as_str(), "2");
+        // In front of all others the id is what it is.
+        let all = read("study_id,reference,image\n1,Clear, lungs,a.jpg\n").await;
+        let entry = all[0].as_ref().unwrap();
+        assert_eq!(entry.study.as_str(), "1");
+        assert!(entry.image.is_err());
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{ErrorCode, Failure};
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -40,6 +41,8 @@ pub(super) struct ImageTable {
     knows_views: bool,
     /// Whether it was told that views are not known.
     told: AtomicBool,
+    /// The reason why nobody can say what the tables have.
+    unusable: Option<Failure>,
 }
 
 /// What is known of an image, as positions in [`SPLITS`] and [`FRONTAL`].
@@ -222,6 +225,14 @@ impl ImageTables {
 }
 
 impl ImageTable {
+    /// Tables that are there and cannot be used, so that nobody can say which image is a study's.
+    pub(super) fn unusable(reason: &str) -> Self {
+        Self {
+            unusable: Some(Failure::new(ErrorCode::ArchiveEntry, reason)),
+            ..Self::default()
+        }
+    }
+
     /// Reads the tables in a folder.
     async fn read(
         &mut self,
@@ -320,15 +331,17 @@ impl ImageTable {
             )
         };
         let (primary, kind) = files.iter().min_by_key(rank)?;
-        if !self.knows_views && files.len() > 1 && !self.told.swap(true, Ordering::Relaxed) {
+        let is_unknown = !self.knows_views && self.unusable.is_none();
+        if is_unknown && files.len() > 1 && !self.told.swap(true, Ordering::Relaxed) {
             warn!(
                 first = primary,
                 "no mimic-cxr-*-metadata.csv beside the tree: of a study's images, the first by name is read, whatever its view"
             );
         }
-        let image = match kind {
-            FileKind::Unsupported => Err(unsupported(primary)),
-            _ => tree.image(primary),
+        let image = match (&self.unusable, kind) {
+            (Some(failure), _) => Err(failure.clone()),
+            (None, FileKind::Unsupported) => Err(unsupported(primary)),
+            (None, _) => tree.image(primary),
         };
         Some(StudyEntry {
             other_files: files

@@ -66,7 +66,14 @@ pub async fn open_with(
             split: None,
             ids: StudyIdColumn::Studies,
         })
-        .await;
+        .await
+        .map_err(|error| match error {
+            CoordinatorError::NoTable { file, reason } => CoordinatorError::NotAnArchive {
+                input: file,
+                reason,
+            },
+            error => error,
+        });
     }
     let folder = FolderArchive::new(name, tree);
     folder.check_first(PROBE).await?;
@@ -174,8 +181,8 @@ impl TableFile {
                 tree,
                 file: Some(file),
             } if is_table(&file) => Ok(Self { name, tree, file }),
-            FoundArchive { name, .. } => Err(CoordinatorError::NotAnArchive {
-                input: name,
+            FoundArchive { name, .. } => Err(CoordinatorError::NoTable {
+                file: name,
                 reason: "it is no .csv or .tsv file, compressed by gzip or not".into(),
             }),
         }

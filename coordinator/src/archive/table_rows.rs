@@ -33,8 +33,8 @@ impl TableRows {
         file: String,
         required: &[&str],
     ) -> Result<Self, CoordinatorError> {
-        let no_table = |reason: String| CoordinatorError::NotAnArchive {
-            input: file.clone(),
+        let no_table = |reason: String| CoordinatorError::NoTable {
+            file: file.clone(),
             reason,
         };
         let unreadable = |error: io::Error| match is_of_content(&error) {
@@ -319,8 +319,8 @@ mod tests {
             let error = TableRows::open(lines, "t.csv".into(), &["a"]).await;
             let error = error.err().unwrap();
             assert!(
-                matches!(&error, CoordinatorError::NotAnArchive { input, reason }
-                    if input == "t.csv" && reason.contains(words)),
+                matches!(&error, CoordinatorError::NoTable { file, reason }
+                    if file == "t.csv" && reason.contains(words)),
                 "{error}"
             );
         }

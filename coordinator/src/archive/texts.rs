@@ -18,7 +18,7 @@ use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 /// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
-/// with one field more than the header has begins with its row's name, as pandas writes it.
+/// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
 pub struct ReportTable {
     name: String,
     tree: Arc<dyn FileTree>,
@@ -33,6 +33,9 @@ struct ReportEntries {
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
+    /// Whether rows begin with a name for which the header has none, as the first one does; of a table that names its studies, none
+    /// does.
+    is_indexed: Option<bool>,
     /// Rows that were passed over since they have no text.
     blank: u64,
 }
@@ -97,8 +100,8 @@ impl ReportTable {
         };
         let Some(id) = id else {
             let name = self.tree.name(&self.file);
-            return Err(CoordinatorError::NotAnArchive {
-                input: name,
+            return Err(CoordinatorError::NoTable {
+                file: name,
                 reason: format!("it has neither {DICOM} nor {STUDY}"),
             });
         };
@@ -110,6 +113,7 @@ impl ReportTable {
             id,
             text: rows.required(&self.text)?,
             split,
+            is_indexed: rows.column(STUDY)?.map(|_| false),
             rows,
             blank: 0,
         })
@@ -140,7 +144,7 @@ impl StudyEntries for ReportEntries {
                 Err(problem) => return Some(Err(problem)),
             };
             if let Some(entry) = self.entry(&row) {
-                return Some(entry.map_err(|message| self.rows.problem(row.line, message)));
+                return Some(entry);
             }
         }
     }
@@ -148,12 +152,15 @@ impl StudyEntries for ReportEntries {
 
 impl ReportEntries {
     /// Makes the study of a row; `None` where the row is not part of the archive.
-    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, String>> {
+    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, EntryProblem>> {
         let (found, columns) = (row.cells.len(), self.rows.width());
-        let Some(shift) = found.checked_sub(columns).filter(|shift| *shift <= 1) else {
+        let is_indexed = *self.is_indexed.get_or_insert(found == columns + 1);
+        let shift = usize::from(is_indexed);
+        if found != columns + shift {
+            // Its cells may stand under other columns' names: what it is about, nobody can say.
             let message = format!("the row has {found} fields, the header {columns}");
-            return Some(Err(message));
-        };
+            return Some(Err(self.rows.unreadable(row.line, message)));
+        }
         let cell = |column: usize| row.cell(column + shift);
         if let Some((column, wanted)) = &self.split
             && cell(*column).map(split_name) != Some(split_name(wanted))
@@ -166,7 +173,7 @@ impl ReportEntries {
         };
         let Some(id) = cell(self.id).filter(|id| id.len() <= LONGEST_ID) else {
             let message = format!("the row has no id, or one longer than {LONGEST_ID} bytes");
-            return Some(Err(message));
+            return Some(Err(self.rows.problem(row.line, message)));
         };
         let report = GeneratedReport {
             text: text.to_owned(),
@@ -273,5 +280,22 @@ mod tests {
         .await;
         assert_eq!(all[0], Ok("d1: Clear.".to_owned()));
         assert!(all[1].as_ref().unwrap_err().contains("2 fields"));
+    }
+
+    #[tokio::test]
+    async fn a_stray_comma_makes_no_text_under_another_id() {
+        for text in [
+            "study_id,findings\ns1,No edema, no effusion\ns2,Clear.\n",
+            "dicom_id,findings\ns2,Clear.\ns1,No edema, no effusion\n",
+        ] {
+            let (mut all, _) = read(text, None).await;
+            all.sort();
+            assert_eq!(all[0], Ok("s2: Clear.".to_owned()), "{all:?}");
+            let problem = all[1].as_ref().unwrap_err();
+            assert!(
+                problem.contains("archive_unreadable") && problem.contains("3 fields"),
+                "{problem}"
+            );
+        }
     }
 }

@@ -146,7 +146,7 @@ pub(super) async fn complete(
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
     let model = asked.model.clone();
-    let (draft, unused) = draft(&app, &caller.owner, create::new_id(), asked).await?;
+    let (draft, mut unused) = draft(&app, &caller.owner, create::new_id(), asked).await?;
     let open = OpenStream::new(caller.quota.stream()?);
     let head = CompletionHead::of(&draft.id, model);
     let conversation = EphemeralConversation::begin(&app, draft).await?;
@@ -155,7 +155,9 @@ pub(super) async fn complete(
     let mut answer = if is_stream {
         stream::answer(head, following, include_usage)
     } else {
-        following.whole(head).await?
+        let (answer, of_image) = following.whole(head).await?;
+        unused.of_image = of_image;
+        answer
     };
     unused.tell(&mut answer);
     Ok(answer)
@@ -208,6 +210,7 @@ async fn draft(
         list: "messages",
         places: dialog.unused,
         named: dialog.named,
+        of_image: None,
     };
     Ok((draft, unused))
 }

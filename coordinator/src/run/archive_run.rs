@@ -67,6 +67,9 @@ pub struct RunOptions {
     pub stall: Duration,
     /// Runs the studies again that failed in earlier sessions.
     pub retry_failed: bool,
+    /// Studies that have lost their lines already, since the archive has another image or row for them: what
+    /// [`StoredOutput::changed`](super::StoredOutput::changed) says, else 0.
+    pub changed: u64,
 }
 
 /// A run over an archive, from its start or from where an earlier session stopped.
@@ -98,6 +101,7 @@ impl RunOptions {
             image_limit: DEFAULT_IMAGE_LIMIT,
             stall: DEFAULT_STALL,
             retry_failed: false,
+            changed: 0,
         }
     }
 
@@ -153,6 +157,7 @@ impl ArchiveRun {
         let begun = Instant::now();
         let Self { options, backends } = self;
         let (folder, run_file) = (options.out.clone(), options.run_file());
+        let changed_before = options.changed;
         let out = blocking(move || {
             let out = OutputDirectory::open(&folder, run_file)?;
             if options.retry_failed {
@@ -161,16 +166,14 @@ impl ArchiveRun {
             Ok(out)
         });
         let out = out.await?;
-        let looking = async {
-            let mut changed = options.changed_inputs(out.path()).await?;
-            let not_compared = std::mem::take(&mut changed.not_compared);
-            let folder = out.path().to_owned();
-            let removed = blocking(move || changed.remove_lines(&folder)).await?;
-            Ok((removed, not_compared))
-        };
-        let looked: Option<Result<_, CoordinatorError>> =
-            shutdown.run_until_cancelled(looking).await;
-        let (changed, not_compared) = looked.transpose()?.unwrap_or_default();
+        let looking = options.changed_inputs(out.path());
+        let looked = shutdown.run_until_cancelled(looking).await.transpose()?;
+        let mut inputs = looked.unwrap_or_default();
+        let not_compared = std::mem::take(&mut inputs.not_compared);
+        let folder = out.path().to_owned();
+        // Whatever is asked to stop: the thread that takes lines out would go on beside the ledger.
+        let removed = blocking(move || inputs.remove_lines(&folder)).await?;
+        let changed = changed_before + removed;
         let (out, ledger) = blocking(move || {
             let ledger = RunLedger::open(&out)?;
             Ok((out, ledger))

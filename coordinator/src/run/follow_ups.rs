@@ -105,7 +105,7 @@ impl StudyEntries for FollowUpEntries {
                 Ok(Some(record)) => self.ready.extend((self.ask)(&record)),
                 Ok(None) => return None,
                 Err(error) => {
-                    let code = ErrorCode::ArchiveEntry;
+                    let code = ErrorCode::ArchiveUnreadable;
                     return Some(Err(EntryProblem::new(self.name.as_str(), code, error)));
                 }
             }

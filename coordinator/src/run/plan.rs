@@ -36,6 +36,9 @@ pub struct RunPlan {
     pub unreadable: u64,
     /// Entries that cannot become a study.
     pub problems: u64,
+    /// Those of them that are parts of the archive that could not be read, so that studies may be missing.
+    #[serde(default)]
+    pub unread: u64,
     /// The run's stages in pipeline order, over the studies that have no line and can be read.
     pub stages: Vec<StagePlan>,
 }
@@ -52,6 +55,11 @@ pub struct StagePlan {
 }
 
 impl RunPlan {
+    /// Whether all of the archive was looked at, as the run would have to.
+    pub fn saw_everything(&self) -> bool {
+        self.unread == 0 && self.not_compared.is_empty()
+    }
+
     /// A run over so many studies of which nothing is computed.
     pub fn of_new(studies: u64, stages: &StageSet) -> Self {
         let plan = |stage| StagePlan {
@@ -118,7 +126,10 @@ pub async fn plan_run(
                         }
                     }
                 }
-                Some(Err(_)) => plan.problems += 1,
+                Some(Err(problem)) => {
+                    plan.problems += 1;
+                    plan.unread += u64::from(problem.may_hide_studies());
+                }
                 None => ended = true,
             }
         }

@@ -27,6 +27,10 @@ pub struct RunProgress {
     pub failed: u64,
     /// Those of both that had their line before this session.
     pub resumed: u64,
+    /// Those of both whose studies the archive, or as much of it as the run takes, does not name any more; until it was read, as many
+    /// as the session before has found.
+    #[serde(default)]
+    pub not_in_archive: u64,
     /// Studies in flight.
     pub in_flight: u64,
     /// Entries of the archive that could not become a study.
@@ -41,6 +45,13 @@ pub struct RunProgress {
     pub seconds_left: Option<f64>,
     /// What the run waits for, e.g. a lost broker.
     pub paused: Option<String>,
+}
+
+impl RunProgress {
+    /// Studies of the archive that are done or have failed.
+    pub fn ended(&self) -> u64 {
+        (self.done + self.failed).saturating_sub(self.not_in_archive)
+    }
 }
 
 /// A snapshot of one stage.
@@ -135,8 +146,14 @@ impl RateMeter {
         }
     }
 
-    /// Takes a snapshot; the number of studies in flight, `problems` and `paused` are the caller's to add.
-    pub(crate) fn read(&mut self, totals: &RunCounts, in_flight: &StageCounts) -> RunProgress {
+    /// Takes a snapshot, where so many lines are of studies that the archive does not name; the number of studies in flight,
+    /// `problems` and `paused` are the caller's to add.
+    pub(crate) fn read(
+        &mut self,
+        totals: &RunCounts,
+        in_flight: &StageCounts,
+        not_in_archive: u64,
+    ) -> RunProgress {
         let now = Instant::now();
         let counts = totals.stages.plus(in_flight);
         self.samples
@@ -165,13 +182,14 @@ impl RateMeter {
         let studies_per_second = rate(totals.studies(), *studies);
         let left = totals
             .total
-            .map(|total| total.saturating_sub(totals.studies()));
+            .map(|total| (total + not_in_archive).saturating_sub(totals.studies()));
         RunProgress {
             run: Some(self.run.clone()),
             total: totals.total,
             done: totals.done,
             failed: totals.failed,
             resumed: totals.resumed,
+            not_in_archive,
             stages: self.stages.iter().map(stage).collect(),
             seconds: (now - self.begun).as_secs_f64(),
             studies_per_second,
@@ -195,13 +213,13 @@ mod tests {
             ..RunCounts::default()
         };
         let none = StageCounts::default();
-        let first = meter.read(&totals, &none);
+        let first = meter.read(&totals, &none, 0);
         assert_eq!((first.studies_per_second, first.seconds_left), (0.0, None));
         std::thread::sleep(Duration::from_millis(20));
         totals.done = 10;
         let mut in_flight = StageCounts::default();
         in_flight.0.findings[StageEnd::Reused as usize] = 12;
-        let second = meter.read(&totals, &in_flight);
+        let second = meter.read(&totals, &in_flight, 0);
         assert!(second.studies_per_second > 0.0);
         let left = second.seconds_left.unwrap();
         assert!((left - 90.0 / second.studies_per_second).abs() < 1e-9);

@@ -52,6 +52,8 @@ pub struct StoredOutput {
     lease: Mutex<Lease>,
     /// Bytes of the working folder's `results.jsonl` that are in pieces.
     stored: Mutex<u64>,
+    /// Studies whose lines were taken out, since the archive has another image or row for them now.
+    changed: u64,
 }
 
 impl StoredOutput {
@@ -99,18 +101,20 @@ impl StoredOutput {
             let changed = options.changed_inputs(&folder).await?;
             let is_unchanged = changed.studies.is_empty();
             let rewritten = folder.clone();
-            blocking(move || changed.remove_lines(&rewritten)).await?;
-            Ok((folder, is_whole && !options.retry_failed && is_unchanged))
+            let changed = blocking(move || changed.remove_lines(&rewritten)).await?;
+            let is_as_stored = is_whole && !options.retry_failed && is_unchanged;
+            Ok((folder, is_as_stored, changed))
         };
-        let (folder, is_as_stored) = match lease::renewed(&lease, times.beat, restoring).await {
-            Ok(restored) => restored,
-            Err(error) => {
-                // Nobody has to wait for this session; where this fails, too, for a while.
-                let mut lease = lease.into_inner();
-                drop(lease.commit(|record| record.ended = true).await);
-                return Err(error);
-            }
-        };
+        let (folder, is_as_stored, changed) =
+            match lease::renewed(&lease, times.beat, restoring).await {
+                Ok(restored) => restored,
+                Err(error) => {
+                    // Nobody has to wait for this session; where this fails, too, for a while.
+                    let mut lease = lease.into_inner();
+                    drop(lease.commit(|record| record.ended = true).await);
+                    return Err(error);
+                }
+            };
         let stored = match is_as_stored {
             true => record.pieces.iter().map(|piece| piece.bytes).sum(),
             false => 0,
@@ -122,6 +126,7 @@ impl StoredOutput {
             times,
             lease,
             stored: Mutex::new(stored),
+            changed,
         })
     }
 
@@ -154,6 +159,12 @@ impl StoredOutput {
     /// The working folder, for [`RunOptions::out`].
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The number of studies that have lost their lines, since the archive has another image or row for them now, for
+    /// [`RunOptions::changed`].
+    pub fn changed(&self) -> u64 {
+        self.changed
     }
 
     /// Stores from time to time what the run has written, and says that the session is alive. Ends only when it cannot go on:

@@ -66,7 +66,8 @@ function asJson(value, seen) {
 }
 
 async function tagOf(asked) {
-  return (await asked).headers.get("ETag");
+  // A proxy that compresses makes a weak one of it.
+  return (await asked).headers.get("ETag")?.replace(/^W\//, "") ?? null;
 }
 
 async function json(method, address, options) {

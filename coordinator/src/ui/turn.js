@@ -266,15 +266,24 @@ export class TurnCard {
   async #save(text) {
     const turn = store.turn(this.number);
     const same = text !== null && text.trim() === turn.text.trim();
-    const seen = this.#editing ? store.editedFrom.get(this.draft) : turn.edit_tag;
-    // Changed back is not changed, unless another version is there.
-    const idle = same && typeof turn.edited !== "string" && seen === turn.edit_tag;
+    const seen = (this.#editing ? store.editedFrom.get(this.draft) : null) ?? turn.edit_tag;
+    if (text?.trim() === "") return this.#complain({ title: "The report is empty", advice: "Write something, or cancel." });
+    const editing = this.#editing;
+    const focused = editing?.contains(document.activeElement) ? document.activeElement : null;
+    // What would be typed while it is saved would be lost.
+    if (editing) editing.inert = true;
     try {
-      if (text !== null && text.trim() === "") throw new Error("A report cannot be empty");
-      if (!idle) await store.edit(this.number, same ? null : text, seen);
+      // Changed back is asked for, too: whether another version is there, this page may not know.
+      await store.edit(this.number, same ? null : text, seen);
     } catch (error) {
-      if (text?.trim() === "") return this.#complain({ title: "The report is empty", advice: "Write something, or cancel." });
       return this.#refused(error);
+    } finally {
+      if (editing) editing.inert = false;
+      if (document.activeElement === document.body) focused?.focus();
+    }
+    if (store.drafts.get(this.draft) === text) {
+      store.drafts.delete(this.draft);
+      store.editedFrom.delete(this.draft);
     }
     // Another conversation was opened meanwhile.
     if (!this.#isShown()) return;

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::plain_name;
 use crate::Finding;
 
 /// The columns of a table, by name.
@@ -82,6 +83,13 @@ impl Header {
         }
     }
 
+    /// The positions of the columns of this plain name ([`plain_name`]), whatever their case, spaces and underscores.
+    pub fn alike(&self, plain: &str) -> Vec<usize> {
+        let names = self.names.iter().enumerate();
+        let alike = names.filter(|(_, name)| plain_name(name) == plain);
+        alike.map(|(position, _)| position).collect()
+    }
+
     /// The position of a column that must be there.
     ///
     /// # Errors
@@ -122,6 +130,7 @@ mod tests {
         assert_eq!(header.namesakes("pATH"), [4, 5, 6]);
         assert_eq!(header.namesakes("id"), [0_usize; 0]);
         assert_eq!(header.namesakes("none"), [0_usize; 0]);
+        assert_eq!(header.alike("image"), [0, 1, 3]);
     }
 
     #[test]

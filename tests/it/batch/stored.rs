@@ -56,7 +56,7 @@ impl BatchFixture {
     /// Runs to the end, as `radialog batch` does.
     async fn run_stored(&self, mut options: RunOptions) -> Result<RunSummary, CoordinatorError> {
         let output = self.output(&options, IMPATIENT).await?;
-        options.out = output.folder().to_owned();
+        (options.out, options.changed) = (output.folder().to_owned(), output.changed());
         let summary = tokio::select! {
             summary = run_batch(options, &self.backends) => summary?,
             lost = output.keep() => return Err(lost),
@@ -337,6 +337,26 @@ async fn failed_studies_of_a_stored_run_are_tried_again_and_another_run_is_refus
     };
     let error = fixture.run_stored(other).await.unwrap_err().to_string();
     assert!(error.contains(URL) && error.contains("stages"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn studies_of_a_stored_run_whose_image_is_another_are_counted() {
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["a.png", "b.png"]);
+    let options = async || RunOptions {
+        archive: fixture.archive("").await,
+        ..fixture.options(0)
+    };
+    fixture.run_stored(options().await).await.unwrap();
+    fixture.write_file("a.png", &image("another"));
+    let summary = fixture.run_stored(options().await).await.unwrap();
+    let session = &summary.session;
+    assert_eq!(
+        (session.changed, session.resumed, session.studies),
+        (1, 1, 1)
+    );
+    let summary = fixture.run_stored(options().await).await.unwrap();
+    assert_eq!((summary.session.changed, summary.done), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -277,6 +277,53 @@ async fn an_edit_is_not_saved_over_what_was_saved_elsewhere_unseen() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_is_being_saved_takes_no_more_words_and_its_draft_ends_with_it() -> Result<()>
+{
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    let path = open_path(&browser).await?;
+    browser
+        .value("import('/assets/store.js').then(({ store }) => (window.store = store, true))")
+        .await?;
+    // What is saved waits until it is let go.
+    browser
+        .value(
+            "(window.honest = window.fetch, window.fetch = (url, options) => options?.method === 'PUT' ? \
+             new Promise((go) => { window.go = () => go(window.honest(url, options)); }) : window.honest(url, options), true)",
+        )
+        .await?;
+    browser
+        .click(&turn(1, "[aria-label='Edit the report']"))
+        .await?;
+    browser
+        .value("(() => { const area = document.querySelector('.editor textarea'); area.value = 'Mine.'; area.dispatchEvent(new Event('input')); })()")
+        .await?;
+    browser.click(".editor .primary").await?;
+    browser.until("typeof window.go === 'function'").await?;
+    assert_eq!(
+        browser
+            .value("document.querySelector('.editor').inert")
+            .await?,
+        true
+    );
+    // Something else is opened before it is saved.
+    browser.value("(location.hash = '', true)").await?;
+    browser
+        .until("!document.querySelector('#work').checkVisibility()")
+        .await?;
+    assert_eq!(browser.value("window.store.drafts.size").await?, 1);
+    browser.value("(window.go(), true)").await?;
+    browser
+        .until("window.store.drafts.size === 0 && window.store.editedFrom.size === 0")
+        .await?;
+    let view = fixture.gateway.view(&path).await?;
+    assert_eq!(view["turns"][0]["edited"], "Mine.");
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_that_was_deleted_elsewhere_leaves_the_screen() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
     let browser = open(&fixture, Screen::DESKTOP).await?;

@@ -321,6 +321,22 @@ fn only_what_is_scored_counts_as_an_empty_report_that_is() -> Result<()> {
 }
 
 #[test]
+fn two_columns_of_one_name_are_refused_where_they_are_read() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    folder.write("p.csv", "id,report,other,other\na,Clear.,x,y\n")?;
+    let references = "study_id,findings,findings\na,Clear.,Edema.\n";
+    folder.write("r.csv", references)?;
+    let fault = folder.fault(&["p.csv", "--references", "r.csv"], 64)?;
+    ensure!(
+        fault.contains("r.csv' has several columns 'findings', 2 and 3"),
+        "{fault}"
+    );
+    folder.write("r.csv", &references.replacen("findings", "Findings", 1))?;
+    folder.evaluate(&["p.csv", "--references", "r.csv"])?;
+    Ok(())
+}
+
+#[test]
 fn a_first_row_with_a_cell_too_many_is_a_fault_of_its_own() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     let predictions = "study_id,prediction\na,Clear, and more\nb,Edema.\nc,Edema.\n";

@@ -154,6 +154,16 @@ async fn a_repeated_preparation_reads_what_is_allowed_now_and_tries_again_what_i
     std::fs::copy(&image, fixture.path("gone.jpg"))?;
     let (code, said) = run(&["--allow-outside"]).await?;
     ensure!(code == Some(0) && said.contains("3 embeddings"), "{said}");
+
+    // What was made stays, also of an image that cannot be looked at now.
+    std::fs::rename(fixture.path("gone.jpg"), fixture.path("away.jpg"))?;
+    let (code, said) = run(&["--allow-outside"]).await?;
+    ensure!(
+        code == Some(65)
+            && said.contains("3 embeddings")
+            && said.contains("1 studies could not be compared  (image_missing 1)"),
+        "{said}"
+    );
     Ok(())
 }
 

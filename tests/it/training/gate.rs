@@ -29,7 +29,7 @@ fn fixture() -> TrainingFixture<GateTrainer> {
     let mut table = "image,split,view\n".to_owned();
     for (index, name) in names.iter().take(14).enumerate() {
         let split = if index < 12 { "train" } else { "validate" };
-        let view = ["PA", "AP", "", "lateral", "other"][match index {
+        let view = ["PA", "AP", "frontal", "lateral", "other"][match index {
             10 => 3,
             11 => 4,
             _ => index % 3,
@@ -105,6 +105,9 @@ fn a_view_that_is_none_is_told_with_its_line_and_a_bundle_to_start_from_is_refus
     fixture.write("images.csv", &table);
     let error = fixture.training("out", false).err().unwrap().to_string();
     assert!(error.contains("line 2: 'obliq' is no view"), "{error}");
+    fixture.write("images.csv", &table.replacen(",obliq\n", ",\n", 1));
+    let error = fixture.training("out", false).err().unwrap().to_string();
+    assert!(error.contains("line 2: '' is no view"), "{error}");
     fixture.change_recipe("epochs", "start = \"demo\"\nepochs");
     let error = fixture.training("out", false).err().unwrap();
     assert!(matches!(error, TrainingError::Recipe { .. }), "{error}");

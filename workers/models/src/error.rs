@@ -33,6 +33,12 @@ pub enum ModelError {
         /// The file that holds it, where known.
         file: Option<PathBuf>,
     },
+    /// A tensor of the weights has a value that is not a number.
+    #[error("tensor '{tensor}' has a value that is not a number: use weights of another training")]
+    WeightNotANumber {
+        /// Full name, as in the checkpoint.
+        tensor: String,
+    },
     /// A geometry whose numbers do not fit together.
     #[error("geometry: {0}")]
     Geometry(String),

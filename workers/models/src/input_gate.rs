@@ -4,6 +4,7 @@
 //! It sees the whole image as 64 x 64 grey pixels, and is a part of the program, weights and all: `radialog train gate` makes them
 //! (`workers/training/recipes/gate`). Who ships other weights raises the revision of the findings stage, whose output has the verdict.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use candle_core::safetensors::load_buffer;
@@ -63,9 +64,20 @@ impl InputGate {
     /// Reads weights from the content of a safetensors file.
     ///
     /// # Errors
-    /// Another format, or weights of another geometry.
+    /// Another format, weights of another geometry, or values that are no numbers, by which every image would be warned of.
     pub fn from_bytes(content: &[u8]) -> Result<Self, ModelError> {
         let tensors = load_buffer(content, &Device::Cpu)?;
+        for (name, tensor) in tensors.iter().collect::<BTreeMap<_, _>>() {
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?;
+            if values
+                .to_vec1::<f32>()?
+                .iter()
+                .any(|value| !value.is_finite())
+            {
+                let tensor = name.clone();
+                return Err(ModelError::WeightNotANumber { tensor });
+            }
+        }
         Self::new(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
     }
 
@@ -252,6 +264,18 @@ mod tests {
         let square = these.iter().map(|level| level * level).sum::<f32>() / 16.0;
         assert!(mean.abs() < 1e-5 && (square - 1.0).abs() < 1e-5);
         assert_eq!(standardised(vec![76.0; 9]), [0.0; 9]);
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused() {
+        let mut content = WEIGHTS.to_vec();
+        let last = content.len() - size_of::<f32>();
+        content[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+        let error = InputGate::from_bytes(&content).unwrap_err();
+        assert!(
+            matches!(error, ModelError::WeightNotANumber { .. }),
+            "{error}"
+        );
     }
 
     #[test]

@@ -139,7 +139,6 @@ impl Config {
         check: impl FnOnce(&Self, &T) -> Vec<String>,
     ) -> Result<(Self, T), ConfigError> {
         let mut reader = ConfigReader::new(file, environment, overrides);
-        reader.note_default("objects", "directory", "as the role has it");
         let mut config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),

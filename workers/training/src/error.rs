@@ -44,6 +44,18 @@ pub enum TrainingError {
         /// Which column, and which ones are there.
         reason: String,
     },
+    /// Several columns of a table have the name of one that is read.
+    #[error(
+        "'{}' has several columns '{column}', {places}: leave one of them, or name the others otherwise, and run again", path.display()
+    )]
+    DoubledColumn {
+        /// The table.
+        path: PathBuf,
+        /// Their name.
+        column: String,
+        /// Which they are, counted from 1.
+        places: String,
+    },
     /// A recipe that cannot be followed; every fault of it.
     #[error("recipe '{}' has {} fault(s):\n  {}", path.display(), faults.len(), faults.join("\n  "))]
     Recipe {

@@ -264,11 +264,12 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How a plan over this archive ends: where nothing can be run, as the run would.
+/// How a plan over this archive ends: where nothing can be run, or not all of it be looked at, as the run would.
 pub(super) fn exit_of_plan(plan: &RunPlan, input: &str) -> anyhow::Result<ExitCode> {
     match (plan.studies, plan.problems) {
         (0, 0) => Err(no_image(input).into()),
         (0, _) => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        _ if !plan.saw_everything() => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -320,11 +321,13 @@ async fn prepare(
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
-    // What workers in this process would refuse, before anything is made for them.
+    // What workers in this process would refuse, or cannot be told where they are elsewhere, before anything is made for them.
     if config.amqp.is_none() {
         let device = device::from_name(&args.models.device)?;
         args.models
             .stage_options(&wanted, &device, &config.worker)?;
+    } else {
+        args.models.check_elsewhere()?;
     }
     let source = &args.models.source;
     // Workers behind a broker have the weights.
@@ -378,7 +381,7 @@ async fn prepare(
     let _step = readiness.step("connecting");
     let backends = Backends::connect(&config).await?;
     let out = args.out.open(&options, &config).await?;
-    options.out = out.folder().to_owned();
+    (options.out, options.changed) = (out.folder().to_owned(), out.changed());
     Ok(ControlFlow::Continue(PreparedBatch {
         options,
         out,

@@ -47,7 +47,7 @@ pub(crate) struct ChatArgs {
     /// PNG or JPEG file
     #[arg(required_unless_present = "resume")]
     image: Option<PathBuf>,
-    /// Gateway to talk to, e.g. http://127.0.0.1:7860. Default: one in this process
+    /// Gateway to talk to, e.g. http://127.0.0.1:7860; services, bundle and device are its own. Default: one in this process
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Key of that gateway
@@ -100,6 +100,9 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     }
     match &args.url {
         Some(url) => {
+            let reason = "with --url a gateway answers, with its own services, bundle and device: leave it out";
+            args.services.refuse_flags(reason)?;
+            args.models.refuse_flags(reason)?;
             let id = converse(&args, url).await?;
             outln!("\nGo on with: radialog chat --url {url} --resume {id}");
         }

@@ -22,7 +22,7 @@ enum ConfigCommand {
 /// Print every setting with its value and its source: a flag, a variable, the configuration file, the default
 ///
 /// Passwords and keys are not shown. What is not set and has no default is `none`. In JSON the source is null where a value is
-/// the default, and the value, too, where there is none.
+/// the default, and the value, too, where there is none. Where no objects.directory is set, each role has a folder of its own.
 /// Faults are told as a role would tell them, with exit code 64.
 ///
 /// Example: radialog config show --config radialog.toml

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use radialog_coordinator::CoordinatorError;
 
-use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_INTERRUPTED, UsageError, is_of_another_run};
 
 /// The end of the names of files of an earlier evaluation, while a new one has not come to its end.
 const OLD: &str = "old";
@@ -66,14 +65,9 @@ impl FormerFiles {
     }
 
     /// Removes the earlier files where the evaluation has come to its end. Where it failed they keep the names that say that they
-    /// are old; but an evaluation that was refused, since the folder's runs are of another one, has not touched them.
+    /// are old; but an evaluation that was refused, since the folder's runs are of another one or of nobody knows which, has not touched
+    /// them.
     pub(crate) fn settle(self, result: &anyhow::Result<ExitCode>) -> anyhow::Result<()> {
-        let is_refusal = |error: &anyhow::Error| {
-            matches!(
-                error.downcast_ref(),
-                Some(CoordinatorError::OtherRun { .. })
-            )
-        };
         for (file, was_there) in self.0 {
             let settled = match result {
                 Ok(code) if *code == ExitCode::from(EXIT_INTERRUPTED) => Ok(()),
@@ -81,7 +75,9 @@ impl FormerFiles {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                     _ => Ok(()),
                 },
-                Err(error) if was_there && is_refusal(error) => fs::rename(old(&file), &file),
+                Err(error) if was_there && is_of_another_run(error) => {
+                    fs::rename(old(&file), &file)
+                }
                 Err(_) => Ok(()),
             };
             settled.with_context(|| format!("cannot settle '{}'", old(&file).display()))?;

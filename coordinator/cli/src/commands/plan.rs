@@ -40,8 +40,8 @@ use stage_value::StageValue;
 /// as given (--seconds). A simulation of the pipeline over the pool that --workers describes says the
 /// rest. Nothing is written.
 ///
-/// Exit codes are those of `radialog batch` where the archive has no image, or nothing of it is a
-/// study.
+/// Exit codes are those of `radialog batch` where the archive has no image, nothing of it is a
+/// study, or not all of it can be looked at.
 ///
 /// Examples:
 ///   radialog plan xrays/

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::CoordinatorError;
-use radialog_coordinator::archive::{self, OutsideFiles};
+use radialog_coordinator::archive::{self, Archive, OutsideFiles};
 use radialog_coordinator::run::output::OrderedRecords;
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
@@ -89,6 +89,10 @@ async fn report(
     }
     let archive = archive::open_with(&input, OutsideFiles::Refused).await;
     let archive = archive.map_err(|error| no_image(&args.image, error))?;
+    if has_several(&*archive).await? {
+        let advice = "it has several studies: give one image, or use radialog batch";
+        return Err(UsageError(format!("'{}': {advice}", args.image)).into());
+    }
     let here: &[Stage] = match &config.amqp {
         Some(_) => &[],
         None => &Stage::ALL,
@@ -126,12 +130,20 @@ async fn report(
     let mut records = OrderedRecords::open(&*archive, &results).await?;
     let record = records.next().await?;
     let record = record.with_context(|| format!("'{}' gave no record", args.image))?;
-    let more = records.next().await?.is_some();
-    if more {
-        let advice = "it has several studies: give one image, or use radialog batch";
-        return Err(UsageError(format!("'{}': {advice}", args.image)).into());
-    }
     Ok(Some(record))
+}
+
+/// Whether an archive names more than one study.
+async fn has_several(archive: &dyn Archive) -> Result<bool, CoordinatorError> {
+    let mut entries = archive.entries().await?;
+    let mut first = None;
+    while let Some(entry) = entries.next().await {
+        let Ok(entry) = entry else { continue };
+        if *first.get_or_insert_with(|| entry.study.clone()) != entry.study {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is wrong with the place of an image, without advice about archives.

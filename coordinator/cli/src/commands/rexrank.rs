@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser};
-use radialog_coordinator::CoordinatorError;
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_files::durable;
 use radialog_schemas::table::{cell, unescaped};
@@ -23,7 +22,7 @@ use tokio::task::block_in_place;
 
 use super::batch;
 use super::former_files::FormerFiles;
-use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError, is_of_another_run};
 use crate::named_path::require;
 
 /// The member that names the image of a study to read, and the one that names all of them.
@@ -149,15 +148,12 @@ async fn answer(
 ) -> anyhow::Result<ExitCode> {
     let code = batch::run(line)
         .await
-        .map_err(|error| match error.downcast_ref() {
-            Some(CoordinatorError::OtherRun { dir, .. }) => {
-                let dir = dir.display();
-                let advice = format!(
-                    "{dir} holds another run: name another folder with --work, or delete it"
-                );
-                error.context(advice)
-            }
-            _ => error,
+        .map_err(|error| match is_of_another_run(&error) {
+            true => error.context(format!(
+                "{} holds another run: name another folder with --work, or delete it",
+                work.display()
+            )),
+            false => error,
         })?;
     if code == ExitCode::from(EXIT_INTERRUPTED) {
         return Ok(code);
@@ -165,9 +161,8 @@ async fn answer(
     let finish = move || finish(studies, refused, &work, &save);
     let is_complete = tokio::task::spawn_blocking(finish).await??;
     Ok(match is_complete {
-        true => ExitCode::SUCCESS,
         false if code == ExitCode::SUCCESS => ExitCode::from(EXIT_FAILED_STUDIES),
-        false => code,
+        _ => code,
     })
 }
 

@@ -84,7 +84,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
                 .map_or_else(|| "?".to_owned(), |total| total.to_string());
             outln!(
                 "run {run}: {}/{of} studies, {} in flight, {}",
-                progress.done + progress.failed,
+                progress.ended(),
                 progress.in_flight,
                 overview(&progress)
             );

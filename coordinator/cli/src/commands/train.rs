@@ -89,7 +89,7 @@ enum TrainCommand {
     /// stops. `radialog evaluate gate` measures it.
     ///
     /// Example: radialog train gate recipe.toml --out runs/gate (workers/training/recipes/gate/gate.toml is one)
-    Gate(RecipeArgs),
+    Gate(GateArgs),
 }
 
 #[derive(Args)]
@@ -102,6 +102,21 @@ struct RecipeArgs {
     /// Where the training computes: cpu, or cuda:0 in a build with --features cuda
     #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
     device: String,
+    /// Go on from OUT/last: the result is that of an uninterrupted training. With --resume=auto a training that has no such
+    /// checkpoint yet begins, for jobs that are started again
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never",
+          default_missing_value = "always", hide_default_value = true)]
+    resume: Resume,
+}
+
+/// The gate starts from nothing, and computes on a CPU.
+#[derive(Args)]
+struct GateArgs {
+    /// TOML file; paths in it are relative to it
+    recipe: PathBuf,
+    /// Folder of checkpoints and curves
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
     /// Go on from OUT/last: the result is that of an uninterrupted training. With --resume=auto a training that has no such
     /// checkpoint yet begins, for jobs that are started again
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never",
@@ -194,9 +209,9 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         }
         TrainCommand::Gate(args) => {
             let recipe = GateRecipe::read(&args.recipe).map_err(unusable)?;
-            args.train(&stop, |out, resume, device| {
-                Training::gate(recipe, out, resume, device)
-            })
+            let resume = args.resume.is_wanted(&args.out);
+            let training = Training::gate(recipe, &args.out, resume, &Device::Cpu)?;
+            finish(training, &stop, &args.out)
         }
     };
     tokio::task::spawn_blocking(training)

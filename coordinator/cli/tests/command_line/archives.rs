@@ -228,6 +228,7 @@ fn a_disk_that_is_not_mounted_takes_no_result_away() {
     let (table, out) = (archive.file("t.csv"), archive.out());
     let (table, out) = (table.to_str().unwrap(), out.to_str().unwrap());
     let dry = radialog(&[&Archive::arguments(table, out)[..], &["--dry-run"]].concat());
+    assert_eq!(dry.status.code(), Some(65), "{dry:?}");
     let said = text(&dry.stdout);
     assert!(
         said.contains("3 studies, of which 3 are complete")
@@ -250,6 +251,41 @@ fn a_disk_that_is_not_mounted_takes_no_result_away() {
     assert!(back.status.success(), "{back:?}");
     assert_eq!(archive.lines(), before);
     assert_eq!(archive.summary()["not_compared"]["studies"], 0);
+}
+
+#[test]
+fn a_linked_folder_that_is_away_or_not_allowed_takes_no_result_away() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    let [ward, away] = ["ward", "away"].map(|name| archive.dir.path().join(name));
+    fs::create_dir(&ward).unwrap();
+    fs::copy(Path::new(XRAYS).join(B), ward.join("b.jpg")).unwrap();
+    std::os::unix::fs::symlink(&ward, archive.file("ward")).unwrap();
+    let (input, out) = (archive.file(""), archive.out());
+    let arguments = Archive::arguments(input.to_str().unwrap(), out.to_str().unwrap());
+    let run = |flags: &[&str]| radialog(&[&arguments[..], flags].concat()).status.code();
+    let table = || fs::read_to_string(out.join("results.csv")).unwrap();
+    let allowed = ["--allow-outside"];
+    assert_eq!(run(&allowed), Some(0));
+    let (lines, rows) = (archive.lines(), table().lines().count());
+    let is_as_before = || {
+        let summary = archive.summary();
+        assert_eq!(archive.lines(), lines);
+        assert_eq!(table().lines().count(), rows);
+        assert_eq!(summary["done"], 2);
+        assert_eq!(summary["not_in_archive"], 0);
+        assert_eq!(summary["unread_count"], 1);
+    };
+    assert_eq!(run(&["--dry-run"]), Some(65));
+    assert_eq!(run(&["--html"]), Some(65));
+    is_as_before();
+    let page = fs::read_to_string(out.join("results.html")).unwrap();
+    assert_eq!(page.matches("<article").count(), 2, "{page}");
+    fs::rename(&ward, &away).unwrap();
+    assert_eq!(run(&allowed), Some(65));
+    is_as_before();
+    fs::rename(&away, &ward).unwrap();
+    assert_eq!(run(&allowed), Some(0));
+    assert_eq!(archive.lines(), lines);
 }
 
 #[test]

@@ -178,6 +178,59 @@ fn an_option_that_a_workers_stage_cannot_honour_is_refused() {
 }
 
 #[test]
+fn an_option_for_models_that_are_elsewhere_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let [objects, out] = ["objects", "out"].map(|name| dir.path().join(name));
+    std::fs::create_dir(&objects).unwrap();
+    let (objects, out) = (objects.to_str().unwrap(), out.to_str().unwrap());
+    let image = format!("{}/00001300_000.jpg", people::XRAYS);
+    let services = [
+        "--amqp",
+        "amqp://127.0.0.1:1",
+        "--redis",
+        "redis://127.0.0.1:1",
+    ];
+    let batch = [
+        &["batch", &image, "--out", out, "--objects", objects][..],
+        &services,
+    ]
+    .concat();
+    let chat = ["chat", &image, "--url", "http://127.0.0.1:1"];
+    let of_models = [
+        ["--speculate", "4"],
+        ["--batch-size", "4"],
+        ["--device", "cuda:9"],
+    ];
+    let others = [
+        ["--bundle", "demo"],
+        ["--precision", "f32"],
+        ["--amqp", "amqp://127.0.0.1:1"],
+        ["--s3", "s3://bucket/a"],
+        ["--redis", "redis://127.0.0.1:1"],
+        ["--objects", objects],
+        ["--worker-group", "a"],
+    ];
+    let of_batch = of_models
+        .iter()
+        .map(|option| (&batch[..], option, "are elsewhere"));
+    let options = of_models.iter().chain(&others);
+    let of_chat = options.map(|option| (&chat[..], option, "with --url"));
+    for (command, option, words) in of_batch.chain(of_chat) {
+        let output = radialog(&[command, &option[..]].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{option:?}: {error}");
+        assert!(
+            error.contains(option[0]) && error.contains(words),
+            "{error}"
+        );
+    }
+    let output = radialog(&[&batch[..], &["--device", "tpu"]].concat());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("'tpu' is not a device"), "{error}");
+}
+
+#[test]
 fn an_archive_that_is_not_there_is_named() {
     let out = tempfile::tempdir().unwrap();
     let output = radialog(&[

@@ -190,6 +190,8 @@ fn settings_and_checks_are_shown_to_programs_too() {
     assert_eq!(setting("gateway.listen")["value"], "127.0.0.1:7860");
     assert_eq!(setting("gateway.listen")["source"], Value::Null);
     assert_eq!(setting("gateway.keys")["value"], Value::Null);
+    assert_eq!(setting("objects.directory")["value"], Value::Null);
+    assert_ne!(setting("gateway.max_waiting_per_key")["value"], "***");
     assert!(!text(&shown.stdout).contains("hidden"));
     let words = text(&radialog(&["config", "show"]).stdout);
     let line = |name: &str| words.lines().find(|line| line.starts_with(name)).unwrap();

@@ -52,6 +52,12 @@ impl Service {
 
     /// The status and the body of an answer.
     fn ask(&self, what: &str, kind: &str, body: &[u8]) -> (u16, Value) {
+        let (status, _, body) = self.ask_with_head(what, kind, body);
+        (status, body)
+    }
+
+    /// The same, with the headers between the two.
+    fn ask_with_head(&self, what: &str, kind: &str, body: &[u8]) -> (u16, String, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
             "{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
@@ -63,10 +69,11 @@ impl Service {
         stream.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         // Chunked or not, the document is between its braces.
         let body = &body[body.find('{').unwrap()..=body.rfind('}').unwrap()];
-        (status, serde_json::from_str(body).unwrap_or_default())
+        let body = serde_json::from_str(body).unwrap_or_default();
+        (status, head.to_owned(), body)
     }
 
     fn upload(&self, image: &str) -> (u16, Value) {
@@ -139,6 +146,40 @@ fn without_an_image_the_demo_says_so_and_invents_no_findings() {
     assert_eq!(status, 200);
     assert!(!said.contains("no X-ray in this conversation"), "{said}");
     assert_eq!(said, said.trim_start(), "no white space in front");
+}
+
+#[test]
+fn openais_answers_tell_of_a_picture_that_is_no_chest_xray() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path(), &dir.path().join("objects"));
+    let post = |what: &str, body: Value| {
+        let body = body.to_string();
+        service.ask_with_head(what, "application/json", body.as_bytes())
+    };
+    let warning = "radialog-warning: this does not look like a frontal chest x-ray";
+    let tells = |head: &str| head.to_lowercase().contains(warning);
+    for (picture, kind, is_told) in [
+        ("../other-images/red-square.png", "png", true),
+        ("00001300_000.jpg", "jpeg", false),
+    ] {
+        let bytes = fs::read(Path::new(XRAYS).join(picture)).unwrap();
+        let url = format!("data:image/{kind};base64,{}", base64(&bytes));
+        let shown = json!([{"type": "image_url", "image_url": {"url": url}}]);
+        let (status, head, body) = post(
+            "POST /v1/chat/completions",
+            json!({"model": "radialog", "max_tokens": 5, "messages": [{"role": "user", "content": shown}]}),
+        );
+        assert_eq!((status, tells(&head)), (200, is_told), "{head}\n{body}");
+        let shown = json!([{"type": "input_image", "image_url": url}]);
+        let (status, head, body) = post(
+            "POST /v1/responses",
+            json!({"model": "radialog", "max_output_tokens": 16, "input": [{"role": "user", "content": shown}]}),
+        );
+        assert_eq!((status, tells(&head)), (200, is_told), "{head}\n{body}");
+        let kept = format!("GET /v1/responses/{}", body["id"].as_str().unwrap());
+        let (status, head, body) = service.ask_with_head(&kept, "application/json", b"");
+        assert_eq!((status, tells(&head)), (200, is_told), "{head}\n{body}");
+    }
 }
 
 fn base64(bytes: &[u8]) -> String {

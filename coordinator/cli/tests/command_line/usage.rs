@@ -16,6 +16,8 @@ const TABLE: &[(&str, &str)] = &[
     ("report nowhere.png", "there is no file 'nowhere.png'"),
     ("report text.txt", "'text.txt': it is no image"),
     ("report empty", "use radialog batch"),
+    // Before anything is opened that would compute it.
+    ("report two.csv --bundle nowhere", "it has several studies"),
     ("chat nowhere.png", "there is no file 'nowhere.png'"),
     ("chat text.txt", "not an image"),
     ("plan nowhere", "there is no archive at"),
@@ -199,6 +201,20 @@ const TABLE: &[(&str, &str)] = &[
     ),
     // Trainings and their data.
     ("train findings nowhere.toml --out r", "nowhere.toml"),
+    (
+        "train gate gate.toml --out r --device cpu",
+        "unexpected argument",
+    ),
+    ("evaluate gate nowhere.toml", "nowhere.toml"),
+    ("evaluate gate gate.toml", "no column 'image'"),
+    (
+        "evaluate gate gate.toml --weights nowhere",
+        "there is no 'nowhere'",
+    ),
+    (
+        "evaluate gate gate.toml --weights text.txt",
+        "has no weights of the input gate",
+    ),
     ("finetune nowhere.csv --out f", "there is no 'nowhere.csv'"),
     ("finetune bad.csv --out f", "bad.csv"),
     (
@@ -206,6 +222,11 @@ const TABLE: &[(&str, &str)] = &[
         "there is no 'nowhere'",
     ),
     ("prepare labels --reports bad.csv --out l.csv", "no column"),
+    (
+        "prepare labels --reports empty.csv --out l.csv",
+        "empty.csv' cannot be read as a table: it is empty",
+    ),
+    ("batch empty.csv --out o", "is no archive: it is empty"),
     ("prepare nih nowhere --out n.csv", "nowhere"),
     (
         "prepare embeddings --images nowhere --out e.safetensors",
@@ -238,6 +259,11 @@ fn what_cannot_be_meant_ends_with_64_and_a_sentence_and_leaves_no_output() {
     write("bad.csv", "a,b\n1,2\n");
     write("table.csv", "id,report\na,Clear.\n");
     write("empty.json", "{}");
+    write("empty.csv", "");
+    write("two.csv", "study_id,image\na,a.png\nb,b.png\n");
+    let table = "[[tables]]\ntable = \"bad.csv\"\nimages = \"empty\"\n";
+    let recipe = format!("epochs = 1\nbatch_size = 8\nrate = 1e-3\n{table}");
+    write("gate.toml", &recipe);
     let names = || {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

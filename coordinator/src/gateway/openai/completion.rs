@@ -12,6 +12,7 @@ use radialog_schemas::{Answer, ConversationId, Failure, TurnEvent, TurnOutcome};
 use tokio::time::sleep;
 
 use super::errors::{failed, stopped};
+use super::warning;
 use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
 use crate::gateway::create::ConversationDraft;
@@ -62,35 +63,38 @@ impl PendingCompletion {
         })
     }
 
-    pub(super) async fn whole(mut self, head: CompletionHead) -> ApiResult<Response> {
-        match outcome(&mut self.reader).await? {
-            Ok(answer) => Ok(Json(completion(head, answer)).into_response()),
-            Err(failure) => Ok(failed(&failure)),
-        }
+    /// Waits for the answer; what people are told of its image is beside it.
+    pub(super) async fn whole(
+        mut self,
+        head: CompletionHead,
+    ) -> ApiResult<(Response, Option<String>)> {
+        let (outcome, of_image) = outcome_with(&mut self.reader, || {}).await?;
+        let answer = match outcome {
+            Ok(answer) => Json(completion(head, answer)).into_response(),
+            Err(failure) => failed(&failure),
+        };
+        Ok((answer, of_image))
     }
 }
 
-/// Waits for the answer. An error says that it was not waited for to its end, or that it was cancelled.
-pub(super) async fn outcome(reader: &mut TurnFollower) -> ApiResult<Result<Answer, Failure>> {
-    outcome_with(reader, || {}).await
-}
-
-/// Waits for the answer as [`outcome`] does; `on_event` is called with each of its events.
+/// Waits for the answer, and for what people are told of its image; `on_event` is called with each of its events. An error says
+/// that it was not waited for to its end, or that it was cancelled.
 pub(super) async fn outcome_with(
     reader: &mut TurnFollower,
     on_event: impl Fn(),
-) -> ApiResult<Result<Answer, Failure>> {
+) -> ApiResult<(Result<Answer, Failure>, Option<String>)> {
+    let mut of_image = None;
     while let Some(update) = reader.next().await {
         let TurnUpdate::Event(_, event) = update else {
             continue;
         };
         on_event();
-        if let TurnEvent::Ended(outcome) = event {
-            return match outcome {
-                TurnOutcome::Done(answer) => Ok(Ok(answer)),
-                TurnOutcome::Failed(failure) => Ok(Err(failure)),
-                TurnOutcome::Cancelled => Err(stopped()),
-            };
+        match event {
+            TurnEvent::Findings(findings) => of_image = warning::of_image(&findings),
+            TurnEvent::Ended(TurnOutcome::Done(answer)) => return Ok((Ok(answer), of_image)),
+            TurnEvent::Ended(TurnOutcome::Failed(failure)) => return Ok((Err(failure), of_image)),
+            TurnEvent::Ended(TurnOutcome::Cancelled) => return Err(stopped()),
+            _ => {}
         }
     }
     Err(stopped())

@@ -17,6 +17,7 @@ use self::lookup::{OwnResponse, TURN};
 use self::request::ResponseBody;
 use self::retrieval::Retrieval;
 use super::completion::EphemeralConversation;
+use super::warning::{self, Unused};
 use super::{LIFETIME_SECONDS, begin, unlisted_owner};
 use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
@@ -58,7 +59,7 @@ pub(in crate::gateway) async fn create(
     }
     let (is_stream, store) = (asked.stream, asked.store);
     let background = asked.request.background;
-    let unused = asked.unused();
+    let mut unused = asked.unused();
     let open = match background && !is_stream {
         true => None,
         false => Some(OpenStream::new(caller.quota.stream()?)),
@@ -81,7 +82,11 @@ pub(in crate::gateway) async fn create(
             let following = Following::open(&app, snapshot, ephemeral, Some(open)).await?;
             match is_stream {
                 true => stream::answer(following, store, None),
-                false => Json(following.whole(store, || {}).await?).into_response(),
+                false => {
+                    let (response, of_image) = following.whole(store, || {}).await?;
+                    unused.of_image = of_image;
+                    Json(response).into_response()
+                }
             }
         }
     };
@@ -90,14 +95,15 @@ pub(in crate::gateway) async fn create(
 }
 
 /// Answers a line of a batch: begins its response under this name, or goes on with it, and waits for its end; `on_asked` is
-/// called once its request is published, and `on_event` with each of its events.
+/// called once its request is published, and `on_event` with each of its events. What people are told of its image is beside the
+/// answer.
 pub(super) async fn answer_line(
     app: &AppState,
     (owner, id): (&str, ConversationId),
     asked: AskedResponse,
     memory: HeldMemory,
     (on_asked, on_event): (impl FnOnce(), impl Fn()),
-) -> ApiResult<ModelResponse> {
+) -> ApiResult<(ModelResponse, Option<String>)> {
     let store = asked.store;
     let asked = (asked, true);
     let begun = begin_response(app, (owner, id), History::default(), asked, memory);
@@ -196,7 +202,13 @@ pub(in crate::gateway) async fn get(
     retrieval: Retrieval,
 ) -> ApiResult<Response> {
     if !retrieval.stream {
-        return Ok(Json(view::response(&app, &snapshot).await?).into_response());
+        let mut answer = Json(view::response(&app, &snapshot).await?).into_response();
+        let told = Unused {
+            of_image: warning::of_conversation(&snapshot),
+            ..Unused::default()
+        };
+        told.tell(&mut answer);
+        return Ok(answer);
     }
     let open = OpenStream::new(caller.quota.stream()?);
     if let Some(number) = retrieval.starting_after {

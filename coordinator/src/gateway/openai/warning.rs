@@ -1,14 +1,18 @@
-//! What tells a client that something of its request has no part in the answer: the header `radialog-warning`, and beside the
-//! answer of a batch's line the same text.
+//! What tells a client that something of its request has no part in the answer, or that its image is none that the models read:
+//! the header `radialog-warning`, and beside the answer of a batch's line the same text. Of its image a stream's header says
+//! nothing, since it is sent before anybody has looked at that.
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_schemas::{FindingsReport, GateVerdict};
 
 const HEADER: HeaderName = HeaderName::from_static("radialog-warning");
 /// Messages that are named.
 const MOST_NAMED: usize = 10;
 
-/// What of a request is not used.
+/// What of a request is not used, and what is wrong with its image.
+#[derive(Default)]
 pub(super) struct Unused {
     /// The tools that were offered.
     pub(super) tools: usize,
@@ -18,14 +22,29 @@ pub(super) struct Unused {
     pub(super) places: Vec<usize>,
     /// Those of messages whose `name` is not used.
     pub(super) named: Vec<usize>,
+    /// What people are told of an image that does not look like a frontal chest X-ray.
+    pub(super) of_image: Option<String>,
+}
+
+/// What people are told of an image with these findings, where it does not look like a frontal chest X-ray.
+pub(super) fn of_image(findings: &FindingsReport) -> Option<String> {
+    findings.input_gate.as_ref().and_then(GateVerdict::warning)
+}
+
+/// The same of a conversation's image, where that is prepared.
+pub(super) fn of_conversation(snapshot: &ConversationSnapshot) -> Option<String> {
+    match &snapshot.prepared {
+        Some(Ok(findings)) => of_image(findings),
+        _ => None,
+    }
 }
 
 impl Unused {
-    /// The words that tell it; none where all is used.
+    /// The words that tell it; none where all is used, and the image is as it should be.
     pub(super) fn warning(&self) -> Option<String> {
         let tools = (self.tools > 0).then(|| "not used: tools; the model calls none".to_owned());
-        let parts = tools.into_iter().chain(self.words()).chain(self.names());
-        let parts: Vec<String> = parts.collect();
+        let unused = tools.into_iter().chain(self.words()).chain(self.names());
+        let parts: Vec<String> = self.of_image.clone().into_iter().chain(unused).collect();
         (!parts.is_empty()).then(|| parts.join(". "))
     }
 

@@ -269,6 +269,18 @@ impl RunLedger {
         }
     }
 
+    /// Lines whose studies the archive does not name: until all of it was read, as many as the session before has found.
+    fn lines_of_no_study(&self) -> u64 {
+        match self.unnamed() {
+            UnnamedStudies::Last => self.not_in_archive,
+            UnnamedStudies::LeftOut => {
+                let in_flight = self.in_flight.len() as u64;
+                let of_studies = self.order.len().saturating_sub(in_flight);
+                self.counts.studies().saturating_sub(of_studies)
+            }
+        }
+    }
+
     /// Notes that every study of the archive has its line or is in flight.
     pub(crate) fn end_of_archive(&mut self) -> Result<(), CoordinatorError> {
         self.archive_ended = true;
@@ -315,7 +327,7 @@ impl RunLedger {
         RunProgress {
             in_flight: self.in_flight.len() as u64,
             problems: self.problems.read().0,
-            ..meter.read(&self.counts, &in_flight)
+            ..meter.read(&self.counts, &in_flight, self.lines_of_no_study())
         }
     }
 }
@@ -380,9 +392,7 @@ mod tests {
         study_record::line(&record)
     }
 
-    #[test]
-    fn a_line_of_an_earlier_session_counts_only_for_what_the_archive_has_now() {
-        let dir = tempfile::tempdir().unwrap();
+    fn output(dir: &std::path::Path) -> OutputDirectory {
         let run = RunSpec {
             schema_version: SCHEMA_VERSION,
             run: RunId::from(""),
@@ -396,7 +406,34 @@ mod tests {
             conversation: None,
         };
         let input = "archive".to_owned();
-        let out = OutputDirectory::open(dir.path(), RunFile { input, spec: run }).unwrap();
+        OutputDirectory::open(dir, RunFile { input, spec: run }).unwrap()
+    }
+
+    #[test]
+    fn lines_of_studies_that_are_gone_are_in_no_progress() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = output(dir.path());
+        let [here, gone] = [spec("here", b"1"), spec("gone", b"1")];
+        let mut before = RunLedger::open(&out).unwrap();
+        before.end_of_archive().unwrap();
+        before.take_in(&[line(&here), line(&gone)]).unwrap();
+        drop(before);
+        let mut ledger = RunLedger::open(&out).unwrap();
+        let mut meter = RateMeter::new(RunId::from("run"), StageSet::all());
+        let failure = radialog_schemas::Failure::new(ErrorCode::Model, "x");
+        let entry = StudyEntry::new("here", "here.png", Err(failure));
+        assert_eq!(ledger.admit(&entry).unwrap(), Admission::Written);
+        ledger.settle_total(1);
+        ledger.end_of_archive().unwrap();
+        let progress = ledger.snapshot(&mut meter);
+        assert_eq!((progress.failed, progress.not_in_archive), (2, 1));
+        assert_eq!((progress.ended(), progress.total), (1, Some(1)));
+    }
+
+    #[test]
+    fn a_line_of_an_earlier_session_counts_only_for_what_the_archive_has_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = output(dir.path());
         let mut ledger = RunLedger::open(&out).unwrap();
         let window = std::sync::Arc::new(tokio::sync::Semaphore::new(9));
         let place = || window.clone().try_acquire_owned().unwrap();

@@ -25,6 +25,11 @@ impl StudyOrder {
     pub(crate) fn push(&mut self, study: &StudyId) {
         self.0.push(digest(study));
     }
+
+    /// The number of studies.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
 }
 
 /// What becomes of records whose studies are in no order.
@@ -75,6 +80,11 @@ pub struct OrderedRecords {
     /// Where the archive names the study of the last record.
     place: String,
     records: RecordFile,
+    /// Whether the record at each place was read.
+    shown: Vec<bool>,
+    /// What becomes of those that the archive does not name, and the ones that are still to come.
+    others: UnnamedStudies,
+    rest: Option<std::vec::IntoIter<usize>>,
 }
 
 /// The lines of a results file, found by their studies.
@@ -98,8 +108,18 @@ impl OrderedRecords {
             passed: StudySet::default(),
             left: None,
             place: String::new(),
+            shown: vec![false; records.places.len()],
+            others: UnnamedStudies::LeftOut,
+            rest: None,
             records,
         })
+    }
+
+    /// The same pass, and behind it the records that it has not come by, as they were written: those of an archive of which a part is
+    /// unread.
+    pub fn with_unnamed(mut self) -> Self {
+        self.others = UnnamedStudies::Last;
+        self
     }
 
     /// The same pass over the first studies of the archive alone, counted as a run counts them: a folder may hold more, of an
@@ -115,8 +135,27 @@ impl OrderedRecords {
     /// # Errors
     /// When the results cannot be read.
     pub async fn next(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
-        let found = self.next_with_entry().await?;
-        Ok(found.map(|(_, record)| record))
+        match self.next_with_entry().await? {
+            Some((_, record)) => Ok(Some(record)),
+            None => self.next_unnamed(),
+        }
+    }
+
+    fn next_unnamed(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
+        if self.others == UnnamedStudies::LeftOut {
+            return Ok(None);
+        }
+        let rest = self.rest.get_or_insert_with(|| {
+            let places = 0..self.records.places.len();
+            let mut rest: Vec<usize> = places.filter(|index| !self.shown[*index]).collect();
+            rest.sort_unstable_by_key(|&index| self.records.places[index].1);
+            rest.into_iter()
+        });
+        let Some(index) = rest.next() else {
+            return Ok(None);
+        };
+        self.place.clear();
+        self.records.read(self.records.places[index].1).map(Some)
     }
 
     /// As [`OrderedRecords::next`], with what the archive says of the study now.
@@ -131,7 +170,8 @@ impl OrderedRecords {
                 continue;
             }
             self.left = self.left.map(|left| left - 1);
-            if let Some(record) = self.records.find(&entry.study)? {
+            if let Some((index, record)) = self.records.find(&entry.study)? {
+                self.shown[index] = true;
                 self.place.clone_from(&entry.place);
                 return Ok(Some((entry, record)));
             }
@@ -166,11 +206,12 @@ impl RecordFile {
         first..end
     }
 
-    fn find(&mut self, study: &StudyId) -> Result<Option<StudyRecord>, CoordinatorError> {
+    /// The record of a study, and the number of its place.
+    fn find(&mut self, study: &StudyId) -> Result<Option<(usize, StudyRecord)>, CoordinatorError> {
         for index in self.places_of(digest(study)) {
             let record = self.read(self.places[index].1)?;
             if record.study == *study {
-                return Ok(Some(record));
+                return Ok(Some((index, record)));
             }
         }
         Ok(None)

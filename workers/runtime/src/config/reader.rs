@@ -311,7 +311,8 @@ impl ConfigReader {
 /// A value as it may be shown: no key, and of an address no password.
 fn without_secrets(name: &str, text: &str) -> String {
     let last = name.rsplit(['.', '_']).next().unwrap_or(name);
-    let is_secret = ["key", "keys", "secret", "password", "token"].contains(&last);
+    let is_secret = ["key", "keys", "secret", "password", "token"].contains(&last)
+        && !name.ends_with("_per_key");
     if is_secret {
         return SECRET.to_owned();
     }
@@ -476,6 +477,7 @@ mod tests {
             reader.text(area, field);
         }
         reader.parsed_or("gateway", "streams", 2000);
+        reader.parsed_or("gateway", "max_waiting_per_key", 20);
         reader.seconds("gateway", "deadline", Duration::from_millis(2500));
         reader.text_or_foreign("s3", "region", "AWS_REGION");
         reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
@@ -495,6 +497,7 @@ mod tests {
                 "gateway.deadline 2.5 ",
                 "gateway.keys *** RADIALOG_GATEWAY_KEYS",
                 "gateway.listen localhost:1 --gateway-listen",
+                "gateway.max_waiting_per_key 20 ",
                 "gateway.rate  ",
                 "gateway.streams 2000 ",
                 "redis.url redis://:***@a:1,redis://:***@b:2 RADIALOG_REDIS_URL",

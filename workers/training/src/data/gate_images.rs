@@ -89,8 +89,8 @@ fn add_rows(
     let path = &table.table;
     let mut file = TableFile::open(path)?.with_hint("it needs image and split, and may have view");
     let (image, split) = (file.column("image")?, file.column("split")?);
-    let view = file.optional("view");
-    let mut patients = TablePatients::of(path, &file);
+    let view = file.optional("view")?;
+    let mut patients = TablePatients::of(path, &file)?;
     let folder = path.parent().and_then(Path::file_name);
     let source = folder.or(path.file_stem()).unwrap_or_default();
     let source = source.to_string_lossy().into_owned();
@@ -101,7 +101,8 @@ fn add_rows(
         if !wanted.contains(&side) {
             continue;
         }
-        let written = view.and_then(|view| row.cell(view)).unwrap_or_default();
+        // Without a column of views all images are frontal.
+        let written = view.map_or("frontal", |view| row.cell(view).unwrap_or_default());
         let Some(kind) = kind_of(written) else {
             check.fault(
                 path,
@@ -122,10 +123,10 @@ fn add_rows(
     Ok(())
 }
 
-/// What a cell of the column `view` says; an empty one says nothing, and the table's images are frontal.
+/// What a cell of the column `view` says.
 fn kind_of(view: &str) -> Option<ImageKind> {
     Some(match view.trim().to_lowercase().as_str() {
-        "" | "pa" | "ap" | "frontal" => ImageKind::Frontal,
+        "pa" | "ap" | "frontal" => ImageKind::Frontal,
         "l" | "ll" | "lateral" => ImageKind::Lateral,
         "other" => ImageKind::Other,
         _ => return None,

@@ -78,7 +78,7 @@ impl PairSides {
             .with_hint(format!("it needs image, split and {}", table.text));
         let (image, of_split) = (rows.column("image")?, rows.column("split")?);
         let text = rows.column(&table.text)?;
-        let mut patients = TablePatients::of(&table.pairs, &rows);
+        let mut patients = TablePatients::of(&table.pairs, &rows)?;
         while let Some(row) = rows.next_row()? {
             let side = check.side(&row, of_split, &mut patients);
             let text = strip(row.cell(text).unwrap_or_default());

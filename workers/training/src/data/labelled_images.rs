@@ -76,7 +76,7 @@ impl LabelledSides {
                 .with_hint("it needs image, split and the 14 findings");
             let (image, split) = (rows.column("image")?, rows.column("split")?);
             let findings = rows.findings()?;
-            let mut patients = TablePatients::of(&table.labels, &rows);
+            let mut patients = TablePatients::of(&table.labels, &rows)?;
             while let Some(row) = rows.next_row()? {
                 let images = match check.side(&row, split, &mut patients) {
                     Some("train") => &mut sides.train,

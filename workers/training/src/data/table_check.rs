@@ -47,11 +47,14 @@ impl TablePatients {
     }
 
     /// The patients of a table, where it has a column of them.
-    pub(crate) fn of(path: &Path, table: &TableFile) -> Self {
-        Self {
-            column: PATIENT_COLUMNS.iter().find_map(|name| table.optional(name)),
+    ///
+    /// # Errors
+    /// It has several of one name.
+    pub(crate) fn of(path: &Path, table: &TableFile) -> Result<Self, TrainingError> {
+        Ok(Self {
+            column: table.first(&PATIENT_COLUMNS)?,
             ..Self::unnamed(path)
-        }
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Subgroups of patients and images, as columns of a table name them: by sex, age, view and source.
 
-use radialog_schemas::table::{Header, plain_name};
+use crate::error::TrainingError;
+use crate::prepare::TableFile;
 
 /// The kinds of subgroups, and the names of their columns, whatever their case, spaces and underscores.
 pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
@@ -50,13 +51,15 @@ impl Subgroup {
 }
 
 /// The column of each kind, where the table has one.
-pub(crate) fn columns(header: &Header) -> [Option<usize>; GROUPS.len()] {
-    GROUPS.map(|(_, names)| {
-        names.iter().find_map(|known| {
-            let mut names = header.names().iter();
-            names.position(|name| plain_name(name) == **known)
-        })
-    })
+///
+/// # Errors
+/// It has several of one name.
+pub(crate) fn columns(table: &TableFile) -> Result<[Option<usize>; GROUPS.len()], TrainingError> {
+    let mut columns = [None; GROUPS.len()];
+    for (column, (_, names)) in columns.iter_mut().zip(GROUPS) {
+        *column = table.recognised(names)?;
+    }
+    Ok(columns)
 }
 
 /// `M`, `Male` and `m` are one.
@@ -155,7 +158,14 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_usual_names() {
-        let header = Header::new(["image", "Patient Gender", "ViewPosition", "Hospital"]);
-        assert_eq!(columns(&header), [Some(1), None, Some(2), Some(3)]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        let names = "image,Patient Gender,ViewPosition,Hospital";
+        std::fs::write(&path, format!("{names}\n")).unwrap();
+        let table = TableFile::open(&path).unwrap();
+        assert_eq!(columns(&table).unwrap(), [Some(1), None, Some(2), Some(3)]);
+        std::fs::write(&path, format!("{names},view position\n")).unwrap();
+        let error = columns(&TableFile::open(&path).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("3 and 5"), "{error}");
     }
 }

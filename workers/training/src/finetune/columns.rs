@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use radialog_schemas::Finding;
-use radialog_schemas::table::{Header, plain_name as plain};
+use radialog_schemas::table::Header;
 
 use super::cells::finding;
 use crate::evaluation::subgroups::GROUPS;
@@ -80,22 +80,38 @@ impl ColumnNames {
     /// Finds the columns of a table.
     ///
     /// # Errors
-    /// Every column that is named and not there; several of one finding; no column of images, or none to learn from.
+    /// Every column that is named and not there; several of one name or one finding; no column of images, or none to learn from.
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
         let there = match header.names() {
             [] => "none, since the file is empty".to_owned(),
             names => names.join(", "),
         };
-        let mut find = |named: &Option<String>, flag: &str, known: &[&str]| match named {
-            Some(name) => header.column(name).or_else(|| {
+        let mut find = |named: &Option<String>, flag: &str, known: &[&str]| {
+            let found = match named {
+                Some(name) => match header.namesakes(name) {
+                    namesakes if namesakes.is_empty() => header.column(name).into_iter().collect(),
+                    namesakes => namesakes,
+                },
+                None => {
+                    let mut found = known.iter().map(|known| header.alike(known));
+                    found.find(|found| !found.is_empty()).unwrap_or_default()
+                }
+            };
+            if let (Some(name), []) = (named, &found[..]) {
                 faults.push(format!("{flag}: no column '{name}'; it has {there}"));
-                None
-            }),
-            None => known.iter().find_map(|known| {
-                let mut names = header.names().iter();
-                names.position(|name| plain(name) == **known)
-            }),
+            }
+            if found.len() > 1 {
+                let places: Vec<String> = found
+                    .iter()
+                    .map(|column| format!("'{}' ({})", header.names()[*column], column + 1))
+                    .collect();
+                faults.push(format!(
+                    "columns {} have one name: leave one of them, or name one that is spelled as no other with {flag}",
+                    places.join(", ")
+                ));
+            }
+            found.first().copied()
         };
         let image = find(&self.image, "--image", IMAGE);
         let mut columns = Columns {
@@ -112,7 +128,7 @@ impl ColumnNames {
             ..Columns::default()
         };
         if columns.patient.is_none() {
-            columns.patient = find(&None, "", STUDY);
+            columns.patient = find(&None, "--patient", STUDY);
             columns.patient_is_study = columns.patient.is_some();
         }
         let named: BTreeSet<Finding> = self.findings.iter().map(|(finding, _)| *finding).collect();
@@ -241,6 +257,28 @@ mod tests {
             ..ColumnNames::default()
         };
         assert_eq!(named.find(&header).unwrap().findings.len(), 3);
+    }
+
+    #[test]
+    fn several_columns_of_one_name_are_refused_until_one_is_spelled_as_named() {
+        let header = Header::new(["image", "Report", "report", "Edema", "id", "id"]);
+        let faults = ColumnNames::default().find(&header).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        for part in ["'Report' (2), 'report' (3)", "--report"] {
+            assert!(faults[0].contains(part), "{part}: {faults:?}");
+        }
+        let named = |report: &str, patient: Option<&str>| ColumnNames {
+            report: Some(report.to_owned()),
+            patient: patient.map(str::to_owned),
+            ..ColumnNames::default()
+        };
+        let found = named("report", None).find(&header).unwrap();
+        assert_eq!(found.report, Some(2));
+        let faults = named("Report", Some("id")).find(&header).unwrap_err();
+        assert!(
+            faults.len() == 1 && faults[0].contains("'id' (5), 'id' (6)"),
+            "{faults:?}"
+        );
     }
 
     #[test]

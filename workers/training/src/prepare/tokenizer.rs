@@ -71,7 +71,7 @@ impl TokenizerTrainer {
         let mut texts = Vec::new();
         for (path, name) in &self.texts {
             let mut table = TableFile::open(path)?;
-            let (column, split) = (table.column(name)?, table.optional("split"));
+            let (column, split) = (table.column(name)?, table.optional("split")?);
             while let Some(row) = table.next_row()? {
                 let text = text(&row, column);
                 if !text.is_empty()

@@ -287,7 +287,7 @@ fn add_reports(
         1 => String::new(),
         _ => format!("{} ", path.file_name().unwrap_or_default().display()),
     };
-    let mut patients = TablePatients::of(path, &table);
+    let mut patients = TablePatients::of(path, &table)?;
     while let Some(row) = table.next_row()? {
         let side = match check.side(&row, of_split, &mut patients) {
             Some("train") => &mut sides.train,

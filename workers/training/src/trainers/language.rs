@@ -330,10 +330,9 @@ fn split_off(samples: &TokenizedDataset, recipe: &LanguageRecipe) -> (Vec<usize>
 fn patients(path: &Path) -> Result<HashMap<String, String>, TrainingError> {
     let mut table = TableFile::open(path)?
         .with_hint("it needs dicom_id, study_id or image, and subject_id or patient_id");
-    let find = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
     let (Some(image), Some(patient)) = (
-        find(&["dicom_id", "study_id", "image"]),
-        find(&["subject_id", "patient_id"]),
+        table.first(&["dicom_id", "study_id", "image"])?,
+        table.first(&["subject_id", "patient_id"])?,
     ) else {
         return Err(table.column("subject_id").err().unwrap_or_else(|| {
             TrainingError::line(path, 1, "it has no dicom_id, study_id or image")

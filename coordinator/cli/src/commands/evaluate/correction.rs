@@ -69,7 +69,7 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// original's files of both passes (texts, labels, scores; those of fewer than 14 findings have no
 /// scores of labels), and the runs. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
 ///
 /// Examples:

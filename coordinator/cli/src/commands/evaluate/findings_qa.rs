@@ -52,7 +52,7 @@ const ALL_TOKENS: u32 = 30;
 /// original's file of scores where all 14 findings are scored, and the runs. Both modes may share one
 /// --out: the reports are generated once. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed; 130 interrupted; 64 the command line is wrong; 1
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
 /// it could not be run.
 ///
 /// Examples:

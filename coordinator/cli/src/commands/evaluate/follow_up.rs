@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::Args;
@@ -42,7 +43,7 @@ pub(super) use truth::{TruthArgs, Truths};
 use super::out_folder::{OutFolder, counts_file};
 use super::resampling::ResamplingArgs;
 use crate::args::{ModelArgs, ServiceArgs};
-use crate::batch_run::{Job, RunEnvironment, tell_left_out};
+use crate::batch_run::{Job, RunEnvironment, tell_left_out, tell_unseen};
 use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
 use crate::shared_services;
@@ -114,6 +115,8 @@ pub(super) struct Session<'a> {
     archive: Arc<dyn Archive>,
     out: OutFolder,
     shutdown: CancellationToken,
+    /// Whether its runs could look at all of their archives.
+    saw_everything: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -121,6 +124,9 @@ impl<'a> Session<'a> {
     pub(super) async fn open(args: &'a FollowUpArgs, stages: &[Stage]) -> anyhow::Result<Self> {
         let mut config = args.services.load_quiet(&[])?;
         shared_services::require_all_or_own(&config)?;
+        if config.amqp.is_some() {
+            args.models.check_elsewhere()?;
+        }
         config
             .objects
             .directory
@@ -159,6 +165,7 @@ impl<'a> Session<'a> {
             prompts,
             archive,
             out,
+            saw_everything: AtomicBool::new(true),
         })
     }
 
@@ -220,6 +227,10 @@ impl<'a> Session<'a> {
             generation: self.generation(tokens)?,
         };
         let finished = self.run(job, self.args.limit).await?;
+        if let Some((_, summary)) = &finished {
+            // What was left out is named with what was not scored.
+            tell_unseen(summary);
+        }
         if let Some((_, summary)) = &finished
             && summary.studies == 0
         {
@@ -291,6 +302,9 @@ impl<'a> Session<'a> {
         let advice = "delete the evaluation's folder, or name another with --out";
         let ended = environment.run_to_end(options, advice).await?;
         Ok(ended.map(|(spec, summary)| {
+            if !summary.saw_everything() {
+                self.saw_everything.store(false, Ordering::Relaxed);
+            }
             let run = FinishedRun {
                 archive,
                 folder,
@@ -333,10 +347,12 @@ impl<'a> Session<'a> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         self.counts_file(name).remove()?;
         outln!("written to {}", self.args.out.display());
-        Ok(match studies.failed {
-            0 => ExitCode::SUCCESS,
-            _ => ExitCode::from(EXIT_FAILED_STUDIES),
-        })
+        Ok(
+            match studies.failed == 0 && self.saw_everything.load(Ordering::Relaxed) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(EXIT_FAILED_STUDIES),
+            },
+        )
     }
 
     /// The files of the original's names.

@@ -11,15 +11,18 @@ use radialog_training::data::gate_pictures::GateImages;
 use radialog_training::evaluation::gate::{self, GroupCounts};
 use radialog_training::recipe::{GateRecipe, LoadedRecipe};
 
-use crate::exit::usage;
+use crate::exit::{input_at_fault, usage};
+use crate::named_path::require;
 
 /// How often the input gate is right, by kind of picture
 ///
-/// Pictures are the recipe's images of a side as they are, its frontal X-rays turned, inverted, cut into tiles and in part, and drawings. Of
-/// frontal X-rays each warning is a false one.
+/// Pictures are the recipe's images of a side as they are, its frontal X-rays turned, inverted, cut into
+/// tiles and in part, and drawings. Of frontal X-rays each warning is a false one.
 ///
-/// Example: radialog evaluate gate workers/training/recipes/gate/gate.toml --weights runs/gate/best/weights.safetensors
+/// Example, where OUT is the folder of workers/training/recipes/gate/train.sh:
+///   radialog evaluate gate OUT/gate.toml --weights OUT/gate/last/weights.safetensors
 #[derive(Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct GateArgs {
     /// The recipe of `radialog train gate`, whose tables name the images
     recipe: PathBuf,
@@ -56,13 +59,17 @@ pub(crate) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
         Side::Validate => "validate",
         Side::Test => "test",
     };
-    let sides = GateSides::read(&recipe.tables, &[side])?;
+    let sides = GateSides::read(&recipe.tables, &[side]).map_err(input_at_fault)?;
+    for note in &sides.notes {
+        errln!("{note}");
+    }
     let images = match args.split {
         Side::Train => sides.train,
         Side::Validate => sides.validate,
         Side::Test => sides.test,
     };
-    let pictures = GateImages::of(images, side)?.measured(recipe.training.seed);
+    let pool = GateImages::of(images, side).map_err(input_at_fault)?;
+    let pictures = pool.measured(recipe.training.seed);
     let groups = gate::counts(gate, &pictures)?;
     outln!(
         "{:<34} {:>8} {:>8} {:>8}  kind named right",
@@ -112,7 +119,12 @@ fn line(name: &str, group: &GroupCounts) {
 
 fn weights(path: &Path) -> anyhow::Result<InputGate> {
     let shown = path.display();
+    require(
+        path,
+        "--weights is the weights.safetensors of a training of the gate",
+    )?;
     let content = std::fs::read(path).with_context(|| format!("cannot read '{shown}'"))?;
     let gate = InputGate::from_bytes(&content);
     gate.with_context(|| format!("'{shown}' has no weights of the input gate"))
+        .map_err(usage)
 }

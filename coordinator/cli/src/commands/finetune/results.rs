@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use radialog_files::durable;
+use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
-use radialog_models::findings::Calibration;
+use radialog_models::findings::{Calibration, ThresholdRule};
 use radialog_schemas::Stage;
 use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
@@ -237,6 +238,13 @@ fn source(training: &Training<'_>, parts: &Parts, stage: Stage) -> PathBuf {
     }
 }
 
+/// The rule of the start's thresholds, by which those of a trained classifier are chosen, too: its checkpoint has no calibration.
+fn thresholds(start: &Bundle) -> anyhow::Result<Option<ThresholdRule>> {
+    let config = start.config::<FindingsComponent>(Stage::Findings)?;
+    let calibration = config.calibration;
+    Ok(calibration.and_then(|calibration| calibration.thresholds))
+}
+
 /// What a calibration on the validation rows has come to, in words; it is written to a file, so that it is fitted once.
 fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> {
     let path = training.args.out.join(CALIBRATION_FILE);
@@ -258,7 +266,7 @@ fn calibrated(training: &Training<'_>, parts: &Parts) -> anyhow::Result<String> 
                 &opened,
                 &[table],
                 "validate",
-                None,
+                thresholds(training.bundle)?,
                 training.device,
                 &|what, done, total| {
                     show(&bar, what, done, total);
@@ -489,6 +497,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::demo_bundle;
 
     fn report(findings: &serde_json::Value) -> QualityReport {
         let report = json!({
@@ -496,6 +505,15 @@ mod tests {
             "parts": {"findings": findings},
         });
         serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn thresholds_are_chosen_by_the_rule_of_the_start() {
+        let cache = tempfile::tempdir().unwrap();
+        let dir = demo_bundle::unpack(cache.path()).unwrap();
+        let hashes = HashCache::at(cache.path().join("hashes"));
+        let demo = Bundle::open_with(&dir, &[], &hashes).unwrap();
+        assert_eq!(thresholds(&demo).unwrap(), Some(ThresholdRule::AsMany));
     }
 
     #[test]

@@ -92,9 +92,7 @@ impl PlanReport {
             plan.unreadable
         );
         run_summary::print_not_comparable(plan);
-        if plan.problems > 0 {
-            outln!("{} entries of the archive cannot be used", plan.problems);
-        }
+        run_summary::print_problems(plan);
         if plan.studies == 0 && plan.problems > 0 {
             outln!("No entry of the archive is a study.");
             return;

@@ -119,7 +119,7 @@ pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
         task.name(),
         out.display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(finished.exit())
 }
 
 fn ask(

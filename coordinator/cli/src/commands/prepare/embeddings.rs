@@ -170,7 +170,7 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
         "{count} embeddings {shape:?} written to {}",
         args.out.display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(finished.exit())
 }
 
 /// The stored outputs in the order of the table.

@@ -100,7 +100,7 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         rows.finish()?;
         outln!("their probabilities written to {}", path.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(finished.exit())
 }
 
 fn findings(record: &StudyRecord) -> anyhow::Result<&[PredictedFinding]> {

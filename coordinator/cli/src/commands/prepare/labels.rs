@@ -73,5 +73,5 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
         "labels of {count} reports written to {}; {blank} rows without text left out",
         args.out.display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(finished.exit())
 }

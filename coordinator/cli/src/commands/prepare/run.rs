@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -20,6 +21,7 @@ use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{self, RunEnvironment};
+use crate::exit::EXIT_FAILED_STUDIES;
 use crate::progress::ProgressStyle;
 use crate::shared_services;
 use crate::{bundle_source, interruption};
@@ -91,6 +93,7 @@ pub(crate) struct Finished {
     pub(crate) spec: RunSpec,
     pub(crate) backends: Backends,
     pub(crate) bundle: Arc<Bundle>,
+    saw_everything: bool,
 }
 
 /// What a run has for each item, in the order of the archive.
@@ -116,6 +119,9 @@ impl<'a> Session<'a> {
             .directory
             .get_or_insert_with(|| folder.join("objects"));
         shared_services::require_all_or_own(&config)?;
+        if config.amqp.is_some() {
+            args.models.check_elsewhere()?;
+        }
         Ok(Self {
             args,
             folder,
@@ -183,11 +189,20 @@ impl<'a> Session<'a> {
             spec,
             backends,
             bundle: bundle.clone(),
+            saw_everything: summary.saw_everything(),
         }))
     }
 }
 
 impl Finished {
+    /// How a preparation ends that has written what it could: not well where a part of the archive could not be looked at.
+    pub(crate) fn exit(&self) -> ExitCode {
+        match self.saw_everything {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(EXIT_FAILED_STUDIES),
+        }
+    }
+
     /// One pass over the results.
     pub(crate) async fn results(&self) -> anyhow::Result<Results> {
         let records = OrderedRecords::open(&*self.archive, &self.folder).await?;

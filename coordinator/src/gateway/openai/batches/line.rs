@@ -190,20 +190,22 @@ impl LineContext<'_> {
         let asked = match asked {
             AskedLine::Completion(asked) => *asked,
             AskedLine::Response(request) => {
-                let (place, warning) = ((self.owner, id.clone()), request.unused().warning());
+                let (place, mut unused) = ((self.owner, id.clone()), request.unused());
                 let asked = || drop(unasked);
                 let answered =
                     responses::answer_line(self.app, place, *request, memory, (asked, count));
+                let (response, of_image) = answered.await?;
+                unused.of_image = of_image;
                 return Ok(LineResponse {
                     status: 200,
-                    body: value(&answered.await?),
-                    warning,
+                    body: value(&response),
+                    warning: unused.warning(),
                 });
             }
         };
         let head = CompletionHead::of(id, asked.model.clone());
         let has_deadline = asked.deadline_seconds.is_some();
-        let (mut draft, unused) = draft(self.app, self.owner, id.clone(), asked).await?;
+        let (mut draft, mut unused) = draft(self.app, self.owner, id.clone(), asked).await?;
         draft.of_batch = true;
         if !has_deadline {
             // The gateway's own is for those who wait; a batch has its day.
@@ -215,7 +217,9 @@ impl LineContext<'_> {
         let conversation = EphemeralConversation::begin(self.app, draft).await?;
         drop((memory, unasked));
         let mut reader = conversation.follow(self.app).await?;
-        let (status, body) = match completion::outcome_with(&mut reader, count).await? {
+        let (outcome, of_image) = completion::outcome_with(&mut reader, count).await?;
+        unused.of_image = of_image;
+        let (status, body) = match outcome {
             Ok(answer) => (200, value(&completion::completion(head, answer))),
             Err(failure) => {
                 let (status, error) = errors::failure(&failure);

@@ -6,6 +6,7 @@ use radialog_schemas::http::responses::ModelResponse;
 
 use super::super::completion::EphemeralConversation;
 use super::super::errors::stopped;
+use super::super::warning;
 use super::lookup::TURN;
 use super::steps::Steps;
 use crate::gateway::app_state::AppState;
@@ -40,20 +41,24 @@ impl Following {
         })
     }
 
-    /// Waits for the end; `on_event` is called with each event.
+    /// Waits for the end; `on_event` is called with each event. What people are told of the image is beside the response.
     pub(super) async fn whole(
         mut self,
         store: bool,
         on_event: impl Fn(),
-    ) -> ApiResult<ModelResponse> {
+    ) -> ApiResult<(ModelResponse, Option<String>)> {
         let mut steps = Steps::of(&self.snapshot, store)?;
+        let mut of_image = warning::of_conversation(&self.snapshot);
         while let Some(update) = self.reader.next().await {
             if let TurnUpdate::Event(_, event) = update {
                 on_event();
                 let is_end = matches!(event, TurnEvent::Ended(_));
+                if let TurnEvent::Findings(findings) = &event {
+                    of_image = warning::of_image(findings);
+                }
                 steps.take(event);
                 if is_end {
-                    return Ok(steps.response());
+                    return Ok((steps.response(), of_image));
                 }
             }
         }

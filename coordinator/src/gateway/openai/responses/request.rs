@@ -86,6 +86,7 @@ impl AskedResponse {
             list: "input",
             places: self.dialog.unused.clone(),
             named: self.dialog.named.clone(),
+            of_image: None,
         }
     }
 

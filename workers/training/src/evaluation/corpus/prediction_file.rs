@@ -392,8 +392,8 @@ impl PredictionFile {
     fn read_table(&mut self, store: &mut TextStore) -> Result<(), TrainingError> {
         let path = self.path.clone();
         let mut table = TableFile::open(&path)?;
-        let find = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
-        let (Some(id), Some(column)) = (find(&ID_COLUMNS), find(&TEXT_COLUMNS)) else {
+        let found = (table.first(&ID_COLUMNS)?, table.first(&TEXT_COLUMNS)?);
+        let (Some(id), Some(column)) = found else {
             let reason = format!(
                 "a table of predictions has a column of ids ({}) and one of texts ({}); it has {}. A file without a header has one \
                  text a row",
@@ -403,12 +403,12 @@ impl PredictionFile {
             );
             return Err(TrainingError::MissingColumn { path, reason });
         };
-        let (of_study, id) = match table.optional(IMAGE_ID_COLUMN) {
+        let (of_study, id) = match table.optional(IMAGE_ID_COLUMN)? {
             Some(image) if image != id => (Some(id), image),
             _ => (None, id),
         };
-        let (split, image) = (table.optional("split"), find(&["image", "file"]));
-        let patient = find(&PATIENT_COLUMNS);
+        let (split, image) = (table.optional("split")?, table.first(&["image", "file"])?);
+        let patient = table.first(&PATIENT_COLUMNS)?;
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
             table.names()[column],

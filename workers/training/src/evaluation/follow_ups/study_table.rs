@@ -77,7 +77,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
-        let patient = PATIENT_COLUMNS.iter().find_map(|name| table.optional(name));
+        let patient = table.first(&PATIENT_COLUMNS)?;
         let (mut rows, mut passed_over) = (HashMap::new(), HashMap::new());
         while let Some(row) = table.next_row()? {
             let id = row
@@ -220,7 +220,7 @@ fn in_order<'a>(rows: impl Iterator<Item = (&'a String, u64)>) -> Vec<RowPlace> 
 
 /// The column of the first of these names that is there; the last one is named where none is.
 pub(super) fn first_of(table: &TableFile, names: &[&str]) -> Result<usize, TrainingError> {
-    match names.iter().find_map(|name| table.optional(name)) {
+    match table.first(names)? {
         Some(column) => Ok(column),
         None => table.column(names.last().copied().unwrap_or_default()),
     }

@@ -49,10 +49,11 @@ impl TruthTable {
     pub fn read(path: &Path, rule: TruthRule) -> Result<Self, TrainingError> {
         let mut table = TableFile::open(path)?
             .with_hint("it needs dicom_id or study_id, and columns named after findings");
-        let columns: Vec<(Finding, usize)> = Finding::ALL
-            .into_iter()
-            .filter_map(|finding| Some((finding, table.optional(finding.name())?)))
-            .collect();
+        let mut columns: Vec<(Finding, usize)> = Vec::new();
+        for finding in Finding::ALL {
+            let column = table.optional(finding.name())?;
+            columns.extend(column.map(|column| (finding, column)));
+        }
         if columns.is_empty() {
             table.column(Finding::ALL[0].name())?;
         }
@@ -75,7 +76,7 @@ impl TruthTable {
             Ok(Some(labels))
         })?;
         let is_used = |name: &String| {
-            let is_it = |known: &str| table.optional(known) == table.optional(name);
+            let is_it = |known: &str| table.header().column(known) == table.header().column(name);
             IDS.into_iter().any(is_it) || names.iter().any(|(finding, _)| is_it(finding))
         };
         let others = table.names().iter().filter(|name| !is_used(name));

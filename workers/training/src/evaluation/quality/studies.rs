@@ -151,8 +151,8 @@ fn of_table(
         rows.column("split")?,
         rows.findings()?,
     );
-    let patient = PATIENT_COLUMNS.iter().find_map(|name| rows.optional(name));
-    let groups = subgroups::columns(rows.header());
+    let patient = rows.first(&PATIENT_COLUMNS)?;
+    let groups = subgroups::columns(&rows)?;
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {
         let cell = |column: usize| row.cell(column).unwrap_or_default();

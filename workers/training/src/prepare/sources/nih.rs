@@ -76,7 +76,7 @@ pub fn read_nih(source: &Path) -> Result<NihImages, TrainingError> {
 fn labelled(path: &Path) -> Result<NihImages, TrainingError> {
     let mut table = TableFile::open(path)?;
     let (image, split) = (table.column("image")?, table.column("split")?);
-    let classes = table.optional("nih_labels");
+    let classes = table.optional("nih_labels")?;
     let findings = match classes {
         Some(_) => None,
         None => Some(table.findings()?),

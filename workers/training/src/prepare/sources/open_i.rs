@@ -224,18 +224,17 @@ fn xml_studies(folder: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
 /// A table with `study_id` (or `uid`), `findings` and `impression`, and the 14 findings or tags (`mesh`, else `problems`).
 fn csv_studies(path: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
     let mut table = TableFile::open(path)?;
-    let id = table
-        .optional("uid")
-        .map_or_else(|| table.column("study_id"), Ok)?;
+    let id = match table.optional("uid")? {
+        Some(id) => id,
+        None => table.column("study_id")?,
+    };
     let (findings, impression) = (table.column("findings")?, table.column("impression")?);
-    let (indication, side) = (table.optional("indication"), table.optional("split"));
+    let (indication, side) = (table.optional("indication")?, table.optional("split")?);
     let columns = Finding::ALL
         .into_iter()
-        .any(|finding| table.optional(finding.name()).is_some());
+        .any(|finding| table.header().column(finding.name()).is_some());
     let columns = columns.then(|| table.findings()).transpose()?;
-    let tags = table
-        .optional("mesh")
-        .or_else(|| table.optional("problems"));
+    let tags = table.first(&["mesh", "problems"])?;
     if columns.is_none() && tags.is_none() {
         let reason = "no column mesh or problems, and not the 14 findings: there is nothing to label the reports by";
         return Err(TrainingError::line(path, 1, reason));

@@ -42,7 +42,7 @@ impl LabelTable {
         let mut table = TableFile::open(path)?.with_hint(format!(
             "it needs {DICOM_ID} or {STUDY_ID}, and the 14 findings"
         ));
-        let (id, by_study) = match (table.optional(DICOM_ID), table.optional(STUDY_ID)) {
+        let (id, by_study) = match (table.optional(DICOM_ID)?, table.optional(STUDY_ID)?) {
             (None, Some(study)) => (study, true),
             _ => (table.column(DICOM_ID)?, false),
         };

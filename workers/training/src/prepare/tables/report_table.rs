@@ -175,10 +175,9 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
         table.column("split")?,
         table.column("findings")?,
     );
-    let (impression, indication) = (table.optional("impression"), table.optional("indication"));
-    let image = table.optional("image");
-    let patient = [PATIENT_COLUMN, "subject_id"];
-    let patient = patient.into_iter().find_map(|name| table.optional(name));
+    let (impression, indication) = (table.optional("impression")?, table.optional("indication")?);
+    let image = table.optional("image")?;
+    let patient = table.first(&[PATIENT_COLUMN, "subject_id"])?;
     let labels = table.findings()?;
     let mut rows: Vec<ReportRow> = Vec::new();
     let mut known = std::collections::HashSet::new();

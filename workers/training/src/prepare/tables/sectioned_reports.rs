@@ -86,7 +86,7 @@ impl SectionedReader {
         for (column, name) in columns.iter_mut().zip(SECTIONED_COLUMNS) {
             *column = table.column(name)?;
         }
-        let study = table.optional(STUDY_COLUMN);
+        let study = table.optional(STUDY_COLUMN)?;
         Ok(Self {
             table,
             columns,
@@ -130,8 +130,15 @@ impl Iterator for SectionedReader {
     type Item = Result<SectionedRow, TrainingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.table.next_indexed_row().transpose()?;
-        Some(row.map(|row| self.row(row)))
+        // Where the study has a name, a value too many is a fault somewhere else in the row.
+        let row = match self.study {
+            Some(_) => {
+                let row = self.table.next_row();
+                row.map(|row| row.map(|row| IndexedRow { index: None, row }))
+            }
+            None => self.table.next_indexed_row(),
+        };
+        Some(row.transpose()?.map(|row| self.row(row)))
     }
 }
 
@@ -188,6 +195,15 @@ mod tests {
         let row = rows.into_iter().next().unwrap().unwrap();
         assert_eq!((row.study.as_str(), row.line), ("s7", 2));
         assert_eq!(row.patient().as_deref(), Some("p1"));
+    }
+
+    #[test]
+    fn a_value_too_many_is_no_study_where_that_has_a_name() {
+        let names = SECTIONED_COLUMNS.join(",");
+        let row = "s7,i,Clear, lungs,l,c,d,d.jpg,files/p10/p1/s1,s1.txt";
+        let mut rows = read(&format!("{STUDY_COLUMN},{names}\n{row}\n"));
+        let error = rows.remove(0).unwrap_err().to_string();
+        assert!(error.contains("line 2: 10 values under 9 names"), "{error}");
     }
 
     #[test]

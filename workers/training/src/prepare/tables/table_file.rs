@@ -67,7 +67,11 @@ impl TableFile {
     }
 
     /// The position of a column that must be there.
+    ///
+    /// # Errors
+    /// It is missing, or as [`TableFile::optional`].
     pub(crate) fn column(&self, name: &str) -> Result<usize, TrainingError> {
+        self.optional(name)?;
         self.rows
             .header()
             .required(name)
@@ -75,12 +79,55 @@ impl TableFile {
     }
 
     /// The position of a column that may be left out.
-    pub(crate) fn optional(&self, name: &str) -> Option<usize> {
-        self.rows.header().column(name)
+    ///
+    /// # Errors
+    /// Several are called so: which of them is meant, nobody can say.
+    pub(crate) fn optional(&self, name: &str) -> Result<Option<usize>, TrainingError> {
+        let header = self.rows.header();
+        let namesakes = header.namesakes(name);
+        if namesakes.is_empty() {
+            return Ok(header.column(name));
+        }
+        Err(self.doubled(name, &namesakes))
+    }
+
+    /// The position of the first of these columns that is there, by plain names, whatever their case, spaces and underscores.
+    ///
+    /// # Errors
+    /// As [`TableFile::optional`].
+    pub(crate) fn recognised(&self, known: &[&str]) -> Result<Option<usize>, TrainingError> {
+        for name in known {
+            let alike = self.header().alike(name);
+            match alike.as_slice() {
+                [] => {}
+                [column] => return Ok(Some(*column)),
+                several => return Err(self.doubled(name, several)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The position of the first of these columns that is there.
+    ///
+    /// # Errors
+    /// As [`TableFile::optional`].
+    pub(crate) fn first(&self, names: &[&str]) -> Result<Option<usize>, TrainingError> {
+        for name in names {
+            if let Some(column) = self.optional(name)? {
+                return Ok(Some(column));
+            }
+        }
+        Ok(None)
     }
 
     /// The positions of the 14 findings, which must all be there.
+    ///
+    /// # Errors
+    /// As [`TableFile::column`].
     pub(crate) fn findings(&self) -> Result<[usize; Finding::ALL.len()], TrainingError> {
+        for finding in Finding::ALL {
+            self.optional(finding.name())?;
+        }
         self.rows
             .header()
             .findings()
@@ -189,6 +236,18 @@ impl TableFile {
         )
     }
 
+    fn doubled(&self, name: &str, columns: &[usize]) -> TrainingError {
+        let places: Vec<String> = columns
+            .iter()
+            .map(|position| (position + 1).to_string())
+            .collect();
+        TrainingError::DoubledColumn {
+            path: self.path.clone(),
+            column: name.to_owned(),
+            places: places.join(" and "),
+        }
+    }
+
     fn missing(&self, missing: &MissingColumn) -> TrainingError {
         let hint = self
             .hint
@@ -259,6 +318,31 @@ mod tests {
             error.ends_with(
                 "line 1: no column 'split'; it has dicom, text: unzip the published table"
             ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn two_columns_of_one_name_are_refused_where_they_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(
+            dir.path(),
+            "image,text,Text,edema,Edema,FRACTURE,fracture,id,id\n",
+        );
+        let error = table.column("id").unwrap_err().to_string();
+        assert!(
+            error.contains("table.csv' has several columns 'id', 8 and 9"),
+            "{error}"
+        );
+        assert!(table.optional("id").is_err() && table.first(&["study_id", "id"]).is_err());
+        // One that is spelled as asked for is meant.
+        assert_eq!(table.first(&["study_id", "text"]).unwrap(), Some(1));
+        assert_eq!(table.column("Edema").unwrap(), 4);
+        assert_eq!(table.recognised(&["study", "image"]).unwrap(), Some(0));
+        assert!(table.recognised(&["study", "text"]).is_err());
+        let error = table.findings().unwrap_err().to_string();
+        assert!(
+            error.contains("several columns 'Fracture', 6 and 7"),
             "{error}"
         );
     }

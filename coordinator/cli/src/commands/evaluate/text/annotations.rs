@@ -429,15 +429,21 @@ fn report_scores(file: &Path) -> anyhow::Result<ReportScores> {
     let open = File::open(file).with_context(|| format!("cannot open {shown}"))?;
     let cannot_use = |error: TableError| anyhow!("cannot use {shown}: {}", error.with_line());
     let mut table = TableReader::new(BufReader::new(open)).map_err(cannot_use)?;
-    let places = COLUMNS.map(|column| table.header().column(column));
-    let [Some(bertscore), Some(semb_score)] = places else {
+    let column = |name: &str| match table.header().namesakes(name).is_empty() {
+        true => Ok(table.header().column(name)),
+        false => Err(UsageError(format!(
+            "{shown} has several columns '{name}': leave one of them, or name the others otherwise, and run again"
+        ))),
+    };
+    let [Some(bertscore), Some(semb_score)] = [column(COLUMNS[0])?, column(COLUMNS[1])?] else {
         let message = format!("{shown} has not both columns {COLUMNS:?}");
         return Err(UsageError(message).into());
     };
     let (mut rows, mut ids) = (Vec::new(), HashMap::new());
-    let id = ["study_id", "id"]
-        .iter()
-        .find_map(|name| table.header().column(name));
+    let id = match column("study_id")? {
+        Some(id) => Some(id),
+        None => column("id")?,
+    };
     for row in table.by_ref() {
         let row = row.map_err(cannot_use)?;
         if let Some(id) = id.and_then(|column| row.cell(column))

@@ -37,24 +37,24 @@ impl Columns {
     /// Finds the columns of a table.
     ///
     /// # Errors
-    /// It has no ids, nothing to compare with, or a column whose name is nearly a finding's.
+    /// It has no ids, nothing to compare with, a column whose name is nearly a finding's, or two of one name.
     pub(super) fn of(table: &TableFile, path: &Path) -> Result<Self, TrainingError> {
-        let all = |names: &[&str]| -> Vec<usize> {
-            names
-                .iter()
-                .filter_map(|name| table.optional(name))
-                .collect()
+        let all = |names: &[&str]| -> Result<Vec<usize>, TrainingError> {
+            let found = names.iter().map(|name| table.optional(name));
+            found.filter_map(Result::transpose).collect()
         };
-        let first = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
-        let findings = Finding::ALL.map(|finding| table.optional(finding.name()));
+        let mut findings = [None; Finding::ALL.len()];
+        for (column, finding) in findings.iter_mut().zip(Finding::ALL) {
+            *column = table.optional(finding.name())?;
+        }
         let columns = Self {
-            ids: all(&ID_COLUMNS),
-            files: all(&FILE_COLUMNS),
-            text: first(&TEXT_COLUMNS),
+            ids: all(&ID_COLUMNS)?,
+            files: all(&FILE_COLUMNS)?,
+            text: table.first(&TEXT_COLUMNS)?,
             findings,
-            patient: first(&PATIENT_COLUMNS),
-            split: table.optional("split"),
-            image: table.optional("image"),
+            patient: table.first(&PATIENT_COLUMNS)?,
+            split: table.optional("split")?,
+            image: table.optional("image")?,
             unused: Vec::new(),
         };
         let names = table.names();
