@@ -335,6 +335,9 @@ mod tests {
         match source.read("x.png", limit).await {
             Err(ImageReadError::Study(failure)) => {
                 assert!(failure.message.contains("x.png"), "{failure}");
+                let names_limit = failure.message.contains("--max-image-size");
+                let is_too_large = failure.code == ErrorCode::ImageTooLarge;
+                assert_eq!(names_limit, is_too_large, "{failure}");
                 failure.code
             }
             other => panic!("{other:?}"),
