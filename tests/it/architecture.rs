@@ -182,6 +182,15 @@ fn only_models_has_unsafe_code_as_the_security_policy_says() {
 }
 
 #[test]
+fn the_script_that_a_benchmark_compares_with_is_in_the_repository() {
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let overhead = fs::read_to_string(benches.join("overhead.rs")).unwrap();
+    let peer = "peers/task_queue.py";
+    assert!(overhead.contains(&format!("\"benches/{peer}\"")));
+    assert!(benches.join(peer).is_file(), "benches/{peer} is gone");
+}
+
+#[test]
 fn each_suite_of_integration_tests_has_its_row() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(here.join("README.md")).unwrap();

@@ -407,6 +407,7 @@ mod tests {
         assert_eq!(FileKind::of("a.b/c.Jpeg"), FileKind::Image);
         assert_eq!(FileKind::of("a/b.DCM"), FileKind::Unsupported);
         assert_eq!(FileKind::of("a/b.JFIF"), FileKind::Image);
+        assert_eq!(FileKind::of("a/b.pjp"), FileKind::Image);
         assert_eq!(FileKind::of("a/b.csv.GZ"), FileKind::Document);
         assert_eq!(FileKind::of("a/b.md"), FileKind::Document);
         assert_eq!(FileKind::of("a.png/b"), FileKind::Unknown);
