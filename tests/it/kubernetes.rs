@@ -485,52 +485,6 @@ fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
 }
 
 #[test]
-fn bundles_are_mounted_so_that_no_pod_changes_them() {
-    let mut mounted = 0;
-    for (name, volume) in [
-        (fixture("volumes"), "bundles"),
-        (fixture("others"), "bundles"),
-        (fixture("others"), "bundle"),
-        (fixture("image"), "bundle"),
-    ] {
-        let manifests = Manifests::of(&name);
-        let workloads = manifests.workloads().into_iter();
-        for workload in workloads.filter(Workload::is_radialog) {
-            let of = |list: &Value| -> Vec<Value> {
-                let entries = list.as_array().into_iter().flatten();
-                let named = entries.filter(|entry| entry["name"] == volume);
-                named.cloned().collect()
-            };
-            let at = format!("{name}: {}", workload.name());
-            for mount in of(&workload.container()["volumeMounts"]) {
-                assert_eq!(mount["readOnly"], true, "{at}");
-                mounted += 1;
-            }
-            for source in of(&workload.pod()["volumes"]) {
-                let claim = &source["persistentVolumeClaim"];
-                let is_read = source["image"].is_object() || claim["readOnly"] == true;
-                assert!(is_read, "{at}: {source}");
-            }
-        }
-    }
-    assert!(mounted >= 4, "{mounted}");
-}
-
-#[test]
-fn gateways_of_each_overlay_may_score_archives_of_its_store() {
-    for name in ["overlays/dev", "overlays/production"] {
-        let overlay = Manifests::of(name);
-        let gateway = overlay.workload("gateway");
-        let archives = gateway.variable(&overlay, "RADIALOG_GATEWAY_ARCHIVES");
-        let archives = archives.unwrap_or_default();
-        assert!(archives.starts_with("s3://"), "{name}: {archives:?}");
-        let run = Manifests::of(&format!("{name}/score"));
-        let archive = run.workloads()[0].args()[1].to_owned();
-        assert!(archive.starts_with(&archives), "{name}: {archive}");
-    }
-}
-
-#[test]
 fn a_run_and_the_workers_of_an_overlay_have_one_bundle() {
     for name in ["overlays/dev", "overlays/production"] {
         let overlay = Manifests::of(name);
