@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_scanned_film_of_42_megapixels_is_read_within_the_usual_limits() {
-        let (width, height) = (6000, 7000);
+        let (width, height) = (6000_usize, 7000_usize);
         let data: Vec<u8> = (0..width * height).map(|i| (i / width) as u8).collect();
         let size = (width as u32, height as u32);
         let bytes = encode(ColorType::Grayscale, BitDepth::Eight, size, &data);
