@@ -358,6 +358,41 @@ mod tests {
     }
 
     #[test]
+    fn the_revision_of_a_stages_code_is_part_of_its_keys() {
+        let hash = ContentHash::of(b"x");
+        let (image, generation) = (ObjectKey::image(&hash), Generation::default());
+        let options = generation.fingerprint();
+        let revisions = Stage::REVISIONS;
+        for (key, revision, inputs) in [
+            (
+                ObjectKey::embedding(&hash, &image),
+                revisions.embedding,
+                vec![image.as_str()],
+            ),
+            (
+                ObjectKey::findings(&hash, &image),
+                revisions.findings,
+                vec![image.as_str()],
+            ),
+            (
+                ObjectKey::answer(&hash, &image, &generation),
+                revisions.language,
+                vec![image.as_str(), &options],
+            ),
+            (
+                ObjectKey::labels(&hash, &image, None),
+                revisions.scoring,
+                vec![image.as_str(), ""],
+            ),
+        ] {
+            let revision = revision.to_string();
+            let parts = [hash.as_str(), &revision].into_iter().chain(inputs);
+            let expected = ContentHash::of_parts(parts.map(str::as_bytes));
+            assert!(key.as_str().contains(expected.as_str()), "{key}");
+        }
+    }
+
+    #[test]
     fn what_is_computed_from_a_conversations_image_belongs_to_the_conversation() {
         let hash = ContentHash::of(b"x");
         let (one, other) = (ConversationId::from("one"), ConversationId::from("other"));

@@ -251,6 +251,15 @@ fn assert_rows(part: &str, names: impl IntoIterator<Item = String>, place: &str)
 }
 
 #[test]
+fn the_script_that_a_benchmark_compares_with_is_in_the_repository() {
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let overhead = fs::read_to_string(benches.join("overhead.rs")).unwrap();
+    let peer = "peers/task_queue.py";
+    assert!(overhead.contains(&format!("\"benches/{peer}\"")));
+    assert!(benches.join(peer).is_file(), "benches/{peer} is gone");
+}
+
+#[test]
 fn each_suite_folder_module_and_variable_of_the_tests_has_its_row() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(here.join("README.md")).unwrap();

@@ -367,7 +367,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
         text.contains("bad.csv' line 3: 's1': 'maybe' under Edema"),
         "{text}"
     );
-    std::fs::write(fixture.path("others.csv"), "study_id,Edema\nx,1\n")?;
+    std::fs::write(fixture.path("others.csv"), "study_id,Edema\n=x,1\n")?;
     let others = [&correction[..], &["--labels", "others.csv"]].concat();
     let text = fixture.evaluate(64, &others, "others")?;
     ensure!(
@@ -376,7 +376,7 @@ fn what_cannot_be_scored_is_named() -> Result<()> {
     );
     let faults = std::fs::read_to_string(fixture.path("others/correction-faults.csv"))?;
     ensure!(
-        faults.contains("\"others.csv\",\"2\",\"x\",\"no study of the run")
+        faults.contains("\"others.csv\",\"2\",\"'=x\",\"no study of the run")
             && faults.contains("\"others.csv\",\"\",\"s0\",\"the table of --labels has no row"),
         "{faults}"
     );

@@ -4,7 +4,9 @@ use std::fs;
 
 mod pillow;
 
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_models::preprocess::{ImageLimits, decode};
+use radialog_runtime::config::RunnerSettings;
 use radialog_schemas::{ErrorClass, ErrorCode, Failure};
 use radialog_tests::fixtures::preprocessing_images;
 
@@ -61,6 +63,18 @@ fn damage_anywhere_is_either_decoded_or_a_permanent_failure() {
             }
         }
     }
+}
+
+#[test]
+fn a_scanned_film_is_within_the_limits_of_whoever_takes_it() {
+    // 35 x 43 cm at 50 micrometres.
+    let film = 7000 * 8600;
+    let limits = [
+        ImageLimits::default().max_pixels,
+        RunnerSettings::default().max_image_pixels,
+        GatewayConfig::default().max_image_pixels,
+    ];
+    assert!(limits.iter().all(|limit| *limit >= film), "{limits:?}");
 }
 
 #[test]

@@ -332,6 +332,15 @@ fn a_training_is_a_job_whose_next_pod_goes_on_from_the_last_checkpoint() {
         job.object["spec"]["podReplacementPolicy"], "Failed",
         "two pods would write to one folder"
     );
+    let container = job.container();
+    assert_eq!(container["image"], "radialog:cuda");
+    assert_eq!(container["resources"]["limits"]["nvidia.com/gpu"], 1);
+    assert_eq!(
+        job.pod()["tolerations"],
+        json!([{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}])
+    );
+    let device = job.variable(&training, "RADIALOG_DEVICE");
+    assert_eq!(device.as_deref(), Some("cuda:0"));
     let Err(TrainingError::Recipe { faults, .. }) =
         FindingsRecipe::read(&folder().join("training/recipe.toml"))
     else {

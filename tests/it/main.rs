@@ -19,6 +19,7 @@ mod delivery;
 mod demo_language;
 mod distributed;
 mod evaluation;
+mod field;
 mod follow_ups;
 mod gateway;
 mod gguf;

@@ -100,6 +100,30 @@ fn a_plan_says_what_remains_and_where_the_pool_waits() {
     );
 }
 
+#[test]
+fn a_plan_says_what_weights_all_workers_hold() {
+    let seconds = "--seconds=embedding=1,findings=1,language=8,scoring=1";
+    let one = ["plan", "--studies", "800", seconds];
+    let two = "--workers=embedding=2,findings=2,language=2,scoring=2";
+    let says =
+        |arguments: &[&str]| succeeded(arguments, radialog(arguments).unwrap().output().unwrap());
+    let bytes = |arguments: &[&str]| {
+        let plan: Value = serde_json::from_str(&says(&[arguments, &["--json"]].concat())).unwrap();
+        for stage in plan["stages"].as_array().unwrap() {
+            assert!(stage["weights_bytes"].as_u64() > Some(0), "{stage}");
+        }
+        plan["weights_bytes"].as_u64().unwrap()
+    };
+    let of_two = bytes(&[&one[..], &[two]].concat());
+    assert_eq!(of_two, 2 * bytes(&one));
+    let words = says(&[&one[..], &[two]].concat());
+    let held = format!(
+        "All workers hold {:.1} GiB of weights",
+        of_two as f64 / f64::from(1 << 30)
+    );
+    assert!(words.contains(&held), "{words}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_reads_results_in_a_store_as_the_dry_run_does_and_writes_nothing() {
     let bucket = Services::shared().await.unwrap().s3().bucket().unwrap();

@@ -10,8 +10,8 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_schemas::{ChatImage, ContentHash, Conversation, ConversationId, ObjectKey};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
-use radialog_tests::services::Environment;
-use radialog_tests::services::{Redis, free_port};
+use radialog_tests::services::{Environment, Redis, Services, free_port};
+use radialog_tests::waiting;
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use tempfile::TempDir;
@@ -84,6 +84,20 @@ impl StoreFixture {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Waits until the process with this health address has a line among its metrics.
+    async fn until_counted(&self, health: &str, line: &str) -> Result<()> {
+        let metrics = format!("http://{health}/metrics");
+        let is_counted = || async {
+            self.cluster.check()?;
+            let Ok(answer) = Client::new().get(&metrics).send().await else {
+                return Ok(false);
+            };
+            let text = answer.text().await?;
+            Ok(text.lines().any(|counted| counted == line))
+        };
+        waiting::until(line, PATIENCE, is_counted).await
+    }
+
     /// A `radialog serve` in which somebody talks about an image.
     async fn serve(&self) -> Result<RoleProcess> {
         let address = format!("127.0.0.1:{}", free_port()?);
@@ -132,6 +146,48 @@ async fn images_end_with_the_process_that_has_their_conversations_in_memory() ->
     assert_eq!(fixture.stored().await?.len(), left);
     fixture.says(&["purge"])?;
     assert_eq!(fixture.stored().await?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_coordinator_counts_and_removes_what_nobody_owns() -> Result<()> {
+    let amqp = Services::shared().await?.amqp()?;
+    let redis = Redis::start().await?;
+    let fixture = StoreFixture::new(Environment::services(amqp, redis.url()))?;
+    let objects = fixture.objects()?;
+    let hash = ContentHash::of(b"x");
+    let image = |id: &str| ObjectKey::conversation_image(&id.into(), "one", &hash);
+    let (old, young) = (image("old"), image("young"));
+    for key in [&old, &ObjectKey::embedding(&hash, &old)] {
+        objects.put(key, "12345".into()).await?;
+    }
+    fixture.make_old()?;
+    objects.put(&young, "12345".into()).await?;
+    let health = format!("127.0.0.1:{}", free_port()?);
+    let sweeping = [
+        "coordinator",
+        "--health-address",
+        &health,
+        "--retention-grace",
+        "3600",
+        "--retention-interval",
+        "0.2",
+    ];
+    let looking = [&sweeping[..], &["--retention-dry-run"]].concat();
+    let mut coordinator = fixture.cluster.start(&looking)?;
+    let unowned = "radialog_retention_unowned_items 2";
+    fixture.until_counted(&health, unowned).await?;
+    let none = "radialog_retention_removed_total 0";
+    fixture.until_counted(&health, none).await?;
+    coordinator.kill();
+    assert_eq!(fixture.stored().await?.len(), 3, "they were only counted");
+
+    let _coordinator = fixture.cluster.start(&sweeping)?;
+    let removed = "radialog_retention_removed_total 2";
+    fixture.until_counted(&health, removed).await?;
+    let unowned = "radialog_retention_unowned_items 0";
+    fixture.until_counted(&health, unowned).await?;
+    assert_eq!(fixture.stored().await?, [young.as_str()]);
     Ok(())
 }
 

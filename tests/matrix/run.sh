@@ -18,7 +18,8 @@ logs=${CARGO_TARGET_DIR:-target}/matrix
 wanted=${1:-}
 mirror=$(awk '/^(URIs:|deb )/ { print $2; exit }' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true)
 broker_suites=(conformance::queue delivery distributed chat_worker chat_processes)
-state_suites=(conformance::state conformance::conversations chat_worker chat_processes)
+state_suites=(conformance::state conformance::conversations chat_worker chat_processes
+    delivery::forgotten delivery::links delivery::outages)
 # The last one is a run whose results are in the store.
 store_suites=(conformance::object_store::s3 distributed chat_processes worker_groups operations::a_batch_into_a_store)
 

@@ -399,6 +399,7 @@ mod tests {
             ("scan.dcm", b"x"),
             ("scan.png", b"x"),
             ("old.jpe", b"x"),
+            ("photo.pjpeg", b"x"),
             ("IM000001", b"\xff\xd8\xff\xe0"),
             ("IM000002", &dicom),
             ("image.001", b"\x89PNG\r\n\x1a\n"),
@@ -421,6 +422,7 @@ mod tests {
                 "image.001 image.001",
                 "! notes.txt",
                 "old old.jpe",
+                "photo photo.pjpeg",
                 &format!("! {}/results/", dir.path().display()),
                 &format!("scan.dcm scan.dcm {unsupported}"),
                 "scan scan.png",
@@ -529,6 +531,30 @@ mod tests {
         }
         // What was done of it before stays.
         assert_eq!(studies[0].code, ErrorCode::ArchiveEntry);
+    }
+
+    #[tokio::test]
+    async fn two_trees_of_studies_in_one_folder_have_their_own_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        for (root, number, views) in [
+            ("one", 7, "a,LATERAL\nb,PA\n"),
+            ("two", 8, "a,PA\nb,LATERAL\n"),
+        ] {
+            for image in ["a", "b"] {
+                let file = format!("{root}/files/p10/p10000032/s5041426{number}/{image}.jpg");
+                write(dir.path(), &file, b"x");
+            }
+            let table = format!("{root}/mimic-cxr-2.0.0-metadata.csv");
+            let rows = format!("dicom_id,ViewPosition\n{views}");
+            write(dir.path(), &table, rows.as_bytes());
+        }
+        assert_eq!(
+            read(dir.path()).await,
+            [
+                "s50414267 one/files/p10/p10000032/s50414267/b.jpg",
+                "s50414268 two/files/p10/p10000032/s50414268/a.jpg",
+            ]
+        );
     }
 
     #[tokio::test]

@@ -335,6 +335,9 @@ mod tests {
         match source.read("x.png", limit).await {
             Err(ImageReadError::Study(failure)) => {
                 assert!(failure.message.contains("x.png"), "{failure}");
+                let names_limit = failure.message.contains("--max-image-size");
+                let is_too_large = failure.code == ErrorCode::ImageTooLarge;
+                assert_eq!(names_limit, is_too_large, "{failure}");
                 failure.code
             }
             other => panic!("{other:?}"),
@@ -404,6 +407,7 @@ mod tests {
         assert_eq!(FileKind::of("a.b/c.Jpeg"), FileKind::Image);
         assert_eq!(FileKind::of("a/b.DCM"), FileKind::Unsupported);
         assert_eq!(FileKind::of("a/b.JFIF"), FileKind::Image);
+        assert_eq!(FileKind::of("a/b.pjp"), FileKind::Image);
         assert_eq!(FileKind::of("a/b.csv.GZ"), FileKind::Document);
         assert_eq!(FileKind::of("a/b.md"), FileKind::Document);
         assert_eq!(FileKind::of("a.png/b"), FileKind::Unknown);

@@ -424,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn columns_are_found_in_any_case_and_a_cell_that_programs_leave_out_is_none() {
         let all =
-            read("\u{feff}Study_ID, IMAGE ,Reference,Split\ns1,1.png,nan,\nNA,2.png,x,test\n")
+            read("\u{feff}Study_ID, IMAGE ,Reference,Split\ns1,1.png,nan,\nNA,2.png,x,test\ns3,3.png,,nan\n")
                 .await;
         let first = all[0].as_ref().unwrap();
         assert_eq!((first.study.as_str(), first.file.as_str()), ("s1", "1.png"));
@@ -434,6 +434,8 @@ mod tests {
             message.contains("line 3: ") && message.contains("no id"),
             "{message}"
         );
+        let last = all[2].as_ref().unwrap();
+        assert_eq!((&last.reference, &last.split), (&None, &None));
     }
 
     #[tokio::test]

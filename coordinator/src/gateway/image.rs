@@ -244,4 +244,16 @@ mod tests {
             ProblemCode::ImageTooLarge
         );
     }
+
+    #[test]
+    fn what_is_too_large_names_the_setting_of_its_limit() {
+        for (content, setting) in [
+            (png_of(60_000, 60_000), "gateway.max_image_pixels"),
+            (vec![0; 1001], "gateway.max_image_mib"),
+        ] {
+            let error = check(&content, 1000, 1_000_000).unwrap_err();
+            let detail = error.problem.detail;
+            assert!(detail.contains(setting), "{detail}");
+        }
+    }
 }

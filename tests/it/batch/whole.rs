@@ -14,7 +14,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     let fixture = BatchFixture::new().await;
-    fixture.write(&["a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
+    fixture.write(&["=1+1.png", "a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
     let summary = run_batch(
         batch_options(fixture.archive("").await, &fixture.out()),
         &fixture.backends,
@@ -22,7 +22,8 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     .await
     .unwrap();
     let records = records(&fixture.out());
-    assert_eq!(records.keys().collect::<Vec<_>>(), ["a", "b/c", "b/d"]);
+    let studies = records.keys().collect::<Vec<_>>();
+    assert_eq!(studies, ["=1+1", "a", "b/c", "b/d"]);
     for record in records.values() {
         assert_eq!(record.status, StudyStatus::Done, "{record:?}");
         assert_eq!(record.findings.as_ref().unwrap().len(), 14);
@@ -38,16 +39,19 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
             summary.failed,
             summary.reused
         ),
-        (3, 3, 0, 0)
+        (4, 4, 0, 0)
     );
-    assert_eq!(summary.stages[&Stage::Scoring].done, 3);
+    assert_eq!(summary.stages[&Stage::Scoring].done, 4);
     assert_eq!(summary.prevalence.len(), 14);
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
     let table = fs::read_to_string(fixture.out().join("results.csv")).unwrap();
-    assert_eq!(table.lines().count(), 4);
+    assert_eq!(table.lines().count(), 5);
+    // No spreadsheet runs it.
+    let escaped = table.lines().find(|row| row.starts_with("'=1+1,"));
+    assert!(escaped.is_some(), "{table}");
     let written: RunSummary =
         serde_json::from_slice(&fs::read(fixture.out().join("summary.json")).unwrap()).unwrap();
-    assert_eq!((written.run, written.done), (summary.run, 3));
+    assert_eq!((written.run, written.done), (summary.run, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,17 @@ async fn look(browser: &Browser) -> Result<(f64, f64)> {
     Ok(serde_json::from_value(browser.value(MIDDLE).await?)?)
 }
 
+/// Chooses a window from the menu, in which it has this place and name.
+async fn choose_preset(browser: &Browser, number: usize, name: &str) -> Result<()> {
+    browser
+        .click("[aria-label='Image tools'] [aria-haspopup='menu']")
+        .await?;
+    let item = format!("[aria-label='Presets'] [role=menuitem]:nth-child({number})");
+    let label = browser.text(&format!("{item} span")).await?;
+    assert_eq!(label, name);
+    browser.click(&item).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
@@ -115,6 +126,25 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     browser.value(&slide("Level", 250)).await?;
     let (windowed, _) = look(&browser).await?;
     assert!(windowed < grey, "{windowed} is not darker than {grey}");
+
+    for (number, name, looked) in [
+        (2, "Lungs (dark)", json!([140, 80])),
+        (3, "Mediastinum (bright)", json!([120, 185])),
+        (4, "Bones (steep)", json!([90, 150])),
+    ] {
+        choose_preset(&browser, number, name).await?;
+        let sliders =
+            "[...document.querySelectorAll('.sliders input')].map((each) => Number(each.value))";
+        assert_eq!(browser.value(sliders).await?, looked, "{name}");
+        let (seen, _) = look(&browser).await?;
+        match number {
+            2 => assert!(seen > grey, "{seen} is not brighter than {grey}"),
+            3 => assert!(seen < grey, "{seen} is not darker than {grey}"),
+            _ => assert!((seen - grey).abs() > 1.0, "{seen} is as {grey}"),
+        }
+    }
+    choose_preset(&browser, 1, "Whole range").await?;
+    assert_eq!(look(&browser).await?, (grey, shown), "the whole range");
 
     browser.click("[aria-label='Reset the view']").await?;
     assert_eq!(look(&browser).await?, (grey, shown), "reset");

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use radialog_schemas::Finding;
+use radialog_tests::fixtures::xray;
+use radialog_tests::processes::radialog;
 use radialog_tests::services::{Browser, Screen};
 
 /// The first finding whose number is not beside its name.
@@ -54,5 +56,68 @@ async fn each_probability_stands_in_the_row_of_its_finding() -> Result<()> {
             "the page has all findings"
         );
     }
+    browser.close().await
+}
+
+/// The names of the studies that are seen.
+const SEEN: &str = "[...document.querySelectorAll('article')].filter((each) => each.checkVisibility())\
+    .map((each) => each.querySelector('h2').textContent).join()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_and_a_filter_leave_the_studies_that_are_meant() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (archive, out) = (folder.path().join("archive"), folder.path().join("out"));
+    std::fs::create_dir(&archive)?;
+    for name in ["00001300_000.jpg", "00001680_000.jpg"] {
+        std::fs::copy(xray(name), archive.join(name))?;
+    }
+    std::fs::write(archive.join("broken.png"), "no image")?;
+    let [archive, results] = [&archive, &out].map(|path| path.display().to_string());
+    let batch = ["batch", &archive, "--out", &results, "--stages", "findings"];
+    let shown = ["--progress", "off", "--html"];
+    let mut batch = radialog(&[&batch[..], &shown].concat())?;
+    let run = tokio::task::block_in_place(|| batch.output())?;
+    ensure!(run.status.code() == Some(65), "one study failed: {run:?}");
+    let browser = Browser::open(Screen::DESKTOP).await?;
+    let page = format!("file://{results}/results.html");
+    let all = "00001300_000,00001680_000,broken";
+    for (field, value, seen) in [
+        ("words", "", all),
+        ("words", " 00001680", "00001680_000"),
+        ("words", "nowhere", ""),
+        ("kind", "failed", "broken"),
+        ("kind", "disagrees", ""),
+    ] {
+        browser.go(&page).await?;
+        let script = format!(
+            "(() => {{ const field = document.getElementById('{field}'); field.value = '{value}'; \
+             field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
+        );
+        browser.value(&script).await?;
+        let found = browser.value(SEEN).await?;
+        ensure!(found == seen, "{field} {value:?}: {found}");
+        let studies = seen.split(',').filter(|name| !name.is_empty()).count();
+        let count = browser.text("#count").await?;
+        ensure!(count == format!("{studies} of 3 studies"), "{count}");
+        let nothing = "document.getElementById('none').checkVisibility()";
+        ensure!(
+            browser.value(nothing).await? == seen.is_empty(),
+            "{value:?}"
+        );
+    }
+    // Of each finding, those studies whose row is marked.
+    browser.go(&page).await?;
+    let astray = browser
+        .value(
+            "(() => { const field = document.getElementById('finding'); let seen = 0; \
+             const wrong = [...field.options].slice(1).filter(({ value }) => { \
+               field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })); \
+               return [...document.querySelectorAll('article')].some((each) => { \
+                 const rows = [...each.querySelectorAll('li.present')].map((row) => row.firstChild.textContent.trim()); \
+                 seen += rows.includes(value); return each.checkVisibility() !== rows.includes(value); }); }); \
+             return seen > 0 ? wrong.map(({ value }) => value).join() : 'no finding is marked'; })()",
+        )
+        .await?;
+    ensure!(astray == "", "{astray}");
     browser.close().await
 }

@@ -73,6 +73,40 @@ async fn ticks_follow_what_a_person_writes_into_the_report_here_and_elsewhere() 
     browser.close().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_finding_that_is_not_assessed_the_page_says_so_and_no_number() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    let row = "[...document.querySelectorAll('.finding')].find((each) => each.querySelector('.bar-name').textContent === 'Edema')";
+    browser.until(row).await?;
+    let value = format!("{row}.querySelector('.bar-value').textContent");
+    let number = browser.value(&value).await?;
+    assert!(
+        number.as_str().is_some_and(|number| number.ends_with('%')),
+        "{number}"
+    );
+    // Rows are made when an image's findings come.
+    browser
+        .value("(async () => { const { store } = await import('/assets/store.js'); const { findings } = store.view; \
+                for (const known of [null, findings]) { store.view.findings = known; store.dispatchEvent(new CustomEvent('findings')); \
+                Object.assign(findings.findings.find((each) => each.finding === 'Edema'), { probability: null, present: false }); } return true; })()")
+        .await?;
+    assert_eq!(browser.value(&value).await?, "not assessed");
+    let label = format!("{row}.querySelector('input').getAttribute('aria-label')");
+    let label = browser.value(&label).await?;
+    let label = label.as_str().unwrap_or_default();
+    assert!(label.starts_with("Edema, not assessed."), "{label}");
+    let disputed = format!("{row}.querySelector('.tag').checkVisibility()");
+    assert_eq!(
+        browser.value(&disputed).await?,
+        false,
+        "nothing differs from it"
+    );
+    browser.close().await
+}
+
 /// What sentences of reports state and deny.
 const STATED_SENTENCES: &str = include_str!("stated_sentences.js");
 

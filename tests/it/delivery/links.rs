@@ -9,7 +9,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::rabbitmq::RabbitQueue;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ConversationId, RunId};
-use radialog_tests::services::{Services, TcpProxy};
+use radialog_tests::services::{Redis, Services, TcpProxy};
 use radialog_tests::task_harness::TaskHarness;
 use radialog_tests::waiting;
 
@@ -199,9 +199,10 @@ async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
 
 #[tokio::test]
 async fn a_link_to_redis_whose_answers_were_lost_is_replaced() {
-    let url = Services::shared().await.unwrap().redis().to_owned();
-    let proxy = TcpProxy::start(&url).await.unwrap();
-    let behind = proxy.in_front_of(&url);
+    // One of its own: the nodes of a cluster are reached past the proxy.
+    let redis = Redis::start().await.unwrap();
+    let proxy = TcpProxy::start(redis.url()).await.unwrap();
+    let behind = proxy.in_front_of(redis.url());
     let config = config(&[("redis.url", &behind), ("redis.timeout", "1")]);
     let state = Backends::state(&config).await.unwrap();
     let conversations = Backends::conversations(&config).await.unwrap();

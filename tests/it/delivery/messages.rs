@@ -21,6 +21,7 @@ on_each_adapter! { memory, rabbitmq: {
     a_task_is_done_and_done_again_it_is_reused,
     an_output_that_is_damaged_is_computed_again,
     what_is_not_a_task_is_dead_lettered_and_the_worker_lives,
+    a_message_of_another_release_comes_whole_to_a_worker_that_knows_it,
     a_study_with_a_bad_image_fails_without_a_dead_letter,
     a_task_whose_conversation_is_gone_fails_without_a_dead_letter,
     a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
@@ -97,18 +98,7 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
     let newer = newer.to_string();
     harness.send_bytes(newer.as_bytes()).await.unwrap();
     // Another worker may know it: it waits for one, and nobody is told that it has failed.
-    let waits = || async {
-        for step in 0..RETRY_DELAYS.len() {
-            let retry = queues::retry(WORK, step);
-            if harness.queue.depth(&retry).await? == 1 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    waiting::until("it does not wait", SOON, waits)
-        .await
-        .unwrap();
+    until_one_waits(&harness).await;
     let last = Message {
         body: newer.into(),
         attempt: ErrorCode::SchemaVersion.retries() as u32,
@@ -142,6 +132,40 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
         .unwrap();
     assert_eq!(failure(&harness.results(1).await.unwrap()[0]), None);
     worker.stop().await.unwrap();
+}
+
+/// Waits until a message waits for another attempt.
+async fn until_one_waits(harness: &TaskHarness) {
+    let waits = || async {
+        for step in 0..RETRY_DELAYS.len() {
+            let retry = queues::retry(WORK, step);
+            if harness.queue.depth(&retry).await? == 1 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    waiting::until("none waits", SOON, waits).await.unwrap();
+}
+
+async fn a_message_of_another_release_comes_whole_to_a_worker_that_knows_it(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let mut newer = serde_json::to_value(harness.task("newer").await.unwrap()).unwrap();
+    newer["schema_version"] = 99.into();
+    newer["added_later"] = "kept".into();
+    let newer = newer.to_string();
+    harness.send_bytes(newer.as_bytes()).await.unwrap();
+    until_one_waits(&harness).await;
+    // As in an upgrade: this worker goes, and one of the other release is there.
+    worker.stop().await.unwrap();
+    let mut other = harness.queue.consume(WORK, 1).await.unwrap();
+    let delivery = next(&mut other).await;
+    assert_eq!(delivery.message.body, newer.as_bytes());
+    assert!(delivery.message.attempt > 0, "it was given back");
+    delivery.receipt.ack().await.unwrap();
+    let dead = harness.queue.depth(&queues::dead(WORK)).await.unwrap();
+    let results = harness.queue.depth(queues::RESULTS).await.unwrap();
+    assert_eq!((dead, results), (0, 0), "nobody is told that it has failed");
 }
 
 async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarness) {

@@ -15,7 +15,7 @@ fn every_fault_of_a_row_is_named_with_its_line_and_counted() -> Result<()> {
          a1,The lungs are clear.\n\
          a2,nan\n\
          a1,Twice.\n\
-         a3,No reference for this.\n\
+         =a3,No reference for this.\n\
          ,No id.\n\
          a4,Cut,off\n\
          a5,Empty reference.\n\
@@ -36,7 +36,7 @@ fn every_fault_of_a_row_is_named_with_its_line_and_counted() -> Result<()> {
         "2 studies scored: 2 texts",
         "1 empty predictions, scored as empty texts\n    predictions.csv line 3 (a2)",
         "1 predictions whose id stands earlier\n    predictions.csv line 4 (a1): line 2 has this id already",
-        "1 predictions without a reference\n    predictions.csv line 5 (a3)",
+        "1 predictions without a reference\n    predictions.csv line 5 (=a3)",
         "1 rows without an id\n    predictions.csv line 6",
         "predictions.csv line 7: ",
         "1 empty references\n    predictions.csv line 8 (a5): references.csv line 4",
@@ -50,6 +50,8 @@ fn every_fault_of_a_row_is_named_with_its_line_and_counted() -> Result<()> {
         faults.contains("predictions.csv,3,a2,") && faults.contains(",yes,"),
         "{faults}"
     );
+    // No spreadsheet runs an id.
+    ensure!(faults.contains("predictions.csv,5,'=a3,"), "{faults}");
     let scores = folder.read("evaluation/scores.json")?;
     ensure!(scores.contains("\"duplicate-prediction\": 1"), "{scores}");
     // An empty report pulls the score down instead of being left out.

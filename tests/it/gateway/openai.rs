@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_schemas::Ask;
+use radialog_schemas::{Ask, Generation, TurnRequest};
 use radialog_tests::waiting;
 use serde_json::{Value, json};
 
@@ -70,6 +70,8 @@ async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Res
     );
     assert_eq!(choice["finish_reason"], "stop");
     assert_eq!(body["usage"]["prompt_tokens"], 50);
+    let details = &body["usage"]["prompt_tokens_details"];
+    assert_eq!(details["cached_tokens"], 10);
     assert_eq!(
         body["usage"]["total_tokens"].as_u64(),
         Some(50 + body["usage"]["completion_tokens"].as_u64().unwrap())
@@ -274,6 +276,61 @@ async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
     let one: Value = fixture.gateway.get("/v1/models/fake").await?.json().await?;
     let list: Value = fixture.gateway.get("/v1/models").await?.json().await?;
     assert_eq!(one, list["data"][0]);
+    Ok(())
+}
+
+/// The turn that a completion with these fields is answered by.
+async fn turn_of(fields: &Value) -> Result<TurnRequest> {
+    // No word is answered, so that it is there for as long as it is looked for.
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let mut request = asked(json!("one two"));
+    for (field, value) in fields.as_object().context("an object")? {
+        request[field] = value.clone();
+    }
+    let conversations = &fixture.backends.conversations;
+    let turn = || async {
+        let Some(id) = conversations.begun_before(u64::MAX).await?.pop() else {
+            return Ok(None);
+        };
+        let known = conversations.snapshot(&id).await?;
+        Ok(known.and_then(|mut known| known.turns.pop()))
+    };
+    let looking = waiting::found("no turn", Duration::from_secs(60), turn);
+    tokio::select! {
+        turn = looking => Ok(turn?.request),
+        answer = fixture.gateway.post(PATH, &request) => anyhow::bail!("it was answered: {answer:?}"),
+    }
+}
+
+#[tokio::test]
+async fn where_and_how_an_answer_is_written_reaches_its_turn() -> Result<()> {
+    let sampled = Generation {
+        max_new_tokens: 7,
+        temperature: Some(0.5),
+        top_p: Some(0.75),
+        seed: 11,
+        ..Generation::default()
+    };
+    let shorter = Generation {
+        max_new_tokens: 9,
+        ..Generation::default()
+    };
+    for (fields, stop, generation) in [
+        (
+            json!({"stop": "END", "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.75, "seed": 11}),
+            &["END"][..],
+            sampled,
+        ),
+        (
+            json!({"stop": ["\n\n", "Q:"], "max_tokens": 9}),
+            &["\n\n", "Q:"],
+            shorter,
+        ),
+    ] {
+        let turn = turn_of(&fields).await?;
+        assert_eq!(turn.stop, stop, "{fields}");
+        assert_eq!(turn.generation, generation, "{fields}");
+    }
     Ok(())
 }
 

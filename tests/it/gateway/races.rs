@@ -1,5 +1,6 @@
 //! Requests that come at the same time and exclude each other: one is done, the others are told so and leave nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, data_uri, problem, xray};
+use super::request_batches::{asked, ended, jsonl, question, uploaded};
 
 /// Pairs of requests with one key and different contents.
 const PAIRS: usize = 60;
@@ -213,6 +215,55 @@ async fn of_two_batches_with_one_key_one_is_started_at_whichever_gateway() -> Re
             (&view["request"]["archive"], &view["progress"]["done"]),
             (&json!(archive), &json!(1))
         );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_batches_of_requests_with_one_key_one_is_made_at_whichever_gateway() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, unlimited).await?;
+    let other = RunningGateway::start(&fixture.backends, unlimited).await?;
+    let gateways = [&fixture.gateway, &other];
+    let file = uploaded(&other, jsonl(&[question("a", "x")])).await?;
+    let mut made = BTreeSet::new();
+    for pair in 0..10 {
+        let key = format!("pair-{pair}");
+        let [one, two] = ["one", "two"].map(|ward| {
+            let mut request = asked(&file);
+            request["metadata"] = json!({"ward": ward});
+            request
+        });
+        // Both at one gateway, then each at its own.
+        let (first, second) = try_join(
+            post(gateways[0], "/v1/batches", &key, &one),
+            post(gateways[pair % 2], "/v1/batches", &key, &two),
+        )
+        .await?;
+        let (yes, no, request) = match first.status().as_u16() {
+            200 => (first, second, one),
+            _ => (second, first, two),
+        };
+        ensure!(
+            yes.status() == 200,
+            "none was accepted: {}",
+            yes.text().await?
+        );
+        let view: Value = yes.json().await?;
+        assert_eq!(view["metadata"], request["metadata"]);
+        let refused: Value = no.json().await?;
+        assert_eq!(
+            refused["error"]["code"], "idempotency_mismatch",
+            "{refused}"
+        );
+        made.insert(view["id"].as_str().context("no id")?.to_owned());
+    }
+    let list = other.view("/v1/batches").await?;
+    let listed = list["data"].as_array().context("a list")?.iter();
+    let listed: BTreeSet<&str> = listed.filter_map(|batch| batch["id"].as_str()).collect();
+    let known: BTreeSet<&str> = made.iter().map(String::as_str).collect();
+    assert_eq!(listed, known);
+    for batch in &made {
+        ended(&other, &format!("/v1/batches/{batch}"), "completed").await?;
     }
     Ok(())
 }

@@ -95,3 +95,17 @@ fn every_setting_of_the_manifests_is_one_that_the_program_reads() {
         }
     }
 }
+
+#[test]
+fn gateways_of_each_overlay_may_score_archives_of_its_store() {
+    for name in ["overlays/dev", "overlays/production"] {
+        let overlay = Manifests::of(name);
+        let gateway = overlay.workload("gateway");
+        let archives = gateway.variable(&overlay, "RADIALOG_GATEWAY_ARCHIVES");
+        let archives = archives.unwrap_or_default();
+        assert!(archives.starts_with("s3://"), "{name}: {archives:?}");
+        let run = Manifests::of(&format!("{name}/score"));
+        let archive = run.workloads()[0].args()[1].to_owned();
+        assert!(archive.starts_with(&archives), "{name}: {archive}");
+    }
+}

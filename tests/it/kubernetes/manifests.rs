@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// What checks manifests. Bounded, so that a new major version does not change the tests by itself.
 const PACKAGES: [&str; 3] = [
-    "kubernetes-validate>=1.35,<2",
+    "kubernetes-validate>=1.37,<2",
     "cloudcoil-models-keda>=2.16,<3",
     "cloudcoil-models-prometheus-operator>=0.80,<1",
 ];

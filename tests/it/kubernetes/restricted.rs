@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::manifests::{Manifests, Workload, kustomizations};
+use super::manifests::{Manifests, Workload, fixture, kustomizations};
 
 /// The volumes that the standard allows.
 const VOLUMES: [&str; 9] = [
@@ -105,4 +105,36 @@ fn no_pod_can_write_to_its_image_gets_a_token_or_variables_of_services() {
             }
         }
     }
+}
+
+#[test]
+fn bundles_are_mounted_so_that_no_pod_changes_them() {
+    let mut mounted = 0;
+    for (name, volume) in [
+        (fixture("volumes"), "bundles"),
+        (fixture("others"), "bundles"),
+        (fixture("others"), "bundle"),
+        (fixture("image"), "bundle"),
+    ] {
+        let manifests = Manifests::of(&name);
+        let workloads = manifests.workloads().into_iter();
+        for workload in workloads.filter(Workload::is_radialog) {
+            let of = |list: &Value| -> Vec<Value> {
+                let entries = list.as_array().into_iter().flatten();
+                let named = entries.filter(|entry| entry["name"] == volume);
+                named.cloned().collect()
+            };
+            let at = format!("{name}: {}", workload.name());
+            for mount in of(&workload.container()["volumeMounts"]) {
+                assert_eq!(mount["readOnly"], true, "{at}");
+                mounted += 1;
+            }
+            for source in of(&workload.pod()["volumes"]) {
+                let claim = &source["persistentVolumeClaim"];
+                let is_read = source["image"].is_object() || claim["readOnly"] == true;
+                assert!(is_read, "{at}: {source}");
+            }
+        }
+    }
+    assert!(mounted >= 4, "{mounted}");
 }

@@ -229,6 +229,23 @@ fn a_zip_that_is_damaged_or_none_is_named() {
     };
     let error = run(b"no zip").unwrap_err().to_string();
     assert!(error.contains("reports.zip"), "{error}");
+    for (elsewhere, reason) in [("../../", "'..'"), ("/iles/", "absolute")] {
+        let mut bytes = fs::read(ZIP).unwrap();
+        let name = b"files/p10/p10000002";
+        let windows = bytes.windows(name.len()).enumerate();
+        let named = windows.filter(|(_, part)| *part == name);
+        let places: Vec<usize> = named.map(|(at, _)| at).collect();
+        assert_eq!(places.len(), 2, "before the file and in the directory");
+        for at in places {
+            bytes[at..at + elsewhere.len()].copy_from_slice(elsewhere.as_bytes());
+        }
+        let error = run(&bytes).unwrap_err().to_string();
+        assert!(
+            error.contains("reports.zip") && error.contains(reason),
+            "{error}"
+        );
+    }
+    assert!(!root.path().join("out.csv").exists());
     let mut bytes = fs::read(ZIP).unwrap();
     let deflated = bytes.windows(2).position(|two| two == b"s2").unwrap() + 8;
     bytes[deflated..deflated + 20].fill(0xff);

@@ -220,6 +220,48 @@ fn settings_and_checks_are_shown_to_programs_too() {
 }
 
 #[test]
+fn what_was_tolerated_of_a_file_stands_in_its_record_and_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, out) = (dir.path().join("archive"), dir.path().join("out"));
+    std::fs::create_dir(&archive).unwrap();
+    let whole = std::fs::read(Path::new(XRAYS).join("00001300_000.jpg")).unwrap();
+    let (data, _end_marker) = whole.split_at(whole.len() - 2);
+    std::fs::write(archive.join("cut.jpg"), data).unwrap();
+    std::fs::write(archive.join("whole.jpg"), &whole).unwrap();
+    let folders = [&archive, &out].map(|path| path.to_str().unwrap());
+    let run = radialog(&[
+        "batch",
+        folders[0],
+        "--out",
+        folders[1],
+        "--stages",
+        "findings",
+        "--progress",
+        "off",
+    ]);
+    assert!(run.status.success(), "{run:?}");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    let warning = "the JPEG file has no end marker; its data are complete";
+    let (lines, table) = (read("results.jsonl"), read("results.csv"));
+    assert_eq!((lines.lines().count(), table.lines().count()), (2, 3));
+    for line in lines.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let study = record["study_id"].as_str().unwrap();
+        let is_cut = study == "cut";
+        let warnings = is_cut.then(|| Value::from(vec![warning]));
+        assert_eq!(record.get("warnings"), warnings.as_ref(), "{line}");
+        let row = table
+            .lines()
+            .find(|row| row.split(',').next() == Some(study));
+        assert_eq!(
+            row.unwrap().contains(&format!(",{warning},")),
+            is_cut,
+            "{table}"
+        );
+    }
+}
+
+#[test]
 fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() {
     let square = concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -266,6 +266,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scanned_film_of_42_megapixels_is_read_within_the_usual_limits() {
+        let (width, height) = (6000_usize, 7000_usize);
+        let data: Vec<u8> = (0..width * height).map(|i| (i / width) as u8).collect();
+        let size = (width as u32, height as u32);
+        let bytes = encode(ColorType::Grayscale, BitDepth::Eight, size, &data);
+        let film = decode_any(&bytes, &ImageLimits::default()).unwrap().image;
+        assert_eq!((film.width(), film.height()), (width, height));
+        // Not by `assert_eq`, which would print them.
+        assert!(film.pixels() == data, "other pixels");
+    }
+
+    #[test]
     fn a_bomb_is_refused_from_its_header() {
         let mut bytes = encode(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[0; 4]);
         bytes[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
