@@ -12,6 +12,7 @@ use crate::gateway::fixture::{GatewayFixture, xray_path};
 mod access;
 mod dialog;
 mod docs;
+mod evaluation_page;
 mod faults;
 mod image;
 mod keyboard;

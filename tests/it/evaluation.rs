@@ -25,22 +25,22 @@ mod review;
 mod sources;
 
 /// A folder in which reports are evaluated.
-struct EvaluationFixture {
+pub(crate) struct EvaluationFixture {
     dir: TempDir,
 }
 
 impl EvaluationFixture {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             dir: tempfile::tempdir()?,
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
         Ok(std::fs::write(self.path(name), content)?)
     }
 
@@ -55,7 +55,7 @@ impl EvaluationFixture {
     }
 
     /// Runs it to its end, and returns what it printed.
-    fn evaluate(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn evaluate(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{arguments:?}: {errors}");
@@ -96,7 +96,7 @@ fn value(scores: &Value, group: &str, name: &str, finding: Option<Finding>) -> O
 }
 
 /// A table of labels, a row a study.
-fn label_table<'a>(rows: impl IntoIterator<Item = (&'a str, [&'a str; 14])>) -> String {
+pub(crate) fn label_table<'a>(rows: impl IntoIterator<Item = (&'a str, [&'a str; 14])>) -> String {
     let names = Finding::ALL.map(Finding::name).join(",");
     let mut table = format!("study_id,{names}\n");
     for (id, cells) in rows {
@@ -107,7 +107,7 @@ fn label_table<'a>(rows: impl IntoIterator<Item = (&'a str, [&'a str; 14])>) -> 
 }
 
 /// A line of a run.
-fn line(
+pub(crate) fn line(
     study: &str,
     report: &str,
     labels: Option<[Label; 14]>,
