@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use radialog_schemas::{Finding, Label};
+use radialog_tests::run_files::{label_table, line};
 use radialog_tests::services::{Browser, Screen};
 
 use super::assert_fits;
-use crate::evaluation::{EvaluationFixture, label_table, line};
+use crate::evaluation::EvaluationFixture;
 
 /// Ids of studies, of which the first has an image.
 const STUDIES: [&str; 4] = [
