@@ -199,6 +199,10 @@ const TABLE: &[(&str, &str)] = &[
     ),
     // Trainings and their data.
     ("train findings nowhere.toml --out r", "nowhere.toml"),
+    (
+        "train findings recipe.toml --out r --device nix",
+        "'nix' is not a device",
+    ),
     ("finetune nowhere.csv --out f", "there is no 'nowhere.csv'"),
     ("finetune bad.csv --out f", "bad.csv"),
     (
@@ -238,6 +242,8 @@ fn what_cannot_be_meant_ends_with_64_and_a_sentence_and_leaves_no_output() {
     write("bad.csv", "a,b\n1,2\n");
     write("table.csv", "id,report\na,Clear.\n");
     write("empty.json", "{}");
+    let recipe = include_str!("../../../../workers/training/recipes/demo/findings.toml");
+    write("recipe.toml", recipe);
     let names = || {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
