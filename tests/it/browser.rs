@@ -14,6 +14,7 @@ mod dialog;
 mod docs;
 mod evaluation_page;
 mod faults;
+mod findings;
 mod image;
 mod keyboard;
 mod models;
