@@ -16,12 +16,11 @@ use radialog_models::preprocess::{ImageLimits, Preprocessed};
 use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_schemas::{Ask, Finding, Stage};
 use radialog_tests::fixtures;
+use radialog_training::evaluation::word_rules::{invented, stated};
 
 use self::script::{DIALOGS, Expected};
-use self::word_rules::{invented, stated};
 
 mod script;
-mod word_rules;
 
 /// Tokens of an answer.
 const MOST_TOKENS: usize = 300;

@@ -143,8 +143,7 @@ fn bits(logits: &Tensor) -> Vec<u32> {
 }
 
 #[test]
-fn a_sequence_says_the_same_alone_in_a_batch_of_seven_on_any_threads_and_while_others_come_and_go()
-{
+fn a_sequence_says_the_same_alone_in_a_batch_of_seven_on_any_threads_and_while_others_join() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let model = model(dtype);
         let expected: Vec<_> = (0..7).map(|index| alone(&model, index)).collect();
