@@ -167,6 +167,8 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
             .iter()
             .all(|row| row.scores.len() == 4)
     );
+    let turns = &tables(QualityPart::Dialog)[0].rows[0].scores;
+    assert!(matches!(turns["right by word rules"], ScoreCell::Count(_)));
     let written = |part: QualityPart| texts.iter().filter(|text| text.part == part).count();
     assert_eq!(
         (written(QualityPart::Report), written(QualityPart::Image)),

@@ -206,6 +206,10 @@ const TABLE: &[(&str, &str)] = &[
     ("finetune nowhere.csv --out f", "there is no 'nowhere.csv'"),
     ("finetune bad.csv --out f", "bad.csv"),
     (
+        "finetune table.csv --out f --device nix",
+        "'nix' is not a device",
+    ),
+    (
         "finetune table.csv --images nowhere --out f",
         "there is no 'nowhere'",
     ),

@@ -30,6 +30,12 @@ pub(super) fn requested(report: &FindingsReport) -> Flags {
     })
 }
 
+/// What a text says by word rules; never "No Finding".
+pub(super) fn said(text: &str) -> Flags {
+    let stated = stated(text);
+    Finding::ALL.map(|finding| stated.contains(&finding))
+}
+
 /// Of each writer's texts, how much of what was asked for they state, and how many of them say something else.
 pub(super) fn table<'a>(
     asked: &[Flags],
