@@ -5,8 +5,9 @@
 //!
 //! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [speed|quick|memory]]`: a model in a file, beside llama.cpp on the same file, two threads
 //! each, in turns; where others use the processors, too, the processor time of a token says more than the clock. pip builds
-//! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS` writes a file of Vicuna-7B's geometry in the mix
-//! Q4_K_M, of random blocks (4.1 GB with 32 layers).
+//! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of
+//! random blocks: in the mix Q4_K_M (4.1 GB with 32 layers), or in Q4_0 (3.8 GB), whose output head has six bits as in
+//! llama.cpp's files.
 //!
 //! `... -- drafts BUNDLE`: what prompt lookup saves in a bundle's answers. `... -- soak BUNDLE MINUTES`: its engine at full load,
 //! and the memory of the process. BUNDLE may be a GGUF file, too.
@@ -65,10 +66,8 @@ fn main() -> Result<()> {
         ["against", file] => against(file.as_ref(), 3, ALL),
         ["against", file, rounds] => against(file.as_ref(), rounds.parse()?, ALL),
         ["against", file, rounds, part] => against(file.as_ref(), rounds.parse()?, part),
-        ["make", file, layers] => {
-            let script = tempfile::NamedTempFile::new()?;
-            run(&mut peer(script.path(), &["make", file, layers])?).map(|_| ())
-        }
+        ["make", file, layers] => make(&[file, layers]),
+        ["make", file, layers, "q4_0"] => make(&[file, layers, "q4_0"]),
         ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part),
         ["drafts", bundle] => drafts::measure(&load(bundle.as_ref())?),
         ["soak", bundle, minutes] => soak::run(&load(bundle.as_ref())?.model, minutes.parse()?),
@@ -76,7 +75,7 @@ fn main() -> Result<()> {
         [types] => random(types, 32),
         [types, layers] => random(types, layers.parse()?),
         _ => bail!(
-            "give types and layers; or 'against', 'drafts' or 'soak' and a file; or 'make', a file and layers"
+            "give types and layers; or 'against', 'drafts' or 'soak' and a file; or 'make', a file, layers and perhaps q4_0"
         ),
     }
 }
@@ -145,6 +144,12 @@ fn random(types: &str, layers: usize) -> Result<()> {
     };
     println!("# {types}, {layers} layers");
     measure(&LanguageModel::load(&config, base, None)?, ALL)
+}
+
+/// Writes a file of random blocks.
+fn make(arguments: &[&str]) -> Result<()> {
+    let script = tempfile::NamedTempFile::new()?;
+    run(&mut peer(script.path(), &[&["make"], arguments].concat())?).map(|_| ())
 }
 
 /// A program of llama.cpp's.

@@ -3,9 +3,10 @@
 //!
 //! `cargo benchmark scores -- [PAIRS]`: 3,858 where no number is given, the size of MIMIC-CXR's test set. Both read METEOR's data,
 //! split the texts and score them; the toolkit's time is without the start of Python and the import of its modules. Where Java
-//! is missing, it is installed with apt. Then 1,000 bootstrap resamples of all scores.
+//! is missing, it is installed with apt. Then 1,000 bootstrap resamples of all scores, as `radialog evaluate report` draws them.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+use std::array;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +15,13 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use radialog_schemas::Label;
 use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds, run};
 use radialog_tests::golden;
 use radialog_tests::install;
+use radialog_tests::processes::radialog;
 use radialog_tests::report_pairs::report_pairs;
+use radialog_tests::run_files::{label_table, line};
 use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
@@ -86,8 +90,7 @@ fn main() -> Result<()> {
         "{count} pairs: {:.1} times as fast",
         their_time / median(&times)
     );
-    resample(&scorer, &counts);
-    Ok(())
+    resample(&pairs, &meteor)
 }
 
 /// Reads METEOR's data while the references are looked at, and scores all pairs, as `radialog evaluate text` does.
@@ -116,24 +119,48 @@ fn theirs(python: &Path, pairs: &[(String, String)]) -> Result<Theirs> {
     golden::read_json(&output)
 }
 
-fn resample(scorer: &TextScorer, counts: &[TextCounts]) {
-    let start = Instant::now();
-    let mut sum = 0.0;
-    for resample in 0..RESAMPLES {
-        let mut random = Random::stream(1, &format!("resample {resample}"));
-        let mut all = TextCounts::default();
-        for _ in counts {
-            all.add(random.pick(counts));
-        }
-        sum += scorer
-            .scores(&all)
-            .iter()
-            .map(|score| score.value)
-            .sum::<f64>();
+/// What `radialog evaluate report` takes for its resamples of all scores of as many studies: of texts, of labels with each
+/// finding's, and of the classifier. Everything else is in the same command with one resample.
+fn resample(pairs: &[(String, String)], meteor: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+    let mut random = Random::stream(1, "labels");
+    let (mut lines, mut texts) = (String::new(), "study_id,findings\n".to_owned());
+    let mut truths = Vec::new();
+    for (place, (hypothesis, reference)) in pairs.iter().enumerate() {
+        let id = format!("s{place}");
+        let truth: [bool; 14] = array::from_fn(|_| random.below(4) == 0);
+        let said = truth.map(|is_there| match is_there != (random.below(5) == 0) {
+            true => Label::Positive,
+            false => Label::Negative,
+        });
+        let certain = truth.map(|is_there| {
+            let there = f32::from(u8::from(is_there));
+            (random.unit() as f32 + there) / 2.0
+        });
+        lines += &line(&id, hypothesis, Some(said), Some(certain))?;
+        texts += &format!("{id},\"{}\"\n", reference.replace('"', "\"\""));
+        truths.push((id, truth.map(|is_there| if is_there { "1" } else { "0" })));
     }
-    let seconds = start.elapsed().as_secs_f64();
+    write("results.jsonl", lines)?;
+    write("texts.csv", texts)?;
+    let rows = truths.iter().map(|(id, cells)| (id.as_str(), *cells));
+    write("labels.csv", label_table(rows))?;
+    let seconds = |resamples: usize| -> Result<f64> {
+        let (resamples, out) = (resamples.to_string(), format!("{resamples}-resamples"));
+        let files = ["results.jsonl", "--references", "texts.csv", "labels.csv"];
+        let scores = ["--protocol", "coco-caption", "--meteor", meteor];
+        let how = ["--resamples", &resamples, "--out", &out];
+        let arguments = [&["evaluate", "report"][..], &files, &scores, &how].concat();
+        let mut command = radialog(&arguments)?;
+        let start = Instant::now();
+        run(command.current_dir(folder.path()))?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let (one, all) = (seconds(1)?, seconds(RESAMPLES)?);
     println!(
-        "{RESAMPLES} resamples of all text scores: {seconds:.2} s on one core (mean of all values {:.4})",
-        sum / RESAMPLES as f64
+        "{RESAMPLES} resamples of all scores of radialog evaluate report: {:.2} s (of the command's {all:.2} s; with one resample {one:.2} s)",
+        all - one
     );
+    Ok(())
 }

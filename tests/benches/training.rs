@@ -1,8 +1,9 @@
 //! Training beside PyTorch, sectioning beside the original's way of it in Python, and memory over the size of the data set.
 //! The peers are in `peers/` and run in virtual environments that this benchmark makes.
 //!
-//! `cargo bench --profile release --workspace --bench training -- [tiny] [published] [sections] [memory] [rounds=N]`; without
-//! a name all but `published`, which takes some four minutes a round and up to 16 GiB.
+//! `cargo bench --profile release --workspace --bench training -- [tiny] [published] [sections] [memory] [peak] [rounds=N]`;
+//! without a name all but `published`, which takes some four minutes a round and up to 16 GiB, and `peak`, a training's most
+//! memory, which is of the whole process.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -38,8 +39,12 @@ fn main() -> Result<()> {
         .filter(|argument| !argument.contains('='))
         .collect();
     let wants = |name: &str| {
-        names.iter().any(|wanted| *wanted == name) || (names.is_empty() && name != "published")
+        let by_default = !["published", "peak"].contains(&name);
+        names.iter().any(|wanted| *wanted == name) || (names.is_empty() && by_default)
     };
+    if wants("peak") {
+        steps::peak()?;
+    }
     if wants("tiny") {
         steps::compare(Size::Tiny, rounds)?;
     }

@@ -16,12 +16,11 @@ use radialog_models::preprocess::{ImageLimits, Preprocessed};
 use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_schemas::{Ask, Finding, Stage};
 use radialog_tests::fixtures;
+use radialog_training::evaluation::word_rules::{invented, stated};
 
 use self::script::{DIALOGS, Expected};
-use self::word_rules::{invented, stated};
 
 mod script;
-mod word_rules;
 
 /// Tokens of an answer.
 const MOST_TOKENS: usize = 300;
@@ -208,6 +207,8 @@ fn conversations_follow_from_the_report_and_its_findings() -> Result<()> {
     let mut said = reports.clone();
     let mut current = reports;
     let (mut right, mut all, mut table) = (0, 0, String::new());
+    // What no X-ray tells, and what was answered as if one did.
+    let (mut unanswerable, mut made_up) = (0, Vec::new());
     for turn in 0..script::TURNS {
         let prompts = &demo.language.prompts;
         for (at, dialog) in dialogs.iter_mut().enumerate() {
@@ -236,15 +237,27 @@ fn conversations_follow_from_the_report_and_its_findings() -> Result<()> {
             (right, all) = (right + usize::from(is_right), all + 1);
             let question: &Prompt = &dialogs[at].question;
             let mark = if is_right { "right" } else { "WRONG" };
-            table += &format!(
+            let row = format!(
                 "{mark} {}.{} {} -> {answer}\n",
                 at + 1,
                 turn + 2,
                 question.readable()
             );
+            table += &row;
+            if matches!(expected, Expected::Unknown) {
+                unanswerable += 1;
+                made_up.extend((!is_right).then_some(row));
+            }
         }
     }
-    println!("{table}{right} of {all} turns are right");
+    println!(
+        "{table}{right} of {all} turns are right, {} of {unanswerable} that no X-ray answers",
+        unanswerable - made_up.len()
+    );
     ensure!(all == 50 && right >= RIGHT, "{right} of {all}:\n{table}");
+    ensure!(
+        unanswerable > 4 && made_up.is_empty(),
+        "of {unanswerable} questions that no X-ray answers these are answered: {made_up:#?}"
+    );
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! `radialog evaluate report`: recorded scores from files of every kind, what becomes of bad input, comparisons, files.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use radialog_schemas::{
-    ContentHash, Finding, Label, PredictedFinding, StudyId, StudyRecord, StudyStatus,
-};
+use radialog_schemas::Finding;
 use radialog_tests::processes::radialog;
+use radialog_tests::run_files::{label_table, line};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,22 +23,22 @@ mod review;
 mod sources;
 
 /// A folder in which reports are evaluated.
-struct EvaluationFixture {
+pub(crate) struct EvaluationFixture {
     dir: TempDir,
 }
 
 impl EvaluationFixture {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             dir: tempfile::tempdir()?,
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
         Ok(std::fs::write(self.path(name), content)?)
     }
 
@@ -55,7 +53,7 @@ impl EvaluationFixture {
     }
 
     /// Runs it to its end, and returns what it printed.
-    fn evaluate(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn evaluate(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{arguments:?}: {errors}");
@@ -93,63 +91,4 @@ fn value(scores: &Value, group: &str, name: &str, finding: Option<Finding>) -> O
             && metric.get("finding").cloned() == finding
     };
     metrics.iter().find(is_it)?["value"].as_f64()
-}
-
-/// A table of labels, a row a study.
-fn label_table<'a>(rows: impl IntoIterator<Item = (&'a str, [&'a str; 14])>) -> String {
-    let names = Finding::ALL.map(Finding::name).join(",");
-    let mut table = format!("study_id,{names}\n");
-    for (id, cells) in rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "{id},{}", cells.join(","));
-    }
-    table
-}
-
-/// A line of a run.
-fn line(
-    study: &str,
-    report: &str,
-    labels: Option<[Label; 14]>,
-    probabilities: Option<[f32; 14]>,
-) -> Result<String> {
-    let record = StudyRecord {
-        study: StudyId(study.to_owned()),
-        file: format!("{study}.png"),
-        input: None,
-        status: StudyStatus::Done,
-        error: None,
-        failed_stage: None,
-        given: Default::default(),
-        findings: probabilities.map(|all| {
-            let each = Finding::ALL.into_iter().zip(all);
-            each.map(|(finding, probability)| PredictedFinding {
-                finding,
-                probability: Some(probability),
-                present: probability > 0.5,
-                threshold: None,
-            })
-            .collect()
-        }),
-        warnings: Vec::new(),
-        input_gate: None,
-        findings_text: None,
-        report: Some(report.to_owned()),
-        report_lead: String::new(),
-        report_complete: Some(true),
-        report_tokens: None,
-        consistency: None,
-        comparisons: None,
-        report_labels: labels.map(|all| Finding::ALL.into_iter().zip(all).collect()),
-        reference_labels: None,
-        reference: None,
-        disagreement: None,
-        other_files: Vec::new(),
-        indication: None,
-        split: None,
-        bundle: ContentHash::of(b"bundle"),
-        generation: None,
-        timings: Default::default(),
-    };
-    Ok(serde_json::to_string(&record)? + "\n")
 }

@@ -244,6 +244,30 @@ fn findings_are_asked_as_in_the_original_and_reports_are_generated_once() -> Res
     }
     let scores = fixture.json("eval/findings-qa-binary.json")?;
     ensure!(scores["protocol"] == "radialog-2023" && scores["studies"]["scored"] == 3);
+
+    // The original's files: the pass over the reports, and the scores of the answers.
+    let predictions = fixture.path("eval/chexbert/outputs/predictions");
+    let results = fixture.path("eval/vicuna_results");
+    for mode in ["bin", "all"] {
+        let reports = format!("_before_cp_{mode}_qa");
+        let texts = scored::read(&predictions, "predictions_", &format!("{reports}.csv"))?;
+        let quoted = |line: &str| line.starts_with('"') && line.ends_with('"');
+        ensure!(
+            quoted(texts.trim_end()) && texts.lines().count() >= 3,
+            "{texts}"
+        );
+        let labels = scored::read(&predictions, "labels_", &format!("{reports}.csv"))?;
+        ensure!(labels.starts_with("findings,Enlarged Cardiomediastinum,"));
+        let scores = scored::read(&results, "results_", &format!("{reports}.txt"))?;
+        let (prompt, scores) = scores
+            .split_once("\nAvg Bleu 1: ")
+            .context("scores of texts")?;
+        ensure!(prompt.ends_with("ASSISTANT:"), "{prompt}");
+        ensure!(scores.contains("\nAvg Rouge: ") && scores.contains("\nMean Chexpert F1: "));
+        let answers = format!("{reports}_after_cp_{mode}_qa.txt");
+        let answers = scored::read(&results, "results_", &answers)?;
+        ensure!(answers.starts_with("Mean Chexpert F1: "), "{answers}");
+    }
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! Text scores against those that the caption toolkit gave (golden cases "metrics", found by listing): Stanford's words, BLEU,
-//! ROUGE-L, CIDEr and METEOR with its own data, which comes with pycocoevalcap from PyPI. Scores of labels are those of `clinical`.
+//! ROUGE-L, CIDEr and METEOR with its own data, which comes with pycocoevalcap from PyPI; the original's own figures and NLTK's
+//! sentences. Scores of labels are those of `clinical`.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use radialog_models::sentences::sentence_ranges;
 use radialog_tests::golden::{self, Case};
 use radialog_tests::install;
 use radialog_training::evaluation::text_scores::cider::Cider;
@@ -22,6 +24,25 @@ const PACKAGES: [&str; 2] = ["nltk==3.8.1", "pycocoevalcap==1.2"];
 const RECORDED: [(&str, TextProtocol); 2] = [
     ("text_ptb.json", TextProtocol::CocoCaption),
     ("text_nltk.json", TextProtocol::Radialog2023),
+];
+
+/// What a recording has; a new part would have to be compared, too.
+const PARTS: [&str; 6] = [
+    "pairs",
+    "tokenized_hypothesis",
+    "tokenized_reference",
+    "scores",
+    "final_scores",
+    "sentences",
+];
+/// Our names of the scores that the original prints, and its own.
+const FINAL_SCORES: [(&str, &str); 6] = [
+    ("BLEU-1", "Bleu_1"),
+    ("BLEU-2", "Bleu_2"),
+    ("BLEU-3", "Bleu_3"),
+    ("BLEU-4", "Bleu_4"),
+    ("METEOR 1.5", "METEOR"),
+    ("ROUGE-L", "ROUGE_L"),
 ];
 
 /// The folder of METEOR's jar and data.
@@ -110,7 +131,8 @@ fn check(case: &Case, file: &str, protocol: TextProtocol, meteor: &Meteor) -> Re
         ("ROUGE-L", "rouge_l"),
         ("CIDEr", "cider"),
     ];
-    for score in scorer.scores(&counts) {
+    let ours = scorer.scores(&counts);
+    for score in &ours {
         let (_, recorded) = names
             .iter()
             .find(|(name, _)| *name == score.name)
@@ -118,7 +140,45 @@ fn check(case: &Case, file: &str, protocol: TextProtocol, meteor: &Meteor) -> Re
         let what = format!("{file}: {} of our words", score.name);
         close(&what, score.value, &scores[recorded]["corpus"], tolerance)?;
     }
+    // What the original's own program made of them.
+    if let Some(theirs) = recorded["final_scores"].as_object() {
+        ensure!(theirs.len() == ours.len() + 1, "{file}: other final scores");
+        for score in &ours {
+            let name = FINAL_SCORES.iter().find(|(name, _)| *name == score.name);
+            let (_, name) = name.with_context(|| format!("{} is not final", score.name))?;
+            close(name, score.value, &theirs[*name], tolerance)?;
+        }
+        // Computed there and not printed: the mean of all.
+        let mean = ours.iter().map(|score| score.value).sum::<f64>() / ours.len() as f64;
+        close("agg_metrics", mean, &theirs["agg_metrics"], tolerance)?;
+    }
+    for sentences in recorded["sentences"].as_array().into_iter().flatten() {
+        check_sentences(sentences).with_context(|| file.to_owned())?;
+    }
+    for key in recorded.as_object().context("an object")?.keys() {
+        ensure!(
+            PARTS.contains(&key.as_str()),
+            "{file}: '{key}' is not known"
+        );
+    }
+    for key in scores.as_object().context("scores")?.keys() {
+        let is_one = names.iter().any(|(_, name)| name == key);
+        ensure!(is_one, "{file}: the score '{key}' is not known");
+    }
     Ok(hypotheses.len())
+}
+
+/// NLTK's sentences are ours. The original deletes the ends of lines first.
+fn check_sentences(recorded: &Value) -> Result<()> {
+    let text = recorded["text"]
+        .as_str()
+        .context("a text")?
+        .replace('\n', "");
+    let theirs: Vec<String> = serde_json::from_value(recorded["sentences"].clone())?;
+    let ranges = sentence_ranges(&text);
+    let ours: Vec<&str> = ranges.into_iter().map(|range| &text[range]).collect();
+    ensure!(ours == theirs, "{ours:?} instead of {theirs:?}");
+    Ok(())
 }
 
 /// Our words are Stanford's.
@@ -149,8 +209,7 @@ fn check_words(case: &Case) -> Result<()> {
     reason = "how many cases agree is this test's result"
 )]
 fn metrics_equal_the_recorded_ones() -> Result<()> {
-    let meteor = Meteor::new(Some(Arc::new(MeteorData::read(&meteor_folder()?)?)));
-    let (mut cases, mut pairs, mut matrices) = (0, 0, 0);
+    let (mut cases, mut pairs, mut matrices) = (Vec::new(), 0, 0);
     for root in golden::roots()? {
         for entry in std::fs::read_dir(&root)? {
             let dir = entry?.path();
@@ -161,17 +220,26 @@ fn metrics_equal_the_recorded_ones() -> Result<()> {
             if case.kind() != CASE {
                 continue;
             }
-            check_words(&case)?;
-            for (file, protocol) in RECORDED {
-                pairs += check(&case, file, protocol, &meteor)?;
-            }
-            matrices += clinical::check(&case.json("labels.json")?)?;
-            cases += 1;
+            cases.push(case);
         }
     }
-    ensure!(cases > 0, "no case of {CASE} was found");
+    ensure!(!cases.is_empty(), "no case of {CASE} was found");
+    for case in &cases {
+        check_words(case)?;
+        matrices += clinical::check(&case.json("labels.json")?)?;
+    }
+    // A user names METEOR's folder, or the jar in it.
+    let folder = meteor_folder()?;
+    let places = [folder.clone(), folder.join("meteor-1.5.jar")];
+    for ((file, protocol), place) in RECORDED.into_iter().zip(places) {
+        let meteor = Meteor::new(Some(Arc::new(MeteorData::read(&place)?)));
+        for case in &cases {
+            pairs += check(case, file, protocol, &meteor)?;
+        }
+    }
     println!(
-        "metrics: {cases} cases passed ({pairs} pairs of texts, {matrices} matrices of labels)"
+        "metrics: {} cases passed ({pairs} pairs of texts, {matrices} matrices of labels)",
+        cases.len()
     );
     Ok(())
 }

@@ -34,6 +34,7 @@ pub struct FakeStage {
     payload: usize,
     words: usize,
     pause: Duration,
+    sees: Option<Vec<PredictedFinding>>,
     batches: Mutex<Vec<Vec<StudyId>>>,
 }
 
@@ -58,6 +59,7 @@ impl FakeStage {
             payload: 64,
             words: 20,
             pause,
+            sees: None,
             batches: Mutex::default(),
         }
     }
@@ -90,6 +92,14 @@ impl FakeStage {
         Self {
             words,
             pause,
+            ..self
+        }
+    }
+
+    /// Makes the findings stage predict this of every image.
+    pub fn sees(self, findings: Vec<PredictedFinding>) -> Self {
+        Self {
+            sees: Some(findings),
             ..self
         }
     }
@@ -140,7 +150,15 @@ impl FakeStage {
         if study.contains(CORRUPT) {
             return Err(Failure::new(ErrorCode::ImageCorrupt, "told to be corrupt"));
         }
-        Ok(content(task, self.payload))
+        Ok(match (&self.sees, &task.work) {
+            (Some(findings), Work::Findings { .. }) => json(&FindingsReport {
+                findings: findings.clone(),
+                text: "what it was told to see".into(),
+                warnings: Vec::new(),
+                input_gate: None,
+            }),
+            _ => content(task, self.payload),
+        })
     }
 }
 

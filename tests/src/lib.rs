@@ -12,6 +12,7 @@ pub mod module_circles;
 pub mod processes;
 pub mod release;
 pub mod report_pairs;
+pub mod run_files;
 pub mod services;
 pub mod stepping;
 pub mod task_harness;

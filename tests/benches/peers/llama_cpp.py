@@ -1,6 +1,6 @@
 """llama.cpp's part of `benches/quantised.rs`: through its libraries as `llama-cpp-python` builds them.
 
-    llama_cpp.py make OUT.gguf LAYERS      a file of the geometry of Vicuna-7B in the mix Q4_K_M, of random blocks
+    llama_cpp.py make OUT.gguf LAYERS [q4_0] a file of the geometry of Vicuna-7B, of random blocks in the mix Q4_K_M or in Q4_0
     llama_cpp.py measure MODEL.gguf [PART] a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then `peak BYTES`
     llama_cpp.py plain MODEL.gguf [PART]   the same without weights in layouts for AMX and wide registers
 
@@ -15,19 +15,22 @@ HIDDEN, INNER, VOCABULARY, HEADS = 4096, 11008, 32000, 32
 PREFIX, STEPS, FULL = 160, 8, 512
 
 
-def make(out, layers):
+def make(out, layers, mix):
     import gguf
     import numpy as np
 
     draw = np.random.default_rng(7)
+    # Values and bytes of a block, where its scales lie, and how large they are.
     types = {
-        "Q4_K": (gguf.GGMLQuantizationType.Q4_K, 144, [0, 2], 3e-5),
-        "Q6_K": (gguf.GGMLQuantizationType.Q6_K, 210, [208], 2e-5),
+        "Q4_K": (gguf.GGMLQuantizationType.Q4_K, 256, 144, [0, 2], 3e-5),
+        "Q6_K": (gguf.GGMLQuantizationType.Q6_K, 256, 210, [208], 2e-5),
+        "Q4_0": (gguf.GGMLQuantizationType.Q4_0, 32, 18, [0], 3e-3),
     }
+    most, some = {"q4_k_m": ("Q4_K", "Q6_K"), "q4_0": ("Q4_0", "Q4_0")}[mix]
 
     def blocks(kind, rows, columns):
-        dtype, size, scales, scale = types[kind]
-        data = draw.integers(0, 256, (rows, columns // 256, size), dtype=np.uint8)
+        dtype, values, size, scales, scale = types[kind]
+        data = draw.integers(0, 256, (rows, columns // values, size), dtype=np.uint8)
         for at in scales:
             data[:, :, at : at + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
         return data.reshape(rows, -1), dtype
@@ -44,7 +47,9 @@ def make(out, layers):
     file.add_rope_dimension_count(HIDDEN // HEADS)
     file.add_rope_freq_base(10000.0)
     file.add_vocab_size(VOCABULARY)
-    file.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
+    file.add_file_type(
+        gguf.LlamaFileType.MOSTLY_Q4_0 if mix == "q4_0" else gguf.LlamaFileType.MOSTLY_Q4_K_M
+    )
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     kinds = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.BYTE] * 256
     while len(tokens) < VOCABULARY:
@@ -63,7 +68,7 @@ def make(out, layers):
         data, dtype = blocks(kind, rows, columns)
         file.add_tensor(name, data, raw_dtype=dtype)
 
-    add("token_embd.weight", "Q4_K", VOCABULARY, HIDDEN)
+    add("token_embd.weight", most, VOCABULARY, HIDDEN)
     shapes = {
         "attn_q": (HIDDEN, HIDDEN),
         "attn_k": (HIDDEN, HIDDEN),
@@ -77,7 +82,7 @@ def make(out, layers):
     for layer in range(layers):
         more = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
         for name, (rows, columns) in shapes.items():
-            kind = "Q6_K" if more and name in ("attn_v", "ffn_down") else "Q4_K"
+            kind = some if more and name in ("attn_v", "ffn_down") else most
             add(f"blk.{layer}.{name}.weight", kind, rows, columns)
         file.add_tensor(f"blk.{layer}.attn_norm.weight", one)
         file.add_tensor(f"blk.{layer}.ffn_norm.weight", one)
@@ -156,7 +161,7 @@ def measure_speed(lib, memory, run, prefill, quick):
 
 
 if sys.argv[1] == "make":
-    make(sys.argv[2], int(sys.argv[3]))
+    make(sys.argv[2], int(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else "q4_k_m")
 else:
     part = sys.argv[3] if len(sys.argv) > 3 else "all"
     measure(sys.argv[2], sys.argv[1] == "measure", part)

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
-use radialog_tests::benchmark::{median, peer_python, processor_seconds};
+use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds};
 use radialog_training::optimizer::{Gradients, Optimizer};
 
 use super::tasks::{Size, Task, tasks};
@@ -39,6 +39,29 @@ pub(crate) fn compare(size: Size, rounds: usize) -> Result<()> {
     Ok(())
 }
 
+/// The most memory of a process that trains the findings classifier at published geometry.
+pub(crate) fn peak() -> Result<()> {
+    let task = tasks(Size::Published)?.next().context("no training")??;
+    let mut optimizer = Optimizer::new(task.adam, task.variables.clone());
+    for _ in 0..2 {
+        step(&task, &mut optimizer)?;
+    }
+    println!(
+        "peak memory of {}: {:.2} GiB",
+        task.name,
+        peak_memory() as f64 / f64::from(1 << 30)
+    );
+    Ok(())
+}
+
+fn step(task: &Task, optimizer: &mut Optimizer) -> Result<()> {
+    let mut gradients = Gradients::default();
+    gradients.add(&task.variables, &(task.loss)(true)?.backward()?, 1.0)?;
+    gradients.clip(task.clip.unwrap_or(f64::INFINITY))?;
+    optimizer.step(&gradients, task.rate)?;
+    Ok(())
+}
+
 fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
     let loss = (task.loss)(false)?.to_scalar::<f32>()?;
     let (mut peer, theirs) = Peer::start(task, python)?;
@@ -52,10 +75,7 @@ fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
     let mut optimizer = Optimizer::new(task.adam, task.variables.clone());
     let mut ours = || -> Result<[f64; 2]> {
         let (started, processor) = (Instant::now(), processor_seconds());
-        let mut gradients = Gradients::default();
-        gradients.add(&task.variables, &(task.loss)(true)?.backward()?, 1.0)?;
-        gradients.clip(task.clip.unwrap_or(f64::INFINITY))?;
-        optimizer.step(&gradients, task.rate)?;
+        step(task, &mut optimizer)?;
         Ok([
             started.elapsed().as_secs_f64(),
             processor_seconds() - processor,

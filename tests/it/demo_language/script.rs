@@ -1,8 +1,8 @@
 //! Ten conversations about given findings: what is asked after the report, and how a right answer reads.
 
 use radialog_schemas::{Ask, Finding, Region};
+use radialog_training::evaluation::word_rules::{invented, stated};
 
-use super::word_rules::{invented, stated};
 use Finding::{
     Atelectasis, Cardiomegaly, Consolidation, Edema, Fracture, LungLesion, LungOpacity,
     PleuralEffusion, Pneumonia, Pneumothorax, SupportDevices,

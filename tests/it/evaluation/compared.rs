@@ -185,3 +185,33 @@ fn a_table_of_chexberts_is_read_as_the_original_reads_it() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn blanks_of_a_table_count_as_the_user_says() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let mut said = [Label::Negative; 14];
+    said[Finding::Edema as usize] = Label::Positive;
+    let mut lines = line("a", "x", Some(said), None)?;
+    said[Finding::Cardiomegaly as usize] = Label::Positive;
+    lines += &line("b", "x", Some(said), None)?;
+    folder.write("results.jsonl", &lines)?;
+    let mut cells = [[""; 14]; 2];
+    cells[0][Finding::Edema as usize] = "1.0";
+    cells[1][Finding::Cardiomegaly as usize] = "1.0";
+    let rows = ["a", "b"].into_iter().zip(cells);
+    folder.write("labels.csv", &label_table(rows))?;
+    let files = ["results.jsonl", "--references", "labels.csv", "--blank"];
+    // Of the two findings that have labels, b's edema is wrong; of all 14 as well; and where blanks are not known, nothing is.
+    for (blank, accuracy, macro_f1) in [
+        ("auto", 3.0 / 4.0, (2.0 / 3.0 + 1.0) / 2.0),
+        ("negative", 27.0 / 28.0, (2.0 / 3.0 + 1.0) / 14.0),
+        ("unknown", 1.0, 1.0),
+    ] {
+        let scores = folder.scores(&[&files[..], &[blank]].concat())?;
+        for (name, expected) in [("accuracy", accuracy), ("macro F1", macro_f1)] {
+            let found = value(&scores, "labels", name, None).context(name)?;
+            ensure!((found - expected).abs() < 1e-9, "{blank}, {name}: {found}");
+        }
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Finding, Label};
 use radialog_tests::processes::radialog;
 
@@ -278,6 +278,7 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
     for words in [
         "&lt;script&gt;alert(1)&lt;/script&gt; &amp; edema",
         "data:image/png;base64,",
+        "<h2>Lengths</h2>",
         "Calibration of the findings",
         "Classifier and report",
         "Beside published figures",
@@ -288,6 +289,10 @@ fn the_page_needs_nothing_else_runs_nothing_and_shows_images_and_texts() -> Resu
     ] {
         ensure!(page.contains(words), "{words:?} is missing");
     }
+    let (_, lengths) = page.split_once("<h2>Lengths</h2>").context("lengths")?;
+    let (lengths, _) = lengths.split_once("</figure>").context("its drawing")?;
+    ensure!(lengths.contains("<rect class=\"first\""), "{lengths}");
+    ensure!(lengths.contains("<rect class=\"second\""), "{lengths}");
     for words in ["<script", "http://", "https://", "href=", "@import"] {
         ensure!(!page.contains(words), "{words:?} is in the page");
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{EvaluationFixture, TOKENS, shown};
 
 /// The file of a folder whose name begins and ends so.
-fn read(folder: &Path, begin: &str, end: &str) -> Result<String> {
+pub(super) fn read(folder: &Path, begin: &str, end: &str) -> Result<String> {
     let files = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     for file in files {
         let path = file?.path();

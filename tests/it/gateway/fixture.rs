@@ -15,7 +15,7 @@ use radialog_coordinator::run::OpenArchive;
 use radialog_coordinator::{ResultConsumer, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::{Runner, RunnerSettings};
-use radialog_schemas::{ContentHash, PerStage, Stage};
+use radialog_schemas::{ContentHash, PerStage, PredictedFinding, Stage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
@@ -65,7 +65,15 @@ impl GatewayFixture {
     ) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = embedded::backends(objects.path())?;
-        Self::over(objects, backends, words, change).await
+        Self::over((objects, backends), FakeStage::new, words, change).await
+    }
+
+    /// A gateway whose classifier sees this in every image.
+    pub(crate) async fn seeing(findings: Vec<PredictedFinding>) -> Result<Self> {
+        let objects = tempfile::tempdir()?;
+        let backends = embedded::backends(objects.path())?;
+        let stage = |stage| FakeStage::new(stage).sees(findings.clone());
+        Self::over((objects, backends), stage, UNLIMITED, |_| {}).await
     }
 
     /// The same over backends with faults.
@@ -75,12 +83,12 @@ impl GatewayFixture {
     ) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = faults.over(&embedded::backends(objects.path())?);
-        Self::over(objects, backends, UNLIMITED, change).await
+        Self::over((objects, backends), FakeStage::new, UNLIMITED, change).await
     }
 
     async fn over(
-        objects: TempDir,
-        backends: Backends,
+        (objects, backends): (TempDir, Backends),
+        fake: impl Fn(Stage) -> FakeStage,
         words: usize,
         change: impl FnOnce(&mut GatewayConfig),
     ) -> Result<Self> {
@@ -90,7 +98,7 @@ impl GatewayFixture {
         for stage in [Stage::Embedding, Stage::Findings] {
             let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
             let runner = Runner::new(
-                Arc::new(FakeStage::new(stage)),
+                Arc::new(fake(stage)),
                 queue,
                 objects,
                 RunnerSettings::default(),

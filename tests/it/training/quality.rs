@@ -151,12 +151,24 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     let pairs = &tables(QualityPart::Pairs)[0].rows;
     assert_eq!(pairs.len(), 2, "the bundle and one baseline");
     assert!(matches!(pairs[0].scores["BLEU-4"], ScoreCell::Measured(_)));
+    for part in [QualityPart::Report, QualityPart::Pairs, QualityPart::Image] {
+        let mut tables = tables(part).iter();
+        let stated = tables.find(|table| table.title.contains("by word rules"));
+        let scores = &stated.unwrap().rows[0].scores;
+        let count = |name: &str| match scores[name] {
+            ScoreCell::Count(count) => count,
+            other => panic!("{part:?}, {name}: {other:?}"),
+        };
+        assert!(count("stated") <= count("asked for"), "{scores:?}");
+    }
     assert!(
         tables(QualityPart::Image)[0]
             .rows
             .iter()
             .all(|row| row.scores.len() == 4)
     );
+    let turns = &tables(QualityPart::Dialog)[0].rows[0].scores;
+    assert!(matches!(turns["right by word rules"], ScoreCell::Count(_)));
     let written = |part: QualityPart| texts.iter().filter(|text| text.part == part).count();
     assert_eq!(
         (written(QualityPart::Report), written(QualityPart::Image)),

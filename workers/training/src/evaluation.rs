@@ -27,4 +27,5 @@ pub mod summed_rows;
 pub mod text_file;
 pub mod text_rows;
 pub mod text_scores;
+pub mod word_rules;
 pub mod words;

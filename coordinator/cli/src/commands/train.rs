@@ -332,3 +332,32 @@ fn show(bar: &ProgressBar, pace: &Pace, step: &StepReport) {
     }
     bar.set_message(message);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_from_what_the_steps_since_the_first_have_taken() {
+        let pace = Pace::default();
+        let at = |step| StepReport {
+            step,
+            total: 40,
+            epoch: 0,
+            loss: 0.5,
+            rate: 1e-3,
+        };
+        assert_eq!(pace.left(&at(10)), None, "of one step nothing is known");
+        assert_eq!(pace.left(&at(40)), Some(Duration::ZERO));
+        // Ten steps in ten seconds, and twenty more.
+        let begun = Instant::now();
+        let seconds = Duration::from_secs(10);
+        let pace = Pace {
+            first: OnceCell::from((10, begun - seconds)),
+            ..Pace::default()
+        };
+        let left = pace.left(&at(20)).unwrap();
+        assert!(left >= 2 * seconds, "{left:?}");
+        assert!(left <= 2 * (seconds + begun.elapsed()), "{left:?}");
+    }
+}

@@ -111,6 +111,19 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     }
     let verified = radialog(&["bundle", "verify", &fixture.name("whole/bundle")]);
     assert!(verified.status.success(), "{}", text(&verified.stderr));
+    for part in ["findings", "language"] {
+        let recipe = format!("whole/recipes/{part}.toml");
+        let recipe = fs::read_to_string(fixture.path(&recipe)).unwrap();
+        for line in [
+            "batch_size = 2",
+            "accumulation = 1",
+            "epochs = 1",
+            "patience = 5",
+        ] {
+            let is_there = recipe.lines().any(|of| of == line);
+            assert!(is_there, "{part}: {line}:\n{recipe}");
+        }
+    }
     let card = fs::read_to_string(fixture.path("whole/MODEL_CARD.md")).unwrap();
     for part in [
         "Research software",
@@ -408,4 +421,27 @@ fn a_table_of_reports_alone_is_labelled_by_chexbert_and_can_be_checked_first() {
         !fixture.path("out/findings").exists(),
         "only the language model was asked for"
     );
+}
+
+#[test]
+fn the_labeler_alone_is_trained_where_it_alone_is_asked_for() {
+    let fixture = Fixture::new();
+    let done = fixture.finetune("out", &["--only", "labeler", "--epochs", "1"]);
+    let said = text(&done.stdout);
+    assert!(done.status.success(), "{said}{}", text(&done.stderr));
+    let result = said.lines().find(|line| line.starts_with("labeler: "));
+    let result = result.expect(&said);
+    assert!(result.contains("on the validation rows") && result.contains("(1 epochs)"));
+    for file in [
+        "recipes/labeler.toml",
+        "labeler/best",
+        "labeler/finetuned.json",
+    ] {
+        assert!(fixture.path("out").join(file).exists(), "{file}");
+    }
+    for part in ["findings", "language"] {
+        assert!(!fixture.path("out").join(part).exists(), "{part}");
+    }
+    let verified = radialog(&["bundle", "verify", &fixture.name("out/bundle")]);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
 }

@@ -215,8 +215,16 @@ const TABLE: &[(&str, &str)] = &[
         "evaluate gate gate.toml --weights text.txt",
         "has no weights of the input gate",
     ),
+    (
+        "train findings recipe.toml --out r --device nix",
+        "'nix' is not a device",
+    ),
     ("finetune nowhere.csv --out f", "there is no 'nowhere.csv'"),
     ("finetune bad.csv --out f", "bad.csv"),
+    (
+        "finetune table.csv --out f --device nix",
+        "'nix' is not a device",
+    ),
     (
         "finetune table.csv --images nowhere --out f",
         "there is no 'nowhere'",
@@ -264,6 +272,8 @@ fn what_cannot_be_meant_ends_with_64_and_a_sentence_and_leaves_no_output() {
     let table = "[[tables]]\ntable = \"bad.csv\"\nimages = \"empty\"\n";
     let recipe = format!("epochs = 1\nbatch_size = 8\nrate = 1e-3\n{table}");
     write("gate.toml", &recipe);
+    let findings = include_str!("../../../../workers/training/recipes/demo/findings.toml");
+    write("recipe.toml", findings);
     let names = || {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

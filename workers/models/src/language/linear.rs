@@ -463,12 +463,24 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_same_bytes_alone_and_among_others_in_every_weight_type() {
+    fn a_row_has_the_same_bytes_alone_among_others_and_on_any_threads_in_every_weight_type() {
         for (inner, columns) in [(64, 512), (172, 67), (1030, 259)] {
             let x = ramp(27, inner);
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let linear = LoraLinear::new(ramp(columns, inner).to_dtype(dtype).unwrap());
                 let together = linear.forward(&x).unwrap();
+                for threads in [1, 2] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                    let found = pool
+                        .build()
+                        .unwrap()
+                        .install(|| linear.forward(&x).unwrap());
+                    assert_eq!(
+                        bits(&found),
+                        bits(&together),
+                        "{inner} {columns} {dtype:?} {threads}"
+                    );
+                }
                 for row in 0..27 {
                     let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
                     assert_eq!(

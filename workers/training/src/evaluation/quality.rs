@@ -11,6 +11,7 @@ pub(crate) mod networks;
 mod pairs;
 mod reports;
 pub mod score_table;
+mod statements;
 mod studies;
 
 pub use calibrate::FittedCalibration;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
+use radialog_models::vision::VisionConfig;
 use radialog_schemas::{Finding, Label};
 use toml::{Table, Value};
 
@@ -167,10 +168,7 @@ impl Plan {
         images: &ImageTable,
         train: usize,
     ) -> String {
-        let vision = &config.classifier.vision;
-        let fits =
-            memory::available().map_or(Some(IMAGES_A_STEP), |free| memory::fitting(vision, free));
-        let batch_size = IMAGES_A_STEP.min((train / 4).max(2)).min(fits.unwrap_or(2));
+        let batch_size = images_at_a_time(&config.classifier.vision, train, memory::available());
         let mut recipe = self.common(3e-4);
         Schedule::of(train, batch_size, IMAGES_A_STEP, self.epochs).write(&mut recipe);
         text(&mut recipe, "weighting", "log");
@@ -262,6 +260,13 @@ impl Plan {
     }
 }
 
+/// Images that the classifier takes at a time: as many as make a step, if they fit into the memory that is free; what is missing
+/// is accumulated.
+fn images_at_a_time(vision: &VisionConfig, train: usize, free: Option<u64>) -> usize {
+    let fits = free.map_or(Some(IMAGES_A_STEP), |free| memory::fitting(vision, free));
+    IMAGES_A_STEP.min((train / 4).max(2)).min(fits.unwrap_or(2))
+}
+
 fn text(recipe: &mut Table, key: &str, value: &str) {
     recipe.insert(key.to_owned(), Value::String(value.to_owned()));
 }
@@ -292,5 +297,24 @@ mod tests {
         assert_eq!(of(100_000).epochs, EPOCHS.0);
         assert_eq!(of(100_000).accumulation, SAMPLES_A_STEP / 2);
         assert_eq!(Schedule::of(43, 2, SAMPLES_A_STEP, Some(1)).epochs, 1);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_at_a_time_is_accumulated() {
+        let published = VisionConfig::published();
+        let step = |train, gib: Option<u64>| {
+            let batch = images_at_a_time(&published, train, gib.map(|gib| gib << 30));
+            let schedule = Schedule::of(train, batch, IMAGES_A_STEP, None);
+            let mut recipe = Table::new();
+            schedule.write(&mut recipe);
+            let number = |key: &str| recipe[key].as_integer().unwrap();
+            assert_eq!(number("patience"), PATIENCE as i64);
+            (number("batch_size"), number("accumulation"))
+        };
+        assert_eq!(step(1000, None), (32, 1), "nothing is known of the memory");
+        assert_eq!(step(1000, Some(64)), (32, 1));
+        assert_eq!(step(1000, Some(4)), (4, 8));
+        assert_eq!(step(1000, Some(1)), (2, 16), "two images at least");
+        assert_eq!(step(10, Some(64)), (2, 1));
     }
 }

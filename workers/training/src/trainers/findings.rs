@@ -103,11 +103,9 @@ impl Training<FindingsTrainer> {
             recipe: hash,
         };
         let mut notes = notes_of(notes, &recipe, &known, [&train, &validate]);
-        if matches!(device, Device::Cpu) {
-            notes.extend(memory::note(
-                &config.classifier.vision,
-                recipe.training.batch_size,
-            ));
+        if let (Device::Cpu, Some(free)) = (device, memory::available()) {
+            let batch = recipe.training.batch_size;
+            notes.extend(memory::note(&config.classifier.vision, batch, free));
         }
         let trainer = FindingsTrainer {
             config,

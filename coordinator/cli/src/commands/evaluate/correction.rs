@@ -6,30 +6,27 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::FinishedRun;
-use radialog_schemas::{
-    AnsweredAsk, Ask, DialogPrompt, Finding, Label, Labels, Stage, StudyRecord,
-};
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction,
 };
 use radialog_training::evaluation::label_source::LabelSource;
-use radialog_training::evaluation::original_files::{OriginalScore, label_score, report_lines};
 use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
-use radialog_training::prepare::FindingLabels;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::follow_up::original_reports::{LastPrompt, all_labels, write_scores};
 use super::follow_up::study_scores::StudyScoresTable;
 use super::follow_up::text_totals::{MeteorArgs, Reference, TEXTS, TextTotals};
 use super::follow_up::{
-    BATCH, CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs,
-    Session, TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts,
-    print_too_long, rule_words,
+    CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
+    TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts, print_too_long,
+    rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -61,6 +58,7 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// what it has wrongly, lets the model rewrite it, labels that, and scores both. A report without a
 /// fault stays as it is. The same labels choose the corrections and score them, as in the original:
 /// this is how well the model does what it is told, and no measure of how good its reports are.
+/// Texts are generated greedily, as by the original's default: its --num_beams is not offered.
 ///
 /// Writes correction.json (scores, what was scored and what was not), corrections.csv (each study's
 /// request and both texts), correction-studies.csv (each study's scores), correction-faults.csv
@@ -69,8 +67,8 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// original's files of both passes (texts, labels, scores; those of fewer than 14 findings have no
 /// scores of labels), and the runs. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
-/// it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the
+/// command line is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate correction studies.csv --out eval --split test
@@ -175,11 +173,6 @@ async fn evaluate(
     session.finish(SCORES_FILE, &scores, &scores.studies)
 }
 
-/// All labels, in the published order.
-fn all_labels(labels: &Labels) -> FindingLabels {
-    Finding::ALL.map(|finding| labels.get(&finding).copied().unwrap_or(Label::Blank))
-}
-
 /// What is asked of a study's report; none where there is nothing to correct, or nothing known.
 fn requests(
     reports: &FinishedRun,
@@ -225,7 +218,7 @@ async fn score(
     ];
     let mut patients = Patients::default();
     let mut answers = PairedAnswers::default();
-    let (mut generated, mut prompt) = (0_u64, String::new());
+    let mut prompt = LastPrompt::default();
     let mut studies = Coverage::create(&session.file(FAULTS_FILE))?;
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
@@ -239,11 +232,7 @@ async fn score(
             studies.fail(&record, "its line has no labelled report")?;
             continue;
         };
-        if generated.is_multiple_of(BATCH) {
-            let findings = record.findings_text.as_deref().unwrap_or_default();
-            prompt = session.prompts.written(&session.prompts.report(findings));
-        }
-        generated += 1;
+        prompt.follow(&session.prompts, &record);
         let first = truths.said(labels);
         let ask = correction(&truth, &first);
         let (second_labels, text) = match &ask {
@@ -311,15 +300,7 @@ async fn score(
     };
     let (before, after) = (side()?, side()?);
     for (suffix, side) in SUFFIXES.into_iter().zip([&before, &after]) {
-        let text = |name| {
-            let score = side.texts.iter().find(|score| score.name == name)?;
-            score.estimate.map(|estimate| estimate.value)
-        };
-        let lines = report_lines(&prompt, |score| match score {
-            OriginalScore::Text(name) => text(name),
-            OriginalScore::Labels(name) => label_score(&side.labels, name),
-        });
-        originals.write_scores(suffix, &lines)?;
+        write_scores(session, suffix, &prompt, &side.texts, &side.labels)?;
     }
     let (uncertain, blank) = truths.rule();
     Ok(Scores {

@@ -5,24 +5,29 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use radialog_coordinator::run::FinishedRun;
-use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Stage, StudyRecord};
+use radialog_models::prompt::Prompts;
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Finding, Labels, Stage, StudyRecord};
 use radialog_training::evaluation::bootstrap::Resampling;
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, Said, from_answers, listed, says_yes,
 };
 use radialog_training::evaluation::label_source::LabelSource;
-use radialog_training::evaluation::original_files::{answer_lines, are_of_all_findings};
+use radialog_training::evaluation::original_files::{
+    OriginalReports, answer_lines, are_of_all_findings,
+};
 use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::follow_up::original_reports::{LastPrompt, all_labels, write_scores};
 use super::follow_up::study_scores::StudyScoresTable;
+use super::follow_up::text_totals::{MeteorArgs, Reference, TextTotals};
 use super::follow_up::{
     AnswersTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
-    TruthArgs, Truths, print_intervals, print_original, print_scores, rule_words,
+    TruthArgs, Truths, print_intervals, print_original, print_scores, print_too_long, rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -43,17 +48,19 @@ const ALL_TOKENS: u32 = 30;
 /// --protocol radialog-2023 repeats what only the code of the original's test programs explains: the
 /// k-th of the 14 questions has k blanks behind every earlier ASSISTANT:, where the model has learned
 /// one, and the list of a v2 bundle is searched for names in lower case only. Without it there is one
-/// blank, and case is ignored.
+/// blank, and case is ignored. Texts are generated greedily, as by the original's default: its
+/// --num_beams is not offered.
 ///
 /// Writes findings-qa-MODE.json (scores, what was scored and what was not), findings-qa-MODE.csv
 /// (every answer), findings-qa-MODE-studies.csv (each study's scores), findings-qa-MODE-faults.csv
 /// (every study that was not scored, every entry of the archive that is none, and every row of
 /// --labels without one, with file, line and id), findings-qa-MODE.html (scores and a drawing), the
-/// original's file of scores where all 14 findings are scored, and the runs. Both modes may share one
+/// original's files of the reports (texts, labels, scores; METEOR among them with --meteor) and of the
+/// answers' scores (of labels where all 14 findings are scored), and the runs. Both modes may share one
 /// --out: the reports are generated once. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
-/// it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the
+/// command line is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate findings-qa studies.csv --mode binary --out eval --split test
@@ -73,6 +80,8 @@ pub(super) struct FindingsQaArgs {
     reports: ReportArgs,
     #[command(flatten)]
     truth: TruthArgs,
+    #[command(flatten)]
+    meteor: MeteorArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,6 +129,15 @@ struct Scores {
 struct Tables {
     answers: AnswersTable,
     studies: StudyScoresTable,
+    reports: ReportPass,
+}
+
+/// The pass over the reports that are asked about, as the original writes it down.
+struct ReportPass {
+    prompts: Prompts,
+    prompt: LastPrompt,
+    files: OriginalReports,
+    texts: TextTotals<1>,
 }
 
 /// How to ask, and how to read answers.
@@ -144,11 +162,11 @@ impl Mode {
             .map(|end| format!("findings-qa-{}{end}", self.name()))
     }
 
-    /// The end of the name of the original's file.
-    fn suffix(self) -> &'static str {
+    /// The ends of the names of the original's files: of the reports, and of the answers.
+    fn suffixes(self) -> [&'static str; 2] {
         match self {
-            Self::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
-            Self::All => "_before_cp_all_qa_after_cp_all_qa",
+            Self::Binary => ["_before_cp_bin_qa", "_before_cp_bin_qa_after_cp_bin_qa"],
+            Self::All => ["_before_cp_all_qa", "_before_cp_all_qa_after_cp_all_qa"],
         }
     }
 }
@@ -193,12 +211,31 @@ impl Questions {
     }
 }
 
+impl ReportPass {
+    async fn add(
+        &mut self,
+        record: &StudyRecord,
+        (labels, report): (&Labels, &str),
+        patient: u32,
+    ) -> anyhow::Result<()> {
+        self.prompt.follow(&self.prompts, record);
+        self.files.add(report, &all_labels(labels))?;
+        let reference = record.reference.clone().map(Reference::Stored);
+        self.texts
+            .add([report], reference, patient, Vec::new())
+            .await
+    }
+}
+
 pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
+    args.meteor.check()?;
     let truths = args.truth.read()?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = args.mode.files();
     let files = files.each_ref().map(String::as_str);
-    let originals = vec![session.original_files().scores(args.mode.suffix())];
+    let [of_reports, of_answers] = args.mode.suffixes();
+    let mut originals = session.original_files().all(of_reports).to_vec();
+    originals.push(session.original_files().scores(of_answers));
     session.set_aside(&files, originals, args.truth.table())?;
     let result = evaluate(&args, &session, truths).await;
     session.settle(result)
@@ -209,6 +246,7 @@ async fn evaluate(
     session: &Session<'_>,
     truths: Truths,
 ) -> anyhow::Result<ExitCode> {
+    let meteor = args.meteor.read().await?;
     let reports = session.first(&[Stage::Scoring], Some(&args.reports));
     let Some(reports) = reports.await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -254,9 +292,16 @@ async fn evaluate(
         faults_file,
         page_file,
     ] = args.mode.files();
+    let [of_reports, of_answers] = args.mode.suffixes();
     let mut tables = Tables {
         answers: AnswersTable::create(&session.file(&table_file), "asked")?,
         studies: StudyScoresTable::create(&session.file(&studies_file), SIDES, &[])?,
+        reports: ReportPass {
+            prompts: session.prompts.clone(),
+            prompt: LastPrompt::default(),
+            files: session.original_files().reports(of_reports, true)?,
+            texts: TextTotals::new(session, &scores_file, &meteor, None)?,
+        },
     };
     let studies = Coverage::create(&session.file(&faults_file))?;
     let resampling = session.resampling();
@@ -264,6 +309,16 @@ async fn evaluate(
     let scores = score(&truths, questions, runs, (&mut tables, studies), resampling).await?;
     tables.answers.finish()?;
     tables.studies.finish()?;
+    let ReportPass {
+        prompt,
+        files,
+        texts,
+        ..
+    } = tables.reports;
+    files.finish()?;
+    let texts = texts.estimates(resampling).await?;
+    let [of_texts] = &texts.sides;
+    write_scores(session, of_reports, &prompt, of_texts, &scores.reports)?;
     let scores = Scores {
         protocol: protocol.name(),
         mode,
@@ -271,9 +326,7 @@ async fn evaluate(
     };
     if are_of_all_findings(&scores.answers) {
         let lines = answer_lines(&scores.answers);
-        session
-            .original_files()
-            .write_scores(args.mode.suffix(), &lines)?;
+        session.original_files().write_scores(of_answers, &lines)?;
     }
     let mut facts = vec![format!(
         "findings questions, mode {mode}, protocol {}; reports labelled by {}; truth: {}; {}",
@@ -287,6 +340,7 @@ async fn evaluate(
     outln!("{:<28} {:>8} {:>8}", "", SIDES[0], SIDES[1]);
     print_scores(&[&scores.reports, &scores.answers]);
     print_original(&scores.answers);
+    print_too_long(texts.too_long);
     print_intervals(&scores.resampled, SIDES, &scores.intervals);
     facts.push(scores.resampled.clone());
     let page = FollowUpPage {
@@ -369,14 +423,17 @@ async fn score(
             continue;
         };
         let labels = record.report_labels.as_ref();
-        match (questions.read(&answers), failed, labels) {
-            (Some(answered), None, Some(labels)) => {
+        let labelled = labels.zip(record.written_report());
+        match (questions.read(&answers), failed, labelled) {
+            (Some(answered), None, Some((labels, report))) => {
                 studies.scored += 1;
                 let patient = patients.number(truths.patient(&record));
                 let said = truths.said(labels);
                 let sides = [&said, &answered];
                 let cells = StudyScoresTable::cells(&record, patient, &truth, sides);
                 tables.studies.row(cells, None)?;
+                let report = (labels, report.as_str());
+                tables.reports.add(&record, report, patient).await?;
                 counts.add(truth, said, answered, patient);
             }
             (_, failed, _) => {

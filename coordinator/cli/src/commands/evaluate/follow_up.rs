@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 mod coverage;
 mod following;
+pub(super) mod original_reports;
 mod output;
 pub(super) mod single_question;
 pub(super) mod study_scores;
@@ -51,8 +52,6 @@ use crate::{archive_source, bundle_source, interruption, served_bundle};
 
 /// The folder of a run over the archive that ends with labelled reports.
 const REPORTS_RUN: &str = "reports";
-/// Reports that the original generates together: it keeps the first prompt of the last batch.
-pub(super) const BATCH: u64 = 12;
 /// The protocol of all of them.
 pub(super) const PROTOCOL: &str = "radialog-2023";
 

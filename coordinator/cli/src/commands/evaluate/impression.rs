@@ -31,8 +31,8 @@ const FAULTS_FILE: &str = "impression-faults.csv";
 /// impression-faults.csv (every study that was not scored, every entry of the archive that is none,
 /// and every row of --references without one), and the runs. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
-/// it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the
+/// command line is wrong; 1 it could not be run.
 ///
 /// Example:
 ///   radialog evaluate impression images.csv --references openi/reports.csv --split test --out eval --bundle /bundles/radialog-v2

@@ -130,7 +130,8 @@ pub(super) struct ReportArgs {
     /// --allow-outside
     #[arg(long)]
     allow_outside: bool,
-    /// Also write predictions, labels and scores below this folder, under the names that the original's test program gives them
+    /// Also write predictions, labels and scores below this folder, under the names that the original's test program gives them.
+    /// The first line of the scores is the name of the run; the original has a prompt there, which no record of a run holds
     #[arg(long, value_name = "DIR")]
     original_files: Option<PathBuf>,
     /// Print scores.json instead of tables

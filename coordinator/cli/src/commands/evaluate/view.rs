@@ -35,8 +35,8 @@ const FAULTS_FILE: &str = "view-faults.csv";
 /// image that was not scored, every entry of the archive that is none, and every row of --views
 /// without one), and the runs. Run the same command again to resume.
 ///
-/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the command line is wrong; 1
-/// it could not be run.
+/// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the
+/// command line is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog evaluate view mimic-cxr-jpg --views mimic-cxr-2.0.0-metadata.csv --out eval --bundle /bundles/radialog-v2

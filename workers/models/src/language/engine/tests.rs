@@ -143,7 +143,7 @@ fn bits(logits: &Tensor) -> Vec<u32> {
 }
 
 #[test]
-fn a_sequence_says_the_same_alone_in_a_batch_of_seven_and_while_others_join_and_leave() {
+fn a_sequence_says_the_same_alone_in_a_batch_of_seven_on_any_threads_and_while_others_join() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let model = model(dtype);
         let expected: Vec<_> = (0..7).map(|index| alone(&model, index)).collect();
@@ -155,6 +155,17 @@ fn a_sequence_says_the_same_alone_in_a_batch_of_seven_and_while_others_join_and_
             .map(|(_, answer)| answer)
             .collect();
         assert_eq!(answers, expected, "{dtype:?}, all at once");
+
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let answers = pool.build().unwrap().install(|| {
+                let mut together = engine(&model, 7);
+                admit(&mut together, 0..7);
+                let answers = finish(&mut together).into_iter();
+                answers.map(|(_, answer)| answer).collect::<Vec<_>>()
+            });
+            assert_eq!(answers, expected, "{dtype:?}, {threads} threads");
+        }
 
         // Three places for seven sequences: each joins when another leaves.
         let mut crowded = engine(&model, 3);

@@ -10,6 +10,7 @@ use radialog_schemas::Finding;
 use super::agreement::{Flags, findings, mean, present};
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::statements;
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, ReportFromLabels, flags};
 use crate::error::TrainingError;
@@ -84,6 +85,18 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         Ok(turns.iter().zip(texts).zip(labels).map(judge).collect())
     };
     let (right, right_trivially) = (right(&answers)?, right(&trivial)?);
+    let by_words = turns.iter().zip(&answers).map(|(turn, answer)| {
+        let study = studies[turn.study].by_words();
+        let said = statements::said(answer);
+        is_right(
+            turn,
+            &study,
+            answer,
+            &said,
+            evaluator.quality.lower_case_names,
+        )
+    });
+    let by_words: Vec<bool> = by_words.collect();
 
     let rows = asked
         .iter()
@@ -112,8 +125,11 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
          that the report does not say, and something of it where it says anything."
             .to_owned(),
         "Trivial: the report unchanged; \"no\"; \"no finding\"; the report's first sentence.".to_owned(),
+        "Right by word rules: the same, with the findings that report and answer say read by word rules instead of the labeler."
+            .to_owned(),
     ];
-    let table = table(&turns, &patients, [&right, &right_trivially], seed);
+    let right = [&right, &by_words, &right_trivially];
+    let table = table(&turns, &patients, right.map(Vec::as_slice), seed);
     Ok(ScoreSection {
         reliability: Vec::new(),
         cautions: Vec::new(),
@@ -121,6 +137,17 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         notes,
         tables: vec![table],
     })
+}
+
+impl DialogStudy {
+    /// The same, with what the text says by word rules.
+    fn by_words(&self) -> Self {
+        Self {
+            asked_for: self.asked_for,
+            text: self.text.clone(),
+            said: statements::said(&self.text),
+        }
+    }
 }
 
 fn study(from: &ReportFromLabels) -> DialogStudy {
@@ -167,12 +194,12 @@ fn trivial_answer(turn: &ScriptedTurn, study: &DialogStudy) -> String {
 fn table(
     turns: &[ScriptedTurn],
     patients: &[String],
-    [right, trivially]: [&[bool]; 2],
+    [right, by_words, trivially]: [&[bool]; 3],
     seed: u64,
 ) -> ScoreTable {
     let mut table = ScoreTable::new(
         "turns that are right",
-        &["turns", "right", "share", "trivial"],
+        &["turns", "right", "share", "right by word rules", "trivial"],
     );
     let mut row = |name: &str, of: &dyn Fn(&ScriptedTurn) -> bool| {
         let chosen: Vec<usize> = (0..turns.len()).filter(|&turn| of(&turns[turn])).collect();
@@ -191,6 +218,7 @@ fn table(
                 chosen.len().into(),
                 count(right),
                 share.into(),
+                count(by_words),
                 count(trivially),
             ],
         );

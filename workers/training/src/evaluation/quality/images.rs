@@ -9,6 +9,7 @@ use super::agreement::{
 };
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::statements;
 use super::{Evaluator, GeneratedText, QualityPart, flags};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::{Bootstrap, Estimate, permutation_test, shuffled};
@@ -56,17 +57,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         .collect::<Result<_, _>>()?;
     let texts = networks.answer("reports from images", &questions)?;
     let prediction = flags(&networks.label(&texts)?);
-    let in_prompt: Vec<Flags> = predicted
-        .iter()
-        .map(|report| {
-            Finding::ALL.map(|finding| {
-                report
-                    .findings
-                    .iter()
-                    .any(|p| p.finding == finding && p.present)
-            })
-        })
-        .collect();
+    let in_prompt: Vec<Flags> = predicted.iter().map(statements::requested).collect();
 
     let truths: Vec<_> = images.iter().map(|image| image.truth()).collect();
     let findings = with_both_answers(&truths);
@@ -103,6 +94,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         comparison.shuffled(),
         comparison.beside(&others),
         comparison.each_finding(),
+        statements::table(&in_prompt, [("report", &texts[..])], &resamples),
     ];
     let notes = vec![
         format!(
@@ -118,6 +110,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         "Balanced accuracy: mean of sensitivity and specificity, one half by chance. F1 of an image's labels: mean over \
          images, 1 where neither side has any."
             .to_owned(),
+        statements::NOTE.to_owned(),
     ];
     let writings = images
         .iter()

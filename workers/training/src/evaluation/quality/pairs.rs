@@ -4,6 +4,7 @@
 use super::networks::DialogRequest;
 use super::reports::{Writer, content, most_frequent, wording};
 use super::score_table::ScoreSection;
+use super::statements;
 use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
@@ -59,9 +60,11 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     }
     let patients: Vec<&String> = reports.iter().map(ReportRow::drawn_with).collect();
     let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "pairs");
+    let requested: Vec<_> = predicted.iter().map(statements::requested).collect();
     let tables = vec![
         wording(&writers, &reference, &resamples),
         content(&writers, &reference, &reports, &resamples),
+        statements::table(&requested, [("bundle", &texts[..])], &resamples),
     ];
     let written = reports.iter().zip(&predicted).zip(&texts);
     let written: Vec<GeneratedText> = written
@@ -84,6 +87,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         "Scores as under reports from labels; tags are the labels of the table. Labels of texts are those of the bundle's own \
          CheXbert, and as wrong as it is."
             .to_owned(),
+        statements::NOTE.to_owned(),
     ];
     if left_out > 0 {
         notes.push(format!(

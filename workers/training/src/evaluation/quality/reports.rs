@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1, with_both_answers};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::statements;
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, flags};
 use crate::error::TrainingError;
@@ -69,6 +70,10 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let resamples = Bootstrap::new(&patients, evaluator.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
+    let asked: Vec<Flags> = reports.iter().map(stated).collect();
+    let all = writers.iter().chain([&reference]);
+    let all = all.map(|writer| (writer.name, &writer.texts[..]));
+    let statements = statements::table(&asked, all, &resamples);
     let mut notes = vec![
         format!(
             "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
@@ -80,6 +85,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
             true => "The table has no training reports: there are no baselines.",
         }
         .to_owned(),
+        statements::NOTE.to_owned(),
         "BLEU of the corpus and ROUGE-L as pycocoevalcap computes them, over lower-case words and punctuation marks. \
          Label F1: labels of the text by the bundle's own CheXbert, macro over the findings that some of the reports \
          have and others have not, by their texts or by their tags, and micro over the five common ones (Atelectasis, \
@@ -92,7 +98,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         cautions: Vec::new(),
         title: "Reports from labels".into(),
         notes,
-        tables: vec![wording, content],
+        tables: vec![wording, content, statements],
     })
 }
 

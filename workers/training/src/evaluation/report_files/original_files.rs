@@ -18,7 +18,7 @@ pub fn original_files(folder: &Path, name: &str) -> [PathBuf; 3] {
 }
 
 /// Writes predictions, labels and scores below a folder, and returns their paths. The name of the experiment is that of the run,
-/// with `_` for `/`.
+/// with `_` for `/`. It stands above the scores, too, where the original has a prompt, which records do not hold.
 ///
 /// # Errors
 /// A file cannot be written, or a text not be read.

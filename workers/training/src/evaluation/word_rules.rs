@@ -1,4 +1,5 @@
-//! What a text says, by stems of words and the sentence that they stand in: rules for short, plain sentences.
+//! What a text says, by stems of words and the sentence that they stand in: rules for short, plain sentences. They are no labeler, and
+//! know nothing of the wordings that data sets are composed from: what those inflate is printed beside what these find.
 
 use radialog_schemas::Finding;
 
@@ -97,8 +98,8 @@ fn names(sentence: &[String], finding: Finding) -> bool {
     rows.iter().any(|row| row.iter().all(has))
 }
 
-/// The findings that a text states, in the published order.
-pub(super) fn stated(text: &str) -> Vec<Finding> {
+/// The findings that a text states, in the published order; never "No Finding".
+pub fn stated(text: &str) -> Vec<Finding> {
     let sentences: Vec<Vec<String>> = text
         .split_inclusive(['.', '!', '?'])
         .map(words)
@@ -108,23 +109,28 @@ pub(super) fn stated(text: &str) -> Vec<Finding> {
     Finding::ALL.into_iter().filter(is_stated).collect()
 }
 
-/// Words of a text that say what nothing told.
-pub(super) fn invented(text: &str) -> Vec<String> {
+/// Words of a text that say what nothing that a report is made from tells: sides, degrees, sizes, comparisons, and numbers.
+pub fn invented(text: &str) -> Vec<String> {
     let is_invented = |word: &String| {
         INVENTED.contains(&word.as_str()) || word.chars().any(|c| c.is_ascii_digit())
     };
     words(text).into_iter().filter(is_invented).collect()
 }
 
-#[test]
-fn sentences_are_read_as_a_person_reads_them() {
-    use Finding::{Cardiomegaly, Edema, EnlargedCardiomediastinum, PleuralEffusion};
-    let text = "The heart is enlarged. There is no pneumothorax. There is pulmonary edema and a pleural effusion.";
-    assert_eq!(stated(text), [Cardiomegaly, Edema, PleuralEffusion]);
-    assert_eq!(
-        stated("The mediastinum is widened."),
-        [EnlargedCardiomediastinum]
-    );
-    assert_eq!(stated("Heart size is normal. The lungs are clear."), []);
-    assert_eq!(invented("A 3 cm mass on the left."), ["3", "cm", "left"]);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_read_as_a_person_reads_them() {
+        use Finding::{Cardiomegaly, Edema, EnlargedCardiomediastinum, PleuralEffusion};
+        let text = "The heart is enlarged. There is no pneumothorax. There is pulmonary edema and a pleural effusion.";
+        assert_eq!(stated(text), [Cardiomegaly, Edema, PleuralEffusion]);
+        assert_eq!(
+            stated("The mediastinum is widened."),
+            [EnlargedCardiomediastinum]
+        );
+        assert_eq!(stated("Heart size is normal. The lungs are clear."), []);
+        assert_eq!(invented("A 3 cm mass on the left."), ["3", "cm", "left"]);
+    }
 }
