@@ -194,7 +194,7 @@ impl Alignment {
         let (_, count, width) = self.query_tokens.dims3()?;
         let mut queries = self.query_tokens.flatten_all()?.to_vec1::<f32>()?;
         self.embeddings_norm.rows(&mut queries);
-        let at_once = crate::chexbert::tune("IMG", IMAGES_A_THREAD) * rayon::current_num_threads();
+        let at_once = IMAGES_A_THREAD * rayon::current_num_threads();
         let computed = with_floats([images], |[images]| {
             in_pool(|| {
                 let mut tokens = Vec::with_capacity(batch * queries.len());

@@ -238,7 +238,7 @@ impl Chexbert {
         if !is_ours || !self.embeddings_norm.takes_rows() || reports.is_empty() {
             return Ok(None);
         }
-        let at_once = tune("TOK", TOKENS_A_THREAD) * rayon::current_num_threads();
+        let at_once = TOKENS_A_THREAD * rayon::current_num_threads();
         let mut first_rows = Vec::new();
         let mut rest = reports;
         while !rest.is_empty() {
@@ -387,11 +387,4 @@ mod tests {
         assert_eq!(labels[&Finding::NoFinding], Label::Blank);
         assert_eq!(labels.len(), 14);
     }
-}
-
-pub(crate) fn tune(name: &str, value: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(value)
 }
