@@ -41,7 +41,7 @@ pub struct FakeStage {
 /// An item of a fake stage's model.
 pub enum FakeInput {
     /// A task.
-    Task(Task),
+    Task(Box<Task>),
     /// A turn of a conversation.
     Turn(AnswerInProgress),
 }
@@ -182,7 +182,7 @@ impl StageWork for FakeStage {
         for key in inputs(&task.work) {
             objects.get(key).await?;
         }
-        Ok(FakeInput::Task(task.clone()))
+        Ok(FakeInput::Task(Box::new(task.clone())))
     }
 
     fn run(&self, feed: &mut dyn Feed<FakeInput>) {
@@ -198,7 +198,7 @@ impl StageWork for FakeStage {
             let mut batch = Vec::new();
             for WorkItem { input, answer, .. } in items {
                 match input {
-                    FakeInput::Task(task) => batch.push((task, answer)),
+                    FakeInput::Task(task) => batch.push((*task, answer)),
                     FakeInput::Turn(in_progress) => answers.push(in_progress.answered_by(answer)),
                 }
             }

@@ -22,13 +22,20 @@ pub(super) struct ArchiveRunDocuments(pub(super) Arc<dyn State>);
 
 impl ArchiveRunDocuments {
     /// Keeps a request where the run has none, and returns the one that it has then: of several gateways that are asked
-    /// for one run, exactly one finds its own. All documents of the run are kept for as long again from then on, so that one that
-    /// waits or stands still for weeks is known, and known to stand still.
+    /// for one run, exactly one finds its own.
     pub(super) async fn create_request(
         &self,
         request: &ArchiveRunRequest,
     ) -> Result<ArchiveRunRequest, ArchiveRunsError> {
         self.create(&request.id, REQUEST, json(request)).await
+    }
+
+    /// Keeps all documents of the run for as long again from now on, so that one that waits or stands still for weeks is known, and
+    /// known to stand still; and the request again, where the state has lost it.
+    pub(super) async fn keep(&self, request: &ArchiveRunRequest) -> Result<(), StateError> {
+        let (run, request) = (run(&request.id), json(request));
+        self.0.create_document(&run, REQUEST, request).await?;
+        Ok(())
     }
 
     pub(super) async fn request(

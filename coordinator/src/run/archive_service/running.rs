@@ -73,7 +73,7 @@ impl ArchiveRuns {
     ) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
         let (id, retry) = (&requested.id, self.retry());
         let stands_still = || async {
-            self.documents.create_request(requested).await?;
+            self.documents.keep(requested).await?;
             let is_paused = self.documents.is_paused(id).await?;
             Ok::<_, StateError>(is_paused && !self.documents.is_cancelled(id).await?)
         };
@@ -81,7 +81,7 @@ impl ArchiveRuns {
             tokio::time::sleep(SHARE_EVERY).await;
         }
         let is_cancelled = || async {
-            self.documents.create_request(requested).await?;
+            self.documents.keep(requested).await?;
             self.documents.is_cancelled(id).await
         };
         let mut place = pin!(self.slots.acquire());
@@ -189,7 +189,7 @@ impl ArchiveRuns {
         pause: &CancellationToken,
     ) -> Result<(), StateError> {
         let id = &requested.id;
-        self.documents.create_request(requested).await?;
+        self.documents.keep(requested).await?;
         self.documents.put_progress(id, snapshot).await?;
         if self.documents.is_cancelled(id).await? {
             stop.cancel();

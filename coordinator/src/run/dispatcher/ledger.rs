@@ -271,9 +271,9 @@ impl RunLedger {
 
     /// Lines whose studies the archive does not name: until all of it was read, as many as the session before has found.
     fn lines_of_no_study(&self) -> u64 {
-        match self.unnamed() {
-            UnnamedStudies::Last => self.not_in_archive,
-            UnnamedStudies::LeftOut => {
+        match self.those_not_in_archive() {
+            NotInArchive::Last => self.not_in_archive,
+            NotInArchive::LeftOut => {
                 let in_flight = self.in_flight.len() as u64;
                 let of_studies = self.order.len().saturating_sub(in_flight);
                 self.counts.studies().saturating_sub(of_studies)

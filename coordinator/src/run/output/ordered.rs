@@ -83,7 +83,7 @@ pub struct OrderedRecords {
     /// Whether the record at each place was read.
     shown: Vec<bool>,
     /// What becomes of those that the archive does not name, and the ones that are still to come.
-    others: UnnamedStudies,
+    others: NotInArchive,
     rest: Option<std::vec::IntoIter<usize>>,
 }
 
@@ -109,7 +109,7 @@ impl OrderedRecords {
             left: None,
             place: String::new(),
             shown: vec![false; records.places.len()],
-            others: UnnamedStudies::LeftOut,
+            others: NotInArchive::LeftOut,
             rest: None,
             records,
         })
@@ -118,7 +118,7 @@ impl OrderedRecords {
     /// The same pass, and behind it the records that it has not come by, as they were written: those of an archive of which a part is
     /// unread.
     pub fn with_unnamed(mut self) -> Self {
-        self.others = UnnamedStudies::Last;
+        self.others = NotInArchive::Last;
         self
     }
 
@@ -142,7 +142,7 @@ impl OrderedRecords {
     }
 
     fn next_unnamed(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
-        if self.others == UnnamedStudies::LeftOut {
+        if self.others == NotInArchive::LeftOut {
             return Ok(None);
         }
         let rest = self.rest.get_or_insert_with(|| {
