@@ -55,9 +55,9 @@ const ALL_TOKENS: u32 = 30;
 /// (every answer), findings-qa-MODE-studies.csv (each study's scores), findings-qa-MODE-faults.csv
 /// (every study that was not scored, every entry of the archive that is none, and every row of
 /// --labels without one, with file, line and id), findings-qa-MODE.html (scores and a drawing), the
-/// original's files of the reports (texts, labels, scores; METEOR among them with --meteor) and of the
-/// answers' scores (of labels where all 14 findings are scored), and the runs. Both modes may share one
-/// --out: the reports are generated once. Run the same command again to resume.
+/// original's files of the reports (texts, labels, scores; METEOR among them with --meteor) and of
+/// the answers' scores (of labels where all 14 findings are scored), and the runs. Both modes may
+/// share one --out: the reports are generated once. Run the same command again to resume.
 ///
 /// Exit codes: 0 done; 65 done, and studies failed or could not be looked at; 130 interrupted; 64 the
 /// command line is wrong; 1 it could not be run.

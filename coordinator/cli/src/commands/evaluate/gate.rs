@@ -16,8 +16,8 @@ use crate::named_path::require;
 
 /// How often the input gate is right, by kind of picture
 ///
-/// Pictures are the recipe's images of a side as they are, its frontal X-rays turned, inverted, cut into
-/// tiles and in part, and drawings. Of frontal X-rays each warning is a false one.
+/// Pictures are the recipe's images of a side as they are, its frontal X-rays turned, inverted, cut
+/// into tiles and in part, and drawings. Of frontal X-rays each warning is a false one.
 ///
 /// Example, where OUT is the folder of workers/training/recipes/gate/train.sh:
 ///   radialog evaluate gate OUT/gate.toml --weights OUT/gate/last/weights.safetensors
