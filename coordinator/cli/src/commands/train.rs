@@ -176,6 +176,14 @@ fn unusable(error: TrainingError) -> UsageError {
 }
 
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
+    if let TrainCommand::Findings(args)
+    | TrainCommand::Alignment(args)
+    | TrainCommand::Chexbert(args)
+    | TrainCommand::Language(args) = &args.command
+    {
+        // Before all tables of a recipe are read.
+        device::from_name(&args.device)?;
+    }
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
         TrainCommand::Findings(args) => {
