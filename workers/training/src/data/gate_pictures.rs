@@ -218,10 +218,10 @@ impl GateImages {
                 )
             }));
         }
-        // Each side has drawings of its own, as it has images.
-        let side = &self.side;
+        // `test` has drawings of its own, as it has images.
+        let side = if self.side == "test" { "test " } else { "" };
         let drawn = (0..DRAWINGS).into_par_iter().map(|number| {
-            let random = &mut Random::stream(seed, &format!("measured {side} drawing {number}"));
+            let random = &mut Random::stream(seed, &format!("measured {side}drawing {number}"));
             MeasuredPicture {
                 group: "drawn".to_owned(),
                 kind: ImageKind::Other,

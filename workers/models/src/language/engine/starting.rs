@@ -6,7 +6,7 @@ use super::{ActiveSequence, SequenceId};
 use crate::language::LanguageError;
 use crate::language::llama::{LanguageModel, SequenceChunk};
 
-/// Positions of a prompt that are read in one step. A 7B model with weights of four bits reads so many in about two seconds
+/// Positions of a prompt that are read in one step. A 7B model with weights of four bits reads so many in one to two seconds
 /// on two cores; answers that run wait no longer for it.
 pub(super) const POSITIONS: usize = 64;
 

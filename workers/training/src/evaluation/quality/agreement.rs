@@ -124,13 +124,13 @@ pub(super) fn measured_f1(
     of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
 }
 
-/// Mean F1 of those of the findings that some of the studies have; none without such a finding.
+/// Mean F1 of those of the findings that some of all pairs have; none without such a finding. For one that no study at these places has,
+/// that of all pairs stands in: means of resamples are over the same findings, while without the rare ones, which are said worst, they
+/// would lie above the value.
 pub(super) fn macro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
-    mean(
-        findings
-            .iter()
-            .filter_map(|&finding| f1(pairs, at, finding)),
-    )
+    let all: Vec<usize> = (0..pairs.len()).collect();
+    let of = |&finding| f1(pairs, at, finding).or_else(|| f1(pairs, &all, finding));
+    mean(findings.iter().filter_map(of))
 }
 
 /// F1 of all cells of some findings together; none where no study has any of them.
@@ -261,6 +261,31 @@ mod tests {
         assert_eq!(cell, ScoreCell::Fixed(1.0));
         let none = measured_f1(&one, Finding::Fracture, &resamples);
         assert_eq!(none, ScoreCell::Undefined);
+    }
+
+    /// One finding that is always right, and five that one study each has and nobody says.
+    #[test]
+    fn the_mean_f1_of_resamples_lies_around_that_of_all_studies() {
+        let rare = [
+            Finding::Edema,
+            Finding::Fracture,
+            Finding::Pneumonia,
+            Finding::Atelectasis,
+            Finding::LungLesion,
+        ];
+        let common = Finding::NoFinding;
+        let study = |number: usize| match rare.get(number) {
+            Some(finding) => pair(&[*finding], &[]),
+            None if number % 2 == 0 => pair(&[common], &[common]),
+            None => pair(&[], &[]),
+        };
+        let pairs: Vec<LabelPair> = (0..40).map(study).collect();
+        let patients: Vec<usize> = (0..pairs.len()).collect();
+        let resamples = Bootstrap::new(&patients, 1, "test");
+        let found = resamples
+            .measure(|at| macro_f1(&pairs, at, &Finding::ALL))
+            .unwrap();
+        assert_eq!(found.interval(), Some([1.0 / 6.0; 2]));
     }
 
     #[test]

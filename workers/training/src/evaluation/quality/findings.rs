@@ -292,17 +292,16 @@ fn varies(predicted: &[Predicted], classes: &[Finding]) -> bool {
 
 /// Mean AUC over findings; without an interval where there is nothing to vary.
 fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap) -> ScoreCell {
+    let all: Vec<usize> = (0..predicted.len()).collect();
+    // As in `macro_f1`: means of resamples are over the same findings.
     let of = |at: &[usize]| {
-        mean(
-            classes
-                .iter()
-                .filter_map(|&finding| auc_of(predicted, at, finding)),
-        )
+        let of =
+            |&finding| auc_of(predicted, at, finding).or_else(|| auc_of(predicted, &all, finding));
+        mean(classes.iter().filter_map(of))
     };
     if varies(predicted, classes) {
         return resamples.measure(of).into();
     }
-    let all: Vec<usize> = (0..predicted.len()).collect();
     of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
 }
 

@@ -167,7 +167,8 @@ impl Comparison<'_> {
                 let others = (0..SHUFFLES).filter_map(|_| {
                     self.exchanged(score, at, &shuffled(self.tables, at, &mut random))
                 });
-                Some(self.score(score, at)? - super::agreement::mean(others)?)
+                // Of the resample alone, as the exchanged: both means are over the same findings.
+                Some(self.exchanged(score, at, at)? - super::agreement::mean(others)?)
             });
             let cells = match (own, test, spread) {
                 (Some(own), Some(test), Some(spread)) => {

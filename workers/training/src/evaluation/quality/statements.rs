@@ -18,7 +18,7 @@ const COLUMNS: [&str; 5] = [
 ];
 
 /// What the table's figures mean.
-pub(super) const NOTE: &str = "By word rules: findings by stems of words in sentences that deny nothing; of a request \"No Finding\" does not count. \
+pub(super) const NOTE: &str = "By this program's word rules: findings by stems of words in sentences that deny nothing; of a request \"No Finding\" does not count. \
      What nothing tells: words of sides, degrees, sizes and comparisons, and numbers. The rules know neither the labeler nor the \
      wordings that texts are composed from.";
 
