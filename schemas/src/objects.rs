@@ -81,12 +81,13 @@ impl ObjectKey {
 
     /// Image tokens `[32, 768]` of an image.
     pub fn embedding(component: &ContentHash, image: &ObjectKey) -> Self {
-        Self::output(
-            Stage::Embedding,
-            component,
-            &[image.as_str()],
-            "safetensors",
-        )
+        Self::embedding_by(*Stage::REVISIONS.get(Stage::Embedding), component, image)
+    }
+
+    /// [`ObjectKey::embedding`] as a release with this revision of the stage's code derives it.
+    pub fn embedding_by(revision: u32, component: &ContentHash, image: &ObjectKey) -> Self {
+        let inputs = [image.as_str()];
+        Self::output(Stage::Embedding, revision, component, &inputs, "safetensors")
     }
 
     /// An output of an image stage that was given with a run, and not computed: by its content alone, and apart from
@@ -101,7 +102,13 @@ impl ObjectKey {
 
     /// The 14 findings of an image.
     pub fn findings(component: &ContentHash, image: &ObjectKey) -> Self {
-        Self::output(Stage::Findings, component, &[image.as_str()], "json")
+        Self::findings_by(*Stage::REVISIONS.get(Stage::Findings), component, image)
+    }
+
+    /// [`ObjectKey::findings`] as a release with this revision of the stage's code derives it.
+    pub fn findings_by(revision: u32, component: &ContentHash, image: &ObjectKey) -> Self {
+        let inputs = [image.as_str()];
+        Self::output(Stage::Findings, revision, component, &inputs, "json")
     }
 
     /// The report for image tokens and findings under given decoding options.
@@ -111,23 +118,37 @@ impl ObjectKey {
         findings: &ObjectKey,
         generation: &Generation,
     ) -> Self {
+        let revision = *Stage::REVISIONS.get(Stage::Language);
+        Self::report_by(revision, component, (embedding, findings), generation)
+    }
+
+    /// [`ObjectKey::report`] of an embedding and findings as a release with this revision of the stage's code derives it.
+    pub fn report_by(
+        revision: u32,
+        component: &ContentHash,
+        (embedding, findings): (&ObjectKey, &ObjectKey),
+        generation: &Generation,
+    ) -> Self {
         let options = generation.fingerprint();
-        Self::output(
-            Stage::Language,
-            component,
-            &[embedding.as_str(), findings.as_str(), &options],
-            "json",
-        )
+        let inputs = [embedding.as_str(), findings.as_str(), &options];
+        Self::output(Stage::Language, revision, component, &inputs, "json")
     }
 
     /// The answer to a stored prompt under given decoding options.
     pub fn answer(component: &ContentHash, prompt: &ObjectKey, generation: &Generation) -> Self {
-        Self::output(
-            Stage::Language,
-            component,
-            &[prompt.as_str(), &generation.fingerprint()],
-            "json",
-        )
+        let revision = *Stage::REVISIONS.get(Stage::Language);
+        Self::answer_by(revision, component, prompt, generation)
+    }
+
+    /// [`ObjectKey::answer`] as a release with this revision of the stage's code derives it.
+    pub fn answer_by(
+        revision: u32,
+        component: &ContentHash,
+        prompt: &ObjectKey,
+        generation: &Generation,
+    ) -> Self {
+        let inputs = [prompt.as_str(), &generation.fingerprint()];
+        Self::output(Stage::Language, revision, component, &inputs, "json")
     }
 
     /// The CheXbert labels of a report and, where there is one, of its reference.
@@ -136,13 +157,19 @@ impl ObjectKey {
         report: &ObjectKey,
         reference: Option<&ObjectKey>,
     ) -> Self {
-        let reference = reference.map_or("", ObjectKey::as_str);
-        Self::output(
-            Stage::Scoring,
-            component,
-            &[report.as_str(), reference],
-            "json",
-        )
+        let revision = *Stage::REVISIONS.get(Stage::Scoring);
+        Self::labels_by(revision, component, report, reference)
+    }
+
+    /// [`ObjectKey::labels`] as a release with this revision of the stage's code derives it.
+    pub fn labels_by(
+        revision: u32,
+        component: &ContentHash,
+        report: &ObjectKey,
+        reference: Option<&ObjectKey>,
+    ) -> Self {
+        let inputs = [report.as_str(), reference.map_or("", ObjectKey::as_str)];
+        Self::output(Stage::Scoring, revision, component, &inputs, "json")
     }
 
     /// Prefix of all [`crate::Correction`]s.
@@ -272,8 +299,14 @@ impl ObjectKey {
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 
-    fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
-        let revision = Stage::REVISIONS.get(stage).to_string();
+    fn output(
+        stage: Stage,
+        revision: u32,
+        component: &ContentHash,
+        inputs: &[&str],
+        suffix: &str,
+    ) -> Self {
+        let revision = revision.to_string();
         let parts = [component.as_str(), &revision]
             .into_iter()
             .chain(inputs.iter().copied())

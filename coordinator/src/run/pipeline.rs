@@ -61,7 +61,7 @@ impl StudyFacts {
 
     /// Says whether this stage's output is in the store: it was computed, or given with the run.
     pub fn is_done(&self, stage: Stage) -> bool {
-        self.known_output(stage).is_some()
+        self.spec.given.contains_key(&stage) || self.told_output(stage).is_some()
     }
 
     /// Says whether nothing more is to come from this stage.
@@ -69,11 +69,8 @@ impl StudyFacts {
         self.spec.given.contains_key(&stage) || self.results.contains_key(&stage)
     }
 
-    /// The key of what this stage has made, or of what was given for it; none where neither is known.
-    fn known_output(&self, stage: Stage) -> Option<&ObjectKey> {
-        if let Some(given) = self.spec.given.get(&stage) {
-            return Some(&given.object);
-        }
+    /// The key that this stage's worker says it has stored its output under.
+    fn told_output(&self, stage: Stage) -> Option<&ObjectKey> {
         match &self.results.get(&stage)?.outcome {
             Outcome::Done { output } => Some(output),
             Outcome::Failed(_) => None,
@@ -103,8 +100,9 @@ impl OutputKeys {
     /// than this process would derive where the release before began the study. What follows is derived from that.
     pub(crate) fn of_facts(run: &RunSpec, facts: &StudyFacts) -> Self {
         let study = &facts.spec;
-        Self::with_known(run, &study.input, study.reference.as_ref(), |stage| {
-            facts.known_output(stage).cloned()
+        let reference = study.reference.as_ref();
+        Self::with_told(run, &study.input, reference, &study.given, |stage| {
+            facts.told_output(stage)
         })
     }
 
@@ -115,30 +113,40 @@ impl OutputKeys {
         reference: Option<&ObjectKey>,
         given: &BTreeMap<Stage, GivenOutput>,
     ) -> Self {
-        Self::with_known(run, input, reference, |stage| {
-            given.get(&stage).map(|output| output.object.clone())
-        })
+        Self::with_told(run, input, reference, given, |_| None)
     }
 
-    /// Derives the keys of stages whose outputs nobody knows of yet.
-    fn with_known(
+    fn with_told<'a>(
         run: &RunSpec,
         input: &ObjectKey,
         reference: Option<&ObjectKey>,
-        known: impl Fn(Stage) -> Option<ObjectKey>,
+        given: &BTreeMap<Stage, GivenOutput>,
+        told: impl Fn(Stage) -> Option<&'a ObjectKey>,
     ) -> Self {
-        let embedding = known(Stage::Embedding)
-            .unwrap_or_else(|| ObjectKey::embedding(run.component(Stage::Embedding), input));
-        let findings = known(Stage::Findings)
-            .unwrap_or_else(|| ObjectKey::findings(run.component(Stage::Findings), input));
-        let language = run.component(Stage::Language);
-        let report = known(Stage::Language).unwrap_or_else(|| match run.source {
-            Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
-            Source::Prompt | Source::Dialog => ObjectKey::answer(language, input, &run.generation),
-            Source::Report => input.clone(),
+        let key = |stage, by: &dyn Fn(u32) -> ObjectKey| match given.get(&stage) {
+            Some(given) => given.object.clone(),
+            None => of_these_inputs(stage, told(stage), by),
+        };
+        let component = |stage| run.component(stage);
+        let embedding = key(Stage::Embedding, &|revision| {
+            ObjectKey::embedding_by(revision, component(Stage::Embedding), input)
         });
-        let labels = known(Stage::Scoring).unwrap_or_else(|| {
-            ObjectKey::labels(run.component(Stage::Scoring), &report, reference)
+        let findings = key(Stage::Findings, &|revision| {
+            ObjectKey::findings_by(revision, component(Stage::Findings), input)
+        });
+        let language = component(Stage::Language);
+        let report = match run.source {
+            Source::Image => key(Stage::Language, &|revision| {
+                let inputs = (&embedding, &findings);
+                ObjectKey::report_by(revision, language, inputs, &run.generation)
+            }),
+            Source::Prompt | Source::Dialog => key(Stage::Language, &|revision| {
+                ObjectKey::answer_by(revision, language, input, &run.generation)
+            }),
+            Source::Report => input.clone(),
+        };
+        let labels = key(Stage::Scoring, &|revision| {
+            ObjectKey::labels_by(revision, component(Stage::Scoring), &report, reference)
         });
         Self(PerStage {
             embedding,
@@ -151,6 +159,28 @@ impl OutputKeys {
     /// Gives the key of one stage's output.
     pub fn output(&self, stage: Stage) -> &ObjectKey {
         self.0.get(stage)
+    }
+}
+
+/// Revisions that a later release may have come to while this one is still at work beside it.
+const LATER: u32 = 8;
+
+/// The key that was told, where a release derives it from these inputs; else this release's. The late result of a task that was made
+/// for another image of the same study tells a key, too, of what nobody wants to know here.
+fn of_these_inputs(
+    stage: Stage,
+    told: Option<&ObjectKey>,
+    by: &dyn Fn(u32) -> ObjectKey,
+) -> ObjectKey {
+    let revision = *Stage::REVISIONS.get(stage);
+    let own = by(revision);
+    match told {
+        Some(told)
+            if *told != own && (1..=revision + LATER).any(|revision| *told == by(revision)) =>
+        {
+            told.clone()
+        }
+        _ => own,
     }
 }
 
