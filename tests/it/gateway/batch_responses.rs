@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_coordinator::{BundleHashes, ServedBundle, ServedBundles};
-use radialog_runtime::conversations::ConversationSnapshot;
-use radialog_schemas::{Ask, ContentHash, PerStage, Stage, queues};
+use radialog_schemas::{Ask, Stage, queues};
 use radialog_tests::embedded;
-use radialog_tests::fake_stage::FakeStage;
 use serde_json::{Value, json};
 
 use super::batch_places::{make_late, tell};
@@ -169,51 +166,6 @@ async fn another_gateway_goes_on_with_the_responses_that_one_has_begun() -> Resu
         let id = response["id"].as_str().context("no id")?;
         assert_eq!(&other.view(&format!("{ENDPOINT}/{id}")).await?, response);
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_line_whose_model_is_another_one_since_it_was_begun_is_begun_anew() -> Result<()> {
-    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
-    let GatewayFixture {
-        backends,
-        gateway,
-        language_worker,
-        ..
-    } = fixture;
-    gateway.stop().await?;
-    let bundle = |name: &str| BundleHashes {
-        name: name.to_owned(),
-        bundle: ContentHash::of(b"fake bundle"),
-        components: PerStage::from_fn(FakeStage::component_of),
-    };
-    // One name: an adapter of the first bundle, and a bundle.
-    let adapter = ServedBundle {
-        adapters: vec!["rg".parse()?],
-        ..bundle("fake").into()
-    };
-    let first = ServedBundles::new(vec![adapter])?;
-    let first = RunningGateway::serving(&backends, first, |_| {}).await?;
-    let request = json!({"model": "fake-rg", "input": format!("This {BLOCKS}.")});
-    let path = begin(&first, &[line("a", &request)]).await?;
-    eventually(|| async { Ok(language_worker.blocked() == 1) }).await?;
-    first.stop().await?;
-    // What it has begun is kept, and answered.
-    language_worker.unblock();
-    let begun = async || -> Result<ConversationSnapshot> {
-        let begun = backends.conversations.begun_before(u64::MAX).await?;
-        let id = begun.first().context("nothing was begun")?;
-        let known = backends.conversations.snapshot(id).await?;
-        known.context("it is not there")
-    };
-    eventually(|| async { Ok(begun().await?.turns[0].status.is_final()) }).await?;
-    assert!(begun().await?.conversation.adapter.is_some());
-
-    let last = RunningGateway::serving(&backends, bundle("fake-rg").into(), |_| {}).await?;
-    let view = ended(&last, &path, "completed").await?;
-    let counts = json!({"total": 1, "completed": 1, "failed": 0});
-    assert_eq!(view["request_counts"], counts, "{view}");
-    assert!(begun().await?.conversation.adapter.is_none());
     Ok(())
 }
 

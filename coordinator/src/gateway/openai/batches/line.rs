@@ -14,7 +14,6 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::input::{self, InputLine};
-use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
 use crate::gateway::body;
 use crate::gateway::body_memory::HeldMemory;
@@ -24,9 +23,6 @@ use crate::gateway::openai::responses::{self, AskedResponse};
 use crate::gateway::openai::{draft, errors, parse};
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::request_path::ID_LENGTH;
-
-/// The seconds after which a line is begun anew whose conversation was begun otherwise: what ends with its answer is then gone.
-const BEGIN_ANEW: u64 = 1;
 
 /// A line as it stands in the batch's outputs.
 pub(super) struct AnsweredLine {
@@ -136,7 +132,6 @@ impl LineContext<'_> {
         id: &ConversationId,
         line: &InputLine,
     ) -> (String, ApiResult<LineResponse>) {
-        let mut may_begin_anew = true;
         loop {
             let unasked = UnaskedLine::of(self.counts);
             // Of the line, as long as its request is not stored; the line itself holds its own.
@@ -158,20 +153,6 @@ impl LineContext<'_> {
                     Err(error)
                 }
                 Err(error) => Err(error),
-            };
-            let answered = match answered {
-                Err(error)
-                    if error.problem.code == ProblemCode::IdempotencyMismatch && may_begin_anew =>
-                {
-                    // Begun by a gateway for which its model's name was another group's or adapter's. Nobody was told of that.
-                    let removed = retention::remove(&self.app.backends, id).await;
-                    may_begin_anew = removed.is_err();
-                    Err(removed
-                        .err()
-                        .map_or(error, ApiError::from)
-                        .after(BEGIN_ANEW))
-                }
-                answered => answered,
             };
             match answered.as_ref().err().and_then(|error| error.retry_after) {
                 Some(seconds) => sleep(Duration::from_secs(seconds)).await,

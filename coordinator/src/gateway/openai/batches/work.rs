@@ -227,8 +227,8 @@ impl<'a> BatchWork<'a> {
                 return Ok(());
             }
             let gives_way = match is_late {
-                // Its holders had a piece of so many lines when they vanished, and none of these has done it: what is left does
-                // not need all places.
+                // Its holders had a piece of so many lines when they vanished, and none of these has done it: what is left does not
+                // need all places.
                 _ if self.is_alone && survived >= PIECE_LINES => true,
                 true => has_written && self.runner.schedule().end_waits(),
                 // A turn has an answer, however long its file was read.
