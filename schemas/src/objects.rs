@@ -87,7 +87,13 @@ impl ObjectKey {
     /// [`ObjectKey::embedding`] as a release with this revision of the stage's code derives it.
     pub fn embedding_by(revision: u32, component: &ContentHash, image: &ObjectKey) -> Self {
         let inputs = [image.as_str()];
-        Self::output(Stage::Embedding, revision, component, &inputs, "safetensors")
+        Self::output(
+            Stage::Embedding,
+            revision,
+            component,
+            &inputs,
+            "safetensors",
+        )
     }
 
     /// An output of an image stage that was given with a run, and not computed: by its content alone, and apart from

@@ -19,6 +19,7 @@ use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
 use crate::conversation::{corrections, ratings};
+use crate::error::BackendError;
 
 pub(super) async fn add(
     State(app): State<AppState>,
@@ -28,8 +29,18 @@ pub(super) async fn add(
     JsonBody(asked): JsonBody<NewTurn>,
 ) -> ApiResult<Accepted<TurnView>> {
     let conversation = before.conversation;
-    if app.bundles.of_group(conversation.group.as_ref()).is_none() {
-        // Its worker group was given up: a turn would wait for ever, in queues that it makes anew.
+    // Another gateway may serve a group that this one does not.
+    if let Some(group) = &conversation.group
+        && app.bundles.of_group(Some(group)).is_none()
+        && !app
+            .backends
+            .state
+            .groups()
+            .await
+            .map_err(BackendError::from)?
+            .contains(group)
+    {
+        // It was given up: a turn would wait for ever, in queues that it makes anew.
         let detail = "the bundle of this conversation is not served here any more; begin a new one";
         return Err(ApiError::new(ProblemCode::ModelNotFound, detail));
     }

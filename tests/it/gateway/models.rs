@@ -218,6 +218,11 @@ async fn a_conversation_keeps_its_model_and_what_is_computed_for_it_is_its_bundl
     let first = ServedBundles::new(vec![two.served.default_bundle().clone()])?;
     let without = RunningGateway::serving(&two.backends, first, |_| {}).await?;
     let turn = json!({"task": "question", "text": "Why?"});
+    // While another gateway serves it, this one passes turns on.
+    let passed_on = without.post(&format!("{path}/turns"), &turn).await?;
+    assert_eq!(passed_on.status(), 202);
+    two.gateway.view_when(&path, 2, "done").await?;
+    assert!(two.backends.state.forget_group(&"two".parse()?).await?);
     let refused = without.post(&format!("{path}/turns"), &turn).await?;
     let (status, code, _) = problem(refused).await?;
     assert_eq!((status, code.as_str()), (404, "model_not_found"));

@@ -59,6 +59,8 @@ impl ArchiveRuns {
                 }
                 Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
                 Ok(RunEnd::Interrupted) => continue,
+                // Also where its model or archive is gone by now.
+                Err(_) if self.is_cancelled(id).await? => (ArchiveRunStatus::Cancelled, None),
                 Err(error) => (ArchiveRunStatus::Failed, Some(error.to_string())),
             };
             return Ok(Some(end));

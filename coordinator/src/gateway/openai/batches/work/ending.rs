@@ -105,7 +105,9 @@ impl BatchWork<'_> {
             let is_untold = number > told && !document.ahead.contains(&number);
             one.lifetime_seconds.is_some() || is_untold
         };
-        let last = told.saturating_add(REACH);
+        let counts = &document.counts;
+        let is_all_told = counts.completed + counts.failed >= counts.total;
+        let last = told.saturating_add(if is_all_told { 0 } else { REACH });
         let mut first = last.saturating_sub(LOOKED_AT) + 1;
         while first <= last {
             let numbers = first..=last.min(first + AT_A_TIME - 1);
