@@ -276,7 +276,7 @@ mod tests {
         let common = Finding::NoFinding;
         let study = |number: usize| match rare.get(number) {
             Some(finding) => pair(&[*finding], &[]),
-            None if number % 2 == 0 => pair(&[common], &[common]),
+            None if number.is_multiple_of(2) => pair(&[common], &[common]),
             None => pair(&[], &[]),
         };
         let pairs: Vec<LabelPair> = (0..40).map(study).collect();
