@@ -1,5 +1,6 @@
 //! Flags that several roles share.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -97,9 +98,15 @@ impl ServiceArgs {
         Err(UsageError(format!("{flag}: {reason}")))
     }
 
-    /// Refuses flags that name services, in a command that uses none. What a variable or a file sets is meant for other commands.
+    /// Refuses flags that name services, or a file that does, in a command that uses none. What a variable or a file sets is meant
+    /// for other commands.
     pub(crate) fn refuse_flags(&self, reason: &str) -> Result<(), UsageError> {
+        let config = self.config.as_ref();
         let flags = [
+            (
+                "--config",
+                config.is_some_and(|file| !is_of("RADIALOG_CONFIG", file)),
+            ),
             ("--amqp", self.amqp.is_some()),
             ("--s3", self.s3.is_some()),
             ("--redis", self.redis.is_some()),
@@ -319,14 +326,18 @@ impl ModelArgs {
 
     /// Refuses what says which models run and how, in a command that runs none.
     pub(crate) fn refuse_flags(&self, reason: &str) -> Result<(), UsageError> {
+        let BundleSource { bundle, precision } = &self.source;
+        let choices: Vec<String> = precision.iter().map(ToString::to_string).collect();
         let source = [
             (
                 "--bundle",
-                self.source.bundle.is_some() && !is_set("RADIALOG_BUNDLE"),
+                bundle
+                    .as_ref()
+                    .is_some_and(|bundle| !is_of("RADIALOG_BUNDLE", bundle)),
             ),
             (
                 "--precision",
-                !self.source.precision.is_empty() && !is_set("RADIALOG_PRECISION"),
+                !choices.is_empty() && !is_of("RADIALOG_PRECISION", choices.join(",")),
             ),
         ];
         let flag = source
@@ -343,7 +354,10 @@ impl ModelArgs {
         let flags = [
             ("--speculate", self.speculate.is_some()),
             ("--batch-size", self.batch_size.is_some()),
-            ("--device", self.device != CPU && !is_set("RADIALOG_DEVICE")),
+            (
+                "--device",
+                self.device != CPU && !is_of("RADIALOG_DEVICE", &self.device),
+            ),
         ];
         flags
             .iter()
@@ -351,9 +365,9 @@ impl ModelArgs {
     }
 }
 
-/// Whether a variable says what a flag would: that is meant for other commands, too.
-fn is_set(variable: &str) -> bool {
-    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+/// Whether the value of a flag is that of its variable, which is meant for other commands, too.
+fn is_of(variable: &str, value: impl AsRef<OsStr>) -> bool {
+    std::env::var_os(variable).is_some_and(|set| set.as_os_str() == value.as_ref())
 }
 
 /// How what conversations leave in the object store is removed.

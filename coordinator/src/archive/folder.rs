@@ -5,7 +5,7 @@
 //! PNG beside it; so is an image whose suffix is none. What is no image is left out and listed. A system's own files are
 //! no part of an archive ([`radialog_schemas::system_files`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ struct FolderEntries {
     found: VecDeque<Found>,
     /// The tables beside each tree of MIMIC's layout that was come by.
     roots: HashMap<String, Arc<ImageTable>>,
+    /// Trees whose tables could not be read when a study of them was come by, which was told.
+    unread: HashSet<String>,
     /// Files that are called as such tables.
     table_files: Vec<String>,
     is_one_file: bool,
@@ -128,6 +130,7 @@ impl Archive for FolderArchive {
             ahead: None,
             found: VecDeque::new(),
             roots: HashMap::new(),
+            unread: HashSet::new(),
             table_files: Vec::new(),
             is_one_file: self.only.is_some(),
         }))
@@ -202,8 +205,9 @@ impl FolderEntries {
             }
             next = self.walk.next().await;
         }
-        if let Some(study) = table.study(&study, &*self.tree, &files) {
-            self.found.push_front(Ok(study));
+        let entry = table.and_then(|table| table.study(&study, &*self.tree, &files));
+        if let Some(entry) = entry {
+            self.found.push_front(Ok(entry));
         }
     }
 
@@ -226,10 +230,11 @@ impl FolderEntries {
         self.found.push_back(Ok(entry));
     }
 
-    /// The tables beside a tree of MIMIC's layout. What is wrong with them is told once a pass.
-    async fn table(&mut self, root: &str) -> Arc<ImageTable> {
+    /// The tables beside a tree of MIMIC's layout. What is wrong with them is told once a pass. None where store or disk did not
+    /// give them: what its studies are, nobody can say just now, and the next one tries again.
+    async fn table(&mut self, root: &str) -> Option<Arc<ImageTable>> {
         if let Some(table) = self.roots.get(root) {
-            return table.clone();
+            return Some(table.clone());
         }
         let table = match tables_beside(&self.tables, root).await {
             Ok(table) => table,
@@ -237,19 +242,29 @@ impl FolderEntries {
                 let message = format!(
                     "{error}. Splits and views of the images below are not known, so that no study of them is read"
                 );
-                let place = self.tree.name(root);
-                self.found.push_back(Err(EntryProblem::new(
-                    place,
-                    ErrorCode::ArchiveUnreadable,
-                    &message,
-                )));
+                let is_of_content = matches!(
+                    error,
+                    CoordinatorError::NoTable { .. }
+                        | CoordinatorError::MissingColumn { .. }
+                        | CoordinatorError::DoubledColumn { .. }
+                );
+                if is_of_content || self.unread.insert(root.to_owned()) {
+                    self.found.push_back(Err(EntryProblem::new(
+                        self.tree.name(root),
+                        ErrorCode::ArchiveUnreadable,
+                        &message,
+                    )));
+                }
+                if !is_of_content {
+                    return None;
+                }
                 Arc::new(ImageTable::unusable(&message))
             }
         };
         let problems = table.problems().iter().cloned().map(Err);
         self.found.extend(problems);
         self.roots.insert(root.to_owned(), table.clone());
-        table
+        Some(table)
     }
 
     fn unread_table(&mut self, file: &str) {
@@ -531,6 +546,46 @@ mod tests {
         }
         // What was done of it before stays.
         assert_eq!(studies[0].code, ErrorCode::ArchiveEntry);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_cannot_be_read_just_now_makes_no_study_and_is_read_when_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..150 {
+            write(dir.path(), &format!("a/{number:03}.txt"), b"x");
+        }
+        for study in ["s50414267", "s50414268", "s50414269"] {
+            for image in ["a", "b"] {
+                let file = format!("nested/files/p10/p10000032/{study}/{image}.jpg");
+                write(dir.path(), &file, b"x");
+            }
+        }
+        // Nobody can open a link to itself, root included.
+        let table = "nested/mimic-cxr-2.0.0-metadata.csv";
+        std::os::unix::fs::symlink(dir.path().join(table), dir.path().join(table)).unwrap();
+        let archive = open(&ArchiveLocation::Path(dir.path().into()))
+            .await
+            .unwrap();
+        let mut entries = archive.entries().await.unwrap();
+        let mut unread = Vec::new();
+        while unread.is_empty() {
+            let problem = entries.next().await.unwrap().unwrap_err();
+            unread.extend(problem.may_hide_studies().then_some(problem));
+        }
+        assert!(unread[0].failure.message.contains(table), "{:?}", unread[0]);
+        fs::remove_file(dir.path().join(table)).unwrap();
+        let rows = b"dicom_id,ViewPosition\na,LATERAL\nb,PA\n";
+        write(dir.path(), table, rows);
+        let mut seen = Vec::new();
+        while let Some(entry) = entries.next().await {
+            seen.push(match entry {
+                Ok(entry) => format!("{} {}", entry.file, entry.image.is_ok()),
+                Err(problem) => problem.to_string(),
+            });
+        }
+        let read = ["s50414268", "s50414269"]
+            .map(|study| format!("nested/files/p10/p10000032/{study}/b.jpg true"));
+        assert_eq!(seen, read);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Texts instead of images: a table of reports to label, and a list of prompts to answer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +18,9 @@ use super::open::{ArchiveLocation, TableFile};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
+/// The most rows that are read ahead, each of up to a mebibyte.
+const MOST_AHEAD: usize = 16;
+
 /// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
 /// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
 pub struct ReportTable {
@@ -33,9 +37,11 @@ struct ReportEntries {
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
-    /// Whether rows begin with a name for which the header has none, as the first one does; of a table that names its studies, none
-    /// does.
+    /// Whether rows begin with a name for which the header has none, once [`ReportEntries::shift`] has looked; of a table that
+    /// names its studies, none does.
     is_indexed: Option<bool>,
+    /// What was read to find that out.
+    ahead: VecDeque<Result<Row, EntryProblem>>,
     /// Rows that were passed over since they have no text.
     blank: u64,
 }
@@ -115,6 +121,7 @@ impl ReportTable {
             split,
             is_indexed: rows.column(STUDY)?.map(|_| false),
             rows,
+            ahead: VecDeque::new(),
             blank: 0,
         })
     }
@@ -138,12 +145,17 @@ impl Archive for ReportTable {
 #[async_trait]
 impl StudyEntries for ReportEntries {
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
+        let shift = self.shift().await;
         loop {
-            let row = match self.rows.next().await? {
+            let next = match self.ahead.pop_front() {
+                Some(next) => next,
+                None => self.rows.next().await?,
+            };
+            let row = match next {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
-            if let Some(entry) = self.entry(&row) {
+            if let Some(entry) = self.entry(&row, shift) {
                 return Some(entry);
             }
         }
@@ -151,14 +163,37 @@ impl StudyEntries for ReportEntries {
 }
 
 impl ReportEntries {
+    /// The number of cells in front of those that the header names: none or one. A row with a cell more may have a stray comma,
+    /// so that the next one has to have as many, where there is one.
+    async fn shift(&mut self) -> usize {
+        if let Some(is_indexed) = self.is_indexed {
+            return usize::from(is_indexed);
+        }
+        let columns = self.rows.width();
+        let mut longer = 0;
+        while longer < 2 && self.ahead.len() < MOST_AHEAD {
+            let Some(next) = self.rows.next().await else {
+                break;
+            };
+            let found = next.as_ref().map_or(0, |row| row.cells.len());
+            self.ahead.push_back(next);
+            if found == columns {
+                longer = 0;
+                break;
+            }
+            // A row that is broken otherwise says nothing of others.
+            longer += usize::from(found == columns + 1);
+        }
+        self.is_indexed = Some(longer > 0);
+        usize::from(longer > 0)
+    }
+
     /// Makes the study of a row; `None` where the row is not part of the archive.
-    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, EntryProblem>> {
-        let (found, columns) = (row.cells.len(), self.rows.width());
-        let is_indexed = *self.is_indexed.get_or_insert(found == columns + 1);
-        let shift = usize::from(is_indexed);
-        if found != columns + shift {
+    fn entry(&mut self, row: &Row, shift: usize) -> Option<Result<StudyEntry, EntryProblem>> {
+        let (found, expected) = (row.cells.len(), self.rows.width() + shift);
+        if found != expected {
             // Its cells may stand under other columns' names: what it is about, nobody can say.
-            let message = format!("the row has {found} fields, the header {columns}");
+            let message = format!("the row has {found} fields; rows of this table have {expected}");
             return Some(Err(self.rows.unreadable(row.line, message)));
         }
         let cell = |column: usize| row.cell(column + shift);
@@ -279,7 +314,13 @@ mod tests {
         )
         .await;
         assert_eq!(all[0], Ok("d1: Clear.".to_owned()));
-        assert!(all[1].as_ref().unwrap_err().contains("2 fields"));
+        assert!(
+            all[1]
+                .as_ref()
+                .unwrap_err()
+                .contains("2 fields; rows of this table have 4"),
+            "{all:?}"
+        );
     }
 
     #[tokio::test]
@@ -287,13 +328,15 @@ mod tests {
         for text in [
             "study_id,findings\ns1,No edema, no effusion\ns2,Clear.\n",
             "dicom_id,findings\ns2,Clear.\ns1,No edema, no effusion\n",
+            "dicom_id,findings\ns1,No edema, no effusion\ns2,Clear.\n",
         ] {
             let (mut all, _) = read(text, None).await;
             all.sort();
             assert_eq!(all[0], Ok("s2: Clear.".to_owned()), "{all:?}");
             let problem = all[1].as_ref().unwrap_err();
             assert!(
-                problem.contains("archive_unreadable") && problem.contains("3 fields"),
+                problem.contains("archive_unreadable")
+                    && problem.contains("3 fields; rows of this table have 2"),
                 "{problem}"
             );
         }

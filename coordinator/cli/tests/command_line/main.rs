@@ -21,6 +21,11 @@ mod version;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn radialog(arguments: &[&str]) -> Output {
+    radialog_command(arguments).output().unwrap()
+}
+
+/// The program without what variables say of services.
+fn radialog_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
     command.args(arguments).env("RADIALOG_START_TIMEOUT", "1");
     for service in [
@@ -31,7 +36,7 @@ fn radialog(arguments: &[&str]) -> Output {
     ] {
         command.env_remove(service);
     }
-    command.output().unwrap()
+    command
 }
 
 /// Waits until the condition holds.
@@ -182,6 +187,8 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let [objects, out] = ["objects", "out"].map(|name| dir.path().join(name));
     std::fs::create_dir(&objects).unwrap();
+    let config = dir.path().join("c.toml");
+    std::fs::write(&config, "").unwrap();
     let (objects, out) = (objects.to_str().unwrap(), out.to_str().unwrap());
     let image = format!("{}/00001300_000.jpg", people::XRAYS);
     let services = [
@@ -203,7 +210,8 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
     ];
     let others = [
         ["--bundle", "demo"],
-        ["--precision", "f32"],
+        ["--precision", "f32,language=bf16"],
+        ["--config", config.to_str().unwrap()],
         ["--amqp", "amqp://127.0.0.1:1"],
         ["--s3", "s3://bucket/a"],
         ["--redis", "redis://127.0.0.1:1"],
@@ -215,15 +223,34 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
         .map(|option| (&batch[..], option, "are elsewhere"));
     let options = of_models.iter().chain(&others);
     let of_chat = options.map(|option| (&chat[..], option, "with --url"));
+    // What a variable says is meant for other commands; a flag that says something else is meant.
+    let other = dir.path().join("other.toml");
+    std::fs::write(&other, "").unwrap();
+    let with_variables = |arguments: &[&str]| {
+        radialog_command(arguments)
+            .env("RADIALOG_BUNDLE", "/nowhere")
+            .env("RADIALOG_PRECISION", "f32,language=q8_0")
+            .env("RADIALOG_DEVICE", "cuda:8")
+            .env("RADIALOG_CONFIG", &other)
+            .env("NO_PROXY", "127.0.0.1")
+            .output()
+            .unwrap()
+    };
     for (command, option, words) in of_batch.chain(of_chat) {
-        let output = radialog(&[command, &option[..]].concat());
-        let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{option:?}: {error}");
-        assert!(
-            error.contains(option[0]) && error.contains(words),
-            "{error}"
-        );
+        let arguments = [command, &option[..]].concat();
+        for output in [radialog(&arguments), with_variables(&arguments)] {
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{option:?}: {error}");
+            assert!(
+                error.contains(option[0]) && error.contains(words),
+                "{error}"
+            );
+        }
     }
+    let output = with_variables(&chat);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("does not answer"), "{error}");
     let output = radialog(&[&batch[..], &["--device", "tpu"]].concat());
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{error}");
