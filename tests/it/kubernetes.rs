@@ -109,6 +109,8 @@ fn the_patches_of_the_readme_are_checked_and_do_what_it_says() {
     assert_eq!(outside["to"].as_array().unwrap().len(), 2);
     let fetch = &proxy.workload("weights").pod()["initContainers"][0];
     assert_eq!(fetch["env"][0]["name"], "HTTPS_PROXY");
+    let mounts = fetch["volumeMounts"].to_string();
+    assert!(mounts.contains("\"/ca\""), "{mounts}");
     let claim = claim.get("PersistentVolumeClaim", "bundles");
     assert_eq!(claim["spec"]["storageClassName"], "shared");
 }
@@ -132,6 +134,8 @@ fn the_bundles_image_and_the_results_claim_are_parameters_of_who_lists_their_com
         let (_, generator) = text.split_once("configMapGenerator:\n").unwrap();
         let generator = generator.replace(&format!("v1:{tag}"), "v1:1");
         assert!(readme.contains(&generator), "{generator}");
+        // The overlays have that line, and a second one would replace what is below the first.
+        assert!(!readme.contains("\nconfigMapGenerator:"));
         let mut count = 0;
         for workload in manifests
             .workloads()

@@ -86,7 +86,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="tests/kube/run.sh", description="The dev overlay, applied in containers and disturbed at work.")
     parser.add_argument("--binary", type=Path, help="the program (default: built by cargo)")
     parser.add_argument("--s3-server", type=Path, help="the tests' S3 server, an example of radialog-tests (default: built by cargo)")
-    parser.add_argument("--studies", type=int, default=100, help="X-rays in each of the three runs (default: 100)")
+    parser.add_argument("--studies", type=int, default=100, help="X-rays in each of the three runs: more than two workers' 32, else there are too few to scale (default: 100)")
     parser.add_argument("--seed", type=int, default=1, help="order of the removals (default: 1)")
     parser.add_argument("--logs", help="folder for logs (default: target/kube/TIME)")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -1,6 +1,7 @@
 //! The image: what can be said of it without building it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -111,6 +112,37 @@ fn bases_are_pinned_to_what_their_tags_are_now_or_nothing_changes() {
     assert!(!stale.status.success(), "the tag has moved on");
     let left = fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(left, 1, "the copy alone");
+}
+
+/// Docker may be there without buildx, as Debian's is.
+#[test]
+fn where_nothing_can_ask_a_registry_that_is_said_and_nothing_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Containerfile");
+    fs::write(&file, containerfile()).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for (program, name) in [
+        ("bash", "bash"),
+        ("cp", "cp"),
+        ("dirname", "dirname"),
+        ("false", "docker"),
+        ("mktemp", "mktemp"),
+        ("rm", "rm"),
+        ("sed", "sed"),
+    ] {
+        let mut files = std::env::split_paths(&path).map(|folder| folder.join(program));
+        let found = files.find(|file| file.exists()).unwrap();
+        symlink(found, dir.path().join(name)).unwrap();
+    }
+    let mut pin = Command::new(folder().join("image/pin"));
+    let output = pin.arg(&file).env("PATH", dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("neither skopeo nor docker buildx is here"),
+        "{errors}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), containerfile());
 }
 
 #[test]

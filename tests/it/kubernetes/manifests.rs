@@ -27,7 +27,7 @@ pub(super) fn folder() -> PathBuf {
 /// The folders, seen from `k8s`, that `kubectl apply -k` takes, and those of the tests that list what no overlay does.
 pub(super) fn kustomizations() -> Vec<String> {
     let mut found = [
-        "claim", "group", "image", "others", "proxy", "retry", "site", "volumes",
+        "claim", "files", "group", "image", "others", "proxy", "retry", "site", "volumes",
     ]
     .map(fixture)
     .to_vec();

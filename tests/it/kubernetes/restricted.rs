@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::manifests::{Manifests, Workload, fixture, kustomizations};
+use super::manifests::{Manifests, Workload, fixture, folder, kustomizations};
 
 /// The volumes that the standard allows.
 const VOLUMES: [&str; 9] = [
@@ -82,6 +82,26 @@ fn no_pod_violates_the_restricted_standard_that_the_namespace_enforces() {
         }
     }
     assert!(pods > 0);
+}
+
+#[test]
+fn the_readmes_pod_for_files_is_one_that_the_namespace_takes_and_the_user_of_the_others() {
+    let name = fixture("files");
+    let text = std::fs::read_to_string(folder().join(&name).join("pod.yaml")).unwrap();
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    assert!(readme.contains(&text), "{text}");
+    let manifests = Manifests::of(&name);
+    let pod = manifests.get("Pod", "files");
+    let found = violations(Workload {
+        object: pod,
+        template: pod,
+    });
+    assert!(found.is_empty(), "{found:?}");
+    let run = Manifests::of(&fixture("volumes"));
+    let of_run = &run.workloads()[0].pod()["securityContext"];
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        assert_eq!(pod["spec"]["securityContext"][field], of_run[field]);
+    }
 }
 
 #[test]
