@@ -85,17 +85,18 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
     let kept = data_of(&*backends.objects, id).await?;
     // One that cannot be read is removed all the same.
     let known = backends.conversations.snapshot(id).await.ok().flatten();
+    // No sweep looks for these, and whoever asks again finds the conversation only while it is there: so they go before it.
+    delete_all(&*backends.objects, &kept).await?;
+    let existed = backends.conversations.delete(id).await?;
     // What prepares an image forgets what was known of it at its end; whoever began that once more may have come to none. Where the
-    // end is still to come, it finds no conversation, and removes what the stages have stored.
+    // end is still to come, it finds no conversation, and removes what the stages have stored. Behind the deletion: whoever still saw
+    // the conversation could begin it again in front of it.
     if let Some(known) = known.filter(|known| known.prepared.is_some())
         && let Some(image) = &known.conversation.image
     {
         let run = super::preparation_run(id, &image.image);
         backends.state.forget(&run, &super::STUDY.into()).await?;
     }
-    // No sweep looks for these, and whoever asks again finds the conversation only while it is there: so they go before it.
-    delete_all(&*backends.objects, &kept).await?;
-    let existed = backends.conversations.delete(id).await?;
     // What was stored since it was listed, by somebody who had still seen it. Whoever stores looks again afterwards, so that
     // nothing comes after this.
     let late = data_of(&*backends.objects, id).await?;
