@@ -53,7 +53,7 @@ async fn nothing_is_kept(fixture: &GatewayFixture) -> Result<()> {
         let turns = fixture.backends.conversations.waiting().await?;
         Ok(turns == 0 && fixture.stored("images").is_empty())
     };
-    waiting::until("something was kept", Duration::from_secs(10), is_clean).await
+    waiting::until("something was kept", Duration::from_secs(60), is_clean).await
 }
 
 #[tokio::test]
