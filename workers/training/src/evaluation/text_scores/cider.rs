@@ -1,12 +1,10 @@
 //! CIDEr as the caption toolkit computes it (pycocoevalcap 1.2; Vedantam et al. 2015, with the toolkit's clipping and length
 //! penalty): cosine of tf-idf weighted n-grams, where an n-gram weighs less the more references have it. Higher is better.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::grams::{Gram, Grams, ORDERS, order};
+use super::grams::{Gram, Grams, HashMap, ORDERS, order};
 
 /// Width of the penalty on a difference in length, in bigrams.
 const SIGMA: f64 = 6.0;
@@ -81,7 +79,7 @@ impl DocumentFrequencies {
     /// of one text scores 0, since every n-gram is in every reference.
     pub fn score<S: AsRef<str>>(&self, candidate: &[S], reference: &[S]) -> f64 {
         // Words that no reference has are numbered for this text only.
-        let mut others: HashMap<&str, u32> = HashMap::new();
+        let mut others: HashMap<&str, u32> = HashMap::default();
         let [candidate, reference] = [candidate, reference].map(|words| {
             let mut numbers = Vec::with_capacity(words.len());
             for word in words {

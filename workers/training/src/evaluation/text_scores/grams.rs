@@ -1,6 +1,9 @@
 //! Words and runs of words as numbers, which are counted and compared faster than texts.
 
-use std::collections::HashMap;
+use foldhash::fast::RandomState;
+
+/// A map whose keys are hashed fast: scores look up some hundred times a text.
+pub(super) type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// Longest n-gram that counts.
 pub(super) const ORDERS: usize = 4;
@@ -52,7 +55,7 @@ pub(super) fn order(gram: Gram) -> usize {
 
 /// Numbers for the words of two texts, equal where the words are.
 pub(super) fn numbered<S: AsRef<str>>(first: &[S], second: &[S]) -> [Vec<u32>; 2] {
-    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let mut numbers: HashMap<&str, u32> = HashMap::default();
     let mut of = |words| number_all(words, &mut numbers);
     [of(first), of(second)]
 }

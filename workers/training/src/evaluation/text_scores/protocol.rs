@@ -180,9 +180,9 @@ impl TextScorer {
             counts.meteor = self.meteor.counts(&hypothesis, &reference);
         }
         // ReXrank's words end at blanks only.
-        let [hypothesis, reference] = [hypothesis, reference].map(|text| match self.protocol {
-            TextProtocol::Rexrank => text.split(' ').map(str::to_owned).collect(),
-            _ => white(&text),
+        let [hypothesis, reference] = [&hypothesis, &reference].map(|text| match self.protocol {
+            TextProtocol::Rexrank => text.split(' ').collect(),
+            _ => white(text),
         });
         counts.bleu = BleuCounts::of(&hypothesis, &reference);
         counts.smoothed_bleu_2 = counts.bleu.smoothed_2();
@@ -274,8 +274,8 @@ fn most_words(text: &str) -> usize {
     text.split_whitespace().count() + 2 * marks
 }
 
-fn white(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
+fn white(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
 }
 
 impl TextProtocol {
@@ -338,10 +338,10 @@ impl TextProtocol {
         frequencies: &mut DocumentFrequencies,
     ) {
         if self.has_cider() {
-            let split = |text: &S| white(&self.split(text.as_ref()));
-            let references: Vec<Vec<String>> = references.par_iter().map(split).collect();
+            let split = |text: &S| self.split(text.as_ref());
+            let references: Vec<String> = references.par_iter().map(split).collect();
             for reference in &references {
-                frequencies.add(reference);
+                frequencies.add(&white(reference));
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::{Regex, RegexSet};
 
 use abbreviations::{BEFORE_NUMBERS, ENDING, ENDING_AS_NAMES, GOING_ON, OPENING};
 use ahead::{Ahead, DOMAIN_CHARACTER, FILE_CHARACTER, Far, TOP_DOMAINS, WEB_CHARACTER};
@@ -59,12 +59,53 @@ struct Rule {
     makes: Makes,
 }
 
+/// Rules, of equally long matches of which the first is taken.
+struct Rules {
+    rules: Vec<Rule>,
+    /// Which of them match is found in one go: they are many, and few do. Those that may end far behind never match here, but
+    /// are asked one by one where they may.
+    near: RegexSet,
+}
+
+impl Rules {
+    fn new<const N: usize>(rules: [(String, Makes); N]) -> Self {
+        const NEVER: &str = r"[^\s\S]";
+        let anchored = rules.map(|(pattern, makes)| (format!("^(?:{pattern})"), makes));
+        let near = anchored.each_ref().map(|(pattern, makes)| match makes {
+            Makes::Far(_) => NEVER,
+            _ => pattern,
+        });
+        let near = RegexSet::new(near).unwrap_or_else(|error| unreachable!("{error}"));
+        let rules = anchored.into_iter().map(|(pattern, makes)| Rule {
+            pattern: constant(&pattern),
+            makes,
+        });
+        Self {
+            rules: rules.collect(),
+            near,
+        }
+    }
+
+    /// The rules that match at the beginning, or may.
+    fn possible<'a>(&'a self, rest: &str, ahead: &'a Ahead) -> impl Iterator<Item = &'a Rule> {
+        let near = self.near.matches(rest);
+        let rules = self.rules.iter().enumerate();
+        rules.filter_map(move |(place, rule)| {
+            let is_possible = match rule.makes {
+                Makes::Far(far) => ahead.allows(far),
+                _ => near.matched(place),
+            };
+            is_possible.then_some(rule)
+        })
+    }
+}
+
 /// Rules for tokens that begin with a letter or digit; of equally long matches the first is taken. The first group, where a
 /// rule has one, is the token, and what follows it is only looked at.
-static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+static WORDS: LazyLock<Rules> = LazyLock::new(|| {
     let (ending, going_on) = (ending(), any_case(GOING_ON));
     let (before_numbers, opening) = (any_case(BEFORE_NUMBERS), capitals(OPENING));
-    [
+    Rules::new([
         (r"(?i)(cannot)\b".to_owned(), Makes::Two(3)),
         (
             r"(?i)(gonna|gotta|lemme|gimme|wanna)\b".to_owned(),
@@ -124,17 +165,12 @@ static WORDS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (r"([A-Z]+\$)".to_owned(), Makes::Itself),
         (r"(x_[-^x=~<>'])".to_owned(), Makes::Itself),
         (r"([cCfF]#|[cC]\+\+)".to_owned(), Makes::Itself),
-    ]
-    .map(|(pattern, makes)| Rule {
-        pattern: compiled(&pattern),
-        makes,
-    })
-    .into()
+    ])
 });
 
 /// Rules for words with an apostrophe, which come before the others.
-static APOSTROPHES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    [
+static APOSTROPHES: LazyLock<Rules> = LazyLock::new(|| {
+    Rules::new([
         // What is behind "do" of "don't" is read again.
         (
             format!(r"([A-Za-z]+)[nN]{APOSTROPHE_LIKE}[tT]"),
@@ -176,101 +212,94 @@ static APOSTROPHES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             ),
             Makes::Itself,
         ),
-    ]
-    .map(|(pattern, makes)| Rule {
-        pattern: compiled(&pattern),
-        makes,
-    })
-    .into()
+    ])
 });
 
 /// Rules for tokens that begin with anything else.
-static SIGNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    [
-        (
-            r"(<(?:[!?][A-Za-z-][^>\r\n]*|/?[A-Za-z][A-Za-z0-9:.-]*(?: [^>\r\n]*)?/?)>)",
-            Makes::Far(Far::Tag),
-        ),
-        (r"(?i)('t)(?:is|was)", Makes::Itself),
-        (r"((?i:'(?:s|m|d|re|ve|ll)))(?:[^A-Za-z]|$)", Makes::Clitic),
-        (
-            r"((?i:(?:[’\u{92}]|&apos;)(?:s|m|d|re|ve|ll)))",
-            Makes::Clitic,
-        ),
-        (
-            r"((?i:(?:['’\u{92}]|&apos;)(?:em|till?)|'cause))",
-            Makes::Itself,
-        ),
-        (
-            r"((?:['’\u{92}]|&apos;)n(?:['’\u{92}]|&apos;))",
-            Makes::Itself,
-        ),
-        (r"('n)(?:\s|$)", Makes::Itself),
-        (r"((?:[’\u{92}]|&apos;)n)", Makes::Itself),
-        (
-            r"([-+]?(?:[0-9]+(?:[.:,][0-9]+)*|(?:[.:,][0-9]+)+))",
-            Makes::Itself,
-        ),
-        (
-            r"(\([0-9]{2,3}\)[  ]?[0-9]{3,4}[- ]?[0-9]{3,5})",
-            Makes::Itself,
-        ),
-        (r"(['’][2-9]0s)", Makes::Itself),
-        (r"((?:['’\u{92}]|&apos;)[0-9]{2})(?:\s|$)", Makes::Itself),
-        (r"([¹²³⁰⁴-⁹]+|[₀-₉]+)", Makes::Itself),
-        (
-            r"([<>]?[:;=]['*o-]?[()@DOP\[\\\]dp{|])(?:[^A-Za-z0-9]|$)",
-            Makes::Itself,
-        ),
-        // A face.
-        (r"([-^=~<>']_[-^x=~<>'])", Makes::Itself),
-        // As a tokenizer has written them.
-        (r"(-(?i:lrb|rrb|lcb|rcb|lsb|rsb)-)", Makes::Itself),
-        (r"(\.{3,5}|(?:\.[ ]){2,4}\.)", Makes::Is("...")),
-        (r"(-{2,}|[–—])", Makes::Is("--")),
-        (r"(…)", Makes::Is("...")),
-        (r"([?!]{2,})", Makes::Itself),
-        (r"([?!])", Makes::Is("?")),
-        (r"(_+)", Makes::Itself),
-        (r"(\*+|(?:\\\*){1,3})", Makes::Itself),
-        (r"(#+)", Makes::Itself),
-        (r"(@+)", Makes::Itself),
-        (r"(#\p{L}+)", Makes::Itself),
-        (r"(@[A-Za-z_][A-Za-z0-9_]*)", Makes::Itself),
-        (r"(£)", Makes::Is("#")),
-        (r"([€¤\u{80}])", Makes::Is("$")),
-        (r"(¢)", Makes::Is("cents")),
-        (r#"("|(?i:&quot;|&apos;)|''|')"#, Makes::Is("'")),
-        (r"([`‘’‚‛“”„‟‹›«»\u{91}-\u{94}]{1,2})", Makes::Quotes),
-        (r"(<<|>>)", Makes::Itself),
-        (r"(\()", Makes::Is("-lrb-")),
-        (r"(\))", Makes::Is("-rrb-")),
-        (r"(\[)", Makes::Is("-lsb-")),
-        (r"(\])", Makes::Is("-rsb-")),
-        (r"(\{)", Makes::Is("-lcb-")),
-        (r"(\})", Makes::Is("-rcb-")),
-        (r"(?i)(&amp;)", Makes::Is("&")),
-        (r"(?i)(&lt;)", Makes::Is("<")),
-        (r"(?i)(&gt;)", Makes::Is(">")),
-        (r"(½)", Makes::Is("1/2")),
-        (r"(¼)", Makes::Is("1/4")),
-        (r"(¾)", Makes::Is("3/4")),
-        (r"(⅓)", Makes::Is("1/3")),
-        (r"(⅔)", Makes::Is("2/3")),
-    ]
-    .map(|(pattern, makes)| Rule {
-        pattern: compiled(pattern),
-        makes,
-    })
-    .into()
+static SIGNS: LazyLock<Rules> = LazyLock::new(|| {
+    Rules::new(
+        [
+            (
+                r"(<(?:[!?][A-Za-z-][^>\r\n]*|/?[A-Za-z][A-Za-z0-9:.-]*(?: [^>\r\n]*)?/?)>)",
+                Makes::Far(Far::Tag),
+            ),
+            (r"(?i)('t)(?:is|was)", Makes::Itself),
+            (r"((?i:'(?:s|m|d|re|ve|ll)))(?:[^A-Za-z]|$)", Makes::Clitic),
+            (
+                r"((?i:(?:[’\u{92}]|&apos;)(?:s|m|d|re|ve|ll)))",
+                Makes::Clitic,
+            ),
+            (
+                r"((?i:(?:['’\u{92}]|&apos;)(?:em|till?)|'cause))",
+                Makes::Itself,
+            ),
+            (
+                r"((?:['’\u{92}]|&apos;)n(?:['’\u{92}]|&apos;))",
+                Makes::Itself,
+            ),
+            (r"('n)(?:\s|$)", Makes::Itself),
+            (r"((?:[’\u{92}]|&apos;)n)", Makes::Itself),
+            (
+                r"([-+]?(?:[0-9]+(?:[.:,][0-9]+)*|(?:[.:,][0-9]+)+))",
+                Makes::Itself,
+            ),
+            (
+                r"(\([0-9]{2,3}\)[  ]?[0-9]{3,4}[- ]?[0-9]{3,5})",
+                Makes::Itself,
+            ),
+            (r"(['’][2-9]0s)", Makes::Itself),
+            (r"((?:['’\u{92}]|&apos;)[0-9]{2})(?:\s|$)", Makes::Itself),
+            (r"([¹²³⁰⁴-⁹]+|[₀-₉]+)", Makes::Itself),
+            (
+                r"([<>]?[:;=]['*o-]?[()@DOP\[\\\]dp{|])(?:[^A-Za-z0-9]|$)",
+                Makes::Itself,
+            ),
+            // A face.
+            (r"([-^=~<>']_[-^x=~<>'])", Makes::Itself),
+            // As a tokenizer has written them.
+            (r"(-(?i:lrb|rrb|lcb|rcb|lsb|rsb)-)", Makes::Itself),
+            (r"(\.{3,5}|(?:\.[ ]){2,4}\.)", Makes::Is("...")),
+            (r"(-{2,}|[–—])", Makes::Is("--")),
+            (r"(…)", Makes::Is("...")),
+            (r"([?!]{2,})", Makes::Itself),
+            (r"([?!])", Makes::Is("?")),
+            (r"(_+)", Makes::Itself),
+            (r"(\*+|(?:\\\*){1,3})", Makes::Itself),
+            (r"(#+)", Makes::Itself),
+            (r"(@+)", Makes::Itself),
+            (r"(#\p{L}+)", Makes::Itself),
+            (r"(@[A-Za-z_][A-Za-z0-9_]*)", Makes::Itself),
+            (r"(£)", Makes::Is("#")),
+            (r"([€¤\u{80}])", Makes::Is("$")),
+            (r"(¢)", Makes::Is("cents")),
+            (r#"("|(?i:&quot;|&apos;)|''|')"#, Makes::Is("'")),
+            (r"([`‘’‚‛“”„‟‹›«»\u{91}-\u{94}]{1,2})", Makes::Quotes),
+            (r"(<<|>>)", Makes::Itself),
+            (r"(\()", Makes::Is("-lrb-")),
+            (r"(\))", Makes::Is("-rrb-")),
+            (r"(\[)", Makes::Is("-lsb-")),
+            (r"(\])", Makes::Is("-rsb-")),
+            (r"(\{)", Makes::Is("-lcb-")),
+            (r"(\})", Makes::Is("-rcb-")),
+            (r"(?i)(&amp;)", Makes::Is("&")),
+            (r"(?i)(&lt;)", Makes::Is("<")),
+            (r"(?i)(&gt;)", Makes::Is(">")),
+            (r"(½)", Makes::Is("1/2")),
+            (r"(¼)", Makes::Is("1/4")),
+            (r"(¾)", Makes::Is("3/4")),
+            (r"(⅓)", Makes::Is("1/3")),
+            (r"(⅔)", Makes::Is("2/3")),
+        ]
+        .map(|(pattern, makes)| (pattern.to_owned(), makes)),
+    )
 });
 
 /// Addresses and names of files, whatever they begin with.
-static ADDRESSES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+static ADDRESSES: LazyLock<Rules> = LazyLock::new(|| {
     let path = r#"/[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-]"#;
     let host = r#"[^ \t\n\f\r"<>|(){}.\u{a0}]+"#;
     let extensions = FILE_EXTENSIONS.join("|");
-    [
+    Rules::new([
         (
             r#"((?i:https?)://[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},-])"#.to_owned(),
             Makes::Itself,
@@ -299,12 +328,7 @@ static ADDRESSES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             ),
             Makes::Far(Far::File),
         ),
-    ]
-    .map(|(pattern, makes)| Rule {
-        pattern: compiled(&pattern),
-        makes,
-    })
-    .into()
+    ])
 });
 
 /// Words in any case.
@@ -328,8 +352,12 @@ fn ending() -> String {
 }
 
 fn compiled(pattern: &str) -> Regex {
+    constant(&format!("^(?:{pattern})"))
+}
+
+fn constant(pattern: &str) -> Regex {
     // The patterns are constants: the tests below compile them.
-    Regex::new(&format!("^(?:{pattern})")).unwrap_or_else(|error| unreachable!("{error}"))
+    Regex::new(pattern).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 /// Splits a text into the toolkit's tokens, in lower case, punctuation dropped. A token can have blanks that do not break
@@ -406,38 +434,33 @@ fn next(rest: &str, first: char, ahead: &Ahead, tokens: &mut Vec<String>) -> usi
         true => &*WORDS,
         false => &*SIGNS,
     };
-    // What no rule of these can match is not asked about: they are many, and most words are plain.
-    let apostrophes = match ahead.has_apostrophe {
-        true => &APOSTROPHES[..],
-        false => &[],
-    };
-    let addresses = match ahead.has_address {
-        true => &ADDRESSES[..],
-        false => &[],
-    };
-    let mut best: Option<(usize, usize, &Rule)> = None;
-    let is_possible = |rule: &&Rule| match rule.makes {
-        Makes::Far(far) => ahead.allows(far),
-        _ => true,
-    };
-    let all = apostrophes.iter().chain(rules).chain(addresses);
-    for rule in all.filter(is_possible) {
-        let Some(found) = rule.pattern.captures(rest) else {
-            continue;
-        };
-        let whole = found[0].len();
+    // What no rule of these can match is not asked about: most words are plain.
+    let tables = [
+        ahead.has_apostrophe.then(|| &*APOSTROPHES),
+        Some(rules),
+        ahead.has_address.then(|| &*ADDRESSES),
+    ];
+    let mut best: Option<(usize, &Rule)> = None;
+    let possible = |table: &'static Rules| table.possible(rest, ahead);
+    for rule in tables.into_iter().flatten().flat_map(possible) {
         // What is only looked at counts for the choice of the rule, as in a lexer.
-        if best.is_none_or(|(length, ..)| whole > length) {
-            best = Some((whole, found.get(1).map_or(whole, |group| group.len()), rule));
+        if let Some(found) = rule.pattern.find(rest)
+            && best.is_none_or(|(length, _)| found.len() > length)
+        {
+            best = Some((found.len(), rule));
         }
     }
+    let best = best.and_then(|(whole, rule)| {
+        let found = rule.pattern.captures(rest)?;
+        Some((found.get(1).map_or(whole, |group| group.len()), rule))
+    });
     let lower = |text: &str| {
         let text = text.to_lowercase().replace(' ', "\u{a0}");
         // Brackets inside of a token, as in a telephone number.
         let text = text.replace('(', "-lrb-").replace(')', "-rrb-");
         text.replace("&amp;", "&").replace(SOFT_HYPHEN, "")
     };
-    let Some((_, length, rule)) = best else {
+    let Some((length, rule)) = best else {
         if first != SOFT_HYPHEN && !HYPHENS.contains(&first) {
             tokens.push(lower(&rest[..first.len_utf8()]));
         }

@@ -1,11 +1,11 @@
 //! METEOR's alignment of two texts: all matches of all stages, and among those that do not overlap the set that a beam search
 //! over the reference's words likes best. Ties are broken as METEOR 1.5 breaks them, or scores would differ from the jar's.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
+use super::super::grams::{HashMap, numbered};
 use super::data::MeteorData;
 use super::paraphrases::Paraphrases;
 use super::{STAGE_WEIGHTS, STAGES};
@@ -157,37 +157,44 @@ fn candidates(hypothesis: &[&str], reference: &[&str], data: Option<&MeteorData>
         hypothesis_covered: vec![0; hypothesis.len()],
         reference_covered: vec![0; reference.len()],
     };
-    candidates.add_words(0, |h, r| hypothesis[h] == reference[r]);
+    let [h_words, r_words] = numbered(hypothesis, reference);
+    candidates.add_words(0, |h, r| h_words[h] == r_words[r]);
     // Equal texts need nothing else, and a beam could lose their diagonal.
-    if hypothesis == reference {
+    if h_words == r_words {
         return candidates;
     }
+    // Each word once, by its number, which begins with 1.
+    let mut words: Vec<&str> = Vec::new();
+    let texts = hypothesis.iter().chain(reference);
+    for (word, number) in texts.zip(h_words.iter().chain(&r_words)) {
+        if *number as usize > words.len() {
+            words.push(word);
+        }
+    }
+    let place = |number: u32| number as usize - 1;
     let stemmer = Stemmer::create(Algorithm::English);
-    let stems = [hypothesis, reference].map(|words| {
-        let stems = words.iter().map(|word| stemmer.stem(word).into_owned());
-        stems.collect::<Vec<String>>()
-    });
+    let stems: Vec<_> = words.iter().map(|word| stemmer.stem(word)).collect();
+    let [stems, _] = numbered(&stems, &[]);
     candidates.add_words(1, |h, r| {
-        stems[0][h] == stems[1][r] && hypothesis[h] != reference[r]
+        let (h, r) = (h_words[h], r_words[r]);
+        h != r && stems[place(h)] == stems[place(r)]
     });
     let Some(data) = data else {
         return candidates;
     };
-    let sets = [hypothesis, reference].map(|words| {
-        let sets = words.iter().map(|word| data.synonyms.sets(word));
-        sets.collect::<Vec<Vec<u32>>>()
-    });
+    let sets = words.iter().map(|word| data.synonyms.sets(word));
+    let sets: Vec<Vec<u32>> = sets.collect();
     // Most words share no set, which a bit for each set tells at once.
-    let bits = [0, 1].map(|side: usize| {
-        let bits = sets[side]
-            .iter()
-            .map(|sets| sets.iter().fold(0, |bits, set| bits | set_bit(*set)));
-        bits.collect::<Vec<u64>>()
-    });
+    let bits = sets
+        .iter()
+        .map(|sets| sets.iter().fold(0, |bits, set| bits | set_bit(*set)));
+    let bits: Vec<u64> = bits.collect();
     candidates.add_words(2, |h, r| {
-        bits[0][h] & bits[1][r] != 0
-            && hypothesis[h] != reference[r]
-            && sets[0][h].iter().any(|set| sets[1][r].contains(set))
+        let (h, r) = (h_words[h], r_words[r]);
+        h != r && bits[place(h)] & bits[place(r)] != 0 && {
+            let theirs = &sets[place(r)];
+            sets[place(h)].iter().any(|set| theirs.contains(set))
+        }
     });
     add_paraphrases(&mut candidates, hypothesis, reference, &data.paraphrases);
     candidates
@@ -204,7 +211,7 @@ fn add_paraphrases(
         (reference, hypothesis, true),
         (hypothesis, reference, false),
     ] {
-        let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        let mut places: HashMap<&[u8], Vec<usize>> = HashMap::default();
         let mut lengths = [0_u32; 256];
         for (at, word) in to.iter().enumerate() {
             let word = word.as_bytes();
@@ -221,11 +228,14 @@ fn add_paraphrases(
                 }
                 phrase.push_str(from[start + length - 1]);
                 for paraphrase in paraphrases.of(&phrase) {
+                    // Most paraphrases begin with a word that the other side has not, which is quickly seen.
+                    let lengths = lengths[usize::from(paraphrase[0])];
+                    if lengths == 0 {
+                        continue;
+                    }
                     let mut words = paraphrase.split(|byte| *byte == b' ');
                     let first = words.next().unwrap_or_default();
-                    // Most paraphrases begin with a word that the other side has not, which is quickly seen.
-                    let first_byte = usize::from(first.first().copied().unwrap_or_default());
-                    if lengths[first_byte] & length_bit(first) == 0 {
+                    if lengths & length_bit(first) == 0 {
                         continue;
                     }
                     for &other in places.get(first).into_iter().flatten() {

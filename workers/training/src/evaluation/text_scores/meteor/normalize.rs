@@ -1,10 +1,11 @@
 //! METEOR 1.5's own normalisation of English (`-norm`, punctuation kept), which runs over texts that were split before, too:
 //! signs and clitics are split off, quotes and dashes unified, full stops split off but for abbreviations, all in lower case.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 /// Letters of the western languages.
 const ALPHA: &str = r"A-Za-zŠŽšžŸÀ-ÖØ-öø-žЀ-ӿԀ-ԧꙀ-ꙮꙿ-ꚗᴀ-ᵿ";
@@ -86,23 +87,29 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
 /// Normalises a text: words with single blanks between them, in lower case.
 pub(super) fn normalized(text: &str, abbreviations: &Abbreviations) -> String {
     let rules = &*RULES;
-    let replace = |text: &str, rule: &Regex, with: &str| rule.replace_all(text, with).into_owned();
-    let mut line = replace(&format!(" {text} "), &rules.signs, " $1 ");
-    line = rules
-        .dots
-        .replace_all(&line, |found: &regex::Captures<'_>| {
-            format!("{} ", DOT.to_string().repeat(found[0].len()))
-        })
-        .into_owned();
-    for rule in &rules.commas {
-        line = replace(&line, rule, "$1 , $2");
+    let mut line = format!(" {text} ");
+    // Most rules find nothing.
+    let replace = |line: &mut String, rule: &Regex, with: &str| {
+        if let Cow::Owned(replaced) = rule.replace_all(line, with) {
+            *line = replaced;
+        }
+    };
+    replace(&mut line, &rules.signs, " $1 ");
+    let dots = |found: &Captures<'_>| format!("{} ", DOT.to_string().repeat(found[0].len()));
+    if let Cow::Owned(replaced) = rules.dots.replace_all(&line, dots) {
+        line = replaced;
     }
-    line = replace(&line, &rules.quotes, "'");
-    line = replace(&line, &rules.double_quotes, "\"");
+    for rule in &rules.commas {
+        replace(&mut line, rule, "$1 , $2");
+    }
+    replace(&mut line, &rules.quotes, "'");
+    replace(&mut line, &rules.double_quotes, "\"");
     line = line.replace('–', "-").replace("--", "-");
-    line = replace(&line, &rules.dashes, "$1 $2");
-    for (rule, with) in &rules.apostrophes {
-        line = replace(&line, rule, with);
+    replace(&mut line, &rules.dashes, "$1 $2");
+    if line.contains('\'') {
+        for (rule, with) in &rules.apostrophes {
+            replace(&mut line, rule, with);
+        }
     }
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let mut split = String::with_capacity(line.len());

@@ -1,7 +1,6 @@
 //! METEOR's paraphrase table: phrases of some words, and the phrases that stand for them. It has five million entries, so the
 //! paraphrases stay one long text, and only the phrases are looked up by name.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::mpsc::{self, SyncSender};
@@ -9,10 +8,12 @@ use std::thread;
 
 use memchr::memchr_iter;
 
-/// Bytes that are unpacked at a time.
-const CHUNK: u64 = 1 << 20;
+use super::super::grams::HashMap;
+
+/// Bytes that are unpacked at a time: few enough for an allocator to have them at hand.
+const CHUNK: usize = 1 << 16;
 /// Chunks that may wait to be taken apart.
-const WAITING: usize = 4;
+const WAITING: usize = 64;
 
 /// Paraphrases by phrase.
 #[derive(Default)]
@@ -53,15 +54,23 @@ impl Paraphrases {
     pub(super) fn of(&self, phrase: &str) -> impl Iterator<Item = &[u8]> {
         let range = self.phrases.get(phrase.as_bytes()).cloned();
         let lines = &self.lines[range.unwrap_or_default()];
-        lines.split(|byte| *byte == b'\n').filter(|l| !l.is_empty())
+        let mut start = 0;
+        let line = move |end| {
+            let line = &lines[start..end];
+            start = end + 1;
+            line
+        };
+        memchr_iter(b'\n', lines)
+            .map(line)
+            .filter(|l| !l.is_empty())
     }
 }
 
 /// Sends the table in chunks, as long as somebody takes them.
 fn unpack(mut table: impl Read, chunks: &SyncSender<Vec<u8>>) -> io::Result<()> {
     loop {
-        let mut chunk = Vec::new();
-        let read = table.by_ref().take(CHUNK).read_to_end(&mut chunk)?;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = (&mut table).take(CHUNK as u64).read_to_end(&mut chunk)?;
         if read == 0 || chunks.send(chunk).is_err() {
             return Ok(());
         }

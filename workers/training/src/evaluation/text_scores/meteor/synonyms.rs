@@ -1,6 +1,6 @@
 //! METEOR's WordNet tables: the synonym sets of words, and the base forms of irregular ones.
 
-use std::collections::HashMap;
+use super::super::grams::HashMap;
 
 /// Endings of inflected words and what stands in their place in the base form, tried in this order.
 const ENDINGS: [(&str, &str); 20] = [
@@ -37,7 +37,7 @@ impl Synonyms {
     /// Reads `english.synsets` (a word, then the numbers of its sets) and `english.exceptions` (a base form, then its irregular
     /// forms), two lines an entry; the error says what is wrong in which line.
     pub(super) fn parse(synsets: &str, exceptions: &str) -> Result<Self, String> {
-        let mut sets = HashMap::new();
+        let mut sets = HashMap::default();
         let mut lines = synsets.lines().enumerate();
         while let Some((at, word)) = lines.next() {
             let (_, numbers) = lines
@@ -48,7 +48,7 @@ impl Synonyms {
             let numbers = numbers.map_err(|error| format!("line {}: {error}", at + 2))?;
             sets.insert(word.to_owned(), numbers);
         }
-        let mut bases: HashMap<String, Vec<String>> = HashMap::new();
+        let mut bases: HashMap<String, Vec<String>> = HashMap::default();
         let mut lines = exceptions.lines();
         while let (Some(base), Some(forms)) = (lines.next(), lines.next()) {
             for form in forms.split_ascii_whitespace() {
@@ -63,11 +63,11 @@ impl Synonyms {
 
     /// The sets of a word and of its base forms.
     pub(super) fn sets(&self, word: &str) -> Vec<u32> {
-        let of = |word: &str| self.sets.get(word).cloned().unwrap_or_default();
-        let mut sets = of(word);
+        let of = |word: &str| self.sets.get(word).into_iter().flatten();
+        let mut sets: Vec<u32> = of(word).copied().collect();
         match self.bases.get(word) {
             Some(bases) => sets.extend(bases.iter().flat_map(|base| of(base))),
-            None => sets.extend(self.base(word).into_iter().flat_map(|base| of(&base))),
+            None => sets.extend(self.base(word).iter().flat_map(|base| of(base))),
         }
         sets
     }
@@ -82,9 +82,13 @@ impl Synonyms {
             }
             None => (word, ""),
         };
+        let mut base = String::with_capacity(word.len() + 2);
         ENDINGS.iter().find_map(|(ending, replacement)| {
-            let base = format!("{}{replacement}", stem.strip_suffix(ending)?);
-            self.sets.contains_key(&base).then(|| base + rest)
+            let begins = stem.strip_suffix(ending)?;
+            base.clear();
+            base.extend([begins, replacement]);
+            let is_known = self.sets.contains_key(&base);
+            is_known.then(|| base.clone() + rest)
         })
     }
 }

@@ -185,7 +185,8 @@ pub(super) fn search<P: Places>(
     chosen: &mut Vec<(Match, usize)>,
 ) -> Partial<P> {
     let mut paths = vec![start];
-    let mut steps: Vec<Step> = Vec::new();
+    let (mut steps, mut ranked): (Vec<Step>, Vec<(Rank, usize)>) = (Vec::new(), Vec::new());
+    let mut next = Vec::new();
     for (current, here) in matches.iter().enumerate() {
         steps.clear();
         for (parent, path) in paths.iter().enumerate() {
@@ -196,19 +197,21 @@ pub(super) fn search<P: Places>(
             paths.truncate(1);
             continue;
         }
-        let ranked = steps.iter().enumerate();
-        let mut ranked: Vec<(Rank, usize)> =
-            ranked.map(|(place, step)| (step.rank, place)).collect();
+        let places = steps.iter().enumerate();
+        ranked.clear();
+        ranked.extend(places.map(|(place, step)| (step.rank, place)));
         if ranked.len() > BEAM {
             ranked.select_nth_unstable(BEAM - 1);
             ranked.truncate(BEAM);
         }
         ranked.sort_unstable();
-        let went = |(_, place): (Rank, usize)| {
-            let step = &steps[place];
+        let went = |(_, place): &(Rank, usize)| {
+            let step = &steps[*place];
             paths[step.parent].went(step, chosen)
         };
-        paths = ranked.into_iter().map(went).collect();
+        next.clear();
+        next.extend(ranked.iter().map(went));
+        std::mem::swap(&mut paths, &mut next);
     }
     for path in &mut paths {
         if path.open != NONE {
