@@ -14,7 +14,9 @@ use radialog_schemas::{
 
 use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
-use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
+use crate::run::pipeline::{
+    StudyCommand, StudyEvent, StudyFacts, next_commands, store_for_conversation,
+};
 use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
@@ -216,7 +218,10 @@ async fn prepare(
     };
     for command in next_commands(&run, &facts, StudyEvent::Begun) {
         match command {
-            StudyCommand::Publish(task) => publish_task(&*backends.queue, &task).await?,
+            StudyCommand::Publish(mut task) => {
+                store_for_conversation(&mut task, image);
+                publish_task(&*backends.queue, &task).await?;
+            }
             StudyCommand::Finish => {
                 finish_preparation(backends, &conversation.id, &run, &facts).await?;
             }
