@@ -269,8 +269,10 @@ async fn a_run_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_ano
     let GatewayFixture {
         backends, gateway, ..
     } = &fixture;
+    let elsewhere = tempfile::tempdir()?;
     let other = RunningGateway::start(backends, |config| {
-        config.archives = vec!["s3://archive/cxr".into()]
+        config.archives = vec!["s3://archive/cxr".into()];
+        config.directory = elsewhere.path().to_owned();
     })
     .await?;
     assert_eq!(
