@@ -88,8 +88,8 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
     // No sweep looks for these, and whoever asks again finds the conversation only while it is there: so they go before it.
     delete_all(&*backends.objects, &kept).await?;
     let existed = backends.conversations.delete(id).await?;
-    // Prepared or not: whoever began the preparation may not have come to its end. Behind the deletion: whoever begins it looks at
-    // the conversation again afterwards, so that it is forgotten here where it was begun before, and there where it is begun later.
+    // Prepared or not: whoever began the preparation may not have come to its end. Behind the deletion: whoever begins it looks
+    // at the conversation again afterwards, so that what was begun before is forgotten here, and what is begun later is there.
     // Results that come now find no study: their consumer removes what the stages have stored.
     if let Some(image) = known.and_then(|known| known.conversation.image) {
         forget_preparation(backends, id, &image.image).await?;

@@ -185,8 +185,8 @@ fn of_these_inputs(
     }
 }
 
-/// Has the task of an image stage store its output where the image's conversation looks for it: under another release's key, where
-/// that one has begun the conversation.
+/// Has the task of an image stage store its output where the image's conversation looks for it: under another release's key,
+/// where that one has begun the conversation.
 pub(crate) fn store_for_conversation(task: &mut Task, own: &ChatImage) {
     let component = &task.component;
     let (stage, key, image) = match &task.work {

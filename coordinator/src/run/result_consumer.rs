@@ -302,8 +302,8 @@ struct StudyResults<'a> {
     facts: Facts,
 }
 
-/// Groups results, so that each study is there once. Studies that do not exist any more (a late duplicate, a conversation that was
-/// deleted) are left out.
+/// Groups results, so that each study is there once. Studies that do not exist any more (a late duplicate, a conversation that
+/// was deleted) are left out.
 fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<StudyResults<'_>> {
     let mut studies: Vec<StudyResults<'_>> = Vec::new();
     let mut places = HashMap::new();

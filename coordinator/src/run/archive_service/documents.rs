@@ -31,8 +31,8 @@ impl ArchiveRunDocuments {
     }
 
     /// Keeps all documents of the run for as long again from now on, so that one that waits or stands still for weeks is known, and
-    /// known to stand still; and the request again, where the state has lost it. False where another gateway was asked for the run
-    /// meanwhile and has begun it: it is that one's.
+    /// known to stand still; and the request again, where the state has lost it. False where another gateway was asked for the
+    /// run meanwhile and has begun it: it is that one's.
     pub(super) async fn keep(&self, request: &ArchiveRunRequest) -> Result<bool, StateError> {
         let (run, document) = (run(&request.id), json(request));
         let known = self.0.create_document(&run, REQUEST, document).await?;

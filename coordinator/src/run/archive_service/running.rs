@@ -31,8 +31,8 @@ enum RunEnd {
 }
 
 impl ArchiveRuns {
-    /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first, or another one has the
-    /// run.
+    /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first, or another one
+    /// has the run.
     pub(super) async fn run_with_pauses(
         &self,
         requested: &ArchiveRunRequest,
