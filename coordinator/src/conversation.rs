@@ -14,7 +14,9 @@ use radialog_schemas::{
 
 use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
-use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
+use crate::run::pipeline::{
+    StudyCommand, StudyEvent, StudyFacts, next_commands, store_for_conversation,
+};
 use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
@@ -200,9 +202,14 @@ async fn prepare(
     let fact = study_fact(&run.run, &spec);
     backends.state.begin(std::slice::from_ref(&fact)).await?;
     let known = backends.state.record(&[fact]).await?.pop().flatten();
-    // Prepared meanwhile: whoever did that has forgotten what was known of it, perhaps before it was begun here again.
+    // Prepared or deleted meanwhile: whoever did that has forgotten what was known of it, perhaps before it was begun here again.
+    // Whoever is killed right here, behind a deletion, leaves it to Redis, which forgets it after a week.
     let now = backends.conversations.snapshot(&conversation.id).await?;
-    if now.is_some_and(|now| now.prepared.is_some()) {
+    let still_waits = now.is_some_and(|now| {
+        let own = now.conversation.image.as_ref();
+        now.prepared.is_none() && own.is_some_and(|own| own.image == image.image)
+    });
+    if !still_waits {
         backends.state.forget(&run.run, &spec.study).await?;
         return Ok(());
     }
@@ -211,7 +218,10 @@ async fn prepare(
     };
     for command in next_commands(&run, &facts, StudyEvent::Begun) {
         match command {
-            StudyCommand::Publish(task) => publish_task(&*backends.queue, &task).await?,
+            StudyCommand::Publish(mut task) => {
+                store_for_conversation(&mut task, image);
+                publish_task(&*backends.queue, &task).await?;
+            }
             StudyCommand::Finish => {
                 finish_preparation(backends, &conversation.id, &run, &facts).await?;
             }

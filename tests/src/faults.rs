@@ -54,6 +54,8 @@ pub struct FaultInjector {
     transfers: Gate,
     /// Where each call of the store waits, where somebody steps through them.
     gate: OnceLock<Arc<Gate>>,
+    /// The same for calls of the state.
+    state_gate: OnceLock<Arc<Gate>>,
     amendment: OnceLock<Amendment>,
     state: RwLock<Arc<MemoryState>>,
 }
@@ -165,6 +167,16 @@ impl FaultInjector {
     /// Has every call of the store pass this gate.
     pub fn step(&self, gate: &Arc<Gate>) {
         drop(self.gate.set(gate.clone()));
+    }
+
+    /// Has every call of the state pass this gate.
+    pub fn step_state(&self, gate: &Arc<Gate>) {
+        drop(self.state_gate.set(gate.clone()));
+    }
+
+    /// Works over this state, as others do.
+    pub fn share_state(&self, state: &Arc<MemoryState>) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state.clone();
     }
 
     /// Has every conditional write changed, or only seen, before it is done.
@@ -409,11 +421,21 @@ struct FaultyState {
     faults: Arc<FaultInjector>,
 }
 
+impl FaultyState {
+    /// The state, once its next call may be made.
+    async fn inner(&self) -> Result<Arc<MemoryState>, StateError> {
+        if let Some(gate) = self.faults.state_gate.get() {
+            gate.pass().await;
+        }
+        self.faults.state()
+    }
+}
+
 #[async_trait]
 impl State for FaultyState {
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
         self.faults
-            .answer(self.faults.state()?.put_document(run, name, value).await?)
+            .answer(self.inner().await?.put_document(run, name, value).await?)
     }
 
     async fn create_document(
@@ -422,70 +444,67 @@ impl State for FaultyState {
         name: &str,
         value: String,
     ) -> Result<String, StateError> {
-        let state = self.faults.state()?;
+        let state = self.inner().await?;
         self.faults
             .answer(state.create_document(run, name, value).await?)
     }
 
     async fn note_group(&self, group: &QueueGroup) -> Result<(), StateError> {
         self.faults
-            .answer(self.faults.state()?.note_group(group).await?)
+            .answer(self.inner().await?.note_group(group).await?)
     }
 
     async fn forget_group(&self, group: &QueueGroup) -> Result<bool, StateError> {
         self.faults
-            .answer(self.faults.state()?.forget_group(group).await?)
+            .answer(self.inner().await?.forget_group(group).await?)
     }
 
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
-        self.faults.answer(self.faults.state()?.groups().await?)
+        self.faults.answer(self.inner().await?.groups().await?)
     }
 
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         self.faults
-            .answer(self.faults.state()?.document(run, name).await?)
+            .answer(self.inner().await?.document(run, name).await?)
     }
 
     async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
-        self.faults.answer(self.faults.state()?.begin(facts).await?)
+        self.faults.answer(self.inner().await?.begin(facts).await?)
     }
 
     async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError> {
-        self.faults
-            .answer(self.faults.state()?.record(facts).await?)
+        self.faults.answer(self.inner().await?.record(facts).await?)
     }
 
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
-        self.faults
-            .answer(self.faults.state()?.finish(lines).await?)
+        self.faults.answer(self.inner().await?.finish(lines).await?)
     }
 
     async fn end_run(&self, run: &RunId) -> Result<(), StateError> {
-        self.faults.answer(self.faults.state()?.end_run(run).await?)
+        self.faults.answer(self.inner().await?.end_run(run).await?)
     }
 
     async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
-        self.faults
-            .answer(self.faults.state()?.open_run(run).await?)
+        self.faults.answer(self.inner().await?.open_run(run).await?)
     }
 
     async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError> {
         self.faults
-            .answer(self.faults.state()?.forget(run, study).await?)
+            .answer(self.inner().await?.forget(run, study).await?)
     }
 
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
         self.faults
-            .answer(self.faults.state()?.exist(run, studies).await?)
+            .answer(self.inner().await?.exist(run, studies).await?)
     }
 
     async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
         self.faults
-            .answer(self.faults.state()?.finished(run, limit).await?)
+            .answer(self.inner().await?.finished(run, limit).await?)
     }
 
     async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
         self.faults
-            .answer(self.faults.state()?.discard_finished(run, count).await?)
+            .answer(self.inner().await?.discard_finished(run, count).await?)
     }
 }

@@ -67,6 +67,7 @@ pub fn radialog(arguments: &[&str]) -> Result<Command> {
 /// Roles of one deployment, each a process, with one environment and a log for each role.
 pub struct ProcessCluster {
     environment: Environment,
+    /// The current folder of all roles, too: what they keep where nobody has named a place goes with it.
     logs: TempDir,
     /// Process ids and command lines of all roles so far.
     started: Mutex<Vec<(u32, Vec<String>)>>,
@@ -130,7 +131,9 @@ impl ProcessCluster {
 
     fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = radialog(arguments)?;
-        command.envs(self.environment.variables());
+        command
+            .envs(self.environment.variables())
+            .current_dir(self.logs.path());
         Ok(command)
     }
 }

@@ -88,14 +88,11 @@ pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, Ba
     // No sweep looks for these, and whoever asks again finds the conversation only while it is there: so they go before it.
     delete_all(&*backends.objects, &kept).await?;
     let existed = backends.conversations.delete(id).await?;
-    // What prepares an image forgets what was known of it at its end; whoever began that once more may have come to none. Where the
-    // end is still to come, it finds no conversation, and removes what the stages have stored. Behind the deletion: whoever still saw
-    // the conversation could begin it again in front of it.
-    if let Some(known) = known.filter(|known| known.prepared.is_some())
-        && let Some(image) = &known.conversation.image
-    {
-        let run = super::preparation_run(id, &image.image);
-        backends.state.forget(&run, &super::STUDY.into()).await?;
+    // Prepared or not: whoever began the preparation may not have come to its end. Behind the deletion: whoever begins it looks
+    // at the conversation again afterwards, so that what was begun before is forgotten here, and what is begun later is there.
+    // Results that come now find no study: their consumer removes what the stages have stored.
+    if let Some(image) = known.and_then(|known| known.conversation.image) {
+        forget_preparation(backends, id, &image.image).await?;
     }
     // What was stored since it was listed, by somebody who had still seen it. Whoever stores looks again afterwards, so that
     // nothing comes after this.
@@ -146,8 +143,35 @@ async fn remove_strangers(
     if let Some(living) = begun.transpose()?.flatten() {
         listed.retain(|key| !is_own(&living, key));
     }
-    delete_all(&*backends.objects, &listed).await?;
+    delete_strangers(backends, id, &listed).await?;
     Ok(listed.len() as u64)
+}
+
+/// Deletes these objects, which are nobody's any more. The preparation of an image is forgotten before the image goes, so that a
+/// sweep finds both where a deletion was broken off.
+async fn delete_strangers(
+    backends: &Backends,
+    id: &ConversationId,
+    keys: &[ObjectKey],
+) -> Result<(), BackendError> {
+    for key in keys {
+        if ObjectKey::is_stored_image(key.as_str()) {
+            forget_preparation(backends, id, key).await?;
+        }
+        backends.objects.delete(key).await?;
+    }
+    Ok(())
+}
+
+/// Forgets how far the preparation of an image for a conversation that is gone has come. What its run was stays for a week, for
+/// results that come late.
+async fn forget_preparation(
+    backends: &Backends,
+    id: &ConversationId,
+    image: &ObjectKey,
+) -> Result<(), StateError> {
+    let run = super::preparation_run(id, image);
+    backends.state.forget(&run, &super::STUDY.into()).await
 }
 
 /// What was written when these conversations began, each with a failure of its own.
@@ -339,7 +363,7 @@ async fn sweep_one(
             }
             unowned.add(strangers.len() as u64, sizes.iter().sum());
             if !dry_run {
-                delete_all(&*backends.objects, &strangers).await?;
+                delete_strangers(backends, id, &strangers).await?;
                 metrics().retention_removed.inc_by(strangers.len() as u64);
             }
         }

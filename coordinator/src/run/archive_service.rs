@@ -342,13 +342,16 @@ impl ArchiveRuns {
         // An earlier process may have ended before it was decided whose the run is.
         let known = until_known(&retry, || documents.create_request(&requested)).await?;
         if known.attempt != requested.attempt {
-            info!(run = id, "another gateway has begun this run");
-            return self.remove_folder(id).await;
+            return self.leave_to_another(id).await;
         }
         let mut end = until_known(&retry, || documents.end(id)).await?;
         if end.is_none() {
             let folder = self.folder(id).join("out");
             let ran = self.run_with_pauses(&requested, &folder, stop).await?;
+            // The state had lost it meanwhile, and was asked for it at another gateway: the results have one writer.
+            if !retry.until_success(|| documents.keep(&requested)).await? {
+                return self.leave_to_another(id).await;
+            }
             let Some((status, error)) = ran else {
                 return Ok(());
             };
@@ -442,6 +445,12 @@ impl ArchiveRuns {
         });
         let failed = |source| ArchiveRunsError::Directory { path, source };
         keeping.await.map_err(failed)
+    }
+
+    /// Leaves a run to the gateway that has begun it.
+    async fn leave_to_another(&self, id: &str) -> Result<(), ArchiveRunsError> {
+        info!(run = id, "another gateway has begun this run");
+        self.remove_folder(id).await
     }
 
     async fn remove_folder(&self, id: &str) -> Result<(), ArchiveRunsError> {

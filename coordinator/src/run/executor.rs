@@ -16,6 +16,7 @@ use super::publish::publish_task;
 use super::retry::RetryUntilShutdown;
 use super::run_state::finished_fact;
 use super::study_record;
+use crate::conversation::retention;
 use crate::{BackendError, CoordinatorError};
 
 /// Records being assembled at a time.
@@ -81,17 +82,42 @@ impl Executor {
         step: &StudyStep,
     ) -> Result<(), CoordinatorError> {
         let StudyStep { run, facts, .. } = step;
-        let finish = || async {
-            match finish_preparation(&self.backends, conversation, run, facts).await {
-                // It stays so, and keeps what it has; the others go on.
+        let finish = || finish_preparation(&self.backends, conversation, run, facts);
+        self.unless_unreadable(conversation, finish).await
+    }
+
+    /// Removes what a conversation that is gone has in the store; what belongs to who lives under its name stays.
+    pub(crate) async fn remove_unowned(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<(), CoordinatorError> {
+        let remove = || async {
+            let removed = retention::remove_objects(&self.backends, conversation).await;
+            removed.map(drop)
+        };
+        self.unless_unreadable(conversation, remove).await
+    }
+
+    /// Repeats what is done for a conversation until it is done, but for one that cannot be read.
+    async fn unless_unreadable<F>(
+        &self,
+        conversation: &ConversationId,
+        attempt: impl Fn() -> F,
+    ) -> Result<(), CoordinatorError>
+    where
+        F: Future<Output = Result<(), BackendError>>,
+    {
+        let settled = || async {
+            match attempt().await {
+                // It stays so; the others go on.
                 Err(BackendError::Unreadable(error)) => {
-                    warn!(%conversation, %error, "a conversation whose image is prepared cannot be read");
+                    warn!(%conversation, %error, "a conversation cannot be read: what it has stays");
                     Ok(())
                 }
-                finished => finished,
+                settled => settled,
             }
         };
-        self.retry.until_success(finish).await
+        self.retry.until_success(settled).await
     }
 
     async fn finished_line(&self, step: &StudyStep) -> Result<Fact, CoordinatorError> {

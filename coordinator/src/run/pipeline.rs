@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use radialog_runtime::state::Facts;
 use radialog_schemas::record::GivenOutput;
 use radialog_schemas::{
-    Failure, ObjectKey, Outcome, PerStage, RunSpec, Source, Stage, StageResult, StudySpec, Task,
-    Work,
+    ChatImage, Failure, ObjectKey, Outcome, PerStage, RunSpec, Source, Stage, StageResult,
+    StudySpec, Task, Work,
 };
 
 use super::run_state::STUDY_FIELD;
@@ -165,6 +165,13 @@ impl OutputKeys {
 /// Revisions that a later release may have come to while this one is still at work beside it.
 const LATER: u32 = 8;
 
+/// The revision with which a release derives this key from a stage's inputs; none where none does.
+fn revision_of(stage: Stage, key: &ObjectKey, by: &dyn Fn(u32) -> ObjectKey) -> Option<u32> {
+    let own = *Stage::REVISIONS.get(stage);
+    let mut known = std::iter::once(own).chain(1..=own + LATER);
+    known.find(|revision| *key == by(*revision))
+}
+
 /// The key that was told, where a release derives it from these inputs; else this release's. The late result of a task that was made
 /// for another image of the same study tells a key, too, of what nobody wants to know here.
 fn of_these_inputs(
@@ -172,15 +179,30 @@ fn of_these_inputs(
     told: Option<&ObjectKey>,
     by: &dyn Fn(u32) -> ObjectKey,
 ) -> ObjectKey {
-    let revision = *Stage::REVISIONS.get(stage);
-    let own = by(revision);
-    match told {
-        Some(told)
-            if *told != own && (1..=revision + LATER).any(|revision| *told == by(revision)) =>
-        {
-            told.clone()
+    match told.filter(|told| revision_of(stage, told, by).is_some()) {
+        Some(told) => told.clone(),
+        None => by(*Stage::REVISIONS.get(stage)),
+    }
+}
+
+/// Has the task of an image stage store its output where the image's conversation looks for it: under another release's key,
+/// where that one has begun the conversation.
+pub(crate) fn store_for_conversation(task: &mut Task, own: &ChatImage) {
+    let component = &task.component;
+    let (stage, key, image) = match &task.work {
+        Work::Embedding { image } => (Stage::Embedding, &own.embedding, image),
+        Work::Findings { image } => (Stage::Findings, &own.findings, image),
+        Work::Report { .. } | Work::Answer { .. } | Work::Dialog { .. } | Work::Scoring { .. } => {
+            return;
         }
-        _ => own,
+    };
+    let revision = revision_of(stage, key, &|revision| match stage {
+        Stage::Embedding => ObjectKey::embedding_by(revision, component, image),
+        _ => ObjectKey::findings_by(revision, component, image),
+    });
+    if revision.is_some() {
+        task.output = key.clone();
+        task.revision = revision;
     }
 }
 

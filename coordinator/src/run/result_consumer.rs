@@ -1,7 +1,7 @@
 //! The consumer of results: what workers report becomes facts, and facts become the next tasks. Any number of coordinators
 //! may consume `radialog.results`; a study's results may reach different ones.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -10,8 +10,8 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
 use radialog_runtime::state::{Fact, Facts};
 use radialog_schemas::{
-    ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult,
-    is_known_schema_version, queues,
+    ConversationId, ErrorCode, Failure, Outcome, RunId, RunSpec, SCHEMA_VERSION, Stage,
+    StageResult, is_known_schema_version, queues,
 };
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -115,6 +115,8 @@ impl ResultConsumer {
             .retry
             .until_success(|| state.record(&facts))
             .await?;
+        let unknown = good.iter().zip(&known).filter(|(_, facts)| facts.is_none());
+        let unknown: Vec<&StageResult> = unknown.map(|(result, _)| result).collect();
         let mut steps = Vec::new();
         for study in by_study(&good, known) {
             match self.step(&study).await? {
@@ -125,6 +127,7 @@ impl ResultConsumer {
             }
         }
         self.executor.execute(&steps).await?;
+        self.remove_late_outputs(unknown).await?;
         if steps
             .iter()
             .any(|step| step.commands.contains(&StudyCommand::Finish))
@@ -156,6 +159,38 @@ impl ResultConsumer {
             facts,
             commands,
         }))
+    }
+
+    /// Removes what stages have stored for conversations that are gone, since their studies went with them. Of one that is there
+    /// a late duplicate takes nothing.
+    async fn remove_late_outputs(
+        &mut self,
+        unknown: Vec<&StageResult>,
+    ) -> Result<(), CoordinatorError> {
+        let mut conversations = BTreeSet::new();
+        for result in unknown {
+            conversations.extend(self.conversation(result).await?);
+        }
+        let removals = conversations
+            .iter()
+            .map(|conversation| self.executor.remove_unowned(conversation));
+        try_join_all(removals).await?;
+        Ok(())
+    }
+
+    /// The conversation that a result's output belongs to; none where it is an archive's.
+    async fn conversation(
+        &mut self,
+        result: &StageResult,
+    ) -> Result<Option<ConversationId>, CoordinatorError> {
+        match &result.outcome {
+            Outcome::Done { output } => Ok(output.conversation()),
+            // A store that did not say so may have stored the output all the same.
+            Outcome::Failed(_) => {
+                let run = self.spec(&result.run).await?;
+                Ok(run.and_then(|run| run.conversation.clone()))
+            }
+        }
     }
 
     async fn spec(&mut self, run: &RunId) -> Result<Option<Arc<RunSpec>>, CoordinatorError> {
@@ -267,7 +302,8 @@ struct StudyResults<'a> {
     facts: Facts,
 }
 
-/// Groups results, so that each study is there once. Studies that do not exist any more (a late duplicate) are left out.
+/// Groups results, so that each study is there once. Studies that do not exist any more (a late duplicate, a conversation that
+/// was deleted) are left out.
 fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<StudyResults<'_>> {
     let mut studies: Vec<StudyResults<'_>> = Vec::new();
     let mut places = HashMap::new();

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use radialog_coordinator::TurnSweeper;
+use radialog_coordinator::{BundleHashes, TurnSweeper};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AddedTurn, Conversations};
 use radialog_schemas::{
-    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, QueueGroup, TurnRequest,
-    queues,
+    Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, Generation, ObjectKey,
+    PerStage, QueueGroup, Stage, Task, TurnRequest, queues,
 };
 use radialog_tests::embedded;
+use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::services::{Redis, TcpProxy};
 use radialog_tests::waiting;
 use tokio_util::sync::CancellationToken;
@@ -135,4 +136,37 @@ async fn what_a_worker_has_or_nobody_waits_for_is_not_given_again() {
     for _ in 0..3 {
         assert_eq!(sweeper.sweep().await.unwrap(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_forgotten_image_is_stored_where_the_release_that_began_its_conversation_has_said() {
+    let objects = tempfile::tempdir().unwrap();
+    let backends = embedded::backends(objects.path()).unwrap();
+    backends.queue.declare().await.unwrap();
+    let bundle = BundleHashes {
+        name: "fake".into(),
+        bundle: ContentHash::of(b"fake bundle"),
+        components: PerStage::from_fn(FakeStage::component_of),
+    };
+    let known = conversation();
+    let image = ObjectKey::conversation_image(&known.id, "one", &ContentHash::of(b"an image"));
+    let component = bundle.component(Stage::Embedding);
+    let earlier = *Stage::REVISIONS.get(Stage::Embedding) - 1;
+    let own = ChatImage {
+        embedding: ObjectKey::embedding_by(earlier, component, &image),
+        ..bundle.image(&image, "image/png")
+    };
+    let known = Conversation {
+        image: Some(own.clone()),
+        ..known
+    };
+    let created = backends.conversations.create(&known, &[summary()]).await;
+    created.unwrap();
+    let (queue, after) = (backends.queue.clone(), Duration::ZERO);
+    let bundles = Some(bundle.into());
+    let sweeper = TurnSweeper::new(backends, bundles, after, CancellationToken::new());
+    assert_eq!(sweep(&sweeper).await, 1);
+    let delivery = take(&queue, queues::work(Stage::Embedding)).await;
+    let task: Task = serde_json::from_slice(&delivery.message.body).unwrap();
+    assert_eq!((task.output, task.revision), (own.embedding, Some(earlier)));
 }

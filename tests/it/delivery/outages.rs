@@ -311,8 +311,10 @@ async fn services_that_are_not_there_are_told_after_the_start_timeout() {
         ("redis.url", "redis://127.0.0.1:1/0"),
         ("s3.url", "http://127.0.0.1:1/bucket"),
     ];
+    let objects = tempfile::tempdir().unwrap();
     for (name, url) in nowhere {
-        let config = config(&[(name, url), ("start.timeout", "1")]);
+        let mut config = config(&[(name, url), ("start.timeout", "1")]);
+        config.objects.directory = Some(objects.path().to_owned());
         let began = std::time::Instant::now();
         let error = radialog_runtime::backends::Backends::connect(&config)
             .await

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use radialog_coordinator::gateway::GatewayConfig;
-use radialog_schemas::ObjectKey;
+use radialog_schemas::{ObjectKey, RunId};
 use radialog_tests::faults::{Denial, FaultInjector};
 use radialog_tests::waiting;
 use reqwest::Method;
@@ -269,8 +269,10 @@ async fn a_run_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_ano
     let GatewayFixture {
         backends, gateway, ..
     } = &fixture;
+    let elsewhere = tempfile::tempdir()?;
     let other = RunningGateway::start(backends, |config| {
-        config.archives = vec!["s3://archive/cxr".into()]
+        config.archives = vec!["s3://archive/cxr".into()];
+        config.directory = elsewhere.path().to_owned();
     })
     .await?;
     assert_eq!(
@@ -385,6 +387,37 @@ async fn a_run_whose_request_the_state_has_lost_is_known_again_while_it_waits_an
         eventually(|| async { Ok(gateway.get(&path).await?.status() == 200) }).await?;
     }
     assert_eq!(gateway.view(&waiting).await?["status"], "queued");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_another_gateway_has_begun_since_the_state_lost_it_is_left_to_that_one()
+-> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
+    let (gateway, state) = (&fixture.gateway, &fixture.backends.state);
+    a_waiting_run(gateway).await?;
+    let mut runs = Vec::new();
+    for entry in std::fs::read_dir(directory.path())? {
+        let id = entry?
+            .file_name()
+            .into_string()
+            .map_err(|_| anyhow!("an id"))?;
+        let run = RunId(format!("batch-{id}"));
+        // As the other gateway has it: the same request, by another try.
+        let request = state.document(&run, "batch").await?.context("a request")?;
+        let mut request: Value = serde_json::from_str(&request)?;
+        request["attempt"] = json!("another");
+        let request = request.to_string();
+        state.put_document(&run, "batch", request).await?;
+        runs.push(run);
+    }
+    assert_eq!(runs.len(), 3);
+    eventually(|| async { Ok(std::fs::read_dir(directory.path())?.next().is_none()) }).await?;
+    for run in runs {
+        let end = state.document(&run, "batch-end").await?;
+        assert_eq!(end, None, "the other one ends it");
+    }
     Ok(())
 }
 

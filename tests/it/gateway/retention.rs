@@ -12,12 +12,17 @@ use radialog_coordinator::conversation::retention::{self, Unowned};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::RetentionConfig;
 use radialog_runtime::conversations::memory::MemoryConversations;
-use radialog_schemas::{ContentHash, ConversationId, ObjectKey, Stage, StageSet, StudyId};
+use radialog_runtime::queue::Message;
+use radialog_schemas::{
+    ChatImage, ContentHash, ConversationId, ErrorCode, Failure, ObjectKey, Outcome, RunId,
+    SCHEMA_VERSION, Stage, StageResult, StageSet, StageTimings, StudyId, queues,
+};
 use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
 use radialog_tests::stepping::Stepped;
 use radialog_tests::waiting;
+use reqwest::Method;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -88,23 +93,120 @@ async fn a_conversation_that_is_deleted_at_once_leaves_nothing_behind() -> Resul
             .gateway
             .begin(&json!({"image": data_uri(&content)}))
             .await?;
-        let id = id_of(&path);
-        let known = fixture.backends.conversations.snapshot(&id).await?;
-        let image = known.and_then(|known| known.conversation.image);
-        runs.push(preparation_run(&id, &image.context("no image")?.image));
+        runs.push(preparation(&fixture, &path).await?.0);
         assert_eq!(fixture.gateway.delete(&path).await?, 204);
     }
-    // What its stages were asked to do goes on, and is over when the run is.
     let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
     for run in &runs {
-        let is_over = || async { Ok(state.exist(run, &image).await? == [false]) };
-        until("the stages are not done", is_over).await?;
+        assert_eq!(state.exist(run, &image).await?, [false]);
     }
-    assert_eq!(
-        KINDS.map(|kind| fixture.stored(kind)),
-        [const { Vec::<String>::new() }; 3]
-    );
+    // What its stages were asked to do goes on; what they store goes when they tell of it.
+    let is_over = || async {
+        for queue in [
+            queues::work(Stage::Embedding),
+            queues::work(Stage::Findings),
+            queues::RESULTS,
+        ] {
+            if fixture.backends.queue.depth(queue).await? > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(KINDS.iter().all(|kind| fixture.stored(kind).is_empty()))
+    };
+    until("something of them is left", is_over).await
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_preparation_goes_with_a_conversation_that_nobody_was_told_of()
+-> Result<()> {
+    let faults = Arc::<FaultInjector>::default();
+    let fixture = GatewayFixture::faulty(&faults, |_| {}).await?;
+    // As where the gateway was killed before it published: both tasks.
+    faults.lose_messages(2);
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    let (run, _) = preparation(&fixture, &path).await?;
+    let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
+    assert_eq!(state.exist(&run, &image).await?, [true]);
+    assert_eq!(fixture.gateway.delete(&path).await?, 204);
+    assert_eq!(state.exist(&run, &image).await?, [false]);
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [0, 0, 0]);
     Ok(())
+}
+
+#[tokio::test]
+async fn what_stages_store_behind_a_deletion_goes_when_they_tell_of_it_and_takes_nothing_of_others()
+-> Result<()> {
+    let faults = Arc::<FaultInjector>::default();
+    let fixture = GatewayFixture::faulty(&faults, |_| {}).await?;
+    let begin = async || {
+        let request = fixture.gateway.ask(Method::POST, "/v1/conversations");
+        let request = request.header("Idempotency-Key", "one name");
+        let begun = request.json(&about_xray()).send().await?;
+        ensure!(begun.status() == 202, "{}", begun.text().await?);
+        anyhow::Ok(begun.headers()["location"].to_str()?.to_owned())
+    };
+    faults.lose_messages(2);
+    let path = begin().await?;
+    let (run, gone) = preparation(&fixture, &path).await?;
+    assert_eq!(fixture.gateway.delete(&path).await?, 204);
+    // Another one under its name, which is prepared: nobody knows a study of it any more.
+    assert_eq!(begin().await?, path);
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    let (own_run, own) = preparation(&fixture, &path).await?;
+    assert_ne!(own.image, gone.image);
+    let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
+    let is_over = || async { Ok(state.exist(&own_run, &image).await? == [false]) };
+    until("the preparation is not over", is_over).await?;
+    let failure = Failure::new(ErrorCode::ObjectStore, "the answer to a write was lost");
+    let (embedding, findings) = (Stage::Embedding, Stage::Findings);
+    let objects = &fixture.backends.objects;
+    for (stage, output, outcome) in [
+        (findings, &gone.findings, done(&gone.findings)),
+        (embedding, &gone.embedding, done(&gone.embedding)),
+        (embedding, &gone.embedding, Outcome::Failed(failure)),
+    ] {
+        objects.put(output, "late".into()).await?;
+        // In front of it what is told again of the one that is there.
+        tell(&fixture, &own_run, embedding, done(&own.embedding)).await?;
+        tell(&fixture, &own_run, findings, done(&own.findings)).await?;
+        tell(&fixture, &run, stage, outcome).await?;
+        let is_gone = || async { Ok(objects.size(output).await?.is_none()) };
+        until("what was stored late is left", is_gone).await?;
+        assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [1, 1, 1]);
+    }
+    Ok(())
+}
+
+/// The run that prepares the image of the conversation at this path, and the image.
+async fn preparation(fixture: &GatewayFixture, path: &str) -> Result<(RunId, ChatImage)> {
+    let id = id_of(path);
+    let known = fixture.backends.conversations.snapshot(&id).await?;
+    let image = known.and_then(|known| known.conversation.image);
+    let image = image.context("no image")?;
+    Ok((preparation_run(&id, &image.image), image))
+}
+
+fn done(output: &ObjectKey) -> Outcome {
+    let output = output.clone();
+    Outcome::Done { output }
+}
+
+/// Tells of the end of a stage, as its worker does.
+async fn tell(fixture: &GatewayFixture, run: &RunId, stage: Stage, outcome: Outcome) -> Result<()> {
+    let result = StageResult {
+        schema_version: SCHEMA_VERSION,
+        run: run.clone(),
+        study: StudyId::from("image"),
+        stage,
+        outcome,
+        timings: StageTimings::default(),
+    };
+    let message = Message {
+        body: serde_json::to_vec(&result)?.into(),
+        ..Message::default()
+    };
+    let queue = &fixture.backends.queue;
+    Ok(queue.publish(queues::RESULTS, message).await?)
 }
 
 #[tokio::test]

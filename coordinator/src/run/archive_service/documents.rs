@@ -31,11 +31,14 @@ impl ArchiveRunDocuments {
     }
 
     /// Keeps all documents of the run for as long again from now on, so that one that waits or stands still for weeks is known, and
-    /// known to stand still; and the request again, where the state has lost it.
-    pub(super) async fn keep(&self, request: &ArchiveRunRequest) -> Result<(), StateError> {
-        let (run, request) = (run(&request.id), json(request));
-        self.0.create_document(&run, REQUEST, request).await?;
-        Ok(())
+    /// known to stand still; and the request again, where the state has lost it. False where another gateway was asked for the
+    /// run meanwhile and has begun it: it is that one's.
+    pub(super) async fn keep(&self, request: &ArchiveRunRequest) -> Result<bool, StateError> {
+        let (run, document) = (run(&request.id), json(request));
+        let known = self.0.create_document(&run, REQUEST, document).await?;
+        // One that cannot be read is told of where the run is asked for.
+        let known = serde_json::from_str::<ArchiveRunRequest>(&known).ok();
+        Ok(known.is_none_or(|known| known.attempt == request.attempt))
     }
 
     pub(super) async fn request(

@@ -31,7 +31,8 @@ enum RunEnd {
 }
 
 impl ArchiveRuns {
-    /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first.
+    /// Takes a run to its end, and lets it stand still where it is paused; none where this gateway stops first, or another one
+    /// has the run.
     pub(super) async fn run_with_pauses(
         &self,
         requested: &ArchiveRunRequest,
@@ -40,7 +41,7 @@ impl ArchiveRuns {
     ) -> Result<Option<(ArchiveRunStatus, Option<String>)>, ArchiveRunsError> {
         let id = &requested.id;
         loop {
-            // None where it is stopped or cancelled while it waits.
+            // None where it is stopped or cancelled while it waits, or another gateway's.
             let slot = tokio::select! {
                 slot = self.slot(requested) => slot?,
                 () = stop.cancelled() => None,
@@ -68,23 +69,23 @@ impl ArchiveRuns {
     }
 
     /// Waits until the run may go on: it is not paused, or is to end, and few others run. None where it is cancelled before it has
-    /// a place.
+    /// a place, or another gateway has it.
     async fn slot(
         &self,
         requested: &ArchiveRunRequest,
     ) -> Result<Option<SemaphorePermit<'_>>, CoordinatorError> {
         let (id, retry) = (&requested.id, self.retry());
         let stands_still = || async {
-            self.documents.keep(requested).await?;
+            let is_own = self.documents.keep(requested).await?;
             let is_paused = self.documents.is_paused(id).await?;
-            Ok::<_, StateError>(is_paused && !self.documents.is_cancelled(id).await?)
+            Ok::<_, StateError>(is_own && is_paused && !self.documents.is_cancelled(id).await?)
         };
         while retry.until_success(stands_still).await? {
             tokio::time::sleep(SHARE_EVERY).await;
         }
-        let is_cancelled = || async {
-            self.documents.keep(requested).await?;
-            self.documents.is_cancelled(id).await
+        let is_over_here = || async {
+            let is_own = self.documents.keep(requested).await?;
+            Ok::<_, StateError>(!is_own || self.documents.is_cancelled(id).await?)
         };
         let mut place = pin!(self.slots.acquire());
         loop {
@@ -93,7 +94,7 @@ impl ArchiveRuns {
                 place = &mut place => return Ok(place.ok()),
                 () = tokio::time::sleep(SHARE_EVERY) => {}
             }
-            if retry.until_success(is_cancelled).await? {
+            if retry.until_success(is_over_here).await? {
                 return Ok(None);
             }
         }
@@ -182,7 +183,7 @@ impl ArchiveRuns {
         ))
     }
 
-    /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause.
+    /// Shows the progress to other gateways, and hears whether one of them was told to cancel or to pause, or has the run itself.
     async fn share(
         &self,
         requested: &ArchiveRunRequest,
@@ -191,7 +192,10 @@ impl ArchiveRuns {
         pause: &CancellationToken,
     ) -> Result<(), StateError> {
         let id = &requested.id;
-        self.documents.keep(requested).await?;
+        if !self.documents.keep(requested).await? {
+            stop.cancel();
+            return Ok(());
+        }
         self.documents.put_progress(id, snapshot).await?;
         if self.documents.is_cancelled(id).await? {
             stop.cancel();

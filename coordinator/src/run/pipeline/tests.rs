@@ -262,6 +262,36 @@ fn what_another_release_has_stored_is_read_under_the_key_that_it_told() {
 }
 
 #[test]
+fn an_image_whose_conversation_another_release_has_begun_is_stored_where_its_turns_look_for_it() {
+    let run = run(&[Embedding, Findings]);
+    let facts = facts(&[], &[]);
+    let image = &facts.spec.input;
+    let other = ObjectKey::image(&ContentHash::of(b"another image"));
+    let keys = |image: &ObjectKey| ChatImage {
+        image: facts.spec.input.clone(),
+        media_type: "image/png".into(),
+        embedding: told_by_another_release(&run, image, Embedding),
+        findings: told_by_another_release(&run, image, Findings),
+    };
+    let (told, of_other) = (keys(image), keys(&other));
+    for command in next_commands(&run, &facts, StudyEvent::Begun) {
+        let StudyCommand::Publish(task) = command else {
+            panic!("nothing is known of it yet")
+        };
+        let stage = task.work.stage();
+        let mut moved = task.clone();
+        store_for_conversation(&mut moved, &told);
+        let own = *Stage::REVISIONS.get(stage);
+        let output = [&told.embedding, &told.findings][stage as usize];
+        assert_eq!((&moved.output, moved.revision), (output, Some(own + 1)));
+        // A key that no release makes of this image stays another one's.
+        let mut kept = task.clone();
+        store_for_conversation(&mut kept, &of_other);
+        assert_eq!(kept, task);
+    }
+}
+
+#[test]
 fn a_text_goes_to_its_stage_at_once_and_to_no_other() {
     let from = |source, wanted: &[Stage]| RunSpec {
         source,

@@ -1,10 +1,13 @@
 //! One conversation that is created and deleted at one time, step by step in the orders that a race may take, and with one
-//! of the two killed on its way: whatever is there then is on its owner's list and has its image, and nothing else waits.
+//! of the two killed on its way: whatever is there then is on its owner's list and has its image, nothing else waits, and nothing
+//! is known of an image whose conversation is gone.
 
 use anyhow::{Context, Result, ensure};
 use radialog_coordinator::BundleHashes;
 use radialog_coordinator::conversation::{self, NewImage, retention};
 use radialog_runtime::backends::Backends;
+use radialog_runtime::state::State;
+use radialog_runtime::state::memory::MemoryState;
 use radialog_schemas::{PerStage, Stage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
@@ -15,9 +18,23 @@ use radialog_tests::stepping::{Gate, Stepped, SteppedRedis};
 use super::*;
 use crate::adapters::redis_conversations_at;
 
-/// As many steps as the one that creates has at most, and as the one that deletes has.
-const CREATING_STEPS: usize = 7;
-const DELETING_STEPS: usize = 13;
+/// How many steps the one that creates has at most, and the one that deletes.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    creating: usize,
+    deleting: usize,
+}
+
+/// Requests to Redis, which has the conversation alone.
+const REDIS_STEPS: Most = Most {
+    creating: 7,
+    deleting: 13,
+};
+/// Calls of the store and of the state, which have the image and what is known of its preparation.
+const IMAGE_STEPS: Most = Most {
+    creating: 9,
+    deleting: 11,
+};
 /// More than a test leaves behind.
 const ALL: usize = 1000;
 
@@ -29,17 +46,19 @@ struct Order {
     creating: usize,
     deleting: usize,
     is_killed: bool,
+    most: Most,
 }
 
 impl Order {
-    fn all() -> impl Iterator<Item = Self> {
-        let order = |number: usize| Self {
+    fn all(most: Most) -> impl Iterator<Item = Self> {
+        let order = move |number: usize| Self {
             deletes_first: number.is_multiple_of(2),
             is_killed: (number / 2).is_multiple_of(2),
-            creating: number / 4 % (CREATING_STEPS + 1),
-            deleting: number / 4 / (CREATING_STEPS + 1),
+            creating: number / 4 % (most.creating + 1),
+            deleting: number / 4 / (most.creating + 1),
+            most,
         };
-        (0..4 * (CREATING_STEPS + 1) * (DELETING_STEPS + 1)).map(order)
+        (0..4 * (most.creating + 1) * (most.deleting + 1)).map(order)
     }
 
     /// Takes two programs, the one that creates and the one that deletes, through their steps.
@@ -50,14 +69,14 @@ impl Order {
     ) -> Result<()> {
         match self.deletes_first {
             false => {
-                steps(&mut creating, self.creating, CREATING_STEPS).await?;
-                steps(&mut deleting, self.deleting, DELETING_STEPS).await?;
+                steps(&mut creating, self.creating, self.most.creating).await?;
+                steps(&mut deleting, self.deleting, self.most.deleting).await?;
                 self.end(creating).await?;
                 drop(deleting.finish().await?);
             }
             true => {
-                steps(&mut deleting, self.deleting, DELETING_STEPS).await?;
-                steps(&mut creating, self.creating, CREATING_STEPS).await?;
+                steps(&mut deleting, self.deleting, self.most.deleting).await?;
+                steps(&mut creating, self.creating, self.most.creating).await?;
                 self.end(deleting).await?;
                 drop(creating.finish().await?);
             }
@@ -125,7 +144,7 @@ async fn in_redis_what_is_created_and_deleted_in_any_order_of_steps_is_listed_if
 -> Result<()> {
     let redis = Redis::start().await?;
     let direct = redis_conversations_at(redis.url()).await;
-    for order in Order::all() {
+    for order in Order::all(REDIS_STEPS) {
         let conversation = in_words();
         // It has been there before, and its request comes again.
         direct.create(&conversation, &[ask("a")]).await?;
@@ -186,7 +205,7 @@ fn about_an_image(id: &ConversationId, incarnation: &str, bundle: &BundleHashes)
     }
 }
 
-/// Creates and deletes one conversation about an image at a time, with the store's calls in all orders.
+/// Creates and deletes one conversation about an image at a time, with the calls of store and state in all orders.
 async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
     let bundle = BundleHashes {
         name: "fake".into(),
@@ -194,12 +213,14 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
         components: PerStage::from_fn(FakeStage::component_of),
     };
     let folder = tempfile::tempdir()?;
+    let state = Arc::<MemoryState>::default();
     let backends = Backends {
         conversations,
+        state: state.clone(),
         ..embedded::backends(folder.path())?
     };
     backends.queue.declare().await?;
-    for order in Order::all() {
+    for order in Order::all(IMAGE_STEPS) {
         let id = ConversationId(unique());
         let new = |content: &'static [u8]| NewImage {
             content: content.into(),
@@ -212,6 +233,8 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
         let [creator, deleter] = gates.each_ref().map(|gate| {
             let faults = Arc::new(FaultInjector::default());
             faults.step(gate);
+            faults.step_state(gate);
+            faults.share_state(&state);
             faults.over(&backends)
         });
         // The same request again, at another gateway.
@@ -219,10 +242,10 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
             owner: first.owner.clone(),
             ..about_an_image(&id, "two", &bundle)
         };
-        let bundle = bundle.clone();
+        let hashes = bundle.clone();
         let creating = Stepped::start(&gates[0], async move {
             let image = new(b"an image");
-            conversation::begin(&creator, &bundle, &again, &[ask("a")], None, Some(&image)).await
+            conversation::begin(&creator, &hashes, &again, &[ask("a")], None, Some(&image)).await
         });
         let gone = id.clone();
         let deleting = Stepped::start(&gates[1], async move {
@@ -244,6 +267,20 @@ async fn images_stay(conversations: Arc<dyn Conversations>) -> Result<()> {
         if !order.is_killed {
             let expected = usize::from(image.is_some());
             ensure!(left.len() == expected, "{order:?}: {left:?} for {image:?}");
+        }
+        // Nobody works here, so that no preparation comes to its end. What a deletion was killed in front of goes with the sweep.
+        retention::sweep(&backends, Duration::ZERO, false).await?;
+        for incarnation in ["one", "two"] {
+            let Some(own) = about_an_image(&id, incarnation, &bundle).image else {
+                continue;
+            };
+            let run = conversation::preparation_run(&id, &own.image);
+            let is_known = state.exist(&run, &["image".into()]).await? == [true];
+            let is_there = image.as_ref() == Some(&own);
+            ensure!(
+                is_there || !is_known,
+                "{order:?}: the preparation of {own:?} is left behind {image:?}"
+            );
         }
         retention::remove(&backends, &id).await?;
     }
