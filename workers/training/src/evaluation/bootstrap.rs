@@ -176,6 +176,17 @@ impl Bootstrap {
         self.items.len()
     }
 
+    /// The number of groups that have one of these items.
+    pub(super) fn groups_with(&self, is_one: impl Fn(usize) -> bool) -> usize {
+        let mut begin = 0;
+        let has_one = |end: &&u32| {
+            let items = &self.items[begin..**end as usize];
+            begin = **end as usize;
+            items.iter().any(|item| is_one(*item as usize))
+        };
+        self.ends.iter().filter(has_one).count()
+    }
+
     /// The items of a resample, as often as they are drawn.
     fn draw(&self, start: &Random) -> impl Iterator<Item = usize> {
         let groups = self.ends.len();
@@ -383,6 +394,8 @@ mod tests {
             assert_eq!(bootstrap.draw(start).collect::<Vec<usize>>(), expected);
         }
         assert_eq!(bootstrap.starts.len(), REPEATS);
+        let with = |items: &[usize]| bootstrap.groups_with(|item| items.contains(&item));
+        assert_eq!([with(&[0, 2]), with(&[2, 3, 4]), with(&[])], [1, 3, 0]);
     }
 
     #[test]
