@@ -47,9 +47,19 @@ fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 }
 
 impl Estimate {
-    /// The interval; none of fewer than two patients (or items), or where no resample has what the figure needs.
+    /// The interval; none of fewer than two patients (or items), where no resample has what the figure needs, or where all that have
+    /// it have the same patient.
     pub fn interval(&self) -> Option<[f64; 2]> {
         (!self.low.is_nan() && !self.high.is_nan()).then_some([self.low, self.high])
+    }
+
+    /// The figure alone.
+    pub(super) fn without_interval(self) -> Self {
+        Self {
+            low: f64::NAN,
+            high: f64::NAN,
+            ..self
+        }
     }
 
     /// The interval as tables show it; a dash where there is none.
