@@ -73,8 +73,8 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// Examples:
 ///   radialog evaluate correction studies.csv --out eval --split test
 ///   radialog evaluate correction nih/labels.csv --labels nih/labels.csv --split test --out eval
-///   radialog evaluate correction mimic-cxr-jpg --out eval --bundle /bundles/radialog-v1 --amqp amqp://host --s3 http://host:9000/b
-///       --redis redis://host
+///   radialog evaluate correction mimic-cxr-jpg --out eval --bundle /bundles/radialog-v1 --amqp amqp://host \
+///       --s3 http://host:9000/b --redis redis://host
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct CorrectionArgs {
