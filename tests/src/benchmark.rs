@@ -44,8 +44,8 @@ enum NoArguments {
 }
 
 impl Usage {
-    /// The arguments that a person gave, without what cargo adds. Where they ask for help, or are an option, the process ends with what
-    /// the benchmark takes.
+    /// The arguments that a person gave, without what cargo adds. Where they ask for help, or are an option, the process ends
+    /// with what the benchmark takes.
     #[expect(clippy::print_stdout, reason = "it is asked what it takes")]
     pub fn arguments(&self) -> Vec<String> {
         match given(env::args().skip(1)) {

@@ -126,8 +126,8 @@ impl TableRows {
         EntryProblem::new(self.place(line), ErrorCode::ArchiveUnreadable, message)
     }
 
-    /// Refuses a row that has not as many cells as the header names and so many in front of them: what it is about, nobody can say, since its
-    /// cells may stand under other columns' names.
+    /// Refuses a row that has not as many cells as the header names and so many in front of them: what it is about, nobody can
+    /// say, since its cells may stand under other columns' names.
     pub(super) fn check_width(&self, row: &Row, unnamed: usize) -> Result<(), EntryProblem> {
         let (found, expected) = (row.cells.len(), self.width() + unnamed);
         if found == expected {
@@ -159,9 +159,9 @@ impl TableRows {
         })
     }
 
-    /// The number of cells in front of those that the header names: none or one, as pandas and the original write it. One answer holds for
-    /// all rows, that of most of the first ones, which are read ahead for it: one with a cell more may have a stray comma, and one with a
-    /// cell less lacks one.
+    /// The number of cells in front of those that the header names: none or one, as pandas and the original write it. One
+    /// answer holds for all rows, that of most of the first ones, which are read ahead for it: one with a cell more may have a
+    /// stray comma, and one with a cell less lacks one.
     pub(super) async fn unnamed_cells(&mut self) -> usize {
         let columns = self.width();
         let (mut named, mut longer) = (0, 0);

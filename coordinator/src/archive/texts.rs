@@ -156,10 +156,11 @@ impl StudyEntries for ReportEntries {
 impl ReportEntries {
     /// Makes the study of a row; `None` where the row is not part of the archive.
     fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, EntryProblem>> {
-        if let Err(problem) = self.rows.check_width(row, self.shift) {
+        let shift = self.shift;
+        if let Err(problem) = self.rows.check_width(row, shift) {
             return Some(Err(problem));
         }
-        let cell = |column: usize| row.cell(column + self.shift);
+        let cell = |column: usize| row.cell(column + shift);
         if let Some((column, wanted)) = &self.split
             && cell(*column).map(split_name) != Some(split_name(wanted))
         {

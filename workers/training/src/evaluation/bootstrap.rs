@@ -47,8 +47,8 @@ fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 }
 
 impl Estimate {
-    /// The interval; none of fewer than two patients (or items), where no resample has what the figure needs, or where all that have
-    /// it have the same patient.
+    /// The interval; none of fewer than two patients (or items), where no resample has what the figure needs, or where all that
+    /// have it have the same patient.
     pub fn interval(&self) -> Option<[f64; 2]> {
         (!self.low.is_nan() && !self.high.is_nan()).then_some([self.low, self.high])
     }

@@ -2,8 +2,8 @@
 
 use radialog_schemas::Finding;
 
-/// Of fewer images than this with a finding, or without, users are told that what is learned of it is chance as much as anything; of
-/// fewer patients, that what is measured is.
+/// Of fewer images than this with a finding, or without, users are told that what is learned of it is chance as much as
+/// anything; of fewer patients, that what is measured is.
 pub const FEW: usize = 10;
 /// Number of findings.
 const CLASSES: usize = Finding::ALL.len();
@@ -71,8 +71,8 @@ impl Predictions {
     }
 }
 
-/// Names the findings of which there is too little for a figure that means much. Each comes with the number of patients who have it,
-/// or of those who have it not, whichever are fewer: resamples draw patients.
+/// Names the findings of which there is too little for a figure that means much. Each comes with the number of patients who
+/// have it, or of those who have it not, whichever are fewer: resamples draw patients.
 pub(crate) fn few_words(findings: impl Iterator<Item = (Finding, usize)>) -> Option<String> {
     let few = findings.filter(|(_, patients)| *patients < FEW);
     let names: Vec<String> = few

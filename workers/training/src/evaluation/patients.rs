@@ -15,8 +15,9 @@ pub struct Patients {
     next: u32,
 }
 
-/// Of each finding, the first patients who have it not, and the first who have it, by number: as many as it takes to know that they are
-/// not few. Of few patients a score is chance as much as quality, and all resamples that define one of a single patient are alike.
+/// Of each finding, the first patients who have it not, and the first who have it, by number: as many as it takes to know that
+/// they are not few. Of few patients a score is chance as much as quality, and all resamples that define one of a single
+/// patient are alike.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PatientsByFinding([[Vec<u32>; 2]; Finding::ALL.len()]);
 
@@ -32,8 +33,8 @@ impl PatientsByFinding {
         }
     }
 
-    /// The number of patients who have a finding, or of those who have it not, whichever are fewer, up to [`FEW`]; 0 where a finding
-    /// has one answer only, or none.
+    /// The number of patients who have a finding, or of those who have it not, whichever are fewer, up to [`FEW`]; 0 where a
+    /// finding has one answer only, or none.
     pub(crate) fn fewest(&self, finding: Finding) -> usize {
         let [without, with] = &self.0[finding as usize];
         without.len().min(with.len())

@@ -88,8 +88,8 @@ impl PairedAnswers {
         by_finding
     }
 
-    /// Computes every score with its intervals; one that is not defined is left out, as those of a finding that no study has. One of a
-    /// finding that a single patient has, or has not, is without intervals.
+    /// Computes every score with its intervals; one that is not defined is left out, as those of a finding that no study has.
+    /// One of a finding that a single patient has, or has not, is without intervals.
     pub fn estimates(&self, resampling: Resampling) -> Vec<PairedEstimate> {
         if self.studies.is_empty() {
             return Vec::new();

@@ -132,8 +132,8 @@ pub(super) fn few(name: &str, pairs: &[LabelPair], resamples: &Bootstrap) -> Opt
     few_words(with_both).map(|words| format!("{name}: {words}"))
 }
 
-/// F1 of one finding of all pairs, with its interval; without one where a single patient has the finding, since all resamples that
-/// define it have that one.
+/// F1 of one finding of all pairs, with its interval; without one where a single patient has the finding, since all resamples
+/// that define it have that one.
 pub(super) fn measured_f1(
     pairs: &[LabelPair],
     finding: Finding,
@@ -161,9 +161,9 @@ pub(super) fn measured_macro_f1(
     ScoreCell::measured(resamples, varies, |at| macro_f1(pairs, at, findings))
 }
 
-/// Mean over the findings of a score of the studies at these places, of so many in all. For a finding whose score is not defined there,
-/// that of all studies stands in: means of resamples are over the same findings, while without the rare ones, which are said worst,
-/// they would lie above the value.
+/// Mean over the findings of a score of the studies at these places, of so many in all. For a finding whose score is not
+/// defined there, that of all studies stands in: means of resamples are over the same findings, while without the rare ones,
+/// which are said worst, they would lie above the value.
 pub(super) fn mean_of_findings(
     findings: &[Finding],
     at: &[usize],
@@ -203,8 +203,8 @@ pub(super) fn measured_micro_f1(
     ScoreCell::measured(resamples, varies, |at| micro_f1(pairs, at, findings))
 }
 
-/// Mean of sensitivity and specificity of one finding; none where it has not both answers. One half where what is said does not depend
-/// on the truth, however often it is said.
+/// Mean of sensitivity and specificity of one finding; none where it has not both answers. One half where what is said does not
+/// depend on the truth, however often it is said.
 pub(super) fn balanced_accuracy(
     pairs: &[LabelPair],
     at: &[usize],

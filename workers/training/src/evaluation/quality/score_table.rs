@@ -98,8 +98,8 @@ impl ScoreTable {
 }
 
 impl ScoreCell {
-    /// A figure of all items, with its interval where resamples vary in it: where all that define it have the same patient, it would
-    /// look certain.
+    /// A figure of all items, with its interval where resamples vary in it: where all that define it have the same patient, it
+    /// would look certain.
     pub(super) fn measured(
         resamples: &Bootstrap,
         varies: bool,

@@ -133,8 +133,8 @@ impl Ranking {
     }
 }
 
-/// Mean of the AUCs of some images. For a finding whose AUC they do not define, that of all images stands in: means of resamples are
-/// over the same findings. NaN where no finding has one.
+/// Mean of the AUCs of some images. For a finding whose AUC they do not define, that of all images stands in: means of
+/// resamples are over the same findings. NaN where no finding has one.
 pub(super) fn mean_auc(aucs: &[f64; CLASSES], of_all: &[f64; CLASSES]) -> f64 {
     let each = aucs.iter().zip(of_all);
     let each = each.map(|(auc, of_all)| if auc.is_nan() { of_all } else { auc });
