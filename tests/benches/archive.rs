@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use radialog_tests::benchmark::Usage;
 use radialog_tests::embedded::{
     backends, batch_options, run_batch, start_workers, synthetic_archive,
 };
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
     if let Ok(studies) = env::var(STUDIES) {
         return one(studies.parse()?);
     }
+    Usage("cargo benchmark archive").takes_nothing();
     let mut peaks = Vec::new();
     for studies in SIZES {
         let output = Command::new(env::current_exe()?)

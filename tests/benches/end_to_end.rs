@@ -14,19 +14,22 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::{BundleQuantisation, RandomBundle, WeightTypes};
 use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::language::LlamaConfig;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::Finding;
-use radialog_tests::benchmark::{VISION_PACKAGES, arguments, median, peer_python};
+use radialog_tests::benchmark::{Usage, VISION_PACKAGES, median, peer_python};
 use radialog_tests::fixtures::xrays;
 use serde::{Deserialize, Serialize};
 
 #[path = "end_to_end/ours.rs"]
 mod ours;
 
+const USAGE: Usage = Usage(
+    "cargo benchmark end_to_end -- [layers=N] [tokens=N] [at_once=1,8] [rounds=N] [folder=DIR] [drafts=N] [weights=q4_k_m]",
+);
 /// Names the bundle of the process that is our side.
 const OURS: &str = "RADIALOG_BENCH_END_TO_END";
 const SEED: u64 = 13;
@@ -119,25 +122,26 @@ impl Options {
             drafts: 0,
             weights: None,
         };
-        for argument in arguments() {
-            let (name, value) = argument
-                .split_once('=')
-                .with_context(|| format!("'{argument}' is not name=value"))?;
+        for argument in USAGE.arguments() {
+            let Some((name, value)) = argument.split_once('=') else {
+                USAGE.refuse(format!("'{argument}' is not name=value"))
+            };
             match name {
-                "layers" => options.layers = value.parse()?,
-                "tokens" => options.tokens = value.parse()?,
-                "rounds" => options.rounds = value.parse()?,
-                "drafts" => options.drafts = value.parse()?,
+                "layers" => options.layers = USAGE.number(value),
+                "tokens" => options.tokens = USAGE.number(value),
+                "rounds" => options.rounds = USAGE.number(value),
+                "drafts" => options.drafts = USAGE.number(value),
                 "weights" => {
                     let to = WeightTypes::ALL.into_iter().find(|to| to.name() == value);
-                    options.weights = Some(to.with_context(|| format!("no weights '{value}'"))?);
+                    let to = to.unwrap_or_else(|| USAGE.refuse(format!("no weights '{value}'")));
+                    options.weights = Some(to);
                 }
                 "folder" => options.folder = value.into(),
                 "at_once" => {
-                    let numbers = value.split(',').map(str::parse);
-                    options.at_once = numbers.collect::<Result<_, _>>()?;
+                    let numbers = value.split(',').map(|number| USAGE.number(number));
+                    options.at_once = numbers.collect();
                 }
-                _ => bail!("there is no option '{name}'"),
+                _ => USAGE.refuse(format!("there is no '{name}'")),
             }
         }
         let images = images()?.len();

@@ -17,6 +17,7 @@ use radialog_schemas::{
     Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, FindingsReport,
     Generation, ObjectKey, Stage, Task, TurnEvent, TurnRequest, Work, queues,
 };
+use radialog_tests::benchmark::Usage;
 use radialog_tests::embedded::backends;
 use radialog_workers::StageOptions;
 use radialog_workers::language::LanguageStage;
@@ -38,6 +39,7 @@ struct Setting {
 }
 
 fn main() -> Result<()> {
+    Usage("cargo benchmark first_token").takes_nothing();
     let dir = tempfile::tempdir()?;
     RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
     let bundle = Bundle::open_with(

@@ -22,6 +22,7 @@ use radialog_schemas::{
     Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, PerStage, Stage,
     TurnEvent, TurnOutcome, TurnRequest, queues,
 };
+use radialog_tests::benchmark::Usage;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;
 use radialog_tests::services::{Services, free_port};
@@ -38,6 +39,7 @@ const STREAM_FOR: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
+    Usage("cargo benchmark gateway").takes_nothing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

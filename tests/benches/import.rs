@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::Geometry;
-use radialog_tests::benchmark::arguments;
+use radialog_tests::benchmark::Usage;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};
 
@@ -20,7 +20,8 @@ use radialog_tests::release::{Release, write_release};
 const GIB: f64 = 1_073_741_824.0;
 
 fn main() -> Result<()> {
-    let arguments = arguments();
+    let usage = Usage("cargo benchmark import -- [v1|v2 DIR [tiny]]");
+    let arguments = usage.arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [] => {
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
         ["v2", dir] => measure(Release::V2, "v2", Path::new(dir), Geometry::Published),
         ["v1", dir, "tiny"] => measure(Release::V1, "v1", Path::new(dir), Geometry::Tiny),
         ["v2", dir, "tiny"] => measure(Release::V2, "v2", Path::new(dir), Geometry::Tiny),
-        _ => bail!("usage: cargo benchmark import -- v1|v2 DIR [tiny]"),
+        _ => usage.refuse("nothing was imported"),
     }
 }
 

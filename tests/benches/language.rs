@@ -11,7 +11,7 @@ use candle_core::DType;
 use radialog_models::language::{
     Engine, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig,
 };
-use radialog_tests::benchmark::{processor_seconds, random_weights};
+use radialog_tests::benchmark::{Usage, processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.
 const PROMPT: usize = 160;
@@ -20,6 +20,7 @@ const ANSWER: usize = 24;
 const READING_STEPS: usize = 4;
 
 fn main() -> Result<()> {
+    Usage("cargo benchmark language").takes_nothing();
     let bandwidth = read_bandwidth();
     println!("memory: {:.1} GB/s read", bandwidth / 1e9);
     let layer = LlamaConfig {

@@ -16,7 +16,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::Stage;
-use radialog_tests::benchmark::{median, peer_python, run};
+use radialog_tests::benchmark::{Usage, median, peer_python, run};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;
@@ -34,6 +34,7 @@ const EMBEDDING_BYTES: usize = 98_304;
 const ROLE: &str = "RADIALOG_BENCH_WORKER";
 
 fn main() -> Result<()> {
+    Usage("cargo benchmark overhead").takes_nothing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -1,7 +1,7 @@
 //! Image encoder, findings classifier, Q-Former and CheXbert beside PyTorch and ONNX Runtime at published geometry, with
 //! random weights: one run of each by turns. The peers run in a virtual environment that this benchmark makes.
 //!
-//! `cargo bench --profile release --workspace --bench peers -- [encoder] [findings] [qformer] [chexbert] [rounds=N]`; without a
+//! `cargo benchmark peers -- [encoder] [findings] [qformer] [chexbert] [rounds=N]`; without a
 //! name all of them.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -18,7 +18,7 @@ use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::benchmark::{VISION_PACKAGES, median, peer_python, random_weights};
+use radialog_tests::benchmark::{Usage, VISION_PACKAGES, median, peer_python, random_weights};
 
 /// Side of the matrices whose product is the machine's limit.
 const SIDE: usize = 2048;
@@ -38,23 +38,17 @@ struct Work {
 type Run = Box<dyn FnMut() -> Result<()>>;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let rounds = arguments
-        .iter()
-        .find_map(|argument| argument.strip_prefix("rounds=")?.parse().ok())
-        .unwrap_or(9);
-    let names: Vec<&String> = arguments
-        .iter()
-        .filter(|argument| !argument.contains('='))
-        .collect();
+    let usage = Usage(
+        "cargo benchmark peers -- [encoder] [findings] [qformer] [chexbert] [rounds=N]; without a name all of them",
+    );
+    let works = works();
+    let known: Vec<&str> = works.iter().map(|work| work.name).collect();
+    let (names, rounds) = usage.names_and_rounds(&known, 9);
     let python = peer_python("vision", &VISION_PACKAGES)?;
     let exported = env::temp_dir().join("radialog-peer-exports");
     std::fs::create_dir_all(&exported)?;
     println!("medians of {rounds} runs by turns (smallest and largest)");
-    for work in works() {
+    for work in works {
         if names.is_empty() || names.iter().any(|name| *name == work.name) {
             compare(&work, &python, &exported, rounds)?;
         }

@@ -27,7 +27,7 @@ use radialog_models::language::cache::KvCache;
 use radialog_models::language::llama::SequenceChunk;
 use radialog_models::tokenizers::synthetic;
 use radialog_schemas::Stage;
-use radialog_tests::benchmark::{arguments, peak_memory, run};
+use radialog_tests::benchmark::{Usage, peak_memory, run};
 
 #[path = "precision/networks.rs"]
 mod networks;
@@ -45,7 +45,8 @@ const ANSWER: usize = 50;
 const STEP: usize = 64;
 
 fn main() -> Result<()> {
-    let arguments = arguments();
+    let usage = Usage("cargo benchmark precision -- BASE, or -- networks IMAGES [BUNDLE REPORTS]");
+    let arguments = usage.arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["read", bundle, answers, logits] => {
             read(bundle.as_ref(), answers.as_ref(), logits.as_ref())
@@ -55,12 +56,13 @@ fn main() -> Result<()> {
             networks::compare(images.as_ref(), bundle.as_ref(), reports.as_ref())
         }
         [base] => compare(base.as_ref()),
-        _ => {
+        [] => {
             println!(
                 "nothing was measured: name a base, as in `cargo benchmark precision -- FILE.gguf`"
             );
             Ok(())
         }
+        _ => usage.refuse("nothing was measured"),
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device};
 use radialog_models::bundle::components::LanguagePipeline;
@@ -33,7 +33,7 @@ use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{BaseWeights, LanguageModel, LlamaConfig};
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{
-    RandomBlocks, arguments, median, peak_memory, peer_python, random_weights, run,
+    RandomBlocks, Usage, median, peak_memory, peer_python, random_weights, run,
 };
 
 #[path = "quantised/drafts.rs"]
@@ -53,6 +53,10 @@ const STEP: usize = 64;
 const BATCHES: [usize; 4] = [1, 8, 16, 32];
 /// Steps that are timed.
 const STEPS: usize = 8;
+const USAGE: Usage = Usage(
+    "cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]; -- against FILE.gguf [ROUNDS [speed|quick|memory]]; \
+     -- make FILE.gguf LAYERS [q4_0]; -- drafts BUNDLE; -- soak BUNDLE MINUTES",
+);
 /// What is measured: all, or only speed, a quick part of that, or memory.
 const ALL: &str = "all";
 const QUICK: &str = "quick";
@@ -61,22 +65,23 @@ const MEMORY: &str = "memory";
 const FULL: usize = 512;
 
 fn main() -> Result<()> {
-    let arguments = arguments();
+    let arguments = USAGE.arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["against", file] => against(file.as_ref(), 3, ALL),
-        ["against", file, rounds] => against(file.as_ref(), rounds.parse()?, ALL),
-        ["against", file, rounds, part] => against(file.as_ref(), rounds.parse()?, part),
+        ["against", file, rounds] => against(file.as_ref(), USAGE.number(rounds), ALL),
+        ["against", file, rounds, part] => against(file.as_ref(), USAGE.number(rounds), part),
         ["make", file, layers] => make(&[file, layers]),
         ["make", file, layers, "q4_0"] => make(&[file, layers, "q4_0"]),
         ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part),
         ["drafts", bundle] => drafts::measure(&load(bundle.as_ref())?),
-        ["soak", bundle, minutes] => soak::run(&load(bundle.as_ref())?.model, minutes.parse()?),
+        ["soak", bundle, minutes] => {
+            let minutes = USAGE.number(minutes);
+            soak::run(&load(bundle.as_ref())?.model, minutes)
+        }
         [] => random("q4_k_m", 32),
         [types] => random(types, 32),
-        [types, layers] => random(types, layers.parse()?),
-        _ => bail!(
-            "give types and layers; or 'against', 'drafts' or 'soak' and a file; or 'make', a file, layers and perhaps q4_0"
-        ),
+        [types, layers] => random(types, USAGE.number(layers)),
+        _ => USAGE.refuse("nothing was measured"),
     }
 }
 
@@ -129,7 +134,7 @@ fn random(types: &str, layers: usize) -> Result<()> {
         "q4_k" => RandomBlocks {
             dtype: |_| GgmlDType::Q4K,
         },
-        other => bail!("'{other}': give one of q4_k_m, q4_0, q8_0, q6_k, q4_k"),
+        other => USAGE.refuse(format!("there are no types '{other}'")),
     };
     let config = LlamaConfig {
         num_hidden_layers: layers,

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use radialog_schemas::Label;
-use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds, run};
+use radialog_tests::benchmark::{Usage, median, peak_memory, peer_python, processor_seconds, run};
 use radialog_tests::golden;
 use radialog_tests::install;
 use radialog_tests::processes::radialog;
@@ -28,6 +28,8 @@ use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProto
 use radialog_training::random::Random;
 use serde::Deserialize;
 
+const USAGE: Usage =
+    Usage("cargo benchmark scores -- [PAIRS], the number of reports: 3858 without it");
 const PEER: &str = include_str!("peers/pycocoevalcap.py");
 const PACKAGES: [&str; 1] = ["pycocoevalcap==1.2"];
 /// Texts of MIMIC-CXR's test set.
@@ -46,10 +48,11 @@ struct Theirs {
 }
 
 fn main() -> Result<()> {
-    let count = std::env::args()
-        .skip(1)
-        .find(|argument| argument != "--bench");
-    let count = count.map_or(Ok(PAIRS), |count| count.parse())?;
+    let count = match &USAGE.arguments()[..] {
+        [] => PAIRS,
+        [count] => USAGE.number(count),
+        _ => USAGE.refuse("one number is enough"),
+    };
     let pairs = report_pairs(count, 1)?;
     let python = peer_python("pycocoevalcap", &PACKAGES)?;
     install::java("the comparison with the caption toolkit")?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use radialog_schemas::{Stage, queues};
+use radialog_tests::benchmark::Usage;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::{RoleProcess, program, radialog};
 use radialog_tests::services::Services;
@@ -17,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    Usage("cargo benchmark start").takes_nothing();
     program()?;
     let mut seconds = Vec::new();
     // The first round makes the bundle and verifies its files.

@@ -1,15 +1,15 @@
 //! Training beside PyTorch, sectioning beside the original's way of it in Python, and memory over the size of the data set.
 //! The peers are in `peers/` and run in virtual environments that this benchmark makes.
 //!
-//! `cargo bench --profile release --workspace --bench training -- [tiny] [published] [sections] [memory] [peak] [rounds=N]`;
+//! `cargo benchmark training -- [tiny] [published] [sections] [memory] [peak] [rounds=N]`;
 //! without a name all but `published`, which takes some four minutes a round and up to 16 GiB, and `peak`, a training's most
 //! memory, which is of the whole process.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use radialog_tests::benchmark::Usage;
 
 #[path = "training/memory.rs"]
 mod memory;
@@ -26,18 +26,12 @@ fn main() -> Result<()> {
     if memory::is_child() {
         return memory::child();
     }
-    let arguments: Vec<String> = env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let rounds = arguments
-        .iter()
-        .find_map(|argument| argument.strip_prefix("rounds=")?.parse().ok())
-        .unwrap_or(9);
-    let names: Vec<&String> = arguments
-        .iter()
-        .filter(|argument| !argument.contains('='))
-        .collect();
+    let usage = Usage(
+        "cargo benchmark training -- [tiny] [published] [sections] [memory] [peak] [rounds=N]; without a name all but published \
+         and peak",
+    );
+    let known = ["tiny", "published", "sections", "memory", "peak"];
+    let (names, rounds) = usage.names_and_rounds(&known, 9);
     let wants = |name: &str| {
         let by_default = !["published", "peak"].contains(&name);
         names.iter().any(|wanted| *wanted == name) || (names.is_empty() && by_default)

@@ -13,13 +13,14 @@ use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::benchmark::{processor_seconds, random_weights};
+use radialog_tests::benchmark::{Usage, processor_seconds, random_weights};
 
 const RUNS: usize = 9;
 /// Tokens of a report.
 const REPORT: u32 = 128;
 
 fn main() -> Result<()> {
+    Usage("cargo benchmark vision").takes_nothing();
     let radiograph = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"

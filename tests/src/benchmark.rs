@@ -1,7 +1,9 @@
 //! What the benchmarks share.
 
+use std::fmt::Display;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{self, Command};
+use std::str::FromStr;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -29,10 +31,79 @@ pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), dtype, Device::Cpu)
 }
 
-/// The arguments that a person gave, without what cargo adds.
-pub fn arguments() -> Vec<String> {
-    let given = env::args().skip(1);
-    given.filter(|argument| argument != "--bench").collect()
+/// How a benchmark is called, e.g. `cargo benchmark scores -- [PAIRS]`.
+pub struct Usage(pub &'static str);
+
+/// What arguments are that a benchmark cannot run with.
+#[derive(Debug, PartialEq, Eq)]
+enum NoArguments {
+    /// Somebody asks what it takes.
+    Help,
+    /// An option; no benchmark has any.
+    Option(String),
+}
+
+impl Usage {
+    /// The arguments that a person gave, without what cargo adds. Where they ask for help, or are an option, the process ends
+    /// with what the benchmark takes.
+    #[expect(clippy::print_stdout, reason = "it is asked what it takes")]
+    pub fn arguments(&self) -> Vec<String> {
+        match given(env::args().skip(1)) {
+            Ok(given) => given,
+            Err(NoArguments::Help) => {
+                println!("{}", self.0);
+                process::exit(0)
+            }
+            Err(NoArguments::Option(option)) => {
+                self.refuse(format!("there is no option '{option}'"))
+            }
+        }
+    }
+
+    /// Ends the process where a person gave any argument.
+    pub fn takes_nothing(&self) {
+        if let Some(argument) = self.arguments().first() {
+            self.refuse(format!("'{argument}' is nothing that it takes"))
+        }
+    }
+
+    /// Which of these names were given, and the number behind `rounds=`, or else this one.
+    pub fn names_and_rounds(&self, names: &[&str], mut rounds: usize) -> (Vec<String>, usize) {
+        let mut chosen = Vec::new();
+        for argument in self.arguments() {
+            match argument.strip_prefix("rounds=") {
+                Some(number) => rounds = self.number(number),
+                None if names.contains(&argument.as_str()) => chosen.push(argument),
+                None => self.refuse(format!("there is no '{argument}'")),
+            }
+        }
+        (chosen, rounds)
+    }
+
+    /// The number that a person wrote; where it is none, the process ends with what the benchmark takes.
+    pub fn number<N: FromStr>(&self, written: &str) -> N {
+        match written.parse() {
+            Ok(number) => number,
+            Err(_) => self.refuse(format!("'{written}' is no number that it takes")),
+        }
+    }
+
+    /// Ends the process with what is wrong, and with what the benchmark takes.
+    #[expect(clippy::print_stderr, reason = "it says how it is called")]
+    pub fn refuse(&self, wrong: impl Display) -> ! {
+        eprintln!("{wrong}; it is called as: {}", self.0);
+        process::exit(64)
+    }
+}
+
+/// The arguments without what cargo adds.
+fn given(arguments: impl Iterator<Item = String>) -> Result<Vec<String>, NoArguments> {
+    let given: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
+    match given.iter().find(|argument| argument.starts_with('-')) {
+        None => Ok(given),
+        Some(help) if help == "--help" || help == "-h" => Err(NoArguments::Help),
+        Some(option) => Err(NoArguments::Option(option.clone())),
+    }
 }
 
 /// User and system time of all threads so far, in seconds; Linux counts it in hundredths of one. It says more than the
@@ -201,5 +272,21 @@ impl SimpleBackend for RandomWeights {
 
     fn contains_tensor(&self, _: &str) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_and_options_are_no_arguments() {
+        let of = |words: &str| given(words.split_whitespace().map(str::to_owned));
+        assert_eq!(of("--bench 300"), Ok(vec!["300".to_owned()]));
+        assert_eq!(of("--bench"), Ok(Vec::new()));
+        assert_eq!(of("--help --bench"), Err(NoArguments::Help));
+        assert_eq!(of("-h"), Err(NoArguments::Help));
+        let option = NoArguments::Option("--rounds=3".to_owned());
+        assert_eq!(of("tiny --rounds=3"), Err(option));
     }
 }

@@ -74,7 +74,7 @@ struct ManifestEntries {
     /// The column of the study's id; where it is none, the image's name is the id.
     study: Option<usize>,
     image: ImageColumns,
-    /// Whether rows begin with a study for which the header has no name.
+    /// Whether rows begin with a cell for which the header has no name: in the original's sectioned table, the study.
     is_unnamed: bool,
     wanted_split: Option<SplitOfTable>,
     reference: Option<usize>,
@@ -99,7 +99,7 @@ impl Archive for ManifestArchive {
         required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
         let by_column = |split: &&SplitOfTable| split.of_images.is_none();
         required.extend(self.split.as_ref().filter(by_column).map(|_| SPLIT));
-        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
+        let mut rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
         let of_images = |name| match self.ids {
             StudyIdColumn::Images => column(name),
@@ -113,18 +113,22 @@ impl Archive for ManifestArchive {
             (None, None) => ImageColumns::File(rows.required(IMAGE)?),
         };
         let is_sectioned = matches!(image, ImageColumns::Sectioned { .. });
+        let may_be_unnamed = is_sectioned && column(STUDY)?.is_none();
+        let study = match (self.ids, of_images(DICOM)?) {
+            (StudyIdColumn::Images, Some(image)) => Some(image),
+            _ => column(STUDY)?,
+        };
+        let (reference, indication) = (column("reference")?, column("indication")?);
+        let split = column(SPLIT)?;
         Ok(Box::new(ManifestEntries {
-            is_unnamed: is_sectioned && column(STUDY)?.is_none(),
+            is_unnamed: may_be_unnamed && rows.unnamed_cells().await > 0,
             images: self.images.clone(),
-            study: match (self.ids, of_images(DICOM)?) {
-                (StudyIdColumn::Images, Some(image)) => Some(image),
-                _ => column(STUDY)?,
-            },
+            study,
             wanted_split: self.split.clone(),
             image,
-            reference: column("reference")?,
-            indication: column("indication")?,
-            split: column(SPLIT)?,
+            reference,
+            indication,
+            split,
             rows,
         }))
     }
@@ -138,8 +142,10 @@ impl StudyEntries for ManifestEntries {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
-            // The original's rows begin with the study, for which its header has no name.
-            if self.is_unnamed && row.cells.len() == self.rows.width() + 1 {
+            if self.is_unnamed {
+                if let Err(problem) = self.rows.check_width(&row, 1) {
+                    return Some(Err(problem));
+                }
                 row.cells.remove(0);
             }
             if !self.is_readable(&row) || self.is_wanted(&row) {
@@ -336,6 +342,56 @@ mod tests {
             of_images: Some(Arc::new(sides.into())),
         };
         assert_eq!(images(&as_written, Some(split)).await, all[2..]);
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_sectioned_table_are_read_by_one_rule() {
+        let header = "findings,dicom_id,Img_Filename,Img_Folder\n";
+        let text = |rows: &[&str]| format!("{header}{}\n", rows.join("\n"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sectioned.csv");
+        for (rows, file, line) in [
+            // Rows begin with the study; one has a cell too few.
+            (
+                [
+                    "s1,clear,d1,d1.jpg,f",
+                    "s2,clear,d2,d2.jpg",
+                    "s3,,d3,d3.jpg,f",
+                ],
+                "d1.jpg",
+                3,
+            ),
+            // They do not; one has a stray comma, the first of all.
+            (
+                [
+                    "No edema, clear,d1,d1.jpg,f",
+                    "clear,d2,d2.jpg,f",
+                    ",d3,d3.jpg,f",
+                ],
+                "d2.jpg",
+                2,
+            ),
+        ] {
+            std::fs::write(&path, text(&rows)).unwrap();
+            let location = ArchiveLocation::Path(path.clone());
+            let outside = super::super::OutsideFiles::Refused;
+            let archive = super::super::open_image_table(&location, None, None, outside).await;
+            let mut entries = archive.unwrap().entries().await.unwrap();
+            let (mut files, mut problems) = (Vec::new(), Vec::new());
+            while let Some(entry) = entries.next().await {
+                match entry {
+                    Ok(entry) => files.push(entry.file),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+            assert_eq!(files, [format!("f/{file}"), "f/d3.jpg".to_owned()]);
+            assert!(
+                problems.len() == 1
+                    && problems[0].may_hide_studies()
+                    && problems[0].place.ends_with(&format!(" line {line}")),
+                "{problems:?}"
+            );
+        }
     }
 
     #[tokio::test]

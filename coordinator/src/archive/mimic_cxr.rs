@@ -286,7 +286,7 @@ impl ImageTable {
         };
         let mut rows = TableRows::open(lines, name, &["dicom_id", column]).await?;
         let (dicom, column) = (rows.required("dicom_id")?, rows.required(column)?);
-        while let Some(row) = rows.next().await {
+        while let Some(row) = rows.next_of_whole().await? {
             match row {
                 Ok(row) => {
                     let (Some(dicom), Some(value)) = (row.cell(dicom), row.cell(column)) else {
@@ -370,9 +370,14 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
+    use async_trait::async_trait;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use futures::stream;
+    use tokio_util::io::StreamReader;
 
+    use super::super::file_tree::PathWalk;
+    use super::super::image::ImageSource;
     use super::super::open::{ArchiveLocation, open};
     use super::*;
 
@@ -470,6 +475,71 @@ mod tests {
         write(dir.path(), "ward/s50000009/x.jpg", "x");
         let all = read(&dir.path().join("ward/s50000009")).await;
         assert_eq!(all[0].study.0, "x");
+    }
+
+    const METADATA: &str = "dicom_id,ViewPosition\na,LATERAL\nb,PA\n";
+
+    /// A tree that has a table of views, whose end the disk does not give as long as it fails in this way.
+    struct FailingTree(std::sync::Mutex<Option<io::ErrorKind>>);
+
+    #[async_trait]
+    impl FileTree for FailingTree {
+        fn walk(&self, _: &str) -> Box<dyn PathWalk> {
+            unreachable!("nobody walks it")
+        }
+
+        fn image(&self, path: &str) -> Result<ImageSource, Failure> {
+            Err(Failure::new(ErrorCode::ArchiveEntry, path))
+        }
+
+        async fn lines(&self, path: &str) -> io::Result<gzip::Lines> {
+            if path != "mimic-cxr-2.0.0-metadata.csv" {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let kind = *self.0.lock().unwrap();
+            let (read, end) = METADATA.split_at(METADATA.len() - 5);
+            let end = match kind {
+                Some(kind) => Err(io::Error::new(kind, "lost")),
+                None => Ok(end.as_bytes()),
+            };
+            let parts = stream::iter([Ok(read.as_bytes()), end]);
+            Ok(Box::new(StreamReader::new(parts)))
+        }
+
+        fn name(&self, path: &str) -> String {
+            path.to_owned()
+        }
+
+        fn folder_name(&self) -> Option<String> {
+            None
+        }
+
+        fn above(&self) -> Option<Arc<dyn FileTree>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_read_half_is_not_used_and_is_read_again() {
+        let tree = Arc::new(FailingTree(Some(io::ErrorKind::Other).into()));
+        let tables = ImageTables::new(tree.clone());
+        let error = tables.beside("").await.err().expect("half a table");
+        let text = error.to_string();
+        assert!(
+            matches!(error, CoordinatorError::Input { .. })
+                && text.contains("metadata.csv")
+                && text.contains("line 3: the rest of the table cannot be read: lost"),
+            "{text}"
+        );
+        // What is cut in the store itself will not come back.
+        *tree.0.lock().unwrap() = Some(io::ErrorKind::UnexpectedEof);
+        let error = tables.beside("").await.err().expect("a cut table");
+        assert!(matches!(error, CoordinatorError::NoTable { .. }), "{error}");
+        *tree.0.lock().unwrap() = None;
+        let table = tables.beside("").await.expect("the whole table");
+        let files = ["a.jpg", "b.jpg"].map(|file| (file.to_owned(), FileKind::Image));
+        let study = table.study("s", &*tree, &files).expect("a study");
+        assert_eq!(study.file, "b.jpg");
     }
 
     #[tokio::test]

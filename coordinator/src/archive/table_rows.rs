@@ -1,5 +1,6 @@
 //! The rows of a table of an archive, wherever it lies, each with its place for messages.
 
+use std::collections::VecDeque;
 use std::io;
 
 use radialog_schemas::ErrorCode;
@@ -9,6 +10,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use super::entries::EntryProblem;
 use super::gzip::Lines;
 use crate::CoordinatorError;
+
+/// The most rows that are read ahead, each of up to a mebibyte.
+const MOST_AHEAD: usize = 16;
 
 /// A table with a header, row by row.
 pub(super) struct TableRows {
@@ -20,7 +24,9 @@ pub(super) struct TableRows {
     read: u64,
     ended: bool,
     /// The reason why the lines ended too early; told after the rows before it.
-    cut: Option<EntryProblem>,
+    cut: Option<io::Error>,
+    /// Rows that were read to find out what the rows of this table are.
+    ahead: VecDeque<Result<Row, EntryProblem>>,
 }
 
 impl TableRows {
@@ -37,13 +43,7 @@ impl TableRows {
             file: file.clone(),
             reason,
         };
-        let unreadable = |error: io::Error| match is_of_content(&error) {
-            true => no_table(error.to_string()),
-            false => CoordinatorError::Input {
-                input: file.clone(),
-                reason: error.to_string(),
-            },
-        };
+        let unreadable = |error: io::Error| unread(&file, &error, error.to_string());
         let mut first = line(&mut lines).await.map_err(unreadable)?;
         let (mut declared, mut read) = (None, 1);
         while RowParser::is_before_header(&first, &mut declared) {
@@ -63,6 +63,7 @@ impl TableRows {
             read,
             ended: false,
             cut: None,
+            ahead: VecDeque::new(),
         };
         for name in required {
             rows.required(name)?;
@@ -125,16 +126,72 @@ impl TableRows {
         EntryProblem::new(self.place(line), ErrorCode::ArchiveUnreadable, message)
     }
 
+    /// Refuses a row that has not as many cells as the header names and so many in front of them: what it is about, nobody can
+    /// say, since its cells may stand under other columns' names.
+    pub(super) fn check_width(&self, row: &Row, unnamed: usize) -> Result<(), EntryProblem> {
+        let (found, expected) = (row.cells.len(), self.width() + unnamed);
+        if found == expected {
+            return Ok(());
+        }
+        let message = format!("the row has {found} fields; rows of this table have {expected}");
+        Err(self.unreadable(row.line, message))
+    }
+
     /// Reads the next row that is not blank. A row that is malformed is a problem that may hide studies, and reading goes on
-    /// behind it.
+    /// behind it; so is a rest that cannot be read.
     pub(super) async fn next(&mut self) -> Option<Result<Row, EntryProblem>> {
+        self.next_or_cut().await.unwrap_or_else(|error| {
+            let problem = self.unreadable(self.read + 1, rest_words(&error));
+            Some(Err(problem))
+        })
+    }
+
+    /// As [`TableRows::next`], of a table whose rows are of use only together.
+    ///
+    /// # Errors
+    /// The rest of the table cannot be read: what was read of it is not the table.
+    pub(super) async fn next_of_whole(
+        &mut self,
+    ) -> Result<Option<Result<Row, EntryProblem>>, CoordinatorError> {
+        self.next_or_cut().await.map_err(|error| {
+            let reason = format!("line {}: {}", self.read + 1, rest_words(&error));
+            unread(&self.file, &error, reason)
+        })
+    }
+
+    /// The number of cells in front of those that the header names: none or one, as pandas and the original write it. One
+    /// answer holds for all rows, that of most of the first ones, which are read ahead for it: one with a cell more may have a
+    /// stray comma, and one with a cell less lacks one.
+    pub(super) async fn unnamed_cells(&mut self) -> usize {
+        let columns = self.width();
+        let (mut named, mut longer) = (0, 0);
+        let mut ahead = VecDeque::new();
+        while ahead.len() < MOST_AHEAD {
+            let Some(next) = self.next().await else {
+                break;
+            };
+            // A row that is broken otherwise says nothing of others.
+            let found = next.as_ref().map_or(0, |row| row.cells.len());
+            named += usize::from(found == columns);
+            longer += usize::from(found == columns + 1);
+            ahead.push_back(next);
+        }
+        self.ahead = ahead;
+        usize::from(longer > named)
+    }
+
+    async fn next_or_cut(&mut self) -> io::Result<Option<Result<Row, EntryProblem>>> {
+        if let Some(next) = self.ahead.pop_front() {
+            return Ok(Some(next));
+        }
         loop {
             match self.parser.next() {
-                Some(Ok(row)) => return Some(Ok(row)),
+                Some(Ok(row)) => return Ok(Some(Ok(row))),
                 Some(Err(malformed)) => {
-                    return Some(Err(self.unreadable(malformed.line, &malformed.reason)));
+                    let problem = self.unreadable(malformed.line, &malformed.reason);
+                    return Ok(Some(Err(problem)));
                 }
-                None if self.ended => return self.cut.take().map(Err),
+                None if self.ended => return self.cut.take().map_or(Ok(None), Err),
                 None => self.read_line().await,
             }
         }
@@ -150,19 +207,31 @@ impl TableRows {
                 self.parser.push(line);
             }
             Err(error) => {
-                let message = format!("the rest of the table cannot be read: {error}");
-                let place = self.place(self.read + 1);
-                self.cut = Some(EntryProblem::new(
-                    place,
-                    ErrorCode::ArchiveUnreadable,
-                    message,
-                ));
+                self.cut = Some(error);
                 self.ended = true;
             }
         }
         if self.ended {
             self.parser.finish();
         }
+    }
+}
+
+fn rest_words(error: &io::Error) -> String {
+    format!("the rest of the table cannot be read: {error}")
+}
+
+/// Describes a table that cannot be read: because of what is in it, or perhaps just now.
+fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
+    match is_of_content(error) {
+        true => CoordinatorError::NoTable {
+            file: file.to_owned(),
+            reason,
+        },
+        false => CoordinatorError::Input {
+            input: file.to_owned(),
+            reason,
+        },
     }
 }
 

@@ -1,6 +1,5 @@
 //! Texts instead of images: a table of reports to label, and a list of prompts to answer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,9 +17,6 @@ use super::open::{ArchiveLocation, TableFile};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
-/// The most rows that are read ahead, each of up to a mebibyte.
-const MOST_AHEAD: usize = 16;
-
 /// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
 /// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
 pub struct ReportTable {
@@ -37,11 +33,8 @@ struct ReportEntries {
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
-    /// Whether rows begin with a name for which the header has none, once [`ReportEntries::shift`] has looked; of a table that
-    /// names its studies, none does.
-    is_indexed: Option<bool>,
-    /// What was read to find that out.
-    ahead: VecDeque<Result<Row, EntryProblem>>,
+    /// The number of cells in front of those that the header names; of a table that names its studies, none.
+    shift: usize,
     /// Rows that were passed over since they have no text.
     blank: u64,
 }
@@ -99,7 +92,7 @@ impl ReportTable {
         })?;
         let mut required = vec![self.text.as_str()];
         required.extend(self.split.as_ref().map(|_| SPLIT));
-        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
+        let mut rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let id = match rows.column(DICOM)? {
             Some(id) => Some(id),
             None => rows.column(STUDY)?,
@@ -115,13 +108,16 @@ impl ReportTable {
             Some(split) => Some((rows.required(SPLIT)?, split.clone())),
             None => None,
         };
+        let shift = match rows.column(STUDY)? {
+            Some(_) => 0,
+            None => rows.unnamed_cells().await,
+        };
         Ok(ReportEntries {
             id,
             text: rows.required(&self.text)?,
             split,
-            is_indexed: rows.column(STUDY)?.map(|_| false),
+            shift,
             rows,
-            ahead: VecDeque::new(),
             blank: 0,
         })
     }
@@ -145,17 +141,12 @@ impl Archive for ReportTable {
 #[async_trait]
 impl StudyEntries for ReportEntries {
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
-        let shift = self.shift().await;
         loop {
-            let next = match self.ahead.pop_front() {
-                Some(next) => next,
-                None => self.rows.next().await?,
-            };
-            let row = match next {
+            let row = match self.rows.next().await? {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
-            if let Some(entry) = self.entry(&row, shift) {
+            if let Some(entry) = self.entry(&row) {
                 return Some(entry);
             }
         }
@@ -163,38 +154,11 @@ impl StudyEntries for ReportEntries {
 }
 
 impl ReportEntries {
-    /// The number of cells in front of those that the header names: none or one. A row with a cell more may have a stray comma,
-    /// so that the next one has to have as many, where there is one.
-    async fn shift(&mut self) -> usize {
-        if let Some(is_indexed) = self.is_indexed {
-            return usize::from(is_indexed);
-        }
-        let columns = self.rows.width();
-        let mut longer = 0;
-        while longer < 2 && self.ahead.len() < MOST_AHEAD {
-            let Some(next) = self.rows.next().await else {
-                break;
-            };
-            let found = next.as_ref().map_or(0, |row| row.cells.len());
-            self.ahead.push_back(next);
-            if found == columns {
-                longer = 0;
-                break;
-            }
-            // A row that is broken otherwise says nothing of others.
-            longer += usize::from(found == columns + 1);
-        }
-        self.is_indexed = Some(longer > 0);
-        usize::from(longer > 0)
-    }
-
     /// Makes the study of a row; `None` where the row is not part of the archive.
-    fn entry(&mut self, row: &Row, shift: usize) -> Option<Result<StudyEntry, EntryProblem>> {
-        let (found, expected) = (row.cells.len(), self.rows.width() + shift);
-        if found != expected {
-            // Its cells may stand under other columns' names: what it is about, nobody can say.
-            let message = format!("the row has {found} fields; rows of this table have {expected}");
-            return Some(Err(self.rows.unreadable(row.line, message)));
+    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, EntryProblem>> {
+        let shift = self.shift;
+        if let Err(problem) = self.rows.check_width(row, shift) {
+            return Some(Err(problem));
         }
         let cell = |column: usize| row.cell(column + shift);
         if let Some((column, wanted)) = &self.split

@@ -183,6 +183,66 @@ fn intervals_hold_the_score_repeat_with_the_seed_and_are_drawn_by_patient() -> R
 }
 
 #[test]
+fn what_rests_on_one_patient_has_no_interval_and_is_named() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let (mut lines, mut table) = (String::new(), String::new());
+    // Half of the studies have no finding; one patient's two have edema.
+    for place in 0..24 {
+        let (id, is_edema) = (format!("s{place}"), place == 1 || place == 3);
+        let truths = Finding::ALL.map(|finding| match finding {
+            Finding::NoFinding => place % 2 == 0,
+            finding => finding == Finding::Edema && is_edema,
+        });
+        let labels = truths.map(|truth| {
+            if truth {
+                Label::Positive
+            } else {
+                Label::Negative
+            }
+        });
+        // Ranked well, not without an error.
+        let off = f32::from(u8::from(place % 5 == 0)) * 0.5;
+        let probabilities = truths.map(|truth| if truth { 0.9 - off } else { 0.2 + off });
+        lines += &line(&id, "Clear.", Some(labels), Some(probabilities))?;
+        let cells = truths.map(|truth| if truth { "1" } else { "0" });
+        let patient = if is_edema { "p" } else { id.as_str() };
+        table += &format!("{id},{patient},{}\n", cells.join(","));
+    }
+    let names = Finding::ALL.map(Finding::name).join(",");
+    folder.write("results.jsonl", &lines)?;
+    folder.write(
+        "labels.csv",
+        &format!("study_id,patient_id,{names}\n{table}"),
+    )?;
+    let files = ["results.jsonl", "--references", "labels.csv"];
+    let scores = folder.scores(&files)?;
+    let metrics = scores["metrics"].as_array().context("metrics")?;
+    let has_interval = |name: &str, finding: Option<Finding>| -> Result<bool> {
+        let finding = finding.map(|finding| Value::from(finding.name()));
+        let is_it =
+            |metric: &&Value| metric["name"] == name && metric.get("finding").cloned() == finding;
+        let metric = metrics
+            .iter()
+            .find(is_it)
+            .with_context(|| name.to_owned())?;
+        ensure!(metric["value"].is_f64(), "{metric}");
+        Ok(metric["low"].is_f64() && metric["high"].is_f64())
+    };
+    for name in ["F1", "AUC"] {
+        ensure!(!has_interval(name, Some(Finding::Edema))?, "{name}");
+        ensure!(has_interval(name, Some(Finding::NoFinding))?, "{name}");
+    }
+    ensure!(has_interval("macro AUC", None)? && has_interval("macro F1", None)?);
+    let notes = scores["notes"].to_string();
+    for group in ["Labels of the reports", "Findings of the images"] {
+        let named = format!("{group}: fewer than 10 patients with, or without, Edema (1): ");
+        ensure!(notes.contains(&named), "{notes}");
+    }
+    ensure!(folder.evaluate(&files)?.contains("means that they are in"));
+    Ok(())
+}
+
+#[test]
 fn a_system_does_not_differ_from_itself_and_a_far_better_one_does() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     let (mut good, mut bad, mut references) = (

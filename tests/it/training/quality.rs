@@ -219,8 +219,21 @@ fn tables_without_training_rows_are_measured_without_baselines_and_too_few_image
     let cautions = &findings.cautions;
     let few = cautions
         .iter()
-        .any(|caution| caution.contains("fewer than 10 images"));
+        .any(|caution| caution.contains("fewer than 10 patients"));
     assert!(few, "{cautions:?}");
+    for part in [
+        QualityPart::Chexbert,
+        QualityPart::Report,
+        QualityPart::Image,
+        QualityPart::Pairs,
+    ] {
+        let cautions = &report.parts[&part].cautions;
+        let mut few = cautions.iter();
+        assert!(
+            few.any(|caution| caution.contains("No Finding (2)")),
+            "{part:?}: {cautions:?}"
+        );
+    }
     assert_eq!(report.parts[&QualityPart::Report].tables[0].rows.len(), 1);
 }
 
@@ -306,6 +319,13 @@ fn subgroups_have_scores_of_their_own_and_every_score_its_constants() {
         of("view PA")["macro AUC"],
         ScoreCell::Undefined,
         "one image has no order"
+    );
+    let cautions = &findings.cautions;
+    let is_of_groups = |caution: &&String| caution.contains("the means of these subgroups");
+    let of_groups = cautions.iter().find(is_of_groups).unwrap();
+    assert!(
+        of_groups.contains("view AP") && !of_groups.contains("view PA"),
+        "{of_groups}"
     );
     let overview = &table("all findings").rows;
     let brier: Vec<_> = overview.iter().map(|row| row.scores["Brier"]).collect();

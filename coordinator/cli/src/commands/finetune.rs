@@ -62,9 +62,9 @@ const LOCK_FILE: &str = ".finetune.lock";
 ///
 /// Examples:
 ///   radialog finetune mine.csv --out runs/mine
-///   radialog finetune mine.csv --images /data/xrays --image file --report befund --patient pid
+///   radialog finetune mine.csv --images /data/xrays --image file --report befund --patient pid \
 ///       --out runs/mine
-///   radialog finetune mine.csv --finding "Pleural Effusion=effusion" --finding Edema=oedema --check
+///   radialog finetune mine.csv --finding "Pleural Effusion=effusion" --finding Edema=oedema --check \
 ///       --out runs/mine
 #[derive(Args)]
 #[command(verbatim_doc_comment)]

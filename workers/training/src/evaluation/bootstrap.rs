@@ -47,9 +47,19 @@ fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 }
 
 impl Estimate {
-    /// The interval; none of fewer than two patients (or items), or where no resample has what the figure needs.
+    /// The interval; none of fewer than two patients (or items), where no resample has what the figure needs, or where all that
+    /// have it have the same patient.
     pub fn interval(&self) -> Option<[f64; 2]> {
         (!self.low.is_nan() && !self.high.is_nan()).then_some([self.low, self.high])
+    }
+
+    /// The figure alone.
+    pub(super) fn without_interval(self) -> Self {
+        Self {
+            low: f64::NAN,
+            high: f64::NAN,
+            ..self
+        }
     }
 
     /// The interval as tables show it; a dash where there is none.
@@ -174,6 +184,17 @@ impl Bootstrap {
     /// The number of items.
     pub fn items(&self) -> usize {
         self.items.len()
+    }
+
+    /// The number of groups that have one of these items.
+    pub(super) fn groups_with(&self, is_one: impl Fn(usize) -> bool) -> usize {
+        let mut begin = 0;
+        let has_one = |end: &&u32| {
+            let items = &self.items[begin..**end as usize];
+            begin = **end as usize;
+            items.iter().any(|item| is_one(*item as usize))
+        };
+        self.ends.iter().filter(has_one).count()
     }
 
     /// The items of a resample, as often as they are drawn.
@@ -383,6 +404,8 @@ mod tests {
             assert_eq!(bootstrap.draw(start).collect::<Vec<usize>>(), expected);
         }
         assert_eq!(bootstrap.starts.len(), REPEATS);
+        let with = |items: &[usize]| bootstrap.groups_with(|item| items.contains(&item));
+        assert_eq!([with(&[0, 2]), with(&[2, 3, 4]), with(&[])], [1, 3, 0]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use radialog_schemas::Finding;
 
-/// Of fewer images than this with a finding, or without, users are told: what is learned of it, and what is measured, is chance as
-/// much as anything.
+/// Of fewer images than this with a finding, or without, users are told that what is learned of it is chance as much as
+/// anything; of fewer patients, that what is measured is.
 pub const FEW: usize = 10;
 /// Number of findings.
 const CLASSES: usize = Finding::ALL.len();
@@ -69,6 +69,22 @@ impl Predictions {
             .filter_map(|(finding, cells)| Some((finding, auc(cells)?)))
             .collect()
     }
+}
+
+/// Names the findings of which there is too little for a figure that means much. Each comes with the number of patients who
+/// have it, or of those who have it not, whichever are fewer: resamples draw patients.
+pub(crate) fn few_words(findings: impl Iterator<Item = (Finding, usize)>) -> Option<String> {
+    let few = findings.filter(|(_, patients)| *patients < FEW);
+    let names: Vec<String> = few
+        .map(|(finding, patients)| format!("{} ({patients})", finding.name()))
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "fewer than {FEW} patients with, or without, {}: their figures, and means that they are in, are chance as much as \
+             quality, and an interval over so few says too little; one patient has none.",
+            names.join(", ")
+        )
+    })
 }
 
 fn f1(cells: &[(f32, bool)]) -> f64 {

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use radialog_schemas::Finding;
+
+use super::classification::{FEW, few_words};
 use super::id_digest::IdDigest;
 pub(crate) use crate::data::table_check::PATIENT_COLUMNS;
 
@@ -10,6 +13,38 @@ pub(crate) use crate::data::table_check::PATIENT_COLUMNS;
 pub struct Patients {
     known: HashMap<IdDigest, u32>,
     next: u32,
+}
+
+/// Of each finding, the first patients who have it not, and the first who have it, by number: as many as it takes to know that
+/// they are not few. Of few patients a score is chance as much as quality, and all resamples that define one of a single
+/// patient are alike.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PatientsByFinding([[Vec<u32>; 2]; Finding::ALL.len()]);
+
+impl PatientsByFinding {
+    /// Counts a study of this patient, as far as it is known what is true of it.
+    pub(crate) fn add(&mut self, truth: &[Option<bool>; Finding::ALL.len()], patient: u32) {
+        for (sides, truth) in self.0.iter_mut().zip(truth) {
+            let Some(truth) = truth else { continue };
+            let side = &mut sides[usize::from(*truth)];
+            if side.len() < FEW && !side.contains(&patient) {
+                side.push(patient);
+            }
+        }
+    }
+
+    /// The number of patients who have a finding, or of those who have it not, whichever are fewer, up to [`FEW`]; 0 where a
+    /// finding has one answer only, or none.
+    pub(crate) fn fewest(&self, finding: Finding) -> usize {
+        let [without, with] = &self.0[finding as usize];
+        without.len().min(with.len())
+    }
+
+    /// Names the findings of which there is too little for a score that means much.
+    pub(crate) fn few_words(&self) -> Option<String> {
+        let fewest = Finding::ALL.map(|finding| (finding, self.fewest(finding)));
+        few_words(fewest.into_iter().filter(|(_, patients)| *patients > 0))
+    }
 }
 
 impl Patients {
@@ -69,5 +104,26 @@ mod tests {
         assert_eq!(names.map(|name| patients.number(name)), [0, 1, 0, 2, 3, 4]);
         assert_eq!((patients.named(), patients.others()), (2, 3));
         assert_eq!(of_path("p1/x.png"), None);
+    }
+
+    #[test]
+    fn patients_are_counted_once_and_few_of_them_are_named() {
+        let mut patients = PatientsByFinding::default();
+        assert_eq!(patients.few_words(), None);
+        // Edema in four images of two patients, pneumonia in thirty of as many, all else in none.
+        for image in 0..60_u32 {
+            let truth = Finding::ALL.map(|finding| match finding {
+                Finding::Edema => Some(image < 4),
+                Finding::Pneumonia => Some(image % 2 == 0),
+                _ => Some(false),
+            });
+            patients.add(&truth, if image < 4 { image / 2 } else { image });
+        }
+        let fewest = |finding| patients.fewest(finding);
+        let findings = [Finding::Edema, Finding::Pneumonia, Finding::Fracture];
+        assert_eq!(findings.map(fewest), [2, FEW, 0]);
+        let words = patients.few_words().unwrap();
+        let named = "fewer than 10 patients with, or without, Edema (2): ";
+        assert!(words.starts_with(named), "{words}");
     }
 }

@@ -96,6 +96,8 @@ impl EvaluatedReports<'_> {
             });
         }
         notes.extend(self.absent_words());
+        let groups = MetricGroup::ALL.into_iter();
+        notes.extend(groups.filter_map(|group| self.few_words(group)));
         if self.options.protocol() == TextProtocol::Rexrank {
             let totals = &self.scores.totals;
             let missing = [
@@ -126,6 +128,13 @@ impl EvaluatedReports<'_> {
         let counts = self.counts(group);
         let all = Finding::ALL.into_iter();
         all.filter(|finding| counts.known(*finding) > 0 && counts.positives(*finding) == 0)
+    }
+
+    /// Which findings of a group have too few patients.
+    fn few_words(&self, group: MetricGroup) -> Option<String> {
+        let words = self.scores.patients.few_words(group);
+        let words = words.filter(|_| group.has_findings())?;
+        Some(format!("{}: {words}", group.title()))
     }
 
     /// What becomes of findings that no scored study has.

@@ -9,6 +9,7 @@ mod comparison;
 mod metrics;
 mod ranking;
 mod resampling;
+mod scored_patients;
 mod set_asides;
 mod stored_scores;
 mod study;
@@ -16,6 +17,7 @@ mod study;
 pub use comparison::{Comparison, Unpaired, compare};
 pub use metrics::{CALIBRATION_ERROR, Metric, MetricGroup, MetricSet};
 pub use ranking::{ReliabilityBin, ReliabilityBins};
+pub use scored_patients::ScoredPatients;
 pub use set_asides::{SetAside, SetAsides};
 pub use stored_scores::StoredScores;
 pub use study::{StudyScores, Totals};
@@ -80,6 +82,8 @@ pub struct ReportScores {
     pub sources: LabelSources,
     /// All together.
     pub totals: Totals,
+    /// How many patients the scores of each finding rest on.
+    pub patients: ScoredPatients,
     /// Every score with its interval.
     pub metrics: Vec<Metric>,
     /// What the classifier's probabilities are worth.
@@ -107,24 +111,27 @@ pub fn score(
     let counts = options.counts.as_ref();
     let mut counter = TextCounter::new(options.scorer.clone(), frequencies, counts)?;
     let studies = study_scores(corpus, texts, &mut counter, options, progress)?;
-    let mut totals = Totals::default();
-    for study in studies.iter() {
-        totals.add(&study.map_err(temporary)?);
-    }
-    let sources = corpus.label_sources().map_err(temporary)?;
-    let set = MetricSet::of(&totals, options, &sources);
     let mut patients = Vec::with_capacity(corpus.studies.len());
     for study in corpus.studies.iter() {
         patients.push(study.map_err(temporary)?.patient);
     }
+    let (mut totals, mut scored_patients) = (Totals::default(), ScoredPatients::default());
+    for (study, patient) in studies.iter().zip(&patients) {
+        let study = study.map_err(temporary)?;
+        totals.add(&study);
+        scored_patients.add(&study, *patient);
+    }
+    let sources = corpus.label_sources().map_err(temporary)?;
+    let set = MetricSet::of(&totals, options, &sources);
     let estimates = resampling::estimates(&patients, &studies, &set, options);
     let set_asides = SetAsides::of(&patients, &studies, options, &sources);
-    let metrics = set.metrics(&totals, estimates.map_err(temporary)?);
+    let metrics = set.metrics(&totals, &scored_patients, estimates.map_err(temporary)?);
     Ok(ReportScores {
         calibration: totals.calibration.clone().finish(),
         set_asides: set_asides.map_err(temporary)?,
         studies,
         totals,
+        patients: scored_patients,
         metrics,
         sources,
         resumed: counter.taken(),

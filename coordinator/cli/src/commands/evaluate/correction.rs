@@ -26,7 +26,7 @@ use super::follow_up::text_totals::{MeteorArgs, Reference, TEXTS, TextTotals};
 use super::follow_up::{
     CorrectionsTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
     TruthArgs, Truths, print_intervals, print_original, print_scores, print_texts, print_too_long,
-    rule_words,
+    resampled_words, rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -73,8 +73,8 @@ const SUFFIXES: [&str; 2] = ["_before_corr", "_before_corr_after_corrections"];
 /// Examples:
 ///   radialog evaluate correction studies.csv --out eval --split test
 ///   radialog evaluate correction nih/labels.csv --labels nih/labels.csv --split test --out eval
-///   radialog evaluate correction mimic-cxr-jpg --out eval --bundle /bundles/radialog-v1 --amqp amqp://host --s3 http://host:9000/b
-///       --redis redis://host
+///   radialog evaluate correction mimic-cxr-jpg --out eval --bundle /bundles/radialog-v1 --amqp amqp://host \
+///       --s3 http://host:9000/b --redis redis://host
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct CorrectionArgs {
@@ -288,6 +288,7 @@ async fn score(
     }
     let resampling = session.resampling();
     let estimates = texts.estimates(resampling).await?;
+    let few = answers.few_words();
     let (answers, labels) = spawn_blocking(move || {
         let estimates = answers.estimates(resampling);
         ([0, 1].map(|side| answers.scores(side)), estimates)
@@ -315,7 +316,7 @@ async fn score(
         before,
         after,
         texts_too_long: estimates.too_long,
-        resampled: resampling.words("studies", patients.named(), patients.others()),
+        resampled: resampled_words(resampling, &patients, few),
         intervals: [estimates.paired, labels].concat(),
     })
 }

@@ -27,7 +27,8 @@ use super::follow_up::study_scores::StudyScoresTable;
 use super::follow_up::text_totals::{MeteorArgs, Reference, TextTotals};
 use super::follow_up::{
     AnswersTable, Coverage, FollowUpArgs, Following, LABELER, PROTOCOL, ReportArgs, Session,
-    TruthArgs, Truths, print_intervals, print_original, print_scores, print_too_long, rule_words,
+    TruthArgs, Truths, print_intervals, print_original, print_scores, print_too_long,
+    resampled_words, rule_words,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -445,6 +446,7 @@ async fn score(
     studies.name_left_out(reports)?;
     studies.name_unused(truths)?;
     studies.check()?;
+    let few = counts.few_words();
     let computed = spawn_blocking(move || {
         let sides = [1, 0].map(|side| counts.scores(side));
         (sides, counts.estimates(resampling))
@@ -461,7 +463,7 @@ async fn score(
         studies,
         answers,
         reports,
-        resampled: resampling.words("studies", patients.named(), patients.others()),
+        resampled: resampled_words(resampling, &patients, few),
         intervals,
     })
 }

@@ -37,7 +37,7 @@ pub(super) use coverage::Coverage;
 pub(super) use following::Following;
 pub(super) use output::{
     AnswersTable, CorrectionsTable, print_intervals, print_original, print_scores, print_texts,
-    print_too_long, rule_words,
+    print_too_long, resampled_words, rule_words,
 };
 pub(super) use truth::{TruthArgs, Truths};
 

@@ -34,7 +34,7 @@ use crate::exit::EXIT_INTERRUPTED;
 /// to resume.
 ///
 /// Examples:
-///   radialog prepare answers --task EL --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels labels.csv
+///   radialog prepare answers --task EL --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels labels.csv \
 ///       --tasks large_instruct_data --bundle /bundles/vicuna-13b
 ///   radialog prepare answers --task CO --reports runs/train ... (the rest as above)
 #[derive(Args)]

@@ -36,7 +36,7 @@ const FETCHES: usize = 16;
 /// Examples:
 ///   radialog prepare embeddings --images pairs.csv --allow-outside --split train --bundle runs/alignment/best --out e.safetensors
 ///   radialog prepare embeddings --images nih/labels.csv --folder nih/images --bundle DIR --out embeddings.safetensors
-///   radialog prepare embeddings --images sectioned.csv --folder mimic-cxr-jpg/2.0.0 --split train
+///   radialog prepare embeddings --images sectioned.csv --folder mimic-cxr-jpg/2.0.0 --split train \
 ///       --split-table mimic-cxr-2.0.0-split.csv.gz --bundle DIR --out embeddings.safetensors
 ///   radialog prepare embeddings --from stage1_embeddings_train.pkl stage1_embeddings_test.pkl --out embeddings.safetensors
 #[derive(Args)]

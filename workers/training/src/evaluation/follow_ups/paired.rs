@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{CLASSES, FindingCounts, FindingScores, Said, Truth};
 use crate::evaluation::bootstrap::{Bootstrap, Estimate, Resampling};
 use crate::evaluation::clinical::Rates;
+use crate::evaluation::patients::PatientsByFinding;
 use crate::evaluation::text_scores::protocol::Better;
 
 /// A name, and the rate that it is of.
@@ -74,7 +75,21 @@ impl PairedAnswers {
         self.counts(side, &vec![1; self.studies.len()]).scores()
     }
 
+    /// Names the findings of which there is too little for a score that means much.
+    pub fn few_words(&self) -> Option<String> {
+        self.by_finding().few_words()
+    }
+
+    fn by_finding(&self) -> PatientsByFinding {
+        let mut by_finding = PatientsByFinding::default();
+        for ((truth, _), patient) in self.studies.iter().zip(&self.patients) {
+            by_finding.add(truth, *patient);
+        }
+        by_finding
+    }
+
     /// Computes every score with its intervals; one that is not defined is left out, as those of a finding that no study has.
+    /// One of a finding that a single patient has, or has not, is without intervals.
     pub fn estimates(&self, resampling: Resampling) -> Vec<PairedEstimate> {
         if self.studies.is_empty() {
             return Vec::new();
@@ -92,9 +107,15 @@ impl PairedAnswers {
         let names: Vec<_> = names().collect();
         let at = |place: usize| [0, 1, 2].map(|part| estimates[part * names.len() + place]);
         let counts = self.counts(0, &vec![1; self.studies.len()]);
+        let patients = self.by_finding();
         let paired = |(place, (name, finding)): (usize, &(&str, Option<Finding>))| {
             let is_there = finding.is_none_or(|finding| counts.positives(finding) > 0);
-            PairedEstimate::of(name, *finding, at(place)).filter(|_| is_there)
+            let rests_on_one = finding.is_some_and(|finding| patients.fewest(finding) == 1);
+            let estimates = match rests_on_one {
+                true => at(place).map(|of| of.map(Estimate::without_interval)),
+                false => at(place),
+            };
+            PairedEstimate::of(name, *finding, estimates).filter(|_| is_there)
         };
         names.iter().enumerate().filter_map(paired).collect()
     }
@@ -167,6 +188,29 @@ mod tests {
         }
         let nobody = PairedAnswers::default().estimates(Resampling::default());
         assert!(nobody.is_empty());
+    }
+
+    #[test]
+    fn what_one_patient_has_has_no_interval_and_is_named() {
+        let mut paired = answers(30);
+        for (truth, _) in &mut paired.studies[1..] {
+            truth[3] = Some(false);
+        }
+        let finding = Finding::ALL[3];
+        let estimates = paired.estimates(Resampling::default());
+        let of_finding: Vec<&PairedEstimate> = estimates
+            .iter()
+            .filter(|of| of.finding == Some(finding))
+            .collect();
+        assert_eq!(of_finding.len(), RATES.len());
+        for of in of_finding {
+            assert!(of.first.value.is_finite() && of.first.interval().is_none());
+            assert!(of.difference.interval().is_none());
+        }
+        let words = paired.few_words().unwrap();
+        let named = format!("without, {} (1): ", finding.name());
+        assert!(words.contains(&named), "{words}");
+        assert_eq!(answers(30).few_words(), None);
     }
 
     #[test]

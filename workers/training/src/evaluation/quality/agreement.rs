@@ -5,6 +5,7 @@ use radialog_schemas::{Finding, Label};
 
 use super::score_table::ScoreCell;
 use crate::evaluation::bootstrap::Bootstrap;
+use crate::evaluation::classification::few_words;
 use crate::prepare::FindingLabels;
 
 /// Number of findings.
@@ -57,6 +58,9 @@ impl LabelPair {
 /// A score of the pairs at some places, of some findings; none where it is not defined.
 pub(super) type ScoreFunction = fn(&[LabelPair], &[usize], &[Finding]) -> Option<f64>;
 
+/// A score of all pairs, of some findings, with its interval.
+pub(super) type MeasuredScore = fn(&[LabelPair], &[Finding], &Bootstrap) -> ScoreCell;
+
 /// Right and wrong answers about some findings.
 #[derive(Clone, Copy, Debug, Default)]
 struct ConfusionCounts {
@@ -106,30 +110,68 @@ pub(super) fn f1(pairs: &[LabelPair], at: &[usize], finding: Finding) -> Option<
     ConfusionCounts::of(pairs, at, finding as usize).f1()
 }
 
-/// F1 of one finding of all pairs, with its interval; without one where a single study has the finding, since all resamples that
-/// define it have that one.
+/// The number of patients with a study that has this answer to a finding.
+fn patients(pairs: &[LabelPair], finding: Finding, answer: bool, resamples: &Bootstrap) -> usize {
+    resamples.groups_with(|study| pairs[study].truth[finding as usize] == Some(answer))
+}
+
+/// The same of the answer that fewer patients have; 0 where a finding has one answer only, or none.
+pub(super) fn fewest_patients(
+    pairs: &[LabelPair],
+    finding: Finding,
+    resamples: &Bootstrap,
+) -> usize {
+    let of = |answer| patients(pairs, finding, answer, resamples);
+    of(true).min(of(false))
+}
+
+/// Names the findings with both answers of which there is too little for a figure that means much.
+pub(super) fn few(name: &str, pairs: &[LabelPair], resamples: &Bootstrap) -> Option<String> {
+    let fewest = Finding::ALL.map(|finding| (finding, fewest_patients(pairs, finding, resamples)));
+    let with_both = fewest.into_iter().filter(|(_, patients)| *patients > 0);
+    few_words(with_both).map(|words| format!("{name}: {words}"))
+}
+
+/// F1 of one finding of all pairs, with its interval; without one where a single patient has the finding, since all resamples
+/// that define it have that one.
 pub(super) fn measured_f1(
     pairs: &[LabelPair],
     finding: Finding,
     resamples: &Bootstrap,
 ) -> ScoreCell {
-    let of = |at: &[usize]| f1(pairs, at, finding);
-    let there = pairs
-        .iter()
-        .filter(|pair| pair.truth[finding as usize] == Some(true));
-    if there.count() > 1 {
-        return resamples.measure(of).into();
-    }
-    let all: Vec<usize> = (0..pairs.len()).collect();
-    of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
+    let varies = patients(pairs, finding, true, resamples) > 1;
+    ScoreCell::measured(resamples, varies, |at| f1(pairs, at, finding))
 }
 
-/// Mean F1 of those of the findings that some of all pairs have; none without such a finding. For one that no study at these places has,
-/// that of all pairs stands in: means of resamples are over the same findings, while without the rare ones, which are said worst, they
-/// would lie above the value.
+/// Mean F1 of those of the findings that some of all pairs have; none without such a finding.
 pub(super) fn macro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
-    let all: Vec<usize> = (0..pairs.len()).collect();
-    let of = |&finding| f1(pairs, at, finding).or_else(|| f1(pairs, &all, finding));
+    mean_of_findings(findings, at, pairs.len(), |at, finding| {
+        f1(pairs, at, finding)
+    })
+}
+
+/// [`macro_f1`] of all pairs, with its interval; without one where none of the findings has one.
+pub(super) fn measured_macro_f1(
+    pairs: &[LabelPair],
+    findings: &[Finding],
+    resamples: &Bootstrap,
+) -> ScoreCell {
+    let mut each = findings.iter();
+    let varies = each.any(|finding| patients(pairs, *finding, true, resamples) > 1);
+    ScoreCell::measured(resamples, varies, |at| macro_f1(pairs, at, findings))
+}
+
+/// Mean over the findings of a score of the studies at these places, of so many in all. For a finding whose score is not
+/// defined there, that of all studies stands in: means of resamples are over the same findings, while without the rare ones,
+/// which are said worst, they would lie above the value.
+pub(super) fn mean_of_findings(
+    findings: &[Finding],
+    at: &[usize],
+    studies: usize,
+    score: impl Fn(&[usize], Finding) -> Option<f64>,
+) -> Option<f64> {
+    let all: Vec<usize> = (0..studies).collect();
+    let of = |&finding: &Finding| score(at, finding).or_else(|| score(&all, finding));
     mean(findings.iter().filter_map(of))
 }
 
@@ -147,16 +189,39 @@ pub(super) fn micro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) 
     counts.f1()
 }
 
-/// Mean of sensitivity and specificity, and of that over the findings that have both answers: one half where what is
-/// said does not depend on the truth, however often it is said.
+/// [`micro_f1`] of all pairs, with its interval; without one where a single patient has any of the findings.
+pub(super) fn measured_micro_f1(
+    pairs: &[LabelPair],
+    findings: &[Finding],
+    resamples: &Bootstrap,
+) -> ScoreCell {
+    let has_one = |study: usize| {
+        let mut each = findings.iter();
+        each.any(|finding| pairs[study].truth[*finding as usize] == Some(true))
+    };
+    let varies = resamples.groups_with(has_one) > 1;
+    ScoreCell::measured(resamples, varies, |at| micro_f1(pairs, at, findings))
+}
+
+/// Mean of sensitivity and specificity of one finding; none where it has not both answers. One half where what is said does not
+/// depend on the truth, however often it is said.
 pub(super) fn balanced_accuracy(
+    pairs: &[LabelPair],
+    at: &[usize],
+    finding: Finding,
+) -> Option<f64> {
+    ConfusionCounts::of(pairs, at, finding as usize).balanced_accuracy()
+}
+
+/// Mean of [`balanced_accuracy`] over the findings that have both answers.
+pub(super) fn macro_balanced_accuracy(
     pairs: &[LabelPair],
     at: &[usize],
     findings: &[Finding],
 ) -> Option<f64> {
-    mean(findings.iter().filter_map(|&finding| {
-        ConfusionCounts::of(pairs, at, finding as usize).balanced_accuracy()
-    }))
+    mean_of_findings(findings, at, pairs.len(), |at, finding| {
+        balanced_accuracy(pairs, at, finding)
+    })
 }
 
 /// Mean F1 of the studies' sets of labels; 1 where both sets are empty.
@@ -226,8 +291,8 @@ mod tests {
         let together = micro_f1(&pairs, &all, &Finding::ALL).unwrap();
         assert!((together - 4.0 / 6.0).abs() < 1e-12);
         assert_eq!(micro_f1(&pairs, &all, &[Fracture]), None);
-        assert_eq!(balanced_accuracy(&pairs, &all, &[Edema]), Some(0.75));
-        assert_eq!(balanced_accuracy(&pairs, &all, &[Fracture]), None);
+        assert_eq!(balanced_accuracy(&pairs, &all, Edema), Some(0.75));
+        assert_eq!(balanced_accuracy(&pairs, &all, Fracture), None);
         assert_eq!(study_f1(&pairs, &all, &Finding::ALL), Some(0.5));
         assert_eq!(
             study_f1(&pairs, &all, &[Edema]),
@@ -286,6 +351,43 @@ mod tests {
             .measure(|at| macro_f1(&pairs, at, &Finding::ALL))
             .unwrap();
         assert_eq!(found.interval(), Some([1.0 / 6.0; 2]));
+        let sure = macro_balanced_accuracy(&pairs, &[7, 8], &Finding::ALL);
+        let sure = sure.unwrap();
+        assert!((sure - 3.5 / 6.0).abs() < 1e-12, "{sure}");
+    }
+
+    /// Edema in three studies of one patient, and pneumonia in one of another's, of forty patients.
+    #[test]
+    fn what_one_patient_has_has_no_interval_and_is_named() {
+        let study = |number: usize| match number {
+            0..3 => pair(&[Finding::Edema], &[Finding::Edema]),
+            3 => pair(&[Finding::Pneumonia], &[]),
+            4..24 => pair(&[Finding::NoFinding], &[Finding::NoFinding]),
+            _ => pair(&[], &[]),
+        };
+        let pairs: Vec<LabelPair> = (0..42).map(study).collect();
+        let patients: Vec<usize> = (0..42_usize).map(|study| study.saturating_sub(2)).collect();
+        let resamples = Bootstrap::new(&patients, 1, "test");
+        let rare = [Finding::Edema, Finding::Pneumonia];
+        let cell = measured_f1(&pairs, Finding::Edema, &resamples);
+        assert_eq!(cell, ScoreCell::Fixed(1.0));
+        let cell = measured_macro_f1(&pairs, &rare, &resamples);
+        assert_eq!(cell, ScoreCell::Fixed(0.5));
+        let cell = measured_micro_f1(&pairs, &rare[..1], &resamples);
+        assert_eq!(cell, ScoreCell::Fixed(1.0));
+        let with_others = [Finding::Edema, Finding::Pneumonia, Finding::NoFinding];
+        let cell = measured_macro_f1(&pairs, &with_others, &resamples);
+        assert!(matches!(cell, ScoreCell::Measured(_)), "{cell:?}");
+        let words = few("labels", &pairs, &resamples).unwrap();
+        let named = "labels: fewer than 10 patients with, or without, Edema (1), Pneumonia (1): ";
+        assert!(
+            words.starts_with(named) && words.contains("means that they are in"),
+            "{words}"
+        );
+        let certain: Vec<LabelPair> = pairs[4..].to_vec();
+        let patients: Vec<usize> = (0..certain.len()).collect();
+        let resamples = Bootstrap::new(&patients, 1, "test");
+        assert_eq!(few("labels", &certain, &resamples), None);
     }
 
     #[test]

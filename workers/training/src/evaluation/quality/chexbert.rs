@@ -3,7 +3,9 @@
 use radialog_schemas::{Finding, Label};
 
 use super::Evaluator;
-use super::agreement::{CLASSES, LabelPair, ScoreFunction, macro_f1, measured_f1, micro_f1};
+use super::agreement::{
+    CLASSES, LabelPair, MeasuredScore, few, measured_f1, measured_macro_f1, measured_micro_f1,
+};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use crate::error::TrainingError;
 use crate::evaluation::bootstrap::Bootstrap;
@@ -70,9 +72,9 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             .filter(|&finding| support(pairs, finding) > 0)
             .collect()
     };
-    let together: [(&str, ScoreFunction); 2] = [
-        ("mean of those there", macro_f1),
-        ("all of them together", micro_f1),
+    let together: [(&str, MeasuredScore); 2] = [
+        ("mean of those there", measured_macro_f1),
+        ("all of them together", measured_micro_f1),
     ];
     for (name, score) in together {
         let of = |pairs: &[LabelPair]| {
@@ -81,10 +83,7 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
                 .iter()
                 .map(|&finding| support(pairs, finding))
                 .sum::<usize>();
-            (
-                ScoreCell::from(total),
-                ScoreCell::from(resamples.measure(|at| score(pairs, at, &there))),
-            )
+            (ScoreCell::from(total), score(pairs, &there, &resamples))
         };
         let [
             (positive, f1),
@@ -112,12 +111,15 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
          well the rule was learned, not how right it is."
             .to_owned(),
         "F1 always: calling every report positive.".to_owned(),
-        "A resample without a label is left out of the interval of its F1; one report has none.".to_owned(),
+        "A resample without a label is left out of the interval of its F1.".to_owned(),
     ];
     notes.extend(of_split.note());
+    let names = ["positive", "negative", "uncertain"];
+    let cautions = names.iter().zip(&pairs);
+    let cautions = cautions.filter_map(|(name, pairs)| few(name, pairs, &resamples));
     Ok(ScoreSection {
         reliability: Vec::new(),
-        cautions: Vec::new(),
+        cautions: cautions.collect(),
         title: "Labels of reports (CheXbert)".into(),
         notes,
         tables: vec![table],

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use radialog_schemas::{Finding, FindingsReport, Label};
 
-use super::agreement::{CLASSES, LabelPair, macro_f1, mean, with_both_answers};
+use super::agreement::{
+    CLASSES, LabelPair, few, fewest_patients, mean_of_findings, measured_macro_f1,
+    with_both_answers,
+};
 use super::score_table::{Reliability, ScoreCell, ScoreSection, ScoreTable};
 use super::studies::{self, LabelledTestImage};
 use super::{Evaluator, TRAIN};
@@ -88,7 +91,8 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
         if table.is_some() {
             cautions.extend(also_trained(&name, &images, &trained, of_set));
         }
-        let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
+        let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
+        let truths: Vec<_> = pairs.iter().map(|pair| pair.truth).collect();
         let classes = with_both_answers(&truths);
         let resamples = Bootstrap::new(
             &predicted
@@ -107,19 +111,17 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
             &resamples,
         );
         tables.push(each_finding(&name, &predicted, priors.as_ref(), &resamples));
-        tables.extend(subgroups(
-            &name,
-            &predicted,
-            &classes,
-            evaluator.quality.seed,
-        ));
+        let (groups, few_in_groups) =
+            subgroups(&name, &predicted, &classes, evaluator.quality.seed);
+        tables.extend(groups);
         let answers = predicted.iter().flat_map(answers);
         cautions.extend(not_assessed(&name, &predicted));
         reliability.push(Reliability {
             name: name.clone(),
             calibration: ReliabilityBins::of(answers),
         });
-        cautions.extend(few(&name, &truths, &classes));
+        cautions.extend(few(&name, &pairs, &resamples));
+        cautions.extend(few_in_groups);
         let known = |finding: &Finding| {
             truths
                 .iter()
@@ -223,26 +225,6 @@ fn not_assessed(name: &str, predicted: &[Predicted]) -> Option<String> {
     })
 }
 
-/// Names the findings of which there is too little for a figure that means much.
-fn few(name: &str, truths: &[[Option<bool>; CLASSES]], classes: &[Finding]) -> Option<String> {
-    let count = |finding: Finding, answer: bool| {
-        let cells = truths.iter().map(|truth| truth[finding as usize]);
-        cells.filter(|cell| *cell == Some(answer)).count()
-    };
-    let least = |finding: Finding| count(finding, true).min(count(finding, false));
-    let few = classes.iter().filter(|finding| least(**finding) < FEW);
-    let names: Vec<String> = few
-        .map(|finding| format!("{} ({})", finding.name(), least(*finding)))
-        .collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "{name}: fewer than {FEW} images with, or without, {}: their figures are chance as much as quality, and an interval \
-             over so few says too little; one image has none.",
-            names.join(", ")
-        )
-    })
-}
-
 fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64> {
     let class = finding as usize;
     let cell = |&item: &usize| {
@@ -277,41 +259,50 @@ fn brier_of_prior(
     brier(at.iter().filter_map(cell))
 }
 
-/// Whether resamples can differ in the AUC of any of these findings: with one image on a side, all that define it have that one.
-fn varies(predicted: &[Predicted], classes: &[Finding]) -> bool {
-    let count = |finding: Finding, answer: bool| {
-        let cells = predicted
-            .iter()
-            .map(|image| image.pair.truth[finding as usize]);
-        cells.filter(|cell| *cell == Some(answer)).count()
-    };
-    classes
-        .iter()
-        .any(|&finding| count(finding, true).min(count(finding, false)) > 1)
+/// Mean AUC over findings; without an interval where none of them has one.
+fn macro_auc(
+    predicted: &[Predicted],
+    pairs: &[LabelPair],
+    classes: &[Finding],
+    resamples: &Bootstrap,
+) -> ScoreCell {
+    let mut each = classes.iter();
+    let varies = each.any(|finding| fewest_patients(pairs, *finding, resamples) > 1);
+    ScoreCell::measured(resamples, varies, |at| {
+        mean_of_findings(classes, at, predicted.len(), |at, finding| {
+            auc_of(predicted, at, finding)
+        })
+    })
 }
 
-/// Mean AUC over findings; without an interval where there is nothing to vary.
-fn macro_auc(predicted: &[Predicted], classes: &[Finding], resamples: &Bootstrap) -> ScoreCell {
-    let all: Vec<usize> = (0..predicted.len()).collect();
-    // As in `macro_f1`: means of resamples are over the same findings.
-    let of = |at: &[usize]| {
-        let of =
-            |&finding| auc_of(predicted, at, finding).or_else(|| auc_of(predicted, &all, finding));
-        mean(classes.iter().filter_map(of))
-    };
-    if varies(predicted, classes) {
-        return resamples.measure(of).into();
-    }
-    of(&all).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
+/// Mean Brier score over findings, of what `brier` gives for some images; without an interval where none of them has one.
+fn mean_brier(
+    pairs: &[LabelPair],
+    classes: &[Finding],
+    resamples: &Bootstrap,
+    brier: impl Fn(&[usize], Finding) -> Option<f64> + Sync,
+) -> ScoreCell {
+    let mut each = classes.iter();
+    let varies = each.any(|finding| is_known_of_several(pairs, *finding, resamples));
+    ScoreCell::measured(resamples, varies, |at| {
+        mean_of_findings(classes, at, pairs.len(), &brier)
+    })
 }
 
-/// The scores of the images of each sex, age, view and source, as far as the table names them.
+/// Whether it is known of more than one patient if they have a finding, as far as the bundle assesses it.
+fn is_known_of_several(pairs: &[LabelPair], finding: Finding, resamples: &Bootstrap) -> bool {
+    resamples.groups_with(|image| pairs[image].truth[finding as usize].is_some()) > 1
+}
+
+/// The scores of the images of each sex, age, view and source, as far as the table names them, and which of these groups have
+/// too few patients.
 fn subgroups(
     name: &str,
     predicted: &[Predicted],
     classes: &[Finding],
     seed: u64,
-) -> Option<ScoreTable> {
+) -> (Option<ScoreTable>, Option<String>) {
+    let mut few: Vec<String> = Vec::new();
     let mut table = ScoreTable::new(
         &format!("{name}: subgroups"),
         &[
@@ -339,24 +330,31 @@ fn subgroups(
         let label = group.words();
         let resamples = Bootstrap::new(&patients, seed, &format!("findings {name} {label}"));
         let pairs: Vec<LabelPair> = of_group.iter().map(|image| image.pair).collect();
-        let area = macro_auc(&of_group, &scored, &resamples);
-        let f1 = resamples.measure(|at| macro_f1(&pairs, at, &scored));
-        let distance = resamples.measure(|at| {
-            mean(
-                scored
-                    .iter()
-                    .filter_map(|&finding| brier_of(&of_group, at, finding)),
-            )
+        let area = macro_auc(&of_group, &pairs, &scored, &resamples);
+        let f1 = measured_macro_f1(&pairs, &scored, &resamples);
+        let distance = mean_brier(&pairs, &scored, &resamples, |at, finding| {
+            brier_of(&of_group, at, finding)
         });
+        let fewest = |finding: &Finding| fewest_patients(&pairs, *finding, &resamples);
+        if scored.iter().any(|finding| fewest(finding) < FEW) {
+            few.push(label.clone());
+        }
         let counts = [
             of_group.len(),
             patients.iter().collect::<BTreeSet<_>>().len(),
             scored.len(),
         ];
-        let scores = [area, f1.into(), distance.into()];
+        let scores = [area, f1, distance];
         table.row(label, counts.map(ScoreCell::from).into_iter().chain(scores));
     }
-    (!table.rows.is_empty()).then_some(table)
+    let caution = (!few.is_empty()).then(|| {
+        format!(
+            "{name}: fewer than {FEW} patients with, or without, some of the findings in {}: the means of these subgroups are \
+             chance as much as quality, and an interval over so few says too little.",
+            few.join(", ")
+        )
+    });
+    ((!table.rows.is_empty()).then_some(table), caution)
 }
 
 fn overview_rows(
@@ -376,21 +374,14 @@ fn overview_rows(
         ]
     };
     let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
-    let area = macro_auc(predicted, classes, resamples);
-    let distance = resamples.measure(|at| {
-        mean(
-            classes
-                .iter()
-                .filter_map(|&finding| brier_of(predicted, at, finding)),
-        )
+    let area = macro_auc(predicted, &pairs, classes, resamples);
+    let distance = mean_brier(&pairs, classes, resamples, |at, finding| {
+        brier_of(predicted, at, finding)
     });
-    let f1 =
-        |pairs: &[LabelPair]| ScoreCell::from(resamples.measure(|at| macro_f1(pairs, at, classes)));
+    let f1 = |pairs: &[LabelPair]| measured_macro_f1(pairs, classes, resamples);
     overview.row(
         format!("{name}: classifier"),
-        counts()
-            .into_iter()
-            .chain([area, f1(&pairs), distance.into()]),
+        counts().into_iter().chain([area, f1(&pairs), distance]),
     );
     let always = |prediction: [bool; CLASSES]| {
         pairs
@@ -403,16 +394,14 @@ fn overview_rows(
     };
     if let Some(priors) = priors {
         let prior = always(priors.map(|prior| prior > 0.5));
-        let distance = resamples.measure(|at| {
-            mean(classes.iter().filter_map(|&finding| {
-                brier_of_prior(predicted, at, finding, priors[finding as usize])
-            }))
+        let distance = mean_brier(&pairs, classes, resamples, |at, finding| {
+            brier_of_prior(predicted, at, finding, priors[finding as usize])
         });
         overview.row(
             format!("{name}: prior"),
             counts()
                 .into_iter()
-                .chain([ScoreCell::Fixed(0.5), f1(&prior), distance.into()]),
+                .chain([ScoreCell::Fixed(0.5), f1(&prior), distance]),
         );
     }
     let all = always([true; CLASSES]);
@@ -441,7 +430,7 @@ fn each_finding(
             "Brier of prior",
         ],
     );
-    let all: Vec<usize> = (0..predicted.len()).collect();
+    let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
     for finding in Finding::ALL {
         let class = finding as usize;
         let count = |of: &dyn Fn(Option<bool>) -> bool| {
@@ -453,24 +442,21 @@ fn each_finding(
         let known = count(&|truth| truth.is_some());
         if known > 0 {
             let positive = count(&|truth| truth == Some(true));
-            let area = match positive.min(known - positive) {
-                // All resamples that define it have the same image.
-                1 => {
-                    auc_of(predicted, &all, finding).map_or(ScoreCell::Undefined, ScoreCell::Fixed)
-                }
-                _ => resamples
-                    .measure(|at| auc_of(predicted, at, finding))
-                    .into(),
-            };
+            let varies = fewest_patients(&pairs, finding, resamples) > 1;
+            let area = ScoreCell::measured(resamples, varies, |at| auc_of(predicted, at, finding));
             let prior = priors.map_or(ScoreCell::Undefined, |priors| {
                 ScoreCell::Fixed(priors[class])
             });
-            let distance = resamples.measure(|at| brier_of(predicted, at, finding));
-            let of_prior = priors.and_then(|priors| {
-                resamples.measure(|at| brier_of_prior(predicted, at, finding, priors[class]))
+            let varies = is_known_of_several(&pairs, finding, resamples);
+            let distance =
+                ScoreCell::measured(resamples, varies, |at| brier_of(predicted, at, finding));
+            let of_prior = priors.map_or(ScoreCell::Undefined, |priors| {
+                ScoreCell::measured(resamples, varies, |at| {
+                    brier_of_prior(predicted, at, finding, priors[class])
+                })
             });
             let counts = [known, positive].map(ScoreCell::from);
-            let scores = [prior, area, distance.into(), of_prior.into()];
+            let scores = [prior, area, distance, of_prior];
             table.row(finding.name(), counts.into_iter().chain(scores));
         }
     }

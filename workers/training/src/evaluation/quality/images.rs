@@ -4,8 +4,8 @@
 use radialog_schemas::Finding;
 
 use super::agreement::{
-    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, macro_f1, measured_f1, study_f1,
-    with_both_answers,
+    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, few, fewest_patients,
+    macro_balanced_accuracy, macro_f1, measured_f1, study_f1, with_both_answers,
 };
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
@@ -20,7 +20,7 @@ const SHUFFLES: usize = 10;
 
 /// The scores by which reports and labels are compared.
 const SCORES: [(&str, ScoreFunction); 4] = [
-    ("balanced accuracy", balanced_accuracy),
+    ("balanced accuracy", macro_balanced_accuracy),
     ("normal or not, balanced accuracy", normal_or_not),
     ("F1 of an image's labels", study_f1),
     ("macro F1", macro_f1),
@@ -28,7 +28,7 @@ const SCORES: [(&str, ScoreFunction); 4] = [
 
 /// Balanced accuracy of "No Finding".
 fn normal_or_not(pairs: &[LabelPair], at: &[usize], _: &[Finding]) -> Option<f64> {
-    balanced_accuracy(pairs, at, &[Finding::NoFinding])
+    balanced_accuracy(pairs, at, Finding::NoFinding)
 }
 
 /// All that a comparison needs.
@@ -96,6 +96,8 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
         comparison.each_finding(),
         statements::table(&in_prompt, [("report", &texts[..])], &resamples),
     ];
+    let cautions = few("labels of the images", &pairs, &resamples);
+    let cautions = cautions.into_iter().collect();
     let notes = vec![
         format!(
             "{} images; image -> findings and image tokens -> report -> labels by the bundle's CheXbert, held against the \
@@ -128,7 +130,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     evaluator.texts.extend(writings);
     Ok(ScoreSection {
         reliability: Vec::new(),
-        cautions: Vec::new(),
+        cautions,
         title: "Reports from images".into(),
         notes,
         tables,
@@ -221,15 +223,16 @@ impl Comparison<'_> {
                 .iter()
                 .filter(|pair| pair.truth[class].is_some() && pair.prediction[class])
                 .count();
-            let balanced = self
-                .resamples
-                .measure(|at| balanced_accuracy(self.pairs, at, &[finding]));
+            let varies = fewest_patients(self.pairs, finding, self.resamples) > 1;
+            let balanced = ScoreCell::measured(self.resamples, varies, |at| {
+                balanced_accuracy(self.pairs, at, finding)
+            });
             table.row(
                 finding.name(),
                 [
                     positive.into(),
                     prediction.into(),
-                    balanced.into(),
+                    balanced,
                     measured_f1(self.pairs, finding, self.resamples),
                 ],
             );

@@ -2,7 +2,7 @@
 //! true pairs.
 
 use super::networks::DialogRequest;
-use super::reports::{Writer, content, most_frequent, wording};
+use super::reports::{Writer, content, content_cautions, most_frequent, wording};
 use super::score_table::ScoreSection;
 use super::statements;
 use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
@@ -96,7 +96,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     }
     Ok(ScoreSection {
         reliability: Vec::new(),
-        cautions: Vec::new(),
+        cautions: content_cautions(&reference, &reports, &resamples),
         title: "Reports of images".into(),
         notes,
         tables,

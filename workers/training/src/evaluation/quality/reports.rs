@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1, with_both_answers};
+use super::agreement::{
+    COMMON, Flags, LabelPair, few, mean, measured_macro_f1, measured_micro_f1, with_both_answers,
+};
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::statements;
 use super::studies::stated;
@@ -95,7 +97,7 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     notes.extend(evaluator.reports()?.note());
     Ok(ScoreSection {
         reliability: Vec::new(),
-        cautions: Vec::new(),
+        cautions: content_cautions(&reference, &reports, &resamples),
         title: "Reports from labels".into(),
         notes,
         tables: vec![wording, content, statements],
@@ -198,9 +200,10 @@ pub(super) fn content(
             .collect();
         let truths: Vec<_> = pairs.iter().map(|pair| pair.truth).collect();
         let scored = with_both_answers(&truths);
-        let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &scored));
-        let micro_f1 = resamples.measure(|at| micro_f1(&pairs, at, &COMMON));
-        [ScoreCell::from(macro_f1), ScoreCell::from(micro_f1)]
+        [
+            measured_macro_f1(&pairs, &scored, resamples),
+            measured_micro_f1(&pairs, &COMMON, resamples),
+        ]
     };
     for writer in writers {
         let text = cells(&reference.labels, &writer.labels);
@@ -215,6 +218,24 @@ pub(super) fn content(
         itself.into_iter().chain(cells(&tags, &reference.labels)),
     );
     table
+}
+
+/// Which findings the scores of [`content`] have too little of.
+pub(super) fn content_cautions(
+    reference: &Writer,
+    reports: &[ReportRow],
+    resamples: &Bootstrap,
+) -> Vec<String> {
+    let tags: Vec<Flags> = reports.iter().map(stated).collect();
+    let truths = [
+        ("labels of the radiologist's text", &reference.labels),
+        ("tags", &tags),
+    ];
+    let of = |(name, truths): (&str, &Vec<Flags>)| {
+        let pairs = truths.iter().map(|&truth| LabelPair::known(truth, truth));
+        few(name, &pairs.collect::<Vec<_>>(), resamples)
+    };
+    truths.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -258,12 +279,16 @@ mod tests {
         };
         let resamples = Bootstrap::new(&["p", "q"], 1, "test");
         let table = content(&[writer("bundle")], &writer("text"), &reports, &resamples);
-        for column in ["macro F1 text", "macro F1 tags"] {
-            let ScoreCell::Measured(of) = table.rows[0].scores[column] else {
-                panic!("{column} is not measured");
-            };
-            assert_eq!((of.value, of.interval()), (1.0, Some([1.0, 1.0])));
+        // Each of the two findings is one patient's.
+        for column in ["macro F1 text", "macro F1 tags", "micro F1 tags"] {
+            assert_eq!(table.rows[0].scores[column], ScoreCell::Fixed(1.0));
         }
+        let cautions = content_cautions(&writer("text"), &reports, &resamples);
+        let named = "tags: fewer than 10 patients with, or without, Edema (1), Fracture (1): ";
+        assert!(
+            cautions.len() == 2 && cautions[1].starts_with(named),
+            "{cautions:?}"
+        );
     }
 
     #[test]

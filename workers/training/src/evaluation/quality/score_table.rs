@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::bootstrap::Estimate;
+use crate::evaluation::bootstrap::{Bootstrap, Estimate};
 use crate::evaluation::report_scores::ReliabilityBins;
 
 /// What one part of the evaluation has come to.
@@ -94,6 +94,22 @@ impl ScoreTable {
         );
         let scores = self.columns.iter().cloned().zip(cells).collect();
         self.rows.push(ScoreRow { name, scores });
+    }
+}
+
+impl ScoreCell {
+    /// A figure of all items, with its interval where resamples vary in it: where all that define it have the same patient, it
+    /// would look certain.
+    pub(super) fn measured(
+        resamples: &Bootstrap,
+        varies: bool,
+        statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
+    ) -> Self {
+        if varies {
+            return resamples.measure(statistic).into();
+        }
+        let all: Vec<usize> = (0..resamples.items()).collect();
+        statistic(&all).map_or(Self::Undefined, Self::Fixed)
     }
 }
 

@@ -4,7 +4,7 @@ use radialog_schemas::Finding;
 use serde::Serialize;
 
 use super::ranking::brier;
-use super::{Better, CLASSES, Estimate, ScoreOptions, TextScorer, Totals};
+use super::{Better, CLASSES, Estimate, ScoreOptions, ScoredPatients, TextScorer, Totals};
 use crate::evaluation::clinical::{ClinicalScores, LabelCounts, Rates, UncertainAs};
 use crate::evaluation::label_source::LabelSources;
 use crate::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
@@ -12,6 +12,9 @@ use crate::evaluation::text_scores::protocol::TextScore;
 
 /// The name of the mean distance between probabilities and what is true.
 pub const CALIBRATION_ERROR: &str = "expected calibration error";
+
+/// The name of the mean of the areas under the curve.
+const MACRO_AUC: &str = "macro AUC";
 
 /// What a score is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -182,11 +185,19 @@ impl MetricSet {
         values
     }
 
-    /// The scores with their values, in order.
-    pub(super) fn metrics(&self, totals: &Totals, estimates: Vec<Option<Estimate>>) -> Vec<Metric> {
+    /// The scores with their values, in order; without an interval where all resamples that define a score have the same patient.
+    pub(super) fn metrics(
+        &self,
+        totals: &Totals,
+        patients: &ScoredPatients,
+        estimates: Vec<Option<Estimate>>,
+    ) -> Vec<Metric> {
         let mut metrics = self.all_names();
         for (metric, estimate) in metrics.iter_mut().zip(estimates) {
             metric.estimate = estimate.filter(|_| is_defined(metric, totals));
+            if rests_on_one(metric, patients) {
+                metric.estimate = metric.estimate.map(Estimate::without_interval);
+            }
         }
         let is_inverse = |metric: &Metric| metric.name == INVERSE_RADCLIQ;
         if let Some(place) = metrics.iter().position(is_inverse) {
@@ -294,7 +305,7 @@ impl MetricSet {
             estimate: None,
         };
         let mut metrics = vec![
-            metric("macro AUC", Better::Higher, None),
+            metric(MACRO_AUC, Better::Higher, None),
             metric("Brier score", Better::Lower, None),
             metric(CALIBRATION_ERROR, Better::Lower, None),
         ];
@@ -312,6 +323,15 @@ pub(super) fn is_defined(metric: &Metric, totals: &Totals) -> bool {
     };
     let finding = metric.finding;
     finding.is_none_or(|finding| counts.positives(finding) > 0)
+}
+
+/// Whether a single patient has a finding, or has it not; of the mean AUC, whether that is so of all findings.
+fn rests_on_one(metric: &Metric, patients: &ScoredPatients) -> bool {
+    let is_of_one = |finding: Finding| patients.fewest(metric.group, finding) < 2;
+    match metric.finding {
+        Some(finding) => patients.fewest(metric.group, finding) == 1,
+        None => metric.name == MACRO_AUC && Finding::ALL.into_iter().all(is_of_one),
+    }
 }
 
 /// Scores of labels, in the order of [`clinical_values`].

@@ -128,14 +128,19 @@ impl Ranking {
                 aucs[class] = seen.auc();
             }
         }
-        let with_mean = |aucs: [f64; CLASSES]| {
-            let defined = aucs.iter().filter(|auc| !auc.is_nan());
-            let (sum, count) =
-                defined.fold((0.0, 0_u32), |(sum, count), auc| (sum + auc, count + 1));
-            (sum / f64::from(count), aucs)
-        };
+        let with_mean = |aucs: [f64; CLASSES]| (mean_auc(&aucs, &aucs), aucs);
         Ok(aucs.into_iter().map(with_mean).collect())
     }
+}
+
+/// Mean of the AUCs of some images. For a finding whose AUC they do not define, that of all images stands in: means of
+/// resamples are over the same findings. NaN where no finding has one.
+pub(super) fn mean_auc(aucs: &[f64; CLASSES], of_all: &[f64; CLASSES]) -> f64 {
+    let each = aucs.iter().zip(of_all);
+    let each = each.map(|(auc, of_all)| if auc.is_nan() { of_all } else { auc });
+    let defined = each.filter(|auc| !auc.is_nan());
+    let (sum, count) = defined.fold((0.0, 0_u32), |(sum, count), auc| (sum + auc, count + 1));
+    sum / f64::from(count)
 }
 
 impl Seen {
@@ -256,6 +261,16 @@ mod tests {
         let ties = [study(0.5, Some(true)), study(0.5, Some(false))];
         let ties = Ranking::of(&[&stored(&ties)]).unwrap();
         assert_eq!(ties.aucs(&[vec![1, 3]]).unwrap(), [(0.5, [0.5; CLASSES])]);
+    }
+
+    #[test]
+    fn a_finding_that_some_images_do_not_define_is_in_their_mean_as_in_that_of_all() {
+        let mut aucs = [f64::NAN; CLASSES];
+        aucs[0] = 0.9;
+        let mut of_all = [f64::NAN; CLASSES];
+        (of_all[0], of_all[1]) = (0.8, 0.5);
+        assert!((mean_auc(&aucs, &of_all) - 0.7).abs() < 1e-12);
+        assert!(mean_auc(&[f64::NAN; CLASSES], &[f64::NAN; CLASSES]).is_nan());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::ranking::Ranking;
+use super::ranking::{Ranking, mean_auc};
 use super::stored_scores::StoredScores;
 use super::{Estimate, MetricSet, ScoreOptions, Totals};
 use crate::evaluation::bootstrap::Bootstrap;
@@ -18,6 +18,10 @@ pub(super) fn estimates(
         true => Some(Ranking::of(&[studies])?),
         false => None,
     };
+    let of_all = match &ranking {
+        Some(ranking) => ranking.aucs(&[vec![1; studies.len()]])?.pop(),
+        None => None,
+    };
     // Each study as often as its weight says.
     let values = |weights: &[Vec<u32>]| -> io::Result<Vec<Vec<f64>>> {
         let mut totals = vec![Totals::default(); weights.len()];
@@ -27,10 +31,13 @@ pub(super) fn estimates(
                 (0..weights[place]).for_each(|_| totals.add(&study));
             }
         }
-        let Some(ranking) = &ranking else {
+        let (Some(ranking), Some((_, of_all))) = (&ranking, &of_all) else {
             return Ok(totals.iter().map(|totals| set.values(totals)).collect());
         };
-        let aucs = ranking.aucs(weights)?;
+        let mut aucs = ranking.aucs(weights)?;
+        for (mean, each) in &mut aucs {
+            *mean = mean_auc(each, of_all);
+        }
         let values = totals.iter().zip(&aucs);
         Ok(values
             .map(|(totals, aucs)| set.values_with_ranking(totals, aucs))

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use radialog_files::durable::Replacement;
 use radialog_schemas::table::escaped;
-use radialog_training::evaluation::bootstrap::ScoreEstimate;
+use radialog_training::evaluation::bootstrap::{Resampling, ScoreEstimate};
 use radialog_training::evaluation::clinical::{UncertainAs, findings_words};
 use radialog_training::evaluation::follow_ups::{FindingScores, PairedEstimate};
 use radialog_training::evaluation::original_files::are_of_all_findings;
+use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::protocol::TOO_LONG;
 
@@ -73,6 +74,19 @@ pub(in crate::commands::evaluate) fn rule_words(
     let findings = findings_words(scores.findings);
     let findings = findings.map_or_else(String::new, |words| format!("; {words}"));
     format!("{uncertain}{blank}{findings}")
+}
+
+/// How intervals were made, and which findings they are of too few patients for.
+pub(in crate::commands::evaluate) fn resampled_words(
+    resampling: Resampling,
+    patients: &Patients,
+    few: Option<String>,
+) -> String {
+    let words = resampling.words("studies", patients.named(), patients.others());
+    match few {
+        Some(few) => format!("{words}; {}", few.trim_end_matches('.')),
+        None => words,
+    }
 }
 
 /// Prints scores of both sides with their intervals: of texts and of all findings together, and F1 of each finding.
