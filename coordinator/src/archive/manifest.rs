@@ -99,7 +99,16 @@ impl Archive for ManifestArchive {
         required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
         let by_column = |split: &&SplitOfTable| split.of_images.is_none();
         required.extend(self.split.as_ref().filter(by_column).map(|_| SPLIT));
-        let mut rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
+        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
+        let (mut entries, may_be_unnamed) = self.entries_of(rows)?;
+        entries.is_unnamed = may_be_unnamed && entries.rows.unnamed_cells().await > 0;
+        Ok(Box::new(entries))
+    }
+}
+
+impl ManifestArchive {
+    /// The entries of these rows, and whether the column of the studies may be one without a name.
+    fn entries_of(&self, rows: TableRows) -> Result<(ManifestEntries, bool), CoordinatorError> {
         let column = |name| rows.column(name);
         let of_images = |name| match self.ids {
             StudyIdColumn::Images => column(name),
@@ -120,8 +129,8 @@ impl Archive for ManifestArchive {
         };
         let (reference, indication) = (column("reference")?, column("indication")?);
         let split = column(SPLIT)?;
-        Ok(Box::new(ManifestEntries {
-            is_unnamed: may_be_unnamed && rows.unnamed_cells().await > 0,
+        let entries = ManifestEntries {
+            is_unnamed: false,
             images: self.images.clone(),
             study,
             wanted_split: self.split.clone(),
@@ -130,7 +139,8 @@ impl Archive for ManifestArchive {
             indication,
             split,
             rows,
-        }))
+        };
+        Ok((entries, may_be_unnamed))
     }
 }
 
