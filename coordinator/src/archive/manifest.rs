@@ -91,8 +91,8 @@ impl Archive for ManifestArchive {
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file)
             .await
-            .map_err(|error| CoordinatorError::Input {
-                input: self.name.clone(),
+            .map_err(|error| CoordinatorError::Unread {
+                file: self.name.clone(),
                 reason: error.to_string(),
             })?;
         let mut required = Vec::new();

@@ -228,8 +228,8 @@ fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
             file: file.to_owned(),
             reason,
         },
-        false => CoordinatorError::Input {
-            input: file.to_owned(),
+        false => CoordinatorError::Unread {
+            file: file.to_owned(),
             reason,
         },
     }
@@ -402,7 +402,7 @@ mod tests {
             let error = TableRows::open(lines, "t.csv".into(), &["a"]).await;
             let error = error.err().unwrap();
             assert_eq!(
-                matches!(error, CoordinatorError::Input { .. }),
+                matches!(error, CoordinatorError::Unread { .. }),
                 is_table,
                 "{error}"
             );

@@ -86,8 +86,8 @@ impl ReportTable {
 
     async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file).await;
-        let lines = lines.map_err(|error| CoordinatorError::Input {
-            input: self.name.clone(),
+        let lines = lines.map_err(|error| CoordinatorError::Unread {
+            file: self.name.clone(),
             reason: error.to_string(),
         })?;
         let mut required = vec![self.text.as_str()];
