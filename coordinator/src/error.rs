@@ -39,6 +39,16 @@ pub enum CoordinatorError {
         /// What it is instead.
         reason: String,
     },
+    /// Store or disk did not give a table, or the rest of one.
+    #[error(
+        "cannot read the table '{file}': {reason}. Make it readable and run again, or do without it"
+    )]
+    Unread {
+        /// The table.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The archive has nothing: its name may have a slip in it.
     #[error("there is no image in '{input}': check the archive's name")]
     NoImage {

@@ -257,9 +257,9 @@ impl BundleSource {
 pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) source: BundleSource,
-    /// Where models run: cpu, or cuda:0 in a build with --features cuda
-    #[arg(long, env = "RADIALOG_DEVICE", default_value = CPU)]
-    pub(crate) device: String,
+    /// Where models run: cpu, or cuda:0 in a build with --features cuda [default: cpu]
+    #[arg(long, env = "RADIALOG_DEVICE")]
+    device: Option<String>,
     /// Most items in a model at a time; changes the speed, never a result
     /// [default: 8]
     #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
@@ -272,6 +272,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The name of the device on which models run.
+    pub(crate) fn device(&self) -> &str {
+        self.device.as_deref().unwrap_or(CPU)
+    }
+
     /// How workers of these stages run on the device.
     ///
     /// # Errors
@@ -311,7 +316,7 @@ impl ModelArgs {
 
     /// Checks that nothing is asked of workers that are elsewhere, behind a broker.
     pub(crate) fn check_elsewhere(&self) -> Result<(), UsageError> {
-        if let Err(error @ DeviceError::Name(_)) = device::from_name(&self.device) {
+        if let Err(error @ DeviceError::Name(_)) = device::from_name(self.device()) {
             return Err(UsageError(error.to_string()));
         }
         let (flag, worker) = match self.flag_of_models() {
@@ -356,7 +361,9 @@ impl ModelArgs {
             ("--batch-size", self.batch_size.is_some()),
             (
                 "--device",
-                self.device != CPU && !is_of("RADIALOG_DEVICE", &self.device),
+                self.device
+                    .as_ref()
+                    .is_some_and(|device| !is_of("RADIALOG_DEVICE", device)),
             ),
         ];
         flags

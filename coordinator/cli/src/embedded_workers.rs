@@ -53,7 +53,7 @@ impl EmbeddedWorkers {
         settings: &RunnerSettings,
     ) -> anyhow::Result<()> {
         for &stage in stages {
-            let device = device::from_name(&models.device)?;
+            let device = device::from_name(models.device())?;
             let options = models.stage_options(stages, &device, settings)?;
             let bundle = bundle.clone();
             let (backends, stop) = (backends.clone(), self.stop.clone());

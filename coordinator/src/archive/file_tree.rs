@@ -27,7 +27,7 @@ pub(super) trait FileTree: Send + Sync {
     /// Names the image at a relative path, which need not be there.
     fn image(&self, path: &str) -> Result<ImageSource, Failure>;
 
-    /// Opens a file to read its lines.
+    /// Opens a file to read its lines. Not found is only what is not there; a link that leads nowhere is.
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>>;
 
     /// Says what a person calls the file.
@@ -85,7 +85,16 @@ impl FileTree for LocalFileTree {
     }
 
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>> {
-        let file = tokio::fs::File::open(self.root.join(path)).await?;
+        let path = self.root.join(path);
+        let file = match tokio::fs::File::open(&path).await {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && tokio::fs::symlink_metadata(&path).await.is_ok() =>
+            {
+                return Err(io::Error::other("it is a link that leads nowhere"));
+            }
+            file => file?,
+        };
         Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
     }
 

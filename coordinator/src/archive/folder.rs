@@ -5,9 +5,9 @@
 //! PNG beside it; so is an image whose suffix is none. What is no image is left out and listed. A system's own files are
 //! no part of an archive ([`radialog_schemas::system_files`]).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_runtime::objects::ObjectError;
@@ -17,11 +17,13 @@ use tracing::warn;
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, ImageReadError, unsupported};
-use super::mimic_cxr::{ImageTable, ImageTables, is_image_table};
+use super::mimic_cxr::{ImageTable, ImageTables, is_beside, is_image_table};
 use crate::CoordinatorError;
 
 /// Pause before a file of a store that does not answer is looked at again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Pause before tables that could not be read are tried again: to read them half takes as long as hundreds of studies.
+const TABLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// An archive whose studies are its image files.
 pub(super) struct FolderArchive {
@@ -42,8 +44,10 @@ struct FolderEntries {
     found: VecDeque<Found>,
     /// The tables beside each tree of MIMIC's layout that was come by.
     roots: HashMap<String, Arc<ImageTable>>,
-    /// Trees whose tables could not be read when a study of them was come by, which was told.
-    unread: HashSet<String>,
+    /// Trees whose tables could not be read when a study of them was come by, which was told, and when that was tried last.
+    unread: HashMap<String, Instant>,
+    /// How long such tables are not tried again.
+    table_pause: Duration,
     /// Files that are called as such tables.
     table_files: Vec<String>,
     is_one_file: bool,
@@ -108,6 +112,21 @@ impl FolderArchive {
         Ok(())
     }
 
+    fn pass(&self) -> FolderEntries {
+        FolderEntries {
+            tree: self.tree.clone(),
+            tables: self.tables.clone(),
+            walk: self.walk(),
+            ahead: None,
+            found: VecDeque::new(),
+            roots: HashMap::new(),
+            unread: HashMap::new(),
+            table_pause: TABLE_PAUSE,
+            table_files: Vec::new(),
+            is_one_file: self.only.is_some(),
+        }
+    }
+
     fn walk(&self) -> Box<dyn PathWalk> {
         match &self.only {
             Some(file) => Box::new(OneFile(Some(file.clone()))),
@@ -123,17 +142,7 @@ impl Archive for FolderArchive {
     }
 
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
-        Ok(Box::new(FolderEntries {
-            tree: self.tree.clone(),
-            tables: self.tables.clone(),
-            walk: self.walk(),
-            ahead: None,
-            found: VecDeque::new(),
-            roots: HashMap::new(),
-            unread: HashSet::new(),
-            table_files: Vec::new(),
-            is_one_file: self.only.is_some(),
-        }))
+        Ok(Box::new(self.pass()))
     }
 }
 
@@ -231,10 +240,14 @@ impl FolderEntries {
     }
 
     /// The tables beside a tree of MIMIC's layout. What is wrong with them is told once a pass. None where store or disk did not
-    /// give them: what its studies are, nobody can say just now, and the next one tries again.
+    /// give them: what its studies are, nobody can say just now, and the first one after a pause tries again.
     async fn table(&mut self, root: &str) -> Option<Arc<ImageTable>> {
         if let Some(table) = self.roots.get(root) {
             return Some(table.clone());
+        }
+        let tried = self.unread.get(root);
+        if tried.is_some_and(|tried| tried.elapsed() < self.table_pause) {
+            return None;
         }
         let table = match tables_beside(&self.tables, root).await {
             Ok(table) => table,
@@ -248,7 +261,11 @@ impl FolderEntries {
                         | CoordinatorError::MissingColumn { .. }
                         | CoordinatorError::DoubledColumn { .. }
                 );
-                if is_of_content || self.unread.insert(root.to_owned()) {
+                let told = match is_of_content {
+                    true => None,
+                    false => self.unread.insert(root.to_owned(), Instant::now()),
+                };
+                if told.is_none() {
                     self.found.push_back(Err(EntryProblem::new(
                         self.tree.name(root),
                         ErrorCode::ArchiveUnreadable,
@@ -267,8 +284,12 @@ impl FolderEntries {
         Some(table)
     }
 
+    /// Lists a table that was not read, unless that was told with the tree beside it.
     fn unread_table(&mut self, file: &str) {
-        if !self.roots.values().any(|table| table.was_read_from(file)) {
+        let unusable = self.roots.iter().filter(|(_, table)| table.is_unusable());
+        let mut told = self.unread.keys().chain(unusable.map(|(root, _)| root));
+        let was_told = told.any(|root| is_beside(file, root));
+        if !was_told && !self.roots.values().any(|table| table.was_read_from(file)) {
             self.left_out(file, "there is no tree of MIMIC-CXR-JPG beside it");
         }
     }

@@ -21,7 +21,7 @@ pub(super) const STUDY: &str = "study_id";
 pub(super) const DICOM: &str = "dicom_id";
 const IMAGE: &str = "image";
 /// The columns of an image in a sectioned table.
-const IMAGE_FOLDER: &str = "Img_Folder";
+pub(super) const IMAGE_FOLDER: &str = "Img_Folder";
 const IMAGE_NAME: &str = "Img_Filename";
 pub(super) const SPLIT: &str = "split";
 /// An id travels in every message of its study.
@@ -91,8 +91,8 @@ impl Archive for ManifestArchive {
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file)
             .await
-            .map_err(|error| CoordinatorError::Input {
-                input: self.name.clone(),
+            .map_err(|error| CoordinatorError::Unread {
+                file: self.name.clone(),
                 reason: error.to_string(),
             })?;
         let mut required = Vec::new();
@@ -360,26 +360,22 @@ mod tests {
         let text = |rows: &[&str]| format!("{header}{}\n", rows.join("\n"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sectioned.csv");
-        for (rows, file, line) in [
-            // Rows begin with the study; one has a cell too few.
+        for (rows, expected, lines) in [
+            // Rows begin with the study; one is cut.
             (
-                [
-                    "s1,clear,d1,d1.jpg,f",
-                    "s2,clear,d2,d2.jpg",
-                    "s3,,d3,d3.jpg,f",
-                ],
-                "d1.jpg",
-                3,
+                ["s1,clear,d1,d1.jpg,f", "s2,clear,d2", "s3,,d3,d3.jpg,f"],
+                &["f/d1.jpg", "f/d3.jpg"][..],
+                &[3][..],
             ),
-            // They do not; one has a stray comma, the first of all.
+            // They do not; some have a stray comma, the first of all among them.
             (
                 [
                     "No edema, clear,d1,d1.jpg,f",
                     "clear,d2,d2.jpg,f",
-                    ",d3,d3.jpg,f",
+                    "clear, no edema,d3,d3.jpg,f",
                 ],
-                "d2.jpg",
-                2,
+                &["f/d2.jpg"][..],
+                &[2, 4][..],
             ),
         ] {
             std::fs::write(&path, text(&rows)).unwrap();
@@ -394,13 +390,14 @@ mod tests {
                     Err(problem) => problems.push(problem),
                 }
             }
-            assert_eq!(files, [format!("f/{file}"), "f/d3.jpg".to_owned()]);
-            assert!(
-                problems.len() == 1
-                    && problems[0].may_hide_studies()
-                    && problems[0].place.ends_with(&format!(" line {line}")),
-                "{problems:?}"
-            );
+            assert_eq!(files, expected);
+            assert_eq!(problems.len(), lines.len(), "{problems:?}");
+            for (problem, line) in problems.iter().zip(lines) {
+                assert!(
+                    problem.may_hide_studies() && problem.place.ends_with(&format!(" line {line}")),
+                    "{problem}"
+                );
+            }
         }
     }
 

@@ -167,6 +167,20 @@ pub(super) fn is_image_table(path: &str) -> bool {
         .any(|table| table == name)
 }
 
+/// The folder, empty or closed by `/`, that has the tables of the tree that begins at this root.
+fn folder_of_tables(root: &str) -> &str {
+    match root.strip_suffix("files/") {
+        Some(beside) if beside.is_empty() || beside.ends_with('/') => beside,
+        _ => root,
+    }
+}
+
+/// Says whether a file lies where the tables of the tree that begins at this root do.
+pub(super) fn is_beside(file: &str, root: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    file.strip_suffix(name) == Some(folder_of_tables(root))
+}
+
 /// The names that the published table of this kind has.
 fn names(kind: &str) -> impl Iterator<Item = String> {
     RELEASES.into_iter().flat_map(move |release| {
@@ -204,11 +218,9 @@ impl ImageTables {
 
     async fn open(&self, root: &str) -> Result<ImageTable, CoordinatorError> {
         let mut table = ImageTable::default();
-        let beside = match root.strip_suffix("files/") {
-            Some(beside) if beside.is_empty() || beside.ends_with('/') => beside,
-            _ => root,
-        };
-        table.read(&*self.tree, beside, true).await?;
+        table
+            .read(&*self.tree, folder_of_tables(root), true)
+            .await?;
         // An archive that is the folder `files`, or that of a group, a patient or a study, has its tables above it.
         let is_inner = |name: String| {
             name == "files" || is_group(&name) || is_patient(&name) || is_study(&name)
@@ -277,8 +289,8 @@ impl ImageTable {
             Err(error) => match error.downcast::<ObjectError>() {
                 Ok(error) => return Err(error.into()),
                 Err(error) => {
-                    return Err(CoordinatorError::Input {
-                        input: name,
+                    return Err(CoordinatorError::Unread {
+                        file: name,
                         reason: error.to_string(),
                     });
                 }
@@ -305,6 +317,11 @@ impl ImageTable {
     /// Whether this file of the archive was read as a table.
     pub(super) fn was_read_from(&self, path: &str) -> bool {
         self.files.iter().any(|file| file == path)
+    }
+
+    /// Whether nobody can say what the tables have.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.unusable.is_some()
     }
 
     /// What is wrong with rows of the tables.
@@ -526,7 +543,7 @@ mod tests {
         let error = tables.beside("").await.err().expect("half a table");
         let text = error.to_string();
         assert!(
-            matches!(error, CoordinatorError::Input { .. })
+            matches!(error, CoordinatorError::Unread { .. })
                 && text.contains("metadata.csv")
                 && text.contains("line 3: the rest of the table cannot be read: lost"),
             "{text}"

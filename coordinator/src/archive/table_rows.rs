@@ -160,8 +160,8 @@ impl TableRows {
     }
 
     /// The number of cells in front of those that the header names: none or one, as pandas and the original write it. One
-    /// answer holds for all rows, that of most of the first ones, which are read ahead for it: one with a cell more may have a
-    /// stray comma, and one with a cell less lacks one.
+    /// answer holds for all rows. It is one where every row of the first ones, which are read ahead for it, has a cell more: a
+    /// program that writes rows so writes all of them so, and beside a row without, those have a stray comma.
     pub(super) async fn unnamed_cells(&mut self) -> usize {
         let columns = self.width();
         let (mut named, mut longer) = (0, 0);
@@ -177,7 +177,7 @@ impl TableRows {
             ahead.push_back(next);
         }
         self.ahead = ahead;
-        usize::from(longer > named)
+        usize::from(longer > 0 && named == 0)
     }
 
     async fn next_or_cut(&mut self) -> io::Result<Option<Result<Row, EntryProblem>>> {
@@ -228,8 +228,8 @@ fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
             file: file.to_owned(),
             reason,
         },
-        false => CoordinatorError::Input {
-            input: file.to_owned(),
+        false => CoordinatorError::Unread {
+            file: file.to_owned(),
             reason,
         },
     }
@@ -402,7 +402,7 @@ mod tests {
             let error = TableRows::open(lines, "t.csv".into(), &["a"]).await;
             let error = error.err().unwrap();
             assert_eq!(
-                matches!(error, CoordinatorError::Input { .. }),
+                matches!(error, CoordinatorError::Unread { .. }),
                 is_table,
                 "{error}"
             );

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_schemas::table::{Row, split_name};
 use radialog_schemas::{GeneratedReport, TextPrompt};
+use tracing::warn;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_place::OutsideFiles;
 use super::file_tree::FileTree;
 use super::gzip;
 use super::image::ImageSource;
-use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
+use super::manifest::{DICOM, IMAGE_FOLDER, LONGEST_ID, SPLIT, STUDY};
 use super::open::{ArchiveLocation, TableFile};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
@@ -70,7 +71,15 @@ impl ReportTable {
             text: text.to_owned(),
             split,
         };
-        table.pass().await?;
+        let pass = table.pass().await?;
+        // A sectioned table is known to be written so.
+        if pass.shift > 0 && pass.rows.column(IMAGE_FOLDER)?.is_none() {
+            warn!(
+                table = %table.name,
+                "all rows have one field more than the header; the first is taken for the row's name. If texts have commas, put \
+                 them in quotation marks; if the first field is the id, name it in the header"
+            );
+        }
         Ok(table)
     }
 
@@ -86,8 +95,8 @@ impl ReportTable {
 
     async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file).await;
-        let lines = lines.map_err(|error| CoordinatorError::Input {
-            input: self.name.clone(),
+        let lines = lines.map_err(|error| CoordinatorError::Unread {
+            file: self.name.clone(),
             reason: error.to_string(),
         })?;
         let mut required = vec![self.text.as_str()];
@@ -304,5 +313,22 @@ mod tests {
                 "{problem}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn one_whole_row_says_that_others_have_stray_commas_however_many() {
+        let text = "dicom_id,findings\ns1,No edema, no effusion\ns2,Clear, fine\ns3,Clear.\ns4,Edema, mild\n";
+        let (all, _) = read(text, None).await;
+        let (read, named): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+        assert_eq!(read, [Ok("s3: Clear.".to_owned())]);
+        let named: Vec<_> = named.into_iter().filter_map(Result::err).collect();
+        for (line, problem) in [2, 3, 5].into_iter().zip(&named) {
+            assert!(
+                problem.contains(&format!("line {line}: "))
+                    && problem.contains("archive_unreadable"),
+                "{problem}"
+            );
+        }
+        assert_eq!(named.len(), 3, "{named:?}");
     }
 }

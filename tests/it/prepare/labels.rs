@@ -68,6 +68,18 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
         shown(&whole)
     );
 
+    // Of another table nobody can say it: where every row has a cell more, a text may be cut at its comma.
+    fixture.write(
+        "commas.csv",
+        "dicom_id,findings\ns1,No edema, no effusion\n",
+    )?;
+    let commas = "labels --reports commas.csv --bundle bundle --out commas.labels.csv";
+    let commas: Vec<&str> = commas.split(' ').collect();
+    let commas = shown(&fixture.prepare(&commas).await?);
+    let guess = "all rows have one field more than the header";
+    ensure!(commas.contains(guess), "{commas}");
+    ensure!(!shown(&whole).contains(guess), "{}", shown(&whole));
+
     let bundle = Bundle::open(&fixture.path("bundle"))?;
     let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
     let read = LabelTable::read(&fixture.path("whole.csv"))?;

@@ -323,7 +323,7 @@ async fn prepare(
     let wanted = computed_stages(args, &stages)?;
     // What workers in this process would refuse, or cannot be told where they are elsewhere, before anything is made for them.
     if config.amqp.is_none() {
-        let device = device::from_name(&args.models.device)?;
+        let device = device::from_name(args.models.device())?;
         args.models
             .stage_options(&wanted, &device, &config.worker)?;
     } else {

@@ -184,13 +184,13 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         "bundle",
         bundle.map(|bundle| format!("'{}': {found}", bundle.manifest().name)),
     );
-    let device = radialog_models::device::from_name(&args.models.device);
+    let device = radialog_models::device::from_name(args.models.device());
     checks.report(
         "device",
         device
             .map(|device| match device.is_cpu() {
                 true => format!("cpu: {}", cpu_kernels()),
-                false => args.models.device.clone(),
+                false => args.models.device().to_owned(),
             })
             .map_err(Into::into),
     );

@@ -76,7 +76,7 @@ fn faults(stage: Stage, models: &ModelArgs, config: &Config) -> Vec<String> {
     let choices = models.source.precision.iter();
     let refused = choices.filter_map(|choice| choice.check(stage).err());
     faults.extend(refused.map(|error| format!("--precision: {error}")));
-    let device = match device::from_name(&models.device) {
+    let device = match device::from_name(models.device()) {
         Err(error @ DeviceError::Name(_)) => {
             faults.push(error.to_string());
             Device::Cpu
@@ -96,7 +96,7 @@ async fn start(
     config: &Config,
     readiness: &Readiness,
 ) -> anyhow::Result<(Backends, LoadedStage)> {
-    let device = device::from_name(&models.device)?;
+    let device = device::from_name(models.device())?;
     let options = models.stage_options(&[stage], &device, &config.worker)?;
     let source = &models.source;
     let bundle = bundle_source::open_for(source, &[stage], config, readiness).await?;

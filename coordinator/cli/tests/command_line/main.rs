@@ -207,6 +207,7 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
         ["--speculate", "4"],
         ["--batch-size", "4"],
         ["--device", "cuda:9"],
+        ["--device", "cpu"],
     ];
     let others = [
         ["--bundle", "demo"],

@@ -1,9 +1,18 @@
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use radialog_schemas::ErrorCode;
 
+use super::super::entries::StudyEntries;
+use super::super::file_place::OutsideFiles;
+use super::super::file_tree::LocalFileTree;
 use super::super::open::{ArchiveLocation, open};
+use super::FolderArchive;
 
 fn write(root: &Path, path: &str, content: &[u8]) {
     let path = root.join(path);
@@ -143,51 +152,55 @@ async fn a_tree_of_studies_is_found_wherever_it_begins() {
 
 #[tokio::test]
 async fn no_study_is_read_by_a_table_that_says_which_image_it_is_and_cannot_be_used() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = "nested/files/p10/p10000032/s50414267";
-    for number in 0..150 {
-        write(dir.path(), &format!("a/{number:03}.txt"), b"x");
-    }
-    for name in ["a", "b"] {
-        write(dir.path(), &format!("{study}/{name}.jpg"), b"x");
-    }
-    let table = "nested/mimic-cxr-2.0.0-metadata.csv";
-    write(
-        dir.path(),
-        table,
-        b"dicom_id,ViewPosition,ViewPosition\na,LATERAL,PA\n",
-    );
-    let archive = open(&ArchiveLocation::Path(dir.path().into()))
-        .await
+    let doubled = b"dicom_id,ViewPosition,ViewPosition\na,LATERAL,PA\n".to_vec();
+    let mut cut = GzEncoder::new(Vec::new(), Compression::default());
+    cut.write_all(b"dicom_id,ViewPosition\na,LATERAL\n")
         .unwrap();
-    let mut entries = archive.entries().await.unwrap();
-    let (mut studies, mut unread) = (Vec::new(), Vec::new());
-    while let Some(entry) = entries.next().await {
-        match entry {
-            Ok(entry) => studies.push(entry.image.unwrap_err()),
-            Err(problem) if problem.may_hide_studies() => unread.push(problem),
-            Err(_) => {}
+    for row in 0..20_000 {
+        writeln!(cut, "d{row},PA").unwrap();
+    }
+    let mut cut = cut.finish().unwrap();
+    cut.truncate(cut.len() / 2);
+    for (suffix, content, words) in [
+        (".csv", doubled, "several columns 'ViewPosition'"),
+        (".csv.gz", cut, "the rest of the table cannot be read"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let study = "nested/files/p10/p10000032/s50414267";
+        for number in 0..150 {
+            write(dir.path(), &format!("a/{number:03}.txt"), b"x");
         }
+        for name in ["a", "b"] {
+            write(dir.path(), &format!("{study}/{name}.jpg"), b"x");
+        }
+        let table = format!("nested/mimic-cxr-2.0.0-metadata{suffix}");
+        write(dir.path(), &table, &content);
+        let archive = open(&ArchiveLocation::Path(dir.path().into()))
+            .await
+            .unwrap();
+        let mut entries = archive.entries().await.unwrap();
+        let (mut studies, mut unread) = (Vec::new(), Vec::new());
+        while let Some(entry) = entries.next().await {
+            match entry {
+                Ok(entry) => studies.push(entry.image.unwrap_err()),
+                Err(problem) if problem.may_hide_studies() => unread.push(problem),
+                Err(problem) => assert_ne!(problem.place, table, "it was told with its tree"),
+            }
+        }
+        assert_eq!((studies.len(), unread.len()), (1, 1), "{unread:?}");
+        for failure in [&studies[0], &unread[0].failure] {
+            let message = &failure.message;
+            assert!(message.contains(words), "{message}");
+        }
+        // What was done of it before stays.
+        assert_eq!(studies[0].code, ErrorCode::ArchiveEntry);
     }
-    assert_eq!((studies.len(), unread.len()), (1, 1), "{unread:?}");
-    for failure in [&studies[0], &unread[0].failure] {
-        let message = &failure.message;
-        assert!(
-            message.contains("several columns 'ViewPosition'"),
-            "{message}"
-        );
-    }
-    // What was done of it before stays.
-    assert_eq!(studies[0].code, ErrorCode::ArchiveEntry);
 }
 
 #[tokio::test]
 async fn a_table_that_cannot_be_read_just_now_makes_no_study_and_is_read_when_it_can_be() {
     let dir = tempfile::tempdir().unwrap();
-    for number in 0..150 {
-        write(dir.path(), &format!("a/{number:03}.txt"), b"x");
-    }
-    for study in ["s50414267", "s50414268", "s50414269"] {
+    for study in ["s50414267", "s50414268", "s50414269", "s50414270"] {
         for image in ["a", "b"] {
             let file = format!("nested/files/p10/p10000032/{study}/{image}.jpg");
             write(dir.path(), &file, b"x");
@@ -196,19 +209,26 @@ async fn a_table_that_cannot_be_read_just_now_makes_no_study_and_is_read_when_it
     // Nobody can open a link to itself, root included.
     let table = "nested/mimic-cxr-2.0.0-metadata.csv";
     std::os::unix::fs::symlink(dir.path().join(table), dir.path().join(table)).unwrap();
-    let archive = open(&ArchiveLocation::Path(dir.path().into()))
-        .await
-        .unwrap();
-    let mut entries = archive.entries().await.unwrap();
-    let mut unread = Vec::new();
-    while unread.is_empty() {
-        let problem = entries.next().await.unwrap().unwrap_err();
-        unread.extend(problem.may_hide_studies().then_some(problem));
-    }
-    assert!(unread[0].failure.message.contains(table), "{:?}", unread[0]);
+    let tree = LocalFileTree::new(dir.path().into(), OutsideFiles::Refused);
+    let archive = FolderArchive::new("archive".into(), Arc::new(tree));
+    let mut entries = archive.pass();
+    entries.table_pause = Duration::MAX;
+    let problem = entries.next().await.unwrap().unwrap_err();
+    assert!(problem.may_hide_studies(), "{problem}");
+    let message = problem.failure.message;
+    assert!(
+        message.contains(table) && !message.contains("Give a folder"),
+        "{message}"
+    );
     fs::remove_file(dir.path().join(table)).unwrap();
     let rows = b"dicom_id,ViewPosition\na,LATERAL\nb,PA\n";
     write(dir.path(), table, rows);
+    // Not before the pause is over.
+    let second = entries.next_path().await.unwrap().unwrap();
+    assert!(second.contains("s50414268"), "{second}");
+    entries.study_folder(second).await;
+    assert!(entries.found.is_empty(), "{:?}", entries.found);
+    entries.table_pause = Duration::ZERO;
     let mut seen = Vec::new();
     while let Some(entry) = entries.next().await {
         seen.push(match entry {
@@ -216,9 +236,35 @@ async fn a_table_that_cannot_be_read_just_now_makes_no_study_and_is_read_when_it
             Err(problem) => problem.to_string(),
         });
     }
-    let read = ["s50414268", "s50414269"]
+    let read = ["s50414269", "s50414270"]
         .map(|study| format!("nested/files/p10/p10000032/{study}/b.jpg true"));
     assert_eq!(seen, read);
+}
+
+#[tokio::test]
+async fn a_table_that_stays_unreadable_is_told_once_with_the_tree_that_lies_beside_it() {
+    for target in ["mimic-cxr-2.0.0-metadata.csv", "nowhere.csv"] {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..150 {
+            write(dir.path(), &format!("a/{number:03}.txt"), b"x");
+        }
+        for study in ["s50414267", "s50414268"] {
+            let file = format!("nested/files/p10/p10000032/{study}/a.jpg");
+            write(dir.path(), &file, b"x");
+        }
+        let table = dir.path().join("nested/mimic-cxr-2.0.0-metadata.csv");
+        std::os::unix::fs::symlink(target, table).unwrap();
+        let seen = read(dir.path()).await;
+        let told: Vec<_> = seen
+            .iter()
+            .filter(|line| !line.starts_with("! a/"))
+            .collect();
+        assert_eq!(
+            told,
+            [&format!("! {}", dir.path().join("nested/files/").display())],
+            "{target}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub(crate) fn few_words(findings: impl Iterator<Item = (Finding, usize)>) -> Opt
     (!names.is_empty()).then(|| {
         format!(
             "fewer than {FEW} patients with, or without, {}: their figures, and means that they are in, are chance as much as \
-             quality, and an interval over so few says too little; one patient has none.",
+             quality, and intervals over so few are too narrow. A finding of one patient has none, and no spread in means.",
             names.join(", ")
         )
     })

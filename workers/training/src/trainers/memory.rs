@@ -15,12 +15,16 @@ const EXPANSION: f64 = 4.0;
 /// Copies of the weights: themselves, their gradient, AdamW's two moments, packed ones, and what an update holds.
 const COPIES: f64 = 8.0;
 
+/// What a process was seen to take for each image beside the values that are counted: the image itself, and what layers hold for
+/// a while.
+const UNCOUNTED: f64 = 1.05;
+
 /// Bytes that a step over a batch of images takes, about: what is kept of it until its gradients are back, and the weights.
 /// A process was seen at 1.7 GiB for two images of 448 pixels, and at 4.7 GiB for eight; `cargo benchmark training -- peak` prints
 /// what one takes for two images of 488.
 pub(crate) fn of_step(vision: &VisionConfig, batch: usize) -> u64 {
     let (values, weights) = trunk(vision);
-    (VALUE * (values * batch as f64 + weights * COPIES)) as u64
+    (VALUE * (values * UNCOUNTED * batch as f64 + weights * COPIES)) as u64
 }
 
 /// Values that are kept of one image until the gradients are back, and weights.
@@ -114,8 +118,9 @@ mod tests {
     fn memory_grows_with_the_batch_and_what_fits_is_below_what_is_free() {
         let published = VisionConfig::published();
         let gib = |batch| of_step(&published, batch) as f64 / f64::from(1 << 30);
-        // No patches: of one image they would be another 0.2 GiB.
-        assert!((1.5..1.8).contains(&gib(2)), "{}", gib(2));
+        // As a process was seen. No patches: of one image they would be another 0.2 GiB.
+        assert!((1.65..1.75).contains(&gib(2)), "{}", gib(2));
+        assert!((4.65..4.75).contains(&gib(8)), "{}", gib(8));
         assert!(gib(16) > 1.8 * gib(8));
         assert_eq!(fitting(&published, 4 << 30), Some(4));
         assert_eq!(fitting(&published, 1 << 20), None);
@@ -133,7 +138,7 @@ mod tests {
         let told = |batch, gib: u64| note(&published, batch, gib << 30);
         assert_eq!(told(2, 32), None, "nobody needs to know");
         let enough = told(8, 6).unwrap();
-        let begins = "a step over 8 images of 448 pixels takes about 4.5 GiB of memory; ";
+        let begins = "a step over 8 images of 448 pixels takes about 4.7 GiB of memory; ";
         assert_eq!(enough, format!("{begins}6.0 GiB are free"));
         let advice =
             "which is too much: batch_size = 2 would fit; give accumulation as many times more";

@@ -350,7 +350,7 @@ fn subgroups(
     let caution = (!few.is_empty()).then(|| {
         format!(
             "{name}: fewer than {FEW} patients with, or without, some of the findings in {}: the means of these subgroups are \
-             chance as much as quality, and an interval over so few says too little.",
+             chance as much as quality, and intervals over so few are too narrow.",
             few.join(", ")
         )
     });

@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn a_value_too_many_is_no_study_either_where_other_rows_have_none() {
+        let names = SECTIONED_COLUMNS.join(",");
+        let rest = "l,c,d,d.jpg,files/p10/p1/s1,s1.txt";
+        let mut rows = read(&format!(
+            "{names}\ni,Clear.,{rest}\ni,Clear, lungs,{rest}\n"
+        ));
+        let error = rows.remove(1).unwrap_err().to_string();
+        assert!(
+            error.contains("line 3: 9 values, where rows before it have 8"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_row_that_is_cut_names_file_and_line() {
         let error = read(&format!("{}\ns1,i\n", SECTIONED_COLUMNS.join(",")))
             .remove(0)

@@ -16,7 +16,7 @@ use crate::error::TrainingError;
 pub(crate) struct TableFile {
     path: PathBuf,
     rows: TableReader<Box<dyn BufRead + Send>>,
-    /// Whether rows begin with pandas' index, as far as [`TableFile::try_row`] has seen any.
+    /// Whether rows begin with pandas' index, once a row was read.
     is_indexed: Option<bool>,
     /// What a user is told beside the name of a column that is missing.
     hint: Option<String>,
@@ -148,22 +148,32 @@ impl TableFile {
         Ok(Some(row))
     }
 
-    /// The next row of a table that pandas may have written with its index and without a name for it.
+    /// The next row of a table that pandas may have written with its index and without a name for it. All rows have an index, or
+    /// none.
     ///
     /// # Errors
-    /// A row that is none, or has neither as many cells as the header nor one more.
+    /// A row that is none, has neither as many cells as the header nor one more, or not as many as the first.
     pub(crate) fn next_indexed_row(&mut self) -> Result<Option<IndexedRow>, TrainingError> {
         let Some(mut row) = self.next_of_any_width()? else {
             return Ok(None);
         };
-        match row.cells.len().checked_sub(self.rows.header().width()) {
-            Some(0) => Ok(Some(IndexedRow { index: None, row })),
-            Some(1) => Ok(Some(IndexedRow {
-                index: Some(row.cells.remove(0)),
-                row,
-            })),
-            _ => Err(self.wrong_width(&row)),
+        let (cells, names) = (row.cells.len(), self.rows.header().width());
+        let begins_with_index = match cells.checked_sub(names) {
+            Some(0) => false,
+            Some(1) => true,
+            _ => return Err(self.wrong_width(&row)),
+        };
+        let is_indexed = *self.is_indexed.get_or_insert(begins_with_index);
+        if begins_with_index != is_indexed {
+            let others = names + usize::from(is_indexed);
+            let reason = format!(
+                "{cells} values, where rows before it have {others}: a comma of a text is outside of quotation marks, or the \
+                 file is cut or edited"
+            );
+            return Err(self.fault(&row, reason));
         }
+        let index = is_indexed.then(|| row.cells.remove(0));
+        Ok(Some(IndexedRow { index, row }))
     }
 
     /// The next row of any table, pandas' index apart; a row that is none is given as what is wrong with it, and reading goes on
@@ -350,11 +360,15 @@ mod tests {
     #[test]
     fn an_index_without_a_name_is_kept_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut table = table(dir.path(), "a,b\n7,1,2\n1,2\n1\n");
-        let row = table.next_indexed_row().unwrap().unwrap();
+        let mut indexed = table(dir.path(), "a,b\n7,1,2\n1,2\n1\n");
+        let row = indexed.next_indexed_row().unwrap().unwrap();
         assert_eq!((row.index.as_deref(), row.row.text(0)), (Some("7"), "1"));
-        let row = table.next_indexed_row().unwrap().unwrap();
+        for _ in 0..2 {
+            assert!(indexed.next_indexed_row().is_err());
+        }
+        let mut plain = table(dir.path(), "a,b\n1,2\n7,1,2\n");
+        let row = plain.next_indexed_row().unwrap().unwrap();
         assert_eq!((row.index, row.row.text(1)), (None, "2"));
-        assert!(table.next_indexed_row().is_err());
+        assert!(plain.next_indexed_row().is_err());
     }
 }
