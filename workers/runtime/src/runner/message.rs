@@ -1,11 +1,12 @@
 //! From a message to a task, or to the reason why it is none.
 
 use radialog_schemas::{
-    ChatTask, ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task,
-    is_known_schema_version,
+    ChatTask, ErrorCode, Failure, SCHEMA_VERSION, Stage, Task, is_known_schema_version,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use super::settle::Subject;
 
 /// A task names objects and holds none, so it is small.
 const LARGEST_TASK: usize = 64 * 1024;
@@ -16,7 +17,7 @@ pub(super) struct InvalidMessage {
     /// The reason why it is invalid.
     pub(super) failure: Failure,
     /// The study that fails with it, where it can be read.
-    pub(super) study: Option<(RunId, StudyId)>,
+    pub(super) subject: Option<Subject>,
 }
 
 /// Reads a task for `stage` of a version that this worker knows.
@@ -29,10 +30,10 @@ pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, InvalidMessage> {
         }
     });
     task.map_err(|failure| {
-        let study = serde_json::from_slice(body)
+        let subject = serde_json::from_slice(body)
             .ok()
-            .and_then(|value| study_of(&value));
-        InvalidMessage { failure, study }
+            .and_then(|value| subject_of(&value));
+        InvalidMessage { failure, subject }
     })
 }
 
@@ -74,9 +75,14 @@ struct Version {
     schema_version: u32,
 }
 
-fn study_of(value: &Value) -> Option<(RunId, StudyId)> {
+fn subject_of(value: &Value) -> Option<Subject> {
     let text = |field: &str| value.get(field).and_then(Value::as_str);
-    Some((text("run")?.into(), text("study")?.into()))
+    Some(Subject {
+        run: text("run")?.into(),
+        study: text("study")?.into(),
+        // What cannot be read as a task may give another meaning to it.
+        output: None,
+    })
 }
 
 #[cfg(test)]
@@ -98,7 +104,7 @@ mod tests {
         let parsed = parse(value.to_string().as_bytes(), stage);
         parsed
             .map(|_| ())
-            .map_err(|invalid| (invalid.failure.code, invalid.study.is_some()))
+            .map_err(|invalid| (invalid.failure.code, invalid.subject.is_some()))
     }
 
     #[test]
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_task_says_why_and_whose_study_it_is() {
-        assert_eq!(parse(b"hello", Stage::Findings).unwrap_err().study, None);
+        assert_eq!(parse(b"hello", Stage::Findings).unwrap_err().subject, None);
         assert_eq!(
             code(&task(), Stage::Embedding),
             Err((ErrorCode::MessageInvalid, true))
