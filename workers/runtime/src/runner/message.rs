@@ -1,15 +1,33 @@
 //! From a message to a task, or to the reason why it is none.
 
 use radialog_schemas::{
-    ChatTask, ErrorCode, Failure, SCHEMA_VERSION, Stage, Task, is_known_schema_version,
+    ChatTask, ErrorCode, Failure, ObjectKey, RunId, SCHEMA_VERSION, Stage, StudyId, Task,
+    is_known_schema_version,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::settle::Subject;
-
 /// A task names objects and holds none, so it is small.
 const LARGEST_TASK: usize = 64 * 1024;
+
+/// What a result is about.
+#[derive(Debug, PartialEq)]
+pub(super) struct Subject {
+    pub(super) run: RunId,
+    pub(super) study: StudyId,
+    /// The key that the task gives to its output; none where the message could not be read as a task.
+    pub(super) output: Option<ObjectKey>,
+}
+
+impl From<Task> for Subject {
+    fn from(task: Task) -> Self {
+        Self {
+            run: task.run,
+            study: task.study,
+            output: Some(task.output),
+        }
+    }
+}
 
 /// A message that is not a task of this worker, which no attempt can change.
 #[derive(Debug, PartialEq)]
@@ -87,7 +105,7 @@ fn subject_of(value: &Value) -> Option<Subject> {
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::{ContentHash, ObjectKey, Work};
+    use radialog_schemas::{ContentHash, Work};
 
     use super::*;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use radialog_schemas::queues;
 use radialog_schemas::{
-    ErrorClass, ErrorCode, Failure, ObjectKey, Outcome, RunId, SCHEMA_VERSION, StageResult,
-    StageTimings, StudyId, Task,
+    ErrorClass, ErrorCode, Failure, Outcome, SCHEMA_VERSION, StageResult, StageTimings, Task,
 };
 
 use super::delivery::InFlightDelivery;
+use super::message::Subject;
 use super::worker::Worker;
 use crate::queue::{Death, Message, QueueError};
 use crate::stage::StageWork;
@@ -33,25 +33,6 @@ pub(super) enum TaskOutcome {
     Requeue(&'static str),
     /// Somebody else should do it, and this worker has not begun.
     HandBack,
-}
-
-/// What a result is about.
-#[derive(Debug, PartialEq)]
-pub(super) struct Subject {
-    pub(super) run: RunId,
-    pub(super) study: StudyId,
-    /// The key that the task gives to its output; none where the message could not be read as a task.
-    pub(super) output: Option<ObjectKey>,
-}
-
-impl From<Task> for Subject {
-    fn from(task: Task) -> Self {
-        Self {
-            run: task.run,
-            study: task.study,
-            output: Some(task.output),
-        }
-    }
 }
 
 /// The way in which a delivery is settled.
