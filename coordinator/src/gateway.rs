@@ -43,6 +43,7 @@ mod queue_place;
 mod quota;
 mod request_path;
 mod router;
+mod served_groups;
 mod static_file;
 mod turn_follower;
 mod turns;
@@ -55,6 +56,7 @@ use body_memory::BodyMemory;
 pub use config::{AlsoServed, ApiKey, BatchPace, GatewayConfig, MOST_CONNECTIONS, is_key_name};
 use openai::batches::BatchRunner;
 pub use openapi::openapi_document;
+use served_groups::ServedGroups;
 use static_file::StaticFile;
 
 /// Ports behind a taken one that are tried before any free one is named.
@@ -159,6 +161,7 @@ impl Gateway {
                 backends.state.note_group(group).await?;
             }
         }
+        ServedGroups::new(&backends, &bundles).tell().await?;
         let authenticator = Authenticator::new(&config);
         let document =
             serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
@@ -238,6 +241,8 @@ impl Gateway {
             shutdown.clone(),
         );
         tokio::spawn(sweeper.run());
+        let groups = ServedGroups::new(&self.app.backends, &self.app.bundles);
+        tokio::spawn(groups.keep_telling(shutdown.clone()));
         let batches = tokio::spawn(BatchRunner::new(self.app.clone()).run());
         let limits = ConnectionLimits {
             server: "gateway",

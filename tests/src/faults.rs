@@ -463,6 +463,16 @@ impl State for FaultyState {
         self.faults.answer(self.inner().await?.groups().await?)
     }
 
+    async fn serve_group(&self, group: &QueueGroup, during: Duration) -> Result<(), StateError> {
+        self.faults
+            .answer(self.inner().await?.serve_group(group, during).await?)
+    }
+
+    async fn is_served(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        self.faults
+            .answer(self.inner().await?.is_served(group).await?)
+    }
+
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         self.faults
             .answer(self.inner().await?.document(run, name).await?)

@@ -19,7 +19,6 @@ use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
 use crate::conversation::{corrections, ratings};
-use crate::error::BackendError;
 
 pub(super) async fn add(
     State(app): State<AppState>,
@@ -32,13 +31,7 @@ pub(super) async fn add(
     // Another gateway may serve a group that this one does not.
     if let Some(group) = &conversation.group
         && app.bundles.of_group(Some(group)).is_none()
-        && !app
-            .backends
-            .state
-            .groups()
-            .await
-            .map_err(BackendError::from)?
-            .contains(group)
+        && !app.backends.state.is_served(group).await?
     {
         // It was given up: a turn would wait for ever, in queues that it makes anew.
         let detail = "the bundle of this conversation is not served here any more; begin a new one";

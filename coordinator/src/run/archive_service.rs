@@ -362,13 +362,17 @@ impl ArchiveRuns {
                     error,
                     parts,
                 },
-                Err((status, error)) => ArchiveRunEnd {
-                    status,
-                    error: Some(format!(
-                        "its results are not in the store: {error}. They stay for 30 days with the gateway that ran it; ask its operator"
-                    )),
-                    parts: PartCounts::default(),
-                },
+                Err((status, lost)) => {
+                    let lost = format!(
+                        "its results are not in the store: {lost}. They stay for 30 days with the gateway that ran it; ask its operator"
+                    );
+                    let errors: Vec<String> = error.into_iter().chain([lost]).collect();
+                    ArchiveRunEnd {
+                        status,
+                        error: Some(errors.join(". ")),
+                        parts: PartCounts::default(),
+                    }
+                }
             };
             let ended = until_known(&retry, || documents.create_end(id, &ended));
             let ended = end.insert(ended.await?);

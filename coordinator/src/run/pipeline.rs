@@ -77,6 +77,24 @@ impl StudyFacts {
         }
     }
 
+    /// Says whether a result is of a task that a release makes of these facts. A late one may be of a task for the image that the
+    /// study had before; where a worker of an earlier release failed, nothing tells.
+    pub(crate) fn takes(&self, run: &RunSpec, result: &StageResult) -> bool {
+        let (study, stage) = (&self.spec, result.stage);
+        let Some(output) = result.task_output() else {
+            // What was given is asked of nobody.
+            return !study.given.contains_key(&stage);
+        };
+        let reference = study.reference.as_ref();
+        let keys = OutputKeys::with_told(run, &study.input, reference, &study.given, |told| {
+            match told == stage {
+                true => Some(output),
+                false => self.told_output(told),
+            }
+        });
+        keys.output(stage) == output
+    }
+
     /// Finds the failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
     /// time would differ between runs.
     pub fn failure(&self) -> Option<(Stage, &Failure)> {

@@ -21,7 +21,7 @@ use tracing::warn;
 use super::executor::{Executor, StudyStep};
 use super::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
 use super::retry::RetryUntilShutdown;
-use super::run_state::SPEC_DOCUMENT;
+use super::run_state::{SPEC_DOCUMENT, STUDY_FIELD};
 use crate::CoordinatorError;
 
 /// Results handled in one go: enough to share round trips and confirms, few enough to keep the memory of a batch small.
@@ -108,17 +108,17 @@ impl ResultConsumer {
         )
         .await?;
 
-        let facts: Vec<Fact> = good.iter().map(fact).collect();
-        let state = self.executor.backends.state.clone();
-        let known = self
-            .executor
-            .retry
-            .until_success(|| state.record(&facts))
-            .await?;
-        let unknown = good.iter().zip(&known).filter(|(_, facts)| facts.is_none());
-        let unknown: Vec<&StageResult> = unknown.map(|(result, _)| result).collect();
+        let (wanted, unknown) = self.sorted(good).await?;
+        let facts: Vec<Fact> = wanted.iter().map(fact).collect();
+        let known = self.record(&facts).await?;
+        let gone = wanted
+            .iter()
+            .zip(&known)
+            .filter(|(_, facts)| facts.is_none());
+        let gone = gone.map(|(result, _)| result);
+        let unknown: Vec<&StageResult> = unknown.iter().chain(gone).collect();
         let mut steps = Vec::new();
-        for study in by_study(&good, known) {
+        for study in by_study(&wanted, known) {
             match self.step(&study).await? {
                 Some(step) => steps.push(step),
                 None => {
@@ -141,6 +141,47 @@ impl ResultConsumer {
             }
         }
         Ok(())
+    }
+
+    /// Sorts results: those that are of their studies as they are now, and those whose studies do not exist. What is left, of
+    /// images that studies had before, is dropped: a fact is written once, and would keep the result of the study's own task out.
+    async fn sorted(
+        &mut self,
+        results: Vec<StageResult>,
+    ) -> Result<(Vec<StageResult>, Vec<StageResult>), CoordinatorError> {
+        let descriptions: Vec<Fact> = results.iter().map(description).collect();
+        let known = self.record(&descriptions).await?;
+        let (mut wanted, mut unknown) = (Vec::with_capacity(results.len()), Vec::new());
+        for (result, facts) in results.into_iter().zip(known) {
+            match facts {
+                None => unknown.push(result),
+                Some(facts) if self.is_wanted(&result, &facts).await? => wanted.push(result),
+                Some(_) => {
+                    warn!(run = %result.run, study = %result.study, stage = %result.stage,
+                        "a late result of another input than the study has now is dropped");
+                }
+            }
+        }
+        Ok((wanted, unknown))
+    }
+
+    /// Whether a result is of its study as it is now. Where the run or its facts cannot be read, nothing comes of it anyway.
+    async fn is_wanted(
+        &mut self,
+        result: &StageResult,
+        facts: &Facts,
+    ) -> Result<bool, CoordinatorError> {
+        let Some(run) = self.spec(&result.run).await? else {
+            return Ok(true);
+        };
+        let facts = StudyFacts::parse(facts).ok();
+        Ok(facts.is_none_or(|facts| facts.takes(&run, result)))
+    }
+
+    async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, CoordinatorError> {
+        let state = &self.executor.backends.state;
+        let retry = &self.executor.retry;
+        retry.until_success(|| state.record(facts)).await
     }
 
     async fn step(
@@ -291,6 +332,16 @@ fn fact(result: &StageResult) -> Fact {
         study: result.study.clone(),
         field: result.stage.name().to_owned(),
         value: serde_json::to_string(result).expect("a result has string keys only"),
+    }
+}
+
+/// The fact that a result's study has from its beginning on: recording it tells what is known, and changes nothing.
+fn description(result: &StageResult) -> Fact {
+    Fact {
+        run: result.run.clone(),
+        study: result.study.clone(),
+        field: STUDY_FIELD.to_owned(),
+        value: String::new(),
     }
 }
 

@@ -1,13 +1,23 @@
 //! Runs that are gone on with over an archive that is not what it was: only what was seen to be another is run again.
 
+use std::time::Duration;
+
 use radialog_coordinator::archive::OutsideFiles;
 use radialog_coordinator::plan_run;
-use radialog_tests::embedded::{batch_options, run_batch};
+use radialog_runtime::queue::Message;
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, ObjectKey, Outcome, SCHEMA_VERSION, StageResult, StageTimings,
+    Task, queues,
+};
+use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
+use radialog_tests::waiting;
 
 use super::*;
 
 /// The limit of an image's bytes where a test sets none.
 const LARGE: u64 = 1 << 20;
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(60);
 
 impl BatchFixture {
     /// Runs the archive, or the manifest in it, with these options.
@@ -176,4 +186,63 @@ async fn lines_of_studies_that_are_gone_are_counted_and_in_no_other_number() {
     let again = fixture.run("", refused, LARGE).await;
     let counts = (again.studies, again.session.studies, again.not_in_archive);
     assert_eq!((counts, rows()), ((4, 0, 0), 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_result_of_the_image_before_decides_nothing_of_the_one_that_took_its_place() {
+    let before = ObjectKey::image(&ContentHash::of(b"the image before"));
+    // Of the task of the image before: whether it failed, and whether its worker is of a release that tells it.
+    for (has_failed, tells) in [(false, true), (true, true), (false, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let backends = backends(&dir.path().join("objects")).unwrap();
+        backends.queue.declare().await.unwrap();
+        let (queue, out) = (backends.queue.clone(), dir.path().join("out"));
+        let options = batch_options(synthetic_archive(1), &out);
+        let run = {
+            let backends = backends.clone();
+            tokio::spawn(async move { run_batch(options, &backends).await })
+        };
+        // The study is begun, and its own tasks wait for workers.
+        for stage in [Stage::Embedding, Stage::Findings] {
+            let take = || async { Ok(queue.take(queues::work(stage)).await?) };
+            let own = waiting::found("no task is published", SOON, take);
+            let own = own.await.unwrap();
+            let task: Task = serde_json::from_slice(&own.message.body).unwrap();
+            let output = match stage {
+                Stage::Embedding => ObjectKey::embedding(&task.component, &before),
+                _ => ObjectKey::findings(&task.component, &before),
+            };
+            let late = StageResult {
+                schema_version: SCHEMA_VERSION,
+                run: task.run,
+                study: task.study,
+                stage,
+                task: tells.then(|| output.clone()),
+                outcome: match has_failed {
+                    true => Outcome::Failed(Failure::new(ErrorCode::ImageCorrupt, "x")),
+                    false => Outcome::Done { output },
+                },
+                timings: StageTimings {
+                    worker: "late".into(),
+                    ..StageTimings::default()
+                },
+            };
+            let message = Message {
+                body: serde_json::to_vec(&late).unwrap().into(),
+                ..Message::default()
+            };
+            queue.publish(queues::RESULTS, message).await.unwrap();
+            own.receipt.requeue().await.unwrap();
+        }
+        let _workers = start_workers(&backends, FakeStage::new).await.unwrap();
+        let ended = tokio::time::timeout(SOON, run)
+            .await
+            .expect("the run hangs");
+        let summary = ended.unwrap().unwrap();
+        assert_eq!((summary.done, summary.failed), (1, 0));
+        let timings = records(&out).remove("s000000").unwrap().timings;
+        assert_eq!(timings.len(), Stage::ALL.len());
+        let is_own = |stage: &StageTimings| stage.worker.starts_with("fake-");
+        assert!(timings.values().all(is_own), "{timings:?}");
+    }
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::state::{Fact, Facts, State};
 use radialog_schemas::{QueueGroup, RunId};
+use radialog_tests::waiting;
 
 use crate::adapters::on_each_adapter;
+
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(60);
 
 mod adapters {
     use std::sync::Arc;
@@ -45,6 +50,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     racing_coordinators_see_each_fact_and_finish_once,
     empty_batches_are_nothing,
     groups_of_queues_are_noted_once_and_listed_in_order,
+    a_group_is_served_as_long_as_a_gateway_says_so,
 }}
 
 /// A run that no other test uses, also where the store is shared.
@@ -87,6 +93,32 @@ async fn groups_of_queues_are_noted_once_and_listed_in_order(state: Arc<dyn Stat
         .filter(|group| group.as_str().ends_with(&own));
     let [b, a, _] = groups;
     assert_eq!(listed.collect::<Vec<_>>(), [a, b]);
+}
+
+async fn a_group_is_served_as_long_as_a_gateway_says_so(state: Arc<dyn State>) {
+    let own = run().0;
+    let [told, noted] = ["told", "noted"].map(|name| format!("{name}-{own}").parse::<QueueGroup>());
+    let (told, noted) = (told.unwrap(), noted.unwrap());
+    let is_served = async |group: &QueueGroup| state.is_served(group).await.unwrap();
+    assert!(!is_served(&told).await);
+    // Nobody says it of this one, as gateways of earlier releases do not.
+    state.note_group(&noted).await.unwrap();
+    assert!(is_served(&noted).await);
+    assert!(state.forget_group(&noted).await.unwrap());
+    assert!(!is_served(&noted).await);
+    for _ in 0..2 {
+        state.serve_group(&told, SOON).await.unwrap();
+        assert!(is_served(&told).await);
+        state.note_group(&told).await.unwrap();
+        assert!(state.forget_group(&told).await.unwrap());
+        assert!(is_served(&told).await);
+        // It is over, whoever gives work to it.
+        state.serve_group(&told, Duration::ZERO).await.unwrap();
+        let is_over = || async { Ok(!state.is_served(&told).await?) };
+        waiting::until("it is served", SOON, is_over).await.unwrap();
+        state.note_group(&told).await.unwrap();
+        assert!(!is_served(&told).await);
+    }
 }
 
 async fn a_document_is_replaced_and_belongs_to_its_run(state: Arc<dyn State>) {

@@ -46,6 +46,7 @@ async fn a_task_is_done_and_done_again_it_is_reused(harness: TaskHarness) {
                 output: task.output.clone()
             }
         );
+        assert_eq!(result.task.as_ref(), Some(&task.output));
         assert_eq!(result.timings.reused, reused);
     }
     assert!(harness.objects.size(&task.output).await.unwrap().is_some());
@@ -114,6 +115,7 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
         (lost.study.as_str(), failure(&lost)),
         ("newer", Some(ErrorCode::SchemaVersion))
     );
+    assert_eq!(lost.task, None, "of another release it says nothing");
 
     let missing = harness.task_without_image("missing");
     harness.send(&missing).await.unwrap();
@@ -170,14 +172,11 @@ async fn a_message_of_another_release_comes_whole_to_a_worker_that_knows_it(harn
 
 async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarness) {
     let worker = harness.start(&Arc::new(findings()), settings());
-    harness
-        .send(&harness.task("corrupt").await.unwrap())
-        .await
-        .unwrap();
-    assert_eq!(
-        failure(&harness.results(1).await.unwrap()[0]),
-        Some(ErrorCode::ImageCorrupt)
-    );
+    let task = harness.task("corrupt").await.unwrap();
+    harness.send(&task).await.unwrap();
+    let result = harness.results(1).await.unwrap().remove(0);
+    assert_eq!(failure(&result), Some(ErrorCode::ImageCorrupt));
+    assert_eq!(result.task, Some(task.output));
     worker.stop().await.unwrap();
     assert!(
         harness

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use radialog_coordinator::BundleHashes;
 use radialog_coordinator::gateway::GatewayConfig;
-use radialog_schemas::{ObjectKey, RunId};
+use radialog_schemas::{ContentHash, ObjectKey, PerStage, RunId};
+use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::{Denial, FaultInjector};
 use radialog_tests::waiting;
 use reqwest::Method;
@@ -535,6 +537,51 @@ async fn a_run_whose_results_are_refused_ends_and_one_whose_results_find_no_room
     faults.allow_all();
     let last = begin().await?;
     view_when(gateway, &last, "done").await?;
+
+    // What went wrong before is told beside it.
+    let only = ObjectKey::parse("cxr/texts/notes.txt").context("a key")?;
+    objects.put(&only, "x".into()).await?;
+    faults.deny("batches/", Denial::Refused);
+    let texts = findings_of("s3://archive/cxr/texts");
+    let started = gateway.post("/v1/archives", &texts).await?;
+    let nothing = started.headers()["location"].to_str()?;
+    let view = view_when(gateway, nothing, "failed").await?;
+    let error = view["error"].to_string();
+    assert!(
+        error.contains("problems.jsonl") && error.contains("not in the store"),
+        "{view}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cancelled_run_says_what_went_wrong_with_it() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
+    let asked = json!({"archive": "s3://archive/cxr", "model": "fake"});
+    let started = fixture.gateway.post("/v1/archives", &asked).await?;
+    let path = started.headers()["location"].to_str()?.to_owned();
+    view_when(&fixture.gateway, &path, "running").await?;
+    let GatewayFixture {
+        backends, gateway, ..
+    } = fixture;
+    gateway.stop().await?;
+    // It is cancelled while its gateway is away, which comes again with another model.
+    let other = RunningGateway::start(&backends, |_| {}).await?;
+    assert_eq!(other.delete(&path).await?, 204);
+    let bundle = BundleHashes {
+        name: "another".into(),
+        bundle: ContentHash::of(b"another bundle"),
+        components: PerStage::from_fn(FakeStage::component_of),
+    };
+    let again = RunningGateway::serving(&backends, bundle.into(), |config| {
+        config.archives = vec!["s3://archive/cxr".into()];
+        config.directory = directory.path().to_owned();
+    })
+    .await?;
+    let view = view_when(&again, &path, "cancelled").await?;
+    let error = view["error"].as_str().context("an error")?;
+    assert!(error.contains("no model 'fake'"), "{error}");
     Ok(())
 }
 

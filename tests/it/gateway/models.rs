@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
@@ -14,6 +15,7 @@ use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{QueueGroup, Stage, queues};
 use radialog_tests::embedded;
 use radialog_tests::fixtures::xray;
+use radialog_tests::waiting;
 use radialog_workers::{StageOptions, load_stage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,6 +24,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::fixture::{RunningGateway, data_uri, problem};
 
 const COMPLETIONS: &str = "/v1/chat/completions";
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(60);
 /// When the bundles were written.
 const CREATED: u64 = 1_790_000_000;
 
@@ -218,11 +222,20 @@ async fn a_conversation_keeps_its_model_and_what_is_computed_for_it_is_its_bundl
     let first = ServedBundles::new(vec![two.served.default_bundle().clone()])?;
     let without = RunningGateway::serving(&two.backends, first, |_| {}).await?;
     let turn = json!({"task": "question", "text": "Why?"});
-    // While another gateway serves it, this one passes turns on.
-    let passed_on = without.post(&format!("{path}/turns"), &turn).await?;
-    assert_eq!(passed_on.status(), 202);
-    two.gateway.view_when(&path, 2, "done").await?;
-    assert!(two.backends.state.forget_group(&"two".parse()?).await?);
+    let (state, group) = (&two.backends.state, "two".parse::<QueueGroup>()?);
+    // While another gateway serves it, this one passes turns on, also where somebody has forgotten it.
+    for number in [2, 3] {
+        let passed_on = without.post(&format!("{path}/turns"), &turn).await?;
+        assert_eq!(passed_on.status(), 202);
+        two.gateway.view_when(&path, number, "done").await?;
+        state.forget_group(&group).await?;
+    }
+    two.gateway.stop().await?;
+    // What it has said is over; a sweep may note the group still.
+    state.serve_group(&group, Duration::ZERO).await?;
+    let is_over = || async { Ok(!state.is_served(&group).await?) };
+    waiting::until("the group is served", SOON, is_over).await?;
+    state.note_group(&group).await?;
     let refused = without.post(&format!("{path}/turns"), &turn).await?;
     let (status, code, _) = problem(refused).await?;
     assert_eq!((status, code.as_str()), (404, "model_not_found"));

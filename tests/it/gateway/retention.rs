@@ -198,6 +198,7 @@ async fn tell(fixture: &GatewayFixture, run: &RunId, stage: Stage, outcome: Outc
         run: run.clone(),
         study: StudyId::from("image"),
         stage,
+        task: None,
         outcome,
         timings: StageTimings::default(),
     };

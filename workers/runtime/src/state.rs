@@ -2,6 +2,7 @@
 //! (fields that are written once), so that two coordinators can add to it in any order without a lock.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{QueueGroup, RunId, StudyId};
@@ -91,4 +92,11 @@ pub trait State: Send + Sync + 'static {
 
     /// Lists the groups that were noted, in the order of their names.
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError>;
+
+    /// Says that a gateway serves a group of queues, which counts for so long from now on; what was said before does not.
+    async fn serve_group(&self, group: &QueueGroup, during: Duration) -> Result<(), StateError>;
+
+    /// Whether a gateway serves a group, as it was last said, noted or not. A group of which that was never said counts as served
+    /// while it is noted: gateways of earlier releases do not say it.
+    async fn is_served(&self, group: &QueueGroup) -> Result<bool, StateError>;
 }

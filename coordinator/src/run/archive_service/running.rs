@@ -60,8 +60,10 @@ impl ArchiveRuns {
                 }
                 Ok(RunEnd::Interrupted) if stop.is_cancelled() => return Ok(None),
                 Ok(RunEnd::Interrupted) => continue,
-                // Also where its model or archive is gone by now.
-                Err(_) if self.is_cancelled(id).await? => (ArchiveRunStatus::Cancelled, None),
+                // Also where its model or archive is gone by now, or what it has could not be written.
+                Err(error) if self.is_cancelled(id).await? => {
+                    (ArchiveRunStatus::Cancelled, Some(error.to_string()))
+                }
                 Err(error) => (ArchiveRunStatus::Failed, Some(error.to_string())),
             };
             return Ok(Some(end));

@@ -33,15 +33,6 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
         split: None,
         given: BTreeMap::new(),
     };
-    let result = |stage: Stage, outcome| StageResult {
-        schema_version: SCHEMA_VERSION,
-        run: RunId::from("run"),
-        study: StudyId::from("study"),
-        stage,
-        outcome,
-        timings: StageTimings::default(),
-    };
-    let failure = |stage: Stage| Outcome::Failed(Failure::new(ErrorCode::Model, stage));
     let keys = OutputKeys::of(&run(&[]), &image, None);
     let mut results = BTreeMap::new();
     for stage in done {
@@ -52,6 +43,22 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
         results.insert(*stage, result(*stage, failure(*stage)));
     }
     StudyFacts { spec, results }
+}
+
+fn result(stage: Stage, outcome: Outcome) -> StageResult {
+    StageResult {
+        schema_version: SCHEMA_VERSION,
+        run: RunId::from("run"),
+        study: StudyId::from("study"),
+        stage,
+        task: None,
+        outcome,
+        timings: StageTimings::default(),
+    }
+}
+
+fn failure(stage: Stage) -> Outcome {
+    Outcome::Failed(Failure::new(ErrorCode::Model, stage))
 }
 
 type Stages = &'static [Stage];
@@ -206,6 +213,34 @@ fn a_late_result_of_another_image_is_not_that_of_the_image_that_took_its_place()
             facts.results.get_mut(&stage).unwrap().outcome = Outcome::Done { output: told };
             assert_eq!(OutputKeys::of_facts(&run, &facts), own, "{stage}");
         }
+    }
+}
+
+#[test]
+fn a_result_is_of_the_image_that_its_task_was_made_for() {
+    let run = run(&Stage::ALL);
+    let other = ObjectKey::image(&ContentHash::of(b"another image"));
+    for stage in Stage::ALL {
+        let facts = facts(&Stage::ALL[..stage as usize], &[]);
+        let takes = |task: Option<&ObjectKey>, outcome| {
+            let task = task.cloned();
+            let result = result(stage, outcome);
+            facts.takes(&run, &StageResult { task, ..result })
+        };
+        for (image, is_own) in [(&facts.spec.input, true), (&other, false)] {
+            for key in [
+                OutputKeys::of(&run, image, None).output(stage).clone(),
+                told_by_another_release(&run, image, stage),
+            ] {
+                let output = key.clone();
+                let done = Outcome::Done { output };
+                assert_eq!(takes(Some(&key), done.clone()), is_own, "{stage} {key}");
+                assert_eq!(takes(Some(&key), failure(stage)), is_own, "{stage} {key}");
+                // A worker of an earlier release tells no task, and where it has failed nothing tells which it was.
+                assert_eq!(takes(None, done), is_own, "{stage} {key}");
+            }
+        }
+        assert!(takes(None, failure(stage)), "{stage}");
     }
 }
 
@@ -397,6 +432,10 @@ fn what_was_given_is_never_asked_for_and_what_follows_is_made_of_it() {
     );
     let computed = OutputKeys::of(&run, &facts.spec.input, None);
     assert_ne!(&task.output, computed.output(Language));
+    // Who was asked for it before tells nothing of it.
+    assert!(!facts.takes(&run, &result(Embedding, failure(Embedding))));
+    let output = computed.output(Embedding).clone();
+    assert!(!facts.takes(&run, &result(Embedding, Outcome::Done { output })));
     // A run of the image stages alone has nothing to do.
     let images = super::tests::run(&[Embedding, Findings]);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! From a message to a task, or to the reason why it is none.
 
 use radialog_schemas::{
-    ChatTask, ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task,
+    ChatTask, ErrorCode, Failure, ObjectKey, RunId, SCHEMA_VERSION, Stage, StudyId, Task,
     is_known_schema_version,
 };
 use serde::de::DeserializeOwned;
@@ -10,13 +10,32 @@ use serde_json::Value;
 /// A task names objects and holds none, so it is small.
 const LARGEST_TASK: usize = 64 * 1024;
 
+/// What a result is about.
+#[derive(Debug, PartialEq)]
+pub(super) struct Subject {
+    pub(super) run: RunId,
+    pub(super) study: StudyId,
+    /// The key that the task gives to its output; none where the message could not be read as a task.
+    pub(super) output: Option<ObjectKey>,
+}
+
+impl From<Task> for Subject {
+    fn from(task: Task) -> Self {
+        Self {
+            run: task.run,
+            study: task.study,
+            output: Some(task.output),
+        }
+    }
+}
+
 /// A message that is not a task of this worker, which no attempt can change.
 #[derive(Debug, PartialEq)]
 pub(super) struct InvalidMessage {
     /// The reason why it is invalid.
     pub(super) failure: Failure,
     /// The study that fails with it, where it can be read.
-    pub(super) study: Option<(RunId, StudyId)>,
+    pub(super) subject: Option<Subject>,
 }
 
 /// Reads a task for `stage` of a version that this worker knows.
@@ -29,10 +48,10 @@ pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, InvalidMessage> {
         }
     });
     task.map_err(|failure| {
-        let study = serde_json::from_slice(body)
+        let subject = serde_json::from_slice(body)
             .ok()
-            .and_then(|value| study_of(&value));
-        InvalidMessage { failure, study }
+            .and_then(|value| subject_of(&value));
+        InvalidMessage { failure, subject }
     })
 }
 
@@ -74,14 +93,19 @@ struct Version {
     schema_version: u32,
 }
 
-fn study_of(value: &Value) -> Option<(RunId, StudyId)> {
+fn subject_of(value: &Value) -> Option<Subject> {
     let text = |field: &str| value.get(field).and_then(Value::as_str);
-    Some((text("run")?.into(), text("study")?.into()))
+    Some(Subject {
+        run: text("run")?.into(),
+        study: text("study")?.into(),
+        // What cannot be read as a task may give another meaning to it.
+        output: None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::{ContentHash, ObjectKey, Work};
+    use radialog_schemas::{ContentHash, Work};
 
     use super::*;
 
@@ -98,7 +122,7 @@ mod tests {
         let parsed = parse(value.to_string().as_bytes(), stage);
         parsed
             .map(|_| ())
-            .map_err(|invalid| (invalid.failure.code, invalid.study.is_some()))
+            .map_err(|invalid| (invalid.failure.code, invalid.subject.is_some()))
     }
 
     #[test]
@@ -126,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_task_says_why_and_whose_study_it_is() {
-        assert_eq!(parse(b"hello", Stage::Findings).unwrap_err().study, None);
+        assert_eq!(parse(b"hello", Stage::Findings).unwrap_err().subject, None);
         assert_eq!(
             code(&task(), Stage::Embedding),
             Err((ErrorCode::MessageInvalid, true))

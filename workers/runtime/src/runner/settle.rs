@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use radialog_schemas::queues;
 use radialog_schemas::{
-    ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings,
-    StudyId, Task,
+    ErrorClass, ErrorCode, Failure, Outcome, SCHEMA_VERSION, StageResult, StageTimings, Task,
 };
 
 use super::delivery::InFlightDelivery;
+use super::message::Subject;
 use super::worker::Worker;
 use crate::queue::{Death, Message, QueueError};
 use crate::stage::StageWork;
@@ -24,8 +24,8 @@ pub(super) enum TaskOutcome {
     /// It could not be done.
     Failed {
         failure: Failure,
-        /// The study that it belonged to, where that is known.
-        study: Option<(RunId, StudyId)>,
+        /// Whose result it is, where that is known.
+        subject: Option<Subject>,
         /// Whether its objects are a conversation's, and go with it.
         is_of_conversation: bool,
     },
@@ -94,9 +94,9 @@ async fn publish_outcome<W: StageWork>(
     match outcome {
         TaskOutcome::Done(task) => {
             let done = Outcome::Done {
-                output: task.output,
+                output: task.output.clone(),
             };
-            publish_result(worker, delivery, (task.run, task.study), done, timings).await?;
+            publish_result(worker, delivery, task.into(), done, timings).await?;
         }
         TaskOutcome::Requeue(reason) => {
             tracing::debug!(reason, "requeueing the task");
@@ -105,7 +105,7 @@ async fn publish_outcome<W: StageWork>(
         TaskOutcome::HandBack => return hand_back(worker, delivery).await,
         TaskOutcome::Failed {
             failure,
-            study,
+            subject,
             is_of_conversation,
         } => {
             let is_final = is_final_for_the_study(failure.code)
@@ -129,12 +129,12 @@ async fn publish_outcome<W: StageWork>(
                 }
                 ErrorClass::Permanent if is_final => {
                     tracing::info!(%failure, "the study cannot be done");
-                    publish_failure(worker, delivery, study, failure, timings).await?;
+                    publish_failure(worker, delivery, subject, failure, timings).await?;
                 }
                 ErrorClass::Transient | ErrorClass::Permanent => {
                     tracing::error!(%failure, "the task is given up and dead-lettered");
                     dead_letter(worker, delivery, &failure).await?;
-                    publish_failure(worker, delivery, study, failure, timings).await?;
+                    publish_failure(worker, delivery, subject, failure, timings).await?;
                 }
                 ErrorClass::Cancelled => {
                     tracing::debug!(%failure, "nobody wants the task any more")
@@ -164,13 +164,13 @@ pub(super) async fn hand_back<W: StageWork>(
 async fn publish_failure<W: StageWork>(
     worker: &Worker<W>,
     delivery: &InFlightDelivery,
-    study: Option<(RunId, StudyId)>,
+    subject: Option<Subject>,
     failure: Failure,
     timings: StageTimings,
 ) -> Result<(), QueueError> {
-    match study {
-        Some(study) => {
-            publish_result(worker, delivery, study, Outcome::Failed(failure), timings).await
+    match subject {
+        Some(subject) => {
+            publish_result(worker, delivery, subject, Outcome::Failed(failure), timings).await
         }
         None => Ok(()),
     }
@@ -179,15 +179,16 @@ async fn publish_failure<W: StageWork>(
 async fn publish_result<W: StageWork>(
     worker: &Worker<W>,
     delivery: &InFlightDelivery,
-    (run, study): (RunId, StudyId),
+    subject: Subject,
     outcome: Outcome,
     timings: StageTimings,
 ) -> Result<(), QueueError> {
     let result = StageResult {
         schema_version: SCHEMA_VERSION,
-        run,
-        study,
+        run: subject.run,
+        study: subject.study,
         stage: worker.work.stage(),
+        task: subject.output,
         outcome,
         timings,
     };

@@ -37,8 +37,8 @@ pub(super) async fn handle<W: StageWork>(
     let (run, study) = match &parsed {
         Ok(task) => (Some(&task.run), Some(&task.study)),
         Err(invalid) => (
-            invalid.study.as_ref().map(|ids| &ids.0),
-            invalid.study.as_ref().map(|ids| &ids.1),
+            invalid.subject.as_ref().map(|subject| &subject.run),
+            invalid.subject.as_ref().map(|subject| &subject.study),
         ),
     };
     let span = tracing::info_span!(
@@ -60,9 +60,9 @@ pub(super) async fn handle<W: StageWork>(
         };
         let mut end = Ok(());
         let outcome = match parsed {
-            Err(InvalidMessage { failure, study }) => TaskOutcome::Failed {
+            Err(InvalidMessage { failure, subject }) => TaskOutcome::Failed {
                 failure,
-                study,
+                subject,
                 is_of_conversation: false,
             },
             Ok(task) => match perform(&worker, &task, &mut delivery, &mut timings).await {
@@ -70,7 +70,7 @@ pub(super) async fn handle<W: StageWork>(
                 Err(TaskError::Failed(failure)) => TaskOutcome::Failed {
                     failure,
                     is_of_conversation: task.output.conversation().is_some(),
-                    study: Some((task.run, task.study)),
+                    subject: Some(task.into()),
                 },
                 Err(TaskError::Requeue(reason)) => TaskOutcome::Requeue(reason),
                 Err(TaskError::HandBack) => TaskOutcome::HandBack,
@@ -81,7 +81,7 @@ pub(super) async fn handle<W: StageWork>(
                     TaskOutcome::Failed {
                         failure: error.into(),
                         is_of_conversation: task.output.conversation().is_some(),
-                        study: Some((task.run, task.study)),
+                        subject: Some(task.into()),
                     }
                 }
                 Err(TaskError::StoreFull(error)) => {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_schemas::{QueueGroup, RunId, StudyId};
@@ -14,6 +15,8 @@ use super::{Fact, Facts, State, StateError};
 pub struct MemoryState {
     runs: Mutex<BTreeMap<RunId, Run>>,
     groups: Mutex<BTreeSet<QueueGroup>>,
+    /// Until when groups are served, as was last said.
+    served: Mutex<BTreeMap<QueueGroup, Instant>>,
 }
 
 #[derive(Default)]
@@ -27,6 +30,10 @@ struct Run {
 impl MemoryState {
     fn noted(&self) -> MutexGuard<'_, BTreeSet<QueueGroup>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn served(&self) -> MutexGuard<'_, BTreeMap<QueueGroup, Instant>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, Run>> {
@@ -152,6 +159,19 @@ impl State for MemoryState {
 
     async fn groups(&self) -> Result<Vec<QueueGroup>, StateError> {
         Ok(self.noted().iter().cloned().collect())
+    }
+
+    async fn serve_group(&self, group: &QueueGroup, during: Duration) -> Result<(), StateError> {
+        self.served().insert(group.clone(), Instant::now() + during);
+        Ok(())
+    }
+
+    async fn is_served(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        let until = self.served().get(group).copied();
+        Ok(match until {
+            Some(until) => Instant::now() < until,
+            None => self.noted().contains(group),
+        })
     }
 }
 

@@ -278,6 +278,28 @@ impl State for RedisState {
         groups.sort();
         Ok(groups)
     }
+
+    async fn serve_group(&self, group: &QueueGroup, during: Duration) -> Result<(), StateError> {
+        // Redis takes no time of none.
+        let milliseconds = u64::try_from(during.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut pipeline = redis::pipe();
+        pipeline
+            .sadd(keys::EVER_SERVED, group.as_str())
+            .ignore()
+            .pset_ex(keys::served(group), 1, milliseconds)
+            .ignore();
+        self.run(&pipeline).await
+    }
+
+    async fn is_served(&self, group: &QueueGroup) -> Result<bool, StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .exists(keys::served(group))
+            .sismember(keys::EVER_SERVED, group.as_str())
+            .sismember(keys::GROUPS, group.as_str());
+        let (is_served, was_ever, is_noted): (bool, bool, bool) = self.run(&pipeline).await?;
+        Ok(is_served || !was_ever && is_noted)
+    }
 }
 
 fn index(position: usize) -> isize {

@@ -105,9 +105,7 @@ impl BatchWork<'_> {
             let is_untold = number > told && !document.ahead.contains(&number);
             one.lifetime_seconds.is_some() || is_untold
         };
-        let counts = &document.counts;
-        let is_all_told = counts.completed + counts.failed >= counts.total;
-        let last = told.saturating_add(if is_all_told { 0 } else { REACH });
+        let last = last_begun(document);
         let mut first = last.saturating_sub(LOOKED_AT) + 1;
         while first <= last {
             let numbers = first..=last.min(first + AT_A_TIME - 1);
@@ -136,5 +134,44 @@ impl BatchWork<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The last line that may have a conversation: where all are told of, the last of them, and else one behind them.
+fn last_begun(document: &BatchDocument) -> u64 {
+    let (told, counts) = (document.place.line, &document.counts);
+    match counts.completed + counts.failed >= counts.total {
+        // The place stands behind the last one that was refused for its time; those that had an answer by then may come later.
+        true => document.ahead.iter().copied().fold(told, u64::max),
+        false => told.saturating_add(REACH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::http::openai_batches::BatchEndpoint;
+
+    use super::*;
+    use crate::request_store::batches::{BatchTimes, InputPlace};
+    use crate::request_store::new_name;
+
+    #[test]
+    fn where_all_lines_are_told_of_those_ahead_of_the_place_are_looked_at_too() {
+        let (endpoint, times) = (BatchEndpoint::ChatCompletions, BatchTimes::default());
+        let mut document =
+            BatchDocument::new("b", "ward".to_owned(), endpoint, new_name(), None, times);
+        // The first of eight lines had no answer when the batch was late, and the others had one.
+        document.place = InputPlace {
+            line: 1,
+            offset: 10,
+        };
+        document.ahead = (2..=8).collect();
+        document.counts.total = 8;
+        document.counts.completed = 7;
+        assert_eq!(last_begun(&document), 1 + REACH);
+        document.counts.failed = 1;
+        assert_eq!(last_begun(&document), 8);
+        document.ahead.clear();
+        assert_eq!(last_begun(&document), 1);
     }
 }
