@@ -194,8 +194,8 @@ impl BrokerCluster {
                 settings,
                 "cluster_formation.classic_config.nodes.{index} = {name}"
             )?;
-            // A silent node counts as lost after about these seconds. So does one that gets no processor, and both pause then: they
-            // are more than a busy machine keeps a process waiting.
+            // A silent node counts as lost after about these seconds. So does one that gets no processor, and both pause then:
+            // they are more than a busy machine keeps a process waiting.
             node.configure(&settings, "-kernel net_ticktime 16")?;
             let cookie = node.directory().join(".erlang.cookie");
             fs::write(&cookie, "radialog")?;
