@@ -455,6 +455,9 @@ fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
             "{args:?}"
         );
         assert!(args[2] == "--out" && args[3].starts_with(out), "{args:?}");
+        // Deleted and applied again it resumes: whatever decides what is computed, and where, stays the same.
+        assert_eq!(args[4..], ["--progress", "lines"]);
+        assert!(job.object["metadata"]["name"].is_string(), "{name}");
         let environment = &job.container()["env"];
         assert_eq!(
             environment,
@@ -568,7 +571,11 @@ fn pods_of_a_role_spread_and_a_drained_node_takes_few_of_them_at_a_time() {
         workers["matchExpressions"][0]["values"],
         json!(Stage::ALL.map(Stage::name))
     );
-    production.get("PodDisruptionBudget", "gateway");
+    // Of workers some at a time, however many there are; of gateways one.
+    for (name, most) in [("workers", json!("25%")), ("gateway", json!(1))] {
+        let budget = &production.get("PodDisruptionBudget", name)["spec"];
+        assert_eq!(budget["maxUnavailable"], most, "{name}");
+    }
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::process::Output;
 use std::time::Duration;
 
 use futures::future::join_all;
+use radialog_models::bundle::RandomBundle;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Broker, Environment, READER, Redis, Services, free_port};
+use radialog_tests::small_disk::SmallDisk;
 
 /// Longer than any test may take: what is refused is not waited for.
 const NEVER: &str = "3600";
@@ -281,6 +283,34 @@ async fn an_address_at_which_nobody_is_is_named_once_the_start_has_waited() {
         .iter()
         .map(|wrong| deployment.assert_refused(role, wrong, "1"));
     join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
+async fn a_cache_without_room_for_the_weights_is_named_with_its_setting() {
+    let deployment = Deployment::new().await;
+    let cache = deployment.dir.path().join("cache");
+    let Some(disk) = SmallDisk::mount(&cache, "size=256k").unwrap() else {
+        eprintln!("not tested: no small file system can be mounted here");
+        return;
+    };
+    disk.fill().unwrap();
+    // As an upload leaves it.
+    let store = Services::shared().await.unwrap().s3();
+    let folder = store.folder(&deployment.bucket).join("tiny");
+    RandomBundle::tiny(7).write(&folder).unwrap();
+    let (_, bucket) = deployment.bucket.rsplit_once('/').unwrap();
+    let bundle = format!("s3://{bucket}/tiny");
+    let full = wrong(
+        "RADIALOG_CACHE",
+        cache.display().to_string(),
+        &["in the bundle cache", "No space left", "set RADIALOG_CACHE"],
+    );
+    let worker = ["worker", "scoring", "--bundle", &bundle];
+    deployment.assert_refused(&worker, &full, NEVER).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

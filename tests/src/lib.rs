@@ -14,6 +14,7 @@ pub mod release;
 pub mod report_pairs;
 pub mod run_files;
 pub mod services;
+pub mod small_disk;
 pub mod stepping;
 pub mod task_harness;
 pub mod torch_file;

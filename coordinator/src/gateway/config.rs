@@ -476,4 +476,10 @@ mod tests {
         let large = load("RADIALOG_GATEWAY_MAX_IMAGE_MIB", "64").unwrap();
         assert!(large.body_memory > GatewayConfig::default().body_memory);
     }
+
+    #[test]
+    fn an_image_may_have_as_many_pixels_as_are_set() {
+        let config = load("RADIALOG_GATEWAY_MAX_IMAGE_PIXELS", "7").unwrap();
+        assert_eq!(config.max_image_pixels, 7);
+    }
 }

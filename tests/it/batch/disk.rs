@@ -2,50 +2,24 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
+use radialog_tests::small_disk::SmallDisk;
 
 use super::*;
 
-/// A small file system of its own; only root can have one.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(path: &'a Path, option: &str) -> Option<Self> {
-        fs::create_dir_all(path).unwrap();
-        let mut command = Command::new("mount");
-        command
-            .args(["-t", "tmpfs", "-o", option, "tmpfs"])
-            .arg(path);
-        command
-            .status()
-            .is_ok_and(|status| status.success())
-            .then(|| Self(path))
-    }
-
-    fn remount(&self, option: &str) {
-        let status = Command::new("mount")
-            .args(["-o", &format!("remount,{option}")])
-            .arg(self.0)
-            .status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what is not tested here is not passed over"
+)]
 async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
     let fixture = BatchFixture::new().await;
     let out = fixture.out();
     // Without root, the journal's own test with a full device has to do.
-    let Some(disk) = SmallDisk::mount(&out, "size=256k") else {
+    let Some(disk) = SmallDisk::mount(&out, "size=256k").unwrap() else {
+        eprintln!("not tested: no small file system can be mounted here");
         return;
     };
     let options = || batch_options(synthetic_archive(500), &out);
@@ -55,7 +29,7 @@ async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
     let done = records(&out).len();
     assert!(done > 0 && done < 500, "{done}");
 
-    disk.remount("size=64m");
+    disk.remount("size=64m").unwrap();
     let summary = run_batch(options(), &fixture.backends).await.unwrap();
     assert_eq!(summary.studies, 500);
     assert!(summary.session.resumed >= done as u64);
@@ -67,7 +41,7 @@ async fn a_read_only_directory_is_refused_before_any_work() {
     let fixture = BatchFixture::new().await;
     let out = fixture.out();
     // Permissions do not stop root, and only root can mount.
-    let disk = SmallDisk::mount(&out, "ro");
+    let disk = SmallDisk::mount(&out, "ro").unwrap();
     if disk.is_none() {
         fs::set_permissions(&out, Permissions::from_mode(0o555)).unwrap();
     }

@@ -63,21 +63,36 @@ async fn run_with_fault<F: Future>(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
     let fixture = slow_fixture().await;
-    for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
-        let (progress, _) = watch::channel(RunProgress::default());
-        let running = tokio::spawn(
-            ArchiveRun::new(with_small_window(&fixture), fixture.backends.clone())
-                .run(CancellationToken::new(), progress),
-        );
+    // What is told comes four times a second: the milliseconds lead to points between, and nothing has to happen in them.
+    for (done, milliseconds) in [
+        (0, 5),
+        (0, 20),
+        (0, 35),
+        (1, 0),
+        (60, 50),
+        (120, 80),
+        (200, 120),
+    ] {
+        let (progress, mut seen) = watch::channel(RunProgress::default());
+        let batch = ArchiveRun::new(with_small_window(&fixture), fixture.backends.clone());
+        // Its threads end with it, as a process's do: who drops a runtime waits for them.
+        let process = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let running = process.spawn(batch.run(CancellationToken::new(), progress));
+        // An error where it has ended before.
+        let _ = seen.wait_for(|progress| progress.done >= done).await;
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
-        running.abort();
+        tokio::task::spawn_blocking(move || drop(process))
+            .await
+            .unwrap();
         // A fast machine is through before the later points.
         if let Ok(ended) = running.await {
             assert_eq!(ended.unwrap().studies, STUDIES);
         }
-        // Unlike a killed process, its tasks may live up to their next await.
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let summary = run_batch(with_small_window(&fixture), &fixture.backends)
         .await

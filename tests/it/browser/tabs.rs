@@ -1,6 +1,6 @@
 //! What the page shows at once, keeps, and hears from elsewhere.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use radialog_tests::services::{Browser, Screen};
 use serde_json::json;
 
@@ -394,6 +394,58 @@ async fn a_conversation_that_was_deleted_elsewhere_leaves_the_screen() -> Result
             .until("document.querySelector('#choose')?.checkVisibility() || document.querySelector('#remove-image')?.checkVisibility()")
             .await?;
     }
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tab_changes_it_tells_the_others() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    let path = open_path(&browser).await?;
+    let id = path.trim_start_matches("/v1/conversations/");
+    // Another tab hears what another object of this page does.
+    browser
+        .value(
+            "(window.heard = [], window.other = new BroadcastChannel('radialog'), \
+             other.onmessage = ({ data }) => heard.push(data.id), true)",
+        )
+        .await?;
+    // Each is told once.
+    let told = async || {
+        browser
+            .until(&format!("heard.splice(0).includes('{id}')"))
+            .await
+    };
+    browser
+        .click(&turn(1, "[aria-label='Good answer']"))
+        .await?;
+    told().await.context("a rating")?;
+    browser
+        .click(&turn(1, "[aria-label='Edit the report']"))
+        .await?;
+    browser
+        .type_into(".editor textarea", " Seen by a person.")
+        .await?;
+    browser.click(".editor .primary").await?;
+    told().await.context("an edit")?;
+    ask(&browser, "Is there an effusion?").await?;
+    told().await.context("a question")?;
+    until_turn(&browser, 2, "done").await?;
+    browser
+        .value("document.querySelector(\".item [aria-label^='Rename']\").click()")
+        .await?;
+    browser
+        .type_into("#entered", "\u{e009}a\u{e000}Ward 7, follow-up")
+        .await?;
+    browser.click("dialog .primary").await?;
+    told().await.context("another title")?;
+    browser
+        .value("document.querySelector(\".item [aria-label^='Delete']\").click()")
+        .await?;
+    browser.click("dialog .danger").await?;
+    told().await.context("a conversation that is deleted")?;
     browser.close().await
 }
 

@@ -46,9 +46,9 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
     cluster.stop_second();
     cluster.start_second_again().await.unwrap();
     results.extend(harness.results(5).await.unwrap());
-    // Longer than the time after which a silent node counts as lost: each finds the other gone, whoever notices first.
+    // The first finds the other one gone; the second finds that as soon as it goes on.
     cluster.freeze_second().unwrap();
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    cluster.until_first_pauses().await.unwrap();
     cluster.thaw_second().unwrap();
     while studies(&results).len() < sent.len() {
         results.extend(harness.results(1).await.unwrap());
@@ -73,10 +73,14 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     ]);
     let second = Backends::queue(&impatient).await.unwrap();
     let probe = queues::work(Stage::Scoring);
-    second.publish(probe, Message::default()).await.unwrap();
+    let takes = || async { Ok(second.publish(probe, Message::default()).await.is_ok()) };
+    waiting::until("the nodes are no cluster", SOON, takes)
+        .await
+        .unwrap();
     cluster.part();
-    let is_parted = || async { Ok(second.publish(probe, Message::default()).await.is_err()) };
-    waiting::until("the nodes are not parted", SOON, is_parted)
+    cluster.until_first_pauses().await.unwrap();
+    let takes_nothing = || async { Ok(second.publish(probe, Message::default()).await.is_err()) };
+    waiting::until("the nodes are not parted", SOON, takes_nothing)
         .await
         .unwrap();
     cluster.join();

@@ -321,7 +321,8 @@ async fn services_that_are_not_there_are_told_after_the_start_timeout() {
             .err()
             .unwrap()
             .to_string();
-        assert!(began.elapsed() < Duration::from_secs(5), "{name}");
+        // The start timeout that nobody has set is twice as long.
+        assert!(began.elapsed() < Duration::from_secs(30), "{name}");
         let flag = format!("--{}", name.split('.').next().unwrap());
         assert!(error.contains(&flag), "{error}");
     }

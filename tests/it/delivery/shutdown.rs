@@ -33,8 +33,15 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
     harness: TaskHarness,
 ) {
     send_many(&harness, 12).await;
-    let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(300)));
-    let worker = harness.start(&stage, settings());
+    // A batch takes longer than the stop is late, and the grace is longer than both.
+    let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_secs(1)));
+    let worker = harness.start(
+        &stage,
+        RunnerSettings {
+            grace: SOON,
+            ..settings()
+        },
+    );
     until_begun(&stage).await;
     worker.stop().await.unwrap();
     let finished: usize = stage.batches().iter().map(Vec::len).sum();
@@ -55,7 +62,7 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
 
 async fn a_batch_that_outlasts_the_grace_period_is_handed_back(harness: TaskHarness) {
     send_many(&harness, 1).await;
-    let stage = Arc::new(findings().delay(Duration::from_secs(3)));
+    let stage = Arc::new(findings().delay(SOON));
     let worker = harness.start(
         &stage,
         RunnerSettings {
@@ -66,7 +73,7 @@ async fn a_batch_that_outlasts_the_grace_period_is_handed_back(harness: TaskHarn
     until_begun(&stage).await;
     let began = Instant::now();
     worker.stop().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
     let mut consumer = harness.queue.consume(WORK, 1).await.unwrap();
     let delivery = next(&mut consumer).await;
     assert!(delivery.redelivered && delivery.message.attempt == 0);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use radialog_runtime::clock;
 use radialog_schemas::{Ask, Generation, TurnRequest};
 use radialog_tests::waiting;
 use serde_json::{Value, json};
@@ -24,6 +25,11 @@ fn asked(content: Value) -> Value {
 fn streamed(mut request: Value) -> Value {
     request["stream"] = json!(true);
     request
+}
+
+/// The seconds since 1970, as answers tell them.
+fn now() -> u64 {
+    clock::now_ms() / 1000
 }
 
 /// The data of all events up to `[DONE]`, which must be there.
@@ -59,10 +65,13 @@ async fn nothing_is_kept(fixture: &GatewayFixture) -> Result<()> {
 #[tokio::test]
 async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
+    let before = now();
     let response = fixture.gateway.post(PATH, &asked(json!([image()]))).await?;
     assert_eq!(response.status(), 200);
     let body: Value = response.json().await?;
     assert_eq!(body["object"], "chat.completion");
+    let created = body["created"].as_u64().context("no time")?;
+    assert!((before..=now()).contains(&created), "{created}");
     let choice = &body["choices"][0];
     assert_eq!(
         choice["message"],
@@ -90,8 +99,12 @@ async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Res
 async fn a_streamed_answer_comes_in_chunks_with_its_usage_where_asked_for() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let mut request = streamed(asked(json!("one two three")));
+    let before = now();
     let plain = chunks(&fixture, &request).await?;
     assert_eq!(content(&plain), "You asked: one two three");
+    let created = plain[0]["created"].as_u64().context("no time")?;
+    assert!((before..=now()).contains(&created), "{created}");
+    assert!(plain.iter().all(|chunk| chunk["created"] == created));
     assert_eq!(
         plain[0]["choices"][0]["delta"],
         json!({"role": "assistant", "content": ""})

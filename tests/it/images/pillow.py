@@ -78,6 +78,12 @@ def filtered(rows, pixel_bytes):
     return out
 
 
+def orientation():
+    exif = Image.Exif()
+    exif[0x0112] = draw.randint(1, 8)
+    return exif
+
+
 def png():
     kind, depth = draw.choice(
         [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (4, 16), (6, 8), (6, 16)]
@@ -102,6 +108,11 @@ def png():
         extra = chunk(b"gAMA", struct.pack(">I", draw.choice([45455, 100000]))) + extra
     if draw.random() < 0.1:
         extra = chunk(b"sBIT", bytes([min(depth, 8)] * (3 if kind == 3 else channels))) + extra
+    # Neither has a part in the picture: the original turns and recolours nothing.
+    if draw.random() < 0.2:
+        extra = chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(draw.randint(100, 70000)))) + extra
+    if draw.random() < 0.2:
+        extra += chunk(b"eXIf", orientation().tobytes().removeprefix(b"Exif\0\0"))
     interlaced = draw.random() < 0.3
     pixel_bytes = max(1, channels * depth // 8)
     if interlaced:
@@ -132,9 +143,7 @@ def jpeg():
     if draw.random() < 0.2:
         options["icc_profile"] = bytes(draw.randint(100, 70000))
     if draw.random() < 0.2:
-        exif = Image.Exif()
-        exif[0x0112] = draw.randint(1, 8)
-        options["exif"] = exif
+        options["exif"] = orientation()
     if draw.random() < 0.2:
         options["comment"] = b"a comment with \xff\xd9 in it"
     out = io.BytesIO()

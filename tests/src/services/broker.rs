@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use radialog_runtime::backends::Backends;
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::runtime;
 use crate::install::{self, Requirement};
+use crate::waiting;
 
 /// Names a running broker.
 const VARIABLE: &str = "RADIALOG_TEST_AMQP";
@@ -31,6 +33,8 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 };
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
 const VIRTUAL_HOSTS: usize = 96;
+/// Longer than a node takes to find another one lost.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A user, and its password, that may only read, and only in the virtual host `/`.
 pub const READER: &str = "reader";
 
@@ -190,8 +194,9 @@ impl BrokerCluster {
                 settings,
                 "cluster_formation.classic_config.nodes.{index} = {name}"
             )?;
-            // A silent node counts as lost after these seconds.
-            node.configure(&settings, "-kernel net_ticktime 4")?;
+            // A silent node counts as lost after about these seconds. So does one that gets no processor, and both pause then:
+            // they are more than a busy machine keeps a process waiting.
+            node.configure(&settings, "-kernel net_ticktime 16")?;
             let cookie = node.directory().join(".erlang.cookie");
             fs::write(&cookie, "radialog")?;
             fs::set_permissions(cookie, fs::Permissions::from_mode(0o400))?;
@@ -237,6 +242,17 @@ impl BrokerCluster {
     /// Stops both nodes' talk: the second is frozen. Each takes the other for lost once it has been so for some seconds.
     pub fn freeze_second(&self) -> Result<()> {
         Ok(self.nodes[1].freeze()?)
+    }
+
+    /// Waits until the first node has found the second one lost and pauses: it closes its port then.
+    ///
+    /// # Errors
+    /// Where it does not within three minutes.
+    pub async fn until_first_pauses(&self) -> Result<()> {
+        let url = self.nodes[0].url();
+        let (_, address) = url.rsplit_once('@').context("an address has a user")?;
+        let is_closed = || async { Ok(TcpStream::connect(address).await.is_err()) };
+        waiting::until("the first node does not pause", PATIENCE, is_closed).await
     }
 
     /// Lets the second node go on.

@@ -336,6 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn images_may_be_as_large_as_is_set() {
+        let environment = [
+            ("RADIALOG_WORKER_MAX_IMAGE_MIB", "3"),
+            ("RADIALOG_WORKER_MAX_IMAGE_PIXELS", "7"),
+        ];
+        let worker = load(&environment, &[]).unwrap().worker;
+        assert_eq!(worker.max_image_bytes, 3 << 20);
+        assert_eq!(worker.max_image_pixels, 7);
+    }
+
+    #[test]
     fn all_faults_are_told_at_once_with_their_source() {
         let environment = [
             ("RADIALOG_AMQP_URL", "http://x"),

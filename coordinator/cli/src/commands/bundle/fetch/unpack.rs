@@ -9,6 +9,7 @@ use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
 use radialog_files::durable::Replacement;
 use radialog_models::free_space::SpaceNeeded;
+use radialog_schemas::RelativePath;
 use zip::{CompressionMethod, ZipArchive};
 
 /// The CRC-32 of a file.
@@ -21,46 +22,59 @@ fn checksum(path: &Path) -> anyhow::Result<u32> {
 }
 
 /// Whether a writer of macOS has put it there, for itself.
-fn is_system(inner: &Path) -> bool {
-    let mut parts = inner.components();
-    parts.any(|part| part.as_os_str() == "__MACOSX")
+fn is_system(inner: &RelativePath) -> bool {
+    inner.as_str().split('/').any(|part| part == "__MACOSX")
+}
+
+/// The files of the release by their places in the zip file.
+///
+/// # Errors
+/// Where any entry has a name that no file below a folder has: it is not the published zip file.
+fn files(zip: &ZipArchive<BufReader<File>>) -> anyhow::Result<Vec<(usize, RelativePath)>> {
+    let mut files = Vec::with_capacity(zip.len());
+    for (index, name) in zip.file_names().enumerate() {
+        let name = name?;
+        // A folder in a zip is closed by a slash.
+        let folder = name.strip_suffix('/');
+        let inner = RelativePath::parse(folder.unwrap_or(&name))?;
+        if folder.is_none() && !is_system(&inner) {
+            files.push((index, inner));
+        }
+    }
+    Ok(files)
 }
 
 /// Checks that there is room for the files that are not there yet.
-fn check_space(zip: &mut ZipArchive<BufReader<File>>, dir: &Path) -> anyhow::Result<()> {
+fn check_space(
+    zip: &mut ZipArchive<BufReader<File>>,
+    files: &[(usize, RelativePath)],
+    dir: &Path,
+) -> anyhow::Result<()> {
     let mut needed = 0_u64;
-    for index in 0..zip.len() {
-        let entry = zip.by_index_raw(index)?;
-        let Some(inner) = entry.enclosed_name().filter(|inner| !is_system(inner)) else {
-            continue;
-        };
-        let there = fs::metadata(dir.join(inner)).is_ok_and(|meta| meta.len() == entry.size());
-        if !there {
-            needed = needed.saturating_add(entry.size());
+    for (index, inner) in files {
+        let size = zip.by_index_raw(*index)?.size();
+        if !fs::metadata(dir.join(inner)).is_ok_and(|meta| meta.len() == size) {
+            needed = needed.saturating_add(size);
         }
     }
     SpaceNeeded::look(dir, needed).check()?;
     Ok(())
 }
 
-/// Unpacks a zip file into a folder. Files that are there with their content stay.
+/// Unpacks a zip file into a folder. Files that are there with their content stay; nothing is written where an entry's name could
+/// lead out of the folder.
 pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let file =
         File::open(archive).with_context(|| format!("cannot open '{}'", archive.display()))?;
     let name = archive.display();
     let mut zip = ZipArchive::new(BufReader::new(file))
         .with_context(|| format!("'{name}' is no whole zip file"))?;
-    check_space(&mut zip, dir).with_context(|| format!("'{name}'"))?;
-    for index in 0..zip.len() {
+    let files = files(&zip).with_context(|| format!("'{name}' is not unpacked"))?;
+    check_space(&mut zip, &files, dir).with_context(|| format!("'{name}'"))?;
+    for (index, inner) in files {
         let entry = zip
             .by_index_raw(index)
             .with_context(|| format!("'{name}'"))?;
-        let Some(inner) = entry.enclosed_name() else {
-            bail!("'{name}' has an entry outside of its folder");
-        };
-        if entry.is_dir() || is_system(&inner) {
-            continue;
-        }
         let path = dir.join(&inner);
         let size = entry.size();
         if fs::metadata(&path).is_ok_and(|meta| meta.len() == size)
@@ -76,10 +90,7 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
         let content: Box<dyn Read> = match method {
             CompressionMethod::Stored => Box::new(entry),
             CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(entry)),
-            other => bail!(
-                "'{name}' has '{}' packed by {other}: unpack it by hand",
-                inner.display()
-            ),
+            other => bail!("'{name}' has '{inner}' packed by {other}: unpack it by hand"),
         };
         // Raw entries are not checked by the library.
         let mut content = CrcReader::new(content);
@@ -90,10 +101,67 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
             .with_context(write)?;
         ensure!(
             written == size && content.crc().sum() == crc,
-            "'{}' in '{name}' is damaged: download it again",
-            inner.display()
+            "'{inner}' in '{name}' is damaged: download it again"
         );
         out.commit().with_context(write)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// A zip file of files, each with its name as its content.
+    fn zipped(path: &Path, names: &[&str]) {
+        let mut zip = ZipWriter::new(File::create(path).unwrap());
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for name in names {
+            zip.start_file(*name, stored).unwrap();
+            zip.write_all(name.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    #[test]
+    fn files_are_unpacked_without_folders_and_what_a_system_adds() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("release.zip");
+        zipped(&archive, &["a/", "a/b", "__MACOSX/a/._b", "c"]);
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        unpack(&archive, &out).unwrap();
+        for name in ["a/b", "c"] {
+            assert_eq!(fs::read_to_string(out.join(name)).unwrap(), name);
+        }
+        assert!(!out.join("__MACOSX").exists());
+    }
+
+    #[test]
+    fn names_that_lead_out_of_the_folder_are_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("release.zip");
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        for (bad, reason) in [
+            ("../x", "'..'"),
+            ("/x", "absolute"),
+            ("/x/", "absolute"),
+            ("a/../x", "'..'"),
+            ("a\\x", "backslash"),
+            ("a\nx", "control character"),
+        ] {
+            zipped(&archive, &["good", bad]);
+            let error = unpack(&archive, &out).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains(reason), "{bad:?}: {error}");
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{bad:?}");
+            assert!(!dir.path().join("x").exists(), "{bad:?}");
+        }
+    }
 }
