@@ -9,6 +9,8 @@ use std::process::Command;
 use radialog_tests::module_circles;
 use serde_json::Value;
 
+mod demands;
+
 /// The page with the rooms and their reasons, for whoever a test stops.
 const PAGE: &str = "see the rooms in .github/ARCHITECTURE.md";
 
