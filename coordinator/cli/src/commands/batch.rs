@@ -36,9 +36,9 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Run the same command again to resume: what is stored is not computed twice.
 ///
 /// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, or parts of the
-/// archive could not be read, or studies of an earlier session not compared with it, which are named
-/// at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could
-/// not be run.
+/// archive could not be read or have the id of another study, or studies of an earlier session not
+/// compared with it, which are named at its end; 130 it was interrupted; 64 the command line or the
+/// configuration is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog batch xrays/ --out results

@@ -394,15 +394,23 @@ fn a_table_that_is_none_or_says_a_thing_twice_is_refused_with_what_is_wrong() {
 }
 
 #[test]
-fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
+fn a_row_that_becomes_no_study_is_told_by_the_exit_code() {
+    let long_id = format!("1,a.jpg\n{},b.jpg\n", "2".repeat(1025)).into_bytes();
     for rows in [
         &b"1,a.jpg\n2,\"b.jpg\n"[..],
         b"1,a.jpg\n\xe9,b.jpg\n",
         b"1,a.jpg\n,b.jpg,x\n",
+        b"1,a.jpg\n,b.jpg\n",
+        b"1,a.jpg\n1,b.jpg\n",
+        &long_id[..],
     ] {
         let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
         let table = [&b"study_id,image\n"[..], rows].concat();
         fs::write(archive.file("t.csv"), table).unwrap();
+        let (table, out) = (archive.file("t.csv"), archive.out());
+        let arguments = Archive::arguments(table.to_str().unwrap(), out.to_str().unwrap());
+        let dry = radialog(&[&arguments[..], &["--dry-run"]].concat());
+        assert_eq!(dry.status.code(), Some(65), "{dry:?}");
         let run = archive.run("t.csv");
         assert_eq!(run.status.code(), Some(65), "{run:?}");
         assert!(
@@ -412,4 +420,40 @@ fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
         assert_eq!(archive.summary()["unread_count"], 1);
         assert_eq!(archive.lines().len(), 1);
     }
+}
+
+#[test]
+fn rows_that_are_about_nothing_are_listed_and_lose_no_study() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    let table = "study_id,image,split\n1,a.jpg,test\n,,,\n,,test\n";
+    fs::write(archive.file("t.csv"), table).unwrap();
+    let run = archive.run("t.csv");
+    assert!(run.status.success(), "{run:?}");
+    let summary = archive.summary();
+    assert_eq!(
+        (&summary["problem_count"], &summary["unread_count"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
+fn an_image_that_becomes_no_study_is_told_by_the_exit_code() {
+    for name in [&b"b\nc.jpg"[..], b"\xff.jpg", b"\xff/b.jpg", b"a.png"] {
+        use std::os::unix::ffi::OsStrExt;
+        let archive = Archive::of(&[("a.jpg", A)]);
+        let lost = archive.file("").join(std::ffi::OsStr::from_bytes(name));
+        fs::create_dir_all(lost.parent().unwrap()).unwrap();
+        fs::copy(Path::new(XRAYS).join(B), lost).unwrap();
+        let run = archive.run("");
+        assert_eq!(run.status.code(), Some(65), "{run:?}");
+        assert_eq!(archive.summary()["unread_count"], 1);
+        assert_eq!(archive.lines().len(), 1);
+    }
+    // A file that is no image by its suffix loses no study.
+    let archive = Archive::of(&[("a.jpg", A)]);
+    fs::write(archive.file("b\nc.txt"), "no image").unwrap();
+    let run = archive.run("");
+    assert!(run.status.success(), "{run:?}");
+    let said = text(&run.stdout);
+    assert!(said.contains("cannot be used as a path"), "{said}");
 }
