@@ -318,6 +318,18 @@ fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
 }
 
 #[test]
+fn a_refused_run_makes_nothing_in_a_folder_of_somebody_else() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    fs::create_dir(archive.out()).unwrap();
+    fs::write(archive.out().join("results.jsonl"), "mine\n").unwrap();
+    let run = archive.run("");
+    assert_eq!(run.status.code(), Some(64), "{run:?}");
+    let left = fs::read_dir(archive.out()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["results.jsonl"]);
+}
+
+#[test]
 fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
     let archive = Archive::of(&[]);
     let (empty, texts) = (archive.file("empty"), archive.file("texts"));
