@@ -330,6 +330,52 @@ fn a_refused_run_makes_nothing_in_a_folder_of_somebody_else() {
 }
 
 #[test]
+fn pictures_that_the_store_has_damaged_are_taken_from_the_archive_again_or_told() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
+    fs::write(archive.file("t.csv"), "study_id,image\n1,a.jpg\n2,b.jpg\n").unwrap();
+    let (table, out) = (archive.file("t.csv"), archive.out());
+    let arguments = Archive::arguments(table.to_str().unwrap(), out.to_str().unwrap());
+    let run = || radialog(&[&arguments[..], &["--html"]].concat());
+    let damage = || {
+        for image in fs::read_dir(out.join("objects/images")).unwrap() {
+            fs::write(image.unwrap().path(), b"").unwrap();
+        }
+    };
+    let pictures = || {
+        let page = fs::read_to_string(out.join("results.html")).unwrap();
+        page.matches("<img ").count()
+    };
+    assert!(run().status.success());
+    assert_eq!(pictures(), 2);
+    damage();
+    let mended = run();
+    assert!(mended.status.success(), "{mended:?}");
+    assert_eq!(pictures(), 2);
+    for image in fs::read_dir(out.join("objects/images")).unwrap() {
+        assert!(image.unwrap().metadata().unwrap().len() > 0);
+    }
+
+    damage();
+    let verify = ["verify", "1", "--run", out.to_str().unwrap()];
+    let refused = radialog(&verify);
+    assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("is damaged") && said.contains("--image"),
+        "{said}"
+    );
+    fs::remove_file(archive.file("b.jpg")).unwrap();
+    let lost = run();
+    assert_eq!(lost.status.code(), Some(65), "{lost:?}");
+    let said = text(&lost.stdout);
+    assert!(
+        said.contains("1 pictures are missing on the page"),
+        "{said}"
+    );
+    assert_eq!(pictures(), 1);
+}
+
+#[test]
 fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
     let archive = Archive::of(&[]);
     let (empty, texts) = (archive.file("empty"), archive.file("texts"));
