@@ -26,8 +26,9 @@ const SIDE: usize = 160;
 const STYLE: &str = include_str!("results_page/style.css");
 const SCRIPT: &str = include_str!("results_page/filter.js");
 
-/// Writes the page, in the order of the archive; `limit` is that of the run, in studies, `image_limit` that of an image, in bytes. One
-/// study is in memory at a time. Returns how many pictures are missing: neither the store nor the archive has the image of their study.
+/// Writes the page, in the order of the archive; `limit` is that of the run, in studies, `image_limit` that of an image, in
+/// bytes. One study is in memory at a time. Returns how many pictures are missing: neither the store nor the archive has the
+/// image of their study.
 ///
 /// # Errors
 /// The results cannot be read, or the page not be written.

@@ -129,7 +129,8 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
         if summary.unread_count > 0 {
             outln!(
-                "  {} of them could not be read, or have the id of another study, so that studies may be missing: mend them, and run the same command again.",
+                "  {} of them could not be read, or have the id of another study, so that studies may be missing: mend them, and \
+                 run the same command again.",
                 summary.unread_count
             );
         }

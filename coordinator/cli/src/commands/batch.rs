@@ -435,7 +435,8 @@ impl PreparedBatch {
         }
         if missing_pictures > 0 {
             outln!(
-                "  {missing_pictures} pictures are missing on the page, which says why: put their images back, and run the same command again."
+                "  {missing_pictures} pictures are missing on the page, which says why: put their images back, and run the same \
+                 command again."
             );
         }
         Ok((summary, missing_pictures))
