@@ -19,7 +19,7 @@ pub struct RelativePath(String);
 
 /// A name that is no [`RelativePath`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{name}' is not a path below its folder: {reason}")]
+#[error("'{name}' cannot be used as a path: {reason}")]
 pub struct InvalidPath {
     /// The name with control characters escaped, cut to what a person reads.
     pub name: String,

@@ -104,7 +104,8 @@ pub(crate) fn tell_left_out(summary: &RunSummary) {
 pub(crate) fn tell_unseen(summary: &RunSummary) {
     if summary.unread_count > 0 {
         errln!(
-            "{} parts of the archive could not be read, so that studies may be missing: mend them, and run the same command again",
+            "{} parts of the archive could not be read, or have the id of another study, so that studies may be missing: mend \
+             them, and run the same command again",
             summary.unread_count
         );
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use radialog_models::bundle::{Bundle, BundleError, HashCache, read_manifest};
 use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
@@ -78,6 +79,16 @@ pub(crate) fn named(dir: &Path) -> anyhow::Result<PathBuf> {
         true => named_demo(dir),
         false => Ok(dir.to_owned()),
     }
+}
+
+/// Reads the folder of a bundle that is to be written: none that nobody could name.
+pub(crate) fn new_bundle() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|dir| match dir.as_os_str() == DEMO {
+        true => Err(format!(
+            "'{DEMO}' is the name of the bundle in the program: name another folder, or write ./{DEMO}"
+        )),
+        false => Ok(dir),
+    })
 }
 
 /// The demo bundle's folder, where its name does not lead to `dir`, too.

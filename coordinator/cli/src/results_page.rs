@@ -6,13 +6,15 @@ use std::path::Path;
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use radialog_coordinator::RunSummary;
-use radialog_coordinator::archive::Archive;
+use radialog_coordinator::archive::{Archive, ImageSource};
 use radialog_coordinator::run::output::OrderedRecords;
 use radialog_files::durable::{Readers, Replacement};
 use radialog_runtime::objects::Objects;
-use radialog_schemas::{Finding, StudyRecord, StudyStatus};
+use radialog_schemas::{ContentHash, Finding, ObjectKey, StudyRecord, StudyStatus};
 use radialog_training::evaluation::report_files::{escaped, thumbnail};
+use tracing::warn;
 
 use crate::print::over_threshold;
 
@@ -24,7 +26,9 @@ const SIDE: usize = 160;
 const STYLE: &str = include_str!("results_page/style.css");
 const SCRIPT: &str = include_str!("results_page/filter.js");
 
-/// Writes the page, in the order of the archive; `limit` is that of the run. One study is in memory at a time.
+/// Writes the page, in the order of the archive; `limit` is that of the run, in studies, `image_limit` that of an image, in
+/// bytes. One study is in memory at a time. Returns how many pictures are missing: neither the store nor the archive has the
+/// image of their study.
 ///
 /// # Errors
 /// The results cannot be read, or the page not be written.
@@ -32,9 +36,10 @@ pub(crate) async fn write(
     folder: &Path,
     archive: &dyn Archive,
     limit: Option<u64>,
+    image_limit: u64,
     objects: &dyn Objects,
     summary: &RunSummary,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let path = folder.join(PAGE_FILE);
     let shown = path.display().to_string();
     let failed = || format!("cannot write '{shown}'");
@@ -46,8 +51,22 @@ pub(crate) async fn write(
     if summary.not_in_archive == 0 {
         records = records.with_unnamed();
     }
+    let mut missing = 0;
     while let Some(record) = records.next().await? {
-        let picture = picture(&record, objects).await;
+        let key = record.input.as_ref();
+        let picture = match key.filter(|key| ObjectKey::is_stored_image(key.as_str())) {
+            None => Err("the image was not read".to_owned()),
+            Some(key) => {
+                let source = records.image().cloned();
+                match image(key, &record.file, source, image_limit, objects).await {
+                    Ok(content) => drawn(content).await,
+                    Err(reason) => {
+                        missing += 1;
+                        Err(reason)
+                    }
+                }
+            }
+        };
         let section = study(&record, picture);
         page.write_all(section.as_bytes()).with_context(failed)?;
     }
@@ -56,14 +75,52 @@ pub(crate) async fn write(
          device.</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     );
     page.write_all(end.as_bytes()).with_context(failed)?;
-    page.commit().with_context(failed)
+    page.commit().with_context(failed)?;
+    Ok(missing)
 }
 
-/// The image as the models see it, small, or why there is none.
-async fn picture(record: &StudyRecord, objects: &dyn Objects) -> Result<String, String> {
-    let key = record.input.as_ref().ok_or("the image was not read")?;
-    let bytes = objects.get(key).await.map_err(|error| error.to_string())?;
-    let drawn = tokio::task::spawn_blocking(move || thumbnail(&bytes, SIDE)).await;
+/// The image of a study, or why there is none. Where the store has lost or damaged its copy, the archive's is stored again.
+async fn image(
+    key: &ObjectKey,
+    file: &str,
+    source: Option<ImageSource>,
+    limit: u64,
+    objects: &dyn Objects,
+) -> Result<Bytes, String> {
+    let reason = match objects.get(key).await {
+        Ok(content) => match is_content_of(key, &content).await {
+            true => return Ok(content),
+            false => format!("{key} is damaged in the store"),
+        },
+        Err(error) => error.to_string(),
+    };
+    let Some(source) = source else {
+        return Err(reason);
+    };
+    let content = match source.read(file, limit).await {
+        Ok(content) => content,
+        Err(error) => return Err(format!("{reason}, and in the archive: {error}")),
+    };
+    if !is_content_of(key, &content).await {
+        return Err(format!("{reason}, and the archive has another image now"));
+    }
+    if let Err(error) = objects.ensure(key, &content).await {
+        warn!(%error, "an image that the store has lost is not stored again");
+    }
+    Ok(content)
+}
+
+async fn is_content_of(key: &ObjectKey, content: &Bytes) -> bool {
+    let content = content.clone();
+    let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
+    hashing
+        .await
+        .is_ok_and(|hash| ObjectKey::image(&hash) == *key)
+}
+
+/// The image as the models see it, small, or why it cannot be drawn.
+async fn drawn(image: Bytes) -> Result<String, String> {
+    let drawn = tokio::task::spawn_blocking(move || thumbnail(&image, SIDE)).await;
     let png = drawn.map_err(|panic| panic.to_string())??;
     Ok(STANDARD.encode(png))
 }

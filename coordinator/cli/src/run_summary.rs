@@ -129,7 +129,8 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
         if summary.unread_count > 0 {
             outln!(
-                "  {} of them could not be read, so that studies may be missing: mend them, and run the same command again.",
+                "  {} of them could not be read, or have the id of another study, so that studies may be missing: mend them, and \
+                 run the same command again.",
                 summary.unread_count
             );
         }
@@ -216,7 +217,7 @@ pub(crate) fn print_problems(plan: &RunPlan) {
     }
     if plan.unread > 0 {
         outln!(
-            "{} of them cannot be read, so that studies may be missing",
+            "{} of them cannot be read, or have the id of another study, so that studies may be missing",
             plan.unread
         );
     }

@@ -7,7 +7,7 @@ use radialog_runtime::objects::ObjectError;
 use radialog_schemas::{ErrorCode, Failure, StudyId};
 use serde::{Deserialize, Serialize};
 
-use super::image::{ImageReadError, ImageSource};
+use super::image::{FileKind, ImageReadError, ImageSource};
 use crate::CoordinatorError;
 
 /// One study as an archive describes it, before anything was read.
@@ -84,9 +84,28 @@ impl EntryProblem {
         }
     }
 
-    /// Whether studies may be missing because of it: nobody could look at a part of the archive.
+    /// Describes a file or folder whose path nobody can use. It may have a study, unless its suffix says that it is no image.
+    pub(super) fn of_unusable_path(
+        place: impl Into<String>,
+        path: &str,
+        message: impl fmt::Display,
+    ) -> Self {
+        let code = match FileKind::of(path) {
+            FileKind::Document => ErrorCode::ArchiveEntry,
+            FileKind::Image | FileKind::Unsupported | FileKind::Unknown => {
+                ErrorCode::ArchiveUnreadable
+            }
+        };
+        Self::new(place, code, message)
+    }
+
+    /// Whether studies may be missing because of it: nobody could look at a part of the archive, or an entry is not run since
+    /// another one has its id.
     pub fn may_hide_studies(&self) -> bool {
-        self.failure.code == ErrorCode::ArchiveUnreadable
+        matches!(
+            self.failure.code,
+            ErrorCode::ArchiveUnreadable | ErrorCode::DuplicateStudy
+        )
     }
 }
 

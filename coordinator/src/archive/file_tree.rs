@@ -156,21 +156,18 @@ impl PathWalk for LocalPathWalk {
                 Ok(path) => match RelativePath::parse(&path) {
                     Ok(_) => return Some(Ok(path)),
                     Err(invalid) => {
-                        return Some(Err(EntryProblem::new(
+                        return Some(Err(EntryProblem::of_unusable_path(
                             path.escape_debug().to_string(),
-                            ErrorCode::ArchiveEntry,
+                            &path,
                             format!("{invalid}; it is left out: rename it"),
                         )));
                     }
                 },
                 Err(error) => {
                     let place = error.as_bytes().escape_ascii().to_string();
+                    let path = String::from_utf8_lossy(error.as_bytes());
                     let message = "the path is not UTF-8 and is left out; rename it";
-                    return Some(Err(EntryProblem::new(
-                        place,
-                        ErrorCode::ArchiveEntry,
-                        message,
-                    )));
+                    return Some(Err(EntryProblem::of_unusable_path(place, &path, message)));
                 }
             }
         }
@@ -361,7 +358,7 @@ mod tests {
             .iter()
             .map(EntryProblem::may_hide_studies)
             .collect();
-        assert_eq!(hides, [false, false, true, false]);
+        assert_eq!(hides, [true, false, true, false]);
         assert!(
             named[3].contains("/loop/back") && named[3].contains("links back"),
             "{named:?}"

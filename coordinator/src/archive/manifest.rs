@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use radialog_schemas::table::{Row, split_name, with_slashes};
+use radialog_schemas::table::{Row, cell, split_name, with_slashes};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
@@ -221,9 +221,11 @@ impl ManifestEntries {
         let file = self.file(row);
         let Some(study) = self.id(row, file.as_deref()) else {
             let message = "the row has no id: fill in its study_id or dicom_id";
-            return Err(match row.cells.len() == self.rows.width() {
+            let is_about_nothing = row.cells.iter().all(|text| cell(text).is_none());
+            let is_whole = row.cells.len() == self.rows.width();
+            return Err(match is_about_nothing || (is_whole && file.is_none()) {
                 true => self.rows.problem(row.line, message),
-                // Its cells stand under other columns' names: what it is about, nobody can say.
+                // An image is lost, or its cells stand under other columns' names: what it is about, nobody can say.
                 false => self.rows.unreadable(row.line, message),
             });
         };
@@ -235,8 +237,9 @@ impl ManifestEntries {
             return Err(self.rows.unreadable(row.line, message));
         }
         if study.len() > LONGEST_ID {
-            let message = format!("its id is longer than {LONGEST_ID} bytes");
-            return Err(self.rows.problem(row.line, message));
+            let message =
+                format!("its id is longer than {LONGEST_ID} bytes: give it a shorter one");
+            return Err(self.rows.unreadable(row.line, message));
         }
         let place = self.rows.place(row.line);
         let unusable = |reason: String| {

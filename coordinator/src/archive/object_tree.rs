@@ -181,6 +181,6 @@ impl ObjectPathWalk {
 
     fn problem(&self, path: &str, message: String) -> EntryProblem {
         let place = format!("{}/{}", self.url, path.escape_debug());
-        EntryProblem::new(place, ErrorCode::ArchiveEntry, message)
+        EntryProblem::of_unusable_path(place, path, message)
     }
 }

@@ -213,11 +213,11 @@ impl RunFile {
     }
 }
 
-/// Sees to it that an output directory can be written to, before anything else takes time. Nothing is left of that: what is wrong with
-/// a command line may show later.
+/// Sees to it that an output directory can be written to and that a run may be in it, before anything else takes time or makes a
+/// store there. Nothing is left of that: what is wrong with a command line may show later.
 ///
 /// # Errors
-/// It cannot be made, or not be written to.
+/// It cannot be made, or not be written to, or has results of which nothing says what they are.
 pub fn check_directory(dir: &Path) -> Result<(), CoordinatorError> {
     let failed = CoordinatorError::unwritable(dir);
     let made = MadeDirectories::create(dir).map_err(&failed)?;
@@ -226,14 +226,18 @@ pub fn check_directory(dir: &Path) -> Result<(), CoordinatorError> {
         true => File::options().write(true).open(lock).map(drop),
         false => durable::unfinished(dir, Readers::Owner).map(drop),
     };
+    let former = RunFile::of_former(dir);
     made.remove_empty();
-    written.map_err(&failed)
+    written.map_err(&failed)?;
+    former.map(drop)
 }
 
 impl OutputDirectory {
     /// Takes hold of a directory and of the run in it; begins a new run where there is none.
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
         durable::create_directory(dir).map_err(CoordinatorError::output(dir))?;
+        // First without the lock: none is left in a folder where no run may be.
+        RunFile::of_former(dir)?;
         let path = dir.join(LOCK_FILE);
         let lock = File::options()
             .create(true)
@@ -418,6 +422,16 @@ mod tests {
         }
         fs::write(&run, whole).unwrap();
         OutputDirectory::open(out, wanted("a", b"1")).unwrap();
+    }
+
+    #[test]
+    fn a_refused_run_leaves_nothing_in_a_folder_of_somebody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(RESULTS_FILE), "mine\n").unwrap();
+        let refused = check_directory(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("it is not there"), "{refused}");
+        assert_eq!(error_of(dir.path(), wanted("a", b"1")), refused);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub struct RunPlan {
     pub unreadable: u64,
     /// Entries that cannot become a study.
     pub problems: u64,
-    /// Those of them that are parts of the archive that could not be read, so that studies may be missing.
+    /// Those of them by which studies may be missing: parts of the archive that could not be read, and entries with the id of an
+    /// earlier one.
     #[serde(default)]
     pub unread: u64,
     /// The run's stages in pipeline order, over the studies that have no line and can be read.
@@ -114,7 +115,10 @@ pub async fn plan_run(
         while chunk.len() < AT_ONCE && !ended {
             ended = options.limit.is_some_and(|limit| plan.studies >= limit);
             match if ended { None } else { entries.next().await } {
-                Some(Ok(entry)) if !known.mark_seen(&entry.study) => plan.problems += 1,
+                Some(Ok(entry)) if !known.mark_seen(&entry.study) => {
+                    plan.problems += 1;
+                    plan.unread += 1;
+                }
                 Some(Ok(entry)) => {
                     plan.studies += 1;
                     match known.is_written(&entry.study) {

@@ -14,6 +14,7 @@ pub use llama::{LlamaTokenizer, TextStream};
 pub use prompt::{IMAGE, Prompt, PromptSegment};
 pub use rules::{BlankRule, ImageRule, MARKER, TokenizerRules};
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A tokenizer that cannot be loaded or used.
@@ -52,6 +53,15 @@ pub enum TokenizerError {
     /// The tokenizer refused a text.
     #[error("the tokenizer failed: {0}")]
     Encode(String),
+}
+
+impl TokenizerError {
+    /// The error of a content in which a parser finds this.
+    fn unparsed<E: fmt::Display>(found: E) -> Self {
+        Self::Format(format!(
+            "{found}: it is damaged or of another kind; use the tokenizer.json that belongs to the weights"
+        ))
+    }
 }
 
 fn read(path: &Path) -> Result<String, TokenizerError> {

@@ -64,7 +64,8 @@ pub enum ObjectError {
     },
     /// There is no room left in the store.
     #[error(
-        "the object store is full: could not write '{0}'. Free some space; a batch is gone on with by the same command"
+        "the object store is full: could not write '{0}'. Free some space, or raise the limit of file sizes (ulimit -f); a batch \
+         is gone on with by the same command"
     )]
     Full(String),
 }

@@ -59,13 +59,19 @@ fn is_hang_up_in(status: &str) -> bool {
 /// What has heard them since the process began, until somebody takes it who knows what to do then.
 static EARLY: Mutex<Option<Terminations>> = Mutex::new(None);
 
+/// SIGXFSZ on Linux, by its number: a file would grow over the limit of file sizes (`ulimit -f`).
+const FILE_TOO_LARGE: i32 = 25;
+
 /// Hears SIGTERM and SIGHUP from now on, for whoever asks for it first: a process that is told to stop in its first milliseconds, while it
-/// reads its settings, stops as it would later. Within a runtime, first thing.
+/// reads its settings, stops as it would later. A file over the limit of file sizes ends nothing from now on: writing it fails, as on a
+/// full disk. Within a runtime, first thing.
 ///
 /// # Errors
 /// Where signal handlers cannot be installed.
 pub fn hear_from_the_start() -> io::Result<()> {
     let heard = Terminations::new()?;
+    // Nobody waits for it: a handler, which stays for good, is all that keeps the process alive.
+    drop(signal(SignalKind::from_raw(FILE_TOO_LARGE))?);
     *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     Ok(())
 }

@@ -36,9 +36,9 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Run the same command again to resume: what is stored is not computed twice.
 ///
 /// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, or parts of the
-/// archive could not be read, or studies of an earlier session not compared with it, which are named
-/// at its end; 130 it was interrupted; 64 the command line or the configuration is wrong; 1 it could
-/// not be run.
+/// archive could not be read or have the id of another study, or studies of an earlier session not
+/// compared with it, which are named at its end; 130 it was interrupted; 64 the command line or the
+/// configuration is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog batch xrays/ --out results
@@ -252,7 +252,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         ControlFlow::Break(ends) => return Ok(ends),
     };
     lifecycle.readiness.ready();
-    let summary = batch.run(&args, lifecycle.drain()).await?;
+    let (summary, missing_pictures) = batch.run(&args, lifecycle.drain()).await?;
     let is_empty = summary.studies == 0;
     match summary.interrupted {
         true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
@@ -260,6 +260,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         false if summary.failed > 0 || !summary.saw_everything() || is_empty => {
             Ok(ExitCode::from(EXIT_FAILED_STUDIES))
         }
+        false if missing_pictures > 0 => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
         false => Ok(ExitCode::SUCCESS),
     }
 }
@@ -392,11 +393,12 @@ async fn prepare(
 }
 
 impl PreparedBatch {
+    /// Runs it. Returns what it came to, and how many pictures the page lacks.
     async fn run(
         self,
         args: &BatchArgs,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<RunSummary> {
+    ) -> anyhow::Result<(RunSummary, u64)> {
         let Self {
             options,
             out,
@@ -405,6 +407,7 @@ impl PreparedBatch {
             config,
         } = self;
         let (archive, folder) = (options.archive.clone(), options.out.clone());
+        let image_limit = options.image_limit;
         let run = batch_run::run(
             options,
             &backends,
@@ -415,10 +418,14 @@ impl PreparedBatch {
             shutdown,
         );
         let (summary, place) = out.beside(run).await?;
-        if args.html {
-            let objects = &*backends.objects;
-            results_page::write(&folder, &*archive, args.limit, objects, &summary).await?;
-        }
+        let missing_pictures = match args.html {
+            true => {
+                let (archive, objects) = (&*archive, &*backends.objects);
+                let limit = args.limit;
+                results_page::write(&folder, archive, limit, image_limit, objects, &summary).await?
+            }
+            false => 0,
+        };
         run_summary::print_summary(&summary, &place);
         if args.html {
             outln!(
@@ -426,6 +433,12 @@ impl PreparedBatch {
                 folder.join(results_page::PAGE_FILE).display()
             );
         }
-        Ok(summary)
+        if missing_pictures > 0 {
+            outln!(
+                "  {missing_pictures} pictures are missing on the page, which says why: put their images back, and run the same \
+                 command again."
+            );
+        }
+        Ok((summary, missing_pictures))
     }
 }

@@ -37,6 +37,7 @@ enum BundleCommand {
     /// Example: radialog bundle random /tmp/bundle --geometry tiny --seed 7
     Random {
         /// Folder to write; made where it is not there
+        #[arg(value_parser = bundle_source::new_bundle())]
         dir: PathBuf,
         /// tiny runs anywhere; published has the geometry of the paper and takes 14 GB
         #[arg(long, default_value = "tiny")]
@@ -64,6 +65,7 @@ enum BundleCommand {
     /// runs/chexbert/best --name mine --half
     Assemble {
         /// Folder to write
+        #[arg(value_parser = bundle_source::new_bundle())]
         dir: PathBuf,
         /// Bundle with the image encoder and the alignment module
         #[arg(long, value_name = "BUNDLE")]

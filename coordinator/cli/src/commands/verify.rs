@@ -295,10 +295,15 @@ async fn inputs(
     };
     let found = ObjectKey::image(&hash(image.clone()).await?);
     if found != *key {
-        return Err(UsageError(format!(
-            "the image is {found}, and the study was made of {key}: this is another file, or it was changed"
-        ))
-        .into());
+        let message = match &args.image {
+            Some(_) => format!(
+                "the image is {found}, and the study was made of {key}: this is another file, or it was changed"
+            ),
+            None => format!(
+                "the store's copy of {key} is damaged: it has the content of {found}; give the image with --image"
+            ),
+        };
+        return Err(UsageError(message).into());
     }
     let reference = match &record.reference {
         None => None,

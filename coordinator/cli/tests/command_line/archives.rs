@@ -318,6 +318,64 @@ fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
 }
 
 #[test]
+fn a_refused_run_makes_nothing_in_a_folder_of_somebody_else() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    fs::create_dir(archive.out()).unwrap();
+    fs::write(archive.out().join("results.jsonl"), "mine\n").unwrap();
+    let run = archive.run("");
+    assert_eq!(run.status.code(), Some(64), "{run:?}");
+    let left = fs::read_dir(archive.out()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["results.jsonl"]);
+}
+
+#[test]
+fn pictures_that_the_store_has_damaged_are_taken_from_the_archive_again_or_told() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
+    fs::write(archive.file("t.csv"), "study_id,image\n1,a.jpg\n2,b.jpg\n").unwrap();
+    let (table, out) = (archive.file("t.csv"), archive.out());
+    let arguments = Archive::arguments(table.to_str().unwrap(), out.to_str().unwrap());
+    let run = || radialog(&[&arguments[..], &["--html"]].concat());
+    let damage = || {
+        for image in fs::read_dir(out.join("objects/images")).unwrap() {
+            fs::write(image.unwrap().path(), b"").unwrap();
+        }
+    };
+    let pictures = || {
+        let page = fs::read_to_string(out.join("results.html")).unwrap();
+        page.matches("<img ").count()
+    };
+    assert!(run().status.success());
+    assert_eq!(pictures(), 2);
+    damage();
+    let mended = run();
+    assert!(mended.status.success(), "{mended:?}");
+    assert_eq!(pictures(), 2);
+    for image in fs::read_dir(out.join("objects/images")).unwrap() {
+        assert!(image.unwrap().metadata().unwrap().len() > 0);
+    }
+
+    damage();
+    let verify = ["verify", "1", "--run", out.to_str().unwrap()];
+    let refused = radialog(&verify);
+    assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("is damaged") && said.contains("--image"),
+        "{said}"
+    );
+    fs::remove_file(archive.file("b.jpg")).unwrap();
+    let lost = run();
+    assert_eq!(lost.status.code(), Some(65), "{lost:?}");
+    let said = text(&lost.stdout);
+    assert!(
+        said.contains("1 pictures are missing on the page"),
+        "{said}"
+    );
+    assert_eq!(pictures(), 1);
+}
+
+#[test]
 fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
     let archive = Archive::of(&[]);
     let (empty, texts) = (archive.file("empty"), archive.file("texts"));
@@ -394,15 +452,23 @@ fn a_table_that_is_none_or_says_a_thing_twice_is_refused_with_what_is_wrong() {
 }
 
 #[test]
-fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
+fn a_row_that_becomes_no_study_is_told_by_the_exit_code() {
+    let long_id = format!("1,a.jpg\n{},b.jpg\n", "2".repeat(1025)).into_bytes();
     for rows in [
         &b"1,a.jpg\n2,\"b.jpg\n"[..],
         b"1,a.jpg\n\xe9,b.jpg\n",
         b"1,a.jpg\n,b.jpg,x\n",
+        b"1,a.jpg\n,b.jpg\n",
+        b"1,a.jpg\n1,b.jpg\n",
+        &long_id[..],
     ] {
         let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B)]);
         let table = [&b"study_id,image\n"[..], rows].concat();
         fs::write(archive.file("t.csv"), table).unwrap();
+        let (table, out) = (archive.file("t.csv"), archive.out());
+        let arguments = Archive::arguments(table.to_str().unwrap(), out.to_str().unwrap());
+        let dry = radialog(&[&arguments[..], &["--dry-run"]].concat());
+        assert_eq!(dry.status.code(), Some(65), "{dry:?}");
         let run = archive.run("t.csv");
         assert_eq!(run.status.code(), Some(65), "{run:?}");
         assert!(
@@ -412,4 +478,40 @@ fn a_row_that_cannot_be_read_is_told_by_the_exit_code() {
         assert_eq!(archive.summary()["unread_count"], 1);
         assert_eq!(archive.lines().len(), 1);
     }
+}
+
+#[test]
+fn rows_that_are_about_nothing_are_listed_and_lose_no_study() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    let table = "study_id,image,split\n1,a.jpg,test\n,,,\n,,test\n";
+    fs::write(archive.file("t.csv"), table).unwrap();
+    let run = archive.run("t.csv");
+    assert!(run.status.success(), "{run:?}");
+    let summary = archive.summary();
+    assert_eq!(
+        (&summary["problem_count"], &summary["unread_count"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
+fn an_image_that_becomes_no_study_is_told_by_the_exit_code() {
+    for name in [&b"b\nc.jpg"[..], b"\xff.jpg", b"\xff/b.jpg", b"a.png"] {
+        use std::os::unix::ffi::OsStrExt;
+        let archive = Archive::of(&[("a.jpg", A)]);
+        let lost = archive.file("").join(std::ffi::OsStr::from_bytes(name));
+        fs::create_dir_all(lost.parent().unwrap()).unwrap();
+        fs::copy(Path::new(XRAYS).join(B), lost).unwrap();
+        let run = archive.run("");
+        assert_eq!(run.status.code(), Some(65), "{run:?}");
+        assert_eq!(archive.summary()["unread_count"], 1);
+        assert_eq!(archive.lines().len(), 1);
+    }
+    // A file that is no image by its suffix loses no study.
+    let archive = Archive::of(&[("a.jpg", A)]);
+    fs::write(archive.file("b\nc.txt"), "no image").unwrap();
+    let run = archive.run("");
+    assert!(run.status.success(), "{run:?}");
+    let said = text(&run.stdout);
+    assert!(said.contains("cannot be used as a path"), "{said}");
 }

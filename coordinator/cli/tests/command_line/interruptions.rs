@@ -104,6 +104,32 @@ fn the_end_of_the_terminal_leaves_a_run_to_resume_from() {
 }
 
 #[test]
+fn a_limit_of_file_sizes_ends_a_run_with_a_last_line_and_it_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let batch = |limit: &str| {
+        let limited = format!("ulimit -S -f {limit}; exec \"$@\"");
+        let mut command = command("sh");
+        command
+            .args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_radialog")])
+            .args(["batch", XRAYS, "--out"])
+            .arg(&out)
+            .args(["--stages", "findings", "--progress", "off"]);
+        command.output().unwrap()
+    };
+    // The images are larger than twenty blocks, and so is the demo bundle, which must be there.
+    let unpacked = command(env!("CARGO_BIN_EXE_radialog"))
+        .args(["bundle", "show", "demo"])
+        .output();
+    assert!(unpacked.unwrap().status.success());
+    let refused = batch("20");
+    let said = super::text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(said.contains("ulimit -f"), "{said}");
+    assert_eq!(batch("unlimited").status.code(), Some(0));
+}
+
+#[test]
 fn an_interrupted_bundle_is_not_there_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("bundle");

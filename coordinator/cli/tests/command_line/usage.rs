@@ -169,6 +169,21 @@ const TABLE: &[(&str, &str)] = &[
         "bundle quantise --to q8_0 demo text.txt",
         "it is there already",
     ),
+    ("bundle quantise --to q8_0 demo demo", "or write ./demo"),
+    (
+        "bundle calibrate demo demo --images bad.csv empty",
+        "or write ./demo",
+    ),
+    ("bundle random demo", "or write ./demo"),
+    (
+        "bundle assemble demo --name x --findings demo",
+        "or write ./demo",
+    ),
+    ("bundle import demo --from empty", "or write ./demo"),
+    (
+        "bundle fetch radialog-v1 f --bundle demo",
+        "or write ./demo",
+    ),
     ("bundle assemble a --name x", "name at least one of"),
     (
         "bundle assemble empty --name x --findings demo",

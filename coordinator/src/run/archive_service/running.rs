@@ -173,7 +173,7 @@ impl ArchiveRuns {
         }
         let unread = (summary.unread_count > 0).then(|| {
             let count = summary.unread_count;
-            format!("{count} parts of the archive could not be read, so that studies may be missing; {PROBLEMS_FILE} names them")
+            format!("{count} parts of the archive could not be read, or have the id of another study, so that studies may be missing; {PROBLEMS_FILE} names them")
         });
         let not_compared = (summary.not_compared.studies > 0).then(|| {
             let count = summary.not_compared.studies;

@@ -146,7 +146,7 @@ impl RunLedger {
     pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Result<Admission, CoordinatorError> {
         if !self.studies.mark_seen(&entry.study) {
             let message = format!(
-                "study '{}' was named before; this entry is not run",
+                "study '{}' was named before; this entry is not run: give it another id, or take it away",
                 entry.study
             );
             self.add_problem(EntryProblem::new(

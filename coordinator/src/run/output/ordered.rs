@@ -13,7 +13,7 @@ use super::blocking;
 use super::journal::for_each_record;
 use super::study_set::StudySet;
 use crate::CoordinatorError;
-use crate::archive::{Archive, StudyEntries, StudyEntry};
+use crate::archive::{Archive, ImageSource, StudyEntries, StudyEntry};
 use crate::run_files::RESULTS_FILE;
 
 /// The order in which an archive names its studies, in 8 bytes a study.
@@ -79,6 +79,8 @@ pub struct OrderedRecords {
     left: Option<u64>,
     /// Where the archive names the study of the last record.
     place: String,
+    /// Where the archive has its image.
+    image: Option<ImageSource>,
     records: RecordFile,
     /// Whether the record at each place was read.
     shown: Vec<bool>,
@@ -108,6 +110,7 @@ impl OrderedRecords {
             passed: StudySet::default(),
             left: None,
             place: String::new(),
+            image: None,
             shown: vec![false; records.places.len()],
             others: NotInArchive::LeftOut,
             rest: None,
@@ -155,6 +158,7 @@ impl OrderedRecords {
             return Ok(None);
         };
         self.place.clear();
+        self.image = None;
         self.records.read(self.records.places[index].1).map(Some)
     }
 
@@ -173,6 +177,7 @@ impl OrderedRecords {
             if let Some((index, record)) = self.records.find(&entry.study)? {
                 self.shown[index] = true;
                 self.place.clone_from(&entry.place);
+                self.image = entry.image.as_ref().ok().cloned();
                 return Ok(Some((entry, record)));
             }
         }
@@ -182,6 +187,11 @@ impl OrderedRecords {
     /// Where the archive names the study whose record was read last: a file, or a file and line.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Where the archive has the image of that study now; none where it names none.
+    pub fn image(&self) -> Option<&ImageSource> {
+        self.image.as_ref()
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct ProblemList {
     file: Option<Replacement>,
     first: Vec<EntryProblem>,
     count: u64,
-    /// Those of them that may hide studies.
+    /// Those of them by which studies may be missing.
     unread: u64,
 }
 

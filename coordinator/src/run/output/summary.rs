@@ -56,7 +56,8 @@ pub struct RunSummary {
     pub reference_labels: BTreeMap<Finding, LabelHistogram>,
     /// The number of entries of the archive that could not become a study.
     pub problem_count: u64,
-    /// Those of them that are parts of the archive that could not be read, so that studies may be missing.
+    /// Those of them by which studies may be missing: parts of the archive that could not be read, and entries with the id of an
+    /// earlier one.
     #[serde(default)]
     pub unread_count: u64,
     /// The first of them.

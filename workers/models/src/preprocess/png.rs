@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::png::PngDecoder;
-use image::{ColorType, ImageDecoder};
+use image::{ColorType, ImageDecoder, ImageError};
 use radialog_schemas::{ErrorCode, Failure, ImageFormat};
 
 use super::gray::{GrayImage, PixelSamples};
@@ -28,17 +28,22 @@ struct PngHeader {
     width: u32,
     height: u32,
     color_type: u8,
+    /// Whether its checksum is that of other data.
+    is_damaged: bool,
 }
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
     let header = PngHeader::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
+    // What a damaged header says of the size is no size.
+    if header.is_damaged {
+        return Err(corrupt("PNG", "its header is not that of its checksum"));
+    }
     limits.check(u64::from(header.width), u64::from(header.height))?;
     let mut overhead = image::Limits::no_limits();
     overhead.max_alloc = Some(MAX_OVERHEAD);
     let whole = with_end(bytes);
-    let decoder = PngDecoder::with_limits(Cursor::new(&*whole), overhead)
-        .map_err(|error| corrupt("PNG", error))?;
-    if decoder.is_apng().map_err(|error| corrupt("PNG", error))? {
+    let decoder = PngDecoder::with_limits(Cursor::new(&*whole), overhead).map_err(undecodable)?;
+    if decoder.is_apng().map_err(undecodable)? {
         return Err(Failure::new(
             ErrorCode::ImageAnimated,
             "animated PNG: give one frame",
@@ -48,9 +53,7 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage,
     let size =
         usize::try_from(decoder.total_bytes()).map_err(|_| corrupt("PNG", "impossible size"))?;
     let mut data = vec![0; size];
-    decoder
-        .read_image(&mut data)
-        .map_err(|error| corrupt("PNG", error))?;
+    decoder.read_image(&mut data).map_err(undecodable)?;
     let samples = header.samples(color, data);
     let (width, height) = (header.width as usize, header.height as usize);
     let warning = "the PNG file has no end marker; its data are complete";
@@ -61,6 +64,19 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage,
             Cow::Owned(_) => vec![warning.to_owned()],
         },
     })
+}
+
+/// The failure of a file that the decoder refuses. Where its words show all that it knows of a chunk, they have the chunk's name.
+fn undecodable(error: ImageError) -> Failure {
+    let text = error.to_string();
+    let with_name = text
+        .split_once("ChunkType { type: ")
+        .and_then(|(before, shown)| {
+            let (name, shown) = shown.split_once(", critical: ")?;
+            let (_, after) = shown.split_once(" }")?;
+            Some(format!("{before}{name}{after}"))
+        });
+    corrupt("PNG", with_name.unwrap_or(text))
 }
 
 impl PngHeader {
@@ -74,10 +90,13 @@ impl PngHeader {
                 .map(u32::from_be_bytes)
         };
         let color_type = *chunk.get(17)?;
+        let checksum = word(21).filter(|_| word(0) == Some(13));
+        let named_data = chunk.get(4..21).map(crc32fast::hash);
         (chunk.get(4..8)? == b"IHDR").then_some(Self {
             width: word(8)?,
             height: word(12)?,
             color_type,
+            is_damaged: checksum.is_some_and(|checksum| named_data != Some(checksum)),
         })
     }
 
@@ -277,18 +296,45 @@ mod tests {
         assert!(film.pixels() == data, "other pixels");
     }
 
+    /// A file that says of itself that it has this size.
+    fn of_size([width, height]: [u32; 2]) -> Vec<u8> {
+        let mut bytes = encode(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[0; 4]);
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let checksum = crc32fast::hash(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
     #[test]
     fn a_bomb_is_refused_from_its_header() {
-        let mut bytes = encode(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[0; 4]);
-        bytes[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
-        assert_eq!(code(&bytes), ErrorCode::ImageTooLarge);
+        assert_eq!(code(&of_size([60_000, 60_000])), ErrorCode::ImageTooLarge);
+    }
+
+    #[test]
+    fn damage_is_told_as_damage_in_the_words_of_people() {
+        let whole = encode(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[0; 4]);
+        let damaged = |at: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            decode_any(&bytes, &ImageLimits::default()).unwrap_err()
+        };
+        // The width is 2^24 + 2 now.
+        let header = damaged(16, 1);
+        assert_eq!(header.code, ErrorCode::ImageCorrupt, "{header}");
+        assert!(header.message.contains("copy it again"), "{header}");
+        let data = whole.windows(4).position(|name| name == b"IDAT").unwrap();
+        let chunk = damaged(data + 3, b'X');
+        assert_eq!(chunk.code, ErrorCode::ImageCorrupt, "{chunk}");
+        assert!(
+            chunk.message.contains("IDAX") && !chunk.message.contains('{'),
+            "{chunk}"
+        );
     }
 
     #[test]
     fn sides_that_cannot_be_resized_are_refused() {
-        let mut empty = encode(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[0; 4]);
-        empty[16..24].fill(0);
-        assert_eq!(code(&empty), ErrorCode::ImageDimensions);
+        assert_eq!(code(&of_size([0, 0])), ErrorCode::ImageDimensions);
         assert_eq!(
             code(&encode(ColorType::Grayscale, BitDepth::Eight, (1, 1), &[3])),
             ErrorCode::ImageDimensions

@@ -31,9 +31,7 @@ impl BertTokenizer {
     /// # Errors
     /// Not a tokenizer, or one without `[CLS]`, `[SEP]`, `[PAD]`.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        let tokenizer: Tokenizer = json
-            .parse()
-            .map_err(|error| TokenizerError::Format(format!("{error}")))?;
+        let tokenizer: Tokenizer = json.parse().map_err(TokenizerError::unparsed)?;
         let find = |token: &'static str| {
             tokenizer
                 .token_to_id(token)

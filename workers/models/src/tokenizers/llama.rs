@@ -326,6 +326,14 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_tokenizer_is_refused_with_what_to_use() {
+        for json in ["", "{}", "{\"model\": {"] {
+            let refused = LlamaTokenizer::from_json(json).err().unwrap().to_string();
+            assert!(refused.contains("belongs to the weights"), "{refused}");
+        }
+    }
+
+    #[test]
     fn an_assembled_prompt_has_the_ids_of_its_written_form() {
         let prompts = Prompts::default();
         let messages = [

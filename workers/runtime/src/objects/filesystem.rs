@@ -420,7 +420,8 @@ fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             ObjectError::NotFound(key.clone())
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        // A limit of file sizes leaves no more room than a full disk.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ObjectError::Full(key.to_string())
         }
         _ => store_error(key.as_str(), error),

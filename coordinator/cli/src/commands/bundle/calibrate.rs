@@ -31,6 +31,7 @@ pub(crate) struct CalibrateArgs {
     /// Folder of the bundle to read, or demo
     source: PathBuf,
     /// Folder of the bundle to write
+    #[arg(value_parser = bundle_source::new_bundle())]
     out: PathBuf,
     /// Table of labelled images (image, split, the 14 findings), and their folder; repeatable
     #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"], required = true)]

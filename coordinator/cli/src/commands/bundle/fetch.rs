@@ -11,6 +11,7 @@ use radialog_models::free_space::{SpaceNeeded, same_file_system};
 use tokio::task::block_in_place;
 
 use super::import::{self, ImportArgs};
+use crate::bundle_source;
 use crate::exit::UsageError;
 
 mod download;
@@ -37,7 +38,7 @@ pub(crate) struct FetchArgs {
     /// Folder for the downloaded files
     dir: PathBuf,
     /// Bundle to import them into
-    #[arg(long, value_name = "BUNDLE", required_unless_present = "download_only")]
+    #[arg(long, value_name = "BUNDLE", required_unless_present = "download_only", value_parser = bundle_source::new_bundle())]
     bundle: Option<PathBuf>,
     /// Download without importing
     #[arg(long, conflicts_with = "bundle")]

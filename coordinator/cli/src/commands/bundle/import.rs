@@ -16,6 +16,7 @@ use radialog_schemas::{AdapterName, Stage};
 
 use super::bar::{Bar, MIB};
 use crate::args::SystemArg;
+use crate::bundle_source;
 use crate::exit::UsageError;
 
 /// The terms that a bundle has unless others are named.
@@ -29,6 +30,7 @@ const LICENSE: &str = "The terms of the imported weights apply: those of RaDialo
 #[derive(Args)]
 pub(crate) struct ImportArgs {
     /// Folder of the bundle to write
+    #[arg(value_parser = bundle_source::new_bundle())]
     out: PathBuf,
     /// Folder that has the parts: the tree of v1's README, or v2's model folder with its base
     #[arg(long, value_name = "DIR")]

@@ -26,6 +26,7 @@ pub(crate) struct QuantiseArgs {
     /// Folder of the bundle to read, or demo; its language model is in f32, f16 or bf16
     source: PathBuf,
     /// Folder of the bundle to write
+    #[arg(value_parser = bundle_source::new_bundle())]
     out: PathBuf,
     /// Types of the weights, in llama.cpp's words; bits a weight: q8_0 8.5, q6_k 6.6, q4_k_m 4.8, q4_0 4.5
     #[arg(long, value_parser = types())]

@@ -52,13 +52,12 @@ struct Added {
 /// Rules that this software does not compute, which are named: another model or normalizer, an unusual pre-tokenizer, or
 /// tokens behind each text.
 pub fn of_bundle(json: String, end: u32) -> Result<String, TokenizerError> {
-    let parsed = |error: serde_json::Error| TokenizerError::Format(error.to_string());
-    let mut content: Value = serde_json::from_str(&json).map_err(parsed)?;
+    let mut content: Value = serde_json::from_str(&json).map_err(TokenizerError::unparsed)?;
     // Ours has them already.
     if content["model"]["type"] == SCORED || !content["special_tokens"].is_null() {
         return Ok(json);
     }
-    let rules: Rules = serde_json::from_value(content.clone()).map_err(parsed)?;
+    let rules: Rules = serde_json::from_value(content.clone()).map_err(TokenizerError::unparsed)?;
     rules.check_model()?;
     if !rules.is_byte_level() {
         rules.check_llama()?;

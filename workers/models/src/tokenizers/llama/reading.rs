@@ -142,7 +142,7 @@ pub(super) fn read(json: &str) -> Result<LlamaTokenizer, TokenizerError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, TokenizerError> {
-    serde_json::from_str(json).map_err(|error| TokenizerError::Format(error.to_string()))
+    serde_json::from_str(json).map_err(TokenizerError::unparsed)
 }
 
 /// The published kind.
