@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::stream;
+use radialog_schemas::table::gzip_fault;
 use tokio::io::{AsyncBufRead, AsyncReadExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -48,7 +49,7 @@ fn inflated(compressed: Lines) -> Lines {
             let mut part = Vec::with_capacity(PART);
             let read = content.by_ref().take(PART as u64).read_to_end(&mut part);
             let last = !matches!(read, Ok(bytes) if bytes > 0);
-            let part = read.map(|_| Bytes::from(part));
+            let part = read.map(|_| Bytes::from(part)).map_err(gzip_fault);
             // Whoever reads may have gone.
             if sender.blocking_send(part).is_err() || last {
                 return;
@@ -88,9 +89,15 @@ mod tests {
     async fn what_is_cut_or_not_compressed_is_an_error() {
         let mut cut = compressed(&[7; 100_000]);
         cut.truncate(cut.len() - 9);
-        for content in [cut, b"dicom_id,split\n".to_vec()] {
+        let trail = [compressed(b"dicom_id,split\n"), b"trail".to_vec()].concat();
+        for content in [cut, b"dicom_id,split\n".to_vec(), trail] {
             let mut lines = inflated(Box::new(Cursor::new(content)));
-            assert!(lines.read_to_end(&mut Vec::new()).await.is_err());
+            let read = lines.read_to_end(&mut Vec::new()).await;
+            let error = read.unwrap_err().to_string();
+            assert!(
+                error.contains("gzip") && error.contains("compress it anew"),
+                "{error}"
+            );
         }
     }
 }

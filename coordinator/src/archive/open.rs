@@ -54,6 +54,12 @@ pub async fn open_with(
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
     let FoundArchive { name, tree, file } = FoundArchive::of(input, outside).await?;
     if let Some(file) = file {
+        if is_workbook(&file) {
+            return Err(CoordinatorError::NotAnArchive {
+                input: name,
+                reason: "it is a workbook of a spreadsheet: save it as CSV".into(),
+            });
+        }
         if !is_table(&file) {
             return one_image(name, tree, file).await;
         }
@@ -263,8 +269,14 @@ async fn is_object(store: &dyn Objects, name: &str) -> Result<bool, CoordinatorE
 }
 
 fn is_table(path: &str) -> bool {
+    ends_with_one_of(path, &[".csv", ".csv.gz", ".tsv", ".tsv.gz"])
+}
+
+fn is_workbook(path: &str) -> bool {
+    ends_with_one_of(path, &[".xls", ".xlsx", ".ods"])
+}
+
+fn ends_with_one_of(path: &str, suffixes: &[&str]) -> bool {
     let path = path.to_ascii_lowercase();
-    [".csv", ".csv.gz", ".tsv", ".tsv.gz"]
-        .iter()
-        .any(|suffix| path.ends_with(suffix))
+    suffixes.iter().any(|suffix| path.ends_with(suffix))
 }

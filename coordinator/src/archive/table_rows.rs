@@ -344,6 +344,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_header_longer_than_any_row_is_refused() {
+        let long = format!("a,b{}\n1,x\n", ",c".repeat(LONGEST_ROW));
+        let error = TableRows::open(Box::new(Cursor::new(long)), "t.csv".into(), &["a"]).await;
+        let error = error.err().unwrap();
+        assert!(
+            matches!(&error, CoordinatorError::NoTable { reason, .. } if reason.contains("1 MiB")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
     async fn rows_before_a_failing_disk_are_read_and_the_failure_is_told_once() {
         let lines = BufReader::new(Cursor::new("a,b\n1,x\n").chain(Failing(io::ErrorKind::Other)));
         let rows = read(Box::new(lines)).await;
@@ -379,7 +390,8 @@ mod tests {
         for (content, words) in [
             (&b"\xff\xfea\0,\0b\0\n\0"[..], "UTF-16"),
             (b"a,b\r1,x\r", "old Macs"),
-            (b"a,\0b\n", "UTF-16"),
+            (b"a,\0b\n", "zero bytes"),
+            (b"\x1f\x8b\x08\0\0\0", "gzip"),
             (b"a,\xe9\n", "not UTF-8"),
             (b"", "it is empty"),
             (b"\n\n", "it is empty"),

@@ -181,7 +181,7 @@ impl ReportEntries {
         };
         let Some(id) = cell(self.id).filter(|id| id.len() <= LONGEST_ID) else {
             let message = format!("the row has no id, or one longer than {LONGEST_ID} bytes");
-            return Some(Err(self.rows.problem(row.line, message)));
+            return Some(Err(self.rows.unreadable(row.line, message)));
         };
         let report = GeneratedReport {
             text: text.to_owned(),
@@ -273,7 +273,11 @@ mod tests {
         let (all, blank) = read(text, Some("train")).await;
         assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
         assert!(
-            all[1].as_ref().unwrap_err().contains("line 7") && all.len() == 2,
+            all[1]
+                .as_ref()
+                .unwrap_err()
+                .contains("line 7: archive_unreadable: ")
+                && all.len() == 2,
             "{all:?}"
         );
         assert_eq!(blank, 2);

@@ -1,9 +1,16 @@
 //! The names of a table's columns.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use super::plain_name;
 use crate::Finding;
+
+/// The most names of columns that a message lists; a header may have a hundred thousand.
+const MOST_LISTED: usize = 20;
+/// In characters, of each of them.
+const LONGEST_LISTED: usize = 80;
 
 /// The columns of a table, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +102,18 @@ impl Header {
     /// # Errors
     /// When it is not.
     pub fn required(&self, name: &str) -> Result<usize, MissingColumn> {
-        self.column(name).ok_or_else(|| {
-            let names = self.names.iter().filter(|name| !name.is_empty());
-            let names: Vec<_> = names.map(String::as_str).collect();
-            MissingColumn {
-                column: name.to_owned(),
-                found: names.join(", "),
-            }
+        self.column(name).ok_or_else(|| MissingColumn {
+            column: name.to_owned(),
+            found: self.listed(),
         })
+    }
+
+    /// The names for a message: the first ones, and how many more there are.
+    pub fn listed(&self) -> String {
+        match self.names.iter().all(String::is_empty) {
+            true => "none, since its first line names no column".to_owned(),
+            false => listed(self.names.iter().map(String::as_str)),
+        }
     }
 
     /// The positions of the 14 findings, in the published order.
@@ -118,9 +129,47 @@ impl Header {
     }
 }
 
+/// The first of these names of columns, for a message, and how many more there are; those that are empty are passed over.
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter().filter(|name| !name.is_empty());
+    let shown: Vec<_> = names.by_ref().take(MOST_LISTED).map(shortened).collect();
+    let shown = shown.join(", ");
+    match names.count() {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn shortened(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(LONGEST_LISTED) {
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+        None => name.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_lists_the_first_names_in_short_and_says_how_many_more_there_are() {
+        let names: Vec<String> = (0..200_002).map(|number| format!("c{number}")).collect();
+        let listed = Header::new(&names).listed();
+        assert!(
+            listed.starts_with("c0, c1, ") && listed.ends_with(", c19 and 199982 more"),
+            "{listed}"
+        );
+        assert_eq!(Header::new(&names[..20]).listed(), names[..20].join(", "));
+        let listed = Header::new(["ä".repeat(1 << 19)]).listed();
+        assert_eq!(listed, format!("{}…", "ä".repeat(80)));
+        for names in [&[""][..], &["", " ", ""]] {
+            let missing = Header::new(names).required("image").unwrap_err();
+            assert_eq!(
+                missing.to_string(),
+                "no column 'image'; it has none, since its first line names no column"
+            );
+        }
+    }
 
     #[test]
     fn columns_of_one_name_are_told_unless_one_is_spelled_as_asked_for() {

@@ -165,22 +165,30 @@ impl RowParser {
     /// not declared the separator, the line tells it: commas, else semicolons, else tabs.
     ///
     /// # Errors
-    /// When it is UTF-16 or no UTF-8, ends as lines on old Macs did, or its quoting is broken.
+    /// When it is no text, UTF-16 or no UTF-8, ends as lines on old Macs did, is longer than [`LONGEST_ROW`], or its quoting is
+    /// broken.
     pub fn header(line: &[u8], declared: Option<char>) -> Result<Header, MalformedRow> {
         let malformed = |reason: &str| MalformedRow {
             line: 1,
             reason: reason.to_owned(),
         };
-        if let Some(reason) = super::utf_16(line) {
+        if let Some(reason) = super::no_text(line) {
             return Err(malformed(reason));
         }
-        let text = std::str::from_utf8(without_mark(line))
-            .map_err(|_| malformed("its first line is not UTF-8: save it as CSV in UTF-8"))?;
-        if without_end(text).contains('\r') {
+        let is_of_old_mac = |two: &[u8]| two[0] == b'\r' && two[1] != b'\n';
+        if line.windows(2).any(is_of_old_mac) {
             return Err(malformed(
                 "its lines end with a carriage return alone, as on old Macs: save it with the line ends of today",
             ));
         }
+        // Of a longer one, only the start is here: columns behind it would be lost.
+        if line.len() > LONGEST_ROW {
+            return Err(malformed(
+                "its first line is longer than 1 MiB: leave columns out that are not needed",
+            ));
+        }
+        let text = std::str::from_utf8(without_mark(line))
+            .map_err(|_| malformed("its first line is not UTF-8: save it as CSV in UTF-8"))?;
         let separator = declared.map_or_else(|| Separator::of(text), Separator);
         let mut cells = Cells {
             separator,
@@ -426,7 +434,9 @@ mod tests {
             (b"\xff\xfea\0,\0".as_slice(), "UTF-16"),
             (b"\0a\0,\0b", "UTF-16"),
             (b"a,b\r1,2\r", "old Macs"),
+            (b"a,b\r\r\n", "old Macs"),
             (b"caf\xe9,b\n", "not UTF-8"),
+            (b"PK\x03\x04\0", "save it as CSV"),
         ] {
             let error = RowParser::header(line, None).unwrap_err().to_string();
             assert!(error.contains(cause), "{error}");

@@ -122,6 +122,23 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_longer_than_any_row_is_refused_and_loses_no_column() {
+        let names = |bytes: usize| format!("{}text", "c,".repeat((bytes - 5) / 2));
+        let longest = names(LONGEST_ROW);
+        let table = TableReader::new(format!("{longest}\nx\n").as_bytes()).unwrap();
+        assert!(table.header().column("text").is_some());
+        for end in ["\n", ""] {
+            let text = format!("{}{end}", names(LONGEST_ROW + 100));
+            let error = TableReader::new(text.as_bytes()).unwrap_err();
+            assert!(error.with_line().contains("longer than 1 MiB"), "{error}");
+        }
+        // What it is otherwise comes first, however long its first line is.
+        let mac = "a,b\r".repeat(LONGEST_ROW / 4 + 1);
+        let error = TableReader::new(mac.as_bytes()).unwrap_err();
+        assert!(error.with_line().contains("old Macs"), "{error}");
+    }
+
+    #[test]
     fn a_table_is_read_by_the_names_of_its_columns() {
         let names: Vec<_> = Finding::ALL
             .iter()

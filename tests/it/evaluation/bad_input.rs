@@ -354,6 +354,24 @@ fn a_first_row_with_a_cell_too_many_is_a_fault_of_its_own() -> Result<()> {
 }
 
 #[test]
+fn a_header_longer_than_any_row_is_named_and_not_listed() -> Result<()> {
+    let folder = EvaluationFixture::new()?;
+    let columns: Vec<String> = (0..200_000).map(|number| format!("c{number}")).collect();
+    let wide = format!("id,{},text\na,Clear.\n", columns.join(","));
+    folder.write("wide.csv", &wide)?;
+    folder.write("r.csv", "id,report\na,Clear.\n")?;
+    for (reports, references) in [("wide.csv", "r.csv"), ("r.csv", "wide.csv")] {
+        let fault = folder.fault(&[reports, "--references", references], 64)?;
+        ensure!(
+            fault.contains("wide.csv' line 1: its first line is longer than 1 MiB")
+                && fault.len() < 4096,
+            "{fault:.4096}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn a_run_that_was_killed_is_scored_without_its_broken_last_line() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     let whole = line("a", "Clear.", None, None)?;

@@ -123,6 +123,22 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
             "{name}: {fault}"
         );
     }
+    // A line of a run that is damaged is computed anew, and not saved otherwise.
+    let whole = line("a", "Clear.", None, None)?;
+    for damaged in [
+        &b"{\"study\": \"\xff\"}\n"[..],
+        b"{\"study\": \"a\n",
+        &[0; 99],
+    ] {
+        let content = [whole.as_bytes(), damaged, whole.as_bytes()].concat();
+        std::fs::write(folder.path("results.jsonl"), content)?;
+        let fault = folder.fault(&["results.jsonl", "--references", "good.csv"], 64)?;
+        ensure!(
+            fault.contains("results.jsonl' line 2: ")
+                && fault.contains("delete it, and run the batch again"),
+            "{fault}"
+        );
+    }
     // Of a table, the row alone.
     std::fs::write(folder.path("latin1.csv"), latin_1(table))?;
     let printed = folder.evaluate(&["good.csv", "--references", "latin1.csv"])?;

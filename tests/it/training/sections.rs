@@ -260,6 +260,49 @@ fn a_zip_that_is_damaged_or_none_is_named() {
 }
 
 #[test]
+fn of_several_reports_of_a_study_in_a_zip_none_is_taken_silently() {
+    let root = tempfile::tempdir().unwrap();
+    let (reports, images) = (root.path().join("reports.zip"), root.path().join("images"));
+    for study in ["p10000001/s1", "p10000001/s2", "p10000002/s4"] {
+        let images = images.join("p10").join(study);
+        fs::create_dir_all(&images).unwrap();
+        fs::write(images.join("a.jpg"), b"").unwrap();
+    }
+    let run = |second: &[u8]| {
+        let mut bytes = fs::read(ZIP).unwrap();
+        let name = b"files/p10/p10000001/s2.txt";
+        let windows = bytes.windows(name.len()).enumerate();
+        let named = windows.filter(|(_, part)| *part == name);
+        let places: Vec<usize> = named.map(|(at, _)| at).collect();
+        assert_eq!(places.len(), 2, "before the file and in the directory");
+        for at in places {
+            bytes[at..at + name.len()].copy_from_slice(second);
+        }
+        fs::write(&reports, bytes).unwrap();
+        Sectioning {
+            reports: reports.clone(),
+            images: images.clone(),
+            output: root.path().join("out.csv"),
+            name_study: false,
+        }
+        .run(&|_, _| ())
+    };
+    let summary = run(b"older/p10/p10000001/s1.txt").unwrap();
+    let of_zip = |problem: &&String| problem.contains("s1.txt");
+    let named: Vec<_> = summary.problems.iter().filter(of_zip).collect();
+    assert!(
+        named.len() == 1 && named[0].contains("several times in the zip"),
+        "{summary:?}"
+    );
+    assert_eq!(summary.rows, 1, "that of s4: {summary:?}");
+    let error = run(b"files/p10/p10000001/s1.txt").unwrap_err().to_string();
+    assert!(
+        error.contains("reports.zip") && error.contains("have one name"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_study_column_with_a_name_gives_as_many_names_as_values() {
     let root = tempfile::tempdir().unwrap();
     let (reports, images) = (root.path().join("reports"), root.path().join("images"));

@@ -9,13 +9,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Parser};
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_files::durable;
 use radialog_schemas::table::{cell, unescaped};
 use radialog_schemas::{ContentHash, StudyRecord};
 use radialog_training::evaluation::corpus::{PREDICTION, RexrankStudies, RexrankStudy};
+use radialog_training::evaluation::text_file::DAMAGED_RECORD;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio::task::block_in_place;
@@ -337,9 +338,10 @@ fn reports(results: &Path, reasons: &mut Reasons) -> anyhow::Result<HashMap<Stri
     let shown = results.display();
     let file = File::open(results).with_context(|| format!("cannot open {shown}"))?;
     let mut reports = HashMap::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let record: StudyRecord = serde_json::from_str(&line?)
-            .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
+    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
+        let record: StudyRecord = serde_json::from_slice(&line?).map_err(|error| {
+            anyhow!("{shown} line {number}: not a study record: {error}; {DAMAGED_RECORD}")
+        })?;
         let study = record.study.to_string();
         if let Some(report) = record.report {
             reports.insert(study, report.trim().to_owned());

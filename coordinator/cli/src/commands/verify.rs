@@ -18,7 +18,7 @@ use radialog_runtime::config::Config;
 use radialog_schemas::{
     ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord, StudyStatus,
 };
-use radialog_training::evaluation::text_file::utf_8;
+use radialog_training::evaluation::text_file::{DAMAGED_RECORD, utf_8};
 
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError, usage};
@@ -179,7 +179,8 @@ fn find(run: &Path, url: Option<String>, study: &str) -> anyhow::Result<(String,
         if read.with_context(|| format!("cannot read {shown}"))? == 0 {
             break;
         }
-        let line = utf_8(&bytes).map_err(|reason| anyhow!("{shown} line {number}: {reason}"))?;
+        let line = utf_8(&bytes)
+            .map_err(|reason| anyhow!("{shown} line {number}: {reason}; {DAMAGED_RECORD}"))?;
         if line.trim().is_empty() {
             continue;
         }
@@ -188,8 +189,8 @@ fn find(run: &Path, url: Option<String>, study: &str) -> anyhow::Result<(String,
             // A run that was killed leaves at most one broken line, its last.
             Err(_) if !line.ends_with('\n') => break,
             Err(error) => {
-                let context = format!("{shown} line {number}: not a study record");
-                let error = anyhow!(error).context(context);
+                let error =
+                    anyhow!("{shown} line {number}: not a study record: {error}; {DAMAGED_RECORD}");
                 // A file that does not begin with a record is none of a run.
                 return Err(if number == 1 { usage(error) } else { error });
             }

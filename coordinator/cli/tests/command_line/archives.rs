@@ -424,7 +424,10 @@ fn a_table_that_is_none_or_says_a_thing_twice_is_refused_with_what_is_wrong() {
         ("mac.csv", b"study_id,image\r1,a.jpg\r", "old Macs"),
         ("empty.csv", b"", "it is empty"),
         ("plain.csv.gz", b"study_id,image\n1,a.jpg\n", "gzip"),
-        ("zero.csv", b"study_id,\0image\n1,a.jpg\n", "UTF-16"),
+        ("zero.csv", b"study_id,\0image\n1,a.jpg\n", "zero bytes"),
+        ("book.csv", b"PK\x03\x04\x14\0\x06\0", "save it as CSV"),
+        ("book.xlsx", b"PK\x03\x04\x14\0\x06\0", "save it as CSV"),
+        ("packed.csv", b"\x1f\x8b\x08\0\0\0\0\0", "gzip"),
         (
             "twice.csv",
             b"study_id,image,split,image\n1,a.jpg,test,b.jpg\n",

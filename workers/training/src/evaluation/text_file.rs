@@ -12,6 +12,10 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// What is wrong with a file that is UTF-16 and no table.
 const UTF_16: &str = "it is UTF-16: save the file in UTF-8";
 
+/// What to do about a line of `results.jsonl` that is no record, behind what is wrong with it.
+pub const DAMAGED_RECORD: &str =
+    "if the line is damaged, delete it, and run the batch again, which computes its study anew";
+
 /// A line of a file without the mark that a file may begin with.
 ///
 /// # Errors

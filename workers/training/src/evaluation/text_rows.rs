@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use csv::{Reader, ReaderBuilder, StringRecord};
-use radialog_schemas::table::{NOT_UTF_8, utf_16};
+use radialog_schemas::table::{NOT_UTF_8, no_text};
 
 /// Names of columns, in lower case: a first row of these alone is a header.
 const NAMES: [&str; 25] = [
@@ -51,12 +51,12 @@ impl TextRows {
     /// Opens a file.
     ///
     /// # Errors
-    /// The file cannot be opened, or is UTF-16.
+    /// The file cannot be opened, is UTF-16, or no text.
     pub fn open(file: &Path) -> csv::Result<Self> {
         // Not read twice: it may be a pipe.
         let mut file = BufReader::new(File::open(file)?);
         let first = file.fill_buf()?.split(|byte| *byte == b'\n').next();
-        if let Some(reason) = first.and_then(utf_16) {
+        if let Some(reason) = first.and_then(no_text) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
         }
         let reader = ReaderBuilder::new()

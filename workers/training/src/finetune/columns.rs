@@ -83,10 +83,7 @@ impl ColumnNames {
     /// Every column that is named and not there; several of one name or one finding; no column of images, or none to learn from.
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
-        let there = match header.names() {
-            [] => "none, since the file is empty".to_owned(),
-            names => names.join(", "),
-        };
+        let there = header.listed();
         let mut find = |named: &Option<String>, flag: &str, known: &[&str]| {
             let found = match named {
                 Some(name) => match header.namesakes(name) {

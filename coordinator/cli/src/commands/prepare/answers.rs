@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use radialog_coordinator::archive::PromptList;
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};
+use radialog_training::evaluation::text_file::DAMAGED_RECORD;
 use radialog_training::prepare::{
     ANSWER_TOKENS, AnswerRequest, InstructTask, PredictedReport, TaskSample, answer, corrections,
     questions, write_task_file,
@@ -144,9 +145,10 @@ fn predicted(run: &Path) -> anyhow::Result<Vec<PredictedReport>> {
     let file = File::open(&path)
         .with_context(|| format!("cannot open {shown}: give a folder that was --out"))?;
     let mut reports = Vec::new();
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let record: StudyRecord = serde_json::from_str(&line?)
-            .with_context(|| format!("{shown} line {number}: not a study record"))?;
+    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
+        let record: StudyRecord = serde_json::from_slice(&line?).map_err(|error| {
+            anyhow!("{shown} line {number}: not a study record: {error}; {DAMAGED_RECORD}")
+        })?;
         let id = record.study.as_str();
         let dicom_id = id.rsplit('/').next().unwrap_or(id).to_owned();
         if let (Some(text), Some(labels)) = (record.report, record.report_labels) {

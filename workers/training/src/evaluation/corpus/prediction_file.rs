@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use radialog_schemas::table::RowParser;
+use radialog_schemas::table::{LONGEST_ROW, RowParser, listed};
 use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
 use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::evaluation::stored_rows::{StoredRows, temporary};
-use crate::evaluation::text_file::utf_8;
+use crate::evaluation::text_file::{DAMAGED_RECORD, utf_8};
 use crate::evaluation::text_rows::TextRows;
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
@@ -273,7 +273,9 @@ impl PredictionFile {
             if read.map_err(TrainingError::io("read", &path))? == 0 {
                 break;
             }
-            let line = utf_8(&text).map_err(|reason| TrainingError::line(&path, number, reason))?;
+            let line = utf_8(&text).map_err(|reason| {
+                TrainingError::line(&path, number, format!("{reason}; {DAMAGED_RECORD}"))
+            })?;
             if line.trim().is_empty() {
                 continue;
             }
@@ -286,7 +288,7 @@ impl PredictionFile {
                     break;
                 }
                 Err(error) => {
-                    let reason = format!("not a study record: {error}");
+                    let reason = format!("not a study record: {error}; {DAMAGED_RECORD}");
                     return Err(TrainingError::line(&path, number, reason));
                 }
             };
@@ -399,7 +401,7 @@ impl PredictionFile {
                  text a row",
                 ID_COLUMNS.join(", "),
                 TEXT_COLUMNS.join(", "),
-                table.names().join(", ")
+                table.header().listed()
             );
             return Err(TrainingError::MissingColumn { path, reason });
         };
@@ -426,7 +428,7 @@ impl PredictionFile {
             self.notes.push(format!(
                 "{} line 1: columns that are not used: {}",
                 path.display(),
-                unused.join(", ")
+                listed(unused)
             ));
         }
         loop {
@@ -531,7 +533,9 @@ pub(super) fn is_table(path: &Path) -> Result<bool, TrainingError> {
     if declared.is_some() {
         return Ok(true);
     }
-    let Ok(header) = RowParser::header(&first, None) else {
+    // What is longer is no header; whether it was meant as one, its start tells.
+    let start = &first[..first.len().min(LONGEST_ROW)];
+    let Ok(header) = RowParser::header(start, None) else {
         return Ok(false);
     };
     // A text may have semicolons.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use radialog_schemas::Finding;
-use radialog_schemas::table::{Header, MalformedRow, MissingColumn, Row, TableError, TableReader};
+use radialog_schemas::table::{
+    Header, MalformedRow, MissingColumn, Row, TableError, TableReader, gzip_fault,
+};
 
 use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
@@ -38,10 +40,7 @@ impl TableFile {
     pub(crate) fn open(path: &Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let file = BufReader::new(file);
-        let is_compressed = path
-            .extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("gz"));
-        let lines: Box<dyn BufRead + Send> = if is_compressed {
+        let lines: Box<dyn BufRead + Send> = if is_compressed(path) {
             Box::new(BufReader::new(MultiGzDecoder::new(file)))
         } else {
             Box::new(file)
@@ -275,8 +274,16 @@ pub(crate) fn text(row: &Row, column: usize) -> &str {
     row.cell(column).map_or("", |_| row.text(column))
 }
 
+fn is_compressed(path: &Path) -> bool {
+    let end = path.extension();
+    end.is_some_and(|end| end.eq_ignore_ascii_case("gz"))
+}
+
 fn fault(path: &Path, error: TableError) -> TrainingError {
     match error {
+        TableError::Io(error) if is_compressed(path) => {
+            TrainingError::io("read", path)(gzip_fault(error))
+        }
         TableError::Io(error) => TrainingError::io("read", path)(error),
         TableError::Row(row) => TrainingError::line(path, row.line, row.reason),
     }

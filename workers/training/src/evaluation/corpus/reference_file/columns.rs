@@ -60,7 +60,7 @@ impl Columns {
         let names = table.names();
         let has = |reason: &str| TrainingError::MissingColumn {
             path: path.to_owned(),
-            reason: format!("{reason}; it has {}", names.join(", ")),
+            reason: format!("{reason}; it has {}", table.header().listed()),
         };
         if columns.ids.is_empty() && columns.files.is_empty() {
             return Err(has(&format!(

@@ -1,6 +1,6 @@
 //! References in a table: rows of texts, of labels, or of both.
 
-use radialog_schemas::table::Row;
+use radialog_schemas::table::{Row, listed};
 use radialog_schemas::{Finding, Label};
 
 use super::columns::Columns;
@@ -10,9 +10,6 @@ use crate::evaluation::corpus::FaultKind;
 use crate::evaluation::corpus::stored_texts::TextStore;
 use crate::evaluation::label_source::LabelSource;
 use crate::prepare::{TableFile, text_cell};
-
-/// So many columns are named where a table has more than are used.
-const NAMED: usize = 12;
 
 impl References {
     pub(super) fn read_table(
@@ -61,17 +58,8 @@ impl References {
             self.take_row(file, &columns, index, &row, store, labelled)?;
         }
         let names = |columns: &[usize]| {
-            let names = columns
-                .iter()
-                .take(NAMED)
-                .map(|&column| table.names()[column].as_str());
-            let more = columns.len().saturating_sub(NAMED);
-            let more = if more == 0 {
-                String::new()
-            } else {
-                format!(" and {more} more")
-            };
-            names.collect::<Vec<_>>().join(", ") + &more
+            let names = columns.iter().map(|&column| table.names()[column].as_str());
+            listed(names)
         };
         let (like_labels, others): (Vec<_>, Vec<_>) = columns
             .unused

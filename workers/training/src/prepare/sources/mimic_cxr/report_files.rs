@@ -45,8 +45,8 @@ pub(super) enum ReportText {
 pub(super) struct Archive {
     path: PathBuf,
     zip: ZipArchive<BufReader<File>>,
-    /// The number of each file in the zip, by patient (`pNN/pNNNNNNNN`) and study.
-    studies: BTreeMap<PathBuf, BTreeMap<String, usize>>,
+    /// The number of each file in the zip, by patient (`pNN/pNNNNNNNN`) and study; none where a study has several.
+    studies: BTreeMap<PathBuf, BTreeMap<String, Option<usize>>>,
     /// Files of patients that are no reports.
     others: BTreeMap<PathBuf, Vec<String>>,
 }
@@ -125,7 +125,13 @@ impl Archive {
     fn open(path: &Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let zip = ZipArchive::new(BufReader::new(file)).map_err(TrainingError::content(path))?;
-        let mut studies: BTreeMap<PathBuf, BTreeMap<String, usize>> = BTreeMap::new();
+        // Of files of one name, the last alone can be found, and nobody can say of which there are several.
+        if zip.has_duplicate_names() {
+            return Err(TrainingError::content(path)(
+                "several files in the zip have one name: unzip it, see which of them is meant, and give the folder",
+            ));
+        }
+        let mut studies: BTreeMap<PathBuf, BTreeMap<String, Option<usize>>> = BTreeMap::new();
         let mut others: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
         for (number, name) in zip.file_names().enumerate() {
             let name = name.map_err(TrainingError::content(path))?;
@@ -143,7 +149,10 @@ impl Archive {
                 let of_patient = studies.entry(Path::new(group).join(patient)).or_default();
                 match study(file) {
                     Some(study) => {
-                        of_patient.insert(study.to_owned(), number);
+                        let place = of_patient.entry(study.to_owned());
+                        place
+                            .and_modify(|place| *place = None)
+                            .or_insert(Some(number));
                     }
                     None => {
                         let others = others.entry(Path::new(group).join(patient));
@@ -167,7 +176,14 @@ impl Archive {
         let studies = self.studies.get(patient).cloned().unwrap_or_default();
         let read = studies.into_iter().map(|(study, number)| {
             let place = self.path.join(patient).join(format!("{study}.txt"));
-            let text = ReportText::Read(place, self.inflate(number));
+            let bytes = match number {
+                Some(number) => self.inflate(number),
+                None => Err(
+                    "it is several times in the zip, in several folders: leave one of them"
+                        .to_owned(),
+                ),
+            };
+            let text = ReportText::Read(place, bytes);
             (study, text)
         });
         PatientReports {
