@@ -24,6 +24,7 @@ const LONGEST_ERROR: usize = 400;
 /// Values that a JSON body may have. A value takes up to some hundred bytes of memory however short it is, and no request
 /// has a tenth of these.
 const MOST_VALUES: usize = 20_000;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Up to so many bytes parsing takes less than handing it to another thread.
 const INLINE: usize = 16 << 10;
 
@@ -192,27 +193,30 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
 /// Parses a JSON object of this type; an error names the field where the path to it is known.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
     let mut reader = serde_json::Deserializer::from_str(object(content)?);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let (path, error) = (error.path().to_string(), error.into_inner());
-        if error.classify() != serde_json::error::Category::Data {
-            return ApiError::new(ProblemCode::InvalidJson, error);
-        }
-        let text = shortened(&in_words(&error));
-        // What is not there, or there again, has no path of its own.
-        let named = ["missing field `", "duplicate field `"];
-        let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
-        let named = named.and_then(|rest| rest.split('`').next());
-        let param = match (path.as_str(), named) {
-            (".", Some(field)) => field.to_owned(),
-            (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
-            (path, Some(field)) => format!("{path}.{field}"),
-            (path, None) => path.to_owned(),
-        };
-        ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
-    })?;
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(named)?;
     let ended = reader.end();
     ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
     Ok(parsed)
+}
+
+/// Says what is wrong with a body, with the name of the field.
+pub(super) fn named(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let (path, error) = (error.path().to_string(), error.into_inner());
+    if error.classify() != serde_json::error::Category::Data {
+        return ApiError::new(ProblemCode::InvalidJson, error);
+    }
+    let text = shortened(&in_words(&error));
+    // What is not there, or there again, has no path of its own.
+    let named = ["missing field `", "duplicate field `"];
+    let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
+    let named = named.and_then(|rest| rest.split('`').next());
+    let param = match (path.as_str(), named) {
+        (".", Some(field)) => field.to_owned(),
+        (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
+        (path, Some(field)) => format!("{path}.{field}"),
+        (path, None) => path.to_owned(),
+    };
+    ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
 }
 
 /// What is wrong with a value, without its place, which the path says, and without the words of the language that reads it.
@@ -242,6 +246,10 @@ fn shortened(text: &str) -> String {
 /// Reads the text of a JSON object. A list is refused: it would be taken for the object's values in the order of our types.
 pub(super) fn object(content: &[u8]) -> ApiResult<&str> {
     let text = utf8(content)?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let detail = "the body begins with a byte order mark, which JSON has none of; send it as UTF-8 without one";
+        return Err(ApiError::new(ProblemCode::InvalidJson, detail));
+    }
     if text.trim_start().starts_with('[') {
         let detail = "the body is a list; send an object with named fields";
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
@@ -356,6 +364,7 @@ mod tests {
             number.unwrap_err().problem.detail,
             "'a': invalid value: integer `-1`, expected u32"
         );
+        assert!(detail("\u{feff}{}".as_bytes()).contains("byte order mark"));
         // Of a text that is no JSON, the place is all that there is to say.
         assert!(detail(b"{\"a\": x}").contains("line 1 column 7"));
         let _ = [Kind::Text, Kind::Image];

@@ -1,8 +1,8 @@
 //! What cannot be taken is refused with its code, and nothing of it is kept.
 
 use anyhow::Result;
-use reqwest::Method;
 use reqwest::multipart::{Form, Part};
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -231,10 +231,10 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         send(json, b"{\"question\": 7}".to_vec()).await?,
         is(422, "invalid_request")
     );
-    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(10_000));
+    let deep = format!("{{\"question\": {}", "[".repeat(10_000));
     assert_eq!(
         send(json, deep.into_bytes()).await?,
-        is(400, "invalid_json")
+        is(422, "invalid_request")
     );
     assert_eq!(
         send(Some("text/plain"), b"hello".to_vec()).await?,
@@ -296,6 +296,126 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         let text = response.text().await?;
         assert!(text.contains(named), "{text}");
     }
+    Ok(())
+}
+
+/// Status and detail of a refusal; of OpenAI's paths, too.
+async fn refusal(response: Response) -> Result<(u16, String)> {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await?;
+    let detail = body["detail"]
+        .as_str()
+        .or_else(|| body["error"]["message"].as_str());
+    Ok((status, detail.unwrap_or_default().to_owned()))
+}
+
+#[tokio::test]
+async fn a_field_that_is_not_known_is_refused_by_its_name_wherever_a_body_is_read() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&json!({"question": "x"})).await?;
+    let before = gateway.view_when(&path, 1, "done").await?;
+    let (put, post) = (Method::PUT, Method::POST);
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (method, route, body, named, status) in [
+        (
+            &post,
+            "/v1/conversations".to_owned(),
+            json!({"question": "x", "indicaton": "cough"}),
+            "indicaton",
+            422,
+        ),
+        (
+            &post,
+            "/v1/conversations".to_owned(),
+            json!({"question": "x", "seed": -1}),
+            "'seed'",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "question", "text": "x", "tempature": 1}),
+            "tempature",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "text": "only the left lung"}),
+            "'text'",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "max_new_tokens": 1_u64 << 63}),
+            "'max_new_tokens'",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/turns/1/edit"),
+            json!({"text": "mine", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/turns/1/rating"),
+            json!({"rating": "good", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/title"),
+            json!({"title": "mine", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &post,
+            "/v1/archives".to_owned(),
+            json!({"archive": "s3://archive/x", "stage": ["findings"]}),
+            "stage",
+            422,
+        ),
+        (
+            &post,
+            "/v1/chat/completions".to_owned(),
+            json!({"model": "fake", "messages": messages, "tempature": 1}),
+            "tempature",
+            400,
+        ),
+        (
+            &post,
+            "/v1/responses".to_owned(),
+            json!({"model": "fake", "input": "x", "tempature": 1}),
+            "tempature",
+            400,
+        ),
+        (
+            &post,
+            "/v1/batches".to_owned(),
+            json!({"input_file_id": "file-x", "endpoint": "/v1/responses", "completion_window": "24h", "window": 1}),
+            "window",
+            400,
+        ),
+    ] {
+        let response = gateway.ask(method.clone(), &route).json(&body).send();
+        let (found, detail) = refusal(response.await?).await?;
+        assert_eq!(found, status, "{route}: {detail}");
+        assert!(detail.contains(named), "{route}: {detail}");
+    }
+    assert_eq!(gateway.view(&path).await?, before);
+    let list = gateway.view("/v1/conversations").await?;
+    assert_eq!(list["conversations"].as_array().map(Vec::len), Some(1));
+    let form = Form::new().text("question", "x").text("seed", "-1");
+    let response = gateway.ask(Method::POST, "/v1/conversations");
+    let (status, detail) = refusal(response.multipart(form).send().await?).await?;
+    assert_eq!(status, 422, "{detail}");
+    assert!(detail.starts_with("'seed'"), "{detail}");
     Ok(())
 }
 
