@@ -354,6 +354,13 @@ async fn a_field_that_is_not_known_is_refused_by_its_name_wherever_a_body_is_rea
             422,
         ),
         (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "top_p": 0.5}),
+            "'top_p'",
+            422,
+        ),
+        (
             &put,
             format!("{path}/turns/1/edit"),
             json!({"text": "mine", "extra": 1}),
