@@ -299,7 +299,7 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     {
         return Err(outside("top_p", "over 0 and up to 1"));
     }
-    // All of the mass is what an answer has without it; many clients send that. With a temperature of 0 there is one token to take.
+    // All of the mass is what an answer has without it; many clients send that. At a temperature of 0 there is one token to take.
     if options.temperature.is_none() && options.top_p.is_some_and(|value| value < 1.0) {
         let detail = "'top_p' is only for answers that are sampled: give a 'temperature' over 0, or leave it out";
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("top_p"));

@@ -101,11 +101,16 @@ fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         }
     }
     let always = if operation.access == Access::Public {
-        &[][..]
+        Vec::new()
     } else {
-        &ALWAYS
+        // What an operation would not look at, such as the query of one that has none, is refused.
+        let refused = match operation.tag {
+            OPENAI_TAG => 400,
+            _ => 422,
+        };
+        [ALWAYS.as_slice(), &[refused]].concat()
     };
-    for status in operation.problems.iter().chain(always) {
+    for status in operation.problems.iter().chain(&always) {
         responses.insert(
             status.to_string(),
             error_response(operation, *status, generator),
@@ -145,6 +150,13 @@ fn meaning(status: u16) -> &'static str {
         503 => "Too much waits already, or a service is away.",
         _ => "A fault of the gateway.",
     }
+}
+
+/// Whether an operation reads its query.
+pub(super) fn reads_query(operation: &Operation) -> bool {
+    let known = parameters();
+    let mut names = operation.parameters.iter();
+    names.any(|name| known[name]["in"] == "query")
 }
 
 fn parameters() -> Value {

@@ -427,6 +427,53 @@ async fn a_field_that_is_not_known_is_refused_by_its_name_wherever_a_body_is_rea
 }
 
 #[tokio::test]
+async fn what_an_operation_would_not_look_at_is_refused() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&json!({"question": "x"})).await?;
+    gateway.view_when(&path, 1, "done").await?;
+    let conversations = "/v1/conversations";
+    for (route, named, status) in [
+        (format!("{conversations}?limit=-1"), "'limit'", 422),
+        (format!("{conversations}?after=zzz"), "'after'", 422),
+        (format!("{path}?x=1"), "'x'", 422),
+        (format!("{path}/turns/1/events?aftr=3"), "'aftr'", 422),
+        (format!("{path}/turns/1/events?after=x"), "'after'", 422),
+        ("/v1/models?limt=1".to_owned(), "'limt'", 400),
+        ("/v1/files?limt=1".to_owned(), "'limt'", 400),
+    ] {
+        let (found, detail) = refusal(gateway.get(&route).await?).await?;
+        assert_eq!(found, status, "{route}: {detail}");
+        assert!(detail.contains(named), "{route}: {detail}");
+    }
+    // What clients say of their own version changes nothing.
+    let models = gateway.get("/v1/models?api-version=2024-10-21").await?;
+    assert_eq!(models.status(), 200);
+    let asked = json!({"task": "summary"});
+    let post = |route: &str| gateway.ask(Method::POST, route).json(&asked);
+    let turns = format!("{path}/turns");
+    let delete = gateway.ask(Method::DELETE, &path);
+    for (request, named) in [
+        (post(&format!("{turns}?temperature=1")), "'temperature'"),
+        (post(&turns).header("If-Match", "\"zzz\""), "If-Match"),
+        (delete.header("If-Match", "\"zzz\""), "If-Match"),
+        (
+            post(&turns)
+                .header("Idempotency-Key", "one")
+                .header("Idempotency-Key", "two"),
+            "Idempotency-Key",
+        ),
+    ] {
+        let (status, detail) = refusal(request.send().await?).await?;
+        assert_eq!(status, 422, "{detail}");
+        assert!(detail.contains(named), "{detail}");
+    }
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["turns"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let path = fixture.gateway.begin(&json!({"question": "x"})).await?;
