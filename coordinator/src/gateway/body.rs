@@ -1,5 +1,6 @@
 //! Reading bodies without trusting them: up to a limit, as UTF-8, as JSON of the right shape. Every fault has its code.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use radialog_runtime::cpu;
 use radialog_schemas::http::{MAX_TEXT, ProblemCode};
+use regex::Regex;
 use serde::de::DeserializeOwned;
 
 use super::app_state::AppState;
@@ -25,8 +27,18 @@ const LONGEST_ERROR: usize = 400;
 /// has a tenth of these.
 const MOST_VALUES: usize = 20_000;
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What of a request's time its body may take. The rest is for the answer, which says so where the body has taken longer.
+const BODY_TIME: f64 = 0.9;
 /// Up to so many bytes parsing takes less than handing it to another thread.
 const INLINE: usize = 16 << 10;
+
+/// The characters, as a class has them, that have no shape: those of Unicode's property, and others that are blank or beside the
+/// text.
+pub(super) const UNSEEN: &str =
+    r"\p{Default_Ignorable_Code_Point}\p{Bidi_Control}\p{Control}\u{2800}\u{fff9}-\u{fffb}";
+/// Matches a character that can be seen.
+static SEEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(&format!(r"[^\s{UNSEEN}]")).expect("the class is one"));
 
 /// A JSON body of this type.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -115,12 +127,12 @@ pub(super) async fn read(request: Request, app: &AppState, limit: u64) -> ApiRes
     };
     let late = |_| {
         ApiError::new(
-            ProblemCode::Timeout,
+            ProblemCode::SlowBody,
             "the body did not come in the time that a request may take; send it again",
         )
         .after(1)
     };
-    tokio::time::timeout(app.config.request_timeout, reading)
+    tokio::time::timeout(app.config.request_timeout.mul_f64(BODY_TIME), reading)
         .await
         .map_err(late)?
 }
@@ -299,9 +311,9 @@ pub(super) fn utf8(content: &[u8]) -> ApiResult<&str> {
     })
 }
 
-/// Refuses a text that says nothing or too much.
+/// Refuses a text in which nothing can be seen, and one that says too much.
 pub(super) fn check_text(field: &str, text: &str) -> ApiResult<()> {
-    if text.trim().is_empty() {
+    if !SEEN.is_match(text) {
         return Err(ApiError::new(
             ProblemCode::TextEmpty,
             format!("'{field}' says nothing; write something or leave it out"),
@@ -402,9 +414,14 @@ mod tests {
                 .code,
             ProblemCode::TextTooLong
         );
-        assert_eq!(
-            check_text("text", " \n").unwrap_err().problem.code,
-            ProblemCode::TextEmpty
-        );
+        for empty in ["", " \n", " \n\u{200b}", "\u{feff}", "\u{2800}\u{200d}"] {
+            assert_eq!(
+                check_text("text", empty).unwrap_err().problem.code,
+                ProblemCode::TextEmpty
+            );
+        }
+        for seen in ["?", "\u{200b}x", "\u{1fac1}", "胸"] {
+            assert!(check_text("text", seen).is_ok(), "{seen}");
+        }
     }
 }

@@ -110,7 +110,8 @@ fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         };
         [ALWAYS.as_slice(), &[refused]].concat()
     };
-    for status in operation.problems.iter().chain(&always) {
+    let slow = (!operation.bodies.is_empty()).then_some(&408);
+    for status in operation.problems.iter().chain(&always).chain(slow) {
         responses.insert(
             status.to_string(),
             error_response(operation, *status, generator),
@@ -126,7 +127,7 @@ fn error_response(operation: &Operation, status: u16, generator: &mut SchemaGene
     };
     let mut described =
         json!({"description": meaning(status), "content": {media_type: {"schema": schema}}});
-    if matches!(status, 429 | 503) {
+    if matches!(status, 408 | 429 | 503) {
         let seconds =
             json!({"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}});
         described["headers"]["Retry-After"] = seconds;
@@ -140,6 +141,7 @@ fn meaning(status: u16) -> &'static str {
         401 => "No key, or one that is not known.",
         403 => "The page that asks may not.",
         404 => "There is no such thing, or it is not yours.",
+        408 => "The body came too slowly.",
         409 => "Not in this state.",
         412 => "It was changed since: nothing is replaced.",
         413 => "Too many bytes or pixels.",

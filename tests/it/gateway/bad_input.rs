@@ -151,7 +151,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
 #[tokio::test]
 async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
-    for text in ["", " \n\t"] {
+    for text in ["", " \n\t", " \n\u{200b}"] {
         assert_eq!(
             refused(&fixture, &json!({"question": text})).await?,
             (422, "text_empty".to_owned())

@@ -274,7 +274,7 @@ pub(in crate::gateway) async fn upload(
             }
             drop(memory);
             // Who has stopped sending is not waited for once more.
-            if error.problem.code != ProblemCode::Timeout {
+            if error.problem.code != ProblemCode::SlowBody {
                 body.drain().await;
             }
             Err(error)
