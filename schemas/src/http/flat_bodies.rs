@@ -29,11 +29,17 @@ struct ConversationFields {
 #[serde(deny_unknown_fields)]
 struct TurnFields {
     task: String,
+    #[serde(default, deserialize_with = "given")]
     text: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     add: Option<Vec<Finding>>,
+    #[serde(default, deserialize_with = "given")]
     remove: Option<Vec<Finding>>,
+    #[serde(default, deserialize_with = "given")]
     finding: Option<Finding>,
+    #[serde(default, deserialize_with = "given")]
     region: Option<Region>,
+    #[serde(default, deserialize_with = "given")]
     findings: Option<Vec<Finding>>,
     max_new_tokens: Option<u32>,
     temperature: Option<f64>,
@@ -85,6 +91,13 @@ impl<'de> Deserialize<'de> for NewTurn {
             },
         })
     }
+}
+
+/// Reads a field that may be left out, and is not null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Makes the task of this name with these fields, and refuses a field that it does not have.
@@ -151,7 +164,7 @@ mod tests {
             assert_eq!(turn(json!(asked)).as_ref(), Ok(&asked));
         }
         assert_eq!(
-            turn(json!({"task": "correction", "remove": ["Edema"], "text": null, "seed": null})),
+            turn(json!({"task": "correction", "remove": ["Edema"], "seed": null})),
             Ok(NewTurn {
                 ask: Ask::Correction {
                     add: Vec::new(),
@@ -176,6 +189,10 @@ mod tests {
             (
                 json!({"task": "question", "text": "x", "region": "heart"}),
                 "region",
+            ),
+            (
+                json!({"task": "correction", "add": null, "remove": ["Edema"]}),
+                "null",
             ),
             (json!({"task": "question"}), "missing field `text`"),
             (json!({"text": "x"}), "missing field `task`"),
