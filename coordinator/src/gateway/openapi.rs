@@ -137,7 +137,7 @@ fn error_response(operation: &Operation, status: u16, generator: &mut SchemaGene
 
 fn meaning(status: u16) -> &'static str {
     match status {
-        400 => "The body cannot be read.",
+        400 => "The request cannot be read.",
         401 => "No key, or one that is not known.",
         403 => "The page that asks may not.",
         404 => "There is no such thing, or it is not yours.",
@@ -146,7 +146,7 @@ fn meaning(status: u16) -> &'static str {
         412 => "It was changed since: nothing is replaced.",
         413 => "Too many bytes or pixels.",
         415 => "A type that is not read here.",
-        422 => "A field is missing, or not what it must be.",
+        422 => "A field is missing, not known, or not what it must be.",
         428 => "What would be replaced must be named by `If-Match`.",
         429 => "Too often, or too much at once.",
         503 => "Too much waits already, or a service is away.",
