@@ -39,6 +39,7 @@ mod operations;
 mod precondition;
 mod problem;
 mod publish;
+mod query;
 mod queue_place;
 mod quota;
 mod request_path;

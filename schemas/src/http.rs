@@ -1,5 +1,6 @@
 //! What the gateway takes and gives over HTTP; `openapi.json` is generated from these types. Fields that a client does not
-//! know may come with any version, so clients ignore them, and so does the gateway.
+//! know may come with any version, so clients ignore them. The gateway refuses them: a misspelled indication would be a prompt
+//! without one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Ask, ComparisonMark, ConversationId, FindingsReport, Rating, TurnRequest, TurnStatus};
 
 mod fields;
+mod flat_bodies;
 pub mod openai;
 pub mod openai_batches;
 mod problem;
@@ -52,7 +54,8 @@ pub struct TurnOptions {
 
 /// A new conversation: an image, a question, or both. With an image the first turn is its report, and the question the
 /// second one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct NewConversation {
     /// A PNG or JPEG file as a data URI. Nothing is ever fetched from an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +84,7 @@ pub struct NewConversation {
 
 /// The same as a form.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct NewConversationForm {
     /// A PNG or JPEG file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +112,8 @@ pub struct NewConversationForm {
 }
 
 /// A new turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct NewTurn {
     /// What is asked.
     #[serde(flatten)]
@@ -120,6 +125,7 @@ pub struct NewTurn {
 
 /// An answer as a person has rewritten it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct EditedAnswer {
     /// The whole text.
     #[schemars(length(min = 1, max = 16_000))]
@@ -128,6 +134,7 @@ pub struct EditedAnswer {
 
 /// What a conversation is called from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ConversationTitle {
     /// A line of text.
     #[schemars(length(min = 1, max = 200))]
@@ -136,6 +143,7 @@ pub struct ConversationTitle {
 
 /// What a person thinks of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AnswerRating {
     /// Good or bad.
     pub rating: Rating,

@@ -1,5 +1,6 @@
 //! Reading bodies without trusting them: up to a limit, as UTF-8, as JSON of the right shape. Every fault has its code.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use radialog_runtime::cpu;
 use radialog_schemas::http::{MAX_TEXT, ProblemCode};
+use regex::Regex;
 use serde::de::DeserializeOwned;
 
 use super::app_state::AppState;
@@ -24,8 +26,19 @@ const LONGEST_ERROR: usize = 400;
 /// Values that a JSON body may have. A value takes up to some hundred bytes of memory however short it is, and no request
 /// has a tenth of these.
 const MOST_VALUES: usize = 20_000;
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What of a request's time its body may take. The rest is for the answer, which says so where the body has taken longer.
+const BODY_TIME: f64 = 0.9;
 /// Up to so many bytes parsing takes less than handing it to another thread.
 const INLINE: usize = 16 << 10;
+
+/// The characters, as a class has them, that have no shape: those of Unicode's property, and others that are blank or beside the
+/// text.
+pub(super) const UNSEEN: &str =
+    r"\p{Default_Ignorable_Code_Point}\p{Bidi_Control}\p{Control}\u{2800}\u{fff9}-\u{fffb}";
+/// Matches a character that can be seen.
+static SEEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(&format!(r"[^\s{UNSEEN}]")).expect("the class is one"));
 
 /// A JSON body of this type.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -114,12 +127,12 @@ pub(super) async fn read(request: Request, app: &AppState, limit: u64) -> ApiRes
     };
     let late = |_| {
         ApiError::new(
-            ProblemCode::Timeout,
+            ProblemCode::SlowBody,
             "the body did not come in the time that a request may take; send it again",
         )
         .after(1)
     };
-    tokio::time::timeout(app.config.request_timeout, reading)
+    tokio::time::timeout(app.config.request_timeout.mul_f64(BODY_TIME), reading)
         .await
         .map_err(late)?
 }
@@ -192,27 +205,30 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
 /// Parses a JSON object of this type; an error names the field where the path to it is known.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
     let mut reader = serde_json::Deserializer::from_str(object(content)?);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let (path, error) = (error.path().to_string(), error.into_inner());
-        if error.classify() != serde_json::error::Category::Data {
-            return ApiError::new(ProblemCode::InvalidJson, error);
-        }
-        let text = shortened(&in_words(&error));
-        // What is not there, or there again, has no path of its own.
-        let named = ["missing field `", "duplicate field `"];
-        let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
-        let named = named.and_then(|rest| rest.split('`').next());
-        let param = match (path.as_str(), named) {
-            (".", Some(field)) => field.to_owned(),
-            (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
-            (path, Some(field)) => format!("{path}.{field}"),
-            (path, None) => path.to_owned(),
-        };
-        ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
-    })?;
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(named)?;
     let ended = reader.end();
     ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
     Ok(parsed)
+}
+
+/// Says what is wrong with a body, with the name of the field.
+pub(super) fn named(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let (path, error) = (error.path().to_string(), error.into_inner());
+    if error.classify() != serde_json::error::Category::Data {
+        return ApiError::new(ProblemCode::InvalidJson, error);
+    }
+    let text = shortened(&in_words(&error));
+    // What is not there, or there again, has no path of its own.
+    let named = ["missing field `", "duplicate field `"];
+    let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
+    let named = named.and_then(|rest| rest.split('`').next());
+    let param = match (path.as_str(), named) {
+        (".", Some(field)) => field.to_owned(),
+        (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
+        (path, Some(field)) => format!("{path}.{field}"),
+        (path, None) => path.to_owned(),
+    };
+    ApiError::new(ProblemCode::InvalidRequest, format!("'{param}': {text}")).at(&param)
 }
 
 /// What is wrong with a value, without its place, which the path says, and without the words of the language that reads it.
@@ -242,6 +258,10 @@ fn shortened(text: &str) -> String {
 /// Reads the text of a JSON object. A list is refused: it would be taken for the object's values in the order of our types.
 pub(super) fn object(content: &[u8]) -> ApiResult<&str> {
     let text = utf8(content)?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let detail = "the body begins with a byte order mark, which JSON has none of; send it as UTF-8 without one";
+        return Err(ApiError::new(ProblemCode::InvalidJson, detail));
+    }
     if text.trim_start().starts_with('[') {
         let detail = "the body is a list; send an object with named fields";
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
@@ -291,9 +311,9 @@ pub(super) fn utf8(content: &[u8]) -> ApiResult<&str> {
     })
 }
 
-/// Refuses a text that says nothing or too much.
+/// Refuses a text in which nothing can be seen, and one that says too much.
 pub(super) fn check_text(field: &str, text: &str) -> ApiResult<()> {
-    if text.trim().is_empty() {
+    if !SEEN.is_match(text) {
         return Err(ApiError::new(
             ProblemCode::TextEmpty,
             format!("'{field}' says nothing; write something or leave it out"),
@@ -356,6 +376,7 @@ mod tests {
             number.unwrap_err().problem.detail,
             "'a': invalid value: integer `-1`, expected u32"
         );
+        assert!(detail("\u{feff}{}".as_bytes()).contains("byte order mark"));
         // Of a text that is no JSON, the place is all that there is to say.
         assert!(detail(b"{\"a\": x}").contains("line 1 column 7"));
         let _ = [Kind::Text, Kind::Image];
@@ -393,9 +414,14 @@ mod tests {
                 .code,
             ProblemCode::TextTooLong
         );
-        assert_eq!(
-            check_text("text", " \n").unwrap_err().problem.code,
-            ProblemCode::TextEmpty
-        );
+        for empty in ["", " \n", " \n\u{200b}", "\u{feff}", "\u{2800}\u{200d}"] {
+            assert_eq!(
+                check_text("text", empty).unwrap_err().problem.code,
+                ProblemCode::TextEmpty
+            );
+        }
+        for seen in ["?", "\u{200b}x", "\u{1fac1}", "胸"] {
+            assert!(check_text("text", seen).is_ok(), "{seen}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use regex::Regex;
 
 use super::app_state::AppState;
 use super::auth::Caller;
-use super::body::{JsonBody, check_text};
+use super::body::{JsonBody, UNSEEN, check_text};
 use super::body_memory::{BodyKind, HeldMemory};
 use super::precondition::{IfMatch, tag};
 use super::problem::{ApiError, ApiResult};
@@ -31,16 +31,9 @@ const LISTED: usize = 200;
 /// Zero-width joiners, marks of a direction and of a letter's or an emoji's form: parts of words in some scripts, and nothing
 /// alone.
 const JOINERS: &str = r"\u{200c}-\u{200f}\u{61c}\p{Variation_Selector}";
-/// Matches one of the [`JOINERS`].
-static JOINER: LazyLock<Regex> = LazyLock::new(|| class(JOINERS));
-/// Matches characters that are no part of a word and have no shape: they hide a title, or turn its direction round. Those of
-/// Unicode's property, and others that are blank or beside the text.
-static UNSEEN: LazyLock<Regex> = LazyLock::new(|| {
-    let others = r"\p{Bidi_Control}\p{Control}\u{2800}\u{fff9}-\u{fffb}";
-    class(&format!(
-        r"\p{{Default_Ignorable_Code_Point}}{others}--[{JOINERS}]"
-    ))
-});
+/// Matches characters that are no part of a word and have no shape: they hide a title, or turn its direction round.
+static HIDING: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(&format!("[{UNSEEN}--[{JOINERS}]]")).expect("the class is one"));
 /// Snapshots read at a time.
 const AT_ONCE: usize = 16;
 
@@ -100,9 +93,8 @@ pub(super) async fn rename(
 /// Makes a title one line, and refuses an empty or a long one, and characters that would hide or turn what others read.
 pub(super) fn checked_title(text: &str) -> ApiResult<String> {
     let title = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Joiners are part of words in some scripts; a title of nothing else cannot be seen.
-    check_text("title", JOINER.replace_all(&title, "").trim())?;
-    let hidden = UNSEEN.find(&title);
+    check_text("title", &title)?;
+    let hidden = HIDING.find(&title);
     if let Some(hidden) = hidden.and_then(|hidden| hidden.as_str().chars().next()) {
         let detail = format!(
             "'title' has a character that cannot be seen (U+{:04X}); leave it out",
@@ -115,11 +107,6 @@ pub(super) fn checked_title(text: &str) -> ApiResult<String> {
         return Err(ApiError::new(ProblemCode::TextTooLong, detail));
     }
     Ok(title)
-}
-
-/// One character of this class.
-fn class(characters: &str) -> Regex {
-    Regex::new(&format!("[{characters}]")).expect("the class is one")
 }
 
 pub(super) async fn delete(

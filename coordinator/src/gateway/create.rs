@@ -299,6 +299,11 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     {
         return Err(outside("top_p", "over 0 and up to 1"));
     }
+    // All of the mass is what an answer has without it; many clients send that. At a temperature of 0 there is one token to take.
+    if options.temperature.is_none() && options.top_p.is_some_and(|value| value < 1.0) {
+        let detail = "'top_p' is only for answers that are sampled: give a 'temperature' over 0, or leave it out";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("top_p"));
+    }
     if options.seed.is_some_and(|seed| seed > MAX_SEED) {
         return Err(outside("seed", format!("from 0 to {MAX_SEED}")));
     }
@@ -334,7 +339,16 @@ mod tests {
             ..TurnOptions::default()
         };
         assert_eq!(generation(&cold).unwrap(), Generation::default());
+        let whole = TurnOptions {
+            top_p: Some(1.0),
+            ..TurnOptions::default()
+        };
+        assert_eq!(generation(&whole).unwrap(), Generation::default());
         for wrong in [
+            TurnOptions {
+                top_p: Some(0.9),
+                ..TurnOptions::default()
+            },
             TurnOptions {
                 max_new_tokens: Some(0),
                 ..TurnOptions::default()

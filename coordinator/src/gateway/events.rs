@@ -3,41 +3,36 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use futures::stream;
 use radialog_runtime::metrics::metrics;
-use radialog_schemas::http::{ProblemCode, QueuedEvent, StartedEvent, TokenEvent};
+use radialog_schemas::http::{ProblemCode, QueuedEvent, StartedEvent, TokenEvent, TurnError};
 use radialog_schemas::{ConversationId, TurnEvent};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::problem::{ApiError, ApiResult};
+use super::query::{pairs, parsed, unsupported};
 use super::request_path::OwnTurn;
 use super::turn_follower::{TurnFollower, TurnUpdate};
 use super::view;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The query that says where to go on, for clients that cannot set headers.
-#[derive(Deserialize)]
-pub(super) struct AfterQuery {
-    after: Option<u64>,
-}
-
 pub(super) async fn follow(
     State(app): State<AppState>,
     caller: Caller,
     at: OwnTurn,
     headers: HeaderMap,
-    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
+    uri: Uri,
 ) -> ApiResult<Response> {
-    let after = after(&headers, query)?;
+    let after = after(&headers, &uri)?;
     let turn = at.state()?;
     if turn.status.is_final() && after >= turn.events {
         // Everything was read. This status tells a browser not to come back.
@@ -95,24 +90,19 @@ impl Drop for OpenStream {
     }
 }
 
-fn after(
-    headers: &HeaderMap,
-    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
-) -> ApiResult<u64> {
-    let invalid = |what: &str| {
-        ApiError::new(
-            ProblemCode::InvalidRequest,
-            format!("{what} is not the id of an event"),
-        )
-    };
-    let Query(query) = query.map_err(|_| invalid("'after'"))?;
+/// The event that was read last: by the header, or by the query of clients that cannot set headers.
+fn after(headers: &HeaderMap, uri: &Uri) -> ApiResult<u64> {
+    let what = "the id of an event";
+    let mut after = None;
+    for (name, value) in pairs(uri)? {
+        match name.as_str() {
+            "after" if after.is_none() => after = Some(parsed(&name, &value, what)?),
+            _ => return Err(unsupported(&name)),
+        }
+    }
     match headers.get(LAST_EVENT_ID) {
-        Some(id) => id
-            .to_str()
-            .ok()
-            .and_then(|id| id.parse().ok())
-            .ok_or_else(|| invalid("Last-Event-ID")),
-        None => Ok(query.after.unwrap_or(0)),
+        Some(id) => parsed("Last-Event-ID", id.to_str().unwrap_or_default(), what),
+        None => Ok(after.unwrap_or(0)),
     }
 }
 
@@ -126,7 +116,12 @@ struct EventStream {
 
 fn events(stream: EventStream) -> impl Stream<Item = Result<Event, Infallible>> {
     stream::unfold(stream, |mut stream| async move {
-        let event = match stream.reader.next().await? {
+        let update = match stream.reader.next().await {
+            Some(update) => update,
+            None if stream.reader.take_gone() => return Some((Ok(deleted()), stream)),
+            None => return None,
+        };
+        let event = match update {
             TurnUpdate::Alive => Event::default().comment(""),
             TurnUpdate::Queued(position) => event("queued", None, &QueuedEvent { position }),
             TurnUpdate::Event(number, TurnEvent::Findings(findings)) => {
@@ -150,18 +145,24 @@ fn events(stream: EventStream) -> impl Stream<Item = Result<Event, Infallible>> 
 }
 
 impl EventStream {
-    /// Makes the last event, which is the whole turn; none where it is gone.
+    /// Makes the last event, which is the whole turn; none where it cannot be read, so that the reader comes back for it.
     async fn done(&mut self, number: u64) -> Option<Event> {
-        let snapshot = self
-            .app
-            .backends
-            .conversations
-            .snapshot(&self.id)
-            .await
-            .ok()??;
+        let conversations = &self.app.backends.conversations;
+        let Some(snapshot) = conversations.snapshot(&self.id).await.ok()? else {
+            return Some(deleted());
+        };
         let view = view::turn(&self.app, &snapshot, self.turn).await.ok()?;
         Some(event("done", Some(number), &view))
     }
+}
+
+/// The last event of a turn that is gone, by which its end is no lost connection. It has no number: nothing comes after it.
+fn deleted() -> Event {
+    let error = TurnError {
+        code: ProblemCode::NotFound.as_str(),
+        message: "the conversation was deleted".into(),
+    };
+    event("error", None, &error)
 }
 
 fn event(name: &str, number: Option<u64>, data: &impl Serialize) -> Event {

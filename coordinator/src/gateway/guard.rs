@@ -13,8 +13,8 @@ use radialog_schemas::http::ProblemCode;
 use tokio::time::timeout;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::problem::ApiError;
-use super::{AppState, body};
+use super::problem::{ApiError, ApiResult};
+use super::{AppState, body, query};
 
 /// A browser may load nothing but our own files, and nobody may frame them.
 const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
@@ -55,6 +55,45 @@ pub(super) fn observed(
                 begun.elapsed(),
             );
             response
+        },
+    ))
+}
+
+/// What of a request an operation does not look at, and its sender may count on.
+#[derive(Clone, Copy)]
+pub(super) struct Unread {
+    /// The query.
+    pub(super) query: bool,
+    /// The version that `If-Match` names.
+    pub(super) version: bool,
+    /// It is one of OpenAI's operations.
+    pub(super) is_openais: bool,
+}
+
+impl Unread {
+    fn refuse(self, request: &Request) -> ApiResult<()> {
+        if self.query {
+            query::refuse(request.uri(), self.is_openais)?;
+        }
+        if self.version && request.headers().contains_key(header::IF_MATCH) {
+            let detail = "If-Match is not taken here: no version is compared; leave it out";
+            return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what a handler would take and not look at.
+pub(super) fn refusing(handler: MethodRouter<AppState>, unread: Unread) -> MethodRouter<AppState> {
+    handler.layer(middleware::from_fn(
+        move |request: Request, next: Next| async move {
+            match unread.refuse(&request) {
+                Ok(()) => next.run(request).await,
+                Err(refused) => {
+                    body::discard(request).await;
+                    refused.into_response()
+                }
+            }
         },
     ))
 }

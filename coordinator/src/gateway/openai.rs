@@ -34,7 +34,6 @@ mod completion;
 mod errors;
 mod form_body;
 mod messages;
-mod query;
 pub(super) mod request_files;
 pub(super) mod responses;
 mod stream;

@@ -101,11 +101,17 @@ fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         }
     }
     let always = if operation.access == Access::Public {
-        &[][..]
+        Vec::new()
     } else {
-        &ALWAYS
+        // What an operation would not look at, such as the query of one that has none, is refused.
+        let refused = match operation.tag {
+            OPENAI_TAG => 400,
+            _ => 422,
+        };
+        [ALWAYS.as_slice(), &[refused]].concat()
     };
-    for status in operation.problems.iter().chain(always) {
+    let slow = (!operation.bodies.is_empty()).then_some(&408);
+    for status in operation.problems.iter().chain(&always).chain(slow) {
         responses.insert(
             status.to_string(),
             error_response(operation, *status, generator),
@@ -121,7 +127,7 @@ fn error_response(operation: &Operation, status: u16, generator: &mut SchemaGene
     };
     let mut described =
         json!({"description": meaning(status), "content": {media_type: {"schema": schema}}});
-    if matches!(status, 429 | 503) {
+    if matches!(status, 408 | 429 | 503) {
         let seconds =
             json!({"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}});
         described["headers"]["Retry-After"] = seconds;
@@ -131,20 +137,28 @@ fn error_response(operation: &Operation, status: u16, generator: &mut SchemaGene
 
 fn meaning(status: u16) -> &'static str {
     match status {
-        400 => "The body cannot be read.",
+        400 => "The request cannot be read.",
         401 => "No key, or one that is not known.",
         403 => "The page that asks may not.",
         404 => "There is no such thing, or it is not yours.",
+        408 => "The body came too slowly.",
         409 => "Not in this state.",
         412 => "It was changed since: nothing is replaced.",
         413 => "Too many bytes or pixels.",
         415 => "A type that is not read here.",
-        422 => "A field is missing, or not what it must be.",
+        422 => "A field is missing, not known, or not what it must be.",
         428 => "What would be replaced must be named by `If-Match`.",
         429 => "Too often, or too much at once.",
         503 => "Too much waits already, or a service is away.",
         _ => "A fault of the gateway.",
     }
+}
+
+/// Whether an operation reads its query.
+pub(super) fn reads_query(operation: &Operation) -> bool {
+    let known = parameters();
+    let mut names = operation.parameters.iter();
+    names.any(|name| known[name]["in"] == "query")
 }
 
 fn parameters() -> Value {

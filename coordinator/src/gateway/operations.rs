@@ -152,8 +152,9 @@ fn turn_operations() -> Vec<Operation> {
                 "Follow a turn",
                 "Server-Sent Events: `queued` ({\"position\"}, whenever it changes), `findings` (of the image, in turn 1), \
                  `started` ({\"asked\"}), `token` ({\"text\"}), and at the end `done` (the turn) or `error` ({\"code\", \
-                 \"message\"}). A comment comes when nothing else does. After a lost connection go on with the last id in \
-                 `Last-Event-ID`, at any gateway: no event is missed, none comes twice.",
+                 \"message\"}; `not_found` where the conversation was deleted). A comment comes when nothing else does. After a \
+                 lost connection go on with the last id in `Last-Event-ID`, at any gateway: no event is missed, none comes \
+                 twice.",
             )
             .tag("turns")
             .parameters(&["Conversation", "Turn", "LastEventId", "After"])

@@ -104,9 +104,14 @@ impl FromRequestParts<AppState> for IdempotencyKey {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
-        let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else {
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else {
             return Ok(Self(None));
         };
+        if values.next().is_some() {
+            let detail = "there are several Idempotency-Keys; send one";
+            return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+        }
         let key = value
             .to_str()
             .ok()

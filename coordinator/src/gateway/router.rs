@@ -2,15 +2,17 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::Method;
 use axum::middleware;
 use axum::routing::MethodRouter;
 use radialog_schemas::http::ProblemCode;
 
 use super::app_state::AppState;
-use super::operation::{Access, Operation};
+use super::guard::Unread;
+use super::operation::{Access, OPENAI_TAG, Operation};
 use super::operations::operations;
 use super::problem::ApiError;
-use super::{files, guard, openai};
+use super::{files, guard, openai, openapi};
 
 /// Makes the router of all operations and files.
 pub(super) fn router(app: &AppState) -> Router {
@@ -36,15 +38,18 @@ pub(super) fn router(app: &AppState) -> Router {
 /// Puts everything before a handler that its requests have to pass.
 fn guarded(operation: Operation, app: &AppState) -> MethodRouter<AppState> {
     let state = app.clone();
+    let unread = Unread {
+        query: !openapi::reads_query(&operation),
+        version: operation.method != Method::GET && !operation.parameters.contains(&"IfMatch"),
+        is_openais: operation.tag == OPENAI_TAG,
+    };
     let admitted = match operation.access {
         Access::Public => operation.handler,
-        Access::Timed => operation
-            .handler
+        Access::Timed => guard::refusing(operation.handler, unread)
             .layer(middleware::from_fn_with_state(state, guard::admit_timed)),
-        Access::Unhurried => operation.handler.layer(middleware::from_fn_with_state(
-            state,
-            guard::admit_unhurried,
-        )),
+        Access::Unhurried => guard::refusing(operation.handler, unread).layer(
+            middleware::from_fn_with_state(state, guard::admit_unhurried),
+        ),
     };
     guard::observed(admitted, operation.path)
 }

@@ -49,6 +49,8 @@ pub(super) struct TurnFollower {
     waiting: Option<QueueWait>,
     heartbeat_at: Instant,
     over: bool,
+    /// The conversation is gone, and nobody was told yet.
+    gone: bool,
 }
 
 /// The state of a follower whose turn no worker has begun.
@@ -87,6 +89,7 @@ impl TurnFollower {
             waiting: Some(waiting),
             heartbeat_at: now + app.config.heartbeat,
             over: false,
+            gone: false,
         })
     }
 
@@ -119,7 +122,10 @@ impl TurnFollower {
             match found {
                 ReadOutcome::Events => continue,
                 ReadOutcome::Update(update) => return Some(update),
-                ReadOutcome::Gone => break,
+                ReadOutcome::Gone => {
+                    (self.over, self.gone) = (true, true);
+                    break;
+                }
                 ReadOutcome::Nothing => {}
             }
             let ask_at = self
@@ -145,6 +151,11 @@ impl TurnFollower {
             }
         }
         None
+    }
+
+    /// Whether it ended because the conversation is gone: true once.
+    pub(super) fn take_gone(&mut self) -> bool {
+        std::mem::take(&mut self.gone)
     }
 
     /// Takes the next event, if it is pending.

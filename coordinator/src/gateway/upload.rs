@@ -165,10 +165,8 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
         };
         fields.insert(name, value);
     }
-    let conversation = serde_json::from_value(Value::Object(fields));
-    let conversation =
-        conversation.map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error))?;
-    Ok((conversation, image))
+    let conversation = serde_path_to_error::deserialize(Value::Object(fields));
+    Ok((conversation.map_err(body::named)?, image))
 }
 
 /// Reads a number, and nothing else: values of other kinds may be many, and take memory each.

@@ -34,6 +34,8 @@ pub enum ProblemCode {
     InvalidMultipart,
     /// The connection or the request broke off.
     IncompleteBody,
+    /// The body came too slowly.
+    SlowBody,
     /// No key, or one that is not known.
     Unauthorized,
     /// The page that asks is not one that may.
@@ -104,6 +106,7 @@ impl ProblemCode {
             Self::ForbiddenOrigin | Self::ArchiveNotAllowed => 403,
             Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::SlowBody => 408,
             Self::TurnNotFinal | Self::NoAnswer | Self::ConversationFull => 409,
             Self::PreconditionFailed => 412,
             Self::BodyTooLarge | Self::ImageTooLarge => 413,
@@ -129,6 +132,7 @@ impl ProblemCode {
             Self::InvalidUtf8 => "the body is not UTF-8",
             Self::InvalidMultipart => "the form cannot be read",
             Self::IncompleteBody => "the request broke off",
+            Self::SlowBody => "the body came too slowly",
             Self::Unauthorized => "a valid API key is needed",
             Self::ForbiddenOrigin => "this web page may not ask",
             Self::ArchiveNotAllowed => "this archive may not be read",

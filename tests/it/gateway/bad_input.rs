@@ -1,8 +1,8 @@
 //! What cannot be taken is refused with its code, and nothing of it is kept.
 
 use anyhow::Result;
-use reqwest::Method;
 use reqwest::multipart::{Form, Part};
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -151,7 +151,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
 #[tokio::test]
 async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
-    for text in ["", " \n\t"] {
+    for text in ["", " \n\t", " \n\u{200b}"] {
         assert_eq!(
             refused(&fixture, &json!({"question": text})).await?,
             (422, "text_empty".to_owned())
@@ -231,10 +231,10 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         send(json, b"{\"question\": 7}".to_vec()).await?,
         is(422, "invalid_request")
     );
-    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(10_000));
+    let deep = format!("{{\"question\": {}", "[".repeat(10_000));
     assert_eq!(
         send(json, deep.into_bytes()).await?,
-        is(400, "invalid_json")
+        is(422, "invalid_request")
     );
     assert_eq!(
         send(Some("text/plain"), b"hello".to_vec()).await?,
@@ -296,6 +296,180 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         let text = response.text().await?;
         assert!(text.contains(named), "{text}");
     }
+    Ok(())
+}
+
+/// Status and detail of a refusal; of OpenAI's paths, too.
+async fn refusal(response: Response) -> Result<(u16, String)> {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await?;
+    let detail = body["detail"]
+        .as_str()
+        .or_else(|| body["error"]["message"].as_str());
+    Ok((status, detail.unwrap_or_default().to_owned()))
+}
+
+#[tokio::test]
+async fn a_field_that_is_not_known_is_refused_by_its_name_wherever_a_body_is_read() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&json!({"question": "x"})).await?;
+    let before = gateway.view_when(&path, 1, "done").await?;
+    let (put, post) = (Method::PUT, Method::POST);
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (method, route, body, named, status) in [
+        (
+            &post,
+            "/v1/conversations".to_owned(),
+            json!({"question": "x", "indicaton": "cough"}),
+            "indicaton",
+            422,
+        ),
+        (
+            &post,
+            "/v1/conversations".to_owned(),
+            json!({"question": "x", "seed": -1}),
+            "'seed'",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "question", "text": "x", "tempature": 1}),
+            "tempature",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "text": "only the left lung"}),
+            "'text'",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "max_new_tokens": 1_u64 << 63}),
+            "'max_new_tokens'",
+            422,
+        ),
+        (
+            &post,
+            format!("{path}/turns"),
+            json!({"task": "summary", "top_p": 0.5}),
+            "'top_p'",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/turns/1/edit"),
+            json!({"text": "mine", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/turns/1/rating"),
+            json!({"rating": "good", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &put,
+            format!("{path}/title"),
+            json!({"title": "mine", "extra": 1}),
+            "extra",
+            422,
+        ),
+        (
+            &post,
+            "/v1/archives".to_owned(),
+            json!({"archive": "s3://archive/x", "stage": ["findings"]}),
+            "stage",
+            422,
+        ),
+        (
+            &post,
+            "/v1/chat/completions".to_owned(),
+            json!({"model": "fake", "messages": messages, "tempature": 1}),
+            "tempature",
+            400,
+        ),
+        (
+            &post,
+            "/v1/responses".to_owned(),
+            json!({"model": "fake", "input": "x", "tempature": 1}),
+            "tempature",
+            400,
+        ),
+        (
+            &post,
+            "/v1/batches".to_owned(),
+            json!({"input_file_id": "file-x", "endpoint": "/v1/responses", "completion_window": "24h", "window": 1}),
+            "window",
+            400,
+        ),
+    ] {
+        let response = gateway.ask(method.clone(), &route).json(&body).send();
+        let (found, detail) = refusal(response.await?).await?;
+        assert_eq!(found, status, "{route}: {detail}");
+        assert!(detail.contains(named), "{route}: {detail}");
+    }
+    assert_eq!(gateway.view(&path).await?, before);
+    let list = gateway.view("/v1/conversations").await?;
+    assert_eq!(list["conversations"].as_array().map(Vec::len), Some(1));
+    let form = Form::new().text("question", "x").text("seed", "-1");
+    let response = gateway.ask(Method::POST, "/v1/conversations");
+    let (status, detail) = refusal(response.multipart(form).send().await?).await?;
+    assert_eq!(status, 422, "{detail}");
+    assert!(detail.starts_with("'seed'"), "{detail}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_operation_would_not_look_at_is_refused() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let gateway = &fixture.gateway;
+    let path = gateway.begin(&json!({"question": "x"})).await?;
+    gateway.view_when(&path, 1, "done").await?;
+    let conversations = "/v1/conversations";
+    for (route, named, status) in [
+        (format!("{conversations}?limit=-1"), "'limit'", 422),
+        (format!("{conversations}?after=zzz"), "'after'", 422),
+        (format!("{path}?x=1"), "'x'", 422),
+        (format!("{path}/turns/1/events?aftr=3"), "'aftr'", 422),
+        (format!("{path}/turns/1/events?after=x"), "'after'", 422),
+        ("/v1/models?limt=1".to_owned(), "'limt'", 400),
+        ("/v1/files?limt=1".to_owned(), "'limt'", 400),
+    ] {
+        let (found, detail) = refusal(gateway.get(&route).await?).await?;
+        assert_eq!(found, status, "{route}: {detail}");
+        assert!(detail.contains(named), "{route}: {detail}");
+    }
+    // What clients say of their own version changes nothing.
+    let models = gateway.get("/v1/models?api-version=2024-10-21").await?;
+    assert_eq!(models.status(), 200);
+    let asked = json!({"task": "summary"});
+    let post = |route: &str| gateway.ask(Method::POST, route).json(&asked);
+    let turns = format!("{path}/turns");
+    let delete = gateway.ask(Method::DELETE, &path);
+    for (request, named) in [
+        (post(&format!("{turns}?temperature=1")), "'temperature'"),
+        (post(&turns).header("If-Match", "\"zzz\""), "If-Match"),
+        (delete.header("If-Match", "\"zzz\""), "If-Match"),
+        (
+            post(&turns)
+                .header("Idempotency-Key", "one")
+                .header("Idempotency-Key", "two"),
+            "Idempotency-Key",
+        ),
+    ] {
+        let (status, detail) = refusal(request.send().await?).await?;
+        assert_eq!(status, 422, "{detail}");
+        assert!(detail.contains(named), "{detail}");
+    }
+    let view = gateway.view(&path).await?;
+    assert_eq!(view["turns"].as_array().map(Vec::len), Some(1));
     Ok(())
 }
 

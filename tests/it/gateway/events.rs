@@ -179,7 +179,7 @@ async fn a_queued_turn_tells_its_place_and_a_silent_stream_that_it_is_alive() ->
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_conversation_is_removed() -> Result<()> {
+async fn a_stream_whose_conversation_is_removed_says_so_and_ends() -> Result<()> {
     let fixture = GatewayFixture::with(1, |_| {}).await?;
     let path = fixture
         .gateway
@@ -188,6 +188,9 @@ async fn a_stream_ends_when_its_conversation_is_removed() -> Result<()> {
     let mut reader = fixture.gateway.follow(&path, 1, None).await?;
     reader.until("token").await?;
     assert_eq!(fixture.gateway.delete(&path).await?, 204);
+    let last = reader.until("error").await?;
+    assert_eq!(last.data["code"], "not_found", "{last:?}");
+    assert_eq!(last.id, None);
     assert_eq!(reader.next().await?, None);
     Ok(())
 }

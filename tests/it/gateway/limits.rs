@@ -102,6 +102,26 @@ async fn hundreds_of_silent_connections_do_not_make_the_gateway_unreachable() ->
 }
 
 #[tokio::test]
+async fn a_body_that_comes_too_slowly_is_its_senders_fault() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
+        config.request_timeout = Duration::from_secs(1)
+    })
+    .await?;
+    for path in ["/v1/conversations", "/v1/chat/completions"] {
+        let mut socket = connect(&fixture.gateway).await?;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+        );
+        socket.write_all(request.as_bytes()).await?;
+        let answer = String::from_utf8(rest(socket).await?)?;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(answer.contains("slow_body"), "{answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_slow_header_and_an_idle_connection_are_cut_and_a_slow_answer_is_not() -> Result<()> {
     let hasty = |config: &mut GatewayConfig| {
         config.header_timeout = Duration::from_millis(300);

@@ -260,7 +260,7 @@ async fn what_clients_send_by_default_changes_nothing() -> Result<()> {
         "response_format": {"type": "text"}, "stop": [], "n": 1, "tools": [], "tool_choice": "auto", "functions": null,
         "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": false, "top_logprobs": null,
         "metadata": {}, "modalities": ["text"], "parallel_tool_calls": true, "priority": 0, "service_tier": "auto",
-        "store": false, "user": "ward", "max_completion_tokens": 50, "deadline_seconds": 600, "verbosity": null,
+        "store": false, "user": "ward", "max_completion_tokens": 50, "deadline_seconds": 600, "verbosity": null, "top_p": 1,
     });
     for (field, value) in defaults.as_object().context("an object")? {
         request[field] = value.clone();
@@ -405,6 +405,7 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
         ("max_completion_tokens", json!(5000)),
         ("temperature", json!(2.5)),
         ("top_p", json!(0)),
+        ("top_p", json!(0.9)),
         ("seed", json!(-1)),
         ("deadline_seconds", json!(0)),
         ("stream_options", json!({"include_usage": true})),

@@ -125,7 +125,7 @@ async fn an_upload_that_stands_still_ends_wherever_it_stands() -> Result<()> {
         let mut socket = connect(&fixture.gateway).await?;
         socket.write_all(format!("{head}{sent}").as_bytes()).await?;
         let answer = String::from_utf8(rest(socket).await?)?;
-        ensure!(answer.starts_with("HTTP/1.1 503"), "{sent}: {answer}");
+        ensure!(answer.starts_with("HTTP/1.1 408"), "{sent}: {answer}");
         ensure!(answer.contains("too slowly"), "{sent}: {answer}");
     }
     let stored = fixture

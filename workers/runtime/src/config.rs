@@ -363,7 +363,7 @@ mod tests {
             "RADIALOG_AMQP_URL",
             "RADIALOG_REDIS_URI",
             "--health-address",
-            "--worker-grace",
+            "--grace",
         ] {
             assert!(text.contains(source), "{source} in {text}");
         }
@@ -396,7 +396,7 @@ mod tests {
             "RADIALOG_AMQP_URL",
             "RADIALOG_TELEMETRY_FILTER",
             "RUST_LOG",
-            "--worker-grace",
+            "--grace",
             "give --redis",
         ] {
             assert!(text.contains(words), "{words} in {text}");

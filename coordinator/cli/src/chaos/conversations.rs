@@ -276,9 +276,10 @@ impl ReadTurn {
     }
 }
 
-/// What must not be answered. Too many requests, and a service that is away, are answers while things break.
+/// What must not be answered. Too many requests, a body that came late, and a service that is away, are answers while things break.
 fn refusal(status: StatusCode, body: &[u8]) -> Option<String> {
-    let may_be = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    let passes = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+    let may_be = status.is_server_error() || passes.contains(&status);
     (!may_be).then(|| format!("{status}: {}", String::from_utf8_lossy(body)))
 }
 
@@ -375,6 +376,7 @@ mod tests {
     fn services_that_are_away_are_no_violation_and_an_answer_that_denies_is() {
         assert_eq!(refusal(StatusCode::SERVICE_UNAVAILABLE, b""), None);
         assert_eq!(refusal(StatusCode::TOO_MANY_REQUESTS, b""), None);
+        assert_eq!(refusal(StatusCode::REQUEST_TIMEOUT, b""), None);
         assert!(refusal(StatusCode::NOT_FOUND, b"gone").is_some_and(|said| said.contains("gone")));
         assert!(refusal(StatusCode::CONFLICT, b"").is_some());
     }

@@ -271,8 +271,10 @@ fn all_that_is_wrong_in_file_environment_and_flags_is_told_with_what_is_missing_
                 "0.0.0.0:99999",
                 "--also",
                 "v2=elsewhere",
+                "--also",
+                "a b=demo",
             ],
-            &["--listen", "f99", "nowhere", "elsewhere"],
+            &["--listen", "f99", "nowhere", "elsewhere", "--also: "],
         ),
     ];
     for (role, own) in roles {

@@ -127,7 +127,7 @@ impl Incoming {
             let Poll::Ready(piece) = body.poll_next_unpin(context) else {
                 ready!(self.poll_silence(context));
                 let detail = "the body came too slowly, or not at all for a while; send it again";
-                let error = ApiError::new(ProblemCode::Timeout, detail).after(1);
+                let error = ApiError::new(ProblemCode::SlowBody, detail).after(1);
                 return Poll::Ready(Err(error));
             };
             if let Some(waiting) = self.waiting.take() {

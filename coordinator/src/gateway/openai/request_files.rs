@@ -14,13 +14,13 @@ use radialog_schemas::http::ProblemCode;
 use radialog_schemas::http::openai_batches::{DeletedFile, FileList, FileObject, FilePurpose};
 
 use super::form_body::FormBody;
-use super::query::{PageQuery, pairs};
 use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::body::{self, content_length, media_type, unsupported, utf8};
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
 use crate::gateway::download::download;
 use crate::gateway::problem::{ApiError, ApiResult};
+use crate::gateway::query::{PageQuery, pairs};
 use crate::gateway::request_path::{parameter, refuse_idempotency_key};
 use crate::request_store::files::{self, FileHead, LIFETIME, PART};
 use crate::request_store::{is_name, new_name, now, owner_folder};
@@ -193,8 +193,11 @@ impl FromRequestParts<AppState> for FileQuery {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
         let mut purpose = None;
-        let page = PageQuery::read(pairs(parts)?, PAGE, LARGEST_PAGE, |name, value| {
-            match (name, value) {
+        let page = PageQuery::read(
+            pairs(&parts.uri)?,
+            PAGE,
+            LARGEST_PAGE,
+            |name, value| match (name, value) {
                 ("purpose", "batch") => {
                     purpose = Some(FilePurpose::Batch);
                     true
@@ -204,8 +207,8 @@ impl FromRequestParts<AppState> for FileQuery {
                     true
                 }
                 _ => false,
-            }
-        })?;
+            },
+        )?;
         Ok(Self { page, purpose })
     }
 }
@@ -271,7 +274,7 @@ pub(in crate::gateway) async fn upload(
             }
             drop(memory);
             // Who has stopped sending is not waited for once more.
-            if error.problem.code != ProblemCode::Timeout {
+            if error.problem.code != ProblemCode::SlowBody {
                 body.drain().await;
             }
             Err(error)

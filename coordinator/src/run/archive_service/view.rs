@@ -9,6 +9,7 @@ use crate::run::progress::RunProgress;
 
 /// A run over an archive that is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewArchiveRun {
     /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
     #[schemars(length(min = 1, max = 1024))]

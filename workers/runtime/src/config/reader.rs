@@ -87,9 +87,12 @@ impl ConfigReader {
         }
         for (name, text) in overrides {
             let (area, field) = name.split_once('.').unwrap_or((&name, ""));
-            // The flags of the three services are as short as `--amqp`.
-            let source = match field {
-                "url" => format!("--{area}"),
+            // The flags of the services are as short as `--amqp`, and those of a command's own area have no area.
+            let source = match (area, field) {
+                (_, "url") | ("objects", "directory") => format!("--{area}"),
+                ("gateway", _) | ("worker", "name" | "grace") => {
+                    format!("--{}", field.replace('_', "-"))
+                }
                 _ => format!("--{area}-{}", field.replace('_', "-")),
             };
             reader
@@ -496,7 +499,7 @@ mod tests {
                 "amqp.url amqp://ward:***@host:5672/x RADIALOG_AMQP_URL",
                 "gateway.deadline 2.5 ",
                 "gateway.keys *** RADIALOG_GATEWAY_KEYS",
-                "gateway.listen localhost:1 --gateway-listen",
+                "gateway.listen localhost:1 --listen",
                 "gateway.max_waiting_per_key 20 ",
                 "gateway.rate  ",
                 "gateway.streams 2000 ",

@@ -194,7 +194,8 @@ impl GatewayClient {
         } else {
             ""
         };
-        let may_pass = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let passes = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+        let may_pass = status.is_server_error() || passes.contains(&status);
         match may_pass {
             true => bail!("{words}"),
             false => Err(RefusedRequest(format!("{words}{advice}")).into()),

@@ -1,16 +1,32 @@
-//! Queries of OpenAI's operations: every field is done or refused with its name.
+//! Queries of operations: every field is done or refused with its name.
 
 use axum::extract::Query;
-use axum::http::request::Parts;
+use axum::http::Uri;
 use radialog_schemas::http::ProblemCode;
 
-use crate::gateway::problem::{ApiError, ApiResult};
+use super::problem::{ApiError, ApiResult};
+
+/// What clients of OpenAI's API say of their own version, at any path; no answer depends on it.
+const VERSIONS: [&str; 2] = ["api-version", "client_version"];
 
 /// Reads the fields of a query in order.
-pub(super) fn pairs(parts: &Parts) -> ApiResult<Vec<(String, String)>> {
-    let read = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+pub(super) fn pairs(uri: &Uri) -> ApiResult<Vec<(String, String)>> {
+    let read = Query::<Vec<(String, String)>>::try_from_uri(uri);
     let read = read.map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error))?;
     Ok(read.0)
+}
+
+/// Refuses the query of an operation that has none, other than what `is_openais` clients send everywhere.
+pub(super) fn refuse(uri: &Uri, is_openais: bool) -> ApiResult<()> {
+    let mut pairs = pairs(uri)?.into_iter();
+    let is_version = |name: &str| is_openais && VERSIONS.contains(&name);
+    match pairs.find(|(name, _)| !is_version(name)) {
+        Some((name, _)) => {
+            let detail = format!("'{name}' is not supported here: there is no query; leave it out");
+            Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&name))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Parses a field's value.
@@ -93,6 +109,23 @@ mod tests {
     fn read(fields: &[(&str, &str)]) -> ApiResult<PageQuery> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         PageQuery::read(fields.iter().map(owned).collect(), 2, 5, |_, _| false)
+    }
+
+    #[test]
+    fn an_operation_without_a_query_refuses_one_but_for_a_version_of_openais_clients() {
+        let refused = |uri: &'static str, is_openais| {
+            let uri = Uri::from_static(uri);
+            refuse(&uri, is_openais).err().and_then(|error| error.param)
+        };
+        for uri in ["/v1/models", "/v1/models?", "/v1/models?api-version=1"] {
+            assert_eq!(refused(uri, true), None, "{uri}");
+        }
+        for is_openais in [true, false] {
+            let limit = refused("/v1/models?limt=1", is_openais);
+            assert_eq!(limit.as_deref(), Some("limt"));
+        }
+        let version = refused("/v1/conversations?api-version=1", false);
+        assert_eq!(version.as_deref(), Some("api-version"));
     }
 
     #[test]
