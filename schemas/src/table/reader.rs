@@ -125,7 +125,8 @@ mod tests {
     fn a_header_that_is_longer_than_any_row_is_refused_and_loses_no_column() {
         let names = |bytes: usize| format!("{}text", "c,".repeat((bytes - 5) / 2));
         let longest = names(LONGEST_ROW);
-        let table = TableReader::new(format!("{longest}\nx\n").as_bytes()).unwrap();
+        let text = format!("{longest}\nx\n");
+        let table = TableReader::new(text.as_bytes()).unwrap();
         assert!(table.header().column("text").is_some());
         for end in ["\n", ""] {
             let text = format!("{}{end}", names(LONGEST_ROW + 100));
