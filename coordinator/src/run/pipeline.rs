@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use radialog_runtime::state::Facts;
+use radialog_runtime::state::{Facts, STUDY_FIELD};
 use radialog_schemas::record::GivenOutput;
 use radialog_schemas::{
     ChatImage, Failure, ObjectKey, Outcome, PerStage, RunSpec, Source, Stage, StageResult,
     StudySpec, Task, Work,
 };
 
-use super::run_state::STUDY_FIELD;
 
 /// The facts about a study in flight.
 #[derive(Clone, Debug, PartialEq)]

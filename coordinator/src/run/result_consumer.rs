@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
-use radialog_runtime::state::{Fact, Facts};
+use radialog_runtime::state::{Fact, Facts, STUDY_FIELD};
 use radialog_schemas::{
     ConversationId, ErrorCode, Failure, Outcome, RunId, RunSpec, SCHEMA_VERSION, Stage,
     StageResult, is_known_schema_version, queues,
@@ -21,7 +21,7 @@ use tracing::warn;
 use super::executor::{Executor, StudyStep};
 use super::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
 use super::retry::RetryUntilShutdown;
-use super::run_state::{SPEC_DOCUMENT, STUDY_FIELD};
+use super::run_state::SPEC_DOCUMENT;
 use crate::CoordinatorError;
 
 /// Results handled in one go: enough to share round trips and confirms, few enough to keep the memory of a batch small.
@@ -42,6 +42,35 @@ pub struct ResultConsumer {
 #[derive(Deserialize)]
 struct Envelope {
     schema_version: u32,
+}
+
+/// What the state has of a run.
+enum KnownRun {
+    Known(Arc<RunSpec>),
+    /// Another release's, as it seems.
+    Unreadable,
+    None,
+}
+
+/// What is to become of a result of a study that exists.
+enum Fate {
+    Wanted,
+    Dropped,
+    /// Its run or study cannot be read here.
+    Unreadable,
+}
+
+/// The results of a batch by what is to become of them. Those that are in none are dropped.
+#[derive(Default)]
+struct Sorted {
+    /// Those that are of their studies as they are now.
+    wanted: Vec<StageResult>,
+    /// The facts that these are.
+    facts: Vec<Fact>,
+    /// Those whose studies do not exist.
+    unknown: Vec<StageResult>,
+    /// Places of those whose runs or studies cannot be read here.
+    unreadable: BTreeSet<usize>,
 }
 
 impl ResultConsumer {
@@ -91,13 +120,13 @@ impl ResultConsumer {
 
     async fn handle(&mut self, batch: Vec<Delivery>) -> Result<(), CoordinatorError> {
         let mut good = Vec::with_capacity(batch.len());
-        let mut receipts = Vec::with_capacity(batch.len());
+        let mut deliveries = Vec::with_capacity(batch.len());
         let mut bad = Vec::new();
         for delivery in batch {
             match parse(&delivery.message.body) {
                 Ok(result) => {
                     good.push(result);
-                    receipts.push(delivery.receipt);
+                    deliveries.push(delivery);
                 }
                 Err(failure) => bad.push((delivery, failure)),
             }
@@ -108,17 +137,17 @@ impl ResultConsumer {
         )
         .await?;
 
-        let (wanted, unknown) = self.sorted(good).await?;
-        let facts: Vec<Fact> = wanted.iter().map(fact).collect();
-        let known = self.record(&facts).await?;
-        let gone = wanted
+        let sorted = self.sorted(good).await?;
+        let known = self.record(&sorted.facts).await?;
+        let gone = sorted
+            .wanted
             .iter()
             .zip(&known)
             .filter(|(_, facts)| facts.is_none());
         let gone = gone.map(|(result, _)| result);
-        let unknown: Vec<&StageResult> = unknown.iter().chain(gone).collect();
+        let unknown: Vec<&StageResult> = sorted.unknown.iter().chain(gone).collect();
         let mut steps = Vec::new();
-        for study in by_study(&wanted, known) {
+        for study in by_study(&sorted.wanted, known) {
             match self.step(&study).await? {
                 Some(step) => steps.push(step),
                 None => {
@@ -134,8 +163,21 @@ impl ResultConsumer {
         {
             self.wake.notify_one();
         }
+        let (unreadable, handled): (Vec<_>, Vec<_>) = deliveries
+            .into_iter()
+            .enumerate()
+            .partition(|(place, _)| sorted.unreadable.contains(place));
+        try_join_all(
+            unreadable
+                .into_iter()
+                .map(|(_, delivery)| self.set_aside(delivery, unreadable_run())),
+        )
+        .await?;
         // A lost acknowledgement only means that the result comes again.
-        for result in join_all(receipts.into_iter().map(|receipt| receipt.ack())).await {
+        let acknowledged = handled
+            .into_iter()
+            .map(|(_, delivery)| delivery.receipt.ack());
+        for result in join_all(acknowledged).await {
             if let Err(error) = result {
                 warn!(%error, "an acknowledgement was lost; the result comes again");
             }
@@ -143,39 +185,50 @@ impl ResultConsumer {
         Ok(())
     }
 
-    /// Sorts results: those that are of their studies as they are now, and those whose studies do not exist. What is left, of
-    /// images that studies had before, is dropped: a fact is written once, and would keep the result of the study's own task out.
-    async fn sorted(
-        &mut self,
-        results: Vec<StageResult>,
-    ) -> Result<(Vec<StageResult>, Vec<StageResult>), CoordinatorError> {
+    /// Sorts results. Those of images that studies had before are dropped: a fact is written once, and would keep the result of the
+    /// study's own task out.
+    async fn sorted(&mut self, results: Vec<StageResult>) -> Result<Sorted, CoordinatorError> {
         let descriptions: Vec<Fact> = results.iter().map(description).collect();
         let known = self.record(&descriptions).await?;
-        let (mut wanted, mut unknown) = (Vec::with_capacity(results.len()), Vec::new());
-        for (result, facts) in results.into_iter().zip(known) {
-            match facts {
-                None => unknown.push(result),
-                Some(facts) if self.is_wanted(&result, &facts).await? => wanted.push(result),
-                Some(_) => {
-                    warn!(run = %result.run, study = %result.study, stage = %result.stage,
-                        "a late result of another input than the study has now is dropped");
+        let mut sorted = Sorted::default();
+        for (place, (result, facts)) in results.into_iter().zip(known).enumerate() {
+            let Some(mut facts) = facts else {
+                sorted.unknown.push(result);
+                continue;
+            };
+            match self.fate(&result, &facts).await? {
+                Fate::Wanted => {
+                    // Behind this look the study may end, and be begun again with another image.
+                    let of = facts.remove(STUDY_FIELD);
+                    sorted.facts.push(fact(&result, of));
+                    sorted.wanted.push(result);
                 }
+                Fate::Unreadable => {
+                    sorted.unreadable.insert(place);
+                }
+                Fate::Dropped => {}
             }
         }
-        Ok((wanted, unknown))
+        Ok(sorted)
     }
 
-    /// Whether a result is of its study as it is now. Where the run or its facts cannot be read, nothing comes of it anyway.
-    async fn is_wanted(
+    /// Whether a result is of its study as it is now.
+    async fn fate(
         &mut self,
         result: &StageResult,
         facts: &Facts,
-    ) -> Result<bool, CoordinatorError> {
-        let Some(run) = self.spec(&result.run).await? else {
-            return Ok(true);
+    ) -> Result<Fate, CoordinatorError> {
+        let why_not = match self.spec(&result.run).await? {
+            KnownRun::Known(run) => match StudyFacts::parse(facts) {
+                Ok(facts) if facts.takes(&run, result) => return Ok(Fate::Wanted),
+                Ok(_) => "it is of another input than the study has now",
+                Err(_) => return Ok(Fate::Unreadable),
+            },
+            KnownRun::Unreadable => return Ok(Fate::Unreadable),
+            KnownRun::None => "nothing is known of its run",
         };
-        let facts = StudyFacts::parse(facts).ok();
-        Ok(facts.is_none_or(|facts| facts.takes(&run, result)))
+        warn!(run = %result.run, study = %result.study, stage = %result.stage, "a result is dropped: {why_not}");
+        Ok(Fate::Dropped)
     }
 
     async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, CoordinatorError> {
@@ -188,7 +241,7 @@ impl ResultConsumer {
         &mut self,
         study: &StudyResults<'_>,
     ) -> Result<Option<StudyStep>, CoordinatorError> {
-        let Some(run) = self.spec(study.run).await? else {
+        let KnownRun::Known(run) = self.spec(study.run).await? else {
             return Ok(None);
         };
         let Ok(facts) = StudyFacts::parse(&study.facts) else {
@@ -219,24 +272,28 @@ impl ResultConsumer {
         Ok(())
     }
 
-    /// The conversation that a result's output belongs to; none where it is an archive's.
+    /// The conversation that a result's output belongs to, as this state knows it by the run. None where it is an archive's, or
+    /// the state knows nothing of the run: then it may be of a conversation that lives in another one, beside the same store and
+    /// broker. What is nobody's a sweep finds, too.
     async fn conversation(
         &mut self,
         result: &StageResult,
     ) -> Result<Option<ConversationId>, CoordinatorError> {
-        match &result.outcome {
-            Outcome::Done { output } => Ok(output.conversation()),
-            // A store that did not say so may have stored the output all the same.
-            Outcome::Failed(_) => {
-                let run = self.spec(&result.run).await?;
-                Ok(run.and_then(|run| run.conversation.clone()))
-            }
+        // A store that did not say so may have stored the output of what failed all the same.
+        if let Outcome::Done { output } = &result.outcome
+            && output.conversation().is_none()
+        {
+            return Ok(None);
         }
+        Ok(match self.spec(&result.run).await? {
+            KnownRun::Known(run) => run.conversation.clone(),
+            KnownRun::Unreadable | KnownRun::None => None,
+        })
     }
 
-    async fn spec(&mut self, run: &RunId) -> Result<Option<Arc<RunSpec>>, CoordinatorError> {
+    async fn spec(&mut self, run: &RunId) -> Result<KnownRun, CoordinatorError> {
         if let Some(spec) = self.runs.get(run) {
-            return Ok(Some(spec.clone()));
+            return Ok(KnownRun::Known(spec.clone()));
         }
         let state = self.executor.backends.state.clone();
         let document = self
@@ -244,19 +301,22 @@ impl ResultConsumer {
             .retry
             .until_success(|| state.document(run, SPEC_DOCUMENT))
             .await?;
-        let Some(spec) = document.and_then(|text| serde_json::from_str(&text).ok()) else {
-            return Ok(None);
+        let Some(document) = document else {
+            return Ok(KnownRun::None);
         };
-        let spec: Arc<RunSpec> = Arc::new(spec);
+        let Ok(spec) = serde_json::from_str::<RunSpec>(&document) else {
+            return Ok(KnownRun::Unreadable);
+        };
+        let spec = Arc::new(spec);
         if self.runs.len() >= CACHED_RUNS {
             self.runs.clear();
         }
         self.runs.insert(run.clone(), spec.clone());
-        Ok(Some(spec))
+        Ok(KnownRun::Known(spec))
     }
 
-    /// Moves a message that is no result to the dead letters; one of another release's schema first waits, a few times, for a
-    /// coordinator of that release.
+    /// Moves a message that is no result to the dead letters; one of another release's schema, or of a run that another release
+    /// has begun, first waits, a few times, for a coordinator of that release.
     async fn set_aside(
         &self,
         delivery: Delivery,
@@ -326,12 +386,19 @@ fn parse(body: &[u8]) -> Result<StageResult, Failure> {
     serde_json::from_slice(body).map_err(invalid)
 }
 
-fn fact(result: &StageResult) -> Fact {
+fn unreadable_run() -> Failure {
+    let message = "the result's run, or its study, cannot be read by this coordinator, as where another release has begun it; upgrade the older of the two";
+    Failure::new(ErrorCode::SchemaVersion, message)
+}
+
+/// The fact that a result is, of the study with this description.
+fn fact(result: &StageResult, of: Option<String>) -> Fact {
     Fact {
         run: result.run.clone(),
         study: result.study.clone(),
         field: result.stage.name().to_owned(),
         value: serde_json::to_string(result).expect("a result has string keys only"),
+        of,
     }
 }
 
@@ -342,6 +409,7 @@ fn description(result: &StageResult) -> Fact {
         study: result.study.clone(),
         field: STUDY_FIELD.to_owned(),
         value: String::new(),
+        of: None,
     }
 }
 

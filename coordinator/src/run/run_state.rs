@@ -1,16 +1,13 @@
 //! How a run stands in the shared state: one document says what the run is, one how far it is, and the facts of a study
 //! begin with its description.
 
-use radialog_runtime::state::{Fact, State, StateError};
+use radialog_runtime::state::{Fact, STUDY_FIELD, State, StateError};
 use radialog_schemas::{RunId, RunSpec, StudyId, StudySpec};
 
 /// The name of the document that holds a run's [`RunSpec`].
 pub const SPEC_DOCUMENT: &str = "spec";
 /// The name of the document that holds a run's last [`RunProgress`](super::RunProgress).
 pub const PROGRESS_DOCUMENT: &str = "progress";
-/// The field of a study's facts that holds its [`StudySpec`]; the others are stage names with a
-/// [`StageResult`](radialog_schemas::StageResult).
-pub(crate) const STUDY_FIELD: &str = "study";
 
 /// Tells all coordinators what the run is.
 ///
@@ -42,6 +39,7 @@ pub(crate) fn study_fact(run: &RunId, study: &StudySpec) -> Fact {
         study: study.study.clone(),
         field: STUDY_FIELD.to_owned(),
         value: serde_json::to_string(study).expect("a study has string keys only"),
+        of: None,
     }
 }
 
@@ -52,5 +50,6 @@ pub(crate) fn finished_fact(run: &RunId, study: &StudyId, line: String) -> Fact 
         study: study.clone(),
         field: String::new(),
         value: line,
+        of: None,
     }
 }

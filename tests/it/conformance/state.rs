@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use radialog_runtime::state::{Fact, Facts, State};
+use radialog_runtime::state::{Fact, Facts, STUDY_FIELD, State};
 use radialog_schemas::{QueueGroup, RunId};
 use radialog_tests::waiting;
 
@@ -41,6 +41,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     of_several_writers_of_a_new_document_one_wins,
     a_fact_is_written_once,
     a_study_that_was_never_begun_takes_no_facts,
+    a_fact_of_a_study_as_it_was_before_is_not_written,
     beginning_again_keeps_what_is_there,
     finishing_removes_the_study_and_appends_its_line_once,
     finished_lines_are_read_and_discarded_in_order,
@@ -69,6 +70,7 @@ fn fact(run: &RunId, study: &str, field: &str, value: &str) -> Fact {
         study: study.into(),
         field: field.into(),
         value: value.into(),
+        of: None,
     }
 }
 
@@ -198,6 +200,34 @@ async fn a_study_that_was_never_begun_takes_no_facts(state: Arc<dyn State>) {
         [false]
     );
     assert_eq!(state.finished(&run, 10).await.unwrap(), [""; 0]);
+}
+
+async fn a_fact_of_a_study_as_it_was_before_is_not_written(state: Arc<dyn State>) {
+    let run = run();
+    let of = |description: &str| Fact {
+        of: Some(description.into()),
+        ..fact(&run, "s", "findings", description)
+    };
+    let record = async |fact: Fact| state.record(&[fact]).await.unwrap();
+    assert_eq!(record(of("before")).await, [None]);
+    // It ends, and is begun again as another.
+    for description in ["before", "now"] {
+        state.forget(&run, &"s".into()).await.unwrap();
+        let begin = [fact(&run, "s", STUDY_FIELD, description)];
+        state.begin(&begin).await.unwrap();
+    }
+    assert_eq!(record(of("before")).await, [None]);
+    let own = facts(&[(STUDY_FIELD, "now"), ("findings", "now")]);
+    assert_eq!(record(of("now")).await, [Some(own.clone())]);
+    assert_eq!(record(of("now")).await, [Some(own)]);
+    // Without its description it is none that anybody has seen.
+    let bare = [fact(&run, "bare", "other", "x")];
+    state.begin(&bare).await.unwrap();
+    let of_none = Fact {
+        of: Some("now".into()),
+        ..fact(&run, "bare", "findings", "x")
+    };
+    assert_eq!(record(of_none).await, [None]);
 }
 
 async fn beginning_again_keeps_what_is_there(state: Arc<dyn State>) {

@@ -105,6 +105,7 @@ async fn every_primary_of_a_redis_cluster_can_be_lost_in_turn() {
             study: "study".into(),
             field: field.into(),
             value: field.into(),
+            of: None,
         };
         runs.iter().map(fact).collect()
     };

@@ -283,6 +283,7 @@ async fn a_redis_that_forgets_everything_is_gone_on_with() {
             study: "s".into(),
             field: field.into(),
             value: "x".into(),
+            of: None,
         }]
     };
     state.begin(&fact("study")).await.unwrap();

@@ -18,6 +18,10 @@ pub mod redis;
 )]
 pub struct StateError(pub String);
 
+/// The field of a study's facts that holds its description ([`StudySpec`](radialog_schemas::StudySpec)), with which it begins; the others
+/// are stage names with a [`StageResult`](radialog_schemas::StageResult).
+pub const STUDY_FIELD: &str = "study";
+
 /// One fact about a study: a field that is written once, with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
@@ -29,6 +33,9 @@ pub struct Fact {
     pub field: String,
     /// The value in JSON.
     pub value: String,
+    /// What the study's [`STUDY_FIELD`] must hold for [`State::record`] to add the fact: a study may end, and be begun again as
+    /// another, behind the back of whoever decided. None adds it whatever that is.
+    pub of: Option<String>,
 }
 
 /// All facts of a study: values in JSON by field.
@@ -57,11 +64,11 @@ pub trait State: Send + Sync + 'static {
     async fn begin(&self, facts: &[Fact]) -> Result<(), StateError>;
 
     /// Adds each fact whose field is not there yet, and returns all facts of its study; none where the study does not
-    /// exist (never begun, or finished).
+    /// exist (never begun, or finished), or is another than the fact is `of`: then nothing is added.
     async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError>;
 
     /// Removes each study and appends its line to its run's finished list, both or neither. False where the study did
-    /// not exist any more, or its run has ended: then nothing is appended. `field` of the facts is ignored, `value` is the line.
+    /// not exist any more, or its run has ended: then nothing is appended. `field` and `of` of the facts are ignored, `value` is the line.
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError>;
 
     /// Removes a study that nobody waits for a line of. It may be repeated, and a study that does not exist is none.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use radialog_schemas::{QueueGroup, RunId, StudyId};
 
-use super::{Fact, Facts, State, StateError};
+use super::{Fact, Facts, STUDY_FIELD, State, StateError};
 
 /// Run and study state in this process's memory.
 #[derive(Default)]
@@ -84,6 +84,9 @@ impl State for MemoryState {
         let mut runs = self.runs();
         let mut record = |fact: &Fact| {
             let study = runs.get_mut(&fact.run)?.studies.get_mut(&fact.study)?;
+            if fact.of.is_some() && fact.of.as_ref() != study.get(STUDY_FIELD) {
+                return None;
+            }
             add(study, fact);
             Some(study.clone())
         };

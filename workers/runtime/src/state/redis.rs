@@ -8,17 +8,19 @@ use async_trait::async_trait;
 use radialog_schemas::{QueueGroup, RunId, StudyId};
 use redis::{FromRedisValue, Pipeline, Script};
 
-use super::{Fact, Facts, State, StateError, keys};
+use super::{Fact, Facts, STUDY_FIELD, State, StateError, keys};
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
 
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// KEYS: study. ARGV: field, value, seconds to live. All facts of the study, or nil where it does not exist.
+/// KEYS: study. ARGV: field, value, seconds to live, field of the description, which it must hold (empty: whatever it holds). All
+/// facts of the study, or nil where it does not exist or is another.
 static RECORD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+         if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], ARGV[4]) ~= ARGV[5] then return false end
          redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
          redis.call('EXPIRE', KEYS[1], ARGV[3])
          return redis.call('HGETALL', KEYS[1])",
@@ -179,7 +181,9 @@ impl State for RedisState {
             pipeline
                 .arg(&fact.field)
                 .arg(&fact.value)
-                .arg(seconds_to_live());
+                .arg(seconds_to_live())
+                .arg(STUDY_FIELD)
+                .arg(fact.of.as_deref().unwrap_or_default());
         }
         if facts.is_empty() {
             Ok(Vec::new())
@@ -282,22 +286,29 @@ impl State for RedisState {
     async fn serve_group(&self, group: &QueueGroup, during: Duration) -> Result<(), StateError> {
         // Redis takes no time of none.
         let milliseconds = u64::try_from(during.as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut pipeline = redis::pipe();
-        pipeline
+        // In this order, and each in a round trip of its own, since the keys of a cluster lie on different nodes: nobody may find
+        // that a group was ever served, and not yet that it is.
+        let serving = redis::pipe()
+            .pset_ex(keys::served(group), 1, milliseconds)
+            .ignore()
+            .to_owned();
+        self.run::<()>(&serving).await?;
+        let noting = redis::pipe()
             .sadd(keys::EVER_SERVED, group.as_str())
             .ignore()
-            .pset_ex(keys::served(group), 1, milliseconds)
-            .ignore();
-        self.run(&pipeline).await
+            .to_owned();
+        self.run(&noting).await
     }
 
     async fn is_served(&self, group: &QueueGroup) -> Result<bool, StateError> {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .exists(keys::served(group))
+        // The other way round than they are written.
+        let known = redis::pipe()
             .sismember(keys::EVER_SERVED, group.as_str())
-            .sismember(keys::GROUPS, group.as_str());
-        let (is_served, was_ever, is_noted): (bool, bool, bool) = self.run(&pipeline).await?;
+            .sismember(keys::GROUPS, group.as_str())
+            .to_owned();
+        let (was_ever, is_noted): (bool, bool) = self.run(&known).await?;
+        let serving = redis::pipe().exists(keys::served(group)).to_owned();
+        let (is_served,): (bool,) = self.run(&serving).await?;
         Ok(is_served || !was_ever && is_noted)
     }
 }
