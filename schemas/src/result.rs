@@ -19,7 +19,7 @@ pub struct StageResult {
     /// The key that its task gives to the output ([`crate::Task::output`]), done or failed: by now the study may have another
     /// image than the task. None where the writer's release told none, or the message could not be read as a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<ObjectKey>,
+    pub task_output: Option<ObjectKey>,
     /// What came of it.
     pub outcome: Outcome,
     /// The times that the task took.
@@ -28,8 +28,8 @@ pub struct StageResult {
 
 impl StageResult {
     /// The key that its task gives to the output; none where nothing says it.
-    pub fn task_output(&self) -> Option<&ObjectKey> {
-        self.task.as_ref().or(match &self.outcome {
+    pub fn output_of_task(&self) -> Option<&ObjectKey> {
+        self.task_output.as_ref().or(match &self.outcome {
             Outcome::Done { output } => Some(output),
             Outcome::Failed(_) => None,
         })

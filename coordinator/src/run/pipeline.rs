@@ -10,7 +10,6 @@ use radialog_schemas::{
     StudySpec, Task, Work,
 };
 
-
 /// The facts about a study in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyFacts {
@@ -80,7 +79,7 @@ impl StudyFacts {
     /// study had before; where a worker of an earlier release failed, nothing tells.
     pub(crate) fn takes(&self, run: &RunSpec, result: &StageResult) -> bool {
         let (study, stage) = (&self.spec, result.stage);
-        let Some(output) = result.task_output() else {
+        let Some(output) = result.output_of_task() else {
             // What was given is asked of nobody.
             return !study.given.contains_key(&stage);
         };

@@ -217,7 +217,7 @@ async fn a_late_result_of_the_image_before_decides_nothing_of_the_one_that_took_
                 run: task.run,
                 study: task.study,
                 stage,
-                task: tells.then(|| output.clone()),
+                task_output: tells.then(|| output.clone()),
                 outcome: match has_failed {
                     true => Outcome::Failed(Failure::new(ErrorCode::ImageCorrupt, "x")),
                     false => Outcome::Done { output },

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
-use radialog_schemas::ErrorCode;
+use radialog_runtime::state::{Fact, Facts, STUDY_FIELD};
 use radialog_schemas::queues::{self, RETRY_DELAYS};
+use radialog_schemas::{
+    ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings,
+};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::faults::FaultInjector;
+use radialog_tests::waiting;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -187,6 +191,63 @@ async fn two_coordinators_share_the_results_queue() {
     shutdown.cancel();
     second.await.unwrap().unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_run_cannot_be_read_is_no_fact_and_dead_lettered_where_nobody_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = backends(dir.path()).unwrap();
+    backends.queue.declare().await.unwrap();
+    let (unknown, later) = (RunId::from("unknown"), RunId::from("later"));
+    let document = r#"{"a": "run of a later release"}"#.to_owned();
+    let told = backends.state.put_document(&later, "spec", document);
+    told.await.unwrap();
+    let description = |run: &RunId| {
+        [Fact {
+            run: run.clone(),
+            study: "study".into(),
+            field: STUDY_FIELD.to_owned(),
+            value: "x".to_owned(),
+            of: None,
+        }]
+    };
+    for run in [&unknown, &later] {
+        backends.state.begin(&description(run)).await.unwrap();
+        let failure = Failure::new(ErrorCode::ImageCorrupt, "x");
+        let result = StageResult {
+            schema_version: SCHEMA_VERSION,
+            run: run.clone(),
+            study: "study".into(),
+            stage: Stage::Findings,
+            task_output: None,
+            outcome: Outcome::Failed(failure),
+            timings: StageTimings::default(),
+        };
+        let message = Message {
+            body: serde_json::to_vec(&result).unwrap().into(),
+            // The last one.
+            attempt: ErrorCode::SchemaVersion.retries() as u32,
+            ..Message::default()
+        };
+        let told = backends.queue.publish(queues::RESULTS, message);
+        told.await.unwrap();
+    }
+    let stop = CancellationToken::new();
+    let results = ResultConsumer::new(backends.clone(), "results", stop.clone());
+    tokio::spawn(results.run());
+    let _results = stop.drop_guard();
+    let dead = queues::dead(queues::RESULTS);
+    let take = || async { Ok(backends.queue.take(&dead).await?) };
+    let dead = waiting::found("nothing is dead-lettered", Duration::from_secs(60), take);
+    let dead = dead.await.unwrap();
+    assert_eq!(dead.message.death.as_ref().unwrap().code, "schema_version");
+    let told: StageResult = serde_json::from_slice(&dead.message.body).unwrap();
+    assert_eq!(told.run, later);
+    let only = Facts::from([(STUDY_FIELD.to_owned(), "x".to_owned())]);
+    for run in [&unknown, &later] {
+        let known = backends.state.record(&description(run)).await.unwrap();
+        assert_eq!(known, [Some(only.clone())]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ async fn a_task_is_done_and_done_again_it_is_reused(harness: TaskHarness) {
                 output: task.output.clone()
             }
         );
-        assert_eq!(result.task.as_ref(), Some(&task.output));
+        assert_eq!(result.task_output.as_ref(), Some(&task.output));
         assert_eq!(result.timings.reused, reused);
     }
     assert!(harness.objects.size(&task.output).await.unwrap().is_some());
@@ -115,7 +115,7 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
         (lost.study.as_str(), failure(&lost)),
         ("newer", Some(ErrorCode::SchemaVersion))
     );
-    assert_eq!(lost.task, None, "of another release it says nothing");
+    assert_eq!(lost.task_output, None, "of another release it says nothing");
 
     let missing = harness.task_without_image("missing");
     harness.send(&missing).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarne
     harness.send(&task).await.unwrap();
     let result = harness.results(1).await.unwrap().remove(0);
     assert_eq!(failure(&result), Some(ErrorCode::ImageCorrupt));
-    assert_eq!(result.task, Some(task.output));
+    assert_eq!(result.task_output, Some(task.output));
     worker.stop().await.unwrap();
     assert!(
         harness

@@ -100,19 +100,10 @@ async fn a_conversation_that_is_deleted_at_once_leaves_nothing_behind() -> Resul
     for run in &runs {
         assert_eq!(state.exist(run, &image).await?, [false]);
     }
-    // What its stages were asked to do goes on; what they store goes when they tell of it.
-    let is_over = || async {
-        for queue in [
-            queues::work(Stage::Embedding),
-            queues::work(Stage::Findings),
-            queues::RESULTS,
-        ] {
-            if fixture.backends.queue.depth(queue).await? > 0 {
-                return Ok(false);
-            }
-        }
-        Ok(KINDS.iter().all(|kind| fixture.stored(kind).is_empty()))
-    };
+    // What its stages were asked to do goes on, before what one asks for that comes later; what they store goes when they tell of it.
+    let last = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&last, 1, "done").await?;
+    let is_over = || async { Ok(KINDS.map(|kind| fixture.stored(kind).len()) == [1, 1, 1]) };
     until("something of them is left", is_over).await
 }
 
@@ -157,6 +148,11 @@ async fn what_stages_store_behind_a_deletion_goes_when_they_tell_of_it_and_takes
     let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
     let is_over = || async { Ok(state.exist(&own_run, &image).await? == [false]) };
     until("the preparation is not over", is_over).await?;
+    // Of one that this state knows nothing of: it may live in another one, beside the same store and broker.
+    let (elsewhere, others) = (RunId::from("elsewhere"), ConversationId::from("others"));
+    let others = ObjectKey::conversation_image(&others, "one", &ContentHash::of(b"x"));
+    let others = ObjectKey::embedding(&ContentHash::of(b"component"), &others);
+    fixture.backends.objects.put(&others, "x".into()).await?;
     let failure = Failure::new(ErrorCode::ObjectStore, "the answer to a write was lost");
     let (embedding, findings) = (Stage::Embedding, Stage::Findings);
     let objects = &fixture.backends.objects;
@@ -169,10 +165,11 @@ async fn what_stages_store_behind_a_deletion_goes_when_they_tell_of_it_and_takes
         // In front of it what is told again of the one that is there.
         tell(&fixture, &own_run, embedding, done(&own.embedding)).await?;
         tell(&fixture, &own_run, findings, done(&own.findings)).await?;
+        tell(&fixture, &elsewhere, embedding, done(&others)).await?;
         tell(&fixture, &run, stage, outcome).await?;
         let is_gone = || async { Ok(objects.size(output).await?.is_none()) };
         until("what was stored late is left", is_gone).await?;
-        assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [1, 1, 1]);
+        assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [1, 2, 1]);
     }
     Ok(())
 }
@@ -198,7 +195,7 @@ async fn tell(fixture: &GatewayFixture, run: &RunId, stage: Stage, outcome: Outc
         run: run.clone(),
         study: StudyId::from("image"),
         stage,
-        task: None,
+        task_output: None,
         outcome,
         timings: StageTimings::default(),
     };

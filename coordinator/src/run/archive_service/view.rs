@@ -66,7 +66,7 @@ pub struct ArchiveRunView {
     pub request: NewArchiveRun,
     /// The state of the run.
     pub status: ArchiveRunStatus,
-    /// The reason why it failed, or what its results lack.
+    /// The reason why it failed, what went wrong with one that was cancelled, or what its results lack.
     pub error: Option<String>,
     /// Counts, rates and time left, once it runs.
     pub progress: Option<RunProgress>,

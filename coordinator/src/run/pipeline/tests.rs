@@ -51,7 +51,7 @@ fn result(stage: Stage, outcome: Outcome) -> StageResult {
         run: RunId::from("run"),
         study: StudyId::from("study"),
         stage,
-        task: None,
+        task_output: None,
         outcome,
         timings: StageTimings::default(),
     }
@@ -223,9 +223,11 @@ fn a_result_is_of_the_image_that_its_task_was_made_for() {
     for stage in Stage::ALL {
         let facts = facts(&Stage::ALL[..stage as usize], &[]);
         let takes = |task: Option<&ObjectKey>, outcome| {
-            let task = task.cloned();
-            let result = result(stage, outcome);
-            facts.takes(&run, &StageResult { task, ..result })
+            let result = StageResult {
+                task_output: task.cloned(),
+                ..result(stage, outcome)
+            };
+            facts.takes(&run, &result)
         };
         for (image, is_own) in [(&facts.spec.input, true), (&other, false)] {
             for key in [

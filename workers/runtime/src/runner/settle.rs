@@ -188,7 +188,7 @@ async fn publish_result<W: StageWork>(
         run: subject.run,
         study: subject.study,
         stage: worker.work.stage(),
-        task: subject.output,
+        task_output: subject.output,
         outcome,
         timings,
     };
