@@ -349,14 +349,17 @@ impl ArchiveRuns {
             let folder = self.folder(id).join("out");
             let ran = self.run_with_pauses(&requested, &folder, stop).await?;
             // The state had lost it meanwhile, and was asked for it at another gateway: the results have one writer.
-            if !retry.until_success(|| documents.keep(&requested)).await? {
+            if !self.is_own(&requested).await? {
                 return self.leave_to_another(id).await;
             }
             let Some((status, error)) = ran else {
                 return Ok(());
             };
-            let store = || self.try_store(id, &folder);
-            let ended = match retry.until_settled(store).await? {
+            let store = || self.try_store(&requested, &folder);
+            let Some(stored) = retry.until_settled(store).await? else {
+                return self.leave_to_another(id).await;
+            };
+            let ended = match stored {
                 Ok(parts) => ArchiveRunEnd {
                     status,
                     error,
@@ -400,34 +403,46 @@ impl ArchiveRuns {
     }
 
     /// Stores the result files of a run; an end without them where the store refuses them for good, or where the run is
-    /// cancelled while they find no room. A store that does not answer is waited for, whatever becomes of the run.
+    /// cancelled while they find no room. A store that does not answer is waited for, whatever becomes of the run. None where
+    /// another gateway has begun it meanwhile: before each attempt, and behind the last one, which may take long.
     async fn try_store(
         &self,
-        id: &str,
+        requested: &ArchiveRunRequest,
         folder: &Path,
-    ) -> Result<StoredResults, AttemptError<ObjectError, ArchiveRunsError>> {
-        let error = match result_files::store(&*self.backends.objects, id, folder).await {
-            Ok(parts) => return Ok(Ok(parts)),
-            Err(ArchiveRunsError::Objects(error)) => error,
+    ) -> Result<Option<StoredResults>, AttemptError<ObjectError, ArchiveRunsError>> {
+        let id = &requested.id;
+        let is_own = self.is_own(requested).await;
+        if !is_own.map_err(|error| AttemptError::Fatal(error.into()))? {
+            return Ok(None);
+        }
+        let stored = match result_files::store(&*self.backends.objects, id, folder).await {
+            Ok(parts) => Ok(parts),
+            Err(ArchiveRunsError::Objects(error)) => {
+                let is_refused = matches!(error, ObjectError::Refused { .. });
+                let is_full = matches!(error, ObjectError::Full(_));
+                let is_cancelled = self.is_cancelled(id).await;
+                match is_cancelled.map_err(|error| AttemptError::Fatal(error.into()))? {
+                    true if is_full || is_refused => Err((ArchiveRunStatus::Cancelled, error)),
+                    false if is_refused => Err((ArchiveRunStatus::Failed, error)),
+                    _ => return Err(AttemptError::Unavailable(error)),
+                }
+            }
             Err(error) => return Err(AttemptError::Fatal(error)),
         };
-        let is_refused = matches!(error, ObjectError::Refused { .. });
-        let is_full = matches!(error, ObjectError::Full(_));
-        let is_cancelled = self.is_cancelled(id).await;
-        let end = match is_cancelled.map_err(|error| AttemptError::Fatal(error.into()))? {
-            true if is_full || is_refused => Some(ArchiveRunStatus::Cancelled),
-            false if is_refused => Some(ArchiveRunStatus::Failed),
-            _ => None,
-        };
-        match end {
-            Some(end) => Ok(Err((end, error))),
-            None => Err(AttemptError::Unavailable(error)),
-        }
+        let is_own = self.is_own(requested).await;
+        let is_own = is_own.map_err(|error| AttemptError::Fatal(error.into()))?;
+        Ok(is_own.then_some(stored))
     }
 
     /// Waits for what does not answer, until this gateway stops.
     fn retry(&self) -> RetryUntilShutdown {
         RetryUntilShutdown::new(self.shutdown.clone())
+    }
+
+    /// Whether no other gateway has begun the run since. It is known for as long again then.
+    async fn is_own(&self, requested: &ArchiveRunRequest) -> Result<bool, CoordinatorError> {
+        let keep = || self.documents.keep(requested);
+        self.retry().until_success(keep).await
     }
 
     async fn is_cancelled(&self, id: &str) -> Result<bool, CoordinatorError> {

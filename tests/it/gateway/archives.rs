@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use radialog_coordinator::BundleHashes;
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_runtime::state::State;
 use radialog_schemas::{ContentHash, ObjectKey, PerStage, RunId};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::{Denial, FaultInjector};
@@ -392,6 +393,44 @@ async fn a_run_whose_request_the_state_has_lost_is_known_again_while_it_waits_an
     Ok(())
 }
 
+/// Makes the request what another gateway has: the same one, by another try.
+async fn begun_elsewhere(state: &dyn State, run: &RunId) -> Result<()> {
+    let request = state.document(run, "batch").await?.context("a request")?;
+    let mut request: Value = serde_json::from_str(&request)?;
+    request["attempt"] = json!("another");
+    let request = request.to_string();
+    Ok(state.put_document(run, "batch", request).await?)
+}
+
+#[tokio::test]
+async fn a_run_whose_results_find_no_room_stays_known_and_is_left_to_who_has_begun_it_since()
+-> Result<()> {
+    let (directory, faults) = (tempfile::tempdir()?, Arc::new(FaultInjector::default()));
+    let fixture = GatewayFixture::faulty(&faults, |config| {
+        config.archives = vec!["s3://archive/cxr/".into()];
+        config.directory = directory.path().to_owned();
+    })
+    .await?;
+    let (gateway, backends) = (&fixture.gateway, &fixture.backends);
+    let name = ObjectKey::parse("cxr/study.jpg").context("a key")?;
+    backends.objects.put(&name, xray().into()).await?;
+    faults.deny("batches/", Denial::Full);
+    let started = gateway
+        .post("/v1/archives", &findings_of("s3://archive/cxr"))
+        .await?;
+    let path = started.headers()["location"].to_str()?.to_owned();
+    eventually(|| async { Ok(faults.denials_met() >= 2) }).await?;
+    faults.lose_state();
+    eventually(|| async { Ok(gateway.get(&path).await?.status() == 200) }).await?;
+    let id = path.rsplit('/').next().context("an id")?;
+    let run = RunId(format!("batch-{id}"));
+    begun_elsewhere(&*backends.state, &run).await?;
+    eventually(|| async { Ok(std::fs::read_dir(directory.path())?.next().is_none()) }).await?;
+    let end = backends.state.document(&run, "batch-end").await?;
+    assert_eq!(end, None, "the other one ends it");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_run_that_another_gateway_has_begun_since_the_state_lost_it_is_left_to_that_one()
 -> Result<()> {
@@ -406,12 +445,7 @@ async fn a_run_that_another_gateway_has_begun_since_the_state_lost_it_is_left_to
             .into_string()
             .map_err(|_| anyhow!("an id"))?;
         let run = RunId(format!("batch-{id}"));
-        // As the other gateway has it: the same request, by another try.
-        let request = state.document(&run, "batch").await?.context("a request")?;
-        let mut request: Value = serde_json::from_str(&request)?;
-        request["attempt"] = json!("another");
-        let request = request.to_string();
-        state.put_document(&run, "batch", request).await?;
+        begun_elsewhere(&**state, &run).await?;
         runs.push(run);
     }
     assert_eq!(runs.len(), 3);
