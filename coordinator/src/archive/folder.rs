@@ -20,8 +20,10 @@ use super::image::{FileKind, ImageReadError, unsupported};
 use super::mimic_cxr::{ImageTable, ImageTables, is_beside, is_image_table};
 use crate::CoordinatorError;
 
-/// Pause before a file of a store that does not answer is looked at again.
+/// Pause before a file of a store that does not answer, or a table that a disk does not give, is looked at again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How often a table that a disk does not give is tried before the studies of its tree are passed over: a moment costs none.
+const TABLE_TRIES: u32 = 5;
 /// Pause before tables that could not be read are tried again: to read them half takes as long as hundreds of studies.
 const TABLE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,8 @@ struct FolderEntries {
     roots: HashMap<String, Arc<ImageTable>>,
     /// Trees whose tables could not be read when a study of them was come by, which was told, and when that was tried last.
     unread: HashMap<String, Instant>,
+    /// The pause between tries to read tables.
+    retry_pause: Duration,
     /// How long such tables are not tried again.
     table_pause: Duration,
     /// Files that are called as such tables.
@@ -121,6 +125,7 @@ impl FolderArchive {
             found: VecDeque::new(),
             roots: HashMap::new(),
             unread: HashMap::new(),
+            retry_pause: RETRY_PAUSE,
             table_pause: TABLE_PAUSE,
             table_files: Vec::new(),
             is_one_file: self.only.is_some(),
@@ -249,7 +254,7 @@ impl FolderEntries {
         if tried.is_some_and(|tried| tried.elapsed() < self.table_pause) {
             return None;
         }
-        let table = match tables_beside(&self.tables, root).await {
+        let table = match tables_beside(&self.tables, root, self.retry_pause).await {
             Ok(table) => table,
             Err(error) => {
                 let message = format!(
@@ -310,18 +315,25 @@ impl FolderEntries {
 }
 
 /// Reads the tables beside a root; a store that does not answer is waited for, as everywhere in a walk: without its table a
-/// study would be another.
+/// study would be another. What a disk does not give is tried a few times.
 async fn tables_beside(
     tables: &ImageTables,
     root: &str,
+    pause: Duration,
 ) -> Result<Arc<ImageTable>, CoordinatorError> {
+    let mut tries = 1;
     loop {
         match tables.beside(root).await {
+            Err(error @ CoordinatorError::Unread { .. }) if tries < TABLE_TRIES => {
+                warn!(%error, root, "the tables beside the tree cannot be read; trying again");
+                tries += 1;
+                tokio::time::sleep(pause).await;
+            }
             Err(CoordinatorError::Objects(error))
                 if !matches!(error, ObjectError::Refused { .. }) =>
             {
                 warn!(%error, root, "the tables beside the tree cannot be read; trying again");
-                tokio::time::sleep(RETRY_PAUSE).await;
+                tokio::time::sleep(pause).await;
             }
             table => return table,
         }

@@ -13,6 +13,8 @@ use crate::ServedBundles;
 
 /// How often it is told.
 const EVERY: Duration = Duration::from_secs(30);
+/// How soon it is told again where it could not be: a state that was away for long has let what it was told before run out.
+const AGAIN: Duration = Duration::from_secs(1);
 /// It counts for so many times as long, so that nobody refuses turns where it was not told in time.
 const TIMES: u32 = 4;
 
@@ -46,14 +48,24 @@ impl ServedGroups {
     /// Tells it again and again, until the shutdown.
     pub(super) async fn keep_telling(self, shutdown: CancellationToken) {
         let telling = async {
+            let mut told = Ok(());
             loop {
-                tokio::time::sleep(self.every).await;
-                if let Err(error) = self.tell().await {
+                tokio::time::sleep(self.pause(&told)).await;
+                told = self.tell().await;
+                if let Err(error) = &told {
                     tracing::warn!(%error, "other gateways do not hear which groups are served here; they are told again");
                 }
             }
         };
         shutdown.run_until_cancelled(telling).await;
+    }
+
+    /// How long it is not told, after it was told so.
+    fn pause(&self, told: &Result<(), StateError>) -> Duration {
+        match told {
+            Ok(()) => self.every,
+            Err(_) => self.every.min(AGAIN),
+        }
     }
 }
 
@@ -87,5 +99,16 @@ mod tests {
         }
         stop.cancel();
         telling.await.unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_soon() {
+        let served = ServedGroups {
+            state: Arc::new(MemoryState::default()),
+            groups: Vec::new(),
+            every: EVERY,
+        };
+        assert_eq!(served.pause(&Ok(())), EVERY);
+        assert_eq!(served.pause(&Err(StateError("down".into()))), AGAIN);
     }
 }

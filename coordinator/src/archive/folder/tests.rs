@@ -1,18 +1,22 @@
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use radialog_schemas::ErrorCode;
+use radialog_schemas::{ErrorCode, Failure};
 
 use super::super::entries::StudyEntries;
 use super::super::file_place::OutsideFiles;
-use super::super::file_tree::LocalFileTree;
+use super::super::file_tree::{FileTree, LocalFileTree, PathWalk};
+use super::super::gzip;
+use super::super::image::ImageSource;
 use super::super::open::{ArchiveLocation, open};
-use super::FolderArchive;
+use super::{FolderArchive, TABLE_TRIES};
 
 fn write(root: &Path, path: &str, content: &[u8]) {
     let path = root.join(path);
@@ -212,6 +216,7 @@ async fn a_table_that_cannot_be_read_just_now_makes_no_study_and_is_read_when_it
     let tree = LocalFileTree::new(dir.path().into(), OutsideFiles::Refused);
     let archive = FolderArchive::new("archive".into(), Arc::new(tree));
     let mut entries = archive.pass();
+    entries.retry_pause = Duration::ZERO;
     entries.table_pause = Duration::MAX;
     let problem = entries.next().await.unwrap().unwrap_err();
     assert!(problem.may_hide_studies(), "{problem}");
@@ -254,17 +259,75 @@ async fn a_table_that_stays_unreadable_is_told_once_with_the_tree_that_lies_besi
         }
         let table = dir.path().join("nested/mimic-cxr-2.0.0-metadata.csv");
         std::os::unix::fs::symlink(target, table).unwrap();
-        let seen = read(dir.path()).await;
-        let told: Vec<_> = seen
-            .iter()
-            .filter(|line| !line.starts_with("! a/"))
-            .collect();
-        assert_eq!(
-            told,
-            [&format!("! {}", dir.path().join("nested/files/").display())],
-            "{target}"
-        );
+        let tree = LocalFileTree::new(dir.path().into(), OutsideFiles::Refused);
+        let archive = FolderArchive::new("archive".into(), Arc::new(tree));
+        let mut entries = archive.pass();
+        entries.retry_pause = Duration::ZERO;
+        let mut told = Vec::new();
+        while let Some(entry) = entries.next().await {
+            let place = entry.expect_err("a study without its table").place;
+            if !place.starts_with("a/") {
+                told.push(place);
+            }
+        }
+        let beside = dir.path().join("nested/files/").display().to_string();
+        assert_eq!(told, [beside], "{target}");
     }
+}
+
+/// A tree on a disk that does not give its table of views so many times.
+struct HiccupTree(LocalFileTree, AtomicU32);
+
+#[async_trait]
+impl FileTree for HiccupTree {
+    fn walk(&self, under: &str) -> Box<dyn PathWalk> {
+        self.0.walk(under)
+    }
+
+    fn image(&self, path: &str) -> Result<ImageSource, Failure> {
+        self.0.image(path)
+    }
+
+    async fn lines(&self, path: &str) -> io::Result<gzip::Lines> {
+        let one_less = |left: u32| left.checked_sub(1);
+        let (order, left) = (Ordering::Relaxed, &self.1);
+        if path.ends_with("metadata.csv") && left.fetch_update(order, order, one_less).is_ok() {
+            return Err(io::Error::other("a hiccup"));
+        }
+        self.0.lines(path).await
+    }
+
+    fn name(&self, path: &str) -> String {
+        self.0.name(path)
+    }
+
+    fn folder_name(&self) -> Option<String> {
+        self.0.folder_name()
+    }
+
+    fn above(&self) -> Option<Arc<dyn FileTree>> {
+        self.0.above()
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_give_a_table_for_a_moment_costs_no_study() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = "nested/files/p10/p10000032/s50414267";
+    for image in ["a", "b"] {
+        write(dir.path(), &format!("{study}/{image}.jpg"), b"x");
+    }
+    let rows = b"dicom_id,ViewPosition\na,LATERAL\nb,PA\n";
+    write(dir.path(), "nested/mimic-cxr-2.0.0-metadata.csv", rows);
+    let tree = LocalFileTree::new(dir.path().into(), OutsideFiles::Refused);
+    let tree = HiccupTree(tree, (TABLE_TRIES - 1).into());
+    let archive = FolderArchive::new("archive".into(), Arc::new(tree));
+    let mut entries = archive.pass();
+    entries.retry_pause = Duration::ZERO;
+    let entry = entries.next().await.unwrap();
+    let entry = entry.unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(entry.file, format!("{study}/b.jpg"));
+    assert!(entries.next().await.is_none());
 }
 
 #[tokio::test]

@@ -34,9 +34,14 @@ fn files(zip: &ZipArchive<BufReader<File>>) -> anyhow::Result<Vec<(usize, Relati
     let mut files = Vec::with_capacity(zip.len());
     for (index, name) in zip.file_names().enumerate() {
         let name = name?;
+        // Some writers begin every name with the folder itself, and put that there, too.
+        let name = name.strip_prefix("./").unwrap_or(&name);
+        if name.is_empty() {
+            continue;
+        }
         // A folder in a zip is closed by a slash.
         let folder = name.strip_suffix('/');
-        let inner = RelativePath::parse(folder.unwrap_or(&name))?;
+        let inner = RelativePath::parse(folder.unwrap_or(name))?;
         if folder.is_none() && !is_system(&inner) {
             files.push((index, inner));
         }
@@ -69,7 +74,9 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let name = archive.display();
     let mut zip = ZipArchive::new(BufReader::new(file))
         .with_context(|| format!("'{name}' is no whole zip file"))?;
-    let files = files(&zip).with_context(|| format!("'{name}' is not unpacked"))?;
+    let files = files(&zip).with_context(|| {
+        format!("'{name}' is not unpacked: it is not the published file; download it again, or unpack it by hand")
+    })?;
     check_space(&mut zip, &files, dir).with_context(|| format!("'{name}'"))?;
     for (index, inner) in files {
         let entry = zip
@@ -132,12 +139,12 @@ mod tests {
     fn files_are_unpacked_without_folders_and_what_a_system_adds() {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("release.zip");
-        zipped(&archive, &["a/", "a/b", "__MACOSX/a/._b", "c"]);
+        zipped(&archive, &["./", "a/", "a/b", "__MACOSX/a/._b", "./c"]);
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         unpack(&archive, &out).unwrap();
-        for name in ["a/b", "c"] {
-            assert_eq!(fs::read_to_string(out.join(name)).unwrap(), name);
+        for (file, content) in [("a/b", "a/b"), ("c", "./c")] {
+            assert_eq!(fs::read_to_string(out.join(file)).unwrap(), content);
         }
         assert!(!out.join("__MACOSX").exists());
     }
@@ -160,6 +167,7 @@ mod tests {
             let error = unpack(&archive, &out).unwrap_err();
             let error = format!("{error:#}");
             assert!(error.contains(reason), "{bad:?}: {error}");
+            assert!(error.contains("download it again"), "{bad:?}: {error}");
             assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{bad:?}");
             assert!(!dir.path().join("x").exists(), "{bad:?}");
         }
