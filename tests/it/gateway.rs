@@ -2,6 +2,7 @@
 //! language worker.
 
 mod access;
+mod archive_holders;
 mod archives;
 mod bad_input;
 mod batch_deaths;
