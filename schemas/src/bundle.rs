@@ -213,8 +213,8 @@ mod tests {
     fn a_manifest_is_valid_as_a_whole_or_refused_with_the_name() {
         assert!(manifest(FORMAT, "a/w", "a/w").is_ok());
         for (format, used, listed, words) in [
-            (FORMAT, "w", "/tmp/w", "'/tmp/w' is not a path"),
-            (FORMAT, "w", "../w", "'../w' is not a path"),
+            (FORMAT, "w", "/tmp/w", "'/tmp/w' cannot be used as a path"),
+            (FORMAT, "w", "../w", "'../w' cannot be used as a path"),
             (FORMAT, "..\\w", "w", "backslash"),
             (FORMAT, "w", "v", "'w' of findings is not in its list"),
             (FORMAT, MANIFEST_FILE, MANIFEST_FILE, "lists bundle.json"),
