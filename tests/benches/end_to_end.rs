@@ -127,9 +127,9 @@ impl Options {
                 USAGE.refuse(format!("'{argument}' is not name=value"))
             };
             match name {
-                "layers" => options.layers = USAGE.number(value),
-                "tokens" => options.tokens = USAGE.number(value),
-                "rounds" => options.rounds = USAGE.number(value),
+                "layers" => options.layers = USAGE.count(value),
+                "tokens" => options.tokens = USAGE.count(value),
+                "rounds" => options.rounds = USAGE.count(value),
                 "drafts" => options.drafts = USAGE.number(value),
                 "weights" => {
                     let to = WeightTypes::ALL.into_iter().find(|to| to.name() == value);
@@ -148,10 +148,6 @@ impl Options {
         ensure!(
             options.at_once.iter().all(|n| (1..=images).contains(n)),
             "1 to {images} studies at a time"
-        );
-        ensure!(
-            options.layers > 0 && options.rounds > 0 && options.tokens > 0,
-            "layers, rounds and tokens are 1 or more"
         );
         Ok(options)
     }

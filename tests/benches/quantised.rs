@@ -68,8 +68,8 @@ fn main() -> Result<()> {
     let arguments = USAGE.arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["against", file] => against(file.as_ref(), 3, ALL),
-        ["against", file, rounds] => against(file.as_ref(), USAGE.number(rounds), ALL),
-        ["against", file, rounds, part] => against(file.as_ref(), USAGE.number(rounds), part),
+        ["against", file, rounds] => against(file.as_ref(), USAGE.count(rounds), ALL),
+        ["against", file, rounds, part] => against(file.as_ref(), USAGE.count(rounds), part),
         ["make", file, layers] => make(&[file, layers]),
         ["make", file, layers, "q4_0"] => make(&[file, layers, "q4_0"]),
         ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part),
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
         }
         [] => random("q4_k_m", 32),
         [types] => random(types, 32),
-        [types, layers] => random(types, USAGE.number(layers)),
+        [types, layers] => random(types, USAGE.count(layers)),
         _ => USAGE.refuse("nothing was measured"),
     }
 }

@@ -50,7 +50,7 @@ struct Theirs {
 fn main() -> Result<()> {
     let count = match &USAGE.arguments()[..] {
         [] => PAIRS,
-        [count] => USAGE.number(count),
+        [count] => USAGE.count(count),
         _ => USAGE.refuse("one number is enough"),
     };
     let pairs = report_pairs(count, 1)?;

@@ -1,6 +1,7 @@
 //! What the benchmarks share.
 
 use std::fmt::Display;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::str::FromStr;
@@ -68,24 +69,18 @@ impl Usage {
     }
 
     /// Which of these names were given, and the number behind `rounds=`, or else this one.
-    pub fn names_and_rounds(&self, names: &[&str], mut rounds: usize) -> (Vec<String>, usize) {
-        let mut chosen = Vec::new();
-        for argument in self.arguments() {
-            match argument.strip_prefix("rounds=") {
-                Some(number) => rounds = self.number(number),
-                None if names.contains(&argument.as_str()) => chosen.push(argument),
-                None => self.refuse(format!("there is no '{argument}'")),
-            }
-        }
-        (chosen, rounds)
+    pub fn names_and_rounds(&self, names: &[&str], rounds: usize) -> (Vec<String>, usize) {
+        names_and_rounds(self.arguments(), names, rounds).unwrap_or_else(|wrong| self.refuse(wrong))
     }
 
     /// The number that a person wrote; where it is none, the process ends with what the benchmark takes.
     pub fn number<N: FromStr>(&self, written: &str) -> N {
-        match written.parse() {
-            Ok(number) => number,
-            Err(_) => self.refuse(format!("'{written}' is no number that it takes")),
-        }
+        number(written).unwrap_or_else(|wrong| self.refuse(wrong))
+    }
+
+    /// As [`Usage::number`], of something that is measured: of none there is no figure.
+    pub fn count(&self, written: &str) -> usize {
+        self.number::<NonZeroUsize>(written).get()
     }
 
     /// Ends the process with what is wrong, and with what the benchmark takes.
@@ -104,6 +99,29 @@ fn given(arguments: impl Iterator<Item = String>) -> Result<Vec<String>, NoArgum
         Some(help) if help == "--help" || help == "-h" => Err(NoArguments::Help),
         Some(option) => Err(NoArguments::Option(option.clone())),
     }
+}
+
+/// Which of these names are among the arguments, and the number behind `rounds=`, or else this one; or what is wrong.
+fn names_and_rounds(
+    arguments: Vec<String>,
+    names: &[&str],
+    mut rounds: usize,
+) -> Result<(Vec<String>, usize), String> {
+    let mut chosen = Vec::new();
+    for argument in arguments {
+        match argument.strip_prefix("rounds=") {
+            Some(written) => rounds = number::<NonZeroUsize>(written)?.get(),
+            None if names.contains(&argument.as_str()) => chosen.push(argument),
+            None => return Err(format!("there is no '{argument}'")),
+        }
+    }
+    Ok((chosen, rounds))
+}
+
+/// The number that is written, or what is wrong.
+fn number<N: FromStr>(written: &str) -> Result<N, String> {
+    let read = written.parse::<N>();
+    read.map_err(|_| format!("'{written}' is no number that it takes"))
 }
 
 /// User and system time of all threads so far, in seconds; Linux counts it in hundredths of one. It says more than the
@@ -288,5 +306,18 @@ mod tests {
         assert_eq!(of("-h"), Err(NoArguments::Help));
         let option = NoArguments::Option("--rounds=3".to_owned());
         assert_eq!(of("tiny --rounds=3"), Err(option));
+    }
+
+    #[test]
+    fn names_are_known_ones_and_rounds_one_or_more() {
+        let of = |words: &str| {
+            let words = words.split_whitespace().map(str::to_owned);
+            names_and_rounds(words.collect(), &["tiny", "large"], 9)
+        };
+        assert_eq!(of("large"), Ok((vec!["large".to_owned()], 9)));
+        assert_eq!(of("rounds=1"), Ok((Vec::new(), 1)));
+        for words in ["rounds=0", "rounds=-1", "rounds=", "small"] {
+            assert!(of(words).is_err(), "{words}");
+        }
     }
 }

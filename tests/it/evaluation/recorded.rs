@@ -186,11 +186,14 @@ fn intervals_hold_the_score_repeat_with_the_seed_and_are_drawn_by_patient() -> R
 fn what_rests_on_one_patient_has_no_interval_and_is_named() -> Result<()> {
     let folder = EvaluationFixture::new()?;
     let (mut lines, mut table) = (String::new(), String::new());
-    // Half of the studies have no finding; one patient's two have edema.
+    // Half of the studies have no finding; one patient's two have edema. One has a fracture, and of no other is it known; all but
+    // one have devices.
     for place in 0..24 {
         let (id, is_edema) = (format!("s{place}"), place == 1 || place == 3);
         let truths = Finding::ALL.map(|finding| match finding {
             Finding::NoFinding => place % 2 == 0,
+            Finding::Fracture => place == 5,
+            Finding::SupportDevices => place != 2,
             finding => finding == Finding::Edema && is_edema,
         });
         let labels = truths.map(|truth| {
@@ -204,7 +207,11 @@ fn what_rests_on_one_patient_has_no_interval_and_is_named() -> Result<()> {
         let off = f32::from(u8::from(place % 5 == 0)) * 0.5;
         let probabilities = truths.map(|truth| if truth { 0.9 - off } else { 0.2 + off });
         lines += &line(&id, "Clear.", Some(labels), Some(probabilities))?;
-        let cells = truths.map(|truth| if truth { "1" } else { "0" });
+        let cells = Finding::ALL.map(|finding| match (truths[finding as usize], finding) {
+            (true, _) => "1",
+            (false, Finding::Fracture) => "",
+            (false, _) => "0",
+        });
         let patient = if is_edema { "p" } else { id.as_str() };
         table += &format!("{id},{patient},{}\n", cells.join(","));
     }
@@ -214,7 +221,13 @@ fn what_rests_on_one_patient_has_no_interval_and_is_named() -> Result<()> {
         "labels.csv",
         &format!("study_id,patient_id,{names}\n{table}"),
     )?;
-    let files = ["results.jsonl", "--references", "labels.csv"];
+    let files = [
+        "results.jsonl",
+        "--references",
+        "labels.csv",
+        "--blank",
+        "unknown",
+    ];
     let scores = folder.scores(&files)?;
     let metrics = scores["metrics"].as_array().context("metrics")?;
     let has_interval = |name: &str, finding: Option<Finding>| -> Result<bool> {
@@ -232,10 +245,17 @@ fn what_rests_on_one_patient_has_no_interval_and_is_named() -> Result<()> {
         ensure!(!has_interval(name, Some(Finding::Edema))?, "{name}");
         ensure!(has_interval(name, Some(Finding::NoFinding))?, "{name}");
     }
+    for name in ["F1", "precision", "recall"] {
+        ensure!(!has_interval(name, Some(Finding::Fracture))?, "{name}");
+        ensure!(has_interval(name, Some(Finding::SupportDevices))?, "{name}");
+    }
+    ensure!(!has_interval("AUC", Some(Finding::SupportDevices))?);
     ensure!(has_interval("macro AUC", None)? && has_interval("macro F1", None)?);
     let notes = scores["notes"].to_string();
     for group in ["Labels of the reports", "Findings of the images"] {
-        let named = format!("{group}: fewer than 10 patients with, or without, Edema (1): ");
+        let named = format!(
+            "{group}: fewer than 10 patients with, or without, Edema (1), Fracture (1), Support Devices (1): "
+        );
         ensure!(notes.contains(&named), "{notes}");
     }
     ensure!(folder.evaluate(&files)?.contains("means that they are in"));

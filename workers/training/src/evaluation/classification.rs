@@ -72,7 +72,7 @@ impl Predictions {
 }
 
 /// Names the findings of which there is too little for a figure that means much. Each comes with the number of patients who
-/// have it, or of those who have it not, whichever are fewer: resamples draw patients.
+/// have it, or of those who have it not, whichever are fewer and some: resamples draw patients.
 pub(crate) fn few_words(findings: impl Iterator<Item = (Finding, usize)>) -> Option<String> {
     let few = findings.filter(|(_, patients)| *patients < FEW);
     let names: Vec<String> = few
@@ -81,7 +81,8 @@ pub(crate) fn few_words(findings: impl Iterator<Item = (Finding, usize)>) -> Opt
     (!names.is_empty()).then(|| {
         format!(
             "fewer than {FEW} patients with, or without, {}: their figures, and means that they are in, are chance as much as \
-             quality, and intervals over so few are too narrow. A finding of one patient has none, and no spread in means.",
+             quality, and intervals over so few are too narrow. A score that rests on one patient has none, and no spread in \
+             means.",
             names.join(", ")
         )
     })

@@ -16,8 +16,8 @@ pub struct Patients {
 }
 
 /// Of each finding, the first patients who have it not, and the first who have it, by number: as many as it takes to know that
-/// they are not few. Of few patients a score is chance as much as quality, and all resamples that define one of a single
-/// patient are alike.
+/// they are not few. Of few patients a score is chance as much as quality, and all resamples that define one that rests on a
+/// single patient have that one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PatientsByFinding([[Vec<u32>; 2]; Finding::ALL.len()]);
 
@@ -40,10 +40,20 @@ impl PatientsByFinding {
         without.len().min(with.len())
     }
 
-    /// Names the findings of which there is too little for a score that means much.
+    /// The number of patients who have a finding, up to [`FEW`]: F1, precision and recall rest on them, whoever has it not.
+    pub(crate) fn with(&self, finding: Finding) -> usize {
+        let [_, with] = &self.0[finding as usize];
+        with.len()
+    }
+
+    /// Names the findings of which there is too little for a score that means much; those that nobody is known not to have, too.
     pub(crate) fn few_words(&self) -> Option<String> {
-        let fewest = Finding::ALL.map(|finding| (finding, self.fewest(finding)));
-        few_words(fewest.into_iter().filter(|(_, patients)| *patients > 0))
+        let patients = Finding::ALL.map(|finding| match self.fewest(finding) {
+            0 => (finding, self.with(finding)),
+            fewest => (finding, fewest),
+        });
+        let has_any = |&(finding, _): &(Finding, usize)| self.with(finding) > 0;
+        few_words(patients.into_iter().filter(has_any))
     }
 }
 
@@ -110,11 +120,14 @@ mod tests {
     fn patients_are_counted_once_and_few_of_them_are_named() {
         let mut patients = PatientsByFinding::default();
         assert_eq!(patients.few_words(), None);
-        // Edema in four images of two patients, pneumonia in thirty of as many, all else in none.
+        // Edema in four images of two patients, pneumonia in thirty of as many, all else in none; of lung lesions it is known
+        // that one has it, of devices that many have.
         for image in 0..60_u32 {
             let truth = Finding::ALL.map(|finding| match finding {
                 Finding::Edema => Some(image < 4),
                 Finding::Pneumonia => Some(image % 2 == 0),
+                Finding::LungLesion => (image == 0).then_some(true),
+                Finding::SupportDevices => Some(true),
                 _ => Some(false),
             });
             patients.add(&truth, if image < 4 { image / 2 } else { image });
@@ -122,8 +135,12 @@ mod tests {
         let fewest = |finding| patients.fewest(finding);
         let findings = [Finding::Edema, Finding::Pneumonia, Finding::Fracture];
         assert_eq!(findings.map(fewest), [2, FEW, 0]);
+        assert_eq!(findings.map(|finding| patients.with(finding)), [2, FEW, 0]);
+        let one_sided = [Finding::LungLesion, Finding::SupportDevices];
+        assert_eq!(one_sided.map(fewest), [0, 0]);
+        assert_eq!(one_sided.map(|finding| patients.with(finding)), [1, FEW]);
         let words = patients.few_words().unwrap();
-        let named = "fewer than 10 patients with, or without, Edema (2): ";
+        let named = "fewer than 10 patients with, or without, Lung Lesion (1), Edema (2): ";
         assert!(
             words.starts_with(named) && words.contains("intervals over so few are too narrow"),
             "{words}"

@@ -89,7 +89,7 @@ impl PairedAnswers {
     }
 
     /// Computes every score with its intervals; one that is not defined is left out, as those of a finding that no study has.
-    /// One of a finding that a single patient has, or has not, is without intervals.
+    /// One of a finding that a single patient has rests on that one, and is without intervals.
     pub fn estimates(&self, resampling: Resampling) -> Vec<PairedEstimate> {
         if self.studies.is_empty() {
             return Vec::new();
@@ -110,7 +110,7 @@ impl PairedAnswers {
         let patients = self.by_finding();
         let paired = |(place, (name, finding)): (usize, &(&str, Option<Finding>))| {
             let is_there = finding.is_none_or(|finding| counts.positives(finding) > 0);
-            let rests_on_one = finding.is_some_and(|finding| patients.fewest(finding) == 1);
+            let rests_on_one = finding.is_some_and(|finding| patients.with(finding) == 1);
             let estimates = match rests_on_one {
                 true => at(place).map(|of| of.map(Estimate::without_interval)),
                 false => at(place),
@@ -211,6 +211,29 @@ mod tests {
         let named = format!("without, {} (1): ", finding.name());
         assert!(words.contains(&named), "{words}");
         assert_eq!(answers(30).few_words(), None);
+    }
+
+    #[test]
+    fn who_has_a_finding_decides_on_its_interval_whoever_has_it_not() {
+        let mut paired = answers(30);
+        // One patient has the first, and nobody is known not to; all but one have the second.
+        for (study, (truth, _)) in paired.studies.iter_mut().enumerate() {
+            truth[3] = (study == 0).then_some(true);
+            truth[4] = Some(study > 0);
+        }
+        let estimates = paired.estimates(Resampling::default());
+        for (class, has_interval) in [(3, false), (4, true)] {
+            let finding = Finding::ALL[class];
+            let of_finding = estimates.iter().filter(|of| of.finding == Some(finding));
+            let intervals: Vec<bool> = of_finding
+                .map(|of| of.first.interval().is_some() && of.difference.interval().is_some())
+                .collect();
+            assert_eq!(intervals, [has_interval; RATES.len()], "{finding}");
+        }
+        let words = paired.few_words().unwrap();
+        let [one, all_but_one] = [3, 4].map(|class| Finding::ALL[class].name());
+        let named = format!("without, {one} (1), {all_but_one} (1): ");
+        assert!(words.contains(&named), "{words}");
     }
 
     #[test]

@@ -125,6 +125,26 @@ pub(super) fn fewest_patients(
     of(true).min(of(false))
 }
 
+/// Whether several patients have one of the findings: where none has, resamples do not vary in its F1.
+pub(super) fn several_have_one(
+    pairs: &[LabelPair],
+    findings: &[Finding],
+    resamples: &Bootstrap,
+) -> bool {
+    let mut each = findings.iter();
+    each.any(|finding| patients(pairs, *finding, true, resamples) > 1)
+}
+
+/// Whether several patients have one of the findings, and several have it not: the same for scores that need both.
+pub(super) fn several_on_both_sides(
+    pairs: &[LabelPair],
+    findings: &[Finding],
+    resamples: &Bootstrap,
+) -> bool {
+    let mut each = findings.iter();
+    each.any(|finding| fewest_patients(pairs, *finding, resamples) > 1)
+}
+
 /// Names the findings with both answers of which there is too little for a figure that means much.
 pub(super) fn few(name: &str, pairs: &[LabelPair], resamples: &Bootstrap) -> Option<String> {
     let fewest = Finding::ALL.map(|finding| (finding, fewest_patients(pairs, finding, resamples)));
@@ -139,7 +159,7 @@ pub(super) fn measured_f1(
     finding: Finding,
     resamples: &Bootstrap,
 ) -> ScoreCell {
-    let varies = patients(pairs, finding, true, resamples) > 1;
+    let varies = several_have_one(pairs, &[finding], resamples);
     ScoreCell::measured(resamples, varies, |at| f1(pairs, at, finding))
 }
 
@@ -156,8 +176,7 @@ pub(super) fn measured_macro_f1(
     findings: &[Finding],
     resamples: &Bootstrap,
 ) -> ScoreCell {
-    let mut each = findings.iter();
-    let varies = each.any(|finding| patients(pairs, *finding, true, resamples) > 1);
+    let varies = several_have_one(pairs, findings, resamples);
     ScoreCell::measured(resamples, varies, |at| macro_f1(pairs, at, findings))
 }
 

@@ -6,7 +6,7 @@ use radialog_schemas::{Finding, FindingsReport, Label};
 
 use super::agreement::{
     CLASSES, LabelPair, few, fewest_patients, mean_of_findings, measured_macro_f1,
-    with_both_answers,
+    several_on_both_sides, with_both_answers,
 };
 use super::score_table::{Reliability, ScoreCell, ScoreSection, ScoreTable};
 use super::studies::{self, LabelledTestImage};
@@ -266,8 +266,7 @@ fn macro_auc(
     classes: &[Finding],
     resamples: &Bootstrap,
 ) -> ScoreCell {
-    let mut each = classes.iter();
-    let varies = each.any(|finding| fewest_patients(pairs, *finding, resamples) > 1);
+    let varies = several_on_both_sides(pairs, classes, resamples);
     ScoreCell::measured(resamples, varies, |at| {
         mean_of_findings(classes, at, predicted.len(), |at, finding| {
             auc_of(predicted, at, finding)
@@ -442,7 +441,7 @@ fn each_finding(
         let known = count(&|truth| truth.is_some());
         if known > 0 {
             let positive = count(&|truth| truth == Some(true));
-            let varies = fewest_patients(&pairs, finding, resamples) > 1;
+            let varies = several_on_both_sides(&pairs, &[finding], resamples);
             let area = ScoreCell::measured(resamples, varies, |at| auc_of(predicted, at, finding));
             let prior = priors.map_or(ScoreCell::Undefined, |priors| {
                 ScoreCell::Fixed(priors[class])

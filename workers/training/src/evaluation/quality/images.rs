@@ -4,8 +4,8 @@
 use radialog_schemas::Finding;
 
 use super::agreement::{
-    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, few, fewest_patients,
-    macro_balanced_accuracy, macro_f1, measured_f1, study_f1, with_both_answers,
+    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, few, macro_balanced_accuracy,
+    macro_f1, measured_f1, several_have_one, several_on_both_sides, study_f1, with_both_answers,
 };
 use super::networks::DialogRequest;
 use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
@@ -18,12 +18,23 @@ use crate::random::Random;
 /// Shufflings of each resample, for the interval of the difference.
 const SHUFFLES: usize = 10;
 
+/// Whether resamples vary in a score of some findings, as [`ScoreCell::measured`] asks.
+type Varies = fn(&[LabelPair], &[Finding], &Bootstrap) -> bool;
+
 /// The scores by which reports and labels are compared.
-const SCORES: [(&str, ScoreFunction); 4] = [
-    ("balanced accuracy", macro_balanced_accuracy),
-    ("normal or not, balanced accuracy", normal_or_not),
-    ("F1 of an image's labels", study_f1),
-    ("macro F1", macro_f1),
+const SCORES: [(&str, ScoreFunction, Varies); 4] = [
+    (
+        "balanced accuracy",
+        macro_balanced_accuracy,
+        several_on_both_sides,
+    ),
+    (
+        "normal or not, balanced accuracy",
+        normal_or_not,
+        |pairs, _, resamples| several_on_both_sides(pairs, &[Finding::NoFinding], resamples),
+    ),
+    ("F1 of an image's labels", study_f1, |_, _, _| true),
+    ("macro F1", macro_f1, several_have_one),
 ];
 
 /// Balanced accuracy of "No Finding".
@@ -158,7 +169,12 @@ impl Comparison<'_> {
             &["report", "shuffled", "difference", "p"],
         );
         let order: Vec<usize> = (0..self.pairs.len()).collect();
-        for (name, score) in SCORES {
+        for (name, score, varies) in SCORES {
+            let varies = varies(self.pairs, self.findings, self.resamples);
+            let cell = |estimate: Estimate| match varies {
+                true => ScoreCell::Measured(estimate),
+                false => ScoreCell::Fixed(estimate.value),
+            };
             let own = self.resamples.measure(|at| self.score(score, at));
             let test = permutation_test(self.tables, self.seed, name, |partners| {
                 self.exchanged(score, &order, partners)
@@ -179,9 +195,9 @@ impl Comparison<'_> {
                         ..spread
                     };
                     [
-                        ScoreCell::Measured(own),
+                        cell(own),
                         ScoreCell::Fixed(test.shuffled),
-                        ScoreCell::Measured(difference),
+                        cell(difference),
                         ScoreCell::Fixed(test.p),
                     ]
                 }
@@ -193,13 +209,14 @@ impl Comparison<'_> {
     }
 
     fn beside(&self, others: &[(&str, Vec<LabelPair>)]) -> ScoreTable {
-        let mut table =
-            ScoreTable::new("beside what needs no report", &SCORES.map(|(name, _)| name));
+        let mut table = ScoreTable::new(
+            "beside what needs no report",
+            &SCORES.map(|(name, ..)| name),
+        );
         for (name, pairs) in others {
-            let cell = |(_, score): (&str, ScoreFunction)| {
-                self.resamples
-                    .measure(|at| score(pairs, at, self.findings))
-                    .into()
+            let cell = |(_, score, varies): (&str, ScoreFunction, Varies)| {
+                let varies = varies(pairs, self.findings, self.resamples);
+                ScoreCell::measured(self.resamples, varies, |at| score(pairs, at, self.findings))
             };
             table.row(*name, SCORES.map(cell));
         }
@@ -223,7 +240,7 @@ impl Comparison<'_> {
                 .iter()
                 .filter(|pair| pair.truth[class].is_some() && pair.prediction[class])
                 .count();
-            let varies = fewest_patients(self.pairs, finding, self.resamples) > 1;
+            let varies = several_on_both_sides(self.pairs, &[finding], self.resamples);
             let balanced = ScoreCell::measured(self.resamples, varies, |at| {
                 balanced_accuracy(self.pairs, at, finding)
             });
@@ -238,5 +255,59 @@ impl Comparison<'_> {
             );
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the cell has an interval; it has a value.
+    fn has_interval(cell: ScoreCell) -> bool {
+        match cell {
+            ScoreCell::Measured(of) => of.interval().is_some(),
+            ScoreCell::Fixed(_) => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether each score has an interval in the tables of images of twelve patients, of whom so many have edema and as many no
+    /// finding, and of whose reports each is right.
+    fn intervals(patients: usize) -> Vec<[bool; 3]> {
+        let pair = |image: usize| {
+            let flags = Finding::ALL.map(|finding| match finding {
+                Finding::Edema => image < patients,
+                Finding::NoFinding => (patients..2 * patients).contains(&image),
+                _ => false,
+            });
+            LabelPair::known(flags, flags)
+        };
+        let pairs: Vec<LabelPair> = (0..12).map(pair).collect();
+        let resamples = Bootstrap::new(&(0..12).collect::<Vec<usize>>(), 1, "test");
+        let comparison = Comparison {
+            pairs: &pairs,
+            findings: &[Finding::NoFinding, Finding::Edema],
+            tables: &[0; 12],
+            resamples: &resamples,
+            seed: 1,
+        };
+        let (shuffled, beside) = (
+            comparison.shuffled(),
+            comparison.beside(&[("report", pairs.clone())]),
+        );
+        let rows = shuffled.rows.iter().zip(SCORES);
+        rows.map(|(row, (name, ..))| {
+            let beside = beside.rows[0].scores[name];
+            [row.scores["report"], row.scores["difference"], beside].map(has_interval)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_rests_on_one_patient_has_no_interval_in_any_table() {
+        // The F1 of an image's labels is defined of each image.
+        let (none, all) = ([false; 3], [true; 3]);
+        assert_eq!(intervals(1), [none, none, all, none]);
+        assert_eq!(intervals(4), [all; 4]);
     }
 }

@@ -13,6 +13,9 @@ use crate::evaluation::text_scores::protocol::TextScore;
 /// The name of the mean distance between probabilities and what is true.
 pub const CALIBRATION_ERROR: &str = "expected calibration error";
 
+/// The name of the area under the curve of a finding.
+const AUC: &str = "AUC";
+
 /// The name of the mean of the areas under the curve.
 const MACRO_AUC: &str = "macro AUC";
 
@@ -309,7 +312,7 @@ impl MetricSet {
             metric("Brier score", Better::Lower, None),
             metric(CALIBRATION_ERROR, Better::Lower, None),
         ];
-        let each = Finding::ALL.map(|finding| metric("AUC", Better::Higher, Some(finding)));
+        let each = Finding::ALL.map(|finding| metric(AUC, Better::Higher, Some(finding)));
         metrics.extend(each);
         metrics
     }
@@ -325,11 +328,13 @@ pub(super) fn is_defined(metric: &Metric, totals: &Totals) -> bool {
     finding.is_none_or(|finding| counts.positives(finding) > 0)
 }
 
-/// Whether a single patient has a finding, or has it not; of the mean AUC, whether that is so of all findings.
+/// Whether a score rests on a single patient: one of a finding on who has it, its AUC on who has it not as well, and the mean AUC
+/// on one where that is so of each finding.
 fn rests_on_one(metric: &Metric, patients: &ScoredPatients) -> bool {
     let is_of_one = |finding: Finding| patients.fewest(metric.group, finding) < 2;
     match metric.finding {
-        Some(finding) => patients.fewest(metric.group, finding) == 1,
+        Some(finding) if metric.name == AUC => patients.fewest(metric.group, finding) == 1,
+        Some(finding) => patients.with(metric.group, finding) == 1,
         None => metric.name == MACRO_AUC && Finding::ALL.into_iter().all(is_of_one),
     }
 }

@@ -30,6 +30,11 @@ impl ScoredPatients {
         self.of(group).fewest(finding)
     }
 
+    /// As [`PatientsByFinding::with`], of what a score of this group is beside.
+    pub(super) fn with(&self, group: MetricGroup, finding: Finding) -> usize {
+        self.of(group).with(finding)
+    }
+
     /// Names the findings of which there is too little for a score of this group that means much.
     pub fn few_words(&self, group: MetricGroup) -> Option<String> {
         self.of(group).few_words()

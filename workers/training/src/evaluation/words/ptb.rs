@@ -62,17 +62,18 @@ struct Rule {
 /// Rules, of equally long matches of which the first is taken.
 struct Rules {
     rules: Vec<Rule>,
-    /// Which of them match is found in one go: they are many, and few do. Those that may end far behind never match here, but
-    /// are asked one by one where they may.
+    /// Which of them match is found in one go: they are many, and few do. Never those that may end far behind, which are asked one by
+    /// one where they may, and those that look for the end of a word, which no automaton does beside letters beyond ASCII.
     near: RegexSet,
 }
 
 impl Rules {
     fn new<const N: usize>(rules: [(String, Makes); N]) -> Self {
-        const NEVER: &str = r"[^\s\S]";
+        // Anchored as all of them: with one that is not, a set reads each text to its end.
+        const NEVER: &str = r"^[^\s\S]";
         let anchored = rules.map(|(pattern, makes)| (format!("^(?:{pattern})"), makes));
         let near = anchored.each_ref().map(|(pattern, makes)| match makes {
-            Makes::Far(_) => NEVER,
+            Makes::Far(_) | Makes::Two(_) => NEVER,
             _ => pattern,
         });
         let near = RegexSet::new(near).unwrap_or_else(|error| unreachable!("{error}"));
@@ -93,6 +94,7 @@ impl Rules {
         rules.filter_map(move |(place, rule)| {
             let is_possible = match rule.makes {
                 Makes::Far(far) => ahead.allows(far),
+                Makes::Two(_) => true,
                 _ => near.matched(place),
             };
             is_possible.then_some(rule)

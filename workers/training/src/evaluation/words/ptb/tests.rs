@@ -167,6 +167,8 @@ fn no_text_takes_the_square_of_its_length() {
         ("http://,", ""),
         ("a's.", ""),
         ("é.", ""),
+        ("é ", ""),
+        ("3 cm (2). ", ""),
         (".%..", ""),
     ];
     for (part, end) in odd {
