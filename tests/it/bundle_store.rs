@@ -209,7 +209,7 @@ async fn a_manifest_with_a_name_that_leads_elsewhere_is_refused_before_anything_
             .await?;
         let error = store.fetch(&Stage::ALL).await.unwrap_err();
         assert!(
-            matches!(&error, FetchError::Manifest { reason, .. } if reason.contains("not a path below")),
+            matches!(&error, FetchError::Manifest { reason, .. } if reason.contains("cannot be used as a path")),
             "{name}: {error}"
         );
         assert!(
