@@ -73,6 +73,9 @@ pub struct EntryProblem {
     pub place: String,
     /// What is wrong.
     pub failure: Failure,
+    /// Whether nothing of it has an id that a line of results could be of.
+    #[serde(skip)]
+    has_no_id: bool,
 }
 
 impl EntryProblem {
@@ -81,6 +84,15 @@ impl EntryProblem {
         Self {
             place: place.into(),
             failure: Failure::new(code, message),
+            has_no_id: false,
+        }
+    }
+
+    /// The same, where nothing of the entry has an id that a line of results could be of.
+    pub(super) fn without_id(self) -> Self {
+        Self {
+            has_no_id: true,
+            ..self
         }
     }
 
@@ -96,7 +108,7 @@ impl EntryProblem {
                 ErrorCode::ArchiveUnreadable
             }
         };
-        Self::new(place, code, message)
+        Self::new(place, code, message).without_id()
     }
 
     /// Whether studies may be missing because of it: nobody could look at a part of the archive, or an entry is not run since
@@ -106,6 +118,12 @@ impl EntryProblem {
             self.failure.code,
             ErrorCode::ArchiveUnreadable | ErrorCode::DuplicateStudy
         )
+    }
+
+    /// Whether studies that have lines of results may be missing because of it: the study of a second entry is there by its
+    /// first, and what has no id has no line.
+    pub(crate) fn may_hide_lines(&self) -> bool {
+        self.failure.code == ErrorCode::ArchiveUnreadable && !self.has_no_id
     }
 }
 

@@ -225,6 +225,7 @@ impl ManifestEntries {
             let is_whole = row.cells.len() == self.rows.width();
             return Err(match is_about_nothing || (is_whole && file.is_none()) {
                 true => self.rows.problem(row.line, message),
+                false if is_whole => self.rows.unreadable(row.line, message).without_id(),
                 // An image is lost, or its cells stand under other columns' names: what it is about, nobody can say.
                 false => self.rows.unreadable(row.line, message),
             });
@@ -239,7 +240,11 @@ impl ManifestEntries {
         if study.len() > LONGEST_ID {
             let message =
                 format!("its id is longer than {LONGEST_ID} bytes: give it a shorter one");
-            return Err(self.rows.unreadable(row.line, message));
+            let problem = self.rows.unreadable(row.line, message);
+            return Err(match cells == columns {
+                true => problem.without_id(),
+                false => problem,
+            });
         }
         let place = self.rows.place(row.line);
         let unusable = |reason: String| {

@@ -181,7 +181,8 @@ impl ReportEntries {
         };
         let Some(id) = cell(self.id).filter(|id| id.len() <= LONGEST_ID) else {
             let message = format!("the row has no id, or one longer than {LONGEST_ID} bytes");
-            return Some(Err(self.rows.unreadable(row.line, message)));
+            let problem = self.rows.unreadable(row.line, message);
+            return Some(Err(problem.without_id()));
         };
         let report = GeneratedReport {
             text: text.to_owned(),

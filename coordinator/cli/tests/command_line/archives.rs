@@ -318,6 +318,33 @@ fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
 }
 
 #[test]
+fn a_study_that_is_gone_is_left_out_also_where_entries_have_no_id_or_that_of_another() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B), ("c.jpg", C)]);
+    let table = archive.file("t.csv");
+    let out = archive.out();
+    let arguments = Archive::arguments(table.to_str().unwrap(), out.to_str().unwrap());
+    let run = |rows: &str, options: &[&str]| {
+        fs::write(&table, format!("study_id,image\n{rows}")).unwrap();
+        let run = radialog(&[&arguments[..], options].concat());
+        run.status.code()
+    };
+    assert_eq!(run("a,a.jpg\nb,b.jpg\nc,c.jpg\n", &[]), Some(0));
+    let rows = "a,a.jpg\na,b.jpg\n,c.jpg\nb,b.jpg\n";
+    let all = format!("{rows}c,c.jpg\n");
+    let cases: [(&str, &[&str]); 2] = [(rows, &[]), (&all, &["--limit", "2"])];
+    for (rows, options) in cases {
+        assert_eq!(run(rows, options), Some(65), "{rows}");
+        let table = fs::read_to_string(out.join("results.csv")).unwrap();
+        assert_eq!(table.lines().count(), 3, "{table}");
+        let summary = archive.summary();
+        assert_eq!(summary["studies"], 2, "{rows}");
+        assert_eq!(summary["not_in_archive"], 1, "{rows}");
+        assert_eq!(summary["unread_count"], 2, "{rows}");
+        assert_eq!(archive.lines().len(), 3);
+    }
+}
+
+#[test]
 fn a_refused_run_makes_nothing_in_a_folder_of_somebody_else() {
     let archive = Archive::of(&[("a.jpg", A)]);
     fs::create_dir(archive.out()).unwrap();

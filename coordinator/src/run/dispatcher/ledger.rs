@@ -261,9 +261,10 @@ impl RunLedger {
         }
     }
 
-    /// What becomes of lines whose studies the archive has not named: where all of it was read, it does not have them.
+    /// What becomes of lines whose studies the archive has not named: where nothing of it that could have them
+    /// is unread, it does not.
     pub(crate) fn those_not_in_archive(&self) -> NotInArchive {
-        match self.archive_ended && self.problems.unread() == 0 {
+        match self.archive_ended && self.problems.hidden() == 0 {
             true => NotInArchive::LeftOut,
             false => NotInArchive::Last,
         }

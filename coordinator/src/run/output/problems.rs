@@ -26,6 +26,8 @@ pub(crate) struct ProblemList {
     count: u64,
     /// Those of them by which studies may be missing.
     unread: u64,
+    /// Those of them by which studies that have lines may be missing.
+    hidden: u64,
 }
 
 /// Reads what the last session of a run has left out of its archive, one after the other; nothing where it took everything.
@@ -62,6 +64,7 @@ impl ProblemList {
             first: Vec::new(),
             count: 0,
             unread: 0,
+            hidden: 0,
         }
     }
 
@@ -70,6 +73,7 @@ impl ProblemList {
             .map_err(CoordinatorError::output(&self.path))?;
         self.count += 1;
         self.unread += u64::from(problem.may_hide_studies());
+        self.hidden += u64::from(problem.may_hide_lines());
         if self.first.len() < KEPT {
             warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
             self.first.push(problem);
@@ -108,5 +112,10 @@ impl ProblemList {
     /// The number of those that may hide studies.
     pub(crate) fn unread(&self) -> u64 {
         self.unread
+    }
+
+    /// The number of those that may hide studies that have lines.
+    pub(crate) fn hidden(&self) -> u64 {
+        self.hidden
     }
 }
