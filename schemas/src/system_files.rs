@@ -2,7 +2,7 @@
 //! One rule for whatever reads a folder, so that no file is a study in one place and left out in another.
 
 /// Names of files and folders, in lower case.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "@eadir",
     "#recycle",
     "$recycle.bin",
@@ -11,6 +11,8 @@ const NAMES: [&str; 9] = [
     "thumbs.db",
     "ehthumbs.db",
     "desktop.ini",
+    // The icon that a person gives a folder in Finder.
+    "icon\r",
     // The listing of a folder that `wget --recursive` keeps, one in each folder of a PhysioNet download.
     "index.html",
 ];
@@ -38,6 +40,7 @@ mod tests {
             ".DS_Store",
             "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
             "THUMBS.DB",
+            "a/Icon\r",
             "p10/index.html",
             "__MACOSX/1.png",
         ] {
