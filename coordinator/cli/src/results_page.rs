@@ -79,7 +79,8 @@ pub(crate) async fn write(
     Ok(missing)
 }
 
-/// The image of a study, or why there is none. Where the store has lost or damaged its copy, the archive's is stored again.
+/// The image of a study, or why there is none. Where the store's copy is lost or damaged, it is the archive's; a damaged copy is
+/// mended, and a lost one is not stored again: a finished run's store may be deleted.
 async fn image(
     key: &ObjectKey,
     file: &str,
@@ -87,12 +88,12 @@ async fn image(
     limit: u64,
     objects: &dyn Objects,
 ) -> Result<Bytes, String> {
-    let reason = match objects.get(key).await {
+    let (reason, is_damaged) = match objects.get(key).await {
         Ok(content) => match is_content_of(key, &content).await {
             true => return Ok(content),
-            false => format!("{key} is damaged in the store"),
+            false => (format!("{key} is damaged in the store"), true),
         },
-        Err(error) => error.to_string(),
+        Err(error) => (error.to_string(), false),
     };
     let Some(source) = source else {
         return Err(reason);
@@ -104,8 +105,8 @@ async fn image(
     if !is_content_of(key, &content).await {
         return Err(format!("{reason}, and the archive has another image now"));
     }
-    if let Err(error) = objects.ensure(key, &content).await {
-        warn!(%error, "an image that the store has lost is not stored again");
+    if is_damaged && let Err(error) = objects.ensure(key, &content).await {
+        warn!(%error, "an image that the store has damaged is not stored again");
     }
     Ok(content)
 }

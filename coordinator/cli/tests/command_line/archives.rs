@@ -403,6 +403,21 @@ fn pictures_that_the_store_has_damaged_are_taken_from_the_archive_again_or_told(
 }
 
 #[test]
+fn a_page_stores_no_image_again_where_the_store_was_deleted() {
+    let archive = Archive::of(&[("a.jpg", A)]);
+    let (input, out) = (archive.file(""), archive.out());
+    let arguments = Archive::arguments(input.to_str().unwrap(), out.to_str().unwrap());
+    assert!(radialog(&arguments).status.success());
+    fs::remove_dir_all(out.join("objects")).unwrap();
+    let run = radialog(&[&arguments[..], &["--html"]].concat());
+    assert!(run.status.success(), "{run:?}");
+    let page = fs::read_to_string(out.join("results.html")).unwrap();
+    assert_eq!(page.matches("<img ").count(), 1, "{page}");
+    let images = fs::read_dir(out.join("objects/images"));
+    assert_eq!(images.map_or(0, Iterator::count), 0);
+}
+
+#[test]
 fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
     let archive = Archive::of(&[]);
     let (empty, texts) = (archive.file("empty"), archive.file("texts"));
