@@ -125,10 +125,12 @@ impl Archive {
     fn open(path: &Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let zip = ZipArchive::new(BufReader::new(file)).map_err(TrainingError::content(path))?;
-        // Of files of one name, the last alone can be found, and nobody can say of which there are several.
+        // Of entries of one name, the last alone can be found, and nobody can say of which there are several, nor whether they
+        // are folders.
         if zip.has_duplicate_names() {
             return Err(TrainingError::content(path)(
-                "several files in the zip have one name: unzip it, see which of them is meant, and give the folder",
+                "several entries of the zip have one name, files or folders: unzip it, see whether a report is there twice, and \
+                 give the folder",
             ));
         }
         let mut studies: BTreeMap<PathBuf, BTreeMap<String, Option<usize>>> = BTreeMap::new();
