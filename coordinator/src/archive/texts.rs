@@ -1,5 +1,7 @@
 //! Texts instead of images: a table of reports to label, and a list of prompts to answer.
 
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,8 +20,8 @@ use super::open::{ArchiveLocation, TableFile};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
-/// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
-/// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
+/// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it,
+/// nor are those that say the report of an id again, as tables with a row for each image of a study do. A row of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
 pub struct ReportTable {
     name: String,
     tree: Arc<dyn FileTree>,
@@ -38,6 +40,10 @@ struct ReportEntries {
     shift: usize,
     /// Rows that were passed over since they have no text.
     blank: u64,
+    /// The digest of the text of each id, by that of the id.
+    seen: HashMap<u64, u64>,
+    /// Rows that were passed over since they say the report of an id again.
+    repeated: u64,
 }
 
 /// An archive of prompts in memory, each with its id.
@@ -83,14 +89,14 @@ impl ReportTable {
         Ok(table)
     }
 
-    /// Counts the rows that have no text.
+    /// Counts the rows that have no text, and those that say the report of an id again.
     ///
     /// # Errors
     /// When the table cannot be read any more.
-    pub async fn blank_rows(&self) -> Result<u64, CoordinatorError> {
+    pub async fn passed_rows(&self) -> Result<(u64, u64), CoordinatorError> {
         let mut pass = self.pass().await?;
         while pass.next().await.is_some() {}
-        Ok(pass.blank)
+        Ok((pass.blank, pass.repeated))
     }
 
     async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
@@ -128,6 +134,8 @@ impl ReportTable {
             shift,
             rows,
             blank: 0,
+            seen: HashMap::new(),
+            repeated: 0,
         })
     }
 }
@@ -184,6 +192,19 @@ impl ReportEntries {
             let problem = self.rows.unreadable(row.line, message);
             return Some(Err(problem.without_id()));
         };
+        let hasher = self.seen.hasher();
+        let (of_id, of_text) = (hasher.hash_one(id), hasher.hash_one(text));
+        match self.seen.get(&of_id) {
+            Some(&seen) if seen == of_text => {
+                self.repeated += 1;
+                return None;
+            }
+            // Another report under the same id: the run lists it.
+            Some(_) => {}
+            None => {
+                self.seen.insert(of_id, of_text);
+            }
+        }
         let report = GeneratedReport {
             text: text.to_owned(),
             prompt_tokens: 0,
@@ -244,7 +265,7 @@ fn inline(text: &impl serde::Serialize) -> ImageSource {
 mod tests {
     use super::*;
 
-    async fn read(text: &str, split: Option<&str>) -> (Vec<Result<String, String>>, u64) {
+    async fn read(text: &str, split: Option<&str>) -> (Vec<Result<String, String>>, (u64, u64)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reports.csv");
         std::fs::write(&path, text).unwrap();
@@ -265,13 +286,13 @@ mod tests {
                 Err(problem) => Err(problem.to_string()),
             });
         }
-        (all, table.blank_rows().await.unwrap())
+        (all, table.passed_rows().await.unwrap())
     }
 
     #[tokio::test]
     async fn rows_become_texts_and_those_without_text_are_counted() {
         let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \ns4,train,nan\n,train,x\n";
-        let (all, blank) = read(text, Some("train")).await;
+        let (all, passed) = read(text, Some("train")).await;
         assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
         assert!(
             all[1]
@@ -281,7 +302,16 @@ mod tests {
                 && all.len() == 2,
             "{all:?}"
         );
-        assert_eq!(blank, 2);
+        assert_eq!(passed, (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_said_again_for_another_image_is_one_text_and_another_report_is_not() {
+        let text = "study_id,image,findings\ns1,a.jpg,Clear.\ns1,b.jpg,Clear.\ns2,c.jpg,Clear.\ns1,d.jpg,Edema.\n";
+        let (all, passed) = read(text, None).await;
+        let expected = ["s1: Clear.", "s2: Clear.", "s1: Edema."];
+        assert_eq!(all, expected.map(|text| Ok(text.to_owned())));
+        assert_eq!(passed, (0, 1));
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::exit::EXIT_INTERRUPTED;
 ///
 /// Writes a CSV with dicom_id and the 14 findings: 1.0 positive, 0.0 denied, -1.0 uncertain, empty
 /// where a report does not mention it. The id is the table's column dicom_id, else study_id. Rows
-/// without text are left out. Runs the bundle's scoring component through the queue and the workers,
+/// without text are left out, and rows that say the report of an id again are one report. Runs the bundle's scoring component through the queue and the workers,
 /// in this process or, with --amqp, --s3 and --redis, elsewhere. Run the same command again to
 /// resume.
 ///
@@ -68,9 +68,9 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
     }
     results.tell_failures();
     let count = file.finish()?;
-    let blank = table.blank_rows().await?;
+    let (blank, repeated) = table.passed_rows().await?;
     outln!(
-        "labels of {count} reports written to {}; {blank} rows without text left out",
+        "labels of {count} reports written to {}; {blank} rows without text left out, {repeated} rows repeat a report",
         args.out.display()
     );
     Ok(finished.exit())
