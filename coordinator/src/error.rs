@@ -48,6 +48,8 @@ pub enum CoordinatorError {
         file: String,
         /// What is wrong with it.
         reason: String,
+        /// Whether it may be read a moment later: a disk failed, and not a permission or a link to nowhere.
+        may_pass: bool,
     },
     /// The archive has nothing: its name may have a slip in it.
     #[error("there is no image in '{input}': check the archive's name")]

@@ -21,7 +21,7 @@ use super::mimic_cxr::{ImageTable, ImageTables, is_beside, is_image_table};
 use crate::CoordinatorError;
 
 /// Pause before a file of a store that does not answer, or a table that a disk does not give, is looked at again.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// How often a table that a disk does not give is tried before the studies of its tree are passed over: a moment costs none.
 const TABLE_TRIES: u32 = 5;
 /// Pause before tables that could not be read are tried again: to read them half takes as long as hundreds of studies.
@@ -98,18 +98,22 @@ impl FolderArchive {
     }
 
     /// Reads the tables beside the first tree of MIMIC's layout, if it begins among so many first files: one that cannot be
-    /// used is noticed before any work.
+    /// used is noticed before any work. `pause` is that between tries.
     ///
     /// # Errors
     /// When a table is there and cannot be used.
-    pub(super) async fn check_first(&self, files: usize) -> Result<(), CoordinatorError> {
+    pub(super) async fn check_first(
+        &self,
+        files: usize,
+        pause: Duration,
+    ) -> Result<(), CoordinatorError> {
         let mut walk = self.walk();
         for _ in 0..files {
             let Some(path) = walk.next().await else { break };
             if let Some(found) = path.ok()
                 && let Some(found) = self.tables.study_folder(&found)
             {
-                self.tables.beside(found.root).await?;
+                tables_of_disk(&self.tables, found.root, pause).await?;
                 break;
             }
         }
@@ -315,8 +319,27 @@ impl FolderEntries {
 }
 
 /// Reads the tables beside a root; a store that does not answer is waited for, as everywhere in a walk: without its table a
-/// study would be another. What a disk does not give is tried a few times.
+/// study would be another.
 async fn tables_beside(
+    tables: &ImageTables,
+    root: &str,
+    pause: Duration,
+) -> Result<Arc<ImageTable>, CoordinatorError> {
+    loop {
+        match tables_of_disk(tables, root, pause).await {
+            Err(CoordinatorError::Objects(error))
+                if !matches!(error, ObjectError::Refused { .. }) =>
+            {
+                warn!(%error, root, "the tables beside the tree cannot be read; trying again");
+                tokio::time::sleep(pause).await;
+            }
+            table => return table,
+        }
+    }
+}
+
+/// Reads the tables beside a root; what a disk does not give, and may give a moment later, is tried a few times.
+async fn tables_of_disk(
     tables: &ImageTables,
     root: &str,
     pause: Duration,
@@ -324,15 +347,9 @@ async fn tables_beside(
     let mut tries = 1;
     loop {
         match tables.beside(root).await {
-            Err(error @ CoordinatorError::Unread { .. }) if tries < TABLE_TRIES => {
+            Err(error @ CoordinatorError::Unread { may_pass: true, .. }) if tries < TABLE_TRIES => {
                 warn!(%error, root, "the tables beside the tree cannot be read; trying again");
                 tries += 1;
-                tokio::time::sleep(pause).await;
-            }
-            Err(CoordinatorError::Objects(error))
-                if !matches!(error, ObjectError::Refused { .. }) =>
-            {
-                warn!(%error, root, "the tables beside the tree cannot be read; trying again");
                 tokio::time::sleep(pause).await;
             }
             table => return table,

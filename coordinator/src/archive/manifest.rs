@@ -14,7 +14,7 @@ use radialog_schemas::{ErrorCode, Failure};
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_tree::FileTree;
 use super::gzip;
-use super::table_rows::TableRows;
+use super::table_rows::{TableRows, unread};
 use crate::CoordinatorError;
 
 pub(super) const STUDY: &str = "study_id";
@@ -91,10 +91,7 @@ impl Archive for ManifestArchive {
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file)
             .await
-            .map_err(|error| CoordinatorError::Unread {
-                file: self.name.clone(),
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| unread(&self.name, &error, error.to_string()))?;
         let mut required = Vec::new();
         required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
         let by_column = |split: &&SplitOfTable| split.of_images.is_none();

@@ -19,7 +19,7 @@ use super::entries::{EntryProblem, StudyEntry};
 use super::file_tree::FileTree;
 use super::gzip;
 use super::image::{FileKind, unsupported};
-use super::table_rows::TableRows;
+use super::table_rows::{TableRows, unread};
 use crate::CoordinatorError;
 
 /// Release numbers that the tables' names may carry.
@@ -288,12 +288,7 @@ impl ImageTable {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => match error.downcast::<ObjectError>() {
                 Ok(error) => return Err(error.into()),
-                Err(error) => {
-                    return Err(CoordinatorError::Unread {
-                        file: name,
-                        reason: error.to_string(),
-                    });
-                }
+                Err(error) => return Err(unread(&name, &error, error.to_string())),
             },
         };
         let mut rows = TableRows::open(lines, name, &["dicom_id", column]).await?;

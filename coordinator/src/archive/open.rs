@@ -10,7 +10,7 @@ use radialog_schemas::ObjectKey;
 use super::entries::Archive;
 use super::file_place::OutsideFiles;
 use super::file_tree::{FileTree, LocalFileTree};
-use super::folder::FolderArchive;
+use super::folder::{FolderArchive, RETRY_PAUSE};
 use super::image::FileKind;
 use super::manifest::{ManifestArchive, SplitOfTable, StudyIdColumn};
 use super::object_tree::ObjectTree;
@@ -82,7 +82,7 @@ pub async fn open_with(
         });
     }
     let folder = FolderArchive::new(name, tree);
-    folder.check_first(PROBE).await?;
+    folder.check_first(PROBE, RETRY_PAUSE).await?;
     Ok(Arc::new(folder))
 }
 

@@ -222,7 +222,8 @@ fn rest_words(error: &io::Error) -> String {
 }
 
 /// Describes a table that cannot be read: because of what is in it, or perhaps just now.
-fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
+/// Says why a table is not read: it is none, or the store or the disk does not give it.
+pub(super) fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
     match is_of_content(error) {
         true => CoordinatorError::NoTable {
             file: file.to_owned(),
@@ -231,6 +232,9 @@ fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
         false => CoordinatorError::Unread {
             file: file.to_owned(),
             reason,
+            // What only the system says; other errors are this program's own.
+            may_pass: error.raw_os_error().is_some()
+                && error.kind() != io::ErrorKind::PermissionDenied,
         },
     }
 }

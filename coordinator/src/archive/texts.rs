@@ -17,7 +17,7 @@ use super::gzip;
 use super::image::ImageSource;
 use super::manifest::{DICOM, IMAGE_FOLDER, LONGEST_ID, SPLIT, STUDY};
 use super::open::{ArchiveLocation, TableFile};
-use super::table_rows::TableRows;
+use super::table_rows::{TableRows, unread};
 use crate::CoordinatorError;
 
 /// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it,
@@ -101,10 +101,7 @@ impl ReportTable {
 
     async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
         let lines = gzip::lines(&*self.tree, &self.file).await;
-        let lines = lines.map_err(|error| CoordinatorError::Unread {
-            file: self.name.clone(),
-            reason: error.to_string(),
-        })?;
+        let lines = lines.map_err(|error| unread(&self.name, &error, error.to_string()))?;
         let mut required = vec![self.text.as_str()];
         required.extend(self.split.as_ref().map(|_| SPLIT));
         let mut rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;

@@ -292,7 +292,8 @@ impl FileTree for HiccupTree {
         let one_less = |left: u32| left.checked_sub(1);
         let (order, left) = (Ordering::Relaxed, &self.1);
         if path.ends_with("metadata.csv") && left.fetch_update(order, order, one_less).is_ok() {
-            return Err(io::Error::other("a hiccup"));
+            // What a disk that fails gives (EIO).
+            return Err(io::Error::from_raw_os_error(5));
         }
         self.0.lines(path).await
     }
@@ -328,6 +329,11 @@ async fn a_disk_that_does_not_give_a_table_for_a_moment_costs_no_study() {
     let entry = entry.unwrap_or_else(|problem| panic!("{problem}"));
     assert_eq!(entry.file, format!("{study}/b.jpg"));
     assert!(entries.next().await.is_none());
+    // Nor does it end a run when its archive is opened.
+    let tree = LocalFileTree::new(dir.path().into(), OutsideFiles::Refused);
+    let tree = HiccupTree(tree, (TABLE_TRIES - 1).into());
+    let archive = FolderArchive::new("archive".into(), Arc::new(tree));
+    archive.check_first(1, Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]
