@@ -222,7 +222,6 @@ fn rest_words(error: &io::Error) -> String {
 }
 
 /// Describes a table that cannot be read: because of what is in it, or perhaps just now.
-/// Says why a table is not read: it is none, or the store or the disk does not give it.
 pub(super) fn unread(file: &str, error: &io::Error, reason: String) -> CoordinatorError {
     match is_of_content(error) {
         true => CoordinatorError::NoTable {
