@@ -331,7 +331,7 @@ fn a_study_that_is_gone_is_left_out_also_where_entries_have_no_id_or_that_of_ano
     assert_eq!(run("a,a.jpg\nb,b.jpg\nc,c.jpg\n", &[]), Some(0));
     let rows = "a,a.jpg\na,b.jpg\n,c.jpg\nb,b.jpg\n";
     let all = format!("{rows}c,c.jpg\n");
-    let cases: [(&str, &[&str]); 2] = [(rows, &[]), (&all, &["--limit", "2"])];
+    let cases: [(&str, &[&str]); 2] = [(rows, &[]), (all.as_str(), &["--limit", "2"])];
     for (rows, options) in cases {
         assert_eq!(run(rows, options), Some(65), "{rows}");
         let table = fs::read_to_string(out.join("results.csv")).unwrap();

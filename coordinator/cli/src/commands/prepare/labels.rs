@@ -18,9 +18,9 @@ use crate::exit::EXIT_INTERRUPTED;
 ///
 /// Writes a CSV with dicom_id and the 14 findings: 1.0 positive, 0.0 denied, -1.0 uncertain, empty
 /// where a report does not mention it. The id is the table's column dicom_id, else study_id. Rows
-/// without text are left out, and rows that say the report of an id again are one report. Runs the bundle's scoring component through the queue and the workers,
-/// in this process or, with --amqp, --s3 and --redis, elsewhere. Run the same command again to
-/// resume.
+/// without text are left out, and rows that say the report of an id again are one report. Runs the
+/// bundle's scoring component through the queue and the workers, in this process or, with --amqp,
+/// --s3 and --redis, elsewhere. Run the same command again to resume.
 ///
 /// Example:
 ///   radialog prepare labels --reports sectioned.csv --bundle /bundles/radialog-v1 --out finding_chexbert_labels.csv
