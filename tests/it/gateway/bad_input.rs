@@ -439,6 +439,16 @@ async fn what_an_operation_would_not_look_at_is_refused() -> Result<()> {
         (format!("{path}?x=1"), "'x'", 422),
         (format!("{path}/turns/1/events?aftr=3"), "'aftr'", 422),
         (format!("{path}/turns/1/events?after=x"), "'after'", 422),
+        (
+            format!("{path}/turns/1/events?lastEventId=x"),
+            "'lastEventId'",
+            422,
+        ),
+        (
+            format!("{path}/turns/1/events?lastEventId=1&lastEventId=2"),
+            "'lastEventId'",
+            422,
+        ),
         ("/v1/models?limt=1".to_owned(), "'limt'", 400),
         ("/v1/files?limt=1".to_owned(), "'limt'", 400),
     ] {
