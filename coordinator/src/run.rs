@@ -23,7 +23,7 @@ mod study_record;
 pub use archive_run::{ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions};
 pub use archive_service::{
     ArchiveRunStatus, ArchiveRunView, ArchiveRuns, ArchiveRunsError, ArchiveRunsSettings,
-    NewArchiveRun, OpenArchive, RESULT_FILES,
+    AskedArchiveRun, NewArchiveRun, OpenArchive, RESULT_FILES,
 };
 pub use follow_ups::{AskOn, FinishedRun, FollowUps};
 pub use given::GivenOutputs;

@@ -18,7 +18,7 @@ use super::create::{self, Accepted, ChosenModel};
 use super::download::download;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
-use crate::run::{ArchiveRunView, ArchiveRuns, NewArchiveRun};
+use crate::run::{ArchiveRunView, ArchiveRuns, AskedArchiveRun};
 
 /// The names in the path of a run or of one of its results.
 pub(super) struct ArchivePath {
@@ -67,7 +67,7 @@ pub(super) async fn start(
     State(app): State<AppState>,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
-    JsonBody(request): JsonBody<NewArchiveRun>,
+    JsonBody(request): JsonBody<AskedArchiveRun>,
 ) -> ApiResult<Accepted<ArchiveRunView>> {
     if request
         .max_new_tokens
@@ -92,7 +92,7 @@ pub(super) async fn start(
         },
     );
     let view = runs(&app)?
-        .start(&id, &caller.owner, clock::now_ms(), request)
+        .start(&id, &caller.owner, clock::now_ms(), request.into())
         .await?;
     Ok((
         StatusCode::ACCEPTED,

@@ -90,19 +90,21 @@ impl Drop for OpenStream {
     }
 }
 
-/// The event that was read last: by the header, or by the query of clients that cannot set headers.
+/// The event that was read last: by the header, or by the query of clients that cannot set headers, some of which
+/// (event-source-polyfill) write `lastEventId` behind it when they come back.
 fn after(headers: &HeaderMap, uri: &Uri) -> ApiResult<u64> {
     let what = "the id of an event";
-    let mut after = None;
+    let (mut after, mut last) = (None, None);
     for (name, value) in pairs(uri)? {
         match name.as_str() {
             "after" if after.is_none() => after = Some(parsed(&name, &value, what)?),
+            "lastEventId" if last.is_none() => last = Some(parsed(&name, &value, what)?),
             _ => return Err(unsupported(&name)),
         }
     }
     match headers.get(LAST_EVENT_ID) {
         Some(id) => parsed("Last-Event-ID", id.to_str().unwrap_or_default(), what),
-        None => Ok(after.unwrap_or(0)),
+        None => Ok(last.or(after).unwrap_or(0)),
     }
 }
 

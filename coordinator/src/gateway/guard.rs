@@ -164,10 +164,14 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(
-            [header::AUTHORIZATION, header::CONTENT_TYPE]
-                .into_iter()
-                .chain(asked)
-                .collect::<Vec<_>>(),
+            [
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::IF_MATCH,
+            ]
+            .into_iter()
+            .chain(asked)
+            .collect::<Vec<_>>(),
         )
-        .expose_headers([header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([header::LOCATION, header::RETRY_AFTER, header::ETAG])
 }

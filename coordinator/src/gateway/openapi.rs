@@ -207,7 +207,7 @@ fn parameters() -> Value {
         "After": {
             "name": "after",
             "in": "query",
-            "description": "The same, for clients that cannot set headers.",
+            "description": "The same, for clients that cannot set headers; `lastEventId` is taken as well, and goes before it.",
             "schema": event,
         },
     })

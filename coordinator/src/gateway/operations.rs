@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::openai::{batches, request_files, responses};
 use super::operation::{Access, JSON, OPENAI_TAG, Operation};
 use super::{archives, conversations, create, events, files, openai, turns};
-use crate::run::{ArchiveRunView, NewArchiveRun};
+use crate::run::{ArchiveRunView, AskedArchiveRun};
 
 const DOCUMENT: &str = "/openapi.json";
 const CONVERSATIONS: &str = "/v1/conversations";
@@ -213,7 +213,7 @@ fn archive_operations() -> Vec<Operation> {
             )
             .tag("archives")
             .parameters(&["IdempotencyKey"])
-            .reads_body::<NewArchiveRun>(JSON)
+            .reads_body::<AskedArchiveRun>(JSON)
             .responds::<ArchiveRunView>(202, "It is queued; `Location` is its address.")
             .fails_with(&[400, 403, 404, 413, 415, 422]),
         Operation::new(Method::GET, ARCHIVE, "getArchive", get(archives::get))

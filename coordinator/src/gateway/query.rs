@@ -16,11 +16,17 @@ pub(super) fn pairs(uri: &Uri) -> ApiResult<Vec<(String, String)>> {
     Ok(read.0)
 }
 
+/// Reads the fields of a query of one of OpenAI's operations in order, other than what its clients send everywhere.
+pub(super) fn openai_pairs(uri: &Uri) -> ApiResult<Vec<(String, String)>> {
+    let mut pairs = pairs(uri)?;
+    pairs.retain(|(name, _)| !VERSIONS.contains(&name.as_str()));
+    Ok(pairs)
+}
+
 /// Refuses the query of an operation that has none, other than what `is_openais` clients send everywhere.
 pub(super) fn refuse(uri: &Uri, is_openais: bool) -> ApiResult<()> {
-    let mut pairs = pairs(uri)?.into_iter();
-    let is_version = |name: &str| is_openais && VERSIONS.contains(&name);
-    match pairs.find(|(name, _)| !is_version(name)) {
+    let read = if is_openais { openai_pairs } else { pairs };
+    match read(uri)?.into_iter().next() {
         Some((name, _)) => {
             let detail = format!("'{name}' is not supported here: there is no query; leave it out");
             Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&name))

@@ -39,7 +39,7 @@ use kept_results::{
 use result_files::PartCounts;
 pub use result_files::RESULT_FILES;
 use view::{ArchiveRunEnd, ArchiveRunRequest};
-pub use view::{ArchiveRunStatus, ArchiveRunView, NewArchiveRun};
+pub use view::{ArchiveRunStatus, ArchiveRunView, AskedArchiveRun, NewArchiveRun};
 
 /// Runs at a time in one gateway; the others wait.
 const RUNNING: usize = 2;

@@ -56,7 +56,7 @@ enum KnownRun {
 enum Fate {
     Wanted,
     Dropped,
-    /// Its run or study cannot be read here.
+    /// Its run or study cannot be read here, or its run is not there yet.
     Unreadable,
 }
 
@@ -69,7 +69,7 @@ struct Sorted {
     facts: Vec<Fact>,
     /// Those whose studies do not exist.
     unknown: Vec<StageResult>,
-    /// Places of those whose runs or studies cannot be read here.
+    /// Places of those whose runs or studies cannot be read here, or whose runs are not there yet.
     unreadable: BTreeSet<usize>,
 }
 
@@ -224,8 +224,8 @@ impl ResultConsumer {
                 Ok(_) => "it is of another input than the study has now",
                 Err(_) => return Ok(Fate::Unreadable),
             },
-            KnownRun::Unreadable => return Ok(Fate::Unreadable),
-            KnownRun::None => "nothing is known of its run",
+            // A state that has lost everything has a study again before its run.
+            KnownRun::Unreadable | KnownRun::None => return Ok(Fate::Unreadable),
         };
         warn!(run = %result.run, study = %result.study, stage = %result.stage, "a result is dropped: {why_not}");
         Ok(Fate::Dropped)
@@ -315,8 +315,8 @@ impl ResultConsumer {
         Ok(KnownRun::Known(spec))
     }
 
-    /// Moves a message that is no result to the dead letters; one of another release's schema, or of a run that another release
-    /// has begun, first waits, a few times, for a coordinator of that release.
+    /// Moves a message that is no result to the dead letters; one of another release's schema, of a run that another release
+    /// has begun, or of a run that is not there, first waits, a few times, for a coordinator of that release or for the run.
     async fn set_aside(
         &self,
         delivery: Delivery,
@@ -387,7 +387,7 @@ fn parse(body: &[u8]) -> Result<StageResult, Failure> {
 }
 
 fn unreadable_run() -> Failure {
-    let message = "the result's run, or its study, cannot be read by this coordinator, as where another release has begun it; upgrade the older of the two";
+    let message = "the result's run, or its study, cannot be read by this coordinator, as where another release has begun it (upgrade the older of the two), or the run is not there yet";
     Failure::new(ErrorCode::SchemaVersion, message)
 }
 

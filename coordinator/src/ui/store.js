@@ -50,6 +50,8 @@ class Store extends EventTarget {
   editedFrom = new Map();
   #following = null;
   #opening = null;
+  /** The conversations that this page deletes or has deleted. */
+  #removing = new Set();
   /** Ends with what was asked last: one after the other, so that they stand in the order in which they were asked. */
   #asking = Promise.resolve();
   /** Counts what this page begins to change and has changed: what was read meanwhile may be older. */
@@ -240,7 +242,13 @@ class Store extends EventTarget {
 
   /** Deletes a conversation. */
   async remove(id) {
-    await api.remove(id);
+    this.#removing.add(id);
+    try {
+      await api.remove(id);
+    } catch (error) {
+      this.#removing.delete(id);
+      throw error;
+    }
     this.#share(id);
     this.list = this.list.filter((each) => each.id !== id);
     this.#tell("list");
@@ -256,7 +264,8 @@ class Store extends EventTarget {
 
   /** Somebody else has deleted it: neither image nor words of it stay on the screen. */
   #close(id, error) {
-    if (this.view?.id !== id) return;
+    // Whoever has deleted it here leaves it, and need not be told.
+    if (this.view?.id !== id || this.#removing.has(id)) return;
     this.#leave();
     this.view = null;
     this.sending = [];
@@ -338,6 +347,8 @@ class Store extends EventTarget {
         Object.assign(turn, data);
         break;
       case "error":
+        // The conversation was deleted: no answer failed, and the look that follows tells.
+        if (data.code === "not_found") break;
         turn.status = data.code === "cancelled" ? "cancelled" : "failed";
         turn.error = turn.status === "failed" ? data : null;
         // The image could not be read: nothing that waits for it can be answered either.

@@ -285,6 +285,42 @@ async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_deletes_a_conversation_while_an_answer_comes_is_not_told_that_it_is_gone()
+-> Result<()> {
+    let fixture = GatewayFixture::with(1, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "running").await?;
+    browser.until("document.querySelector('.item')").await?;
+    // The stream's end and the look that it leads to come before the deletion's own answer.
+    let watched = "(window.honest = window.fetch, window.missed = 0, window.notices = 0, \
+                   window.held = new Promise((go) => { window.release = go; }), \
+                   window.fetch = async (url, options) => { \
+                       const response = await window.honest(url, options); \
+                       if (response.status === 404) window.missed += 1; \
+                       if (options?.method === 'DELETE') await window.held; \
+                       return response; \
+                   }, \
+                   new MutationObserver(() => { if (document.querySelector('#loading .notice')) window.notices += 1; }) \
+                       .observe(document.querySelector('#loading'), { childList: true }), \
+                   true)";
+    browser.value(watched).await?;
+    browser
+        .value("document.querySelector(\".item [aria-label^='Delete']\").click()")
+        .await?;
+    browser.click("dialog .danger").await?;
+    browser.until("window.missed > 0").await?;
+    let seen = "document.querySelector('[data-turn=\"1\"]')?.dataset.status";
+    assert_eq!(browser.value(seen).await?, "running");
+    browser.value("(window.release(), true)").await?;
+    browser
+        .until("document.querySelector('#start').checkVisibility()")
+        .await?;
+    assert_eq!(browser.value("window.notices").await?, 0);
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_anybody_writes_is_shown_as_text() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
     let browser = open(&fixture, Screen::DESKTOP).await?;

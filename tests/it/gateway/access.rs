@@ -297,6 +297,14 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
         response.headers()["access-control-allow-origin"],
         "https://viewer.example"
     );
+    // What an edit takes and gives.
+    let taken = response.headers()["access-control-allow-headers"].to_str()?;
+    assert!(taken.split(',').any(|name| name == "if-match"), "{taken}");
+    let models = open.gateway.ask(Method::GET, "/v1/models");
+    let models = models.header("Origin", "https://viewer.example");
+    let models = models.send().await?;
+    let told = models.headers()["access-control-expose-headers"].to_str()?;
+    assert!(told.split(',').any(|name| name == "etag"), "{told}");
     let other = open
         .gateway
         .ask(Method::GET, "/v1/models")

@@ -439,6 +439,16 @@ async fn what_an_operation_would_not_look_at_is_refused() -> Result<()> {
         (format!("{path}?x=1"), "'x'", 422),
         (format!("{path}/turns/1/events?aftr=3"), "'aftr'", 422),
         (format!("{path}/turns/1/events?after=x"), "'after'", 422),
+        (
+            format!("{path}/turns/1/events?lastEventId=x"),
+            "'lastEventId'",
+            422,
+        ),
+        (
+            format!("{path}/turns/1/events?lastEventId=1&lastEventId=2"),
+            "'lastEventId'",
+            422,
+        ),
         ("/v1/models?limt=1".to_owned(), "'limt'", 400),
         ("/v1/files?limt=1".to_owned(), "'limt'", 400),
     ] {
@@ -447,8 +457,10 @@ async fn what_an_operation_would_not_look_at_is_refused() -> Result<()> {
         assert!(detail.contains(named), "{route}: {detail}");
     }
     // What clients say of their own version changes nothing.
-    let models = gateway.get("/v1/models?api-version=2024-10-21").await?;
-    assert_eq!(models.status(), 200);
+    for list in ["models", "files", "batches"] {
+        let route = format!("/v1/{list}?api-version=2024-10-21");
+        assert_eq!(gateway.get(&route).await?.status(), 200, "{list}");
+    }
     let asked = json!({"task": "summary"});
     let post = |route: &str| gateway.ask(Method::POST, route).json(&asked);
     let turns = format!("{path}/turns");

@@ -114,6 +114,12 @@ async fn a_turn_that_is_over_is_read_whole_and_then_needs_no_stream() -> Result<
         .get(&format!("{path}/turns/1/events?after={last}"))
         .await?;
     assert_eq!(all_read.status(), 204);
+    // As event-source-polyfill comes back.
+    let again = fixture
+        .gateway
+        .get(&format!("{path}/turns/1/events?after=0&lastEventId={last}"))
+        .await?;
+    assert_eq!(again.status(), 204);
     let ahead = fixture
         .gateway
         .get(&format!("{path}/turns/1/events?after={}", last + 1))

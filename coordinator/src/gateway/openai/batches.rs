@@ -21,7 +21,7 @@ use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::body::JsonBody;
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::query::{PageQuery, pairs};
+use crate::gateway::query::{PageQuery, openai_pairs};
 use crate::gateway::request_path::{IdempotencyKey, parameter};
 use crate::request_store::batches::{self, BatchDocument, BatchTimes, MadeByKey, OutputFile};
 use crate::request_store::{is_name, new_name, now, owner_folder};
@@ -234,7 +234,7 @@ impl FromRequestParts<AppState> for BatchQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
-        PageQuery::read(pairs(&parts.uri)?, PAGE, LARGEST_PAGE, |_, _| false).map(Self)
+        PageQuery::read(openai_pairs(&parts.uri)?, PAGE, LARGEST_PAGE, |_, _| false).map(Self)
     }
 }
 

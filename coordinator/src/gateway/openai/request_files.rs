@@ -20,7 +20,7 @@ use crate::gateway::body::{self, content_length, media_type, unsupported, utf8};
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
 use crate::gateway::download::download;
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::query::{PageQuery, pairs};
+use crate::gateway::query::{PageQuery, openai_pairs};
 use crate::gateway::request_path::{parameter, refuse_idempotency_key};
 use crate::request_store::files::{self, FileHead, LIFETIME, PART};
 use crate::request_store::{is_name, new_name, now, owner_folder};
@@ -194,7 +194,7 @@ impl FromRequestParts<AppState> for FileQuery {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
         let mut purpose = None;
         let page = PageQuery::read(
-            pairs(&parts.uri)?,
+            openai_pairs(&parts.uri)?,
             PAGE,
             LARGEST_PAGE,
             |name, value| match (name, value) {

@@ -9,7 +9,6 @@ use crate::run::progress::RunProgress;
 
 /// A run over an archive that is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct NewArchiveRun {
     /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
     #[schemars(length(min = 1, max = 1024))]
@@ -28,6 +27,49 @@ pub struct NewArchiveRun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 300))]
     pub model: Option<String>,
+}
+
+/// A run over an archive as a client asks for it: a field that is not known is refused.
+// What is kept may be of a later release, and is read all the same.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskedArchiveRun {
+    /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
+    #[schemars(length(min = 1, max = 1024))]
+    pub archive: String,
+    /// The stages to run, together with those that they need; all where none is given.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// The number of studies from the archive's beginning that are taken; all where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Longest report in tokens; 300 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2048))]
+    pub max_new_tokens: Option<u32>,
+    /// One of `/v1/models`; the first of them where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 300))]
+    pub model: Option<String>,
+}
+
+impl From<AskedArchiveRun> for NewArchiveRun {
+    fn from(asked: AskedArchiveRun) -> Self {
+        let AskedArchiveRun {
+            archive,
+            stages,
+            limit,
+            max_new_tokens,
+            model,
+        } = asked;
+        Self {
+            archive,
+            stages,
+            limit,
+            max_new_tokens,
+            model,
+        }
+    }
 }
 
 /// The state of a run over an archive.
@@ -120,5 +162,22 @@ impl ArchiveRunRequest {
             progress,
             results,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_of_a_later_release_is_passed_over_in_a_kept_run_and_refused_in_an_asked_one() {
+        let asked = json!({"archive": "s3://archive/cxr", "later": 1});
+        let refused = serde_json::from_value::<AskedArchiveRun>(asked.clone());
+        assert!(refused.unwrap_err().to_string().contains("`later`"));
+        let kept = json!({"id": "a", "owner": "me", "created_ms": 1, "request": asked});
+        let kept: ArchiveRunRequest = serde_json::from_value(kept).unwrap();
+        assert_eq!(kept.request.archive, "s3://archive/cxr");
     }
 }

@@ -16,7 +16,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::body;
 use crate::gateway::body_memory::{BodyKind, HeldMemory};
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::query::{PageQuery, pairs};
+use crate::gateway::query::{PageQuery, openai_pairs};
 
 /// Messages in a page: as many where nothing is said, and at most.
 const PAGE: usize = 20;
@@ -42,7 +42,7 @@ impl FromRequestParts<AppState> for ItemQuery {
             images |= is_image;
             is_image
         };
-        let page = PageQuery::read(pairs(&parts.uri)?, PAGE, LARGEST_PAGE, include)?;
+        let page = PageQuery::read(openai_pairs(&parts.uri)?, PAGE, LARGEST_PAGE, include)?;
         Ok(Self { page, images })
     }
 }

@@ -6,7 +6,7 @@ use radialog_schemas::http::ProblemCode;
 
 use crate::gateway::app_state::AppState;
 use crate::gateway::problem::{ApiError, ApiResult};
-use crate::gateway::query::{pairs, parsed, unsupported};
+use crate::gateway::query::{openai_pairs, parsed, unsupported};
 
 /// How a response is looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl FromRequestParts<AppState> for Retrieval {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
-        Self::read(pairs(&parts.uri)?)
+        Self::read(openai_pairs(&parts.uri)?)
     }
 }
 
