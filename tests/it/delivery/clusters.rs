@@ -48,7 +48,7 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
     results.extend(harness.results(5).await.unwrap());
     // The first finds the other one gone; the second finds that as soon as it goes on.
     cluster.freeze_second().unwrap();
-    cluster.until_first_pauses().await.unwrap();
+    cluster.until_first_has_lost_second().await.unwrap();
     cluster.thaw_second().unwrap();
     while studies(&results).len() < sent.len() {
         results.extend(harness.results(1).await.unwrap());
@@ -78,7 +78,7 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
         .await
         .unwrap();
     cluster.part();
-    cluster.until_first_pauses().await.unwrap();
+    cluster.until_first_has_lost_second().await.unwrap();
     let takes_nothing = || async { Ok(second.publish(probe, Message::default()).await.is_err()) };
     waiting::until("the nodes are not parted", SOON, takes_nothing)
         .await
