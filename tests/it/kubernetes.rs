@@ -577,30 +577,3 @@ fn pods_of_a_role_spread_and_a_drained_node_takes_few_of_them_at_a_time() {
         assert_eq!(budget["maxUnavailable"], most, "{name}");
     }
 }
-
-#[test]
-fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones() {
-    let (production, others) = (Manifests::of("overlays/production"), fixture("others"));
-    let others = Manifests::of(&others);
-    let ingress = others.get("Ingress", "gateway");
-    // That of the cluster.
-    assert_eq!(ingress["spec"].get("ingressClassName"), None);
-    let annotations = &ingress["metadata"]["annotations"];
-    assert_eq!(
-        annotations["nginx.ingress.kubernetes.io/proxy-buffering"],
-        "off"
-    );
-    let size = &annotations["nginx.ingress.kubernetes.io/proxy-body-size"];
-    let size = size.as_str().unwrap().trim_end_matches('m');
-    // A file of requests has 200 MiB at most, and a form around it.
-    assert!(size.parse::<u64>().unwrap() > 200, "{size}");
-    let silence = &annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"];
-    let silence: u64 = silence.as_str().unwrap().parse().unwrap();
-    assert!(silence > GatewayConfig::default().heartbeat.as_secs());
-    let route = production.get("HTTPRoute", "gateway");
-    let timeouts = &route["spec"]["rules"][0]["timeouts"];
-    assert_eq!(*timeouts, json!({"request": "0s", "backendRequest": "0s"}));
-    let backend = &route["spec"]["rules"][0]["backendRefs"][0];
-    let service = production.get("Service", backend["name"].as_str().unwrap());
-    assert_eq!(service["spec"]["ports"][0]["port"], backend["port"]);
-}

@@ -141,8 +141,13 @@ impl ProcessCluster {
 /// Whether a process of ours has ended and nobody has waited for it.
 fn has_ended(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_some_and(|state| state.trim_start().starts_with('Z'))
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        value.map(str::trim_start)
+    };
+    // Its first thread may end before the others, and nobody can wait for it then.
+    let is_whole = field("Threads:").is_none_or(|count| matches!(count, "0" | "1"));
+    field("State:").is_some_and(|state| state.starts_with('Z')) && is_whole
 }
 
 /// A running role that is killed when it is dropped, and its log.

@@ -1,8 +1,9 @@
-//! Network policies allow what the roles need, and no other host.
+//! Network policies allow what the roles need, and no other host; what stands before the gateway passes its streams on.
 
+use radialog_coordinator::gateway::GatewayConfig;
 use serde_json::{Value, json};
 
-use super::manifests::{Manifests, Workload, kustomizations};
+use super::manifests::{Manifests, Workload, fixture, kustomizations};
 
 /// Whether a peer is more than some: a block of addresses that is wider than an institution's, or a selector that asks for
 /// nothing.
@@ -97,4 +98,31 @@ fn a_policy_names_only_ports_that_the_pods_have() {
         let ports = workload.container()["ports"].to_string();
         assert!(ports.contains(&format!("\"{port}\"")), "{ports}");
     }
+}
+
+#[test]
+fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones() {
+    let (production, others) = (Manifests::of("overlays/production"), fixture("others"));
+    let others = Manifests::of(&others);
+    let ingress = others.get("Ingress", "gateway");
+    // That of the cluster.
+    assert_eq!(ingress["spec"].get("ingressClassName"), None);
+    let annotations = &ingress["metadata"]["annotations"];
+    assert_eq!(
+        annotations["nginx.ingress.kubernetes.io/proxy-buffering"],
+        "off"
+    );
+    let size = &annotations["nginx.ingress.kubernetes.io/proxy-body-size"];
+    let size = size.as_str().unwrap().trim_end_matches('m');
+    // A file of requests has 200 MiB at most, and a form around it.
+    assert!(size.parse::<u64>().unwrap() > 200, "{size}");
+    let silence = &annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"];
+    let silence: u64 = silence.as_str().unwrap().parse().unwrap();
+    assert!(silence > GatewayConfig::default().heartbeat.as_secs());
+    let route = production.get("HTTPRoute", "gateway");
+    let timeouts = &route["spec"]["rules"][0]["timeouts"];
+    assert_eq!(*timeouts, json!({"request": "0s", "backendRequest": "0s"}));
+    let backend = &route["spec"]["rules"][0]["backendRefs"][0];
+    let service = production.get("Service", backend["name"].as_str().unwrap());
+    assert_eq!(service["spec"]["ports"][0]["port"], backend["port"]);
 }
