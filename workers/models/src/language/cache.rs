@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::adapter_id::AdapterId;
 use super::config::LlamaConfig;
-use crate::kernels::paged_cache::{CacheShape, PagedCache};
+use crate::kernels::paged_cache::{CacheShape, Numbers, PagedCache};
 
 /// Keys and values of all layers for one sequence, as one adapter makes them.
 #[derive(Debug)]
@@ -18,15 +18,15 @@ pub struct KvCache {
 
 #[derive(Debug)]
 enum Stored {
-    /// Keys and values `[kv_heads, capacity, head_dim]` of each layer, in the type that the model computes in.
+    /// Keys and values `[kv_heads, capacity, head_dim]` of each layer, in the type that the model computes in: on a GPU.
     Tensors(Vec<(Tensor, Tensor)>),
-    /// In half precision, on a CPU.
+    /// On a CPU.
     Pages(PagedCache),
 }
 
 impl KvCache {
-    /// An empty cache for at most `capacity` positions, with room for all of them from the start. Beside quantised weights a model
-    /// makes caches of pages instead, which take memory as positions are written.
+    /// An empty cache for at most `capacity` positions, with room for all of them from the start. On a CPU a model makes caches of
+    /// pages instead, which take memory as positions are written.
     ///
     /// # Errors
     /// Out of device memory.
@@ -44,12 +44,13 @@ impl KvCache {
         Ok(Self::holding(Stored::Tensors(layers), capacity))
     }
 
-    /// An empty cache for at most `capacity` positions in half precision, for a model on a CPU.
-    pub(super) fn paged(config: &LlamaConfig, capacity: usize) -> Self {
+    /// An empty cache for at most `capacity` positions in pages of such numbers, for a model on a CPU.
+    pub(super) fn paged(config: &LlamaConfig, capacity: usize, numbers: Numbers) -> Self {
         let shape = CacheShape {
             layers: config.num_hidden_layers,
             heads: config.kv_heads(),
             width: config.head_dim(),
+            numbers,
         };
         Self::holding(Stored::Pages(PagedCache::new(shape)), capacity)
     }

@@ -63,8 +63,10 @@ pub struct EngineLimits {
     /// The largest number of sequences that are decoded together.
     pub sequences: usize,
     /// The largest number of cache tokens of all running sequences; each one counts with its prompt and its longest
-    /// possible answer. One token takes [`LanguageModel::cache_bytes_per_token`]. Shared beginnings of prompts come
-    /// on top, at most 1024 tokens, and whole prompts with a [`GenerationRequest::prompt_key`], at most an eighth.
+    /// possible answer from its start, so that what runs can always go on. One token takes
+    /// [`LanguageModel::cache_bytes_per_token`]. On a CPU memory is taken as positions are written, in pages of 32 that sequences
+    /// which begin alike share: less than is counted, but for the rest of a sequence's last page. Shared beginnings of
+    /// prompts come on top, at most 1024 tokens, and whole prompts with a [`GenerationRequest::prompt_key`], at most an eighth.
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
     pub chat: ChatLimits,

@@ -292,12 +292,7 @@ fn many_rows_by_columns<W: StoredWeight>(
 }
 
 /// All products of rows and columns of `inner` values, on this thread. The output is column-major.
-pub(super) fn rows_by_columns<W: StoredWeight>(
-    x: &[f32],
-    weight: &[W],
-    inner: usize,
-    out: &mut [f32],
-) {
+fn rows_by_columns<W: StoredWeight>(x: &[f32], weight: &[W], inner: usize, out: &mut [f32]) {
     let (rows, columns) = (x.len() / inner, weight.len() / inner);
     let mut row = 0;
     while row < rows {

@@ -13,6 +13,7 @@ use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrix};
 use super::trained;
+use crate::kernels::paged_cache::Numbers;
 use crate::layers::Dropout;
 use crate::layers::parallel::each_part;
 use crate::layers::storage::with_floats;
@@ -40,8 +41,10 @@ pub struct LanguageModel {
     dtype: DType,
     device: Device,
     dropout: Dropout,
-    /// Whether keys and values are kept in half precision, in pages: beside quantised weights.
+    /// Whether keys and values are kept in pages: on a CPU.
     paged: bool,
+    /// What pages keep: halves beside quantised weights.
+    numbers: Numbers,
 }
 
 /// The vectors of all tokens, `[vocab, hidden]`.
@@ -137,9 +140,13 @@ impl LanguageModel {
             true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
-        let paged = layers.iter().any(DecoderLayer::is_quantized);
+        let numbers = match layers.iter().any(DecoderLayer::is_quantized) {
+            true => Numbers::Halves,
+            false => Numbers::Floats,
+        };
         Ok(Self {
-            paged,
+            paged: weights.device().is_cpu(),
+            numbers,
             layers,
             norm,
             projections: loader.projections(config)?,
@@ -184,7 +191,7 @@ impl LanguageModel {
     /// Out of device memory.
     pub fn cache(&self, capacity: usize) -> Result<KvCache, LanguageError> {
         if self.paged {
-            return Ok(KvCache::paged(&self.config, capacity));
+            return Ok(KvCache::paged(&self.config, capacity, self.numbers));
         }
         Ok(KvCache::new(
             &self.config,
@@ -194,12 +201,13 @@ impl LanguageModel {
         )?)
     }
 
-    /// Bytes that the cache takes for one token of one sequence: keys and values of all layers, in half precision beside
-    /// quantised weights and in the type of the computation else. 0.5 MiB for Vicuna-7B in half precision.
+    /// Bytes that the cache takes for one token of one sequence: keys and values of all layers. On a CPU they are kept in f32, or
+    /// in half precision beside quantised weights; on a GPU in the type of the computation. For Vicuna-7B 1 MiB in f32, and
+    /// 0.5 MiB in half precision.
     pub fn cache_bytes_per_token(&self) -> usize {
         let values = self.config.cache_bytes_per_token() / size_of::<f32>();
         match self.paged {
-            true => values * size_of::<half::f16>(),
+            true => values * self.numbers.bytes(),
             false => values * self.dtype.size_in_bytes(),
         }
     }

@@ -13,7 +13,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rayon::prelude::*;
 
-use super::{CacheShape, PAGE, PagedCache, Which};
+use super::{Block, CacheShape, Numbers, PAGE, PagedCache, Which};
 use crate::kernels::cpu::Features;
 use crate::kernels::lanes::{self, Lanes};
 
@@ -173,14 +173,14 @@ impl Part<'_> {
             let start = position + (self.head * group + row % group) * width;
             &self.sequence.queries[start..][..width]
         };
-        // Widened once for many rows; few widen what they read.
-        let mut widened = vec![0f32; if rows > FEW { PAGE * width } else { 0 }];
+        // Halves are widened once for many rows; few widen what they read.
+        let numbers = cache.shape.numbers;
+        let widens = numbers == Numbers::Halves && rows > FEW;
+        let mut widened = vec![0f32; if widens { PAGE * width } else { 0 }];
         let mut scores = vec![0f32; rows * pages * PAGE];
         for page in 0..pages {
-            let block = Block::of(
-                cache.block(page, self.layer, Which::Keys, self.head),
-                &mut widened,
-            );
+            let block = cache.block(page, self.layer, Which::Keys, self.head);
+            let block = block.widened(&mut widened);
             let mut row = 0;
             while row < rows {
                 let to = |r: usize| (row + r) * pages * PAGE + page * PAGE;
@@ -199,14 +199,13 @@ impl Part<'_> {
             }
         }
         for (row, scores) in scores.chunks_exact_mut(pages * PAGE).enumerate() {
-            softmax(&mut scores[..self.visible(row)], (width as f32).sqrt());
+            let scores = &mut scores[..self.visible(row)];
+            softmax(scores, (width as f32).sqrt(), numbers);
         }
         let mut out = vec![0f32; rows * width];
         for page in 0..pages {
-            let block = Block::of(
-                cache.block(page, self.layer, Which::Values, self.head),
-                &mut widened,
-            );
+            let block = cache.block(page, self.layer, Which::Values, self.head);
+            let block = block.widened(&mut widened);
             let count = |row: usize| self.visible(row).saturating_sub(page * PAGE).min(PAGE);
             let weights = |row: usize| &scores[row * pages * PAGE + page * PAGE..][..count(row)];
             let mut row = 0;
@@ -227,22 +226,15 @@ impl Part<'_> {
     }
 }
 
-/// A block of a page, in half precision or widened.
-#[derive(Clone, Copy)]
-enum Block<'a> {
-    Halves(&'a [u16]),
-    Wide(&'a [f32]),
-}
-
 impl<'a> Block<'a> {
-    /// The block, widened where there is room for that.
-    fn of(halves: &'a [u16], room: &'a mut [f32]) -> Self {
-        match room.len() == halves.len() {
-            true => {
+    /// The block, its halves widened where there is room for that.
+    fn widened(self, room: &'a mut [f32]) -> Self {
+        match self {
+            Self::Halves(halves) if room.len() == halves.len() => {
                 halves.reinterpret_cast::<f16>().convert_to_f32_slice(room);
-                Self::Wide(room)
+                Self::Floats(room)
             }
-            false => Self::Halves(halves),
+            block => block,
         }
     }
 }
@@ -255,8 +247,8 @@ macro_rules! with_reader {
                 let $read = |at: usize| $lanes::load_halves(halves.as_ptr().add(at).cast());
                 $work
             }
-            Block::Wide(wide) => {
-                let $read = |at: usize| $lanes::load_float(wide.as_ptr().add(at));
+            Block::Floats(floats) => {
+                let $read = |at: usize| $lanes::load_float(floats.as_ptr().add(at));
                 $work
             }
         }
@@ -392,7 +384,7 @@ unsafe fn mix<L: Lanes, const R: usize>(
                         Block::Halves(halves) => {
                             f16::from_bits(halves[position * width + at]).to_f32()
                         }
-                        Block::Wide(wide) => wide[position * width + at],
+                        Block::Floats(floats) => floats[position * width + at],
                     };
                     *sum = weight.mul_add(value, *sum);
                 }
@@ -446,16 +438,22 @@ unsafe fn add<L: Lanes, const R: usize, const C: usize>(
     }
 }
 
-/// Softmax of `scores / divisor`.
-fn softmax(scores: &mut [f32], divisor: f32) {
+/// Softmax of `scores / divisor`. Weights of values in f32 are divided by their sum, those of halves are multiplied by its
+/// inverse: outputs of both are kept in stores, and merging the two would change the bits of one.
+fn softmax(scores: &mut [f32], divisor: f32, numbers: Numbers) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for score in scores.iter_mut() {
         *score = ((*score - max) / divisor).exp();
         sum += *score;
     }
-    let scale = 1.0 / sum;
-    scores.iter_mut().for_each(|score| *score *= scale);
+    match numbers {
+        Numbers::Halves => {
+            let scale = 1.0 / sum;
+            scores.iter_mut().for_each(|score| *score *= scale);
+        }
+        Numbers::Floats => scores.iter_mut().for_each(|score| *score /= sum),
+    }
 }
 
 #[cfg(test)]

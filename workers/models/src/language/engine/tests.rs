@@ -325,6 +325,28 @@ fn sequences_wait_until_their_cache_fits() {
 }
 
 #[test]
+fn a_sequence_takes_memory_as_it_is_written_whatever_the_weights_are() {
+    let dense = [DType::F32, DType::F16, DType::BF16].map(|dtype| (model(dtype), 1));
+    let quantised = (adapters::quantised_with_adapters(), 2);
+    for (model, saved) in dense.into_iter().chain([quantised]) {
+        let in_f32 = model.config().cache_bytes_per_token();
+        assert_eq!(model.cache_bytes_per_token(), in_f32 / saved);
+        let input = model.embed(&[5; 20], &[]).unwrap();
+        let mut cache = model.cache(90).unwrap();
+        let mut held = vec![cache.held()];
+        for _ in 0..2 {
+            let chunk = SequenceChunk {
+                cache: &mut cache,
+                len: 20,
+            };
+            model.forward(&input, &mut [chunk]).unwrap();
+            held.push(cache.held());
+        }
+        assert_eq!(held, [0, 32, 64]);
+    }
+}
+
+#[test]
 fn a_long_prompt_is_read_between_the_tokens_of_others_and_is_answered_as_if_read_at_once() {
     let config = LlamaConfig {
         max_position_embeddings: 400,

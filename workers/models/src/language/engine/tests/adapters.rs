@@ -282,7 +282,7 @@ impl QuantizedMatrices for QuantisedNoise {
     }
 }
 
-fn quantised_with_adapters() -> Arc<LanguageModel> {
+pub(super) fn quantised_with_adapters() -> Arc<LanguageModel> {
     let adapters: Vec<_> = (0..3).map(adapter).collect();
     let config = model(DType::F32).config().clone();
     let weights = base(DType::F32);

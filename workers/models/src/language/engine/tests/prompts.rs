@@ -62,7 +62,7 @@ fn kept_prompts_are_bounded_by_the_cache() {
         engine.admit(question(about, 0)).unwrap();
     }
     finish(&mut engine);
-    // An eighth of 1000 tokens holds one prompt of 72, in a page or as its whole capacity.
+    // An eighth of 1000 tokens holds one prompt of 72, which has pages for 96.
     assert_eq!(engine.prompt_caches.len(), 1);
 }
 

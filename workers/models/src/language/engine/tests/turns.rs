@@ -321,7 +321,7 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
         &model,
         1,
         ChatLimits {
-            kept_tokens: 70,
+            kept_tokens: 100,
             ..CHAT
         },
     );
@@ -330,7 +330,7 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
         request.turn_key = Some(name.into());
         request
     };
-    // A prompt of 11 tokens and an answer of 12, so three fit.
+    // A prompt of 11 tokens and an answer of 12 take a page of 32, so three fit.
     for name in ["a", "b", "c", "a", "d"] {
         answer(&mut engine, of(name));
     }
