@@ -48,7 +48,7 @@ pub enum CoordinatorError {
         file: String,
         /// What is wrong with it.
         reason: String,
-        /// Whether it may be read a moment later: a disk failed, and not a permission or a link to nowhere.
+        /// Whether it may be read a moment later: a disk failed, and not a permission, a folder of its name or a link to nowhere.
         may_pass: bool,
     },
     /// The archive has nothing: its name may have a slip in it.

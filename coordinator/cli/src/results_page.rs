@@ -47,7 +47,7 @@ pub(crate) async fn write(
     let mut page = Replacement::create_for(Readers::Owner, &path).with_context(failed)?;
     head(&mut page, summary).with_context(failed)?;
     let mut records = OrderedRecords::open(archive, folder).await?.limited(limit);
-    // What is counted is shown: where the archive was not read whole, lines of studies that it has not named, too.
+    // What is counted is shown: where a part that may have them was not read, lines of studies that the archive has not named, too.
     if summary.not_in_archive == 0 {
         records = records.with_unnamed();
     }

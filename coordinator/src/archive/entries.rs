@@ -108,7 +108,7 @@ impl EntryProblem {
                 ErrorCode::ArchiveUnreadable
             }
         };
-        Self::new(place, code, message).without_id()
+        Self::new(place, code, message)
     }
 
     /// Whether studies may be missing because of it: nobody could look at a part of the archive, or an entry is not run since

@@ -231,11 +231,21 @@ pub(super) fn unread(file: &str, error: &io::Error, reason: String) -> Coordinat
         false => CoordinatorError::Unread {
             file: file.to_owned(),
             reason,
-            // What only the system says; other errors are this program's own.
-            may_pass: error.raw_os_error().is_some()
-                && error.kind() != io::ErrorKind::PermissionDenied,
+            may_pass: may_pass(error),
         },
     }
+}
+
+/// Whether a moment may heal it: only what the system says, other errors are this program's own, and nothing of a permission
+/// or of a folder that stands under the name.
+fn may_pass(error: &io::Error) -> bool {
+    let stays = matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+    );
+    error.raw_os_error().is_some() && !stays
 }
 
 /// Whether a table cannot be read because of what is in it: it is compressed otherwise than its name says, or cut.

@@ -22,7 +22,8 @@ use crate::CoordinatorError;
 
 /// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are
 /// not part of it, nor are those that say the report of an id again, as tables with a row for each image of a study do. A row
-/// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it.
+/// of a table without a column `study_id` may begin with its row's name, for which the header has none, as pandas writes it. A
+/// pass keeps sixteen bytes of each id, to know a repeated one.
 pub struct ReportTable {
     name: String,
     tree: Arc<dyn FileTree>,

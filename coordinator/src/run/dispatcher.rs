@@ -16,7 +16,7 @@ use super::given::ArchiveOutputs;
 use super::pipeline::{StudyEvent, StudyFacts, next_commands};
 use super::progress::{RateMeter, RunProgress, StageCounts};
 use super::retry::AttemptError;
-use super::run_state::{PROGRESS_DOCUMENT, announce_run, study_fact};
+use super::run_state::{PROGRESS_DOCUMENT, announce_again, announce_run, study_fact};
 use crate::CoordinatorError;
 use crate::archive::Archive;
 
@@ -171,6 +171,12 @@ impl Dispatcher {
             self.announce().await?;
             self.dispatch(&lost).await?;
         }
+        // A state that has lost the run, and none of its studies since none was begun, has it again: without it no result counts.
+        let state = &self.executor.backends.state;
+        self.executor
+            .retry
+            .until_success(|| announce_again(&**state, &self.spec))
+            .await?;
         self.executor
             .retry
             .until_success(|| self.publish_progress(progress))

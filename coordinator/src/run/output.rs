@@ -283,7 +283,7 @@ impl OutputDirectory {
 
     /// Writes `results.csv` and `summary.json` from `results.jsonl`, which is read twice, for its places and then in the order of
     /// the archive: neither depends on which study was done first. Studies that the archive has not named in this session are left out and
-    /// counted where it was read whole, else they come last. `complete` adds what the records do not tell.
+    /// counted where nothing that may have them is unread, else they come last. `complete` adds what the records do not tell.
     pub(crate) fn write_summary(
         &self,
         (order, others): (&StudyOrder, NotInArchive),

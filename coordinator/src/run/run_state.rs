@@ -24,12 +24,20 @@ pub(crate) async fn announce_run(state: &dyn State, run: &RunSpec) -> Result<(),
 /// # Errors
 /// When the state store does not answer, or has a specification that cannot be read.
 pub(crate) async fn announce_once(state: &dyn State, run: &RunSpec) -> Result<RunSpec, StateError> {
-    let document = serde_json::to_string(run).expect("a specification has string keys only");
-    let known = state
-        .create_document(&run.run, SPEC_DOCUMENT, document)
-        .await?;
+    let known = announce_again(state, run).await?;
     serde_json::from_str(&known)
         .map_err(|error| StateError(format!("the specification of '{}': {error}", run.run)))
+}
+
+/// Tells all coordinators what the run is where the state does not know it (any more), and returns what it knows.
+///
+/// # Errors
+/// When the state store does not answer.
+pub(crate) async fn announce_again(state: &dyn State, run: &RunSpec) -> Result<String, StateError> {
+    let document = serde_json::to_string(run).expect("a specification has string keys only");
+    state
+        .create_document(&run.run, SPEC_DOCUMENT, document)
+        .await
 }
 
 /// Makes the fact with which a study begins.

@@ -10,7 +10,7 @@ use radialog_schemas::{
     ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings,
 };
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
-use radialog_tests::faults::FaultInjector;
+use radialog_tests::faults::{Denial, FaultInjector};
 use radialog_tests::waiting;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +144,30 @@ async fn studies_that_the_state_forgot_begin_again() {
         faults.lose_state()
     })
     .await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_the_state_forgot_before_its_first_study_began_is_told_again() {
+    let fixture = slow_fixture().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    // The run is known, and its first images wait for the store.
+    faults.deny("images/", Denial::Failing);
+    let run = ArchiveRun::new(with_small_window(&fixture), backends);
+    let (progress, _seen) = watch::channel(RunProgress::default());
+    let running = tokio::spawn(run.run(CancellationToken::new(), progress));
+    let is_waiting = || async { Ok(faults.denials_met() > 0) };
+    waiting::until("no image is stored", Duration::from_secs(60), is_waiting)
+        .await
+        .unwrap();
+    faults.lose_state();
+    faults.allow_all();
+    tokio::time::timeout(Duration::from_secs(180), running)
+        .await
+        .expect("its results count")
+        .unwrap()
+        .unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
 

@@ -4,7 +4,9 @@
     reason = "what is not tested here is not passed over"
 )]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -342,6 +344,20 @@ fn a_study_that_is_gone_is_left_out_also_where_entries_have_no_id_or_that_of_ano
         assert_eq!(summary["unread_count"], 2, "{rows}");
         assert_eq!(archive.lines().len(), 3);
     }
+}
+
+#[test]
+fn a_study_whose_image_lies_under_a_name_that_nobody_can_use_keeps_its_line() {
+    let folder = "p10/p10000032/s50414267";
+    let archive = Archive::of(&[(&format!("{folder}/a.jpg"), A), ("b.jpg", B)]);
+    assert_eq!(archive.run("").status.code(), Some(0));
+    let folder = archive.file(folder);
+    let unusable = folder.join(OsStr::from_bytes(b"a\xe9.jpg"));
+    fs::rename(folder.join("a.jpg"), unusable).unwrap();
+    assert_eq!(archive.run("").status.code(), Some(65));
+    let table = fs::read_to_string(archive.out().join("results.csv")).unwrap();
+    assert!(table.contains("s50414267"), "{table}");
+    assert_eq!(archive.summary()["not_in_archive"], 0);
 }
 
 #[test]

@@ -66,7 +66,8 @@ pub struct RunSummary {
     #[serde(default)]
     pub not_compared: NotCompared,
     /// Lines of `results.jsonl` whose studies the archive, or as much of it as the run takes, does not name any more: they are in no
-    /// other number here, and have no row in `results.csv`. While parts of the archive are unread nobody knows, and they count.
+    /// other number here, and have no row in `results.csv`. While parts of the archive that may
+    /// have them are unread, nobody knows, and they count.
     #[serde(default)]
     pub not_in_archive: u64,
 }
