@@ -1,10 +1,13 @@
 //! Keys and values of one sequence. The most that it may hold is fixed when the sequence starts, so an engine knows before it
 //! admits a sequence what it will need: [`super::LanguageModel::cache_bytes_per_token`] for each token of prompt and answer.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::adapter_id::AdapterId;
 use super::config::LlamaConfig;
+use super::device_cache::{PagePool, PooledPages};
 use crate::kernels::paged_cache::{CacheShape, PagedCache};
 
 /// Keys and values of all layers for one sequence, as one adapter makes them.
@@ -22,6 +25,8 @@ enum Stored {
     Tensors(Vec<(Tensor, Tensor)>),
     /// In half precision, on a CPU.
     Pages(PagedCache),
+    /// In the type that the model computes in, among the pages of all sequences on a device.
+    Pooled(PooledPages),
 }
 
 impl KvCache {
@@ -52,6 +57,11 @@ impl KvCache {
             width: config.head_dim(),
         };
         Self::holding(Stored::Pages(PagedCache::new(shape)), capacity)
+    }
+
+    /// An empty cache for at most `capacity` positions among the pages of a device.
+    pub(super) fn pooled(pool: &Arc<PagePool>, capacity: usize) -> Self {
+        Self::holding(Stored::Pooled(PooledPages::new(pool)), capacity)
     }
 
     fn holding(stored: Stored, capacity: usize) -> Self {
@@ -93,6 +103,7 @@ impl KvCache {
         match &self.stored {
             Stored::Tensors(_) => self.capacity,
             Stored::Pages(pages) => pages.room(),
+            Stored::Pooled(pages) => pages.room(),
         }
     }
 
@@ -119,6 +130,9 @@ impl KvCache {
                 }
             }
             (Stored::Pages(pages), Stored::Pages(others)) => *pages = others.beginning(len),
+            (Stored::Pooled(pages), Stored::Pooled(others)) if pages.shares_pool(others) => {
+                *pages = others.beginning(len);
+            }
             _ => bail!("caches of two models"),
         }
         self.len = len;
@@ -147,7 +161,7 @@ impl KvCache {
     pub(super) fn pages(&self) -> Option<&PagedCache> {
         match &self.stored {
             Stored::Pages(pages) => Some(pages),
-            Stored::Tensors(_) => None,
+            Stored::Tensors(_) | Stored::Pooled(_) => None,
         }
     }
 
@@ -162,16 +176,33 @@ impl KvCache {
         keys: &[f32],
         values: &[f32],
     ) -> Result<()> {
+        self.check_room(new)?;
+        match &mut self.stored {
+            Stored::Pages(pages) => pages.write(layer, self.len, keys, values),
+            Stored::Tensors(_) | Stored::Pooled(_) => bail!("a cache without pages on a CPU"),
+        }
+        Ok(())
+    }
+
+    /// The pages on a device, of a sequence that has room for `new` more positions.
+    ///
+    /// # Errors
+    /// A cache elsewhere, or more positions than it may hold.
+    pub(super) fn pages_for(&mut self, new: usize) -> Result<&mut PooledPages> {
+        self.check_room(new)?;
+        match &mut self.stored {
+            Stored::Pooled(pages) => Ok(pages),
+            Stored::Tensors(_) | Stored::Pages(_) => bail!("a cache without pages on a device"),
+        }
+    }
+
+    fn check_room(&self, new: usize) -> Result<()> {
         if self.len + new > self.capacity {
             bail!(
                 "{} positions in a cache of {}",
                 self.len + new,
                 self.capacity
             );
-        }
-        match &mut self.stored {
-            Stored::Pages(pages) => pages.write(layer, self.len, keys, values),
-            Stored::Tensors(_) => bail!("a cache without pages"),
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::linear::{AdapterRows, LoraLinear};
 use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrix};
+use super::ragged_attention::RaggedAttention;
 use super::trained;
 use crate::layers::Dropout;
 use crate::layers::parallel::each_part;
@@ -42,6 +43,8 @@ pub struct LanguageModel {
     dropout: Dropout,
     /// Whether keys and values are kept in half precision, in pages: beside quantised weights.
     paged: bool,
+    /// Attention of all sequences together, and where it has their keys and values: on every device but a CPU.
+    ragged: Option<RaggedAttention>,
 }
 
 /// The vectors of all tokens, `[vocab, hidden]`.
@@ -138,8 +141,13 @@ impl LanguageModel {
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         let paged = layers.iter().any(DecoderLayer::is_quantized);
+        let ragged = match weights.device() {
+            Device::Cpu => None,
+            device => Some(RaggedAttention::new(config, dtype, device)?),
+        };
         Ok(Self {
             paged,
+            ragged,
             layers,
             norm,
             projections: loader.projections(config)?,
@@ -163,6 +171,28 @@ impl LanguageModel {
         &self.device
     }
 
+    /// The same with the attention and the cache of other devices, which a CPU computes, too.
+    #[cfg(test)]
+    pub(super) fn as_on_a_device(self) -> Result<Self, LanguageError> {
+        let ragged = RaggedAttention::new(&self.config, self.dtype, &self.device)?;
+        Ok(Self {
+            ragged: Some(ragged),
+            paged: false,
+            ..self
+        })
+    }
+
+    /// Whether sequences are computed as one batch on a device: their tokens are then best chosen together, too.
+    pub(super) fn is_ragged(&self) -> bool {
+        self.ragged.is_some()
+    }
+
+    /// The number of pages of a device's cache, and of those that no sequence holds.
+    #[cfg(test)]
+    pub(super) fn device_pages(&self) -> Option<(usize, usize)> {
+        self.ragged.as_ref().map(RaggedAttention::pages)
+    }
+
     /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
     /// without adapters counts as one.
     pub fn adapter(&self, index: usize) -> Option<AdapterId> {
@@ -183,6 +213,9 @@ impl LanguageModel {
     /// # Errors
     /// Out of device memory.
     pub fn cache(&self, capacity: usize) -> Result<KvCache, LanguageError> {
+        if let Some(ragged) = &self.ragged {
+            return Ok(ragged.cache(capacity));
+        }
         if self.paged {
             return Ok(KvCache::paged(&self.config, capacity));
         }
@@ -310,6 +343,11 @@ impl LanguageModel {
         input: &Tensor,
         spans: &mut [SequenceChunk],
     ) -> Result<Tensor, LanguageError> {
+        let ragged = self
+            .ragged
+            .as_ref()
+            .map(|ragged| ragged.step(spans))
+            .transpose()?;
         let positions = spans.iter().flat_map(|span| {
             let start = span.cache.len() as u32;
             start..start + span.len as u32
@@ -325,6 +363,9 @@ impl LanguageModel {
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(config, &hidden, dropout, &parts, |projected| {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
+                if let Some(step) = &ragged {
+                    return step.attend(index, [queries, keys, values]);
+                }
                 if self.paged {
                     let mixed = with_floats([queries, keys, values], |floats| {
                         pages::attend(config, index, floats, spans)
