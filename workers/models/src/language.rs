@@ -17,6 +17,7 @@ pub mod quantized;
 mod ragged_attention;
 pub mod sampler;
 mod speculation;
+mod step_logits;
 mod threads;
 mod trained;
 
