@@ -1,7 +1,8 @@
 //! The language model: a LLaMA-family decoder with LoRA, image tokens spliced into its input, and continuous batching.
 //!
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
-//! [`linear`] for how.
+//! [`linear`] for how. On other devices all sequences of a step are batches, padded to like lengths (`ragged_attention`),
+//! over the pages of one pool (`device_cache`); their logits are only close.
 
 mod adapter_id;
 mod attention;
