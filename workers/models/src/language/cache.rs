@@ -30,8 +30,8 @@ enum Stored {
 }
 
 impl KvCache {
-    /// An empty cache for at most `capacity` positions, with room for all of them from the start. Beside quantised weights, and on
-    /// other devices than a CPU, a model makes caches of pages instead, which take memory as positions are written.
+    /// An empty cache for at most `capacity` positions, with room for all of them from the start. Beside quantised weights,
+    /// and on other devices than a CPU, a model makes caches of pages instead, which take memory as positions are written.
     ///
     /// # Errors
     /// Out of device memory.

@@ -1,6 +1,6 @@
-//! Keys and values of sequences on a device: of each layer one pool of rows, in the type that the model computes in. A sequence takes
-//! pages of it as its positions are written. Sequences with a common beginning share its pages; a page can be taken again
-//! when the last cache that holds it is dropped.
+//! Keys and values of sequences on a device: of each layer one pool of rows, in the type that the model computes in. A
+//! sequence takes pages of it as its positions are written. Sequences with a common beginning share its pages; a page can be
+//! taken again when the last cache that holds it is dropped.
 //!
 //! Which pages a sequence has is known to the host alone, as plain numbers. The same number is the same page in all layers.
 
@@ -173,8 +173,8 @@ impl OpenPool<'_> {
         Ok(())
     }
 
-    /// Where keys or values of new positions are written: for each of their numbers its row, `[positions, kv_heads · head_dim]`, of
-    /// the rows of these positions, `[positions]`.
+    /// Where keys or values of new positions are written: for each of their numbers its row,
+    /// `[positions, kv_heads · head_dim]`, of the rows of these positions, `[positions]`.
     pub(super) fn places(&self, rows: &Tensor) -> Result<Tensor> {
         let positions = rows.dim(0)?;
         let places = rows.reshape((positions, 1))?;
@@ -234,8 +234,9 @@ impl PooledPages {
         self.pages.len() * PAGE
     }
 
-    /// Takes pages for these positions, of which all before are held, and gives the numbers of all pages up to them. A page that
-    /// somebody else holds, too, is no longer this sequence's: it gets one of its own, and what it has written there is in `copies`.
+    /// Takes pages for these positions, of which all before are held, and gives the numbers of all pages up to them. A page
+    /// that somebody else holds, too, is no longer this sequence's: it gets one of its own, and `copies` says from where to
+    /// copy what it has written.
     ///
     /// # Errors
     /// Out of device memory, and another model's pool.

@@ -1,5 +1,5 @@
-//! What the sequences of a step choose their next tokens from. On a device the greatest logits of all rows are found together, and
-//! only these come to the host; of a sequence that draws, its whole row.
+//! What the sequences of a step choose their next tokens from. On a device the greatest logits of all rows are found
+//! together, and only these come to the host; of a sequence that draws, its whole row.
 
 use candle_core::{D, DType, Device, Error, Result, Tensor, bail};
 
