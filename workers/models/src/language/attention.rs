@@ -1,5 +1,5 @@
-//! Causal attention of one sequence over keys and values that are whole tensors, as the tensor library computes it: on a GPU. On a
-//! CPU a model attends over pages, and trains, with kernels of its own.
+//! Causal attention of one sequence over keys and values that are whole tensors, as the tensor library computes it: trainings on a
+//! GPU. Elsewhere a model attends over pages, and a CPU trains with kernels of its own.
 
 use candle_core::{D, DType, Result, Tensor};
 

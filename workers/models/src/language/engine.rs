@@ -14,6 +14,7 @@ use super::adapter_id::AdapterId;
 use super::llama::{LanguageModel, SequenceChunk};
 use super::sampler::{Sampler, Sampling};
 use super::speculation::{self, Drafts, Speculation};
+use super::step_logits::StepLogits;
 use super::threads::on_own_threads;
 use sequence::ActiveSequence;
 use shared_prefixes::SharedPrefixes;
@@ -318,17 +319,20 @@ impl Engine {
         let drafts = self.draft();
         let mut rows = Vec::new();
         let mut adapters = Vec::new();
+        let mut greedy = Vec::new();
         let mut spans = Vec::with_capacity(self.running.len());
         for (running, draft) in self.running.iter_mut().zip(&drafts) {
             let len = 1 + draft.len();
             rows.extend(running.ids.last().into_iter().chain(draft));
             adapters.extend(std::iter::repeat_n(running.cache.adapter(), len));
+            greedy.extend(std::iter::repeat_n(running.sampler.is_greedy(), len));
             let cache = &mut running.cache;
             spans.push(SequenceChunk { cache, len });
         }
         let input = self.model.embed(&rows, &[])?;
         let hidden = self.model.forward(&input, &mut spans)?;
         let logits = self.model.logits_of(&hidden, adapters.into_iter())?;
+        let logits = self.step_logits(logits, &greedy)?;
         let eos = self.model.config().eos_token_id;
         let (mut row, mut drafts) = (0, drafts.into_iter());
         let counted = &mut self.drafts;
@@ -337,7 +341,7 @@ impl Engine {
             let first = row;
             row += 1 + draft.len();
             let (goes_on, accepted) =
-                running.push_drafted(&draft, |at| logits.get(first + at), eos, events);
+                running.push_drafted(&draft, |at| logits.row(first + at), eos, events);
             counted.drafted += draft.len() as u64;
             counted.accepted += accepted as u64;
             !goes_on
@@ -345,6 +349,16 @@ impl Engine {
         self.turn_caches
             .extend(ended.filter_map(ActiveSequence::into_cached_turn));
         Ok(())
+    }
+
+    /// What is chosen from of logits `[rows, vocab]`, where these rows are greedy.
+    fn step_logits(&self, logits: Tensor, greedy: &[bool]) -> candle_core::Result<StepLogits> {
+        // Behind the vocabulary may lie the row of the image's placeholder.
+        let vocabulary = self.model.config().image_token() as usize;
+        match self.model.is_ragged() {
+            true => StepLogits::fetch(&logits, vocabulary, greedy),
+            false => Ok(StepLogits::Rows(logits)),
+        }
     }
 
     /// What each running sequence may say next, as far as a pass has rows to spare.
@@ -377,7 +391,10 @@ impl Engine {
     /// adapter's rows are one part of a pass.
     fn join(&mut self, mut new: ActiveSequence, logits: &Tensor, events: &mut Vec<EngineEvent>) {
         let eos = self.model.config().eos_token_id;
-        if !new.push_next_token(Ok(logits.clone()), eos, events) {
+        let greedy = new.sampler.is_greedy();
+        let logits = logits.unsqueeze(0);
+        let logits = logits.and_then(|logits| self.step_logits(logits, &[greedy])?.row(0));
+        if !new.push_next_token(logits, eos, events) {
             self.turn_caches.extend(new.into_cached_turn());
             return;
         }

@@ -5,13 +5,13 @@ use candle_nn::ops::{rms_norm_slow, silu};
 
 use super::LanguageError;
 use super::adapter_id::AdapterId;
-use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
 use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrix};
+use super::ragged_attention::RaggedAttention;
 use super::trained;
 use crate::kernels::paged_cache::Numbers;
 use crate::layers::Dropout;
@@ -41,10 +41,16 @@ pub struct LanguageModel {
     dtype: DType,
     device: Device,
     dropout: Dropout,
-    /// Whether keys and values are kept in pages: on a CPU.
-    paged: bool,
-    /// What pages keep: halves beside quantised weights.
-    numbers: Numbers,
+    /// Keys and values of sequences, and attention over them.
+    memory: Memory,
+}
+
+/// Where keys and values are, and what attends over them.
+enum Memory {
+    /// In pages of such numbers, halves beside quantised weights: on a CPU.
+    Pages(Numbers),
+    /// Among the pages of all sequences, which are attended to together: on every other device.
+    Ragged(RaggedAttention),
 }
 
 /// The vectors of all tokens, `[vocab, hidden]`.
@@ -140,13 +146,15 @@ impl LanguageModel {
             true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
-        let numbers = match layers.iter().any(DecoderLayer::is_quantized) {
-            true => Numbers::Halves,
-            false => Numbers::Floats,
+        let memory = match weights.device() {
+            Device::Cpu => Memory::Pages(match layers.iter().any(DecoderLayer::is_quantized) {
+                true => Numbers::Halves,
+                false => Numbers::Floats,
+            }),
+            device => Memory::Ragged(RaggedAttention::new(config, dtype, device)?),
         };
         Ok(Self {
-            paged: weights.device().is_cpu(),
-            numbers,
+            memory,
             layers,
             norm,
             projections: loader.projections(config)?,
@@ -170,6 +178,34 @@ impl LanguageModel {
         &self.device
     }
 
+    /// The same with the attention and the cache of other devices, which a CPU computes, too.
+    #[cfg(test)]
+    pub(super) fn as_on_a_device(self) -> Result<Self, LanguageError> {
+        let ragged = RaggedAttention::new(&self.config, self.dtype, &self.device)?;
+        Ok(Self {
+            memory: Memory::Ragged(ragged),
+            ..self
+        })
+    }
+
+    /// Whether sequences are computed as one batch on a device: their tokens are then best chosen together, too.
+    pub(super) fn is_ragged(&self) -> bool {
+        self.ragged().is_some()
+    }
+
+    /// The number of pages of a device's cache, and of those that no sequence holds.
+    #[cfg(test)]
+    pub(super) fn device_pages(&self) -> Option<(usize, usize)> {
+        self.ragged().map(RaggedAttention::pages)
+    }
+
+    fn ragged(&self) -> Option<&RaggedAttention> {
+        match &self.memory {
+            Memory::Ragged(ragged) => Some(ragged),
+            Memory::Pages(_) => None,
+        }
+    }
+
     /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
     /// without adapters counts as one.
     pub fn adapter(&self, index: usize) -> Option<AdapterId> {
@@ -180,7 +216,7 @@ impl LanguageModel {
     /// through the adapter of its cache.
     ///
     /// # Errors
-    /// Out of device memory.
+    /// None that is known.
     pub fn cache_of(&self, adapter: AdapterId, capacity: usize) -> Result<KvCache, LanguageError> {
         Ok(self.cache(capacity)?.of(adapter))
     }
@@ -188,17 +224,12 @@ impl LanguageModel {
     /// An empty cache for a sequence of at most `capacity` positions, of the first adapter.
     ///
     /// # Errors
-    /// Out of device memory.
+    /// None that is known.
     pub fn cache(&self, capacity: usize) -> Result<KvCache, LanguageError> {
-        if self.paged {
-            return Ok(KvCache::paged(&self.config, capacity, self.numbers));
-        }
-        Ok(KvCache::new(
-            &self.config,
-            capacity,
-            self.dtype,
-            self.device(),
-        )?)
+        Ok(match &self.memory {
+            Memory::Pages(numbers) => KvCache::paged(&self.config, capacity, *numbers),
+            Memory::Ragged(ragged) => ragged.cache(capacity),
+        })
     }
 
     /// Bytes that the cache takes for one token of one sequence: keys and values of all layers. On a CPU they are kept in f32, or
@@ -206,10 +237,11 @@ impl LanguageModel {
     /// 0.5 MiB in half precision.
     pub fn cache_bytes_per_token(&self) -> usize {
         let values = self.config.cache_bytes_per_token() / size_of::<f32>();
-        match self.paged {
-            true => values * self.numbers.bytes(),
-            false => values * self.dtype.size_in_bytes(),
-        }
+        values
+            * match &self.memory {
+                Memory::Pages(numbers) => numbers.bytes(),
+                Memory::Ragged(_) => self.dtype.size_in_bytes(),
+            }
     }
 
     /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
@@ -318,6 +350,7 @@ impl LanguageModel {
         input: &Tensor,
         spans: &mut [SequenceChunk],
     ) -> Result<Tensor, LanguageError> {
+        let ragged = self.ragged().map(|ragged| ragged.step(spans)).transpose()?;
         let positions = spans.iter().flat_map(|span| {
             let start = span.cache.len() as u32;
             start..start + span.len as u32
@@ -333,22 +366,13 @@ impl LanguageModel {
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(config, &hidden, dropout, &parts, |projected| {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
-                if self.paged {
-                    let mixed = with_floats([queries, keys, values], |floats| {
-                        pages::attend(config, index, floats, spans)
-                    });
-                    return Tensor::from_vec(mixed??, input.dims(), self.device());
+                if let Some(step) = &ragged {
+                    return step.attend(index, [queries, keys, values]);
                 }
-                let mut attended = Vec::with_capacity(spans.len());
-                let mut start = 0;
-                for span in spans.iter_mut() {
-                    let part =
-                        |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
-                    let (keys, values) = span.cache.write(index, &part(keys)?, &part(values)?)?;
-                    attended.push(attention(&part(queries)?, &keys, &values)?);
-                    start += span.len;
-                }
-                Tensor::cat(&attended, 0)
+                let mixed = with_floats([queries, keys, values], |floats| {
+                    pages::attend(config, index, floats, spans)
+                });
+                Tensor::from_vec(mixed??, input.dims(), self.device())
             })?;
         }
         for span in spans {

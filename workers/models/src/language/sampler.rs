@@ -25,19 +25,55 @@ impl From<&Generation> for Sampling {
     }
 }
 
+/// A temperature below it is greedy.
+const NEXT_TO_ZERO: f64 = 1e-7;
+
 /// The choice of one sequence's tokens, with a random stream of its own.
 pub struct Sampler {
     processor: LogitsProcessor,
     vocabulary: usize,
+    greedy: bool,
+}
+
+/// What a token is chosen from.
+#[derive(Clone, Debug)]
+pub(super) enum Candidates {
+    /// All tokens, by their logits `[vocab]`.
+    Logits(Tensor),
+    /// The one that greedy decoding takes, found beside those of other sequences.
+    Greatest {
+        /// Its id.
+        token: u32,
+        /// Its logit.
+        logit: f32,
+    },
 }
 
 impl Sampler {
     /// A sampler that only chooses ids below `vocabulary`: behind it may lie the row of `<IMG>`, which nobody trained.
     pub fn new(sampling: Sampling, vocabulary: usize) -> Self {
-        let processor = LogitsProcessor::new(sampling.seed, sampling.temperature, sampling.top_p);
+        let greedy = sampling
+            .temperature
+            .is_none_or(|temperature| temperature < NEXT_TO_ZERO);
+        let temperature = sampling.temperature.filter(|_| !greedy);
+        let processor = LogitsProcessor::new(sampling.seed, temperature, sampling.top_p);
         Self {
             processor,
             vocabulary,
+            greedy,
+        }
+    }
+
+    /// Whether it takes the greatest logit, and draws nothing.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.greedy
+    }
+
+    /// Chooses from what there is of the logits: of the greatest alone only where it is greedy.
+    pub(super) fn choose(&mut self, candidates: &Candidates) -> Result<u32> {
+        match candidates {
+            Candidates::Logits(logits) => self.next(logits),
+            Candidates::Greatest { token, logit } => finite(*token, *logit),
         }
     }
 
@@ -59,11 +95,16 @@ impl Sampler {
         let rows = logits.dim(0)?.min(self.vocabulary);
         let logits = logits.narrow(0, 0, rows)?;
         let token = self.processor.sample(&logits)?;
-        if !logits.get(token as usize)?.to_scalar::<f32>()?.is_finite() {
-            bail!("its logits are not numbers: the weights are damaged, or overflow in their type");
-        }
-        Ok(token)
+        finite(token, logits.get(token as usize)?.to_scalar()?)
     }
+}
+
+/// A chosen token whose logit is a number.
+fn finite(token: u32, logit: f32) -> Result<u32> {
+    if !logit.is_finite() {
+        bail!("its logits are not numbers: the weights are damaged, or overflow in their type");
+    }
+    Ok(token)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! A sequence that is being decoded: what it has said, and the choice of what it says next.
 
-use candle_core::Tensor;
-
 use super::turn_caches::CachedTurn;
 use super::{Completion, EngineEvent, SequenceId};
 use crate::language::cache::KvCache;
-use crate::language::sampler::Sampler;
+use crate::language::sampler::{Candidates, Sampler};
 use crate::language::speculation::Speculation;
 
 pub(super) struct ActiveSequence {
@@ -31,13 +29,13 @@ impl ActiveSequence {
         (self.prompt + self.max_new_tokens).saturating_sub(self.ids.len())
     }
 
-    /// Takes the next tokens from logits `[vocab]`, those behind the last token and those behind each drafted one, as far as the
+    /// Takes the next tokens from logits, those behind the last token and those behind each drafted one, as far as the
     /// drafted are what it chooses; what the cache holds beyond is forgotten. Says whether the sequence goes on, and how many
     /// of the drafted were right.
     pub(super) fn push_drafted(
         &mut self,
         drafted: &[u32],
-        logits: impl Fn(usize) -> candle_core::Result<Tensor>,
+        logits: impl Fn(usize) -> candle_core::Result<Candidates>,
         eos: u32,
         events: &mut Vec<EngineEvent>,
     ) -> (bool, usize) {
@@ -55,15 +53,15 @@ impl ActiveSequence {
         (goes_on, accepted)
     }
 
-    /// Takes the next token from its logits `[vocab]` and says whether the sequence goes on.
+    /// Takes the next token from its logits and says whether the sequence goes on.
     pub(super) fn push_next_token(
         &mut self,
-        logits: candle_core::Result<Tensor>,
+        logits: candle_core::Result<Candidates>,
         eos: u32,
         events: &mut Vec<EngineEvent>,
     ) -> bool {
         let sequence = self.id;
-        let token = match logits.and_then(|logits| self.sampler.next(&logits)) {
+        let token = match logits.and_then(|logits| self.sampler.choose(&logits)) {
             Ok(token) => token,
             Err(error) => {
                 events.push(EngineEvent::Finished {

@@ -501,6 +501,7 @@ fn a_faulty_sequence_fails_alone() {
 
 mod adapters;
 mod prompts;
+mod ragged;
 mod speculation;
 mod threads;
 mod turns;

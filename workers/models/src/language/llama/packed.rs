@@ -4,8 +4,9 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use super::super::adapter_id::AdapterId;
 use super::super::linear::AdapterRows;
-use super::{LanguageModel, attention, rms_norm, trained};
+use super::{LanguageModel, rms_norm, trained};
 use crate::language::LanguageError;
+use crate::language::attention::attention;
 use crate::layers::Dropout;
 
 /// One sequence and the embeddings of its images.
