@@ -177,6 +177,19 @@ impl FinetuneTable {
         self.rows.iter().filter(is_one).count()
     }
 
+    /// The findings that no row has a label of, though some have labels: the table does not know them.
+    pub fn unlabelled(&self) -> Vec<Finding> {
+        let is_unlabelled = |finding: &Finding| {
+            let mut rows = self.rows.iter();
+            rows.all(|row| row.labels[*finding as usize] == Label::Blank)
+        };
+        let findings = Finding::ALL.into_iter();
+        match self.has_labels() {
+            true => findings.filter(is_unlabelled).collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// How many training images have each finding, and how many have it not, by the labels of the table.
     pub fn label_counts(&self) -> [(usize, usize); Finding::ALL.len()] {
         let mut counts = [(0, 0); Finding::ALL.len()];
@@ -437,6 +450,14 @@ impl FinetuneTable {
         }
         if (columns.labels.is_some() || !columns.findings.is_empty()) && unlabelled > 0 {
             notes.push(format!("{unlabelled} of {all} rows have no label"));
+        }
+        let unknown: Vec<&str> = self.unlabelled().into_iter().map(Finding::name).collect();
+        if self.has_reports() && !unknown.is_empty() {
+            notes.push(format!(
+                "no row has a label of {}: where there is a report, the start's CheXbert reads them for the parts that learn from \
+                 texts, and the classifier does not learn them",
+                unknown.join(", ")
+            ));
         }
         self.notes.extend(notes);
     }

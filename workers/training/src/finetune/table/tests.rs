@@ -155,3 +155,31 @@ fn what_is_not_read_of_a_table_is_said() {
         "{notes}"
     );
 }
+
+#[test]
+fn findings_that_no_row_has_a_label_of_are_unlabelled_and_named_where_there_are_reports() {
+    let note = |table: &FinetuneTable| {
+        let notes = table.notes.join("\n");
+        notes.contains("the start's CheXbert reads them for the parts that learn from texts")
+    };
+    let columns = Finding::ALL.map(Finding::name)[..13].join(",");
+    let row =
+        |image: &str, label: &str| format!("{image},The lungs are clear.{}\n", label.repeat(13));
+    let table = format!(
+        "image,report,{columns}\n{}{}",
+        row("a.png", ",0"),
+        row("b.png", ",")
+    );
+    let table = read(&table).unwrap();
+    assert_eq!(table.unlabelled(), [Finding::SupportDevices]);
+    assert!(note(&table), "{:?}", table.notes);
+    let table = read("image,Edema\na.png,1\n").unwrap();
+    assert_eq!(table.unlabelled().len(), 13);
+    assert!(!note(&table), "{:?}", table.notes);
+    let table = read("image,report\na.png,The lungs are clear.\n").unwrap();
+    assert!(
+        table.unlabelled().is_empty() && !note(&table),
+        "{:?}",
+        table.notes
+    );
+}
