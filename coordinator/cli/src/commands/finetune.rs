@@ -49,10 +49,11 @@ const LOCK_FILE: &str = ".finetune.lock";
 /// uncertain.
 ///
 /// 1. The whole table is checked, every image is read, and all faults are told at once with their
-///    lines. --check stops there, and says what would be trained and which findings have too few
-///    images.
+///    lines; so is what each column was taken for, and which are not read. --check stops there, and
+///    says what would be trained and which findings have too few images.
 /// 2. Patients are divided into train, validate and test, where the table does not say so. Where a
-///    row has a report and no label, the bundle's CheXbert labels it.
+///    row has a report and no label, the bundle's CheXbert labels it. For what learns from texts, it
+///    reads in every report the findings that no row has a label of, too.
 /// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on
 ///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports
 ///    whose labels the table gives. A part is taken only where it is better on the validation rows
