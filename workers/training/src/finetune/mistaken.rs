@@ -60,9 +60,13 @@ pub(super) fn reports(
     faults
 }
 
-/// What is wrong with a column of patients, each with the line that shows it first: with ids that a spreadsheet has shortened,
-/// several patients are one.
-pub(super) fn patients(cells: &[FilledCell<'_>], column: &str) -> Vec<(u64, String)> {
+/// What is wrong with a column of patients, or of studies that stand for them, each with the line that shows it first: several
+/// patients are one by ids that a spreadsheet has shortened, and by the days of their studies.
+pub(super) fn patients(
+    cells: &[FilledCell<'_>],
+    column: &str,
+    are_studies: bool,
+) -> Vec<(u64, String)> {
     let shortened = first_of(cells, is_shortened).map(|(line, first, count)| {
         let fault = format!(
             "{count} ids of '{column}' are numbers that a spreadsheet has shortened, the first '{first}', so that several patients \
@@ -70,9 +74,19 @@ pub(super) fn patients(cells: &[FilledCell<'_>], column: &str) -> Vec<(u64, Stri
         );
         (line, fault)
     });
+    let days = first_of(cells, is_date)
+        .filter(|(_, _, count)| are_studies && *count == cells.len())
+        .map(|(line, first, _)| {
+            let fault = format!(
+                "column '{column}' has dates, as '{first}', by which patients would be told apart: name the column of patients with \
+                 --patient, or rename this one"
+            );
+            (line, fault)
+        });
     failed_formulas(cells, column)
         .into_iter()
         .chain(shortened)
+        .chain(days)
         .collect()
 }
 
@@ -127,6 +141,14 @@ fn is_shortened(cell: &str) -> bool {
             let exponent = exponent.strip_prefix('+').unwrap_or_default();
             is_number(&digits.replacen(['.', ','], "", 1)) && is_number(exponent)
         })
+}
+
+/// `2026-03-01`, `1.3.2026`, `03/01/2026`.
+fn is_date(cell: &str) -> bool {
+    const BETWEEN: [char; 3] = ['-', '.', '/'];
+    let is_of_one = |letter: char| letter.is_ascii_digit() || BETWEEN.contains(&letter);
+    let digits: Vec<usize> = cell.split(BETWEEN).map(str::len).collect();
+    cell.chars().all(is_of_one) && matches!(digits[..], [4, 1..=2, 1..=2] | [1..=2, 1..=2, 4])
 }
 
 /// A name that ends as files do, without white space.
@@ -187,11 +209,31 @@ mod tests {
             "#NAME?",
             "7",
         ]);
-        let faults = patients(&ids, "pid");
+        let faults = patients(&ids, "pid", true);
         let lines: Vec<u64> = faults.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [7, 2], "{faults:?}");
         assert!(faults[1].1.contains("2 ids of 'pid'"), "{faults:?}");
-        assert!(patients(&numbered(&["1", "p2", "4E+x"]), "pid").is_empty());
+        assert!(patients(&numbered(&["1", "p2", "4E+x"]), "pid", true).is_empty());
+    }
+
+    #[test]
+    fn days_tell_no_patients_apart_where_a_column_of_studies_was_recognised() {
+        let days = numbered(&["2026-03-01", "1.3.2026", "03/01/2026"]);
+        let faults = patients(&days, "study", true);
+        let words = faults
+            .iter()
+            .map(|(line, words)| format!("{line}: {words}"));
+        let words: Vec<String> = words.collect();
+        assert!(
+            words.len() == 1 && words[0].starts_with("2: column 'study' has dates"),
+            "{words:?}"
+        );
+        assert!(patients(&days, "study", false).is_empty(), "it was named");
+        let ids = ["12-34-56", "2026-03-0001", "s-2026-03-01", "s1"];
+        for id in ids {
+            let some = numbered(&[id, "2026-03-01"]);
+            assert!(patients(&some, "study", true).is_empty(), "{id}");
+        }
     }
 
     #[test]

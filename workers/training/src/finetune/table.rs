@@ -397,7 +397,12 @@ impl FinetuneTable {
         }
         if let Some(column) = columns.patient {
             let ids = self.rows.iter().map(|row| (row.line, row.patient.as_str()));
-            faults.extend(mistaken::patients(&ids.collect::<Vec<_>>(), name(column)));
+            let ids: Vec<FilledCell<'_>> = ids.collect();
+            faults.extend(mistaken::patients(
+                &ids,
+                name(column),
+                columns.patient_is_study,
+            ));
         }
         for (at, (kind, _)) in GROUPS.into_iter().enumerate() {
             let is_misread = |row: &&FinetuneRow| Subgroup::is_misread(kind, &row.groups[at]);
