@@ -279,9 +279,10 @@ fn finetune(
     let data = DataSets(args.out.join("data"));
     if !data.images().is_file() {
         let bar = bar()?;
-        data.write_tables(&table, bundle, device, &|what, done, total| {
-            show(&bar, what, done, total);
-        })?;
+        let wanted = args.wanted();
+        let are_texts_learned = wanted.iter().any(|part| *part != TrainedPart::Findings);
+        let progress = |what: &str, done, total| show(&bar, what, done, total);
+        data.write_tables(&table, are_texts_learned, bundle, device, &progress)?;
         bar.finish_and_clear();
         let labelled = Labelled::of(&table.rows).words();
         labelled.iter().for_each(|line| outln!("  {line}"));

@@ -90,20 +90,24 @@ impl DataSets {
     }
 
     /// Writes the tables of images and of reports. A report that no label of the table goes with is labelled by the bundle's
-    /// CheXbert; what it does not mention counts as absent in the image, as in the original's data. Findings that no row has a
-    /// label of are read from all reports, for the table of reports alone.
+    /// CheXbert; what it does not mention counts as absent in the image, as in the original's data. Where `are_texts_learned`,
+    /// findings that no row has a label of are read from all reports, for the table of reports alone.
     ///
     /// # Errors
     /// A bundle without a labeler where one is needed, a file that cannot be written.
     pub fn write_tables(
         &self,
         table: &FinetuneTable,
+        are_texts_learned: bool,
         bundle: &Bundle,
         device: &Device,
         progress: ProgressCallback<'_>,
     ) -> Result<(), TrainingError> {
         let rows = &table.rows;
-        let unlabelled = table.unlabelled();
+        let unlabelled = match are_texts_learned {
+            true => table.unlabelled(),
+            false => Vec::new(),
+        };
         let needs = |row: &&FinetuneRow| {
             !row.report.is_empty() && (!row.is_labelled() || !unlabelled.is_empty())
         };
