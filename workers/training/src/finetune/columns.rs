@@ -19,6 +19,8 @@ const IMAGE: &[&str] = &[
     "filepath",
     "img",
     "imageindex",
+    "imagename",
+    "imageid",
 ];
 const REPORT: &[&str] = &[
     "report",
@@ -29,7 +31,17 @@ const REPORT: &[&str] = &[
     "caption",
     "reference",
 ];
-const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
+const PATIENT: &[&str] = &[
+    "patientid",
+    "patient",
+    "subjectid",
+    "subject",
+    "patientnumber",
+    "patientno",
+    "patientnr",
+    "mrn",
+    "pid",
+];
 const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
 const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
 const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
@@ -354,17 +366,18 @@ mod tests {
 
     #[test]
     fn what_columns_were_taken_for_and_which_are_not_read_is_said() {
-        let header = Header::new(["image", "Infiltration", "edema", "Pleuraerguss", "", "mrn"]);
+        let header = Header::new(["image", "Infiltration", "edema", "Pleuraerguss", "", "ward"]);
         let columns = ColumnNames::default().find(&header).unwrap();
         assert_eq!(
             columns.words(&header),
             "image = image, 2 columns of single findings (Lung Opacity = Infiltration)"
         );
         let unread = columns.unread(&header);
-        assert_eq!(unread.as_deref(), Some("Pleuraerguss, mrn"));
-        let header = Header::new(["image", "edema", ""]);
+        assert_eq!(unread.as_deref(), Some("Pleuraerguss, ward"));
+        let header = Header::new(["ImageID", "edema", "", "MRN"]);
         let columns = ColumnNames::default().find(&header).unwrap();
         assert_eq!(columns.unread(&header), None);
+        assert_eq!((columns.image, columns.patient), (0, Some(3)));
     }
 
     #[test]
