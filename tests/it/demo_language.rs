@@ -14,7 +14,7 @@ use radialog_models::findings::TextRule;
 use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::preprocess::{ImageLimits, Preprocessed};
 use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
-use radialog_schemas::{Ask, Finding, Stage};
+use radialog_schemas::{Ask, Finding, FindingsReport, Stage};
 use radialog_tests::fixtures;
 use radialog_training::evaluation::word_rules::{invented, stated};
 
@@ -36,10 +36,21 @@ const MADE_UP: usize = 4;
 const MISSED: f64 = 0.01;
 const OTHER: f64 = 0.01;
 
+/// The repository's root.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// What a probability that is printed with two places may be away from the one of another processor.
+const ROUNDED: f32 = 0.011;
+
 /// The demo bundle's networks, and what they make of the shipped X-rays.
 struct Demo {
     language: LanguagePipeline,
+    /// The bundle's hash.
+    hash: String,
+    /// Names of the X-rays, without the ending.
+    names: Vec<String>,
     images: Vec<Tensor>,
+    /// What the classifier says of each image.
+    findings: Vec<FindingsReport>,
     /// The findings that are predicted for each image, without "No Finding".
     predicted: Vec<Vec<Finding>>,
 }
@@ -47,13 +58,13 @@ struct Demo {
 impl Demo {
     fn load() -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/training/recipes/demo/bundle");
+        let path = Path::new(ROOT).join("workers/training/recipes/demo/bundle");
         let cache = HashCache::at(dir.path().join("hashes.json"));
         let bundle = Bundle::open_with(&path, &Stage::ALL, &cache)?;
         let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
         let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
-        let (mut images, mut predicted) = (Vec::new(), Vec::new());
+        let (mut names, mut images) = (Vec::new(), Vec::new());
+        let (mut findings, mut predicted) = (Vec::new(), Vec::new());
         let mut files: Vec<_> = std::fs::read_dir(fixtures::xrays())?
             .map(|entry| Ok(entry?.path()))
             .collect::<Result<_>>()?;
@@ -73,11 +84,16 @@ impl Demo {
             let present = report.findings.iter().filter(|found| found.present);
             let present = present.map(|found| found.finding);
             predicted.push(present.filter(|of| *of != Finding::NoFinding).collect());
+            findings.push(report);
+            names.push(file.file_stem().context("a name")?.to_string_lossy().into());
         }
         ensure!(images.len() == 10, "{} X-rays", images.len());
         Ok(Self {
             language: LanguagePipeline::load(&bundle, &Device::Cpu)?,
+            hash: bundle.manifest().hash().as_str().to_owned(),
+            names,
             images,
+            findings,
             predicted,
         })
     }
@@ -119,10 +135,14 @@ impl Demo {
 
     /// The request for a report of findings.
     fn report(&self, findings: &[Finding]) -> ChatPrompt {
-        let text = TextRule::TestProgram.text(findings);
+        self.report_of(&TextRule::TestProgram.text(findings))
+    }
+
+    /// The request for a report of findings that are written out.
+    fn report_of(&self, findings: &str) -> ChatPrompt {
         ChatPrompt {
             history: Vec::new(),
-            question: self.language.prompts.report_message(&text),
+            question: self.language.prompts.report_message(findings),
         }
     }
 }
@@ -261,6 +281,65 @@ fn conversations_follow_from_the_report_and_its_findings() -> Result<()> {
     ensure!(
         unanswerable == 6 && made_up.len() <= MADE_UP,
         "of {unanswerable} questions that no X-ray answers these are answered: {made_up:#?}"
+    );
+    Ok(())
+}
+
+/// The figures of the model card, and the X-rays of the README's table.
+#[test]
+fn what_is_shown_of_the_demo_is_of_the_bundle_that_is_shipped() -> Result<()> {
+    let demo = Demo::load()?;
+    let quality = Path::new(ROOT).join("workers/training/recipes/demo/results/quality.json");
+    let quality: serde_json::Value = serde_json::from_slice(&std::fs::read(quality)?)?;
+    ensure!(
+        quality["hash"] == demo.hash.as_str(),
+        "results/quality.json has the figures of {}, and the bundle is {}",
+        quality["hash"],
+        demo.hash
+    );
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md"))?;
+    let rows: Vec<Vec<&str>> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let mut shown = 0;
+    for (at, name) in demo.names.iter().enumerate() {
+        let name = format!("`{name}`");
+        let Some(row) = rows.iter().find(|row| row[1] == name) else {
+            continue;
+        };
+        let [_, _, _, said, text, ..] = row[..] else {
+            anyhow::bail!("{name}: the table has other columns: {row:?}");
+        };
+        let report = &demo.findings[at];
+        let all = &report.findings;
+        let mut present: Vec<(&str, f32)> = all
+            .iter()
+            .filter(|each| each.is_shown(all))
+            .map(|each| (each.finding.name(), each.probability.unwrap_or_default()))
+            .collect();
+        present.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let said: Vec<(&str, &str)> = said
+            .split(", ")
+            .filter_map(|each| each.rsplit_once(' '))
+            .collect();
+        let is_as_said = |((name, number), (other, probability)): (&(&str, &str), &(&str, f32))| {
+            let number = number.parse::<f32>();
+            let is_close = |number: f32| (number - probability).abs() < ROUNDED;
+            name == other && number.is_ok_and(is_close)
+        };
+        ensure!(
+            said.len() == present.len() && said.iter().zip(&present).all(is_as_said),
+            "{name}: the README has {said:?}, the bundle {present:?}"
+        );
+        let answers = demo.answers(&[(demo.report_of(&report.text), at)])?;
+        ensure!(answers[0] == text, "{name}: {text:?}, not {:?}", answers[0]);
+        shown += 1;
+    }
+    ensure!(
+        shown == 3,
+        "{shown} of three X-rays are in the README's table"
     );
     Ok(())
 }

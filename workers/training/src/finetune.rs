@@ -7,6 +7,7 @@
 pub mod cells;
 pub mod columns;
 pub mod data_sets;
+mod mistaken;
 pub mod plan;
 pub mod sides;
 pub mod table;

@@ -49,10 +49,11 @@ const LOCK_FILE: &str = ".finetune.lock";
 /// uncertain.
 ///
 /// 1. The whole table is checked, every image is read, and all faults are told at once with their
-///    lines. --check stops there, and says what would be trained and which findings have too few
-///    images.
+///    lines; so is what each column was taken for, and which are not read. --check stops there, and
+///    says what would be trained and which findings have too few images.
 /// 2. Patients are divided into train, validate and test, where the table does not say so. Where a
-///    row has a report and no label, the bundle's CheXbert labels it.
+///    row has a report and no label, the bundle's CheXbert labels it. For what learns from texts, it
+///    reads in every report the findings that no row has a label of, too.
 /// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on
 ///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports
 ///    whose labels the table gives. A part is taken only where it is better on the validation rows
@@ -278,9 +279,10 @@ fn finetune(
     let data = DataSets(args.out.join("data"));
     if !data.images().is_file() {
         let bar = bar()?;
-        data.write_tables(&table, bundle, device, &|what, done, total| {
-            show(&bar, what, done, total);
-        })?;
+        let wanted = args.wanted();
+        let are_texts_learned = wanted.iter().any(|part| *part != TrainedPart::Findings);
+        let progress = |what: &str, done, total| show(&bar, what, done, total);
+        data.write_tables(&table, are_texts_learned, bundle, device, &progress)?;
         bar.finish_and_clear();
         let labelled = Labelled::of(&table.rows).words();
         labelled.iter().for_each(|line| outln!("  {line}"));

@@ -97,6 +97,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     for part in [
         "image = Bild, report = Befund, patient = Subject, 2 columns of single findings",
         "the table has no split 'test': 1 patients drawn",
+        "no row has a label of No Finding, Enlarged Cardiomediastinum, Cardiomegaly",
         "14 images with labels of the table",
         "findings: validation_loss on the validation rows",
         "language: validation_loss on the validation rows",

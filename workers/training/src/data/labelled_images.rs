@@ -193,9 +193,14 @@ mod tests {
 
     /// A table of images, each with its patient, split and the label of the first finding.
     fn read(rows: &[[&str; 4]]) -> Result<LabelledSides, TrainingError> {
+        read_as("patient_id", rows)
+    }
+
+    /// The same, with another name of the column of patients.
+    fn read_as(patient: &str, rows: &[[&str; 4]]) -> Result<LabelledSides, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
-        let mut text = format!("image,patient_id,split,{}\n", names.join(","));
+        let mut text = format!("image,{patient},split,{}\n", names.join(","));
         for [image, patient, split, label] in rows {
             text += &format!("{image},{patient},{split},{label}{}\n", ",".repeat(13));
             if !image.starts_with("gone") {
@@ -235,6 +240,21 @@ mod tests {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("gone3"), "no training reads it: {error}");
+    }
+
+    #[test]
+    fn patients_are_known_by_usual_names_whatever_their_case_spaces_and_underscores() {
+        for column in ["Patient ID", "PatientID", "SUBJECT_ID", "patient"] {
+            let rows = [
+                ["a.png", "p1", "train", "1"],
+                ["b.png", "p1", "validate", "0"],
+            ];
+            let error = read_as(column, &rows).unwrap_err().to_string();
+            assert!(
+                error.contains("patient 'p1' is on two sides"),
+                "{column}: {error}"
+            );
+        }
     }
 
     #[test]

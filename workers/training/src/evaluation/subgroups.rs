@@ -29,10 +29,11 @@ pub(crate) struct Subgroup {
 }
 
 impl Subgroup {
-    /// The subgroup of a cell; none where it does not say. An age may have a letter behind it, as in DICOM.
+    /// The subgroup of a cell; none where it does not say. An age may have a letter behind it, as in DICOM, and a
+    /// decimal comma.
     pub(crate) fn of(kind: &'static str, cell: &str) -> Option<Self> {
         let cell = cell.trim();
-        if cell.is_empty() || UNKNOWN.contains(&&*cell.to_lowercase()) {
+        if is_unknown(cell) {
             return None;
         }
         let (place, name) = match kind {
@@ -42,6 +43,11 @@ impl Subgroup {
             _ => (0, cell.to_owned()),
         };
         Some(Self { kind, place, name })
+    }
+
+    /// Whether a cell says something, and nothing that its kind can be, as a date of birth where ages are.
+    pub(crate) fn is_misread(kind: &'static str, cell: &str) -> bool {
+        !is_unknown(cell.trim()) && Self::of(kind, cell).is_none()
     }
 
     /// Its kind and its name, as `sex F`.
@@ -62,6 +68,10 @@ pub(crate) fn columns(table: &TableFile) -> Result<[Option<usize>; GROUPS.len()]
     Ok(columns)
 }
 
+fn is_unknown(cell: &str) -> bool {
+    cell.is_empty() || UNKNOWN.contains(&&*cell.to_lowercase())
+}
+
 /// `M`, `Male` and `m` are one.
 fn sex(cell: &str) -> String {
     match cell.to_lowercase().as_str() {
@@ -75,7 +85,7 @@ fn sex(cell: &str) -> String {
 fn age(cell: &str) -> Option<(usize, String)> {
     let digits = cell.trim_end_matches(|end: char| !end.is_ascii_digit());
     let unit = &cell[digits.len()..];
-    let age = digits.parse::<f64>().ok()?;
+    let age = digits.replace(',', ".").parse::<f64>().ok()?;
     // Months, weeks and days of a child's age.
     let age = match unit {
         "" | "Y" | "y" => age,
@@ -106,11 +116,12 @@ mod tests {
 
     #[test]
     fn ages_are_grouped_by_twenties_whatever_their_unit() {
-        let cells = ["39", "40", "079Y", "80.5", "11M", "120"];
+        let cells = ["39", "40", "079Y", "80.5", "80,5", "11M", "120"];
         let groups = [
             "under 40",
             "40 to 59",
             "60 to 79",
+            "80 and over",
             "80 and over",
             "under 40",
             "80 and over",
@@ -123,6 +134,10 @@ mod tests {
             named("age", &["unknown", "-1", "999", "old"]),
             [const { None }; 4]
         );
+        let misread = |cell: &&str| Subgroup::is_misread("age", cell);
+        let cells = ["1956-03-12", "-1", "old", "unknown", "", "40"];
+        let are_misread: Vec<bool> = cells.iter().map(misread).collect();
+        assert_eq!(are_misread, [true, true, true, false, false, false]);
         let mut sorted: Vec<Subgroup> = ["80", "70", "50", "30"]
             .iter()
             .filter_map(|cell| Subgroup::of("age", cell))

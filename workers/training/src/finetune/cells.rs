@@ -7,18 +7,27 @@ use crate::prepare::{FindingLabels, nih_class};
 
 /// What stands between the names of a cell.
 const SEPARATORS: [char; 3] = ['|', ';', ','];
+/// What stands around the names of a list as Python writes it.
+const LIST: [char; 5] = ['[', ']', '\'', '"', ' '];
+/// Marks that doubt or deny what they stand beside. Names are compared by their letters, which would have "Edema?" stated.
+const DOUBTS: [char; 5] = ['?', '~', '!', '¬', '±'];
+const MINUS: [char; 3] = ['-', '–', '−'];
 /// Words that say that nothing was found.
 const NORMAL: [&str; 3] = ["normal", "nofinding", "nofindings"];
 
-/// The label of a cell of one finding: 1, 0, -1 or nothing, or a word that means one of them.
+/// The label of a cell of one finding: 1, 0, -1 or nothing, with a decimal point or comma, or a word that means one of them.
 ///
 /// # Errors
 /// What the cell is, and what it may be.
 pub fn label(cell: &str) -> Result<Label, String> {
-    if let Ok(label) = cell.parse() {
+    if let Ok(label) = cell.replace(',', ".").parse() {
         return Ok(label);
     }
-    match plain(cell).as_str() {
+    let word = match cell.contains(DOUBTS) {
+        true => String::new(),
+        false => plain(cell),
+    };
+    match word.as_str() {
         "yes" | "y" | "true" | "present" | "positive" | "pos" => Ok(Label::Positive),
         "no" | "n" | "false" | "absent" | "negative" | "neg" => Ok(Label::Negative),
         "uncertain" | "possible" | "maybe" | "equivocal" => Ok(Label::Uncertain),
@@ -34,18 +43,29 @@ pub fn label(cell: &str) -> Result<Label, String> {
 /// where it is empty.
 ///
 /// # Errors
-/// A name of no finding.
+/// A name of no finding, or one with a mark of doubt or denial; no name at all.
 pub fn labels(cell: &str) -> Result<FindingLabels, String> {
     let mut labels = [Label::Blank; Finding::ALL.len()];
     let Some(cell) = table::cell(cell) else {
         return Ok(labels);
     };
     labels = [Label::Negative; Finding::ALL.len()];
-    for name in cell
+    let names = cell
         .split(SEPARATORS)
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+        .map(|name| name.trim().trim_matches(LIST));
+    let mut names = names.filter(|name| !name.is_empty()).peekable();
+    if names.peek().is_none() {
+        return Err(format!(
+            "'{cell}' names nothing: an image without any finding has the name 'No Finding', one of which nothing is known an \
+             empty cell"
+        ));
+    }
+    for name in names {
+        if is_marked(name) {
+            return Err(format!(
+                "'{name}' doubts or denies: what is named here is there, so leave it out, or give the finding a column with 0 or -1"
+            ));
+        }
         match finding(name) {
             Some(finding) => labels[finding as usize] = Label::Positive,
             None if nih_class(name).is_some() => {}
@@ -57,6 +77,15 @@ pub fn labels(cell: &str) -> Result<FindingLabels, String> {
         }
     }
     Ok(labels)
+}
+
+/// Whether a mark beside a name says that the finding is doubtful or not there, as in `Edema?`, `-Edema` or `Edema (-)`.
+fn is_marked(name: &str) -> bool {
+    let in_brackets = |mark: &char| name.contains(&format!("({mark})"));
+    name.contains(DOUBTS)
+        || name.starts_with(MINUS)
+        || name.ends_with(MINUS)
+        || MINUS.iter().any(in_brackets)
 }
 
 /// The finding of a name in whatever spelling, CheXpert's or that of NIH's classes.
@@ -80,22 +109,23 @@ mod tests {
     fn labels_are_read_as_people_write_them() {
         let read = |cell: &str| label(cell).ok();
         assert_eq!(
-            ["1", "1.0", "Yes", "TRUE", " present "].map(read),
-            [Some(Label::Positive); 5]
+            ["1", "1.0", "1,0", "Yes", "TRUE", " present "].map(read),
+            [Some(Label::Positive); 6]
         );
         assert_eq!(
-            ["0", "no", "Negative"].map(read),
-            [Some(Label::Negative); 3]
+            ["0", "0,0", "no", "Negative"].map(read),
+            [Some(Label::Negative); 4]
         );
         assert_eq!(
-            ["-1", "-1.0", "uncertain"].map(read),
-            [Some(Label::Uncertain); 3]
+            ["-1", "-1.0", "-1,0", "uncertain"].map(read),
+            [Some(Label::Uncertain); 4]
         );
         assert_eq!(
             ["", "nan", "NA", "unknown"].map(read),
             [Some(Label::Blank); 4]
         );
-        assert_eq!(["2", "0.5", "perhaps not"].map(read), [None; 3]);
+        assert_eq!(["2", "0.5", "0,5", "perhaps not"].map(read), [None; 4]);
+        assert_eq!(["yes?", "?", "no?", "!present"].map(read), [None; 4]);
     }
 
     #[test]
@@ -123,5 +153,29 @@ mod tests {
         assert_eq!(found("Hernia"), [], "a class without a counterpart");
         assert_eq!(labels(" ").unwrap(), [Label::Blank; 14]);
         assert!(labels("Edema, COVID-19").unwrap_err().contains("COVID-19"));
+        assert_eq!(
+            found("['Edema', 'Effusion']"),
+            [Finding::Edema, Finding::PleuralEffusion],
+            "as Python writes a list"
+        );
+        for nothing in ["[]", " ; "] {
+            assert!(labels(nothing).unwrap_err().contains("names nothing"));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_doubted_or_denied_is_not_taken_for_what_is_there() {
+        for name in [
+            "Edema?",
+            "? Edema",
+            "-Edema",
+            "Edema (-)",
+            "~Edema",
+            "['Edema?']",
+        ] {
+            let refused = labels(&format!("Cardiomegaly; {name}")).unwrap_err();
+            assert!(refused.contains("doubts or denies"), "{name}: {refused}");
+        }
+        assert!(labels("Pleural-Effusion").is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use radialog_schemas::Finding;
-use radialog_schemas::table::Header;
+use radialog_schemas::table::{Header, listed, plain_name};
 
 use super::cells::finding;
 use crate::evaluation::subgroups::GROUPS;
@@ -19,6 +19,8 @@ const IMAGE: &[&str] = &[
     "filepath",
     "img",
     "imageindex",
+    "imagename",
+    "imageid",
 ];
 const REPORT: &[&str] = &[
     "report",
@@ -29,7 +31,17 @@ const REPORT: &[&str] = &[
     "caption",
     "reference",
 ];
-const PATIENT: &[&str] = &["patientid", "patient", "subjectid", "subject"];
+const PATIENT: &[&str] = &[
+    "patientid",
+    "patient",
+    "subjectid",
+    "subject",
+    "patientnumber",
+    "patientno",
+    "patientnr",
+    "mrn",
+    "pid",
+];
 const STUDY: &[&str] = &["studyid", "study", "accessionnumber", "accession"];
 const SPLIT: &[&str] = &["split", "subset", "partition", "set"];
 const LABELS: &[&str] = &["labels", "label", "findinglabels", "nihlabels"];
@@ -60,6 +72,8 @@ pub struct Columns {
     pub image: usize,
     /// The radiologist's text.
     pub report: Option<usize>,
+    /// Whether the user has named that column.
+    pub report_is_named: bool,
     /// The patient, or the study where no column names patients.
     pub patient: Option<usize>,
     /// Whether `patient` is the study.
@@ -84,6 +98,18 @@ impl ColumnNames {
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
         let there = header.listed();
+        // A column that the user has named as one thing is not recognised as another.
+        let own = [
+            &self.image,
+            &self.report,
+            &self.patient,
+            &self.split,
+            &self.labels,
+        ];
+        let own = own.into_iter().chain(&self.groups).flatten();
+        let own = own.chain(self.findings.iter().map(|(_, name)| name));
+        let taken: BTreeSet<usize> = own.filter_map(|name| header.column(name)).collect();
+        let is_free = |column: &usize| !taken.contains(column);
         let mut find = |named: &Option<String>, flag: &str, known: &[&str]| {
             let found = match named {
                 Some(name) => match header.namesakes(name) {
@@ -91,7 +117,10 @@ impl ColumnNames {
                     namesakes => namesakes,
                 },
                 None => {
-                    let mut found = known.iter().map(|known| header.alike(known));
+                    let alike = |known: &&str| -> Vec<usize> {
+                        header.alike(known).into_iter().filter(is_free).collect()
+                    };
+                    let mut found = known.iter().map(alike);
                     found.find(|found| !found.is_empty()).unwrap_or_default()
                 }
             };
@@ -114,6 +143,7 @@ impl ColumnNames {
         let mut columns = Columns {
             image: image.unwrap_or_default(),
             report: find(&self.report, "--report", REPORT),
+            report_is_named: self.report.is_some(),
             patient: find(&self.patient, "--patient", PATIENT),
             split: find(&self.split, "--split", SPLIT),
             labels: find(&self.labels, "--labels", LABELS),
@@ -137,7 +167,7 @@ impl ColumnNames {
         }
         for (column, name) in header.names().iter().enumerate() {
             let finding = finding(name).filter(|_| self.labels.is_none());
-            let finding = finding.filter(|finding| !named.contains(finding));
+            let finding = finding.filter(|finding| !named.contains(finding) && is_free(&column));
             columns
                 .findings
                 .extend(finding.map(|finding| (finding, column)));
@@ -195,12 +225,41 @@ impl Columns {
             groups.filter_map(|((kind, _), column)| Some(format!("{kind} = {}", name(column?)))),
         );
         if !self.findings.is_empty() {
-            words.push(format!(
-                "{} columns of single findings",
-                self.findings.len()
-            ));
+            let (count, others) = (self.findings.len(), self.renamed(header));
+            let others = match others.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", others.join(", ")),
+            };
+            words.push(format!("{count} columns of single findings{others}"));
         }
         words.join(", ")
+    }
+
+    /// The names of the columns that are not read, for a message; none where all are, or the others have no name.
+    pub fn unread(&self, header: &Header) -> Option<String> {
+        let singles = self.findings.iter().map(|(_, column)| *column);
+        let read: BTreeSet<usize> = [Some(self.image), self.report, self.patient, self.split]
+            .into_iter()
+            .chain([self.labels])
+            .chain(self.groups)
+            .flatten()
+            .chain(singles)
+            .collect();
+        let names = header.names().iter().enumerate();
+        let names = names.filter(|(column, _)| !read.contains(column));
+        let names = listed(names.map(|(_, name)| name.as_str()));
+        (!names.is_empty()).then_some(names)
+    }
+
+    /// The findings whose columns are called otherwise, each with its column.
+    fn renamed(&self, header: &Header) -> Vec<String> {
+        let name = |column: usize| header.names().get(column).map_or("", String::as_str);
+        let singles = self.findings.iter();
+        let others = singles
+            .filter(|(finding, column)| plain_name(finding.name()) != plain_name(name(*column)));
+        others
+            .map(|(finding, column)| format!("{finding} = {}", name(*column)))
+            .collect()
     }
 }
 
@@ -283,6 +342,42 @@ mod tests {
         let header = Header::new(["image", "Finding Labels", "Fracture"]);
         let columns = ColumnNames::default().find(&header).unwrap();
         assert_eq!((columns.labels, columns.findings.len()), (Some(1), 1));
+    }
+
+    #[test]
+    fn a_column_that_is_named_as_one_thing_is_not_recognised_as_another() {
+        let header = Header::new(["image", "findings", "set", "Edema"]);
+        let columns = ColumnNames::default().find(&header).unwrap();
+        assert_eq!((columns.report, columns.split), (Some(1), Some(2)));
+        let named = ColumnNames {
+            labels: Some("Findings".to_owned()),
+            groups: [None, None, None, Some("set".to_owned())],
+            ..ColumnNames::default()
+        };
+        let columns = named.find(&header).unwrap();
+        assert_eq!((columns.report, columns.split), (None, None));
+        assert_eq!((columns.labels, columns.groups[3]), (Some(1), Some(2)));
+        let named = ColumnNames {
+            report: Some("Edema".to_owned()),
+            ..ColumnNames::default()
+        };
+        assert!(named.find(&header).unwrap().findings.is_empty());
+    }
+
+    #[test]
+    fn what_columns_were_taken_for_and_which_are_not_read_is_said() {
+        let header = Header::new(["image", "Infiltration", "edema", "Pleuraerguss", "", "ward"]);
+        let columns = ColumnNames::default().find(&header).unwrap();
+        assert_eq!(
+            columns.words(&header),
+            "image = image, 2 columns of single findings (Lung Opacity = Infiltration)"
+        );
+        let unread = columns.unread(&header);
+        assert_eq!(unread.as_deref(), Some("Pleuraerguss, ward"));
+        let header = Header::new(["ImageID", "edema", "", "MRN"]);
+        let columns = ColumnNames::default().find(&header).unwrap();
+        assert_eq!(columns.unread(&header), None);
+        assert_eq!((columns.image, columns.patient), (0, Some(3)));
     }
 
     #[test]

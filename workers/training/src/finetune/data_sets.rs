@@ -90,20 +90,27 @@ impl DataSets {
     }
 
     /// Writes the tables of images and of reports. A report that no label of the table goes with is labelled by the bundle's
-    /// CheXbert; what it does not mention counts as absent in the image, as in the original's data.
+    /// CheXbert; what it does not mention counts as absent in the image, as in the original's data. Where `are_texts_learned`,
+    /// findings that no row has a label of are read from all reports, for the table of reports alone.
     ///
     /// # Errors
     /// A bundle without a labeler where one is needed, a file that cannot be written.
     pub fn write_tables(
         &self,
         table: &FinetuneTable,
+        are_texts_learned: bool,
         bundle: &Bundle,
         device: &Device,
         progress: ProgressCallback<'_>,
     ) -> Result<(), TrainingError> {
         let rows = &table.rows;
-        let is_blank = |row: &FinetuneRow| !row.is_labelled();
-        let needs = |row: &&FinetuneRow| is_blank(row) && !row.report.is_empty();
+        let unlabelled = match are_texts_learned {
+            true => table.unlabelled(),
+            false => Vec::new(),
+        };
+        let needs = |row: &&FinetuneRow| {
+            !row.report.is_empty() && (!row.is_labelled() || !unlabelled.is_empty())
+        };
         let texts: Vec<&str> = rows
             .iter()
             .filter(needs)
@@ -117,16 +124,16 @@ impl DataSets {
         let of_rows: Vec<(FindingLabels, FindingLabels)> = rows
             .iter()
             .map(|row| {
-                if !is_blank(row) {
-                    return (row.labels, row.labels);
-                }
-                let of_report = match row.report.is_empty() {
-                    true => None,
-                    false => labels.next(),
+                let read = match needs(&row) {
+                    true => labels.next(),
+                    false => None,
                 };
-                match of_report {
-                    Some(of_report) => (absent_where_blank(of_report), of_report),
+                match read {
                     None => (row.labels, row.labels),
+                    Some(read) if row.is_labelled() => {
+                        (row.labels, with_read(row.labels, &read, &unlabelled))
+                    }
+                    Some(read) => (absent_where_blank(read), read),
                 }
             })
             .collect();
@@ -267,6 +274,30 @@ impl DataSets {
     }
 }
 
+/// Labels of the table, and those of a report for the findings that the table does not know: what learns from texts would deny them
+/// all, whatever the report says. "No Finding" of the one never comes beside a finding of the other.
+fn with_read(given: FindingLabels, read: &FindingLabels, unlabelled: &[Finding]) -> FindingLabels {
+    let mut labels = given;
+    let is_there = |finding: &Finding| given[*finding as usize] == Label::Positive;
+    let is_normal =
+        |finding: &Finding| matches!(finding, Finding::NoFinding | Finding::SupportDevices);
+    let has_finding = Finding::ALL
+        .iter()
+        .any(|finding| is_there(finding) && !is_normal(finding));
+    for finding in unlabelled {
+        let contradicts = match finding {
+            Finding::NoFinding => has_finding,
+            Finding::SupportDevices => false,
+            _ => is_there(&Finding::NoFinding),
+        };
+        let label = read[*finding as usize];
+        if !contradicts || label != Label::Positive {
+            labels[*finding as usize] = label;
+        }
+    }
+    labels
+}
+
 fn absent_where_blank(labels: FindingLabels) -> FindingLabels {
     let mut labels = labels;
     for finding in Finding::ALL {
@@ -276,4 +307,47 @@ fn absent_where_blank(labels: FindingLabels) -> FindingLabels {
         }
     }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_table_does_not_know_is_read_from_the_report_and_contradicts_nothing() {
+        let of = |labels: &[(Finding, Label)]| {
+            let mut all = [Label::Blank; Finding::ALL.len()];
+            for (finding, label) in labels {
+                all[*finding as usize] = *label;
+            }
+            all
+        };
+        let read = of(&[
+            (Finding::NoFinding, Label::Positive),
+            (Finding::Edema, Label::Positive),
+            (Finding::Fracture, Label::Positive),
+            (Finding::Pneumothorax, Label::Negative),
+            (Finding::SupportDevices, Label::Positive),
+        ]);
+        let unlabelled = [
+            Finding::NoFinding,
+            Finding::Pneumothorax,
+            Finding::Fracture,
+            Finding::SupportDevices,
+        ];
+        let known = [
+            (Finding::Fracture, Label::Positive),
+            (Finding::Pneumothorax, Label::Negative),
+            (Finding::SupportDevices, Label::Positive),
+        ];
+        // Edema is known to the table, which says nothing of it here.
+        let nothing = with_read(of(&[]), &read, &unlabelled);
+        let normal = (Finding::NoFinding, Label::Positive);
+        assert_eq!(nothing, of(&[&[normal][..], &known].concat()));
+        let lesion = (Finding::LungLesion, Label::Positive);
+        let found = with_read(of(&[lesion]), &read, &unlabelled);
+        assert_eq!(found, of(&[&[lesion][..], &known].concat()));
+        let found = with_read(of(&[normal]), &read, &unlabelled[1..]);
+        assert_eq!(found, of(&[&[normal][..], &known[1..]].concat()));
+    }
 }

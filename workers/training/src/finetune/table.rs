@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_models::preprocess::InputSize;
-use radialog_schemas::table::{split_name, with_slashes};
+use radialog_schemas::table::{Header, Row, split_name, with_slashes};
 use radialog_schemas::{ContentHash, Finding, Label};
 use rayon::prelude::*;
 
-use super::cells;
 use super::columns::{ColumnNames, Columns};
+use super::mistaken::FilledCell;
+use super::{cells, mistaken};
 use crate::data::pixels::pixels;
 use crate::data::table_check::{SIDES, TableCheck, TablePatients};
 use crate::error::TrainingError;
-use crate::evaluation::subgroups::GROUPS;
+use crate::evaluation::subgroups::{GROUPS, Subgroup};
 use crate::prepare::{FindingLabels, TableFile, text_cell};
 
 /// An image is decoded as small as this to see whether it can be read.
@@ -76,10 +77,17 @@ struct LabelNames {
     rows: Vec<FindingLabels>,
     /// Cells that name something else, with their lines.
     faults: Vec<(u64, String)>,
+    /// The first line whose cell says "None", and how many do.
+    nones: Option<(u64, u64)>,
 }
 
 impl LabelNames {
-    fn add(&mut self, line: u64, cell: &str) {
+    fn add(&mut self, row: &Row, column: usize) {
+        let (line, cell) = (row.line, row.cell(column).unwrap_or_default());
+        // A person's word for nothing, and a program's for nothing known.
+        if cell.is_empty() && row.text(column).trim() == "None" {
+            self.nones.get_or_insert((line, 0)).1 += 1;
+        }
         let labels = cells::labels(cell).unwrap_or_else(|reason| {
             self.faults.push((line, reason));
             [Label::Blank; Finding::ALL.len()]
@@ -148,6 +156,10 @@ impl FinetuneTable {
                     .to_owned(),
             );
         }
+        if let Some(unread) = columns.unread(table.header()) {
+            read.notes
+                .push(format!("columns that are not read: {unread}"));
+        }
         let mut check = TableCheck::default();
         read.take_rows(&mut table, &columns, &mut check)?;
         read.look_at_images(&mut check, progress);
@@ -163,6 +175,19 @@ impl FinetuneTable {
                 && (!with_labels || row.is_labelled())
         };
         self.rows.iter().filter(is_one).count()
+    }
+
+    /// The findings that no row has a label of, though some have labels: the table does not know them.
+    pub fn unlabelled(&self) -> Vec<Finding> {
+        let is_unlabelled = |finding: &Finding| {
+            let mut rows = self.rows.iter();
+            rows.all(|row| row.labels[*finding as usize] == Label::Blank)
+        };
+        let findings = Finding::ALL.into_iter();
+        match self.has_labels() {
+            true => findings.filter(is_unlabelled).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// How many training images have each finding, and how many have it not, by the labels of the table.
@@ -230,7 +255,7 @@ impl FinetuneTable {
                 }
             }
             if let Some(column) = columns.labels {
-                names.add(line, row.cell(column).unwrap_or_default());
+                names.add(&row, column);
             }
             let report = columns.report.map_or("", |column| text_cell(&row, column));
             self.rows.push(FinetuneRow {
@@ -251,13 +276,17 @@ impl FinetuneTable {
             check.fault(
                 &self.path,
                 line,
-                format!("split '{split}' ({count} rows) is none of train, validate, test"),
+                format!(
+                    "split '{split}' ({count} rows) is none of train, validate, test: name the column of the split with --split, or \
+                     leave this one out"
+                ),
             );
         }
         if let Some(column) = columns.labels {
             let name = table.header().names()[column].clone();
             self.take_names(names, &name, columns, check);
         }
+        self.look_at_cells(table.header(), columns, check);
         // Where other faults are told, it is for them that nothing is left.
         let is_faultless = !check.has_faults();
         if is_faultless && self.rows.is_empty() {
@@ -305,6 +334,12 @@ impl FinetuneTable {
             }
             None => {}
         }
+        if let Some((line, count)) = names.nones {
+            self.notes.push(format!(
+                "{count} cells of '{name}' say None, the first in line {line}, and count as not labelled, as where a program writes \
+                 it: an image without any finding has the name 'No Finding'"
+            ));
+        }
         let mut unnamed = names.forget_unnamed();
         if unnamed.len() == Finding::ALL.len() {
             unnamed.clear();
@@ -338,6 +373,51 @@ impl FinetuneTable {
                 unnamed.join(", ")
             ));
         }
+    }
+
+    /// Looks for columns that hold something else than they were taken for.
+    fn look_at_cells(&mut self, header: &Header, columns: &Columns, check: &mut TableCheck) {
+        let name = |column: usize| header.names().get(column).map_or("", String::as_str);
+        let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        if let Some(column) = columns.report {
+            let texts = self.rows.iter().map(|row| (row.line, row.report.as_str()));
+            let texts: Vec<FilledCell<'_>> = texts.filter(|(_, text)| !text.is_empty()).collect();
+            faults.extend(mistaken::reports(
+                &texts,
+                name(column),
+                columns.report_is_named,
+            ));
+            notes.extend(mistaken::not_english(&texts).map(|others| {
+                format!(
+                    "{others} of {} reports have none of the commonest words of English ones: the demo and the published models know \
+                     English alone, and what CheXbert reads from other texts means nothing",
+                    texts.len()
+                )
+            }));
+        }
+        if let Some(column) = columns.patient {
+            let ids = self.rows.iter().map(|row| (row.line, row.patient.as_str()));
+            let ids: Vec<FilledCell<'_>> = ids.collect();
+            faults.extend(mistaken::patients(
+                &ids,
+                name(column),
+                columns.patient_is_study,
+            ));
+        }
+        for (at, (kind, _)) in GROUPS.into_iter().enumerate() {
+            let is_misread = |row: &&FinetuneRow| Subgroup::is_misread(kind, &row.groups[at]);
+            let mut misread = self.rows.iter().filter(is_misread);
+            if let Some(first) = misread.next() {
+                let (line, count) = (first.line, 1 + misread.count());
+                notes.push(format!(
+                    "the {kind} of {count} rows cannot be read, the first in line {line}: they are in no subgroup by it"
+                ));
+            }
+        }
+        for (line, fault) in faults {
+            check.fault(&self.path, line, fault);
+        }
+        self.notes.extend(notes);
     }
 
     /// Counts the rows that have a finding and none at once.
@@ -376,6 +456,14 @@ impl FinetuneTable {
         if (columns.labels.is_some() || !columns.findings.is_empty()) && unlabelled > 0 {
             notes.push(format!("{unlabelled} of {all} rows have no label"));
         }
+        let unknown: Vec<&str> = self.unlabelled().into_iter().map(Finding::name).collect();
+        if self.has_reports() && !unknown.is_empty() {
+            notes.push(format!(
+                "no row has a label of {}: where there is a report, the start's CheXbert reads them for the parts that learn from \
+                 texts, and the classifier does not learn them",
+                unknown.join(", ")
+            ));
+        }
         self.notes.extend(notes);
     }
 
@@ -396,7 +484,8 @@ impl FinetuneTable {
         if let Some(first) = self.rows.first().filter(|_| is_none_there()) {
             let (images, shown) = (self.rows.len(), first.image.display());
             let fault = format!(
-                "none of the {images} images is there, e.g. '{shown}': name the folder of the images with --images"
+                "none of the {images} images is there, e.g. '{shown}': name the folder of the images with --images, or another column of \
+                 them with --image"
             );
             check.fault(&self.path, first.line, fault);
             return;

@@ -88,7 +88,7 @@ fn findings(table: &FinetuneTable) -> Result<String, String> {
         return Plan::labels_allow(&train, &validate).map(|()| labelled);
     }
     Ok(format!(
-        "{labelled}, and {reports} images whose reports CheXbert would label: what they say is not known yet"
+        "{labelled}, and {reports} images whose reports CheXbert would label (it reads English): what they say is not known yet"
     ))
 }
 

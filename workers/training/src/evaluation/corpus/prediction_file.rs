@@ -410,7 +410,7 @@ impl PredictionFile {
             _ => (None, id),
         };
         let (split, image) = (table.optional("split")?, table.first(&["image", "file"])?);
-        let patient = table.first(&PATIENT_COLUMNS)?;
+        let patient = table.recognised(&PATIENT_COLUMNS)?;
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
             table.names()[column],

@@ -77,7 +77,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
-        let patient = table.first(&PATIENT_COLUMNS)?;
+        let patient = table.recognised(&PATIENT_COLUMNS)?;
         let (mut rows, mut passed_over) = (HashMap::new(), HashMap::new());
         while let Some(row) = table.next_row()? {
             let id = row

@@ -151,7 +151,7 @@ fn of_table(
         rows.column("split")?,
         rows.findings()?,
     );
-    let patient = rows.first(&PATIENT_COLUMNS)?;
+    let patient = rows.recognised(&PATIENT_COLUMNS)?;
     let groups = subgroups::columns(&rows)?;
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {

@@ -99,3 +99,87 @@ fn faults_are_told_in_the_order_of_their_lines() {
     let places = [2, 3, 4].map(|line| refused.find(&format!("line {line}:")).unwrap());
     assert!(places.is_sorted(), "{refused}");
 }
+
+#[test]
+fn a_column_that_is_no_column_of_reports_or_patients_is_a_fault_and_is_not_learned_from() {
+    // Of the columns of the name "findings" are both: texts, and names.
+    let names = "image,findings\na.png,Edema|Effusion\nb.png,No Finding\n";
+    let refused = read(names).unwrap_err();
+    assert!(
+        refused.contains("line 2: column 'findings' was taken for the reports"),
+        "{refused}"
+    );
+    let as_labels = ColumnNames {
+        labels: Some("findings".to_owned()),
+        ..ColumnNames::default()
+    };
+    let table = read_as(names, &as_labels).unwrap();
+    assert!(table.has_labels() && !table.has_reports());
+
+    let files = "image,report,Edema\na.png,,1\nb.png,p1/s2.txt,0\n";
+    let refused = read(files).unwrap_err();
+    assert!(
+        refused.contains("line 3: column 'report' names files, as 'p1/s2.txt'"),
+        "{refused}"
+    );
+
+    let sheet = "image,patient_id,report,Edema\na.png,1.23457E+11,#NAME?,1\nb.png,p2,No edema.,0\n";
+    let refused = read(sheet).unwrap_err();
+    for part in [
+        "line 2: 1 cells of 'report' are errors of a spreadsheet, the first '#NAME?'",
+        "line 2: 1 ids of 'patient_id' are numbers that a spreadsheet has shortened",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_not_read_of_a_table_is_said() {
+    let table = "image;labels;report;Alter;age;Pleuraerguss\n\
+        a.png;Edema;Kein Erguss.;x;45,5;1\nb.png;None;Herz normal.;x;1956-03-12;0\nc.png;;;x;;\n";
+    let table = read(table).unwrap();
+    let notes = table.notes.join("\n");
+    for part in [
+        "columns that are not read: Alter, Pleuraerguss",
+        "1 cells of 'labels' say None, the first in line 3, and count as not labelled",
+        "2 of 2 reports have none of the commonest words of English ones",
+        "the age of 1 rows cannot be read, the first in line 3: they are in no subgroup by it",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    assert_eq!(table.rows[1].labels, [Label::Blank; Finding::ALL.len()]);
+    let whole = read("image,report,Edema\na.png,The heart is large.,1\n").unwrap();
+    let notes = whole.notes.join("\n");
+    assert!(
+        !notes.contains("not read") && !notes.contains("English"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn findings_that_no_row_has_a_label_of_are_unlabelled_and_named_where_there_are_reports() {
+    let note = |table: &FinetuneTable| {
+        let notes = table.notes.join("\n");
+        notes.contains("the start's CheXbert reads them for the parts that learn from texts")
+    };
+    let columns = Finding::ALL.map(Finding::name)[..13].join(",");
+    let row =
+        |image: &str, label: &str| format!("{image},The lungs are clear.{}\n", label.repeat(13));
+    let table = format!(
+        "image,report,{columns}\n{}{}",
+        row("a.png", ",0"),
+        row("b.png", ",")
+    );
+    let table = read(&table).unwrap();
+    assert_eq!(table.unlabelled(), [Finding::SupportDevices]);
+    assert!(note(&table), "{:?}", table.notes);
+    let table = read("image,Edema\na.png,1\n").unwrap();
+    assert_eq!(table.unlabelled().len(), 13);
+    assert!(!note(&table), "{:?}", table.notes);
+    let table = read("image,report\na.png,The lungs are clear.\n").unwrap();
+    assert!(
+        table.unlabelled().is_empty() && !note(&table),
+        "{:?}",
+        table.notes
+    );
+}

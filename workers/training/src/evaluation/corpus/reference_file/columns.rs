@@ -52,7 +52,7 @@ impl Columns {
             files: all(&FILE_COLUMNS)?,
             text: table.first(&TEXT_COLUMNS)?,
             findings,
-            patient: table.first(&PATIENT_COLUMNS)?,
+            patient: table.recognised(&PATIENT_COLUMNS)?,
             split: table.optional("split")?,
             image: table.optional("image")?,
             unused: Vec::new(),
