@@ -61,7 +61,9 @@ impl ImageFormat {
         }
         let mut marks = MARKS.iter();
         let marked = marks.find(|(_, offset, magic)| stands(start, *offset, magic));
-        marked.map_or(Err(Self::NONE.into()), |(format, ..)| Ok(*format))
+        marked
+            .map(|(format, ..)| *format)
+            .ok_or_else(|| Self::NONE.to_owned())
     }
 }
 
