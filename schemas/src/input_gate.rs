@@ -75,6 +75,11 @@ impl GateVerdict {
             )
         })
     }
+
+    /// Whether it looks like no chest X-ray at all: what is said of such a picture, people see only when they ask for it.
+    pub fn is_no_xray(&self) -> bool {
+        !self.passed && self.looks_like == ImageKind::Other
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +100,12 @@ mod tests {
                 "this does not look like a frontal chest X-ray (it looks like a lateral one): findings and report may mean nothing"
             )
         );
+        let other = |passed| GateVerdict {
+            looks_like: ImageKind::Other,
+            ..verdict(passed)
+        };
+        assert!(other(false).is_no_xray());
+        assert!(!other(true).is_no_xray() && !verdict(false).is_no_xray());
         for (place, kind) in ImageKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, place);
             assert_eq!(serde_json::to_value(kind).ok(), Some(kind.name().into()));

@@ -39,7 +39,7 @@ pub use dialog::{AnsweredAsk, DialogPrompt};
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};
-pub use image_format::ImageFormat;
+pub use image_format::{ImageFormat, PngHeader};
 pub use input_gate::{GateVerdict, ImageKind};
 pub use objects::ObjectKey;
 pub use plain_name::{AdapterName, InvalidName, QueueGroup};

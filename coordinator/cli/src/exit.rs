@@ -130,3 +130,22 @@ impl std::fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_tells_when_each_code_comes() {
+        let page = include_str!("../../../README.md");
+        let (_, behind) = page.split_once("\n### Exit codes\n").unwrap();
+        let (section, _) = behind.split_once("\n#").unwrap();
+        let cells = section.lines().filter_map(|row| row.split(" | ").next());
+        let codes = cells.filter_map(|cell| cell.strip_prefix("| ")?.parse().ok());
+        let codes: Vec<u8> = codes.collect();
+        assert_eq!(
+            codes,
+            [0, 1, EXIT_USAGE, EXIT_FAILED_STUDIES, EXIT_INTERRUPTED]
+        );
+    }
+}

@@ -12,7 +12,7 @@ use radialog_coordinator::archive::{Archive, ImageSource};
 use radialog_coordinator::run::output::OrderedRecords;
 use radialog_files::durable::{Readers, Replacement};
 use radialog_runtime::objects::Objects;
-use radialog_schemas::{ContentHash, Finding, ObjectKey, StudyRecord, StudyStatus};
+use radialog_schemas::{ContentHash, Finding, GateVerdict, ObjectKey, StudyRecord, StudyStatus};
 use radialog_training::evaluation::report_files::{escaped, thumbnail};
 use tracing::warn;
 
@@ -162,10 +162,17 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
     let findings = record.findings.as_deref().unwrap_or_default();
     let present = findings.iter();
     let present = present.filter(|predicted| predicted.is_shown(findings));
-    let present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
+    let mut present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
+    let gate = record.input_gate.as_ref();
+    let is_no_xray = gate.is_some_and(GateVerdict::is_no_xray);
     let disputed = record.disagreement.as_deref().unwrap_or_default();
     let mut kinds = Vec::new();
     kinds.extend((!disputed.is_empty()).then_some("disagrees"));
+    if is_no_xray {
+        // Whoever looks for findings means no such picture.
+        present.clear();
+        kinds.clear();
+    }
     kinds.extend((record.status == StudyStatus::Failed).then_some("failed"));
     kinds.extend((!record.warnings.is_empty()).then_some("warned"));
     let mut text = format!(
@@ -191,6 +198,9 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
     }
     for warning in &record.warnings {
         text += &format!("<p class=\"warning\">Warning: {}</p>\n", escaped(warning));
+    }
+    if is_no_xray {
+        text += "<details><summary>Findings and report of no chest X-ray</summary>\n";
     }
     if !findings.is_empty() {
         text += "<ul>\n";
@@ -221,6 +231,9 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
             "<p class=\"disagrees\">Classifier and report disagree: {}</p>\n",
             escaped(&names.join(", "))
         );
+    }
+    if is_no_xray {
+        text += "</details>\n";
     }
     text += "</div>\n</article>\n";
     text
@@ -262,5 +275,31 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_no_xray_is_folded_and_found_by_no_filter_of_findings() {
+        let of_kind = |kind: &str| {
+            let record = serde_json::from_value(serde_json::json!({
+                "study_id": "a", "file": "a.png", "status": "done", "warnings": ["look at it"],
+                "input_gate": {"passed": false, "looks_like": kind, "frontal": 0.1},
+                "findings": [{"finding": "Pneumonia", "probability": 0.97, "present": true}],
+                "report": "Clear.", "disagreement": ["Pneumonia"],
+                "bundle": "0".repeat(64), "timings": {},
+            }));
+            let record: StudyRecord = record.unwrap();
+            study(&record, Err("gone".into()))
+        };
+        let other = of_kind("other");
+        assert!(
+            other.contains("data-findings=\"\" data-kinds=\"warned\""),
+            "{other}"
+        );
+        let place = |part: &str| other.find(part).unwrap();
+        let [warning, fold, finding, report, end] =
+            ["look at it", "<details>", "97 %", "Clear.", "</details>"].map(place);
+        assert!([warning, fold, finding, report, end].is_sorted(), "{other}");
+        let lateral = of_kind("lateral");
+        assert!(lateral.contains("data-findings=\"Pneumonia\"") && !lateral.contains("<details>"));
     }
 }

@@ -1,10 +1,12 @@
-//! The rows of a table of an archive, wherever it lies, each with its place for messages.
+//! The rows of a table of an archive, wherever it lies, each with its place for messages. Lines are read here, and parsed beside
+//! the async threads.
 
 use std::collections::VecDeque;
-use std::io;
+use std::{io, iter, mem};
 
+use radialog_runtime::cpu;
 use radialog_schemas::ErrorCode;
-use radialog_schemas::table::{Header, LONGEST_ROW, Row, RowParser};
+use radialog_schemas::table::{Header, LONGEST_ROW, MalformedRow, Row, RowParser};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
 use super::entries::EntryProblem;
@@ -13,6 +15,8 @@ use crate::CoordinatorError;
 
 /// The most rows that are read ahead, each of up to a mebibyte.
 const MOST_AHEAD: usize = 16;
+/// Lines are parsed together up to so many bytes: that takes far longer than handing them to another thread.
+const BLOCK: usize = 1 << 16;
 
 /// A table with a header, row by row.
 pub(super) struct TableRows {
@@ -20,6 +24,8 @@ pub(super) struct TableRows {
     file: String,
     header: Header,
     parser: RowParser,
+    /// What was parsed and not taken yet.
+    parsed: VecDeque<Result<Row, MalformedRow>>,
     /// The number of lines that were read, the header's too.
     read: u64,
     ended: bool,
@@ -53,12 +59,15 @@ impl TableRows {
         if first.is_empty() {
             return Err(no_table("it is empty".to_owned()));
         }
-        let header = RowParser::header(&first, declared)
+        let parsed = cpu::run(move || RowParser::header(&first, declared)).await;
+        let header = parsed
+            .map_err(|panicked| unreadable(io::Error::other(panicked)))?
             .map_err(|malformed| no_table(malformed.to_string()))?;
         let rows = Self {
             lines,
             file,
             parser: RowParser::below(&header, read + 1),
+            parsed: VecDeque::new(),
             header,
             read,
             ended: false,
@@ -185,34 +194,52 @@ impl TableRows {
             return Ok(Some(next));
         }
         loop {
-            match self.parser.next() {
+            match self.parsed.pop_front() {
                 Some(Ok(row)) => return Ok(Some(Ok(row))),
                 Some(Err(malformed)) => {
                     let problem = self.unreadable(malformed.line, &malformed.reason);
                     return Ok(Some(Err(problem)));
                 }
                 None if self.ended => return self.cut.take().map_or(Ok(None), Err),
-                None => self.read_line().await,
+                None => self.parse_block().await,
             }
         }
     }
 
-    async fn read_line(&mut self) {
-        // A table that is in memory never waits, and must not hold the thread until its end.
-        tokio::task::consume_budget().await;
-        match line(&mut self.lines).await {
-            Ok(line) if line.is_empty() => self.ended = true,
-            Ok(line) => {
-                self.read += 1;
-                self.parser.push(line);
-            }
-            Err(error) => {
-                self.cut = Some(error);
-                self.ended = true;
+    /// Reads some lines, and parses them where no other task waits for it.
+    async fn parse_block(&mut self) {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while bytes < BLOCK && !self.ended {
+            match line(&mut self.lines).await {
+                Ok(line) if line.is_empty() => self.ended = true,
+                Ok(line) => {
+                    self.read += 1;
+                    bytes += line.len();
+                    lines.push(line);
+                }
+                Err(error) => {
+                    self.cut = Some(error);
+                    self.ended = true;
+                }
             }
         }
-        if self.ended {
-            self.parser.finish();
+        let (mut parser, is_last) = (mem::take(&mut self.parser), self.ended);
+        let parsing = cpu::run(move || {
+            for line in lines {
+                parser.push(line);
+            }
+            if is_last {
+                parser.finish();
+            }
+            let rows: VecDeque<_> = iter::from_fn(|| parser.next()).collect();
+            (parser, rows)
+        });
+        match parsing.await {
+            Ok((parser, rows)) => (self.parser, self.parsed) = (parser, rows),
+            Err(panicked) => {
+                self.cut = Some(io::Error::other(panicked));
+                self.ended = true;
+            }
         }
     }
 }
@@ -259,12 +286,16 @@ fn is_of_content(error: &io::Error) -> bool {
 /// Reads one line with its end; empty at the end of the table. Of a line that is longer than any row, only as much is kept
 /// as shows that.
 async fn line(lines: &mut Lines) -> io::Result<Vec<u8>> {
+    // A table that is in memory never waits, and must not hold the thread until its end.
+    tokio::task::consume_budget().await;
     let mut line = Vec::new();
     let mut head = (&mut *lines).take(LONGEST_ROW as u64 + 1);
     head.read_until(b'\n', &mut line).await?;
     let mut ends = line.len() <= LONGEST_ROW || line.ends_with(b"\n");
     while !ends {
+        tokio::task::consume_budget().await;
         let rest = lines.fill_buf().await?;
+        let rest = &rest[..rest.len().min(BLOCK)];
         let end = rest.iter().position(|&byte| byte == b'\n');
         let passed = end.map_or(rest.len(), |end| end + 1);
         ends = end.is_some() || rest.is_empty();
@@ -275,9 +306,11 @@ async fn line(lines: &mut Lines) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::Cursor;
-    use std::pin::Pin;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Poll};
+    use std::thread::available_parallelism;
 
     use tokio::io::{AsyncRead, BufReader, ReadBuf};
 
@@ -335,6 +368,36 @@ mod tests {
             "{rows:?}"
         );
         assert_eq!(rows[4..], [row(8, &["5", "x"]), row(9, &["6", "y"])]);
+    }
+
+    #[tokio::test]
+    async fn rows_are_parsed_beside_the_async_threads() {
+        let lines = Box::new(Cursor::new("a,b\n1,x\n"));
+        let opened = TableRows::open(lines, "t.csv".into(), &["a", "b"]).await;
+        let mut rows = opened.unwrap();
+        // All places for such work are taken, so that parsing waits for one; done here, it would not.
+        let places = available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let (taken, mut all_taken) = tokio::sync::mpsc::unbounded_channel();
+        let mut held = Vec::new();
+        for _ in 0..places {
+            let (free, freed) = std::sync::mpsc::channel::<()>();
+            let taken = taken.clone();
+            let holding = cpu::run(move || {
+                taken.send(()).unwrap();
+                // Until the other end is dropped.
+                let _ = freed.recv();
+            });
+            held.push((free, tokio::spawn(holding)));
+        }
+        for _ in 0..places {
+            all_taken.recv().await.unwrap();
+        }
+        let mut next = pin!(rows.next());
+        let waits = poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending()));
+        assert!(waits.await);
+        drop(held);
+        let row = next.await.unwrap().unwrap();
+        assert_eq!((row.line, row.cells), (2, vec!["1".into(), "x".into()]));
     }
 
     #[tokio::test]

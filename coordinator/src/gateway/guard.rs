@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::problem::{ApiError, ApiResult};
-use super::{AppState, body, query};
+use super::{AppState, body, openai, query};
 
 /// A browser may load nothing but our own files, and nobody may frame them.
 const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
@@ -168,10 +168,19 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
                 header::IF_MATCH,
+                header::IF_NONE_MATCH,
             ]
             .into_iter()
             .chain(asked)
             .collect::<Vec<_>>(),
         )
-        .expose_headers([header::LOCATION, header::RETRY_AFTER, header::ETAG])
+        // Whatever an answer, the documentation or a message tells a client to read.
+        .expose_headers([
+            header::ALLOW,
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            openai::WARNING,
+        ])
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::{ContentHash, ConversationId, ImageFormat, ObjectKey};
+use radialog_schemas::{ContentHash, ConversationId, ImageFormat, ObjectKey, PngHeader};
 use uuid::Uuid;
 
 use super::body;
@@ -96,27 +96,18 @@ impl ImageHeader {
 }
 
 fn png(content: &[u8]) -> ApiResult<ImageHeader> {
-    let chunk = content
-        .get(ImageFormat::Png.signature().len()..)
-        .filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
-    let word = |offset: usize| {
-        chunk?
-            .get(offset..offset + 4)?
-            .try_into()
-            .ok()
-            .map(u32::from_be_bytes)
-    };
-    let header = word(8)
-        .zip(word(12))
-        .ok_or_else(|| corrupt("it has no header"))?;
+    let header = PngHeader::read(content).map_err(corrupt)?;
     Ok(ImageHeader {
-        width: header.0.into(),
-        height: header.1.into(),
+        width: header.width.into(),
+        height: header.height.into(),
     })
 }
 
 /// Follows the markers to the frame.
 fn jpeg(content: &[u8]) -> ApiResult<ImageHeader> {
+    if !content.starts_with(ImageFormat::Jpeg.signature()) {
+        return Err(corrupt("its first bytes are damaged"));
+    }
     let mut at = 2;
     loop {
         match next_marker(content, &mut at).ok_or_else(|| corrupt("it has no header"))? {
@@ -130,7 +121,8 @@ fn jpeg(content: &[u8]) -> ApiResult<ImageHeader> {
                 let segment = content
                     .get(at + 2..at + length)
                     .ok_or_else(|| corrupt("it is cut"))?;
-                if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
+                // 0xF7 is the frame of JPEG-LS, which the workers refuse by its name.
+                if matches!(marker, 0xC0..=0xCF | 0xF7) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
                     return frame(segment);
                 }
                 at += length;
@@ -153,9 +145,12 @@ fn next_marker(content: &[u8], at: &mut usize) -> Option<u8> {
 }
 
 fn frame(segment: &[u8]) -> ApiResult<ImageHeader> {
-    let &[_, h1, h0, w1, w0, components, ..] = segment else {
+    let &[_, h1, h0, w1, w0, components, ref rest @ ..] = segment else {
         return Err(corrupt("its header is cut"));
     };
+    if rest.len() != 3 * usize::from(components) {
+        return Err(corrupt("its header is damaged"));
+    }
     if !matches!(components, 1 | 3) {
         let detail =
             format!("the JPEG has {components} colour components; convert it to grey or RGB");
@@ -176,6 +171,8 @@ fn corrupt(what: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use flate2::Crc;
+
     use super::*;
 
     fn png_of(width: u32, height: u32) -> Vec<u8> {
@@ -183,14 +180,18 @@ mod tests {
         file.extend(width.to_be_bytes());
         file.extend(height.to_be_bytes());
         file.extend([8, 0, 0, 0, 0]);
+        let mut checksum = Crc::new();
+        checksum.update(&file[12..]);
+        file.extend(checksum.sum().to_be_bytes());
         file
     }
 
     fn jpeg_of(width: u16, height: u16, components: u8) -> Vec<u8> {
-        let mut file = vec![0xFF, 0xD8, 0xFF, 0xC0, 0, 8, 8];
+        let mut file = vec![0xFF, 0xD8, 0xFF, 0xC0, 0, 8 + 3 * components, 8];
         file.extend(height.to_be_bytes());
         file.extend(width.to_be_bytes());
         file.push(components);
+        file.extend((0..components).flat_map(|component| [component, 0x11, 0]));
         file.extend([0xFF, 0xD9]);
         file
     }
@@ -227,6 +228,23 @@ mod tests {
                     "{length} bytes"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_in_its_header_is_corrupt_whatever_it_says_of_its_size() {
+        let png = png_of(600, 500);
+        for at in 0..png.len() {
+            let mut damaged = png.clone();
+            damaged[at] ^= 0x80;
+            assert_eq!(code(&damaged), ProblemCode::ImageCorrupt, "byte {at}");
+        }
+        let jpeg = jpeg_of(600, 500, 3);
+        // The marker behind the first one, the number of colour components.
+        for at in [2, 11] {
+            let mut damaged = jpeg.clone();
+            damaged[at] ^= 0x80;
+            assert_eq!(code(&damaged), ProblemCode::ImageCorrupt, "byte {at}");
         }
     }
 

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use self::completion::{CompletionHead, EphemeralConversation, PendingCompletion};
 pub(super) use self::errors::rewrite_errors;
 use self::messages::ParsedMessages;
+pub(super) use self::warning::HEADER as WARNING;
 use self::warning::Unused;
 use super::app_state::AppState;
 use super::auth::Caller;

@@ -3,7 +3,7 @@
 
 import { announce } from "/assets/announce.js";
 import { button, el, setText, show } from "/assets/dom.js";
-import { isFinal, isReport, shown, store } from "/assets/store.js";
+import { isFinal, isNoXray, isReport, shown, store } from "/assets/store.js";
 import { listed, percent } from "/assets/tasks.js";
 
 // Says that there is nothing else: it can be seen but not added to a report.
@@ -13,6 +13,8 @@ export class Findings {
   /** Finding by name: true is to be added, false to be removed; of each conversation, since it may be left and come back to. */
   #drafts = new Map();
   #changes = new Map();
+  /** Conversations whose findings are shown though the image is no X-ray. */
+  #unfolded = new Set();
   #rows = new Map();
 
   /** `correct({add, remove})` sends a correction and resolves to whether it was taken. */
@@ -28,12 +30,17 @@ export class Findings {
     this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
       (this.hint = el("p", { class: "quiet small hint", text: "Tick what the report should have, untick what it should not." })));
-    this.doubt = el("p", { class: "notice plain doubt", id: "findings-doubt", text: "This does not look like a frontal chest X-ray: these numbers may mean nothing." });
+    this.unfold = button("Show findings all the same", { kind: "small", on: () => this.#unfold() });
+    this.doubt = el("div", { class: "notice plain doubt", id: "findings-doubt" },
+      el("span", { text: "This does not look like a frontal chest X-ray: findings may mean nothing." }), this.unfold);
     show(this.doubt, false);
     root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.doubt, this.list);
     root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
     store.addEventListener("opened", () => this.#open());
-    store.addEventListener("forgotten", ({ detail }) => this.#drafts.delete(detail));
+    store.addEventListener("forgotten", ({ detail }) => {
+      this.#drafts.delete(detail);
+      this.#unfolded.delete(detail);
+    });
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
     // Words come by the dozen: what a report says counts once it is whole.
@@ -73,8 +80,11 @@ export class Findings {
 
   render() {
     const report = store.view?.findings;
-    show(this.hint, Boolean(report));
+    const folded = isNoXray(report) && !this.#unfolded.has(store.view.id);
+    show(this.hint, Boolean(report) && !folded);
     show(this.doubt, report?.input_gate?.passed === false);
+    show(this.unfold, folded);
+    show(this.list, !folded);
     this.#rows = report ? this.#rows : new Map();
     if (!report) {
       this.list.replaceChildren();
@@ -100,8 +110,16 @@ export class Findings {
     const correcting = store.view.turns.some((turn) => turn.request.task === "correction" && !isFinal(turn));
     for (const each of report.findings) disputed += this.#mark(this.#rows.get(each.finding), each, seen.has(each), wanted, stated, correcting);
     const differ = disputed === 0 ? "" : `, ${disputed} ${disputed === 1 ? "differs" : "differ"} from the report`;
-    setText(this.summary, (present === 0 ? `None ${limit}` : `${present} of ${assessed.length} present (${limit})`) + differ);
+    const counted = present === 0 ? `None ${limit}` : `${present} of ${assessed.length} present (${limit})`;
+    setText(this.summary, folded ? "Not shown" : counted + differ);
     this.#tellPending();
+  }
+
+  #unfold() {
+    this.#unfolded.add(store.view?.id);
+    this.render();
+    // The button is gone.
+    this.list.querySelector("input:not(:disabled)")?.focus();
   }
 
   #row({ finding, probability, threshold }, present) {
@@ -170,6 +188,7 @@ export class Findings {
 
   /** Leads to where a correction begins: a ring around it and the focus in it, until something else is done. */
   focus() {
+    if (this.list.hidden) this.#unfold();
     const box = this.list.querySelector("input:not(:disabled)");
     if (!box) return;
     this.root.classList.add("led");
@@ -180,13 +199,14 @@ export class Findings {
 
   /** What can be chosen in a menu of findings, the likeliest first. */
   static choices() {
-    const findings = store.view?.findings?.findings ?? [];
-    return findings
+    const report = store.view?.findings;
+    const note = (each) => (isAssessed(each) ? percent(each.probability) : "not assessed");
+    return (report?.findings ?? [])
       .filter((each) => each.finding !== NONE)
       .toSorted((one, other) => (other.probability ?? -1) - (one.probability ?? -1))
       .map((each) => ({
         label: each.finding,
-        note: isAssessed(each) ? percent(each.probability) : "not assessed",
+        note: isNoXray(report) ? "" : note(each),
         value: each.finding,
       }));
   }

@@ -38,6 +38,12 @@ export function shown(findings) {
   return present.some(isOther) ? present.filter((each) => each.finding !== NO_FINDING) : present;
 }
 
+/** Whether the image looks like no chest X-ray at all: what is found in such a picture is seen only where it is asked for. */
+export function isNoXray(report) {
+  const gate = report?.input_gate;
+  return gate?.passed === false && gate.looks_like === "other";
+}
+
 class Store extends EventTarget {
   list = [];
   /** The open conversation's view; null at the start page. */

@@ -70,7 +70,7 @@ pub struct ChatCompletionRequest {
     #[serde(default)]
     pub response_format: Option<TextFormat>,
     /// Functions that the model may call. It calls none, whatever is offered, as `auto` and `none` allow; the header
-    /// `radialog-warning` says so.
+    /// `radialog-warning` says so. Of each, only the kind and the name are read.
     #[serde(default)]
     pub tools: Option<Vec<Value>>,
     /// Only `auto` or `none`: the model calls no tool.

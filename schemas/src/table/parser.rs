@@ -9,8 +9,7 @@ use crate::{Finding, Label};
 
 /// A quoted field may hold a report of many lines, but an unclosed quote must end somewhere. In bytes.
 pub const LONGEST_ROW: usize = 1 << 20;
-/// A row of more lines is none either: where its quote turns out to be unclosed, all of them are looked at again at once,
-/// perhaps on a thread that others wait for.
+/// A row of more lines is none either: where its quote turns out to be unclosed, all of them are looked at again at once.
 const MOST_LINES: usize = 10_000;
 
 /// One row: the line on which it begins, counted from 1, and its cells.

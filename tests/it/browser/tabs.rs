@@ -567,6 +567,13 @@ async fn warnings_and_differences_between_classifier_and_report_are_shown() -> R
                 store.dispatchEvent(new CustomEvent('findings')); return true; })()")
         .await?;
     assert_eq!(browser.value(doubt).await?, true);
+    // Those of no X-ray at all are shown to whoever asks for them.
+    let is_shown = "document.querySelector('.finding').checkVisibility()";
+    assert_eq!(browser.value(is_shown).await?, false);
+    assert_eq!(browser.text("#findings-summary").await?, "Not shown");
+    browser.click("#findings-doubt .button").await?;
+    browser.until(is_shown).await?;
+    assert!(browser.text("#findings-summary").await?.contains("present"));
     let is_above = "document.querySelector('#findings-doubt').getBoundingClientRect().bottom \
                     <= document.querySelector('.finding').getBoundingClientRect().top";
     assert_eq!(browser.value(is_above).await?, true);

@@ -19,7 +19,10 @@ fn png(width: u32, height: u32) -> Vec<u8> {
     let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     file.extend(width.to_be_bytes());
     file.extend(height.to_be_bytes());
-    file.extend(b"\x08\0\0\0\0\0\0\0\0\0\0\0\0IEND\xaeB`\x82");
+    file.extend(b"\x08\0\0\0\0");
+    let checksum = crc32fast::hash(&file[12..]);
+    file.extend(checksum.to_be_bytes());
+    file.extend(b"\0\0\0\0IEND\xaeB`\x82");
     file
 }
 
@@ -29,6 +32,9 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
         GatewayFixture::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
     let image = |content: &[u8]| json!({"image": data_uri(content)});
     let large = [xray(), vec![0; 1 << 20]].concat();
+    let mut damaged = png(600, 500);
+    // The width would be over the limit.
+    damaged[16] ^= 1;
     for (what, body, status, code) in [
         ("too large", image(&large), 413, "image_too_large"),
         (
@@ -53,6 +59,12 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
         (
             "cut in its header",
             image(&xray()[..20]),
+            422,
+            "image_corrupt",
+        ),
+        (
+            "a header of another checksum",
+            image(&damaged),
             422,
             "image_corrupt",
         ),

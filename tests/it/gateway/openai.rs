@@ -396,6 +396,9 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
         ("presence_penalty", json!(0.5)),
         ("logit_bias", json!({"50256": -100})),
         ("response_format.type", json!({"type": "json_object"})),
+        ("response_format.foo", json!({"type": "text", "foo": 1})),
+        ("response_format.type", json!({})),
+        ("stream_options.foo", json!({"foo": true})),
         ("tool_choice", json!("required")),
         ("reasoning_effort", json!("low")),
         ("top_k", json!(40)),
@@ -412,6 +415,14 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
         (
             "messages[0].content[0]",
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": long}]}]),
+        ),
+        (
+            "messages[0].content[0]",
+            json!([{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]),
+        ),
+        (
+            "messages[0].content[0]",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_uri(&xray()), "foo": 1}}]}]),
         ),
         (
             "messages[0].content",

@@ -8,6 +8,8 @@ use radialog_tests::golden::Case;
 use radialog_training::prepare::sections::sections;
 use radialog_training::prepare::{SectionedReader, Sectioning};
 use serde::Deserialize;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 #[derive(Deserialize)]
 struct RecordedSections {
@@ -209,7 +211,21 @@ fn the_published_zip_gives_the_same_rows_as_its_folder() {
         assert_eq!((summary.reports, summary.rows), (4, 4), "{summary:?}");
         fs::read(output).unwrap()
     };
-    assert_eq!(bytes(Path::new(ZIP)), bytes(&folder));
+    let rows = bytes(&folder);
+    assert_eq!(bytes(Path::new(ZIP)), rows);
+    // Finder's icon of a folder, which is left out of both.
+    let icon = "p10/p10000001/Icon\r";
+    fs::write(folder.join(icon), b"").unwrap();
+    let zip = root.path().join("with-icon.zip");
+    fs::copy(ZIP, &zip).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&zip);
+    let mut writer = ZipWriter::new_append(file.unwrap()).unwrap();
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    writer.start_file(format!("files/{icon}"), stored).unwrap();
+    writer.finish().unwrap();
+    for reports in [&folder, &zip] {
+        assert_eq!(bytes(reports), rows, "{}", reports.display());
+    }
 }
 
 #[test]

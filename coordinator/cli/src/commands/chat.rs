@@ -10,7 +10,7 @@ use clap::Args;
 use radialog_files::durable::{self, Readers};
 use radialog_runtime::health::Readiness;
 use radialog_schemas::http::{ConversationView, TurnOptions, TurnView};
-use radialog_schemas::{FindingsReport, TurnStatus};
+use radialog_schemas::{FindingsReport, GateVerdict, TurnStatus};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;
 
@@ -209,8 +209,8 @@ impl TerminalConversation {
     /// Shows what there is of a conversation, and follows what is not over.
     async fn replay(&mut self, view: &ConversationView) -> anyhow::Result<()> {
         self.findings.clone_from(&view.findings);
-        if self.findings.is_some() {
-            self.show_findings();
+        if let Some(findings) = &self.findings {
+            tell_findings(findings);
         }
         for turn in &view.turns {
             if turn.turn > 1 {
@@ -305,7 +305,7 @@ fn show_update(update: TurnUpdate, known: &mut Option<FindingsReport>) {
         TurnUpdate::Queued(0) => {}
         TurnUpdate::Queued(position) => outln!("({position} waiting before this)"),
         TurnUpdate::Findings(findings) => {
-            print_findings(&findings);
+            tell_findings(&findings);
             *known = Some(findings);
         }
         TurnUpdate::Token(text) => {
@@ -352,10 +352,25 @@ fn ending(turn: &TurnView) -> String {
     words
 }
 
-fn print_findings(report: &FindingsReport) {
+/// Shows findings as they come; of a picture that is no chest X-ray, how to see them.
+fn tell_findings(report: &FindingsReport) {
+    let gate = report.input_gate.as_ref();
+    if gate.is_some_and(GateVerdict::is_no_xray) {
+        print_warnings(report);
+        outln!("  its findings are shown by /show\n");
+    } else {
+        print_findings(report);
+    }
+}
+
+fn print_warnings(report: &FindingsReport) {
     for warning in &report.warnings {
         outln!("  warning: {warning}");
     }
+}
+
+fn print_findings(report: &FindingsReport) {
+    print_warnings(report);
     for predicted in &report.findings {
         let Some(probability) = predicted.probability else {
             outln!(

@@ -11,7 +11,7 @@ use radialog_coordinator::run::output::OrderedRecords;
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_schemas::{Finding, Source, Stage, StageSet, StudyRecord, StudyStatus};
+use radialog_schemas::{Finding, GateVerdict, Source, Stage, StageSet, StudyRecord, StudyStatus};
 
 use super::batch::GenerationArgs;
 use crate::args::{ModelArgs, ServiceArgs};
@@ -22,6 +22,9 @@ use crate::print::over_threshold;
 use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, served_bundle, shared_services};
+
+/// What stands below all words.
+const DISCLAIMER: &str = "\nResearch software, not a medical device.";
 
 /// Findings and report of one chest X-ray, on the terminal
 ///
@@ -169,6 +172,12 @@ fn words(record: &StudyRecord) -> String {
     for warning in &record.warnings {
         line(format!("warning: {warning}"));
     }
+    let gate = record.input_gate.as_ref();
+    if gate.is_some_and(GateVerdict::is_no_xray) {
+        line("Its findings and its report are shown by --json.".to_owned());
+        line(DISCLAIMER.to_owned());
+        return text;
+    }
     let findings = record.findings.as_deref().unwrap_or_default();
     if !findings.is_empty() {
         line("Findings of the image:".to_owned());
@@ -203,7 +212,7 @@ fn words(record: &StudyRecord) -> String {
             names.join(", ")
         ));
     }
-    line("\nResearch software, not a medical device.".to_owned());
+    line(DISCLAIMER.to_owned());
     text
 }
 
@@ -237,5 +246,29 @@ mod tests {
         assert_eq!(line("Support"), "Support Devices 60 % present");
         record.findings.as_mut().unwrap().remove(1);
         assert!(words(&record).contains("74 %  present"));
+    }
+
+    #[test]
+    fn of_a_picture_that_is_no_xray_words_have_no_finding_and_say_how_to_see_them() {
+        let of_kind = |kind: &str| {
+            let record = serde_json::json!({
+                "study_id": "a", "file": "a.png", "status": "done", "warnings": ["look at it"],
+                "input_gate": {"passed": false, "looks_like": kind, "frontal": 0.1},
+                "findings": [{"finding": "Pneumonia", "probability": 0.97, "present": true}],
+                "report": "Pneumonia.", "bundle": "0".repeat(64), "timings": {},
+            });
+            let record: StudyRecord = serde_json::from_value(record).unwrap();
+            words(&record)
+        };
+        let other = of_kind("other");
+        assert!(
+            other.starts_with("warning: look at it\n") && !other.contains("Pneumonia"),
+            "{other}"
+        );
+        assert!(
+            other.contains("--json") && other.ends_with("device.\n"),
+            "{other}"
+        );
+        assert!(of_kind("lateral").contains("97 %  present"));
     }
 }

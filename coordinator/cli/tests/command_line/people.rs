@@ -1,11 +1,12 @@
 //! What people look at: one image's report, a page of all studies, how far a run is, which settings are in force.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{radialog, text};
+use super::{radialog, radialog_command, text};
 
 pub(crate) const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
 
@@ -274,7 +275,21 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
         words.starts_with("warning: this does not look like a frontal chest X-ray (it looks like no chest X-ray at all)"),
         "{words}"
     );
-    assert!(words.contains("Findings of the image"), "{words}");
+    assert!(words.contains("--json") && !words.contains('%'), "{words}");
+    let mut chat = radialog_command(&["chat", square, "--max-new-tokens", "5"]);
+    chat.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut chat = chat.spawn().unwrap();
+    let mut typed = chat.stdin.take().unwrap();
+    typed.write_all(b"/show\n/quit\n").unwrap();
+    drop(typed);
+    let output = chat.wait_with_output().unwrap();
+    let words = text(&output.stdout);
+    let (first, asked) = words.split_once("/show").unwrap();
+    assert!(
+        first.contains("this does not look like a frontal chest X-ray") && !first.contains('%'),
+        "{words}"
+    );
+    assert!(asked.contains(" % "), "{words}");
 
     let dir = tempfile::tempdir().unwrap();
     let (archive, out) = (dir.path().join("archive"), dir.path().join("out"));
@@ -310,6 +325,7 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
         let record: Value = serde_json::from_str(line).unwrap();
         let is_square = record["study_id"] == "square";
         assert_eq!(record["input_gate"]["passed"], !is_square, "{line}");
+        assert!(record["findings"].is_array(), "{line}");
         assert_eq!(record.get("warnings").is_some(), is_square, "{line}");
         let kind = if is_square { "other" } else { "frontal" };
         assert_eq!(record["input_gate"]["looks_like"], kind, "{line}");
@@ -326,7 +342,8 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
     assert!(square.contains(",other,"), "{square}");
     let page = read("results.html");
     let article = &page[page.find("<h2>square<").unwrap()..];
-    let places = ["class=\"warning\"", "<ul>"].map(|part| article.find(part).unwrap());
-    assert!(places.is_sorted(), "the warning stands above the findings");
+    let places = ["class=\"warning\"", "<details>", "<ul>", "</details>"];
+    let places = places.map(|part| article.find(part).unwrap());
+    assert!(places.is_sorted(), "findings are folded below the warning");
     assert!(page.contains("1 with warnings about the image"));
 }

@@ -7,7 +7,8 @@ use axum::response::Response;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::{FindingsReport, GateVerdict};
 
-const HEADER: HeaderName = HeaderName::from_static("radialog-warning");
+/// The header that tells it.
+pub(in crate::gateway) const HEADER: HeaderName = HeaderName::from_static("radialog-warning");
 /// Messages that are named.
 const MOST_NAMED: usize = 10;
 

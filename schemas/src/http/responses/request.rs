@@ -286,11 +286,34 @@ pub struct TextOptions {
 }
 
 /// A format of the answer's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TextFormat {
     /// Plain text.
     Text,
+}
+
+/// The members of a [`TextFormat`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextFormatFields {
+    #[serde(rename = "type")]
+    kind: TextFormatKind,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TextFormatKind {
+    Text,
+}
+
+// serde takes any member beside the tag of a variant that has none, whatever is denied.
+impl<'de> Deserialize<'de> for TextFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match TextFormatFields::deserialize(deserializer)?.kind {
+            TextFormatKind::Text => Ok(Self::Text),
+        }
+    }
 }
 
 /// Whether the model may use tools, of which there are none.

@@ -19,8 +19,12 @@ use markers::{Frame, Markers};
 const MAX_SCANS: usize = 200;
 
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
-    let markers = Markers::read(&bytes[ImageFormat::Jpeg.signature().len() - 1..])
-        .map_err(|detail| corrupt("JPEG", detail))?;
+    let signature = ImageFormat::Jpeg.signature();
+    if !bytes.starts_with(signature) {
+        return Err(corrupt("JPEG", "its first bytes are damaged"));
+    }
+    let markers =
+        Markers::read(&bytes[signature.len() - 1..]).map_err(|detail| corrupt("JPEG", detail))?;
     let Frame {
         width,
         height,
@@ -101,6 +105,7 @@ fn check_kind(markers: &Markers) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preprocess::decode as decode_any;
 
     /// A frame header without any pixel, which is all that the refusals look at.
     fn header_only(width: u16, height: u16, components: u8) -> Vec<u8> {
@@ -131,12 +136,33 @@ mod tests {
             (6, 12, "12 bit"),
             (3, 0xC3, "lossless"),
             (3, 0xC9, "arithmetic"),
+            (3, 0xF7, "JPEG-LS"),
         ] {
             let mut bytes = header_only(8, 8, 1);
             bytes[at] = byte;
             let failure = failure(&bytes);
             assert_eq!(failure.code, ErrorCode::ImageFormatUnsupported);
             assert!(failure.message.contains(word), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_called_unsupported() {
+        let whole = header_only(8, 8, 3);
+        // The first three bytes, the number of components, the number of bits.
+        let named = [&whole[..2], b"\xff\xe0\0\x07JFIF\0", &whole[2..]].concat();
+        for (of, at, byte) in [
+            (&named, 0, 0xFE),
+            (&named, 1, 0xD9),
+            (&named, 2, 0xFE),
+            (&whole, 11, 2),
+            (&whole, 11, 131),
+            (&whole, 6, 9),
+        ] {
+            let mut bytes = of.clone();
+            bytes[at] = byte;
+            let failure = decode_any(&bytes, &ImageLimits::default()).unwrap_err();
+            assert_eq!(failure.code, ErrorCode::ImageCorrupt, "{at}: {failure}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder, ImageError};
-use radialog_schemas::{ErrorCode, Failure, ImageFormat};
+use radialog_schemas::{ErrorCode, Failure, ImageFormat, PngHeader};
 
 use super::gray::{GrayImage, PixelSamples};
 use super::{DecodedImage, ImageLimits, corrupt};
@@ -23,21 +23,8 @@ const CHUNK_FRAME: usize = 12;
 /// The colour type of a grey image without alpha.
 const GREY: u8 = 0;
 
-/// The IHDR chunk, which comes first.
-struct PngHeader {
-    width: u32,
-    height: u32,
-    color_type: u8,
-    /// Whether its checksum is that of other data.
-    is_damaged: bool,
-}
-
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
-    let header = PngHeader::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
-    // What a damaged header says of the size is no size.
-    if header.is_damaged {
-        return Err(corrupt("PNG", "its header is not that of its checksum"));
-    }
+    let header = PngHeader::read(bytes).map_err(|what| corrupt("PNG", what))?;
     limits.check(u64::from(header.width), u64::from(header.height))?;
     let mut overhead = image::Limits::no_limits();
     overhead.max_alloc = Some(MAX_OVERHEAD);
@@ -54,7 +41,7 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage,
         usize::try_from(decoder.total_bytes()).map_err(|_| corrupt("PNG", "impossible size"))?;
     let mut data = vec![0; size];
     decoder.read_image(&mut data).map_err(undecodable)?;
-    let samples = header.samples(color, data);
+    let samples = samples(header, color, data);
     let (width, height) = (header.width as usize, header.height as usize);
     let warning = "the PNG file has no end marker; its data are complete";
     Ok(DecodedImage {
@@ -79,42 +66,20 @@ fn undecodable(error: ImageError) -> Failure {
     corrupt("PNG", with_name.unwrap_or(text))
 }
 
-impl PngHeader {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let chunk = bytes.get(ImageFormat::Png.signature().len()..)?;
-        let word = |offset: usize| {
-            chunk
-                .get(offset..offset + 4)?
-                .try_into()
-                .ok()
-                .map(u32::from_be_bytes)
-        };
-        let color_type = *chunk.get(17)?;
-        let checksum = word(21).filter(|_| word(0) == Some(13));
-        let named_data = chunk.get(4..21).map(crc32fast::hash);
-        (chunk.get(4..8)? == b"IHDR").then_some(Self {
-            width: word(8)?,
-            height: word(12)?,
-            color_type,
-            is_damaged: checksum.is_some_and(|checksum| named_data != Some(checksum)),
-        })
+/// Bit depths below 8 come scaled to 8, which the remap undoes. Grey of 16 bits keeps them where the file has no alpha of its
+/// own: a second channel is then the decoder's view of a colour key.
+fn samples(header: PngHeader, color: ColorType, data: Vec<u8>) -> PixelSamples {
+    let channels = usize::from(color.channel_count());
+    let deep = usize::from(color.bytes_per_pixel()) == 2 * channels;
+    if deep && header.color_type == GREY {
+        return PixelSamples::Sixteen(words(&data).step_by(channels).collect());
     }
-
-    /// Bit depths below 8 come scaled to 8, which the remap undoes. Grey of 16 bits keeps them where the file has no alpha of
-    /// its own: a second channel is then the decoder's view of a colour key.
-    fn samples(&self, color: ColorType, data: Vec<u8>) -> PixelSamples {
-        let channels = usize::from(color.channel_count());
-        let deep = usize::from(color.bytes_per_pixel()) == 2 * channels;
-        if deep && self.color_type == GREY {
-            return PixelSamples::Sixteen(words(&data).step_by(channels).collect());
-        }
-        let data = if deep {
-            words(&data).map(|word| (word >> 8) as u8).collect()
-        } else {
-            data
-        };
-        PixelSamples::Eight(data, channels)
-    }
+    let data = if deep {
+        words(&data).map(|word| (word >> 8) as u8).collect()
+    } else {
+        data
+    };
+    PixelSamples::Eight(data, channels)
 }
 
 /// The file; one that ends before its end marker gets it behind its last whole chunk, since the decoder asks for it.
@@ -319,10 +284,12 @@ mod tests {
             bytes[at] = byte;
             decode_any(&bytes, &ImageLimits::default()).unwrap_err()
         };
-        // The width is 2^24 + 2 now.
-        let header = damaged(16, 1);
-        assert_eq!(header.code, ErrorCode::ImageCorrupt, "{header}");
-        assert!(header.message.contains("copy it again"), "{header}");
+        // Of the signature, the chunk's length and name, the size (a width of 2^24 + 2), the kind, the checksum.
+        for at in 0..33 {
+            let header = damaged(at, whole[at] ^ 1);
+            assert_eq!(header.code, ErrorCode::ImageCorrupt, "byte {at}: {header}");
+            assert!(header.message.contains("copy it again"), "{header}");
+        }
         let data = whole.windows(4).position(|name| name == b"IDAT").unwrap();
         let chunk = damaged(data + 3, b'X');
         assert_eq!(chunk.code, ErrorCode::ImageCorrupt, "{chunk}");

@@ -18,7 +18,7 @@ use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use radialog_training::evaluation::text_scores::meteor::Meteor;
 use serde::Serialize;
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 
 use super::follow_up::original_reports::{LastPrompt, all_labels, write_scores};
 use super::follow_up::study_scores::StudyScoresTable;
@@ -120,7 +120,7 @@ struct SideScores {
 
 pub(super) async fn run(args: CorrectionArgs) -> anyhow::Result<ExitCode> {
     args.meteor.check()?;
-    let truths = args.truth.read()?;
+    let truths = block_in_place(|| args.truth.read())?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = [
         SCORES_FILE,

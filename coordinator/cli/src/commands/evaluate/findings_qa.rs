@@ -20,7 +20,7 @@ use radialog_training::evaluation::patients::Patients;
 use radialog_training::evaluation::report_files::FollowUpPage;
 use radialog_training::evaluation::report_scores::BlankAs;
 use serde::Serialize;
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 
 use super::follow_up::original_reports::{LastPrompt, all_labels, write_scores};
 use super::follow_up::study_scores::StudyScoresTable;
@@ -230,7 +230,7 @@ impl ReportPass {
 
 pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
     args.meteor.check()?;
-    let truths = args.truth.read()?;
+    let truths = block_in_place(|| args.truth.read())?;
     let mut session = Session::open(&args.shared, &[Stage::Scoring]).await?;
     let files = args.mode.files();
     let files = files.each_ref().map(String::as_str);

@@ -14,6 +14,7 @@ use radialog_models::image_tokens;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{ContentHash, Generation, ObjectKey, Source, Stage, StudyRecord};
 use radialog_training::prepare::{SplitTable, TensorFileHeader, import_embeddings};
+use tokio::task::block_in_place;
 
 use super::run::{Finished, Job, Results, RunArgs, Session};
 use crate::archive_source;
@@ -110,7 +111,8 @@ impl TableArgs {
             .context("--images TABLE is missing")?;
         let input = archive_source::input(images, &session.config).await?;
         let outside = archive_source::outside(self.allow_outside, images)?;
-        let split = self.split.as_deref().map(|split| self.split_of(split));
+        let split = self.split.as_deref();
+        let split = split.map(|split| block_in_place(|| self.split_of(split)));
         let archive =
             open_image_table(&input, self.folder.as_deref(), split.transpose()?, outside).await?;
         let bundle = session.bundle(stages).await?;

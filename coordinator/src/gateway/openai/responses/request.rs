@@ -435,6 +435,28 @@ mod tests {
             (with("user", json!("x".repeat(513))), "user"),
             (with("wizardry", json!(1)), "wizardry"),
             (with("text", json!({"verbosity": "low"})), "text.verbosity"),
+            (
+                with("text", json!({"format": {"type": "text", "foo": 1}})),
+                "text.format.foo",
+            ),
+            (
+                with("stream_options", json!({"foo": true})),
+                "stream_options.foo",
+            ),
+            (
+                with("input", json!([{"role": "user", "content": "x", "foo": 1}])),
+                "input[0].foo",
+            ),
+            (
+                part(json!({"type": "input_text", "text": "x", "foo": 1})),
+                "input[0].content[0]",
+            ),
+            (
+                part(
+                    json!({"type": "input_image", "image_url": "data:image/png;base64,AQID", "foo": 1}),
+                ),
+                "input[0].content[0]",
+            ),
             (with("input", json!([])), "input"),
             (with("input", json!(7)), "input"),
             (with("input", json!(" ")), "input"),

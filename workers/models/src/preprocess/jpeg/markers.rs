@@ -1,5 +1,8 @@
 //! The marker segments of a JPEG file (ITU T.81, annex B): the frame, and whether the file says all that it should.
 
+/// The frame marker of JPEG-LS (ITU T.87).
+const JPEG_LS: u8 = 0xF7;
+
 /// The frame header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
@@ -34,6 +37,7 @@ pub(super) fn process_name(process: u8) -> &'static str {
         0xC2 => "the progressive process",
         0xC3 => "the lossless process",
         0xC5..=0xC7 => "a hierarchical process",
+        JPEG_LS => "JPEG-LS",
         _ => "a process with arithmetic coding",
     }
 }
@@ -63,7 +67,7 @@ impl Markers {
             at += 2 + segment.len();
             match marker {
                 0xC4 | 0xC8 | 0xCC => {}
-                0xC0..=0xCF if frame.is_none() => {
+                0xC0..=0xCF | JPEG_LS if frame.is_none() => {
                     let parsed = parse_frame(marker, segment).ok_or("bad frame header")?;
                     missing = vec![[None; 64]; parsed.1.len()];
                     frame = Some(parsed);
@@ -107,11 +111,16 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     }
 }
 
-/// The frame and the ids of its components.
+/// The frame and the ids of its components; none where it contradicts itself.
 fn parse_frame(process: u8, segment: &[u8]) -> Option<(Frame, Vec<u8>)> {
     let &[precision, h1, h0, w1, w0, components, ref rest @ ..] = segment else {
         return None;
     };
+    // The lossless processes have others, too.
+    let is_lossy = !matches!(process, 0xC3 | 0xC7 | 0xCB | 0xCF | JPEG_LS);
+    if is_lossy && !matches!(precision, 8 | 12) || rest.len() != 3 * usize::from(components) {
+        return None;
+    }
     let frame = Frame {
         process,
         precision,
@@ -119,8 +128,8 @@ fn parse_frame(process: u8, segment: &[u8]) -> Option<(Frame, Vec<u8>)> {
         height: u16::from_be_bytes([h1, h0]),
         components,
     };
-    let ids: Vec<u8> = rest.chunks_exact(3).map(|entry| entry[0]).collect();
-    (ids.len() >= usize::from(components)).then_some((frame, ids))
+    let ids = rest.chunks_exact(3).map(|entry| entry[0]).collect();
+    Some((frame, ids))
 }
 
 /// Notes what a scan sends: its components' coefficients from `start` to `end`, all bits but the last `low` ones. Only a

@@ -10,6 +10,7 @@ use flate2::read::DeflateDecoder;
 use radialog_files::durable::Replacement;
 use radialog_models::free_space::SpaceNeeded;
 use radialog_schemas::RelativePath;
+use radialog_schemas::system_files::is_below_system_file;
 use zip::{CompressionMethod, ZipArchive};
 
 /// The CRC-32 of a file.
@@ -21,12 +22,7 @@ fn checksum(path: &Path) -> anyhow::Result<u32> {
     Ok(content.crc().sum())
 }
 
-/// Whether a writer of macOS has put it there, for itself.
-fn is_system(inner: &RelativePath) -> bool {
-    inner.as_str().split('/').any(|part| part == "__MACOSX")
-}
-
-/// The files of the release by their places in the zip file.
+/// The files of the release by their places in the zip file, without those of a system.
 ///
 /// # Errors
 /// Where any entry has a name that no file below a folder has: it is not the published zip file.
@@ -41,8 +37,12 @@ fn files(zip: &ZipArchive<BufReader<File>>) -> anyhow::Result<Vec<(usize, Relati
         }
         // A folder in a zip is closed by a slash.
         let folder = name.strip_suffix('/');
-        let inner = RelativePath::parse(folder.unwrap_or(name))?;
-        if folder.is_none() && !is_system(&inner) {
+        let inner = folder.unwrap_or(name);
+        if is_below_system_file(inner) {
+            continue;
+        }
+        let inner = RelativePath::parse(inner)?;
+        if folder.is_none() {
             files.push((index, inner));
         }
     }
@@ -139,14 +139,18 @@ mod tests {
     fn files_are_unpacked_without_folders_and_what_a_system_adds() {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("release.zip");
-        zipped(&archive, &["./", "a/", "a/b", "__MACOSX/a/._b", "./c"]);
+        let finders = ["__MACOSX/a/._b", "a/Icon\r", "a/.DS_Store"];
+        let names = [&["./", "a/", "a/b"][..], &finders[..], &["./c"]].concat();
+        zipped(&archive, &names);
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         unpack(&archive, &out).unwrap();
         for (file, content) in [("a/b", "a/b"), ("c", "./c")] {
             assert_eq!(fs::read_to_string(out.join(file)).unwrap(), content);
         }
-        assert!(!out.join("__MACOSX").exists());
+        for file in finders {
+            assert!(!out.join(file).exists(), "{file:?}");
+        }
     }
 
     #[test]

@@ -139,11 +139,14 @@ impl Archive {
             let name = name.map_err(TrainingError::content(path))?;
             // A folder in a zip is closed by a slash.
             let file = name.strip_suffix('/').unwrap_or(&name);
+            // As in a folder: not even their names are looked at, and Finder's "Icon\r" is none that a file should have.
+            if is_below_system_file(file) {
+                continue;
+            }
             RelativePath::parse(file).map_err(TrainingError::content(path))?;
             // Whatever stands in front, as "files" in the published zip.
             let parts: Vec<&str> = name.split('/').collect();
-            if !is_below_system_file(file)
-                && let [.., group, patient, file] = parts.as_slice()
+            if let [.., group, patient, file] = parts.as_slice()
                 && is_group(group)
                 && patient.starts_with('p')
                 && !file.is_empty()
