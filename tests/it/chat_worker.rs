@@ -187,6 +187,11 @@ impl ChatHarness {
     }
 
     async fn publish_task(&self, task: &ChatTask, attempt: u32) {
+        self.publish_tried(task, attempt, 0).await;
+    }
+
+    /// Publishes a turn that was tried so often before, and passed on so often since, to wait for another worker.
+    async fn publish_tried(&self, task: &ChatTask, attempt: u32, passed_on: u32) {
         let body = serde_json::to_vec(task).unwrap().into();
         self.tasks
             .queue
@@ -195,6 +200,7 @@ impl ChatHarness {
                 Message {
                     body,
                     attempt,
+                    passed_on,
                     ..Message::default()
                 },
             )

@@ -92,12 +92,12 @@ async fn what_is_no_turn_is_dead_lettered_and_harms_nobody(harness: ChatHarness)
     ];
     let newer = newer.to_string();
     let last = ErrorCode::SchemaVersion.retries() as u32;
-    // Of a newer schema: at its first attempt, and at its last.
+    // Of a newer schema: when it comes first, and when it has waited long enough.
     let messages = bodies.map(|body| (body, 0)).into_iter();
-    for (body, attempt) in messages.chain([(&*newer, 0), (&*newer, last)]) {
+    for (body, passed_on) in messages.chain([(&*newer, 0), (&*newer, last)]) {
         let message = Message {
             body: body.to_owned().into(),
-            attempt,
+            passed_on,
             ..Message::default()
         };
         harness
@@ -157,9 +157,24 @@ async fn a_turn_for_another_component_waits_for_its_worker_and_fails_at_last(har
         TurnStatus::Queued,
         "it was not taken"
     );
+    // Its attempts are for the worker that has the component.
     other
-        .publish_task(
+        .publish_tried(
             &ChatTask::new(&id, 1, &other.component),
+            ErrorCode::Model.retries() as u32,
+            ErrorCode::BundleMismatch.retries() as u32 - 1,
+        )
+        .await;
+    let last = queues::retry(queues::CHAT, RETRY_DELAYS.len());
+    until("its last wait", || async {
+        harness.tasks.queue.depth(&last).await.unwrap() >= 1
+    })
+    .await;
+    assert_eq!(harness.turn(&id, 1).await.status, TurnStatus::Queued);
+    other
+        .publish_tried(
+            &ChatTask::new(&id, 1, &other.component),
+            0,
             ErrorCode::BundleMismatch.retries() as u32,
         )
         .await;

@@ -87,6 +87,7 @@ async fn a_message_arrives_as_it_was_published(queue: Arc<dyn Queue>) {
     let traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
     let sent = Message {
         attempt: 3,
+        passed_on: 2,
         traceparent,
         death: Some(death),
         ..message("{\"a\": 1}")
