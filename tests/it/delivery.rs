@@ -87,6 +87,20 @@ async fn send_many(harness: &TaskHarness, count: usize) -> Vec<String> {
     sent
 }
 
+/// Waits until no task waits, also none that the broker has given once more: it is done from what is stored.
+async fn until_none_waits(harness: &TaskHarness) {
+    let none_waits = || async {
+        Ok(harness
+            .queue
+            .depth(WORK)
+            .await
+            .is_ok_and(|depth| depth == 0))
+    };
+    waiting::until("tasks wait", SOON, none_waits)
+        .await
+        .unwrap();
+}
+
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     tokio::time::timeout(SOON, consumer.next()).await.unwrap()
 }

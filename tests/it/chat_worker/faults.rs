@@ -55,7 +55,11 @@ async fn a_worker_that_stops_finishes_what_it_can_and_hands_back_the_rest(harnes
     let id = harness
         .begin("stops", &[question("one"), question("two")])
         .await;
-    let worker = harness.start(&Arc::new(slow_stage()), settings());
+    let patient = RunnerSettings {
+        grace: SOON,
+        ..settings()
+    };
+    let worker = harness.start(&Arc::new(slow_stage()), patient);
     harness.until_tokens(&id, 1, 2).await;
     worker.stop().await.unwrap();
     assert_eq!(
@@ -64,8 +68,10 @@ async fn a_worker_that_stops_finishes_what_it_can_and_hands_back_the_rest(harnes
         "the grace period was long enough"
     );
 
+    // Slower than the stop is late.
+    let slow = fake_stage().chat_answers(WORDS, Duration::from_secs(1));
     let worker = harness.start(
-        &Arc::new(slow_stage()),
+        &Arc::new(slow),
         RunnerSettings {
             grace: Duration::from_millis(50),
             ..settings()
