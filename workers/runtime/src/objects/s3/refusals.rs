@@ -33,6 +33,16 @@ pub(super) fn of_all(key: String, reason: &str) -> ObjectError {
     }
 }
 
+/// The error of a store that answers, and does not list what lies under a prefix.
+pub(super) fn of_listing(prefix: String, reason: &str) -> ObjectError {
+    ObjectError::Refused {
+        key: prefix,
+        reason: format!(
+            "{reason}; allow the key in AWS_ACCESS_KEY_ID (s3.access_key_id) to list and read what lies there"
+        ),
+    }
+}
+
 impl S3Objects {
     /// Repeats what the store refuses, a few times where it does not refuse others.
     ///
