@@ -422,15 +422,18 @@ impl Objects for S3Objects {
                 .encoding_type(EncodingType::Url)
                 .max_keys(i32::try_from(room.min(MAX_KEYS)).unwrap_or(i32::MAX))
                 .send()
-                .await
-                .map_err(|error| {
+                .await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
                     let key = format!("s3://{}/{}{prefix}", self.bucket, self.prefix);
                     let reason = description_of(&error);
-                    match is_refused(&error) {
-                        true => refusals::of_listing(key, &reason),
+                    return Err(match is_refused(&error) {
+                        true => self.refused_listing(key, &reason).await,
                         false => ObjectError::Store { key, reason },
-                    }
-                })?;
+                    });
+                }
+            };
             let encoded = answer.encoding_type() == Some(&EncodingType::Url);
             for object in answer.contents() {
                 let Some(key) = object.key() else { continue };

@@ -33,16 +33,6 @@ pub(super) fn of_all(key: String, reason: &str) -> ObjectError {
     }
 }
 
-/// The error of a store that answers, and does not list what lies under a prefix.
-pub(super) fn of_listing(prefix: String, reason: &str) -> ObjectError {
-    ObjectError::Refused {
-        key: prefix,
-        reason: format!(
-            "{reason}; allow the key in AWS_ACCESS_KEY_ID (s3.access_key_id) to list and read what lies there"
-        ),
-    }
-}
-
 impl S3Objects {
     /// Repeats what the store refuses, a few times where it does not refuse others.
     ///
@@ -77,6 +67,20 @@ impl S3Objects {
                 });
             }
             tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// The error of a refused listing of what lies under a prefix: of that alone where the store answers for its bucket.
+    pub(super) async fn refused_listing(&self, prefix: String, reason: &str) -> ObjectError {
+        let head = self.client.head_bucket().bucket(&self.bucket).send().await;
+        if !is_answered(head.as_ref().err()) {
+            return of_all(prefix, reason);
+        }
+        ObjectError::Refused {
+            key: prefix,
+            reason: format!(
+                "{reason}; allow the key in AWS_ACCESS_KEY_ID (s3.access_key_id) to list and read what lies there"
+            ),
         }
     }
 
