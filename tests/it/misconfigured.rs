@@ -434,6 +434,35 @@ async fn results_that_may_not_be_written_are_told_and_the_archive_is_as_it_was()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_key_or_its_secret_is_missing_is_told_with_their_names() {
+    let deployment = Deployment::new().await;
+    let store = Environment::services(&deployment.amqp, deployment.redis.url())
+        .with("RADIALOG_S3_URL", &deployment.bucket);
+    // The store refuses who has no key; half a key is a mistake.
+    for (key, code) in [("", 1), ("somebody", 64)] {
+        let mut command = radialog(&["coordinator"]).unwrap();
+        command
+            .envs(store.variables())
+            .env("RADIALOG_START_TIMEOUT", NEVER)
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", "")
+            .current_dir(deployment.dir.path());
+        let mut command = tokio::process::Command::from(command);
+        command.kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await;
+        let output = output.unwrap_or_else(|_| panic!("it waits")).unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let errors = text.lines().filter(|line| line.starts_with("error: "));
+        let errors: Vec<&str> = errors.collect();
+        assert_eq!(errors.len(), 1, "{text}");
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            assert!(errors[0].contains(name), "{name}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_what_it_shares_names_the_settings_that_are_missing() {
     let amqp = ["--amqp", "amqp://127.0.0.1:1/%2f"];
     let archive = xrays().display().to_string();
