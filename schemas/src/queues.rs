@@ -32,7 +32,7 @@ pub const DELIVERY_LIMIT: u32 = 1000;
 pub mod header {
     /// The number of earlier attempts. The count is ours, because brokers disagree about their own.
     pub const ATTEMPT: &str = "x-radialog-attempt";
-    /// How often, since the last attempt, it was passed on to wait for a worker of another release or bundle, which is no attempt.
+    /// How often, since the last attempt, it was passed on to wait for a worker of another release or bundle: no attempt.
     pub const PASSED_ON: &str = "x-radialog-passed-on";
     /// The time at which the message was published, in milliseconds since 1970.
     pub const PUBLISHED: &str = "x-radialog-published";

@@ -102,8 +102,8 @@ row() {
     [[ "$name" == *"$wanted"* || "$suite" == *"$wanted"* ]] || return 0
     program=$(wrapper "$suite" "$program")
     [ "$name" != 'Redis Cluster' ] || further=(RADIALOG_TEST_REDIS=cluster)
-    run_suites "$name $(version "$suite" "$package") (Debian $suite)" "$logs/$suite-$name.log" "$variable=$program" "${further[@]}" \
-        -- -- "$@"
+    run_suites "$name $(version "$suite" "$package") (Debian $suite)" "$logs/$suite-$name.log" "$variable=$program" \
+        "${further[@]}" -- -- "$@"
 }
 
 # Runs suites with these variables, and prints their row.

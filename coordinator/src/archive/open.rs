@@ -258,8 +258,8 @@ async fn bucket(
     })
 }
 
-/// Fails where the store does not list a folder, as it would for ever: nothing can be run. Whatever else it says is waited for by who
-/// lists it.
+/// Fails where the store refuses to list a folder, which does not change by waiting: nothing can be run. Whatever else it says
+/// is waited for by who lists it.
 async fn require_listing(store: &dyn Objects, folder: &str) -> Result<(), CoordinatorError> {
     let prefix = match folder {
         "" => String::new(),

@@ -1,4 +1,4 @@
-//! What another release has stored for a run. A release whose revision of a stage's code is another one looks for outputs elsewhere, so
+//! What another release has stored for a run. A release with another revision of a stage's code looks for outputs elsewhere, so
 //! that whoever reads what an earlier session has made would find nothing, and could not say why.
 
 use radialog_runtime::objects::{ObjectError, Objects};

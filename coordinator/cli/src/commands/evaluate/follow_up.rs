@@ -272,8 +272,8 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// Fails where the images that are asked about were embedded by another release: this one would look for other tokens, and fail
-    /// for each of them. The first study that was done tells, since a run is done in order.
+    /// Fails where the images that are asked about were embedded by another release: this one would look for other tokens, and
+    /// fail for each of them. The first study that was done tells, since a run is done in order.
     async fn require_own_embeddings(&self, run: &FinishedRun) -> anyhow::Result<()> {
         let mut records = run.records().await?;
         while let Some(record) = records.next().await? {
@@ -284,8 +284,8 @@ impl<'a> Session<'a> {
             let theirs = embedded_by_another_release(objects, &run.spec, &record).await?;
             let Some(theirs) = theirs else { break };
             bail!(
-                "the images were embedded by another release of radialog (revision {theirs} of the embedding stage, this release has \
-                 {}): delete the evaluation's folder '{}', or name another with --out, and run the same command again",
+                "the images were embedded by another release of radialog (revision {theirs} of the embedding stage, this release \
+                 has {}): delete the evaluation's folder '{}', or name another with --out, and run the same command again",
                 Stage::REVISIONS.get(Stage::Embedding),
                 self.args.out.display()
             );

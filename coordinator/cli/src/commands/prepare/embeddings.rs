@@ -187,7 +187,7 @@ fn contents(
         .buffered(FETCHES)
 }
 
-/// The stored image tokens of a record. Where the run was begun by another release they may be that one's, which differ from those
+/// The stored image tokens of a record. Where another release has begun the run, they may be that one's, which differ from those
 /// that this one makes of the other images.
 async fn fetch(finished: &Finished, record: &StudyRecord) -> anyhow::Result<Bytes> {
     let (spec, objects) = (&finished.spec, &*finished.backends.objects);
@@ -207,8 +207,8 @@ async fn fetch(finished: &Finished, record: &StudyRecord) -> anyhow::Result<Byte
         return Err(missing).with_context(|| format!("what the run has made is gone: {again}"));
     };
     bail!(
-        "the run was begun with another release of radialog, whose image tokens differ (revision {theirs} of the embedding stage, \
-         this release has {}): {again}",
+        "the run was begun with another release of radialog, whose image tokens differ (revision {theirs} of the embedding \
+         stage, this release has {}): {again}",
         Stage::REVISIONS.get(Stage::Embedding)
     )
 }
