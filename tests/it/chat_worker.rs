@@ -331,7 +331,7 @@ fn slow_stage() -> FakeStage {
 
 fn settings() -> RunnerSettings {
     RunnerSettings {
-        grace: Duration::from_secs(5),
+        grace: Duration::from_secs(30),
         ..RunnerSettings::default()
     }
 }

@@ -51,7 +51,7 @@ fn findings() -> FakeStage {
 /// Settings of a worker that does not make a test wait.
 fn settings() -> RunnerSettings {
     RunnerSettings {
-        grace: Duration::from_secs(5),
+        grace: Duration::from_secs(30),
         ..RunnerSettings::default()
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::Message;
-use radialog_runtime::runner::RunnerSettings;
 use radialog_runtime::state::Fact;
 use radialog_schemas::{RunId, Stage, queues};
 use radialog_tests::services::{BrokerCluster, RedisCluster};
@@ -23,13 +22,6 @@ async fn working(cluster: &BrokerCluster, tasks: usize) -> (TaskHarness, Vec<Str
     (harness, sent)
 }
 
-fn patient() -> RunnerSettings {
-    RunnerSettings {
-        grace: Duration::from_secs(30),
-        ..settings()
-    }
-}
-
 #[tokio::test]
 async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing() {
     let mut cluster = BrokerCluster::start().await.unwrap();
@@ -41,7 +33,7 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
         .unwrap();
     drop(second);
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
-    let worker = harness.start(&stage, patient());
+    let worker = harness.start(&stage, settings());
     let mut results = harness.results(5).await.unwrap();
     cluster.stop_second();
     cluster.start_second_again().await.unwrap();
@@ -64,7 +56,7 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     let cluster = BrokerCluster::start().await.unwrap();
     let (harness, sent) = working(&cluster, 40).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
-    let worker = harness.start(&stage, patient());
+    let worker = harness.start(&stage, settings());
     let mut results = harness.results(5).await.unwrap();
     // To a queue of both nodes in which nobody counts.
     let impatient = config(&[
