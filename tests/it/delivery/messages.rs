@@ -270,6 +270,13 @@ async fn a_task_for_another_bundle_waits_for_another_worker(harness: TaskHarness
     harness.send_tried(&task, 2, 9).await.unwrap();
     let waits = take(&harness.queue, "radialog.findings.retry.120s").await;
     assert_eq!((waits.message.attempt, waits.message.passed_on), (2, 10));
+    // In vain.
+    harness.send_tried(&task, 0, 10).await.unwrap();
+    let death = harness.dead_letter().await.unwrap().death.unwrap();
+    assert_eq!(death.code, "bundle_mismatch");
+    assert!(death.reason.contains("RADIALOG_BUNDLE"), "{}", death.reason);
+    let result = harness.results(1).await.unwrap().remove(0);
+    assert_eq!(failure(&result), Some(ErrorCode::BundleMismatch));
     worker.stop().await.unwrap();
 }
 
