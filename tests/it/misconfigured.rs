@@ -342,7 +342,7 @@ async fn a_redis_without_room_is_named_once_the_start_has_waited() {
         &["no room left", "maxmemory", "RADIALOG_REDIS_URL"],
     );
     deployment
-        .assert_refused(&["coordinator"], &full, "20")
+        .assert_refused(&["coordinator"], &full, "30")
         .await;
 }
 
