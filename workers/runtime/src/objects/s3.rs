@@ -427,8 +427,8 @@ impl Objects for S3Objects {
                 Ok(answer) => answer,
                 Err(error) => {
                     let key = format!("s3://{}/{}{prefix}", self.bucket, self.prefix);
-                    let reason = description_of(&error);
-                    return Err(match is_refused(&error) {
+                    let (is_refused, reason) = (is_refused(&error), description_of(&error));
+                    return Err(match is_refused {
                         true => self.refused_listing(key, &reason).await,
                         false => ObjectError::Store { key, reason },
                     });
