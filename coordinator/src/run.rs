@@ -9,6 +9,7 @@ mod follow_ups;
 pub mod forecast;
 mod given;
 mod image_preparation;
+mod other_release;
 pub mod output;
 pub mod pipeline;
 mod plan;
@@ -28,6 +29,7 @@ pub use archive_service::{
 pub use follow_ups::{AskOn, FinishedRun, FollowUps};
 pub use given::GivenOutputs;
 pub(crate) use image_preparation::finish_preparation;
+pub use other_release::embedded_by_another_release;
 pub use plan::{RunPlan, StagePlan, plan_run};
 pub use progress::{RunProgress, StageProgress};
 pub(crate) use publish::publish_task;

@@ -109,13 +109,18 @@ impl ErrorCode {
     /// How often a task or turn that failed so is tried again. While an installation is upgraded, a worker of the new release
     /// or bundle may come only when it has loaded its weights: a quarter of an hour, in steps of the last retry queue.
     pub fn retries(self) -> usize {
-        match (self.class(), self) {
-            (ErrorClass::Transient, Self::SchemaVersion | Self::BundleMismatch) => {
+        match self.class() {
+            ErrorClass::Transient if self.is_for_another_worker() => {
                 RETRY_DELAYS.len() + ROLL_OUT_RETRIES
             }
-            (ErrorClass::Transient, _) => RETRY_DELAYS.len(),
+            ErrorClass::Transient => RETRY_DELAYS.len(),
             _ => 0,
         }
+    }
+
+    /// Whether nobody has tried the task or turn that failed so: it waits for a worker of another release or bundle.
+    pub fn is_for_another_worker(self) -> bool {
+        matches!(self, Self::SchemaVersion | Self::BundleMismatch)
     }
 }
 

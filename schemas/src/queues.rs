@@ -21,7 +21,8 @@ pub const RETRY_DELAYS: [Duration; 4] = [
 ];
 
 /// How many further times what only a worker of another release or bundle can do is tried again, after the last of
-/// [`RETRY_DELAYS`] each time: together a quarter of an hour, in which new workers load their weights.
+/// [`RETRY_DELAYS`] each time: together a quarter of an hour, in which new workers load their weights. Counted in
+/// [`header::PASSED_ON`].
 pub const ROLL_OUT_RETRIES: usize = 6;
 
 /// A backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
@@ -31,6 +32,8 @@ pub const DELIVERY_LIMIT: u32 = 1000;
 pub mod header {
     /// The number of earlier attempts. The count is ours, because brokers disagree about their own.
     pub const ATTEMPT: &str = "x-radialog-attempt";
+    /// How often, since the last attempt, it was passed on to wait for a worker of another release or bundle: no attempt.
+    pub const PASSED_ON: &str = "x-radialog-passed-on";
     /// The time at which the message was published, in milliseconds since 1970.
     pub const PUBLISHED: &str = "x-radialog-published";
     /// The W3C trace context.

@@ -78,6 +78,7 @@ fn asyncapi() -> Value {
             "type": "object",
             "properties": {
                 queues::header::ATTEMPT: {"type": "integer", "minimum": 0, "description": "How often it was tried before."},
+                queues::header::PASSED_ON: {"type": "integer", "minimum": 0, "description": "How often, since the last attempt, it was passed on to wait for a worker of another release or bundle."},
                 queues::header::PUBLISHED: {"type": "integer", "description": "Milliseconds since 1970."},
                 queues::header::TRACEPARENT: {"type": "string", "description": "W3C trace context."},
             },

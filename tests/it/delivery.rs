@@ -51,7 +51,7 @@ fn findings() -> FakeStage {
 /// Settings of a worker that does not make a test wait.
 fn settings() -> RunnerSettings {
     RunnerSettings {
-        grace: Duration::from_secs(5),
+        grace: Duration::from_secs(30),
         ..RunnerSettings::default()
     }
 }
@@ -85,6 +85,20 @@ async fn send_many(harness: &TaskHarness, count: usize) -> Vec<String> {
         sent.push(study);
     }
     sent
+}
+
+/// Waits until no task waits, also none that the broker has given once more: it is done from what is stored.
+async fn until_none_waits(harness: &TaskHarness) {
+    let none_waits = || async {
+        Ok(harness
+            .queue
+            .depth(WORK)
+            .await
+            .is_ok_and(|depth| depth == 0))
+    };
+    waiting::until("tasks wait", SOON, none_waits)
+        .await
+        .unwrap();
 }
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {

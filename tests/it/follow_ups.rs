@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod intervals;
+mod releases;
 mod scored;
 mod verify;
 

@@ -1,6 +1,7 @@
 //! Settings that are wrong, as an operator meets them: each role ends with one line that names the setting, and the exit code
 //! of the table in `k8s/README.md`.
 
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -285,19 +286,95 @@ async fn an_address_at_which_nobody_is_is_named_once_the_start_has_waited() {
     join_all(all).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// A folder without room; none where no such one can be made.
 #[expect(
     clippy::print_stderr,
     reason = "what is not tested here is not passed over"
 )]
+fn without_room(folder: &Path) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(folder, "size=256k").unwrap();
+    match &disk {
+        Some(disk) => disk.fill().unwrap(),
+        None => eprintln!("not tested: no small file system can be mounted here"),
+    }
+    disk
+}
+
+#[test]
+fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = dir.path().join("full");
+    let Some(_disk) = without_room(&full) else {
+        return;
+    };
+    let (archive, full) = (xrays().display().to_string(), full.display().to_string());
+    let out = format!("{full}/out");
+    let cases: [(&[&str], &str); 2] = [
+        (&["--out", &out], "--out"),
+        (
+            &["--out", "out", "--objects", &full],
+            "--objects (RADIALOG_OBJECTS_DIRECTORY)",
+        ),
+    ];
+    for (places, setting) in cases {
+        let batch = [&["batch", &archive], places].concat();
+        let mut command = radialog(&batch).unwrap();
+        let output = command.current_dir(dir.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let errors = text.lines().filter(|line| line.starts_with("error: "));
+        let errors: Vec<&str> = errors.collect();
+        assert_eq!(errors.len(), 1, "{text}");
+        for words in [full.as_str(), setting] {
+            assert!(errors[0].contains(words), "{words}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_without_room_is_named_once_the_start_has_waited() {
+    let deployment = Deployment::new().await;
+    let limit = deployment.redis.ask("CONFIG SET maxmemory 1").await;
+    limit.unwrap();
+    let full = wrong(
+        "RADIALOG_REDIS_URL",
+        deployment.redis.url(),
+        &["no room left", "maxmemory", "RADIALOG_REDIS_URL"],
+    );
+    deployment
+        .assert_refused(&["coordinator"], &full, "30")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_or_a_bundle_that_may_not_be_read_is_told_with_its_place_and_the_key() {
+    let deployment = Deployment::new().await;
+    let place = async |operation: &'static str| {
+        let bucket = restricted(&[operation]).await;
+        let (_, name) = bucket.rsplit_once('/').unwrap();
+        format!("s3://{name}/place")
+    };
+    let archive = place("ListObjectsV2").await;
+    // Everything but the store is in this process.
+    let mut unlisted = wrong("RADIALOG_AMQP_URL", "", &["AWS_ACCESS_KEY_ID", "to list"]);
+    unlisted.says.push(archive.clone().leak());
+    let batch: &[&str] = &["batch", &archive, "--out", "out"];
+    deployment.assert_refused(batch, &unlisted, NEVER).await;
+    let bundle = place("GetObject").await;
+    let mut unread = wrong("RADIALOG_BUNDLE", &bundle, &["AWS_ACCESS_KEY_ID"]);
+    unread.says.push(bundle.clone().leak());
+    deployment
+        .assert_refused(&["worker", "scoring"], &unread, NEVER)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cache_without_room_for_the_weights_is_named_with_its_setting() {
     let deployment = Deployment::new().await;
     let cache = deployment.dir.path().join("cache");
-    let Some(disk) = SmallDisk::mount(&cache, "size=256k").unwrap() else {
-        eprintln!("not tested: no small file system can be mounted here");
+    let Some(_disk) = without_room(&cache) else {
         return;
     };
-    disk.fill().unwrap();
     // As an upload leaves it.
     let store = Services::shared().await.unwrap().s3();
     let folder = store.folder(&deployment.bucket).join("tiny");
@@ -354,6 +431,35 @@ async fn results_that_may_not_be_written_are_told_and_the_archive_is_as_it_was()
         &["AccessDenied", "AWS_ACCESS_KEY_ID"],
     );
     deployment.assert_refused(batch, &embedded, NEVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_key_or_its_secret_is_missing_is_told_with_their_names() {
+    let deployment = Deployment::new().await;
+    let store = Environment::services(&deployment.amqp, deployment.redis.url())
+        .with("RADIALOG_S3_URL", &deployment.bucket);
+    // The store refuses who has no key; half a key is a mistake.
+    for (key, code) in [("", 1), ("somebody", 64)] {
+        let mut command = radialog(&["coordinator"]).unwrap();
+        command
+            .envs(store.variables())
+            .env("RADIALOG_START_TIMEOUT", NEVER)
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", "")
+            .current_dir(deployment.dir.path());
+        let mut command = tokio::process::Command::from(command);
+        command.kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await;
+        let output = output.unwrap_or_else(|_| panic!("it waits")).unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let errors = text.lines().filter(|line| line.starts_with("error: "));
+        let errors: Vec<&str> = errors.collect();
+        assert_eq!(errors.len(), 1, "{text}");
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            assert!(errors[0].contains(name), "{name}: {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use radialog_coordinator::conversation::corrections;
 use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_runtime::queue::{Message, Queue};
+use radialog_runtime::queue::{Death, Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
@@ -173,6 +173,35 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
     let wrong = fixture.run(&["dlq", "show", "nothing"]);
     assert_eq!(wrong.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("or chat or results"));
+}
+
+#[tokio::test]
+async fn what_waited_for_another_release_in_vain_is_told_so_and_waits_anew_when_it_is_sent_again() {
+    let fixture = OperatorFixture::new().await;
+    let queue = adapters::rabbitmq_at(&fixture.amqp).await;
+    queue.declare().await.unwrap();
+    let work = queues::work(Stage::Scoring);
+    let death = Death {
+        code: "schema_version".into(),
+        reason: "the message has schema version 99".into(),
+        source: work.into(),
+        worker: "worker".into(),
+    };
+    let letter = Message {
+        body: Bytes::from_static(b"{}"),
+        attempt: 1,
+        passed_on: 10,
+        death: Some(death),
+        ..Message::default()
+    };
+    queue.publish(&queues::dead(work), letter).await.unwrap();
+    let shown = fixture.says(&["dlq", "show", "scoring"]);
+    let words = "schema_version after 2 attempts and 10 times of waiting for a worker of another release or bundle, from";
+    assert!(shown.contains(words), "{shown}");
+    fixture.says(&["dlq", "retry", "scoring"]);
+    until_depth(&*queue, work, 1).await;
+    let again = queue.take(work).await.unwrap().unwrap().message;
+    assert_eq!((again.attempt, again.passed_on, again.death), (0, 0, None));
 }
 
 #[tokio::test]

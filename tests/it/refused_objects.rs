@@ -92,8 +92,15 @@ async fn an_object_that_is_denied_is_told_from_a_store_that_denies_everything() 
     let listed = objects.list("", None, 100).await.unwrap().entries;
     assert_eq!(listed.len(), 2, "{listed:?}");
 
-    server.refuse(&bucket, &ALL);
-    for error in errors().await {
+    server.refuse(&bucket, &["ListObjectsV2"]);
+    let unlisted = objects.list("a/", None, 100).await.unwrap_err();
+    let text = unlisted.to_string();
+    assert!(matches!(unlisted, ObjectError::Refused { .. }), "{text}");
+    assert!(text.contains("/a/") && text.contains("to list"), "{text}");
+
+    server.refuse(&bucket, &[&ALL[..], &["HeadBucket"]].concat());
+    let unlisted = objects.list("a/", None, 100).await.unwrap_err();
+    for error in errors().await.into_iter().chain([unlisted]) {
         let text = error.to_string();
         assert!(matches!(error, ObjectError::Store { .. }), "{text}");
         assert!(text.contains("AWS_ACCESS_KEY_ID"), "{text}");

@@ -12,6 +12,8 @@
 # Logs of the rows lie beside the table, in target/matrix.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# The one folder that programs in a root file system see, too.
+export TMPDIR=/tmp
 
 roots=${RADIALOG_MATRIX_ROOTS:-${HOME}/.cache/radialog-matrix}
 logs=${CARGO_TARGET_DIR:-target}/matrix
@@ -19,12 +21,15 @@ wanted=${1:-}
 mirror=$(awk '/^(URIs:|deb )/ { print $2; exit }' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true)
 broker_suites=(conformance::queue delivery distributed chat_worker chat_processes)
 state_suites=(conformance::state conformance::conversations chat_worker chat_processes
-    delivery::forgotten delivery::links delivery::outages)
+    delivery::clusters::every_primary delivery::forgotten delivery::links delivery::outages)
 # The last one is a run whose results are in the store.
 store_suites=(conformance::object_store::s3 distributed chat_processes worker_groups operations::a_batch_into_a_store)
 
 die() { echo "run.sh: $*" >&2; exit 1; }
 mkdir -p "$roots" "$logs"
+# Two at a time would share mounts and table. What is started below does not inherit the lock.
+exec 9>"$roots/lock"
+flock --nonblock 9 || die "another one is at work over $roots"
 case $wanted in
     *S3* | *moto* | *[Gg]arage*) suites=() ;;
     *)
@@ -63,7 +68,8 @@ root() {
 unmount() {
     local place
     for place in "$roots"/*/proc "$roots"/*/dev "$roots"/*/tmp; do
-        ! mountpoint -q "$place" || umount "$place"
+        # One that is left, as where a service has not ended, would be deleted with the folder.
+        ! mountpoint -q "$place" || umount "$place" || umount --lazy "$place"
     done
 }
 store=
@@ -91,11 +97,13 @@ version() { chroot "$roots/$1" dpkg-query -W -f='${Version}' "$2" | sed 's/^[0-9
 
 # name, suite, Debian package, program, variable of the tests, suites of tests
 row() {
-    local name=$1 suite=$2 package=$3 program=$4 variable=$5
+    local name=$1 suite=$2 package=$3 program=$4 variable=$5 further=()
     shift 5
     [[ "$name" == *"$wanted"* || "$suite" == *"$wanted"* ]] || return 0
-    [ "$program" = cluster ] || program=$(wrapper "$suite" "$program")
-    run_suites "$name $(version "$suite" "$package") (Debian $suite)" "$logs/$suite-$name.log" "$variable=$program" -- -- "$@"
+    program=$(wrapper "$suite" "$program")
+    [ "$name" != 'Redis Cluster' ] || further=(RADIALOG_TEST_REDIS=cluster)
+    run_suites "$name $(version "$suite" "$package") (Debian $suite)" "$logs/$suite-$name.log" "$variable=$program" \
+        "${further[@]}" -- -- "$@"
 }
 
 # Runs suites with these variables, and prints their row.
@@ -107,7 +115,7 @@ run_suites() {
         variables+=("$1")
         shift
     done
-    env "${variables[@]}" cargo test --release --workspace --test it "$@" >"$log" 2>&1 || state="FAILED, see $log"
+    env "${variables[@]}" cargo test --release --workspace --test it "$@" >"$log" 2>&1 9>&- || state="FAILED, see $log"
     counts=$(sed -n 's/^test result: [^.]*\. \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -1)
     [ -n "$counts" ] || counts="0 0"
     printf '| %s | %s | %s of %s | %s s |\n' "$title" "$state" "${counts% *}" "$((${counts% *} + ${counts#* }))" \
@@ -145,7 +153,7 @@ moto_row() {
             && touch "$roots/moto/complete" || die "pip could not install moto[server]"
     fi
     port=$(free_port)
-    "$python/moto_server" -H 127.0.0.1 -p "$port" >"$log" 2>&1 &
+    "$python/moto_server" -H 127.0.0.1 -p "$port" >"$log" 2>&1 9>&- &
     store=$!
     until_open "$port" "$log"
     env "${credentials[@]}" "$python/python" - "http://127.0.0.1:$port" <<'CREATE'
@@ -184,7 +192,7 @@ s3_region = "us-east-1"
 api_bind_addr = "127.0.0.1:$port"
 CONFIG
     env "GARAGE_DEFAULT_ACCESS_KEY=$key" "GARAGE_DEFAULT_SECRET_KEY=$secret" GARAGE_DEFAULT_BUCKET=radialog \
-        "$program" -c "$data/garage.toml" server --single-node --default-bucket >"$log" 2>&1 &
+        "$program" -c "$data/garage.toml" server --single-node --default-bucket >"$log" 2>&1 9>&- &
     store=$!
     until_open "$port" "$log"
     run_suites "S3 by Garage $("$program" --version | sed 's/^garage [a-z:]*//; s/ .*//')" "$logs/S3-garage.log" \
@@ -206,7 +214,8 @@ for suite in "${suites[@]}"; do
     [ "$suite" = bookworm ] \
         || row Valkey "$suite" valkey-server /usr/bin/valkey-server RADIALOG_TEST_REDIS_SERVER "${state_suites[@]}"
 done
-[ "${#suites[@]}" = 0 ] || row 'Redis Cluster' bookworm redis-server cluster RADIALOG_TEST_REDIS "${state_suites[@]}"
+[ "${#suites[@]}" = 0 ] || row 'Redis Cluster' bookworm redis-server /usr/bin/redis-server RADIALOG_TEST_REDIS_SERVER \
+    "${state_suites[@]}"
 case $wanted in '' | *S3* | *moto*) moto_row ;; esac
 case $wanted in *[Gg]arage*) garage_row ;; esac
 grep -q FAILED "$logs/table.md" && exit 1 || exit 0

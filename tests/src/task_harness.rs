@@ -108,10 +108,16 @@ impl TaskHarness {
 
     /// Publishes a task that was tried before.
     pub async fn send_attempt(&self, task: &Task, attempt: u32) -> Result<()> {
+        self.send_tried(task, attempt, 0).await
+    }
+
+    /// Publishes a task that was tried so often before, and passed on so often since, to wait for another worker.
+    pub async fn send_tried(&self, task: &Task, attempt: u32, passed_on: u32) -> Result<()> {
         let body = serde_json::to_vec(task)?.into();
         let message = Message {
             body,
             attempt,
+            passed_on,
             ..Message::default()
         };
         Ok(self

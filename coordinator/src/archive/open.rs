@@ -246,6 +246,9 @@ async fn bucket(
         }
         _ => (prefix, None),
     };
+    if file.is_none() {
+        require_listing(&**store, folder).await?;
+    }
     let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
     let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
     Ok(FoundArchive {
@@ -253,6 +256,19 @@ async fn bucket(
         tree,
         file: file.map(str::to_owned),
     })
+}
+
+/// Fails where the store refuses to list a folder, which does not change by waiting: nothing can be run. Whatever else it says
+/// is waited for by who lists it.
+async fn require_listing(store: &dyn Objects, folder: &str) -> Result<(), CoordinatorError> {
+    let prefix = match folder {
+        "" => String::new(),
+        folder => format!("{folder}/"),
+    };
+    match store.list(&prefix, None, 1).await {
+        Err(refused @ ObjectError::Refused { .. }) => Err(refused.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether an object with content has this name; markers of folders have none. A store that answers for no single object

@@ -181,11 +181,28 @@ impl OutputKeys {
 /// Revisions that a later release may have come to while this one is still at work beside it.
 const LATER: u32 = 8;
 
+/// Revisions of a stage's code, this release's first.
+fn revisions(stage: Stage) -> impl Iterator<Item = u32> {
+    let own = *Stage::REVISIONS.get(stage);
+    let others = (1..=own + LATER).filter(move |revision| *revision != own);
+    std::iter::once(own).chain(others)
+}
+
 /// The revision with which a release derives this key from a stage's inputs; none where none does.
 fn revision_of(stage: Stage, key: &ObjectKey, by: &dyn Fn(u32) -> ObjectKey) -> Option<u32> {
-    let own = *Stage::REVISIONS.get(stage);
-    let mut known = std::iter::once(own).chain(1..=own + LATER);
-    known.find(|revision| *key == by(*revision))
+    revisions(stage).find(|revision| *key == by(*revision))
+}
+
+/// The keys of an image's tokens by the revisions of the releases that derive them, this release's first.
+pub(super) fn embeddings(
+    run: &RunSpec,
+    image: &ObjectKey,
+) -> impl Iterator<Item = (u32, ObjectKey)> {
+    let component = run.component(Stage::Embedding);
+    revisions(Stage::Embedding).map(move |revision| {
+        let key = ObjectKey::embedding_by(revision, component, image);
+        (revision, key)
+    })
 }
 
 /// The key that was told, where a release derives it from these inputs; else this release's. The late result of a task that was made

@@ -322,15 +322,11 @@ impl ResultConsumer {
         delivery: Delivery,
         failure: Failure,
     ) -> Result<(), CoordinatorError> {
-        let attempt = delivery.message.attempt as usize;
-        let (target, message) = if attempt < failure.code.retries() {
+        let tries = delivery.message.tries(failure.code);
+        let (target, message) = if tries < failure.code.retries() {
             warn!(%failure, "a message on the results queue is left to another coordinator");
-            let message = Message {
-                attempt: delivery.message.attempt + 1,
-                published: None,
-                ..delivery.message
-            };
-            (queues::retry(queues::RESULTS, attempt), message)
+            let message = delivery.message.next_try(failure.code);
+            (queues::retry(queues::RESULTS, tries), message)
         } else {
             warn!(code = %failure.code, "a message on the results queue is dead-lettered");
             let death = Death {

@@ -250,7 +250,7 @@ async fn a_result_whose_run_cannot_be_read_or_never_comes_is_no_fact_and_dead_le
         let message = Message {
             body: serde_json::to_vec(&result).unwrap().into(),
             // The last one.
-            attempt: ErrorCode::SchemaVersion.retries() as u32,
+            passed_on: ErrorCode::SchemaVersion.retries() as u32,
             ..Message::default()
         };
         let told = backends.queue.publish(queues::RESULTS, message);
@@ -285,10 +285,10 @@ async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_
     let fixture = BatchFixture::new().await;
     let newer = r#"{"schema_version": 99}"#;
     let last = ErrorCode::SchemaVersion.retries() as u32;
-    for (body, attempt) in [("not json", 0), (newer, 0), (newer, last)] {
+    for (body, passed_on) in [("not json", 0), (newer, 0), (newer, last)] {
         let message = Message {
             body: body.into(),
-            attempt,
+            passed_on,
             ..Message::default()
         };
         fixture

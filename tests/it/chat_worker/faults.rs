@@ -55,7 +55,11 @@ async fn a_worker_that_stops_finishes_what_it_can_and_hands_back_the_rest(harnes
     let id = harness
         .begin("stops", &[question("one"), question("two")])
         .await;
-    let worker = harness.start(&Arc::new(slow_stage()), settings());
+    let patient = RunnerSettings {
+        grace: SOON,
+        ..settings()
+    };
+    let worker = harness.start(&Arc::new(slow_stage()), patient);
     harness.until_tokens(&id, 1, 2).await;
     worker.stop().await.unwrap();
     assert_eq!(
@@ -64,8 +68,10 @@ async fn a_worker_that_stops_finishes_what_it_can_and_hands_back_the_rest(harnes
         "the grace period was long enough"
     );
 
+    // Slower than the stop is late.
+    let slow = fake_stage().chat_answers(WORDS, Duration::from_secs(1));
     let worker = harness.start(
-        &Arc::new(slow_stage()),
+        &Arc::new(slow),
         RunnerSettings {
             grace: Duration::from_millis(50),
             ..settings()
@@ -92,12 +98,12 @@ async fn what_is_no_turn_is_dead_lettered_and_harms_nobody(harness: ChatHarness)
     ];
     let newer = newer.to_string();
     let last = ErrorCode::SchemaVersion.retries() as u32;
-    // Of a newer schema: at its first attempt, and at its last.
+    // Of a newer schema: when it comes first, and when it has waited long enough.
     let messages = bodies.map(|body| (body, 0)).into_iter();
-    for (body, attempt) in messages.chain([(&*newer, 0), (&*newer, last)]) {
+    for (body, passed_on) in messages.chain([(&*newer, 0), (&*newer, last)]) {
         let message = Message {
             body: body.to_owned().into(),
-            attempt,
+            passed_on,
             ..Message::default()
         };
         harness
@@ -157,9 +163,24 @@ async fn a_turn_for_another_component_waits_for_its_worker_and_fails_at_last(har
         TurnStatus::Queued,
         "it was not taken"
     );
+    // Its attempts are for the worker that has the component.
     other
-        .publish_task(
+        .publish_tried(
             &ChatTask::new(&id, 1, &other.component),
+            ErrorCode::Model.retries() as u32,
+            ErrorCode::BundleMismatch.retries() as u32 - 1,
+        )
+        .await;
+    let last = queues::retry(queues::CHAT, RETRY_DELAYS.len());
+    until("its last wait", || async {
+        harness.tasks.queue.depth(&last).await.unwrap() >= 1
+    })
+    .await;
+    assert_eq!(harness.turn(&id, 1).await.status, TurnStatus::Queued);
+    other
+        .publish_tried(
+            &ChatTask::new(&id, 1, &other.component),
+            0,
             ErrorCode::BundleMismatch.retries() as u32,
         )
         .await;

@@ -17,6 +17,9 @@ use tokio::time::timeout;
 
 use crate::adapters::on_each_adapter;
 
+/// Longer than anything here takes, on a machine that others keep busy, too.
+const SOON: Duration = Duration::from_secs(180);
+
 mod atomicity;
 mod cancelling;
 mod events;

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::Message;
-use radialog_runtime::runner::RunnerSettings;
 use radialog_runtime::state::Fact;
 use radialog_schemas::{RunId, Stage, queues};
 use radialog_tests::services::{BrokerCluster, RedisCluster};
 use radialog_tests::task_harness::TaskHarness;
 use radialog_tests::waiting;
 
-use super::{SOON, WORK, failure, findings, send_many, settings, studies};
-use crate::adapters::{config, rabbitmq_at, redis_at};
+use super::{SOON, WORK, failure, findings, send_many, settings, studies, until_none_waits};
+use crate::adapters::{config, rabbitmq_at};
 
 /// A worker and a harness over two nodes, with so many tasks sent.
 async fn working(cluster: &BrokerCluster, tasks: usize) -> (TaskHarness, Vec<String>) {
@@ -21,13 +20,6 @@ async fn working(cluster: &BrokerCluster, tasks: usize) -> (TaskHarness, Vec<Str
     let harness = harness.await.unwrap();
     let sent = send_many(&harness, tasks).await;
     (harness, sent)
-}
-
-fn patient() -> RunnerSettings {
-    RunnerSettings {
-        grace: Duration::from_secs(30),
-        ..settings()
-    }
 }
 
 #[tokio::test]
@@ -41,7 +33,7 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
         .unwrap();
     drop(second);
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
-    let worker = harness.start(&stage, patient());
+    let worker = harness.start(&stage, settings());
     let mut results = harness.results(5).await.unwrap();
     cluster.stop_second();
     cluster.start_second_again().await.unwrap();
@@ -55,8 +47,8 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
     }
     assert_eq!(studies(&results), sent);
     assert!(results.iter().all(|result| failure(result).is_none()));
+    until_none_waits(&harness).await;
     worker.stop().await.unwrap();
-    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -64,7 +56,7 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     let cluster = BrokerCluster::start().await.unwrap();
     let (harness, sent) = working(&cluster, 40).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
-    let worker = harness.start(&stage, patient());
+    let worker = harness.start(&stage, settings());
     let mut results = harness.results(5).await.unwrap();
     // To a queue of both nodes in which nobody counts.
     let impatient = config(&[
@@ -89,14 +81,16 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     }
     assert_eq!(studies(&results), sent);
     assert!(results.iter().all(|result| failure(result).is_none()));
+    until_none_waits(&harness).await;
     worker.stop().await.unwrap();
-    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn every_primary_of_a_redis_cluster_can_be_lost_in_turn() {
     let mut cluster = RedisCluster::with_replicas().await.unwrap();
-    let state = redis_at(&cluster.url()).await;
+    // A replica may take long to step in where others keep the machine busy.
+    let patient = config(&[("redis.url", &cluster.url()), ("redis.timeout", "120")]);
+    let state = Backends::state(&patient).await.unwrap();
     // Runs whose keys lie on all of the nodes.
     let runs: Vec<RunId> = (0..30).map(|run| RunId(format!("run-{run}"))).collect();
     let facts = |field: &str| -> Vec<Fact> {

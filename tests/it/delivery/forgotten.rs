@@ -52,7 +52,7 @@ async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
     let direct = redis_conversations_at(redis.url()).await;
     let behind = config(&[
         ("redis.url", &proxy.in_front_of(redis.url())),
-        ("redis.timeout", "2"),
+        ("redis.timeout", "4"),
     ]);
     let behind = Backends::conversations(&behind).await.unwrap();
     let conversation = conversation();

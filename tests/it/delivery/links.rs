@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::backends::Backends;
@@ -55,7 +55,11 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
         more.is_err(),
         "the prefetch of 2 holds for the new subscription, too"
     );
-    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 2);
+    // The broker may learn late that the first link is cut.
+    let are_back = || async { Ok(harness.queue.depth(WORK).await? == 2) };
+    waiting::until("the others do not come back", SOON, are_back)
+        .await
+        .unwrap();
     let mut bodies = BTreeSet::new();
     for delivery in again {
         bodies.insert(String::from_utf8_lossy(&delivery.message.body).into_owned());
@@ -181,20 +185,17 @@ async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
     let config = config(&[
         ("amqp.url", &proxy.in_front_of(&url)),
         ("amqp.heartbeat", "1"),
+        // Nothing but heartbeats finds it in time.
+        ("amqp.publish_timeout", "3600"),
     ]);
     let behind = Backends::queue(&config).await.unwrap();
     proxy.drop_responses();
-    let began = Instant::now();
     let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     // New connections work again; nobody closes the deaf one.
     proxy.restore();
-    publishing.await.unwrap().unwrap();
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        began.elapsed()
-    );
+    let published = tokio::time::timeout(SOON, publishing).await;
+    published.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -203,7 +204,7 @@ async fn a_link_to_redis_whose_answers_were_lost_is_replaced() {
     let redis = Redis::start().await.unwrap();
     let proxy = TcpProxy::start(redis.url()).await.unwrap();
     let behind = proxy.in_front_of(redis.url());
-    let config = config(&[("redis.url", &behind), ("redis.timeout", "1")]);
+    let config = config(&[("redis.url", &behind), ("redis.timeout", "4")]);
     let state = Backends::state(&config).await.unwrap();
     let conversations = Backends::conversations(&config).await.unwrap();
     let (run, id) = (RunId::from("lost-answers"), ConversationId::from("lost"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use radialog_runtime::metrics::metrics;
-use radialog_runtime::queue::Message;
+use radialog_runtime::queue::{Consumer, Message};
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{ContentHash, ConversationId, ErrorCode, ObjectKey, Outcome, Stage, Work};
 use radialog_tests::task_harness::TaskHarness;
@@ -28,6 +28,7 @@ on_each_adapter! { memory, rabbitmq: {
     a_failure_that_may_pass_is_retried_later_with_the_attempt_counted,
     a_task_for_another_bundle_waits_for_another_worker,
     a_task_for_a_later_revision_waits_for_a_worker_of_that_release,
+    a_task_that_waited_for_its_worker_has_all_its_attempts_there,
     a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered,
     what_a_crashed_worker_held_runs_alone,
     a_task_that_its_workers_keep_dying_on_has_its_attempts_counted,
@@ -102,7 +103,7 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
     until_one_waits(&harness).await;
     let last = Message {
         body: newer.into(),
-        attempt: ErrorCode::SchemaVersion.retries() as u32,
+        passed_on: ErrorCode::SchemaVersion.retries() as u32,
         ..Message::default()
     };
     harness.queue.publish(WORK, last).await.unwrap();
@@ -136,6 +137,13 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
     worker.stop().await.unwrap();
 }
 
+/// A consumer of what waits for a second: it is there before the message is, which is gone again by the time that a busy machine
+/// looks.
+async fn waiting_for_a_second(harness: &TaskHarness) -> Box<dyn Consumer> {
+    let queue = queues::retry(WORK, 0);
+    harness.queue.consume(&queue, 1).await.unwrap()
+}
+
 /// Waits until a message waits for another attempt.
 async fn until_one_waits(harness: &TaskHarness) {
     let waits = || async {
@@ -163,7 +171,8 @@ async fn a_message_of_another_release_comes_whole_to_a_worker_that_knows_it(harn
     let mut other = harness.queue.consume(WORK, 1).await.unwrap();
     let delivery = next(&mut other).await;
     assert_eq!(delivery.message.body, newer.as_bytes());
-    assert!(delivery.message.attempt > 0, "it was given back");
+    assert!(delivery.message.passed_on > 0, "it was given back");
+    assert_eq!(delivery.message.attempt, 0, "nobody has tried it");
     delivery.receipt.ack().await.unwrap();
     let dead = harness.queue.depth(&queues::dead(WORK)).await.unwrap();
     let results = harness.queue.depth(queues::RESULTS).await.unwrap();
@@ -240,17 +249,12 @@ async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(harne
             .attempt,
         2
     );
+    let mut soon = waiting_for_a_second(&harness).await;
     harness
         .send(&harness.task("fails too").await.unwrap())
         .await
         .unwrap();
-    assert_eq!(
-        take(&harness.queue, "radialog.findings.retry.1s")
-            .await
-            .message
-            .attempt,
-        1
-    );
+    assert_eq!(next(&mut soon).await.message.attempt, 1);
     worker.stop().await.unwrap();
 }
 
@@ -258,13 +262,38 @@ async fn a_task_for_another_bundle_waits_for_another_worker(harness: TaskHarness
     let worker = harness.start(&Arc::new(findings()), settings());
     let mut task = harness.task("study").await.unwrap();
     task.component = radialog_schemas::ContentHash::of(b"another");
+    let mut soon = waiting_for_a_second(&harness).await;
     harness.send(&task).await.unwrap();
+    let waits = next(&mut soon).await.message;
+    assert_eq!((waits.attempt, waits.passed_on), (0, 1));
     // A worker that loads other weights takes minutes.
-    harness.send_attempt(&task, 9).await.unwrap();
-    for (queue, attempt) in [("1s", 1), ("120s", 10)] {
-        let queue = format!("radialog.findings.retry.{queue}");
-        assert_eq!(take(&harness.queue, &queue).await.message.attempt, attempt);
-    }
+    harness.send_tried(&task, 2, 9).await.unwrap();
+    let waits = take(&harness.queue, "radialog.findings.retry.120s").await;
+    assert_eq!((waits.message.attempt, waits.message.passed_on), (2, 10));
+    // In vain.
+    harness.send_tried(&task, 0, 10).await.unwrap();
+    let death = harness.dead_letter().await.unwrap().death.unwrap();
+    assert_eq!(death.code, "bundle_mismatch");
+    assert!(death.reason.contains("RADIALOG_BUNDLE"), "{}", death.reason);
+    let result = harness.results(1).await.unwrap().remove(0);
+    assert_eq!(failure(&result), Some(ErrorCode::BundleMismatch));
+    worker.stop().await.unwrap();
+}
+
+/// As in an upgrade, where workers of the other release have passed it on for minutes.
+async fn a_task_that_waited_for_its_worker_has_all_its_attempts_there(harness: TaskHarness) {
+    let last = ErrorCode::BundleMismatch.retries() as u32;
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let fails = harness.task("fails").await.unwrap();
+    harness.send_tried(&fails, 2, last).await.unwrap();
+    let again = take(&harness.queue, "radialog.findings.retry.25s").await;
+    // And may wait anew: its worker is there.
+    assert_eq!((again.message.attempt, again.message.passed_on), (3, 0));
+    assert_eq!(again.message.body, serde_json::to_vec(&fails).unwrap());
+    again.receipt.ack().await.unwrap();
+    let dead = harness.queue.depth(&queues::dead(WORK)).await.unwrap();
+    let results = harness.queue.depth(queues::RESULTS).await.unwrap();
+    assert_eq!((dead, results), (0, 0), "nobody is told that it has failed");
     worker.stop().await.unwrap();
 }
 
@@ -273,9 +302,10 @@ async fn a_task_for_a_later_revision_waits_for_a_worker_of_that_release(harness:
     let own = *Stage::REVISIONS.get(Stage::Findings);
     let mut later = harness.task("later").await.unwrap();
     later.revision = Some(own + 1);
+    let mut soon = waiting_for_a_second(&harness).await;
     harness.send(&later).await.unwrap();
-    let waits = take(&harness.queue, "radialog.findings.retry.1s").await;
-    assert_eq!(waits.message.attempt, 1);
+    let waits = next(&mut soon).await;
+    assert_eq!((waits.message.attempt, waits.message.passed_on), (0, 1));
     assert_eq!(harness.objects.size(&later.output).await.unwrap(), None);
     // One of an earlier release, which tells a lower revision or none, is done as before.
     for (study, revision) in [

@@ -15,7 +15,7 @@ async fn a_process_that_starts_while_the_broker_restarts_is_there_afterwards() {
     let mut broker = Broker::start(1).await.unwrap();
     let url = broker.virtual_host().unwrap();
     broker.stop();
-    let config = config(&[("amqp.url", &url), ("start.timeout", "120")]);
+    let config = config(&[("amqp.url", &url), ("start.timeout", "600")]);
     let starting = tokio::spawn(async move { Backends::queue(&config).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!starting.is_finished(), "it waits");

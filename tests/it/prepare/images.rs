@@ -8,7 +8,9 @@ use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
-use radialog_schemas::{Finding, Stage};
+use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_schemas::{ContentHash, Finding, ObjectKey, Stage};
 use radialog_tests::fixtures::xray;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -164,6 +166,54 @@ async fn a_repeated_preparation_reads_what_is_allowed_now_and_tries_again_what_i
             && said.contains("1 studies could not be compared  (image_missing 1)"),
         "{said}"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn image_tokens_of_another_release_are_not_mixed_with_ours_and_it_is_said_what_to_do()
+-> Result<()> {
+    let fixture = PrepareFixture::new()?;
+    table(&fixture)?;
+    let bundle = bundle(&fixture.path("bundle"))?;
+    let arguments = [
+        "embeddings",
+        "--allow-outside",
+        "--images",
+        "table.csv",
+        "--split",
+        "train",
+        "--bundle",
+        "bundle",
+        "--out",
+        "e.safetensors",
+    ];
+    let whole = fixture.prepare(&arguments).await?;
+    ensure!(whole.status.success(), "{}", shown(&whole));
+    let content = fixture.read("e.safetensors")?;
+
+    // One image as an earlier release has left it.
+    let folder = fixture.path("e.safetensors.run");
+    let objects = FilesystemObjects::open(folder.join("objects"))?;
+    let image = ObjectKey::image(&ContentHash::of(&std::fs::read(xray(IMAGES[1]))?));
+    let component = bundle.manifest().component_hash(Stage::Embedding);
+    let own = *Stage::REVISIONS.get(Stage::Embedding);
+    let key = |revision| ObjectKey::embedding_by(revision, &component, &image);
+    let tokens = objects.get(&key(own)).await?;
+    objects.put_output(&key(own - 1), tokens).await?;
+    objects.delete(&key(own)).await?;
+    let resumed = fixture.prepare(&arguments).await?;
+    let said = shown(&resumed);
+    ensure!(resumed.status.code() == Some(1), "{said}");
+    for words in [
+        format!("(revision {} of the embedding stage, this release has {own})", own - 1),
+        "delete the run's folder 'e.safetensors.run', or name another with --run, and run the same command again".to_owned(),
+    ] {
+        ensure!(said.contains(&words), "{words}: {said}");
+    }
+    std::fs::remove_dir_all(&folder)?;
+    let again = fixture.prepare(&arguments).await?;
+    ensure!(again.status.success(), "{}", shown(&again));
+    ensure!(fixture.read("e.safetensors")? == content);
     Ok(())
 }
 

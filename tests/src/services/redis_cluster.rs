@@ -11,8 +11,9 @@ use super::{Redis, free_port};
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
-/// After so many milliseconds of silence a node counts as lost.
-const NODE_TIMEOUT_MS: &str = "1500";
+/// After so many milliseconds of silence a node counts as lost: more than a busy machine keeps one waiting, which would lose what
+/// it has not told its replica yet.
+const NODE_TIMEOUT_MS: &str = "4000";
 
 /// A cluster of three primaries, with a replica for each where it is to survive the loss of one. Nodes can be killed.
 pub struct RedisCluster {

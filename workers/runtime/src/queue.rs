@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::QueueGroup;
+use radialog_schemas::{ErrorCode, QueueGroup};
 
 pub mod memory;
 pub mod rabbitmq;
@@ -45,12 +45,41 @@ pub struct Message {
     pub body: Bytes,
     /// The number of attempts before this one; our own count, not the broker's.
     pub attempt: u32,
+    /// How often, since the last attempt, it was passed on to wait for a worker of another release or bundle.
+    pub passed_on: u32,
     /// The time at which it was published; the adapter sets it where it is none.
     pub published: Option<SystemTime>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// The reason why it was dead-lettered; none for every other message.
     pub death: Option<Death>,
+}
+
+impl Message {
+    /// How often it came back before because of such a failure, which [`ErrorCode::retries`] limits.
+    pub fn tries(&self, code: ErrorCode) -> usize {
+        let tries = match code.is_for_another_worker() {
+            true => self.passed_on,
+            false => self.attempt,
+        };
+        tries as usize
+    }
+
+    /// The same message for its next try after such a failure. One that waits for another worker keeps its attempts for that one;
+    /// after an attempt it may wait anew, since its worker is there.
+    pub fn next_try(&self, code: ErrorCode) -> Self {
+        let (attempt, passed_on) = match code.is_for_another_worker() {
+            true => (self.attempt, self.passed_on.saturating_add(1)),
+            false => (self.attempt.saturating_add(1), 0),
+        };
+        Self {
+            body: self.body.clone(),
+            attempt,
+            passed_on,
+            traceparent: self.traceparent.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The reason why a message was dead-lettered.

@@ -219,14 +219,17 @@ fn is_transient(error: &RedisError) -> bool {
         ServerErrorKind::Moved,
         ServerErrorKind::ReadOnly,
     ];
-    // Memory or disk of Redis is full, until somebody makes room.
-    let is_full = matches!(error.code(), Some("OOM" | "MISCONF"));
     error.is_io_error()
-        || is_full
+        || is_full(error)
         || error.kind() == ErrorKind::ClusterConnectionNotFound
         || passing
             .into_iter()
             .any(|kind| error.kind() == ErrorKind::Server(kind))
+}
+
+/// Whether memory or disk of Redis is full, until somebody makes room.
+fn is_full(error: &RedisError) -> bool {
+    matches!(error.code(), Some("OOM" | "MISCONF"))
 }
 
 pub(crate) fn state_error(error: RedisError) -> StateError {
@@ -239,6 +242,8 @@ pub(crate) fn state_error(error: RedisError) -> StateError {
     let said = said.trim_end_matches('.');
     StateError(if is_unknown {
         format!("user or password is refused ({said})")
+    } else if is_full(&error) {
+        format!("it has no room left: give it more memory (maxmemory) or disk ({said})")
     } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
         format!(
             "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* ~{{radialog:* \

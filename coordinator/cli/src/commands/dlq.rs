@@ -258,6 +258,7 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
                     .map_or_else(|| letters.source(group.as_ref()), |death| Ok(death.source))?;
                 let message = radialog_runtime::queue::Message {
                     attempt: 0,
+                    passed_on: 0,
                     death: None,
                     published: None,
                     ..delivery.message
@@ -280,8 +281,16 @@ fn describe(delivery: &Delivery) -> String {
                 0 => "1 attempt".to_owned(),
                 earlier => format!("{} attempts", earlier + 1),
             };
+            let waits = match delivery.message.passed_on {
+                0 => String::new(),
+                times => {
+                    format!(
+                        " and {times} times of waiting for a worker of another release or bundle"
+                    )
+                }
+            };
             format!(
-                "{} after {attempts}, from {} by {}: {}",
+                "{} after {attempts}{waits}, from {} by {}: {}",
                 death.code, death.source, death.worker, death.reason
             )
         }

@@ -101,7 +101,7 @@ pub(super) async fn watchers_hear_of_everything_after_they_came(
         writer.finish(&name, 1, epoch, &answer("x")).await.unwrap();
     });
     while after < 51 {
-        timeout(Duration::from_secs(10), watch.next_events())
+        timeout(SOON, watch.next_events())
             .await
             .expect("there is more");
         for (number, _) in conversations.events(id, 1, after, 100).await.unwrap() {
@@ -126,7 +126,7 @@ pub(super) async fn many_watchers_of_one_turn_come_and_go(conversations: Arc<dyn
             .await
             .unwrap();
         for watch in &mut watches {
-            timeout(Duration::from_secs(10), watch.next_events())
+            timeout(SOON, watch.next_events())
                 .await
                 .expect("each one hears of it");
         }

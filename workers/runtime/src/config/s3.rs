@@ -78,7 +78,7 @@ impl S3Config {
                 reader.fault(
                     "s3",
                     "access_key_id",
-                    "set both access_key_id and secret_access_key, or neither",
+                    "set both access_key_id and secret_access_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or neither",
                 );
                 None
             }

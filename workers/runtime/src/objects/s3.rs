@@ -162,7 +162,9 @@ impl S3Objects {
     ) -> ObjectError {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
-            Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(self.path(key)),
+            Some(code) if STORE_FULL_CODES.contains(&code) => {
+                ObjectError::Full(format!("s3://{}/{}", self.bucket, self.path(key)))
+            }
             // The answer to HEAD has no code.
             _ if is_refused(error) => ObjectError::Refused {
                 key: self.path(key),
@@ -420,11 +422,18 @@ impl Objects for S3Objects {
                 .encoding_type(EncodingType::Url)
                 .max_keys(i32::try_from(room.min(MAX_KEYS)).unwrap_or(i32::MAX))
                 .send()
-                .await
-                .map_err(|error| ObjectError::Store {
-                    key: format!("{}{prefix}", self.prefix),
-                    reason: description_of(&error),
-                })?;
+                .await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let key = format!("s3://{}/{}{prefix}", self.bucket, self.prefix);
+                    let (is_refused, reason) = (is_refused(&error), description_of(&error));
+                    return Err(match is_refused {
+                        true => self.refused_listing(key, &reason).await,
+                        false => ObjectError::Store { key, reason },
+                    });
+                }
+            };
             let encoded = answer.encoding_type() == Some(&EncodingType::Url);
             for object in answer.contents() {
                 let Some(key) = object.key() else { continue };

@@ -123,12 +123,12 @@ async fn try_again<W: StageWork>(
     failure: &Failure,
 ) -> Result<Settlement, QueueError> {
     worker.metrics.failure(failure.code);
-    let retry = delivery.message.attempt as usize;
+    let retry = delivery.message.tries(failure.code);
     tracing::warn!(%failure, delay_s = queues::retry_delay(retry).as_secs(), "the turn failed; trying again");
     let queue = queues::retry(&delivery.source, retry);
     worker
         .queue
-        .publish(&queue, delivery.next_attempt())
+        .publish(&queue, delivery.next_try(failure.code))
         .await?;
     Ok(Settlement::Acknowledge)
 }
@@ -215,7 +215,7 @@ fn has_attempts(failure: &Failure, delivery: &InFlightDelivery) -> bool {
     let may_pass = failure.class() == ErrorClass::Transient && failure.code != ErrorCode::Crash;
     may_pass
         && (delivery.is_retry_queued()
-            || (delivery.message.attempt as usize) < failure.code.retries())
+            || delivery.message.tries(failure.code) < failure.code.retries())
 }
 
 fn check_deadline(request: &TurnRequest) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntGauge;
+use radialog_schemas::ErrorCode;
 
 use crate::queue::{Delivery, Message, Receipt};
 use crate::trace::TraceContext;
@@ -60,13 +61,11 @@ impl InFlightDelivery {
             .unwrap_or_default()
     }
 
-    /// The same task for its next attempt.
-    pub(super) fn next_attempt(&self) -> Message {
+    /// The same message for its next try after a failure of this code.
+    pub(super) fn next_try(&self, code: ErrorCode) -> Message {
         Message {
-            body: self.message.body.clone(),
-            attempt: self.message.attempt + 1,
             traceparent: Some(self.trace.child().to_string()),
-            ..Message::default()
+            ..self.message.next_try(code)
         }
     }
 }

@@ -56,7 +56,7 @@ async fn queue_retry_first<W: StageWork>(
         .queue
         .publish(
             &queues::retry(&delivery.source, delivery.message.attempt as usize),
-            delivery.next_attempt(),
+            delivery.next_try(ErrorCode::Crash),
         )
         .await?;
     match delivery.receipt.take() {

@@ -111,7 +111,7 @@ async fn publish_outcome<W: StageWork>(
             let is_final = is_final_for_the_study(failure.code)
                 || is_of_conversation && failure.code == ErrorCode::ObjectMissing;
             worker.metrics.failure(failure.code);
-            let retry = delivery.message.attempt as usize;
+            let retry = delivery.message.tries(failure.code);
             match failure.class() {
                 ErrorClass::Transient if delivery.is_retry_queued() => {
                     tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
@@ -123,7 +123,7 @@ async fn publish_outcome<W: StageWork>(
                         .queue
                         .publish(
                             &queues::retry(&delivery.source, retry),
-                            delivery.next_attempt(),
+                            delivery.next_try(failure.code),
                         )
                         .await?;
                 }

@@ -81,7 +81,7 @@ impl<W: StageWork> Worker<W> {
             return Ok(());
         }
         let message = format!(
-            "the task is for bundle component {}, this worker has {}; start workers with the run's bundle",
+            "the task is for bundle component {}, this worker has {}; start workers with the run's bundle (--bundle, RADIALOG_BUNDLE)",
             wanted.short(),
             component.short()
         );

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use radialog_coordinator::archive::{self, Archive, OneSplit};
-use radialog_coordinator::run::{AskOn, DEFAULT_WINDOW, FinishedRun, FollowUps};
+use radialog_coordinator::run::{
+    AskOn, DEFAULT_WINDOW, FinishedRun, FollowUps, embedded_by_another_release,
+};
 use radialog_coordinator::{RunOptions, RunSummary};
 use radialog_files::durable;
 use radialog_models::bundle::Bundle;
@@ -253,6 +255,7 @@ impl<'a> Session<'a> {
         ask: Arc<AskOn>,
         (stages, tokens): (&[Stage], u32),
     ) -> anyhow::Result<Option<FinishedRun>> {
+        self.require_own_embeddings(run).await?;
         let job = Job {
             folder: self.args.out.join(name),
             archive: Arc::new(FollowUps::new(what, run.clone(), ask)),
@@ -267,6 +270,27 @@ impl<'a> Session<'a> {
             tell_left_out(&summary);
             run
         }))
+    }
+
+    /// Fails where the images that are asked about were embedded by another release: this one would look for other tokens, and
+    /// fail for each of them. The first study that was done tells, since a run is done in order.
+    async fn require_own_embeddings(&self, run: &FinishedRun) -> anyhow::Result<()> {
+        let mut records = run.records().await?;
+        while let Some(record) = records.next().await? {
+            if record.error.is_some() {
+                continue;
+            }
+            let objects = &*self.backends.objects;
+            let theirs = embedded_by_another_release(objects, &run.spec, &record).await?;
+            let Some(theirs) = theirs else { break };
+            bail!(
+                "the images were embedded by another release of radialog (revision {theirs} of the embedding stage, this release \
+                 has {}): delete the evaluation's folder '{}', or name another with --out, and run the same command again",
+                Stage::REVISIONS.get(Stage::Embedding),
+                self.args.out.display()
+            );
+        }
+        Ok(())
     }
 
     fn generation(&self, max_new_tokens: u32) -> anyhow::Result<Generation> {

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use clap::Args;
 use futures::stream::{self, StreamExt};
 use radialog_coordinator::archive::{SplitOfTable, open_image_table};
+use radialog_coordinator::run::embedded_by_another_release;
 use radialog_coordinator::run::pipeline::OutputKeys;
 use radialog_models::image_tokens;
-use radialog_runtime::objects::Objects;
-use radialog_schemas::{ContentHash, Generation, ObjectKey, Source, Stage, StudyRecord};
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord};
 use radialog_training::prepare::{SplitTable, TensorFileHeader, import_embeddings};
 use tokio::task::block_in_place;
 
@@ -145,8 +146,7 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
         results.tell_failures();
         bail!("no image of the table could be read: there is nothing to write");
     };
-    let objects = &*finished.backends.objects;
-    let shape = tokens(&fetch(objects, &key(&finished, &first)?).await?)?.1;
+    let shape = tokens(&fetch(&finished, &first).await?)?.1;
     let origin = finished.bundle.manifest().origin(Stage::Embedding);
     let mut names = TensorFileHeader::create_made_by(&args.out, &shape, origin.as_ref())?;
     names.add(first.study.as_str())?;
@@ -180,33 +180,39 @@ fn contents(
     finished: &Finished,
     results: Results,
 ) -> impl stream::Stream<Item = anyhow::Result<Bytes>> {
-    let objects = &*finished.backends.objects;
-    let keys = stream::unfold(results, move |mut results| async move {
-        let key = match results.next().await {
-            Ok(None) => return None,
-            Ok(Some(record)) => key(finished, &record),
-            Err(error) => Err(error),
-        };
-        Some((key, results))
+    let records = stream::unfold(results, |mut results: Results| async move {
+        let record = results.next().await.transpose()?;
+        Some((record, results))
     });
-    keys.map(move |key| async move { fetch(objects, &key?).await })
+    records
+        .map(move |record| async move { fetch(finished, &record?).await })
         .buffered(FETCHES)
 }
 
-fn key(finished: &Finished, record: &StudyRecord) -> anyhow::Result<ObjectKey> {
-    let input = record.input.as_ref();
-    let input =
-        input.context("the run's folder is from an earlier version: delete it and run again")?;
-    Ok(OutputKeys::of(&finished.spec, input, None)
-        .output(Stage::Embedding)
-        .clone())
-}
-
-async fn fetch(objects: &dyn Objects, key: &ObjectKey) -> anyhow::Result<Bytes> {
-    objects
-        .get(key)
-        .await
-        .context("what the run has made is gone: delete the run's folder and run again")
+/// The stored image tokens of a record. Where another release has begun the run, they may be that one's, which differ from those
+/// that this one makes of the other images.
+async fn fetch(finished: &Finished, record: &StudyRecord) -> anyhow::Result<Bytes> {
+    let (spec, objects) = (&finished.spec, &*finished.backends.objects);
+    let again = format!(
+        "delete the run's folder '{}', or name another with --run, and run the same command again",
+        finished.folder.display()
+    );
+    let Some(input) = &record.input else {
+        bail!("the run's folder is from an earlier version: {again}");
+    };
+    let keys = OutputKeys::of(spec, input, None);
+    let missing = match objects.get(keys.output(Stage::Embedding)).await {
+        Err(missing @ ObjectError::NotFound(_)) => missing,
+        stored => return Ok(stored?),
+    };
+    let Some(theirs) = embedded_by_another_release(objects, spec, record).await? else {
+        return Err(missing).with_context(|| format!("what the run has made is gone: {again}"));
+    };
+    bail!(
+        "the run was begun with another release of radialog, whose image tokens differ (revision {theirs} of the embedding \
+         stage, this release has {}): {again}",
+        Stage::REVISIONS.get(Stage::Embedding)
+    )
 }
 
 /// Values and shape.

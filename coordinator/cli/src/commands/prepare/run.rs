@@ -89,7 +89,7 @@ pub(crate) struct Job {
 /// A run that came to its end.
 pub(crate) struct Finished {
     archive: Arc<dyn Archive>,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) spec: RunSpec,
     pub(crate) backends: Backends,
     pub(crate) bundle: Arc<Bundle>,

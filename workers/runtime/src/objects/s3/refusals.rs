@@ -70,6 +70,20 @@ impl S3Objects {
         }
     }
 
+    /// The error of a refused listing of what lies under a prefix: of that alone where the store answers for its bucket.
+    pub(super) async fn refused_listing(&self, prefix: String, reason: &str) -> ObjectError {
+        let head = self.client.head_bucket().bucket(&self.bucket).send().await;
+        if !is_answered(head.as_ref().err()) {
+            return of_all(prefix, reason);
+        }
+        ObjectError::Refused {
+            key: prefix,
+            reason: format!(
+                "{reason}; allow the key in AWS_ACCESS_KEY_ID (s3.access_key_id) to list and read what lies there"
+            ),
+        }
+    }
+
     /// Whether the store grants this right to others, of the same folder or of one above it.
     async fn answers_beside(&self, key: &ObjectKey, right: Right) -> bool {
         let mut folder = key.as_str();

@@ -25,6 +25,10 @@ pub(super) fn to_properties(message: &Message, id: &str) -> BasicProperties {
         AMQPValue::LongLongInt(message.attempt.into()),
     );
     headers.insert(
+        header::PASSED_ON.into(),
+        AMQPValue::LongLongInt(message.passed_on.into()),
+    );
+    headers.insert(
         header::PUBLISHED.into(),
         AMQPValue::LongLongInt(i64::try_from(published).unwrap_or(i64::MAX)),
     );
@@ -62,9 +66,11 @@ pub(super) fn from_properties(body: Vec<u8>, properties: &BasicProperties) -> (M
         source: text(header::SOURCE).unwrap_or_default(),
         worker: text(header::WORKER).unwrap_or_default(),
     });
+    let count = |name: &str| -> u32 { headers.get(name).and_then(integer).unwrap_or(0) };
     let message = Message {
         body: body.into(),
-        attempt: headers.get(header::ATTEMPT).and_then(integer).unwrap_or(0),
+        attempt: count(header::ATTEMPT),
+        passed_on: count(header::PASSED_ON),
         published: headers
             .get(header::PUBLISHED)
             .and_then(integer)
@@ -72,10 +78,7 @@ pub(super) fn from_properties(body: Vec<u8>, properties: &BasicProperties) -> (M
         traceparent: text(header::TRACEPARENT),
         death,
     };
-    (
-        message,
-        headers.get(DELIVERY_COUNT).and_then(integer).unwrap_or(0),
-    )
+    (message, count(DELIVERY_COUNT))
 }
 
 /// Clients and brokers write the same number in whatever width they like.
@@ -112,6 +115,7 @@ mod tests {
         let sent = Message {
             body: "{}".into(),
             attempt: 3,
+            passed_on: 2,
             published: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
             traceparent: Some("00-1-2-01".into()),
             death: Some(death),
