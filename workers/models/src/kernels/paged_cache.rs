@@ -21,7 +21,6 @@ pub(crate) struct CacheShape {
     pub(crate) heads: usize,
     /// Values of a head.
     pub(crate) width: usize,
-    pub(crate) numbers: Numbers,
 }
 
 /// What keys and values are kept as.
@@ -37,6 +36,7 @@ pub(crate) enum Numbers {
 #[derive(Clone, Debug)]
 pub(crate) struct PagedCache {
     shape: CacheShape,
+    numbers: Numbers,
     pages: Vec<Arc<Page>>,
 }
 
@@ -58,9 +58,10 @@ enum Block<'a> {
 }
 
 impl PagedCache {
-    pub(crate) fn new(shape: CacheShape) -> Self {
+    pub(crate) fn new(shape: CacheShape, numbers: Numbers) -> Self {
         Self {
             shape,
+            numbers,
             pages: Vec::new(),
         }
     }
@@ -69,6 +70,7 @@ impl PagedCache {
     pub(crate) fn beginning(&self, len: usize) -> Self {
         Self {
             shape: self.shape,
+            numbers: self.numbers,
             pages: self.pages[..len.div_ceil(PAGE)].to_vec(),
         }
     }
@@ -84,7 +86,7 @@ impl PagedCache {
         let row = shape.heads * shape.width;
         let new = keys.len() / row;
         while self.room() < start + new {
-            self.pages.push(Arc::new(Page::new(shape)));
+            self.pages.push(Arc::new(Page::new(shape, self.numbers)));
         }
         let mut halves = [vec![0u16; row], vec![0u16; row]];
         let rows = keys.chunks_exact(row).zip(values.chunks_exact(row));
@@ -116,9 +118,9 @@ impl PagedCache {
 }
 
 impl Page {
-    fn new(shape: CacheShape) -> Self {
+    fn new(shape: CacheShape, numbers: Numbers) -> Self {
         let size = 2 * shape.layers * shape.heads * shape.width * PAGE;
-        match shape.numbers {
+        match numbers {
             Numbers::Halves => Self::Halves(vec![0; size]),
             Numbers::Floats => Self::Floats(vec![0.0; size]),
         }

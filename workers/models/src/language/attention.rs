@@ -66,11 +66,10 @@ mod tests {
             layers: 1,
             heads: 2,
             width: 16,
-            numbers: Numbers::Floats,
         };
         for (new, all) in [(5, 5), (3, 9), (1, 7)] {
             let (queries, keys, values) = (wave(new, 4, 0.0), wave(all, 2, 1.0), wave(all, 2, 2.0));
-            let mut cache = PagedCache::new(shape);
+            let mut cache = PagedCache::new(shape, Numbers::Floats);
             cache.write(0, 0, &keys, &values);
             let sequence = Attended {
                 cache: &cache,

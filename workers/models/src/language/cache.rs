@@ -34,9 +34,8 @@ impl KvCache {
             layers: config.num_hidden_layers,
             heads: config.kv_heads(),
             width: config.head_dim(),
-            numbers,
         };
-        Self::holding(Stored::Pages(PagedCache::new(shape)), capacity)
+        Self::holding(Stored::Pages(PagedCache::new(shape, numbers)), capacity)
     }
 
     /// An empty cache for at most `capacity` positions among the pages of a device.

@@ -174,7 +174,7 @@ impl Part<'_> {
             &self.sequence.queries[start..][..width]
         };
         // Halves are widened once for many rows; few widen what they read.
-        let numbers = cache.shape.numbers;
+        let numbers = cache.numbers;
         let widens = numbers == Numbers::Halves && rows > FEW;
         let mut widened = vec![0f32; if widens { PAGE * width } else { 0 }];
         let mut scores = vec![0f32; rows * pages * PAGE];

@@ -6,12 +6,11 @@ use super::*;
 
 const EACH: [Numbers; 2] = [Numbers::Halves, Numbers::Floats];
 
-fn shape(width: usize, numbers: Numbers) -> CacheShape {
+fn shape(width: usize) -> CacheShape {
     CacheShape {
         layers: 2,
         heads: 2,
         width,
-        numbers,
     }
 }
 
@@ -20,7 +19,7 @@ fn wave(count: usize, phase: f32) -> Vec<f32> {
 }
 
 fn written(numbers: Numbers, all: usize) -> PagedCache {
-    let mut cache = PagedCache::new(shape(16, numbers));
+    let mut cache = PagedCache::new(shape(16), numbers);
     cache.write(1, 0, &wave(all * 32, 1.0), &wave(all * 32, 2.0));
     cache
 }
@@ -145,7 +144,7 @@ fn plain(cache: &PagedCache, all: usize, query: &[f32], head: usize) -> Vec<f32>
     }
     let sum: f32 = scores.iter().sum();
     for score in &mut scores {
-        match cache.shape.numbers {
+        match cache.numbers {
             Numbers::Halves => *score *= 1.0 / sum,
             Numbers::Floats => *score /= sum,
         }
@@ -175,7 +174,7 @@ fn same_bits_with_any_instructions(numbers: Numbers) {
         (84, 2, 9, 40),
         (10, 7, 20, 20),
     ] {
-        let mut cache = PagedCache::new(shape(width, numbers));
+        let mut cache = PagedCache::new(shape(width), numbers);
         let (keys, values) = (wave(all * 2 * width, 1.0), wave(all * 2 * width, 2.0));
         cache.write(1, 0, &keys, &values);
         let queries = wave(new * 2 * group * width, 0.5);
