@@ -17,6 +17,9 @@ use radialog_models::language::{QuantizedMatrices, QuantizedMatrix};
 use crate::golden::Formula;
 use crate::install;
 
+pub mod limits;
+pub mod rows;
+
 /// What the peers of image networks and of whole reports need, for [`peer_python`]'s environment `vision`.
 pub const VISION_PACKAGES: [&str; 6] = [
     "torch==2.15.0",
