@@ -46,7 +46,7 @@ def main():
 
     def run(batch, count, cache):
         started, before = time.perf_counter(), time.process_time()
-        model(ids(batch, count), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(ids(batch, count), cache=cache, use_cache=True, logits_to_keep=1)
         return f"{time.perf_counter() - started} {time.process_time() - before}"
 
     def empty():
