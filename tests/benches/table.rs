@@ -95,7 +95,7 @@ const PARTS: [Part; 8] = [
         name: "memory",
         calls: |options| {
             let layers = options.layers.to_string();
-            let of = |types| call("quantised", &[types, &layers, "memory"]);
+            let of = |types: &str| call("quantised", &[types, &layers, "memory"]);
             Ok(["q4_k_m", "q8_0", "f16"].map(of).into())
         },
         goals: &[
@@ -163,15 +163,15 @@ async fn main() -> Result<()> {
         }
         stopped.cancel();
     });
-    let programs = programs().await?;
+    let programs = programs()?;
     let mut lines: Vec<(Row, Option<Goal>)> = Vec::new();
     let (mut left_out, mut is_interrupted) = (Vec::new(), false);
     for part in PARTS {
-        if is_interrupted {
-            left_out.push(format!("{}: interrupted before it began", part.name));
+        if !options.parts.is_empty() && !options.parts.iter().any(|name| name == part.name) {
             continue;
         }
-        if !options.parts.is_empty() && !options.parts.iter().any(|name| name == part.name) {
+        if is_interrupted {
+            left_out.push(format!("{}: interrupted before it began", part.name));
             continue;
         }
         println!("\n== {}", part.name);
@@ -257,7 +257,7 @@ fn llama(options: &Options) -> Result<Vec<Call>> {
         let file = options.folder.join(format!("7b-{layers}-{types}.gguf"));
         let name = file.to_str().context("a folder whose name is UTF-8")?;
         if !file.exists() {
-            let mut arguments = vec!["make", name, &layers];
+            let mut arguments = vec!["make", name, layers.as_str()];
             arguments.extend(Some("q4_0").filter(|own| *own == types));
             calls.push(call("quantised", &arguments));
         }
@@ -273,8 +273,8 @@ fn llama(options: &Options) -> Result<Vec<Call>> {
 }
 
 /// Compiles the benchmarks that the parts call, and returns where they are.
-async fn programs() -> Result<BTreeMap<String, PathBuf>> {
-    let mut cargo = Command::new(env!("CARGO"));
+fn programs() -> Result<BTreeMap<String, PathBuf>> {
+    let mut cargo = process::Command::new(env!("CARGO"));
     cargo.args([
         "bench",
         "--profile",
@@ -288,7 +288,7 @@ async fn programs() -> Result<BTreeMap<String, PathBuf>> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = cargo.current_dir(root).stderr(Stdio::inherit()).output();
-    let output = output.await.context("cannot run cargo")?;
+    let output = output.context("cannot run cargo")?;
     ensure!(
         output.status.success(),
         "the benchmarks cannot be compiled; what cargo says stands above"
