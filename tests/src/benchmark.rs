@@ -146,12 +146,22 @@ pub fn processor_seconds() -> f64 {
 
 /// The largest memory that this process has had, in bytes.
 pub fn peak_memory() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// The memory that this process has now, in bytes.
+pub fn memory() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
+    let value = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(field))
         .unwrap_or_default();
-    peak.trim()
+    value
+        .trim()
         .trim_end_matches(" kB")
         .parse::<u64>()
         .unwrap_or_default()
