@@ -12,7 +12,7 @@ use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_schemas::Stage;
+use radialog_schemas::{Labels, Stage};
 use radialog_tests::benchmark::random_weights;
 
 /// Tokens of a made-up report, and how many of them are labelled.
