@@ -10,8 +10,8 @@
 //! `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of random blocks: in the mix Q4_K_M (4.1 GB with 32
 //! layers), or in Q4_0 (3.8 GB), whose output head has six bits as in llama.cpp's files.
 //!
-//! `... -- transformers [LAYERS [ROUNDS]]`: the same geometry in bf16 beside Python's transformers, one of them in memory at a time
-//! (15 GB with 32 layers). `... -- adapters [TYPES [LAYERS]]`: eight sequences that go through none, one and four adapters.
+//! `... -- transformers [LAYERS [ROUNDS]]`: the same geometry in bf16 beside Python's transformers, one of them in memory at a time.
+//! `... -- adapters [TYPES [LAYERS]]`: eight sequences that go through none, one and four adapters.
 //!
 //! `... -- drafts BUNDLE`: what prompt lookup saves in a bundle's answers. `... -- soak BUNDLE MINUTES`: its engine at full load,
 //! and the memory of the process. BUNDLE may be a GGUF file, too.

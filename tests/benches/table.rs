@@ -3,8 +3,8 @@
 //!
 //! `cargo benchmark table -- [PART ...] [rounds=N] [layers=N] [folder=DIR]`; without a name all parts in the order in which they are
 //! listed below. Language models have the 32 layers of the 7B unless `layers` says otherwise; then figures are those of the smaller
-//! one. The folder (a temporary one that is kept, unless named) gets the models: 27 GB with 32 layers. With these, 18 GB of memory are
-//! needed. A part that ends with an error, such as that its peer cannot be installed, is named and left out. Interrupted, it prints what
+//! one. The folder (a temporary one that is kept, unless named) gets the models: with 32 layers a bundle of 15 GB, the same in Q4_K_M
+//! and two files of 4 GB. The parts `bf16` and `memory` have the 7B in two bytes a number in memory, each side by itself. A part that ends with an error, such as that its peer cannot be installed, is named and left out. Interrupted, it prints what
 //! was measured until then.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -49,7 +49,7 @@ struct Part {
     name: &'static str,
     /// The calls that measure them, one after the other.
     calls: fn(&Options) -> Result<Vec<Call>>,
-    /// The goals of works by how their names begin or end; the first that fits.
+    /// As [`rows::goal`] reads them.
     goals: &'static [(&'static str, Goal)],
 }
 
@@ -188,7 +188,7 @@ async fn main() -> Result<()> {
         }
         let new = rows::read(&file)?.into_iter().skip(lines.len());
         lines.extend(new.map(|row| {
-            let goal = part.goal(&row);
+            let goal = rows::goal(part.goals, &row.work);
             (row, goal)
         }));
     }
@@ -229,14 +229,6 @@ impl Options {
             }
         }
         options
-    }
-}
-
-impl Part {
-    fn goal(&self, row: &Row) -> Option<Goal> {
-        let fits = |name: &str| row.work.starts_with(name) || row.work.ends_with(name);
-        let goal = self.goals.iter().find(|(name, _)| fits(name));
-        goal.map(|(_, goal)| *goal)
     }
 }
 

@@ -28,19 +28,18 @@ def loaded():
     # What is no weight has no values yet.
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     drawn = torch.randn(1 << 20)
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.fill_(1)
-            continue
-        values, block = parameter.view(-1), (drawn / parameter.shape[1] ** 0.5).bfloat16()
-        for part in values.split(len(block)):
-            part.copy_(block[: len(part)])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1)
+                continue
+            block = (drawn / parameter.shape[1] ** 0.5).bfloat16()
+            for part in parameter.view(-1).split(len(block)):
+                part.copy_(block[: len(part)])
     return config, model.eval()
 
 
-def main():
-    config, model = loaded()
-
+def main(config, model):
     def ids(batch, count):
         return torch.tensor([[5 + at * 37 % 900 for at in range(count)]]).expand(batch, -1)
 
@@ -66,5 +65,6 @@ def main():
                 print(f"decode-{batch} {batch} {seconds}", flush=True)
 
 
+config_and_model = loaded()
 with torch.inference_mode():
-    main()
+    main(*config_and_model)

@@ -138,6 +138,13 @@ pub fn read(file: &Path) -> Result<Vec<Row>> {
         .with_context(|| format!("'{}'", file.display()))
 }
 
+/// The goal of a work: the first of these whose name the work's begins or ends with.
+pub fn goal(goals: &[(&str, Goal)], work: &str) -> Option<Goal> {
+    let fits = |name: &str| work.starts_with(name) || work.ends_with(name);
+    let mut goals = goals.iter().copied();
+    goals.find_map(|(name, goal)| fits(name).then_some(goal))
+}
+
 /// The table in Markdown, each line with its goal.
 pub fn table(rows: &[(Row, Option<Goal>)]) -> String {
     let head = "| work | best peer: median (range) | ours: median (range) | ours / peer | share of the machine's limit | goal |\n\
@@ -217,6 +224,20 @@ mod tests {
             let table = of(goal);
             assert!(table.ends_with(&format!("{begin}{end}")), "{table}");
         }
+    }
+
+    #[test]
+    fn a_goal_is_of_the_works_that_its_name_begins_or_ends() {
+        let goals = [
+            ("decode-1", Goal::Times(1.0)),
+            ("7B q8_0", Goal::AtMost(12.0)),
+        ];
+        let of = |work| goal(&goals, work);
+        assert_eq!(of("7b-32-q4_k_m, decode-1"), Some(Goal::Times(1.0)));
+        assert_eq!(of("7b-32-q4_k_m, decode-16"), None);
+        assert_eq!(of("7B q8_0, most memory"), Some(Goal::AtMost(12.0)));
+        let all = [("", Goal::Times(3.0))];
+        assert_eq!(goal(&all, "end to end"), Some(Goal::Times(3.0)));
     }
 
     #[test]
