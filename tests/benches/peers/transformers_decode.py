@@ -34,7 +34,7 @@ def loaded():
                 parameter.fill_(1)
                 continue
             block = (drawn / parameter.shape[1] ** 0.5).bfloat16()
-            for part in parameter.view(-1).split(len(block)):
+            for part in parameter.data.view(-1).split(len(block)):
                 part.copy_(block[: len(part)])
     return config, model.eval()
 
