@@ -4,8 +4,9 @@
 //! `cargo benchmark table -- [PART ...] [rounds=N] [layers=N] [folder=DIR]`; without a name all parts in the order in which they are
 //! listed below. Language models have the 32 layers of the 7B unless `layers` says otherwise; then figures are those of the smaller
 //! one. The folder (a temporary one that is kept, unless named) gets the models: with 32 layers a bundle of 15 GB, the same in Q4_K_M
-//! and two files of 4 GB. The parts `bf16` and `memory` have the 7B in two bytes a number in memory, each side by itself. A part that ends with an error, such as that its peer cannot be installed, is named and left out. Interrupted, it prints what
-//! was measured until then.
+//! and two files of 4 GB. The parts `bf16` and `memory` have the 7B in two bytes a number in memory, each side by itself. A part that
+//! ends with an error, such as that its peer cannot be installed, is named and left out. Interrupted, it prints what was measured
+//! until then.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::collections::BTreeMap;
