@@ -20,6 +20,7 @@ use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::language::LlamaConfig;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::Finding;
+use radialog_tests::benchmark::rows::{Figures, Peer, Row};
 use radialog_tests::benchmark::{Usage, VISION_PACKAGES, median, peer_python};
 use radialog_tests::fixtures::xrays;
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,7 @@ fn main() -> Result<()> {
         "{} of the 7B's {} layers, ours in {}, {} tokens a report, medians of {} by turns (smallest and largest){}",
         options.layers,
         LlamaConfig::vicuna_7b().num_hidden_layers,
-        options.weights.map_or("f16", WeightTypes::name),
+        options.types(),
         options.tokens,
         options.rounds,
         if stays {
@@ -112,6 +113,11 @@ fn main() -> Result<()> {
 }
 
 impl Options {
+    /// What our language model is in.
+    fn types(&self) -> &'static str {
+        self.weights.map_or("f16", WeightTypes::name)
+    }
+
     fn given() -> Result<Self> {
         let mut options = Self {
             layers: LlamaConfig::vicuna_7b().num_hidden_layers,
@@ -213,7 +219,25 @@ fn compare(sides: &mut [Side; 2], at_once: usize, options: &Options) -> Result<(
         "  radialog / Python: {:.2}; {same} of {all} reports begin with the same word",
         median(&seconds[1]) / median(&seconds[0])
     );
-    Ok(())
+    let rates = |seconds: &[f64]| {
+        let rates = seconds.iter().map(|seconds| rate(*seconds));
+        Figures::of(&rates.collect::<Vec<_>>())
+    };
+    Row {
+        work: format!(
+            "end to end, {at_once} at a time, {} layers, ours in {}",
+            options.layers,
+            options.types()
+        ),
+        unit: "studies an hour".into(),
+        ours: rates(&seconds[0]),
+        peer: Some(Peer {
+            name: "Python in bf16".into(),
+            figures: rates(&seconds[1]),
+        }),
+        share: None,
+    }
+    .note()
 }
 
 /// The shipped X-rays, by name.

@@ -11,6 +11,7 @@ use candle_core::DType;
 use radialog_models::language::{
     Engine, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig,
 };
+use radialog_tests::benchmark::limits::read_bandwidth;
 use radialog_tests::benchmark::{Usage, processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.
@@ -115,26 +116,4 @@ fn parameters(config: &LlamaConfig) -> usize {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     config.num_hidden_layers * (4 * hidden * hidden + 3 * hidden * inner)
         + config.vocab_size * hidden
-}
-
-/// Bytes per second that all threads read together.
-fn read_bandwidth() -> f64 {
-    let data = vec![1u64; 1 << 26];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let started = Instant::now();
-        std::thread::scope(|scope| {
-            for part in data.chunks(data.len().div_ceil(threads)) {
-                scope.spawn(move || {
-                    black_box(
-                        part.iter()
-                            .fold(0, |sum: u64, value| sum.wrapping_add(*value)),
-                    )
-                });
-            }
-        });
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    size_of_val(data.as_slice()) as f64 / best
 }

@@ -18,10 +18,14 @@ use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
+use radialog_tests::benchmark::rows::{self, Figures, Row, Share};
 use radialog_tests::benchmark::{Usage, VISION_PACKAGES, median, peer_python, random_weights};
 
 /// Side of the matrices whose product is the machine's limit.
 const SIDE: usize = 2048;
+
+/// The peers of a work, as their script calls them: two in f32 and one in bf16.
+const ENGINES: [&str; 3] = ["torch", "onnxruntime", "torch-bf16"];
 
 /// One line of the table.
 struct Work {
@@ -120,7 +124,7 @@ fn resnet_products(side: usize) -> f64 {
 
 fn compare(work: &Work, python: &Path, exported: &Path, rounds: usize) -> Result<()> {
     let mut peers = Vec::new();
-    for engine in ["torch", "onnxruntime", "torch-bf16"] {
+    for engine in ENGINES {
         peers.push((engine, Peer::start(work, engine, python, exported)?));
     }
     let gemm = Work {
@@ -185,6 +189,29 @@ fn compare(work: &Work, python: &Path, exported: &Path, rounds: usize) -> Result
         rate(0) / rate(2).max(rate(3)),
         rate(1) / rate(4)
     );
+    let rates = |column: usize| {
+        let rates = seconds[column].iter().map(|run| work.batch as f64 / run);
+        Figures::of(&rates.collect::<Vec<_>>())
+    };
+    let best_f32 = if rate(2) > rate(3) { 2 } else { 3 };
+    for (column, peer) in [(0, best_f32), (1, 4)] {
+        let (dtype, limit) = (ours[column].0, limit(column == 1));
+        let done = 2.0 * work.products * work.batch as f64 / best(column);
+        Row {
+            work: format!("{} {} x {}, {dtype}", work.name, work.batch, work.length),
+            unit: "a second".into(),
+            ours: rates(column),
+            peer: Some(rows::Peer {
+                name: peers[peer - ours.len()].0.into(),
+                figures: rates(peer),
+            }),
+            share: Some(Share {
+                part: done / limit,
+                of: format!("PyTorch's {:.0} GFLOP/s in {dtype}", limit / 1e9),
+            }),
+        }
+        .note()?;
+    }
     Ok(())
 }
 

@@ -9,8 +9,9 @@
 //! and answers, in a process of its own, 64 positions at a time as the engine does.
 //!
 //! `cargo benchmark precision -- networks IMAGES [BUNDLE REPORTS]`: the networks of an image, and CheXbert, in bf16 beside themselves
-//! in f32. IMAGES is a folder of X-rays. BUNDLE is a folder whose networks read them, REPORTS a table with a column `findings`;
-//! without these the networks have the published geometry and random weights, and read only images.
+//! in f32: their memory, each in a process of its own, and what they answer. IMAGES is a folder of X-rays. BUNDLE is a folder whose
+//! networks read them, REPORTS a table with a column `findings`; without these the networks have the published geometry and random
+//! weights, and the reports are any tokens.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fs;
@@ -29,6 +30,8 @@ use radialog_models::tokenizers::synthetic;
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{Usage, peak_memory, run};
 
+#[path = "precision/memory.rs"]
+mod memory;
 #[path = "precision/networks.rs"]
 mod networks;
 
@@ -51,8 +54,18 @@ fn main() -> Result<()> {
         ["read", bundle, answers, logits] => {
             read(bundle.as_ref(), answers.as_ref(), logits.as_ref())
         }
-        ["networks", images] => networks::compare_published(images.as_ref()),
+        ["network", network, precision, images] => {
+            memory::measure(network, precision, images.as_ref(), None)
+        }
+        ["network", network, precision, images, bundle] => {
+            memory::measure(network, precision, images.as_ref(), Some(bundle.as_ref()))
+        }
+        ["networks", images] => {
+            memory::compare(images.as_ref(), None)?;
+            networks::compare_published(images.as_ref())
+        }
         ["networks", images, bundle, reports] => {
+            memory::compare(images.as_ref(), Some(bundle.as_ref()))?;
             networks::compare(images.as_ref(), bundle.as_ref(), reports.as_ref())
         }
         [base] => compare(base.as_ref()),

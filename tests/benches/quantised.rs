@@ -1,28 +1,31 @@
-//! The language model with quantised weights on this CPU: prefill, decode alone and together, and memory.
+//! The language model on this CPU, with quantised weights and others: prefill, decode alone and together, and memory.
 //!
-//! `cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]`: Vicuna-7B's geometry, of random blocks that are made in
-//! memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are.
+//! `cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k|f16|bf16] [LAYERS [PART]]`: Vicuna-7B's geometry, of random weights that are
+//! made in memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are. PART is all,
+//! speed, quick (of prompts only the shorter, of batches not the largest), few (1, 4 and 8 sequences) or memory.
 //!
-//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [speed|quick|memory]]`: a model in a file, beside llama.cpp on the same file, two threads
-//! each, in turns; where others use the processors, too, the processor time of a token says more than the clock. pip builds
-//! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of
-//! random blocks: in the mix Q4_K_M (4.1 GB with 32 layers), or in Q4_0 (3.8 GB), whose output head has six bits as in
-//! llama.cpp's files.
+//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]`: a model in a file, beside llama.cpp on
+//! the same file, two threads each, in turns; and on OTHER, which is the same model in types that suit llama.cpp better. Where others use
+//! the processors, too, the processor time of a token says more than the clock. pip builds llama.cpp from source in some minutes, once.
+//! `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of random blocks: in the mix Q4_K_M (4.1 GB with 32
+//! layers), or in Q4_0 (3.8 GB), whose output head has six bits as in llama.cpp's files.
+//!
+//! `... -- transformers [LAYERS [ROUNDS]]`: the same geometry in bf16 beside Python's transformers, one of them in memory at a time.
+//! `... -- adapters [TYPES [LAYERS]]`: eight sequences that go through none, one and four adapters.
 //!
 //! `... -- drafts BUNDLE`: what prompt lookup saves in a bundle's answers. `... -- soak BUNDLE MINUTES`: its engine at full load,
 //! and the memory of the process. BUNDLE may be a GGUF file, too.
 //!
-//! In turns with llama.cpp both run the network and the output head and choose no tokens. Decoding goes on behind 160 tokens that all sequences share.
+//! In turns with a peer both run the network and the output head and choose no tokens. Decoding goes on behind 160 tokens that all
+//! sequences share.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device};
 use radialog_models::bundle::components::LanguagePipeline;
@@ -30,19 +33,22 @@ use radialog_models::bundle::import::{Import, ImportOptions, ImportParts};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::language::cache::KvCache;
 use radialog_models::language::llama::SequenceChunk;
-use radialog_models::language::{BaseWeights, LanguageModel, LlamaConfig};
-use radialog_schemas::Stage;
-use radialog_tests::benchmark::{
-    RandomBlocks, Usage, median, peak_memory, peer_python, random_weights, run,
+use radialog_models::language::{
+    BaseWeights, LanguageModel, LlamaConfig, LoraAdapter, QuantizedMatrices,
 };
+use radialog_schemas::Stage;
+use radialog_tests::benchmark::rows::{Figures, Row};
+use radialog_tests::benchmark::{RandomBlocks, Usage, peak_memory, random_weights};
 
+#[path = "quantised/adapters.rs"]
+mod adapters;
+#[path = "quantised/against.rs"]
+mod against;
 #[path = "quantised/drafts.rs"]
 mod drafts;
 #[path = "quantised/soak.rs"]
 mod soak;
 
-const PEER: &str = include_str!("peers/llama_cpp.py");
-const PACKAGES: [&str; 3] = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"];
 /// Tokens of a prompt's beginning that sequences share, as of a report.
 const PREFIX: usize = 160;
 /// Tokens of long prompts.
@@ -53,13 +59,18 @@ const STEP: usize = 64;
 const BATCHES: [usize; 4] = [1, 8, 16, 32];
 /// Steps that are timed.
 const STEPS: usize = 8;
+/// Layers of the whole model.
+const LAYERS: usize = 32;
 const USAGE: Usage = Usage(
-    "cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]; -- against FILE.gguf [ROUNDS [speed|quick|memory]]; \
-     -- make FILE.gguf LAYERS [q4_0]; -- drafts BUNDLE; -- soak BUNDLE MINUTES",
+    "cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k|f16|bf16] [LAYERS [all|speed|quick|few|memory]]; \
+     -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]; -- make FILE.gguf LAYERS [q4_0]; \
+     -- transformers [LAYERS [ROUNDS]]; -- adapters [TYPES [LAYERS]]; -- drafts BUNDLE; -- soak BUNDLE MINUTES",
 );
-/// What is measured: all, or only speed, a quick part of that, or memory.
+/// What is measured: all, or only speed, a part of that, or memory.
 const ALL: &str = "all";
+const SPEED: &str = "speed";
 const QUICK: &str = "quick";
+const FEW: &str = "few";
 const MEMORY: &str = "memory";
 /// Tokens of each of eight sequences when memory is measured.
 const FULL: usize = 512;
@@ -67,20 +78,35 @@ const FULL: usize = 512;
 fn main() -> Result<()> {
     let arguments = USAGE.arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["against", file] => against(file.as_ref(), 3, ALL),
-        ["against", file, rounds] => against(file.as_ref(), USAGE.count(rounds), ALL),
-        ["against", file, rounds, part] => against(file.as_ref(), USAGE.count(rounds), part),
-        ["make", file, layers] => make(&[file, layers]),
-        ["make", file, layers, "q4_0"] => make(&[file, layers, "q4_0"]),
-        ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part),
+        ["against", file] => against::files(file.as_ref(), 3, ALL, None),
+        ["against", file, rounds] => against::files(file.as_ref(), USAGE.count(rounds), ALL, None),
+        ["against", file, rounds, part] => {
+            against::files(file.as_ref(), USAGE.count(rounds), part, None)
+        }
+        ["against", file, rounds, part, other] => {
+            let other = Some(other.as_ref());
+            against::files(file.as_ref(), USAGE.count(rounds), part, other)
+        }
+        ["transformers"] => against::transformers(LAYERS, 3),
+        ["transformers", layers] => against::transformers(USAGE.count(layers), 3),
+        ["transformers", layers, rounds] => {
+            against::transformers(USAGE.count(layers), USAGE.count(rounds))
+        }
+        ["adapters"] => adapters::measure("q4_k_m", LAYERS),
+        ["adapters", types] => adapters::measure(types, LAYERS),
+        ["adapters", types, layers] => adapters::measure(types, USAGE.count(layers)),
+        ["make", file, layers] => against::make(&[file, layers]),
+        ["make", file, layers, "q4_0"] => against::make(&[file, layers, "q4_0"]),
+        ["measure", bundle, part] => measure(&load(bundle.as_ref())?.model, part).map(|_| ()),
         ["drafts", bundle] => drafts::measure(&load(bundle.as_ref())?),
         ["soak", bundle, minutes] => {
             let minutes = USAGE.number(minutes);
             soak::run(&load(bundle.as_ref())?.model, minutes)
         }
-        [] => random("q4_k_m", 32),
-        [types] => random(types, 32),
-        [types, layers] => random(types, USAGE.count(layers)),
+        [] => random("q4_k_m", LAYERS, ALL),
+        [types] => random(types, LAYERS, ALL),
+        [types, layers] => random(types, USAGE.count(layers), ALL),
+        [types, layers, part] => random(types, USAGE.count(layers), part),
         _ => USAGE.refuse("nothing was measured"),
     }
 }
@@ -119,131 +145,58 @@ fn import(file: &Path, bundle: &Path) -> Result<()> {
     Ok(())
 }
 
-fn random(types: &str, layers: usize) -> Result<()> {
-    let blocks = match types {
-        "q4_k_m" => RandomBlocks::q4_k_m(),
-        "q4_0" => RandomBlocks {
-            dtype: |_| GgmlDType::Q4_0,
-        },
-        "q8_0" => RandomBlocks {
-            dtype: |_| GgmlDType::Q8_0,
-        },
-        "q6_k" => RandomBlocks {
-            dtype: |_| GgmlDType::Q6K,
-        },
-        "q4_k" => RandomBlocks {
-            dtype: |_| GgmlDType::Q4K,
-        },
-        other => USAGE.refuse(format!("there are no types '{other}'")),
-    };
-    let config = LlamaConfig {
+/// Vicuna-7B's geometry with so many layers.
+fn geometry(layers: usize) -> LlamaConfig {
+    LlamaConfig {
         num_hidden_layers: layers,
         vocab_size: 32_000,
         image_dim: 64,
         ..LlamaConfig::vicuna_7b()
+    }
+}
+
+/// A model of that geometry with random weights of these types, and adapters beside it.
+fn random_model(types: &str, layers: usize, adapters: &[LoraAdapter]) -> Result<LanguageModel> {
+    let all = |dtype: fn(&str) -> GgmlDType| Some(RandomBlocks { dtype });
+    let (numbers, blocks) = match types {
+        "q4_k_m" => (DType::F32, Some(RandomBlocks::q4_k_m())),
+        "q4_0" => (DType::F32, all(|_| GgmlDType::Q4_0)),
+        "q8_0" => (DType::F32, all(|_| GgmlDType::Q8_0)),
+        "q6_k" => (DType::F32, all(|_| GgmlDType::Q6K)),
+        "q4_k" => (DType::F32, all(|_| GgmlDType::Q4K)),
+        "f16" => (DType::F16, None),
+        "bf16" => (DType::BF16, None),
+        other => USAGE.refuse(format!("there are no types '{other}'")),
     };
-    let weights = random_weights(DType::F32);
+    let weights = random_weights(numbers);
     let base = BaseWeights {
         weights: &weights,
-        quantized: Some(&blocks),
+        quantized: blocks
+            .as_ref()
+            .map(|blocks| blocks as &dyn QuantizedMatrices),
     };
+    Ok(LanguageModel::load_with_adapters(
+        &geometry(layers),
+        base,
+        adapters,
+    )?)
+}
+
+fn random(types: &str, layers: usize, part: &str) -> Result<()> {
     println!("# {types}, {layers} layers");
-    measure(&LanguageModel::load(&config, base, None)?, ALL)
-}
-
-/// Writes a file of random blocks.
-fn make(arguments: &[&str]) -> Result<()> {
-    let script = tempfile::NamedTempFile::new()?;
-    run(&mut peer(script.path(), &[&["make"], arguments].concat())?).map(|_| ())
-}
-
-/// A program of llama.cpp's.
-fn peer(script: &Path, arguments: &[&str]) -> Result<Command> {
-    fs::write(script, PEER)?;
-    let mut command = Command::new(peer_python("llama-cpp", &PACKAGES)?);
-    command.arg(script).args(arguments);
-    Ok(command)
-}
-
-fn against(file: &Path, rounds: usize, part: &str) -> Result<()> {
-    ensure!(
-        [ALL, "speed", QUICK, MEMORY].contains(&part),
-        "'{part}': give speed, quick, memory or all"
-    );
-    let dir = tempfile::tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
-    let bundle = dir.path().join("bundle");
-    import(file, &bundle)?;
-    let (script, program) = (dir.path().join("peer.py"), std::env::current_exe()?);
-    let model = file.to_str().context("a path in UTF-8")?;
-    let mut figures: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();
-    let mut way = "measure";
-    for round in 0..rounds {
-        let ours = run(Command::new(&program).arg("measure").arg(&bundle).arg(part))?;
-        let theirs = match run(&mut peer(&script, &[way, model, part])?) {
-            // Its kernels for AMX end the process on some machines.
-            Err(_) if round == 0 => {
-                println!("# llama.cpp failed and is measured without its layouts of weights");
-                way = "plain";
-                run(&mut peer(&script, &[way, model, part])?)
-            }
-            said => said,
-        }?;
-        for (who, said) in [ours, theirs].iter().enumerate() {
-            for line in said.lines() {
-                match line.split_whitespace().collect::<Vec<_>>()[..] {
-                    ["peak", bytes] => {
-                        let peaks = figures.entry("peak memory, GB".into()).or_default();
-                        peaks[who].push(bytes.parse::<f64>()? / 1e9);
-                    }
-                    [work, tokens, seconds, processor] if !line.starts_with('#') => {
-                        let tokens: f64 = tokens.parse()?;
-                        for (unit, figure) in [
-                            ("tokens/s", tokens / seconds.parse::<f64>()?),
-                            (
-                                "processor ms/token",
-                                processor.parse::<f64>()? * 1e3 / tokens,
-                            ),
-                        ] {
-                            let work = format!("{work}, {unit}");
-                            figures.entry(work).or_default()[who].push(figure);
-                        }
-                    }
-                    _ if round == 0 => println!("{line}"),
-                    _ => {}
-                }
-            }
+    if let Some(peak) = measure(&random_model(types, layers, &[])?, part)? {
+        let peak = peak as f64 / f64::from(1 << 30);
+        println!("# {peak:.2} GiB at most");
+        Row {
+            work: format!("7B {types}, {layers} layers, most memory, 8 x 512 tokens"),
+            unit: "GiB".into(),
+            ours: Figures::of(&[peak]),
+            peer: None,
+            share: None,
         }
-    }
-    println!(
-        "\n| work | ours | llama.cpp | ours / llama.cpp, medians | best |\n| --- | --- | --- | --- | --- |"
-    );
-    for (work, [ours, theirs]) in figures {
-        let ratio = |of: fn(&[f64]) -> f64| match theirs.is_empty() {
-            true => "-".to_owned(),
-            false => format!("{:.2}", of(&ours) / of(&theirs)),
-        };
-        println!(
-            "| {work} | {} | {} | {} | {} |",
-            figure(&ours),
-            figure(&theirs),
-            ratio(median),
-            ratio(most)
-        );
+        .note()?;
     }
     Ok(())
-}
-
-/// The middle one of some figures, and their range.
-fn figure(values: &[f64]) -> String {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    match values.is_empty() {
-        true => "-".to_owned(),
-        false => format!("{:.2} ({least:.2} to {:.2})", median(values), most(values)),
-    }
-}
-
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// The clock and the processor time of all threads since a moment.
@@ -260,9 +213,14 @@ impl Watch {
         }
     }
 
+    /// By the clock.
+    fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
     /// Both in seconds.
     fn stop(self) -> String {
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.seconds();
         format!("{seconds} {}", processor_time() - self.before)
     }
 }
@@ -277,33 +235,44 @@ fn processor_time() -> f64 {
     times.sum::<f64>() / 1e9
 }
 
-/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory; or a part of that.
-fn measure(model: &LanguageModel, part: &str) -> Result<()> {
+/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory; or a part of that. Returns the most memory,
+/// where that is asked for.
+fn measure(model: &LanguageModel, part: &str) -> Result<Option<u64>> {
+    let (prompts, batches) = match part {
+        ALL | SPEED => (&PROMPTS[..], &BATCHES[..]),
+        QUICK => (&PROMPTS[..1], &[1, 8, 16][..]),
+        FEW => (&PROMPTS[..1], &[1, 4, 8][..]),
+        MEMORY => (&[][..], &[][..]),
+        _ => USAGE.refuse(format!("there is no part '{part}'")),
+    };
     println!(
         "# ours, loaded: {:.2} GB at most",
         peak_memory() as f64 / 1e9
     );
-    if part != MEMORY {
-        measure_speed(model, part == QUICK)?;
+    measure_speed(model, prompts, batches)?;
+    if ![ALL, MEMORY].contains(&part) {
+        return Ok(None);
     }
-    if [ALL, MEMORY].contains(&part) {
-        let mut caches = Vec::new();
-        for _ in 0..8 {
-            let mut cache = model.cache(FULL)?;
-            for _ in 0..FULL / STEP {
-                pass(model, &mut [&mut cache], STEP)?;
-            }
-            caches.push(cache);
+    let mut caches = Vec::new();
+    for _ in 0..8 {
+        let mut cache = model.cache(FULL)?;
+        for _ in 0..FULL / STEP {
+            pass(model, &mut [&mut cache], STEP)?;
         }
-        println!("peak {}", peak_memory());
+        caches.push(cache);
     }
-    Ok(())
+    let peak = peak_memory();
+    println!("peak {peak}");
+    Ok(Some(peak))
 }
 
-fn measure_speed(model: &LanguageModel, quick: bool) -> Result<()> {
+fn measure_speed(model: &LanguageModel, prompts: &[usize], batches: &[usize]) -> Result<()> {
+    if prompts.is_empty() && batches.is_empty() {
+        return Ok(());
+    }
     let mut prefix = model.cache(PREFIX)?;
     pass(model, &mut [&mut prefix], PREFIX)?;
-    for &tokens in &PROMPTS[..if quick { 1 } else { PROMPTS.len() }] {
+    for &tokens in prompts {
         for (name, step) in [("", tokens), ("-in-steps", STEP)] {
             for _ in 0..3 {
                 let mut cache = model.cache(tokens)?;
@@ -315,7 +284,7 @@ fn measure_speed(model: &LanguageModel, quick: bool) -> Result<()> {
             }
         }
     }
-    for &batch in &BATCHES[..BATCHES.len() - usize::from(quick)] {
+    for &batch in batches {
         let mut caches = Vec::new();
         for _ in 0..batch {
             let mut cache = model.cache(PREFIX + STEPS + 1)?;

@@ -13,7 +13,7 @@ use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::benchmark::{Usage, processor_seconds, random_weights};
+use radialog_tests::benchmark::{Usage, peak_memory, processor_seconds, random_weights};
 
 const RUNS: usize = 9;
 /// Tokens of a report.
@@ -69,16 +69,11 @@ fn measure<T>(name: &str, mut run: impl FnMut() -> Result<T>) -> Result<()> {
         seconds.push(started.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap_or(" unknown")
-        .trim();
+    let peak = peak_memory() >> 20;
     let processor = (processor_seconds() - before) / RUNS as f64;
     let rate = 1.0 / seconds[RUNS / 2];
     println!(
-        "{name}: {rate:.2} per second (median of {RUNS}), {processor:.3} processor-seconds each, peak {peak}"
+        "{name}: {rate:.2} per second (median of {RUNS}), {processor:.3} processor-seconds each, peak {peak} MiB"
     );
     Ok(())
 }

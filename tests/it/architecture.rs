@@ -291,6 +291,28 @@ fn the_script_that_a_benchmark_compares_with_is_in_the_repository() {
 }
 
 #[test]
+fn each_version_that_a_benchmark_compares_with_is_on_its_page() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(here.join("benches/README.md")).unwrap();
+    let mut sources = files(&here.join("benches"), &["rs"]);
+    sources.push(here.join("src/benchmark.rs"));
+    let is_pin = |text: &&str| {
+        !text.contains(char::is_whitespace) && (text.contains("==") || text.contains(">="))
+    };
+    let mut pins = BTreeSet::new();
+    for source in sources {
+        let code = fs::read_to_string(source).unwrap();
+        pins.extend(code.split('"').filter(is_pin).map(str::to_owned));
+    }
+    assert!(pins.len() > 8, "{pins:?}");
+    let missing: Vec<&String> = pins
+        .iter()
+        .filter(|pin| !page.contains(pin.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "tests/benches/README.md: {missing:?}");
+}
+
+#[test]
 fn each_suite_folder_module_and_variable_of_the_tests_has_its_row() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(here.join("README.md")).unwrap();

@@ -17,6 +17,9 @@ use radialog_models::language::{QuantizedMatrices, QuantizedMatrix};
 use crate::golden::Formula;
 use crate::install;
 
+pub mod limits;
+pub mod rows;
+
 /// What the peers of image networks and of whole reports need, for [`peer_python`]'s environment `vision`.
 pub const VISION_PACKAGES: [&str; 6] = [
     "torch==2.15.0",
@@ -143,12 +146,22 @@ pub fn processor_seconds() -> f64 {
 
 /// The largest memory that this process has had, in bytes.
 pub fn peak_memory() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// The memory that this process has now, in bytes.
+pub fn memory() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
+    let value = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(field))
         .unwrap_or_default();
-    peak.trim()
+    value
+        .trim()
         .trim_end_matches(" kB")
         .parse::<u64>()
         .unwrap_or_default()

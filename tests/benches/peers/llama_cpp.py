@@ -7,6 +7,7 @@
 PART is speed, quick (of prompts only the shorter, of batches not the largest) or memory; all of it unless given.
 """
 
+import os
 import resource
 import sys
 import time
@@ -35,7 +36,9 @@ def make(out, layers, mix):
             data[:, :, at : at + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
         return data.reshape(rows, -1), dtype
 
-    file = gguf.GGUFWriter(out, "llama", use_temp_file=False)
+    # Whole or not there at all.
+    part = out + ".part"
+    file = gguf.GGUFWriter(part, "llama", use_temp_file=False)
     file.add_name("random-7b")
     file.add_context_length(2048)
     file.add_embedding_length(HIDDEN)
@@ -92,6 +95,7 @@ def make(out, layers, mix):
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
     file.close()
+    os.replace(part, out)
 
 
 def measure(path, extra, part):

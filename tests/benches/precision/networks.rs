@@ -8,11 +8,16 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder, ReportLabeler};
 use radialog_models::bundle::{Bundle, HashCache};
+use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_schemas::Stage;
+use radialog_schemas::{Labels, Stage};
 use radialog_tests::benchmark::random_weights;
+
+/// Tokens of a made-up report, and how many of them are labelled.
+const REPORT_TOKENS: u32 = 128;
+const DRAWN: u32 = 60;
 
 /// What a network makes of one image: tokens of the language model, and probabilities of the findings.
 type Network<'a> = Box<dyn Fn(&Tensor) -> Result<Vec<f32>> + 'a>;
@@ -55,7 +60,7 @@ pub(crate) fn compare(images: &Path, bundle: &Path, reports: &Path) -> Result<()
     labels(&exact, &rounded, reports)
 }
 
-/// The same of networks of the published geometry with random weights, which have no tokenizer for reports.
+/// The same of networks of the published geometry with random weights. These have no tokenizer, so that reports are any tokens.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -96,10 +101,26 @@ pub(crate) fn compare_published(images: &Path) -> Result<()> {
             Box::new(|image| values(&first.forward(image)?.probs)),
             Box::new(|image| values(&second.forward(image)?.probs)),
         ],
-    )
+    )?;
+    let of = |dtype| Chexbert::new(&ChexbertConfig::published(), random_weights(dtype));
+    let [exact, rounded] = [of(DType::F32)?, of(DType::BF16)?];
+    let mut counts = LabelCounts::default();
+    for report in (0..DRAWN).map(drawn_report) {
+        let ids = [report];
+        counts.add(&exact.label(&ids)?, &rounded.label(&ids)?);
+    }
+    counts.print();
+    Ok(())
 }
 
-fn open(bundle: &Path, precision: Option<&str>) -> Result<Bundle> {
+/// A report of any tokens, of a usual length.
+pub(crate) fn drawn_report(number: u32) -> Vec<u32> {
+    (0..REPORT_TOKENS)
+        .map(|at| 1000 + (at * 37 + number * 7919) % 29_000)
+        .collect()
+}
+
+pub(crate) fn open(bundle: &Path, precision: Option<&str>) -> Result<Bundle> {
     let cache = HashCache::at(std::env::temp_dir().join("radialog-precision-hashes.json"));
     let stages = [Stage::Embedding, Stage::Findings, Stage::Scoring];
     let bundle = Bundle::open_with(bundle, &stages, &cache)?;
@@ -113,7 +134,7 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// PNG and JPEG files of a folder and of those in it, in the order of their names.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -135,7 +156,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn image(path: &Path, size: InputSize) -> Result<Tensor> {
+pub(crate) fn image(path: &Path, size: InputSize) -> Result<Tensor> {
     let limits = ImageLimits::default();
     let read = Preprocessed::from_bytes(&fs::read(path)?, &limits, size.short_side);
     let read = read.with_context(|| path.display().to_string())?;
@@ -199,7 +220,7 @@ fn labels(exact: &Bundle, rounded: &Bundle, reports: &Path) -> Result<()> {
     let mut table = csv::Reader::from_path(reports)?;
     let column = table.headers()?.iter().position(|name| name == "findings");
     let column = column.context("the table of reports has no column findings")?;
-    let (mut texts, mut same, mut all) = (0, 0, 0);
+    let mut counts = LabelCounts::default();
     for row in table.records() {
         let row = row?;
         let text = row.get(column).unwrap_or_default();
@@ -207,17 +228,36 @@ fn labels(exact: &Bundle, rounded: &Bundle, reports: &Path) -> Result<()> {
             continue;
         }
         let ids = [exact.encode(text)?];
-        texts += 1;
-        for (one, other) in exact.label(&ids)?.iter().zip(rounded.label(&ids)?) {
-            all += one.len();
-            same += one
-                .iter()
-                .filter(|(finding, label)| other.get(finding) == Some(label))
+        counts.add(&exact.label(&ids)?, &rounded.label(&ids)?);
+    }
+    counts.print();
+    Ok(())
+}
+
+/// How often two networks give the same label.
+#[derive(Default)]
+struct LabelCounts {
+    texts: usize,
+    same: usize,
+    all: usize,
+}
+
+impl LabelCounts {
+    fn add(&mut self, exact: &[Labels], rounded: &[Labels]) {
+        self.texts += exact.len();
+        for (one, other) in exact.iter().zip(rounded) {
+            self.all += one.len();
+            let same = one.iter();
+            self.same += same
+                .filter(|&(finding, label)| other.get(finding) == Some(label))
                 .count();
         }
     }
-    println!("labels of {texts} reports: {same} of {all} are the same");
-    Ok(())
+
+    fn print(&self) {
+        let Self { texts, same, all } = self;
+        println!("labels of {texts} reports: {same} of {all} are the same");
+    }
 }
 
 fn mean(values: &[f64]) -> f64 {

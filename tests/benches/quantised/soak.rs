@@ -8,6 +8,7 @@ use radialog_models::language::{
     ChatLimits, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, Sampling,
     SequenceId,
 };
+use radialog_tests::benchmark::memory;
 
 /// Sequences at a time, of which one place is kept for turns.
 const SEQUENCES: usize = 9;
@@ -101,20 +102,9 @@ pub(super) fn run(model: &Arc<LanguageModel>, minutes: f64) -> Result<()> {
             println!(
                 "| {:.1} | {finished} | {cancelled} | {tokens} | {known} | {:.1} |",
                 started.elapsed().as_secs_f64() / 60.0,
-                memory()? / 1e6
+                memory() as f64 / 1e6
             );
         }
     }
     Ok(())
-}
-
-/// Bytes of this process that are in memory now.
-fn memory() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(1024.0
-        * kibibytes
-            .context("no VmRSS in /proc/self/status")?
-            .parse::<f64>()?)
 }

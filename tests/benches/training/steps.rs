@@ -10,11 +10,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
+use radialog_tests::benchmark::rows::{self, Figures, Row};
 use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds};
 use radialog_training::optimizer::{Gradients, Optimizer};
 
 use super::tasks::{Size, Task, tasks};
 
+/// The peer.
+const TORCH: &str = "torch==2.5.1";
 /// The largest difference between the losses of both sides.
 const TOLERANCE: f64 = 1e-3;
 
@@ -26,7 +29,7 @@ struct Peer {
 }
 
 pub(crate) fn compare(size: Size, rounds: usize) -> Result<()> {
-    let python = peer_python("torch", &["torch==2.5.1", "numpy"])?;
+    let python = peer_python("torch", &[TORCH, "numpy"])?;
     println!("steps, {size:?}: medians of {rounds}, by turns; seconds (processor's seconds, mean)");
     for task in tasks(size)? {
         compare_task(&task?, &python, rounds)?;
@@ -103,7 +106,21 @@ fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
         processor(&other),
         other_seconds / own_seconds
     );
-    Ok(())
+    let rates = |steps: &[[f64; 2]]| {
+        let rates = steps.iter().map(|[seconds, _]| seconds.recip());
+        Figures::of(&rates.collect::<Vec<_>>())
+    };
+    Row {
+        work: format!("training step, {}", task.name),
+        unit: "steps/s".into(),
+        ours: rates(&own),
+        peer: Some(rows::Peer {
+            name: TORCH.into(),
+            figures: rates(&other),
+        }),
+        share: None,
+    }
+    .note()
 }
 
 impl Peer {
