@@ -180,7 +180,7 @@ impl LanguageModel {
 
     /// The same with the attention and the cache of other devices, which a CPU computes, too.
     #[cfg(test)]
-    pub(super) fn as_on_a_device(self) -> Result<Self, LanguageError> {
+    pub(super) fn into_device_form(self) -> Result<Self, LanguageError> {
         let ragged = RaggedAttention::new(&self.config, self.dtype, &self.device)?;
         Ok(Self {
             memory: Memory::Ragged(ragged),

@@ -285,8 +285,8 @@ mod tests {
             decode_any(&bytes, &ImageLimits::default()).unwrap_err()
         };
         // Of the signature, the chunk's length and name, the size (a width of 2^24 + 2), the kind, the checksum.
-        for at in 0..33 {
-            let header = damaged(at, whole[at] ^ 1);
+        for (at, byte) in whole.iter().enumerate().take(33) {
+            let header = damaged(at, byte ^ 1);
             assert_eq!(header.code, ErrorCode::ImageCorrupt, "byte {at}: {header}");
             assert!(header.message.contains("copy it again"), "{header}");
         }

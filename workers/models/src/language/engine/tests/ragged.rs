@@ -16,7 +16,7 @@ fn both_ways() -> [Arc<LanguageModel>; 2] {
         let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
         LanguageModel::load(&config, &weights, None).unwrap()
     };
-    [load(), load().as_on_a_device().unwrap()].map(Arc::new)
+    [load(), load().into_device_form().unwrap()].map(Arc::new)
 }
 
 /// Sequences that are read both ways.
