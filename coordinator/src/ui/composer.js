@@ -52,7 +52,8 @@ export class Composer {
   #tasks() {
     const task = (label, ask) => button(label, { kind: "chip", on: () => this.ask(ask()) });
     const menu = (label, items, choose) => menuButton(label, { kind: "chip", items, choose: (value) => this.ask(choose(value)) });
-    const findings = () => (store.view?.findings ? Findings.choices() : FINDINGS.map((name) => ({ label: name, value: name })));
+    // The likeliest first would tell what is folded.
+    const findings = () => (store.view?.findings && !store.isFolded() ? Findings.choices() : FINDINGS.map((name) => ({ label: name, value: name })));
     this.report = task("Write the report", () => ({ task: "report" }));
     this.view = task("View", () => ({ task: "view" }));
     this.impression = task("Impression", () => ({ task: "impression" }));
@@ -223,9 +224,9 @@ export class Composer {
   }
 }
 
-/** First all that is in the report, then each alone. */
+/** First all that is in the report, where that is shown, then each alone. */
 function reasons(findings) {
-  const wanted = [...(store.wanted() ?? [])].filter((name) => name !== "No Finding");
+  const wanted = store.isFolded() ? [] : [...(store.wanted() ?? [])].filter((name) => name !== "No Finding");
   const together = wanted.length > 1 ? [{ label: "All in the report", note: String(wanted.length), value: wanted }] : [];
   return [...together, ...findings.map((each) => ({ ...each, value: [each.value] }))];
 }

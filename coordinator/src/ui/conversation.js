@@ -4,7 +4,7 @@ import { alreadySaid, announce, announceAnswer } from "/assets/announce.js";
 import { byId, el, show } from "/assets/dom.js";
 import { sentence } from "/assets/errors.js";
 import { stopReading } from "/assets/speech.js";
-import { answerOf, isFinal, store } from "/assets/store.js";
+import { answerOf, isFinal, isReport, store } from "/assets/store.js";
 import { titleOf } from "/assets/tasks.js";
 import { TurnCard } from "/assets/turn.js";
 
@@ -33,6 +33,7 @@ export class Conversation {
       this.#sync(false);
       this.#warn();
     });
+    store.addEventListener("unfolded", () => this.#unfolded());
     store.addEventListener("turn", ({ detail }) => this.#changed(detail));
   }
 
@@ -43,7 +44,7 @@ export class Conversation {
     this.#tellSending();
     this.#warn();
     if (!store.view) return;
-    for (const turn of store.view.turns) alreadySaid(keyOf(turn), turn.text ?? "");
+    for (const turn of store.view.turns) if (!store.folds(turn)) alreadySaid(keyOf(turn), turn.text ?? "");
     if (store.view.indication) this.sending.before(el("p", { class: "indication" }, el("span", { class: "quiet", text: "Indication " }), store.view.indication));
     this.#sync(false);
     // An old conversation is read from its report on; a running one from where it is written.
@@ -61,6 +62,12 @@ export class Conversation {
       else this.#add(turn);
     }
     if (grown && this.#atEnd) this.toEnd();
+  }
+
+  /** What was kept back is shown, and said. */
+  #unfolded() {
+    this.#sync(false);
+    for (const turn of store.view.turns.filter(isReport)) announceAnswer(keyOf(turn), answerOf(turn), isFinal(turn));
   }
 
   /** What was found to be odd about the image stands above all that is said of it. */
@@ -112,7 +119,8 @@ export class Conversation {
 
   #say(turn) {
     if (isFinal(turn) && typeof turn.edited === "string") return;
-    announceAnswer(keyOf(turn), turn.text ?? "", turn.status === "done");
+    if (!store.folds(turn)) announceAnswer(keyOf(turn), turn.text ?? "", turn.status === "done");
+    else if (turn.status === "done") announce("There is a report. It is not shown.");
     if (turn.status === "failed") announce(`${titleOf(turn.request)}: there is no answer.`);
     if (turn.status === "cancelled") announce("Stopped.");
   }

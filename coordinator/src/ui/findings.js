@@ -3,7 +3,7 @@
 
 import { announce } from "/assets/announce.js";
 import { button, el, setText, show } from "/assets/dom.js";
-import { isFinal, isNoXray, isReport, shown, store } from "/assets/store.js";
+import { isFinal, isReport, shown, store } from "/assets/store.js";
 import { listed, percent } from "/assets/tasks.js";
 
 // Says that there is nothing else: it can be seen but not added to a report.
@@ -13,8 +13,6 @@ export class Findings {
   /** Finding by name: true is to be added, false to be removed; of each conversation, since it may be left and come back to. */
   #drafts = new Map();
   #changes = new Map();
-  /** Conversations whose findings are shown though the image is no X-ray. */
-  #unfolded = new Set();
   #rows = new Map();
 
   /** `correct({add, remove})` sends a correction and resolves to whether it was taken. */
@@ -30,18 +28,16 @@ export class Findings {
     this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
       (this.hint = el("p", { class: "quiet small hint", text: "Tick what the report should have, untick what it should not." })));
-    this.unfold = button("Show findings all the same", { kind: "small", on: () => this.#unfold() });
+    this.unfold = button("Show findings and report all the same", { kind: "small", on: () => this.#unfold() });
     this.doubt = el("div", { class: "notice plain doubt", id: "findings-doubt" },
       el("span", { text: "This does not look like a frontal chest X-ray: findings may mean nothing." }), this.unfold);
     show(this.doubt, false);
     root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.doubt, this.list);
     root.addEventListener("focusout", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("led"));
     store.addEventListener("opened", () => this.#open());
-    store.addEventListener("forgotten", ({ detail }) => {
-      this.#drafts.delete(detail);
-      this.#unfolded.delete(detail);
-    });
+    store.addEventListener("forgotten", ({ detail }) => this.#drafts.delete(detail));
     store.addEventListener("findings", () => this.render());
+    store.addEventListener("unfolded", () => this.render());
     store.addEventListener("turns", () => this.render());
     // Words come by the dozen: what a report says counts once it is whole.
     store.addEventListener("turn", ({ detail }) => {
@@ -80,7 +76,7 @@ export class Findings {
 
   render() {
     const report = store.view?.findings;
-    const folded = isNoXray(report) && !this.#unfolded.has(store.view.id);
+    const folded = store.isFolded();
     show(this.hint, Boolean(report) && !folded);
     show(this.doubt, report?.input_gate?.passed === false);
     show(this.unfold, folded);
@@ -116,8 +112,7 @@ export class Findings {
   }
 
   #unfold() {
-    this.#unfolded.add(store.view?.id);
-    this.render();
+    store.unfold();
     // The button is gone.
     this.list.querySelector("input:not(:disabled)")?.focus();
   }
@@ -199,14 +194,13 @@ export class Findings {
 
   /** What can be chosen in a menu of findings, the likeliest first. */
   static choices() {
-    const report = store.view?.findings;
-    const note = (each) => (isAssessed(each) ? percent(each.probability) : "not assessed");
-    return (report?.findings ?? [])
+    const findings = store.view?.findings?.findings ?? [];
+    return findings
       .filter((each) => each.finding !== NONE)
       .toSorted((one, other) => (other.probability ?? -1) - (one.probability ?? -1))
       .map((each) => ({
         label: each.finding,
-        note: isNoXray(report) ? "" : note(each),
+        note: isAssessed(each) ? percent(each.probability) : "not assessed",
         value: each.finding,
       }));
   }

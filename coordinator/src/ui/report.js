@@ -1,12 +1,12 @@
 // Taking a report away from the page as a file. Wherever it goes, it says what it is.
 
 import { sentence } from "/assets/errors.js";
-import { isFinal, isNoXray, answerOf, shown, store } from "/assets/store.js";
+import { isFinal, answerOf, shown, store } from "/assets/store.js";
 import { percent, titleOf } from "/assets/tasks.js";
 
 const DISCLAIMER = "Research use only. Not a medical device. Written by a language model; not checked unless marked as edited.";
 
-/** Saves a report as a text file, with what it rests on. */
+/** Saves a report as a text file, with what it rests on. Of a report that is folded nothing leads here. */
 export function downloadText(turn) {
   const { view } = store;
   const present = shown(view.findings?.findings ?? []);
@@ -18,7 +18,7 @@ export function downloadText(turn) {
     answerOf(turn).trim(),
     "",
     ...(view.findings?.warnings?.length ? [`Mind the image: ${view.findings.warnings.map(sentence).join(" ")}`] : []),
-    ...(view.findings && !isNoXray(view.findings) ? [`Classifier: ${present.map((each) => `${each.finding} ${percent(each.probability)}`).join(", ") || "nothing present"}`] : []),
+    ...(view.findings ? [`Classifier: ${present.map((each) => `${each.finding} ${percent(each.probability)}`).join(", ") || "nothing present"}`] : []),
     `Conversation ${view.id}, turn ${turn.turn}, ${new Date(view.created_ms).toISOString()}`,
     "",
   ];

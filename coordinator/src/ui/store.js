@@ -1,7 +1,7 @@
 // What the page knows: the list of conversations and the open one, as the server last told. It changes only through the
 // functions here, and says what changed as events: "list", "opened", "findings", "turns", "turn" (detail: number), "sending",
-// "connection" (detail: {state, delay}), "trouble" (detail: an error), "forgotten" (detail: the id of a conversation that was
-// deleted), and "gone" (detail: {id, error}) where that was the open one and another tab or machine has done it. Further tabs of this browser are told at once what
+// "connection" (detail: {state, delay}), "trouble" (detail: an error), "unfolded", "forgotten" (detail: the id of a conversation
+// that was deleted), and "gone" (detail: {id, error}) where that was the open one and another tab or machine has done it. Further tabs of this browser are told at once what
 // one has changed; what was changed elsewhere is seen when the list is read.
 
 import { api } from "/assets/api.js";
@@ -38,8 +38,8 @@ export function shown(findings) {
   return present.some(isOther) ? present.filter((each) => each.finding !== NO_FINDING) : present;
 }
 
-/** Whether the image looks like no chest X-ray at all: what is found in such a picture is seen only where it is asked for. */
-export function isNoXray(report) {
+/** Whether the image looks like no chest X-ray at all. */
+function isNoXray(report) {
   const gate = report?.input_gate;
   return gate?.passed === false && gate.looks_like === "other";
 }
@@ -54,6 +54,8 @@ class Store extends EventTarget {
   drafts = new Map();
   /** The tag of the version that each edit which was begun is of, by the same names: another may be saved meanwhile. */
   editedFrom = new Map();
+  /** Conversations whose findings and reports are shown though the image is no X-ray. */
+  #unfolded = new Set();
   #following = null;
   #opening = null;
   /** The conversations that this page deletes or has deleted. */
@@ -174,6 +176,22 @@ class Store extends EventTarget {
     return report ? statedIn(answerOf(report)) : null;
   }
 
+  /** Whether findings and reports of the open conversation are kept back: of what is no X-ray, a person asks for them first. */
+  isFolded() {
+    return isNoXray(this.view?.findings) && !this.#unfolded.has(this.view.id);
+  }
+
+  /** Whether a turn's answer is kept back: it is a report of such a picture. */
+  folds(turn) {
+    return isReport(turn) && this.isFolded();
+  }
+
+  /** Shows what was kept back, as long as the page is there. */
+  unfold() {
+    this.#unfolded.add(this.view?.id);
+    this.#tell("unfolded");
+  }
+
   /** Asks something of the open conversation. */
   async ask(ask, requestKey) {
     const { id } = this.view;
@@ -265,6 +283,7 @@ class Store extends EventTarget {
   forget(id) {
     for (const draft of this.drafts.keys()) if (draft === id || draft.startsWith(`${id}/`)) this.drafts.delete(draft);
     for (const draft of this.editedFrom.keys()) if (draft.startsWith(`${id}/`)) this.editedFrom.delete(draft);
+    this.#unfolded.delete(id);
     this.#tell("forgotten", id);
   }
 

@@ -25,6 +25,7 @@ export class TurnCard {
     this.answer = el("div", { class: "answer-text" }, this.text);
     this.status = el("p", { class: "status" });
     this.stop = button("Stop", { kind: "small", icon: "stop", on: () => this.#stop() });
+    this.unfold = button("Show findings and report all the same", { kind: "small", on: () => this.#unfold() });
     this.notes = el("div", { class: "notes" });
     this.trouble = el("div", { class: "notice error", hidden: true });
     this.again = button("Ask again, for another answer", { icon: "reset", quiet: true, on: () => again(turn.request) });
@@ -34,7 +35,7 @@ export class TurnCard {
       el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(turn.request) }), el("span", { class: "quiet small", text: asked }),
         turn.request.task === "question" && button("Ask it otherwise", { icon: "pencil", quiet: true, on: () => reword(turn.request.text) })),
       el("div", { class: "answer" },
-        el("div", { class: "answer-head" }, el("h2", { class: "answer-title", text: report ? "Report" : "RaDialog" }), this.status, this.stop, this.actions),
+        el("div", { class: "answer-head" }, el("h2", { class: "answer-title", text: report ? "Report" : "RaDialog" }), this.status, this.stop, this.unfold, this.actions),
         this.answer, this.trouble, this.notes));
     this.update(turn);
     if (store.drafts.get(this.draft)) this.#beginEdit(store.drafts.get(this.draft));
@@ -71,13 +72,16 @@ export class TurnCard {
   update(turn) {
     const running = turn.status === "running" || (turn.status === "queued" && Boolean(turn.text));
     this.element.dataset.status = turn.status;
-    this.#setAnswer((this.#original ? turn.text ?? "" : answerOf(turn)).trimStart());
+    const folded = store.folds(turn);
+    // What is not in the page is neither printed nor copied nor found.
+    this.#setAnswer(folded ? "" : (this.#original ? turn.text ?? "" : answerOf(turn)).trimStart());
     this.answer.classList.toggle("writing", running);
-    show(this.answer, this.#editing === null && (this.text.length > 0 || running));
-    setText(this.status, statusText(turn));
+    show(this.answer, !folded && this.#editing === null && (this.text.length > 0 || running));
+    setText(this.status, statusText(turn, folded));
     show(this.status, this.status.textContent !== "");
     show(this.stop, !isFinal(turn));
-    show(this.actions, isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
+    show(this.unfold, folded && answerOf(turn) !== "");
+    show(this.actions, !folded && isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
     for (const [rating, thumb] of Object.entries(this.thumbs)) {
       thumb.setAttribute("aria-pressed", String(turn.rating === rating));
       // What was cancelled has words and no answer, and is no data.
@@ -86,7 +90,7 @@ export class TurnCard {
     show(this.undo, typeof turn.edited === "string");
     show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);
-    this.#tellNotes(turn);
+    this.#tellNotes(turn, folded);
   }
 
   /** Whether the model's own words are shown: only they are rated. */
@@ -111,8 +115,8 @@ export class TurnCard {
     show(this.trouble, true);
   }
 
-  #tellNotes(turn) {
-    const notes = [];
+  #tellNotes(turn, folded) {
+    let notes = [];
     const accepted = typeof turn.edited === "string" && turn.edited === turn.text;
     if (accepted) {
       notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: "Accepted" }), " Kept as training data for corrections."));
@@ -134,8 +138,10 @@ export class TurnCard {
     }
     if (turn.usage?.complete === false) notes.push(el("p", { text: "The answer ended at its length limit." }));
     if (turn.asked && isFinal(turn)) notes.push(this.#asked(turn));
+    // They have words of the report, and of the findings that it was asked for.
+    if (folded) notes = [];
     // Opened details must not close with every update.
-    const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, turn.comparisons, this.#original]);
+    const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, turn.comparisons, this.#original, folded]);
     if (key === this.notesKey) return;
     this.notesKey = key;
     this.notes.replaceChildren(...notes);
@@ -144,6 +150,12 @@ export class TurnCard {
   #asked({ asked, usage }) {
     const counts = usage ? `${usage.prompt_tokens} tokens read${usage.cached_tokens ? ` (${usage.cached_tokens} from the cache)` : ""}, ${usage.tokens} written` : "";
     return el("details", {}, el("summary", { text: "What the model read" }), el("p", { class: "asked-full", text: asked }), counts && el("p", { class: "number", text: counts }));
+  }
+
+  #unfold() {
+    store.unfold();
+    // The button is gone.
+    (this.actions.hidden ? this.stop : this.edit).focus();
   }
 
   async #stop() {
@@ -313,7 +325,7 @@ export class TurnCard {
   }
 }
 
-function statusText(turn) {
+function statusText(turn, folded) {
   switch (turn.status) {
     case "queued": {
       const first = store.view.turns.find((each) => !isFinal(each));
@@ -326,6 +338,8 @@ function statusText(turn) {
       return "Writing…";
     case "cancelled":
       return "Stopped";
+    case "done":
+      return folded ? "Not shown" : "";
     default:
       return "";
   }
