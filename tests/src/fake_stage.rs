@@ -34,7 +34,7 @@ pub struct FakeStage {
     payload: usize,
     words: usize,
     pause: Duration,
-    sees: Option<Vec<PredictedFinding>>,
+    sees: Option<FindingsReport>,
     batches: Mutex<Vec<Vec<StudyId>>>,
 }
 
@@ -96,10 +96,10 @@ impl FakeStage {
         }
     }
 
-    /// Makes the findings stage predict this of every image.
-    pub fn sees(self, findings: Vec<PredictedFinding>) -> Self {
+    /// Makes the findings stage say this of every image.
+    pub fn sees(self, report: FindingsReport) -> Self {
         Self {
-            sees: Some(findings),
+            sees: Some(report),
             ..self
         }
     }
@@ -151,12 +151,7 @@ impl FakeStage {
             return Err(Failure::new(ErrorCode::ImageCorrupt, "told to be corrupt"));
         }
         Ok(match (&self.sees, &task.work) {
-            (Some(findings), Work::Findings { .. }) => json(&FindingsReport {
-                findings: findings.clone(),
-                text: "what it was told to see".into(),
-                warnings: Vec::new(),
-                input_gate: None,
-            }),
+            (Some(report), Work::Findings { .. }) => json(report),
             _ => content(task, self.payload),
         })
     }

@@ -25,7 +25,7 @@ export class TurnCard {
     this.answer = el("div", { class: "answer-text" }, this.text);
     this.status = el("p", { class: "status" });
     this.stop = button("Stop", { kind: "small", icon: "stop", on: () => this.#stop() });
-    this.unfold = button("Show findings and report all the same", { kind: "small", on: () => this.#unfold() });
+    this.unfold = button("Show findings and report all the same", { kind: "small unfold", on: () => this.#unfold() });
     this.notes = el("div", { class: "notes" });
     this.trouble = el("div", { class: "notice error", hidden: true });
     this.again = button("Ask again, for another answer", { icon: "reset", quiet: true, on: () => again(turn.request) });

@@ -52,6 +52,29 @@ async fn tasks_can_be_chosen_with_the_keyboard_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unfolded_by_the_keyboard_findings_have_the_focus() -> Result<()> {
+    let fixture = GatewayFixture::of_no_xray(UNLIMITED).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    until_turn(&browser, 1, "done").await?;
+    browser
+        .until("document.querySelector('#findings-doubt .button').checkVisibility()")
+        .await?;
+    browser
+        .value("document.querySelector('#findings-doubt .button').focus()")
+        .await?;
+    browser.type_keys(ENTER).await?;
+    browser
+        .until("document.activeElement.matches('.finding input')")
+        .await?;
+    let is_checkable =
+        "document.activeElement.checkVisibility() && !document.activeElement.disabled";
+    assert_eq!(browser.value(is_checkable).await?, true);
+    assert_eq!(answer(&browser, 1).await?, REPORT);
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sentence() -> Result<()>
 {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;

@@ -15,7 +15,9 @@ use radialog_coordinator::run::OpenArchive;
 use radialog_coordinator::{ResultConsumer, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::{Runner, RunnerSettings};
-use radialog_schemas::{ContentHash, PerStage, PredictedFinding, Stage};
+use radialog_schemas::{
+    ContentHash, Finding, FindingsReport, GateVerdict, ImageKind, PerStage, PredictedFinding, Stage,
+};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::faults::FaultInjector;
@@ -70,10 +72,41 @@ impl GatewayFixture {
 
     /// A gateway whose classifier sees this in every image.
     pub(crate) async fn seeing(findings: Vec<PredictedFinding>) -> Result<Self> {
+        Self::judging(findings, None, UNLIMITED).await
+    }
+
+    /// A gateway that begins with so many words, and to which every image looks like no chest X-ray, and has all findings.
+    pub(crate) async fn of_no_xray(words: usize) -> Result<Self> {
+        let findings = Finding::ALL.map(|finding| PredictedFinding {
+            finding,
+            probability: Some(0.75),
+            present: true,
+            threshold: None,
+        });
+        let verdict = GateVerdict {
+            passed: false,
+            looks_like: ImageKind::Other,
+            frontal: 0.125,
+        };
+        Self::judging(findings.to_vec(), Some(verdict), words).await
+    }
+
+    async fn judging(
+        findings: Vec<PredictedFinding>,
+        input_gate: Option<GateVerdict>,
+        words: usize,
+    ) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = embedded::backends(objects.path())?;
-        let stage = |stage| FakeStage::new(stage).sees(findings.clone());
-        Self::over((objects, backends), stage, UNLIMITED, |_| {}).await
+        let warning = input_gate.as_ref().and_then(GateVerdict::warning);
+        let report = FindingsReport {
+            findings,
+            text: "what it was told to see".into(),
+            warnings: warning.into_iter().collect(),
+            input_gate,
+        };
+        let stage = |stage| FakeStage::new(stage).sees(report.clone());
+        Self::over((objects, backends), stage, words, |_| {}).await
     }
 
     /// The same over backends with faults.
