@@ -162,17 +162,12 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
     let findings = record.findings.as_deref().unwrap_or_default();
     let present = findings.iter();
     let present = present.filter(|predicted| predicted.is_shown(findings));
-    let mut present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
+    let present: Vec<&str> = present.map(|predicted| predicted.finding.name()).collect();
     let gate = record.input_gate.as_ref();
     let is_no_xray = gate.is_some_and(GateVerdict::is_no_xray);
     let disputed = record.disagreement.as_deref().unwrap_or_default();
     let mut kinds = Vec::new();
     kinds.extend((!disputed.is_empty()).then_some("disagrees"));
-    if is_no_xray {
-        // Whoever looks for findings means no such picture.
-        present.clear();
-        kinds.clear();
-    }
     kinds.extend((record.status == StudyStatus::Failed).then_some("failed"));
     kinds.extend((!record.warnings.is_empty()).then_some("warned"));
     let mut text = format!(
@@ -200,7 +195,11 @@ fn study(record: &StudyRecord, picture: Result<String, String>) -> String {
         text += &format!("<p class=\"warning\">Warning: {}</p>\n", escaped(warning));
     }
     if is_no_xray {
-        text += "<details><summary>Findings and report of no chest X-ray</summary>\n";
+        let what = match &record.report {
+            Some(_) => "Findings and report",
+            None => "Findings",
+        };
+        text += &format!("<details><summary>{what} (it looks like no chest X-ray)</summary>\n");
     }
     if !findings.is_empty() {
         text += "<ul>\n";
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_no_xray_is_folded_and_found_by_no_filter_of_findings() {
+    fn what_is_said_of_no_xray_is_folded_below_its_warning_and_found_by_every_filter() {
         let of_kind = |kind: &str| {
             let record = serde_json::from_value(serde_json::json!({
                 "study_id": "a", "file": "a.png", "status": "done", "warnings": ["look at it"],
@@ -292,13 +291,13 @@ mod tests {
         };
         let other = of_kind("other");
         assert!(
-            other.contains("data-findings=\"\" data-kinds=\"warned\""),
+            other.contains("data-findings=\"Pneumonia\" data-kinds=\"disagrees warned\""),
             "{other}"
         );
         let place = |part: &str| other.find(part).unwrap();
-        let [warning, fold, finding, report, end] =
-            ["look at it", "<details>", "97 %", "Clear.", "</details>"].map(place);
-        assert!([warning, fold, finding, report, end].is_sorted(), "{other}");
+        let fold = "<details><summary>Findings and report (it looks like no chest X-ray)<";
+        let places = ["look at it", fold, "97 %", "Clear.", "</details>"].map(place);
+        assert!(places.is_sorted(), "{other}");
         let lateral = of_kind("lateral");
         assert!(lateral.contains("data-findings=\"Pneumonia\"") && !lateral.contains("<details>"));
     }

@@ -28,6 +28,8 @@ mod command;
 
 /// Width of a finding's bar.
 const BAR: usize = 20;
+/// What stands in the place of the report of a picture that looks like no chest X-ray.
+const KEPT_BACK: &str = "  its report is shown by /show";
 /// What asks for a line.
 const PROMPT: &str = "> ";
 
@@ -91,6 +93,8 @@ struct TerminalConversation {
     options: TurnOptions,
     input: TypedInput,
     findings: Option<FindingsReport>,
+    /// The image's report, where it was kept back.
+    report: String,
     id: String,
 }
 
@@ -170,6 +174,7 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
         options,
         input,
         findings: None,
+        report: String::new(),
         id: view.id.0.clone(),
     };
     conversation.replay(&view).await?;
@@ -216,14 +221,20 @@ impl TerminalConversation {
             if turn.turn > 1 {
                 outln!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
             }
-            out!(
-                "{}",
-                turn.edited.as_ref().unwrap_or(&turn.text).trim_start()
-            );
-            if turn.status.is_final() {
-                outln!("{}\n", ending(turn));
+            let words = turn.edited.as_ref().unwrap_or(&turn.text).trim_start();
+            let is_kept = !words.is_empty() && is_kept_back(turn, self.findings.as_ref());
+            if is_kept {
+                words.clone_into(&mut self.report);
             } else {
+                out!("{words}");
+            }
+            if !turn.status.is_final() {
                 self.follow(turn).await?;
+            } else if is_kept {
+                self.report.push_str(&ending(turn));
+                outln!("{KEPT_BACK}\n");
+            } else {
+                outln!("{}\n", ending(turn));
             }
         }
         Ok(())
@@ -254,15 +265,27 @@ impl TerminalConversation {
 
     /// Prints an answer as it comes. Ctrl-C stops it.
     async fn follow(&mut self, turn: &TurnView) -> anyhow::Result<()> {
-        let findings = &mut self.findings;
+        let (findings, report) = (&mut self.findings, &mut self.report);
         let mut begun = !turn.text.trim().is_empty();
-        let mut following = std::pin::pin!(self.client.follow(turn, |update| match update {
-            // The model's answers begin with a blank.
-            TurnUpdate::Token(text) if !begun => {
-                begun = !text.trim().is_empty();
-                show_update(TurnUpdate::Token(text.trim_start().to_owned()), findings);
+        let mut following = std::pin::pin!(self.client.follow(turn, |update| {
+            let update = match update {
+                // The model's answers begin with a blank.
+                TurnUpdate::Token(text) if !begun => {
+                    begun = !text.trim().is_empty();
+                    TurnUpdate::Token(text.trim_start().to_owned())
+                }
+                update => update,
+            };
+            match update {
+                TurnUpdate::Token(text) if is_kept_back(turn, findings.as_ref()) => {
+                    report.push_str(&text);
+                }
+                TurnUpdate::Done(done) if is_kept_back(turn, findings.as_ref()) => {
+                    report.push_str(&ending(&done));
+                    outln!("{KEPT_BACK}");
+                }
+                update => show_update(update, findings),
             }
-            update => show_update(update, findings),
         }));
         let outcome = tokio::select! {
             outcome = &mut following => outcome,
@@ -282,6 +305,9 @@ impl TerminalConversation {
         match &self.findings {
             Some(findings) => print_findings(findings),
             None => outln!("there are no findings yet"),
+        }
+        if !self.report.is_empty() {
+            outln!("{}\n", self.report);
         }
     }
 
@@ -352,10 +378,20 @@ fn ending(turn: &TurnView) -> String {
     words
 }
 
+/// Whether findings, and the report of their image, are shown only where a person asks for them.
+fn is_no_xray(report: &FindingsReport) -> bool {
+    let gate = report.input_gate.as_ref();
+    gate.is_some_and(GateVerdict::is_no_xray)
+}
+
+/// Whether a turn is the report of such an image. Whatever comes later, a person has asked for.
+fn is_kept_back(turn: &TurnView, findings: Option<&FindingsReport>) -> bool {
+    turn.turn == 1 && findings.is_some_and(is_no_xray)
+}
+
 /// Shows findings as they come; of a picture that is no chest X-ray, how to see them.
 fn tell_findings(report: &FindingsReport) {
-    let gate = report.input_gate.as_ref();
-    if gate.is_some_and(GateVerdict::is_no_xray) {
+    if is_no_xray(report) {
         print_warnings(report);
         outln!("  its findings are shown by /show\n");
     } else {

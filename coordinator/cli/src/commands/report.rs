@@ -28,6 +28,8 @@ const DISCLAIMER: &str = "\nResearch software, not a medical device.";
 
 /// Findings and report of one chest X-ray, on the terminal
 ///
+/// Of a picture that looks like no chest X-ray at all it prints the warnings; findings and report only with --all or --json.
+///
 /// Nothing is kept of it, in a store that is set neither, and --s3 is taken for a bundle or an image in it alone. With a broker (--amqp), stages elsewhere do the work: image and
 /// outputs stay in the shared store then, as those of a batch. For many images, and to keep results: radialog batch.
 ///
@@ -42,6 +44,9 @@ pub(crate) struct ReportArgs {
     /// Print the study's record, a line of a batch's results.jsonl, instead of words
     #[arg(long)]
     json: bool,
+    /// Print findings and report also of a picture that looks like no chest X-ray at all; --json has them always
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     generation: GenerationArgs,
     #[command(flatten)]
@@ -62,7 +67,7 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     };
     match args.json {
         true => outln!("{}", serde_json::to_string(&record)?),
-        false => out!("{}", words(&record)),
+        false => out!("{}", words(&record, args.all)),
     }
     match record.status {
         StudyStatus::Done => Ok(ExitCode::SUCCESS),
@@ -159,8 +164,8 @@ fn no_image(image: &str, error: CoordinatorError) -> anyhow::Error {
     UsageError(format!("{fault}: give a PNG or JPEG file")).into()
 }
 
-/// The record for people.
-fn words(record: &StudyRecord) -> String {
+/// The record for people: `all` of it, or the warnings alone of a picture that looks like no chest X-ray.
+fn words(record: &StudyRecord, all: bool) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
         text += &words;
@@ -173,8 +178,12 @@ fn words(record: &StudyRecord) -> String {
         line(format!("warning: {warning}"));
     }
     let gate = record.input_gate.as_ref();
-    if gate.is_some_and(GateVerdict::is_no_xray) {
-        line("Its findings and its report are shown by --json.".to_owned());
+    if !all && gate.is_some_and(GateVerdict::is_no_xray) {
+        let what = match &record.report {
+            Some(_) => "Its findings and its report",
+            None => "Its findings",
+        };
+        line(format!("{what} are shown by --all."));
         line(DISCLAIMER.to_owned());
         return text;
     }
@@ -232,7 +241,7 @@ mod tests {
             "bundle": "0".repeat(64), "timings": {},
         });
         let mut record: StudyRecord = serde_json::from_value(record).unwrap();
-        let said = words(&record);
+        let said = words(&record, false);
         let line = |name: &str| {
             let mut lines = said.lines();
             let line = lines.find(|line| line.trim_start().starts_with(name));
@@ -245,30 +254,38 @@ mod tests {
         assert_eq!(line("Lung"), "Lung Lesion 23 % present (over 16 %)");
         assert_eq!(line("Support"), "Support Devices 60 % present");
         record.findings.as_mut().unwrap().remove(1);
-        assert!(words(&record).contains("74 %  present"));
+        assert!(words(&record, false).contains("74 %  present"));
     }
 
     #[test]
     fn of_a_picture_that_is_no_xray_words_have_no_finding_and_say_how_to_see_them() {
-        let of_kind = |kind: &str| {
+        let of_kind = |kind: &str| -> StudyRecord {
             let record = serde_json::json!({
                 "study_id": "a", "file": "a.png", "status": "done", "warnings": ["look at it"],
                 "input_gate": {"passed": false, "looks_like": kind, "frontal": 0.1},
                 "findings": [{"finding": "Pneumonia", "probability": 0.97, "present": true}],
                 "report": "Pneumonia.", "bundle": "0".repeat(64), "timings": {},
             });
-            let record: StudyRecord = serde_json::from_value(record).unwrap();
-            words(&record)
+            serde_json::from_value(record).unwrap()
         };
-        let other = of_kind("other");
+        let mut record = of_kind("other");
+        let other = words(&record, false);
         assert!(
             other.starts_with("warning: look at it\n") && !other.contains("Pneumonia"),
             "{other}"
         );
         assert!(
-            other.contains("--json") && other.ends_with("device.\n"),
+            other.contains("and its report are shown by --all") && other.ends_with("device.\n"),
             "{other}"
         );
-        assert!(of_kind("lateral").contains("97 %  present"));
+        let all = words(&record, true);
+        let places = ["look at it", "97 %  present", "Report:\n  Pneumonia."];
+        let places = places.map(|part| all.find(part).unwrap());
+        assert!(places.is_sorted() && !all.contains("--all"), "{all}");
+        // What is not there is not promised.
+        record.report = None;
+        let other = words(&record, false);
+        assert!(other.contains("Its findings are shown by --all"), "{other}");
+        assert!(words(&of_kind("lateral"), false).contains("97 %  present"));
     }
 }

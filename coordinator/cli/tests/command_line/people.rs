@@ -268,6 +268,10 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
         env!("CARGO_MANIFEST_DIR"),
         "/../../tests/fixtures/other-images/red-square.png"
     );
+    let output = radialog(&["report", square, "--max-new-tokens", "5", "--json"]);
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = record["report"].as_str().unwrap();
+    assert!(!report.is_empty(), "{record}");
     let output = radialog(&["report", square, "--max-new-tokens", "5"]);
     let words = text(&output.stdout);
     assert!(output.status.success(), "{output:?}");
@@ -275,7 +279,13 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
         words.starts_with("warning: this does not look like a frontal chest X-ray (it looks like no chest X-ray at all)"),
         "{words}"
     );
-    assert!(words.contains("--json") && !words.contains('%'), "{words}");
+    assert!(
+        words.contains("are shown by --all")
+            && !words.contains('%')
+            && !words.contains("Report:")
+            && !words.contains(report),
+        "{words}"
+    );
     let mut chat = radialog_command(&["chat", square, "--max-new-tokens", "5"]);
     chat.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut chat = chat.spawn().unwrap();
@@ -284,12 +294,19 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
     drop(typed);
     let output = chat.wait_with_output().unwrap();
     let words = text(&output.stdout);
-    let (first, asked) = words.split_once("/show").unwrap();
+    // The answer to /show begins with the findings.
+    let (first, asked) = words.split_once(" % ").unwrap();
+    for said in [
+        "this does not look like a frontal chest X-ray",
+        "its findings are shown by /show",
+        "its report is shown by /show",
+    ] {
+        assert!(first.contains(said), "{said} in {words}");
+    }
     assert!(
-        first.contains("this does not look like a frontal chest X-ray") && !first.contains('%'),
-        "{words}"
+        !first.contains(report) && asked.contains(report),
+        "{report} in {words}"
     );
-    assert!(asked.contains(" % "), "{words}");
 
     let dir = tempfile::tempdir().unwrap();
     let (archive, out) = (dir.path().join("archive"), dir.path().join("out"));

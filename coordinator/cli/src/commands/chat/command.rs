@@ -15,7 +15,7 @@ pub(super) const HELP: &str = "\
   /why FINDING, ...       what speaks for these findings?
   /view                   the view that the image was taken from, if the model was trained for it
   /impression             the impression section of the report, if the model was trained for it
-  /show                   findings and probabilities again, also of what looks like no chest X-ray
+  /show                   findings and probabilities again; of what looks like no chest X-ray, its report, too
   /save FILE              write the conversation as JSON
   /help                   this list
   /quit                   end (also Ctrl-D); the conversation stays. Ctrl-C stops an answer";
