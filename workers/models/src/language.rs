@@ -1,7 +1,7 @@
 //! The language model: a LLaMA-family decoder with LoRA, image tokens spliced into its input, and continuous batching.
 //!
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
-//! [`linear`] for how. On other devices all sequences of a step are batches, padded to like lengths (`ragged_attention`),
+//! [`linear`] for how. On other devices all sequences of a step are batches, padded to like lengths (`llama::ragged_attention`),
 //! over the pages of one pool (`device_cache`); their logits are only close.
 
 mod adapter_id;
@@ -15,7 +15,6 @@ pub mod llama;
 pub mod lora;
 mod projection;
 pub mod quantized;
-mod ragged_attention;
 pub mod sampler;
 mod speculation;
 mod step_logits;

@@ -11,7 +11,6 @@ use super::linear::{AdapterRows, LoraLinear};
 use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrix};
-use super::ragged_attention::RaggedAttention;
 use super::trained;
 use crate::kernels::paged_cache::Numbers;
 use crate::layers::Dropout;
@@ -21,10 +20,12 @@ use crate::layers::storage::with_floats;
 mod loading;
 mod packed;
 mod pages;
+mod ragged_attention;
 mod rotary;
 
 use loading::{Adapters, TensorLoader};
 pub use packed::TrainingSequence;
+use ragged_attention::RaggedAttention;
 use rotary::{rotary_tables, rotate};
 
 /// A LLaMA-family language model that sees images.

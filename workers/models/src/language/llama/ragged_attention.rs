@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::cache::KvCache;
-use super::config::LlamaConfig;
-use super::device_cache::{OpenPool, PagePool};
-use super::llama::SequenceChunk;
+use super::SequenceChunk;
 use crate::kernels::paged_cache::{CacheShape, PAGE};
+use crate::language::cache::KvCache;
+use crate::language::config::LlamaConfig;
+use crate::language::device_cache::{OpenPool, PagePool};
 
 /// What is added to the scores of hidden positions: their weights are exactly 0.
 const HIDDEN: f64 = -1e30;
