@@ -60,7 +60,7 @@ pub struct LabelledSides {
 }
 
 impl LabelledSides {
-    /// Reads tables with the columns `image`, `split` and the 14 findings; a patient's (`patient_id`, `subject_id`) where there is one.
+    /// Reads tables with the columns `image`, `split` and the 14 findings; `patient_id` and its like where there is one.
     ///
     /// # Errors
     /// A table without its columns; every label other than 1, 0, -1 or nothing, every image that is not there and every patient

@@ -116,9 +116,9 @@ impl TableFile {
         Ok(None)
     }
 
-    /// The position of the column of patients, where there is one: `patient_id`, `subject_id` or `patient`, else one that is called
-    /// so but for case, spaces and underscores, as `Patient ID`. A program that takes names away may leave its `PatientID` empty
-    /// beside the column that is meant.
+    /// The position of the column of patients, where there is one: `patient_id`, `subject_id` or `patient`, else one that is
+    /// called so but for case, spaces and underscores, as `Patient ID`. A program that takes names away may leave its `PatientID`
+    /// empty beside the column that is meant.
     ///
     /// # Errors
     /// As [`TableFile::optional`].
