@@ -69,8 +69,8 @@ pub fn labels(cell: &str) -> Result<FindingLabels, String> {
         }
         if is_marked(name) {
             return Err(format!(
-                "'{name}' has a mark that doubts or denies, or may: what is named here is there, so write the name alone, leave it \
-                 out, or give the finding a column with 0 or -1"
+                "'{name}' has a mark that doubts or denies, or may: what is named here is there, so write the name alone, leave \
+                 it out, or give the finding a column with 0 or -1"
             ));
         }
         if let Some(finding) = finding {

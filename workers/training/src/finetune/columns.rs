@@ -98,8 +98,8 @@ impl ColumnNames {
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
         let there = header.listed();
-        // A column that the user has named as one thing is not recognised as another. What figures are told by is so, since it may
-        // be the split too, and what names images may name patients.
+        // A column that the user has named as one thing is not recognised as another. What figures are told by is so, since it
+        // may be the split too, and what names images may name patients.
         let own = [
             &self.image,
             &self.report,

@@ -305,6 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn the_recipe_of_the_labeler_names_what_the_start_has_read() {
+        let plan = Plan {
+            start: PathBuf::from("start"),
+            seed: 1,
+            epochs: None,
+        };
+        let recipe = |read: &[Finding]| -> Table {
+            let text = plan.labeler(Path::new("reports.csv"), read, 40);
+            toml::from_str(&text).unwrap()
+        };
+        assert!(!recipe(&[]).contains_key("read"));
+        let read = recipe(&[Finding::LungOpacity, Finding::Edema]);
+        let names: Vec<Finding> = read["read"].clone().try_into().unwrap();
+        assert_eq!(names, [Finding::LungOpacity, Finding::Edema]);
+    }
+
+    #[test]
     fn what_does_not_fit_into_memory_at_a_time_is_accumulated() {
         let published = VisionConfig::published();
         let step = |train, gib: Option<u64>| {

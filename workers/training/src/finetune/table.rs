@@ -398,8 +398,8 @@ impl FinetuneTable {
                 }
                 None => notes.extend(mistaken::not_english(&texts).map(|others| {
                     format!(
-                        "{others} of {} reports have none of the commonest words of English ones: the demo and the published models \
-                         know English alone, and what CheXbert reads from other texts means nothing",
+                        "{others} of {} reports have none of the commonest words of English ones: the demo and the published \
+                         models know English alone, and what CheXbert reads from other texts means nothing",
                         texts.len()
                     )
                 })),
@@ -475,7 +475,7 @@ impl FinetuneTable {
         if self.has_reports() && !unknown.is_empty() {
             notes.push(format!(
                 "no row has a label of {}: where there is a report, the start's CheXbert reads them for the parts that learn from \
-                 texts, and the classifier does not learn them",
+                 texts, and for the tags beside which texts are scored; the classifier does not learn them",
                 unknown.join(", ")
             ));
         }

@@ -10,7 +10,7 @@ use radialog_files::durable;
 use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::{Calibration, ThresholdRule};
-use radialog_schemas::{Finding, Stage};
+use radialog_schemas::Stage;
 use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
     FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
@@ -171,7 +171,6 @@ fn cautions(
     }
     cautions.extend(of_truth(test));
     let has_texts = after.parts.contains_key(&QualityPart::Pairs);
-    cautions.extend(of_tags(&training.table.unlabelled()).filter(|_| has_texts));
     cautions.extend(of_labelers(parts).filter(|_| has_texts));
     cautions.extend(of_figures(before, after));
     cautions
@@ -187,18 +186,6 @@ fn of_truth<'a>(test: impl Iterator<Item = &'a FinetuneRow>) -> Option<String> {
             "{by_chexbert} of {} labelled test images have the labels that the start's CheXbert read from their reports: figures of \
              findings are beside these",
             given + by_chexbert
-        )
-    })
-}
-
-/// Says of which findings the tags of reports are no label of the table.
-fn of_tags(unlabelled: &[Finding]) -> Option<String> {
-    let names: Vec<&str> = unlabelled.iter().map(|finding| finding.name()).collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "tags of reports are no labels of the table for {}: where there are any, the start's CheXbert read them from the same \
-             texts, and beside them it is always right",
-            names.join(", ")
         )
     })
 }
@@ -580,9 +567,6 @@ mod tests {
         rows.push(row("Edema.", Label::Blank));
         let said = of_truth(rows.iter()).unwrap();
         assert!(said.starts_with("1 of 3 labelled test images"), "{said}");
-        assert_eq!(of_tags(&[]), None);
-        let said = of_tags(&[Finding::Edema, Finding::Fracture]).unwrap();
-        assert!(said.contains("for Edema, Fracture: "), "{said}");
         let labeler = |is_taken| {
             let trained = Trained {
                 score: "macro_f1".to_owned(),
