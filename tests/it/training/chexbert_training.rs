@@ -96,7 +96,7 @@ fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_c
 fn findings_that_a_labeler_has_read_are_learned_and_not_scored() {
     let fixture = fixture();
     let (recipe, table) = (fixture.text(RECIPE), fixture.text("reports.csv"));
-    let measured = |read: &str| -> HashMap<&str, Option<f64>> {
+    let measured = |read: &str| -> HashMap<&'static str, Option<f64>> {
         fixture.write(RECIPE, &format!("read = {read}\n{recipe}"));
         let training = fixture.training("out", false).unwrap();
         training.validate().unwrap().into_iter().collect()
