@@ -1,5 +1,6 @@
 //! `train chexbert` from a recipe to checkpoints.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::Device;
@@ -89,4 +90,35 @@ fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_c
         |text: &str| labeler.label(&[labeler.encode(text).unwrap()]).unwrap()[0][&Finding::Edema];
     assert_eq!(label("There is edema in study 28."), Label::Positive);
     assert_eq!(label("No edema is seen in study 29."), Label::Negative);
+}
+
+#[test]
+fn findings_that_a_labeler_has_read_are_learned_and_not_scored() {
+    let fixture = fixture();
+    let (recipe, table) = (fixture.text(RECIPE), fixture.text("reports.csv"));
+    let measured = |read: &str| -> HashMap<&'static str, Option<f64>> {
+        fixture.write(RECIPE, &format!("read = {read}\n{recipe}"));
+        let training = fixture.training("out", false).unwrap();
+        training.validate().unwrap().into_iter().collect()
+    };
+    let edema = measured("[]");
+    // What the start has read: a fracture in every third report.
+    let column = 2 + Finding::Fracture as usize;
+    let rows = table.lines().enumerate().map(|(line, row)| {
+        let mut cells: Vec<&str> = row.split(',').collect();
+        if line > 0 {
+            cells[column] = ["1", "0", "0"][line % 3];
+        }
+        cells.join(",") + "\n"
+    });
+    fixture.write("reports.csv", &rows.collect::<String>());
+    let both = measured("[]");
+    let alone = measured("[\"Fracture\"]");
+    assert_eq!(alone["macro_f1"], edema["macro_f1"]);
+    assert_eq!(alone["validation_loss"], both["validation_loss"]);
+    assert_ne!(alone["validation_loss"], edema["validation_loss"]);
+    // Of no third finding there are both answers.
+    assert!(both["macro_f1"].is_some());
+    let none = measured("[\"Edema\", \"Fracture\"]");
+    assert_eq!(none["macro_f1"], None);
 }

@@ -339,14 +339,18 @@ fn samples_that_are_split_off_are_all_of_their_patients() {
     let by_patient = encode(&two.collect());
     assert_eq!((by_patient.unnamed, groups(&by_patient).len()), (0, 2));
     // One sample is asked for; its patient has six.
-    fixture.write(
-        "patients.csv",
-        "dicom_id,subject_id\nimage0,0\nimage1,0\nimage2,1\nimage3,1\n",
-    );
+    let rows = "image0,0\nimage1,0\nimage2,1\nimage3,1\n";
+    fixture.write("patients.csv", &format!("dicom_id,subject_id\n{rows}"));
+    fixture.write("spelled.csv", &format!("image,Patient ID\n{rows}"));
     let keys = "data = [\"train.json\"]\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\nstart = \"start\"\n";
     for (more, validation, said) in [
         (
             "patients = \"patients.csv\"\n",
+            "6 validation samples",
+            false,
+        ),
+        (
+            "patients = \"spelled.csv\"\n",
             "6 validation samples",
             false,
         ),

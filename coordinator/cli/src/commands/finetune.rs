@@ -56,8 +56,9 @@ const LOCK_FILE: &str = ".finetune.lock";
 ///    reads in every report the findings that no row has a label of, too.
 /// 3. What the table allows is trained, by recipes that fit its size (OUT/recipes): the classifier on
 ///    labelled images, the language model (LoRA) on reports, and with --labeler CheXbert on reports
-///    whose labels the table gives. A part is taken only where it is better on the validation rows
-///    than the bundle that it started from. Ctrl-C loses nothing: the same command goes on.
+///    that the table has labels of; findings that no row has a label of are learned as it has read
+///    them, and not scored. A part is taken only where it is better on the validation rows than the
+///    bundle that it started from. Ctrl-C loses nothing: the same command goes on.
 /// 4. The bundle before and after is measured on the test rows, with intervals, and put together in
 ///    OUT/bundle beside OUT/MODEL_CARD.md.
 ///
@@ -123,7 +124,7 @@ pub(crate) struct FinetuneArgs {
         conflicts_with = "labeler"
     )]
     only: Vec<Part>,
-    /// Also train the CheXbert labeler on reports whose labels the table gives
+    /// Also train the CheXbert labeler on reports that the table has labels of
     #[arg(long)]
     labeler: bool,
     /// As many epochs of each training [default: what fits the table; ends early where nothing gets better]

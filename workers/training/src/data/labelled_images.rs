@@ -60,7 +60,7 @@ pub struct LabelledSides {
 }
 
 impl LabelledSides {
-    /// Reads tables with the columns `image`, `split` and the 14 findings; `patient_id` (or `subject_id`) where there is one.
+    /// Reads tables with the columns `image`, `split` and the 14 findings; `patient_id` and its like where there is one.
     ///
     /// # Errors
     /// A table without its columns; every label other than 1, 0, -1 or nothing, every image that is not there and every patient
@@ -248,6 +248,18 @@ mod tests {
             let rows = [
                 ["a.png", "p1", "train", "1"],
                 ["b.png", "p1", "validate", "0"],
+            ];
+            let error = read_as(column, &rows).unwrap_err().to_string();
+            assert!(
+                error.contains("patient 'p1' is on two sides"),
+                "{column}: {error}"
+            );
+        }
+        // Emptied by a program that takes names away, beside the one that is meant.
+        for column in ["PatientID,subject_id", "PatientID,patient_id"] {
+            let rows = [
+                ["a.png", ",p1", "train", "1"],
+                ["b.png", ",p1", "validate", "0"],
             ];
             let error = read_as(column, &rows).unwrap_err().to_string();
             assert!(

@@ -11,8 +11,6 @@ use crate::prepare::TableFile;
 
 /// The sides that trainings and evaluations read.
 pub(crate) const SIDES: [&str; 3] = ["train", "validate", "test"];
-/// Columns that name a row's patient, the best first, whatever their case, spaces and underscores.
-pub(crate) const PATIENT_COLUMNS: [&str; 3] = ["patientid", "subjectid", "patient"];
 
 /// The faults of some tables, and what a user should know of them.
 #[derive(Default)]
@@ -52,7 +50,7 @@ impl TablePatients {
     /// It has several of one name.
     pub(crate) fn of(path: &Path, table: &TableFile) -> Result<Self, TrainingError> {
         Ok(Self {
-            column: table.recognised(&PATIENT_COLUMNS)?,
+            column: table.patient_column()?,
             ..Self::unnamed(path)
         })
     }

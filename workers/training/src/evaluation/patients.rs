@@ -6,7 +6,6 @@ use radialog_schemas::Finding;
 
 use super::classification::{FEW, few_words};
 use super::id_digest::IdDigest;
-pub(crate) use crate::data::table_check::PATIENT_COLUMNS;
 
 /// Numbers for patients, from 0 on.
 #[derive(Clone, Debug, Default)]

@@ -9,9 +9,8 @@ use crate::prepare::{FindingLabels, nih_class};
 const SEPARATORS: [char; 3] = ['|', ';', ','];
 /// What stands around the names of a list as Python writes it.
 const LIST: [char; 5] = ['[', ']', '\'', '"', ' '];
-/// Marks that doubt or deny what they stand beside. Names are compared by their letters, which would have "Edema?" stated.
-const DOUBTS: [char; 5] = ['?', '~', '!', '¬', '±'];
-const MINUS: [char; 3] = ['-', '–', '−'];
+/// What a name or a word may have beside letters and white space. Any other mark may doubt or deny what it stands beside.
+const PLAIN_MARKS: [char; 4] = ['_', '-', '.', '+'];
 /// Words that say that nothing was found.
 const NORMAL: [&str; 3] = ["normal", "nofinding", "nofindings"];
 
@@ -23,7 +22,7 @@ pub fn label(cell: &str) -> Result<Label, String> {
     if let Ok(label) = cell.replace(',', ".").parse() {
         return Ok(label);
     }
-    let word = match cell.contains(DOUBTS) {
+    let word = match is_marked(cell) {
         true => String::new(),
         false => plain(cell),
     };
@@ -61,31 +60,35 @@ pub fn labels(cell: &str) -> Result<FindingLabels, String> {
         ));
     }
     for name in names {
-        if is_marked(name) {
+        let bare = name.trim_matches(|letter: char| !letter.is_alphanumeric());
+        let finding = finding(bare);
+        if finding.is_none() && nih_class(bare).is_none() {
             return Err(format!(
-                "'{name}' doubts or denies: what is named here is there, so leave it out, or give the finding a column with 0 or -1"
+                "'{name}' is none of the 14 findings; an image without any has the name 'No Finding'"
             ));
         }
-        match finding(name) {
-            Some(finding) => labels[finding as usize] = Label::Positive,
-            None if nih_class(name).is_some() => {}
-            None => {
-                return Err(format!(
-                    "'{name}' is none of the 14 findings; an image without any has the name 'No Finding'"
-                ));
-            }
+        if is_marked(name) {
+            return Err(format!(
+                "'{name}' has a mark that doubts or denies, or may: what is named here is there, so write the name alone, leave \
+                 it out, or give the finding a column with 0 or -1"
+            ));
+        }
+        if let Some(finding) = finding {
+            labels[finding as usize] = Label::Positive;
         }
     }
     Ok(labels)
 }
 
-/// Whether a mark beside a name says that the finding is doubtful or not there, as in `Edema?`, `-Edema` or `Edema (-)`.
+/// Whether a name or a word has a mark that may say that it is doubtful or not so, as in `Edema?`, `-Edema` or `Edema (-)`. They
+/// are compared by their letters, which would have all of these stated.
 fn is_marked(name: &str) -> bool {
-    let in_brackets = |mark: &char| name.contains(&format!("({mark})"));
-    name.contains(DOUBTS)
-        || name.starts_with(MINUS)
-        || name.ends_with(MINUS)
-        || MINUS.iter().any(in_brackets)
+    let is_plain = |letter: char| {
+        letter.is_alphanumeric() || letter.is_whitespace() || PLAIN_MARKS.contains(&letter)
+    };
+    let mut between = name.split(char::is_alphanumeric);
+    let mut ends = [between.next(), between.next_back()].into_iter().flatten();
+    !name.chars().all(is_plain) || ends.any(|end| end.contains('-'))
 }
 
 /// The finding of a name in whatever spelling, CheXpert's or that of NIH's classes.
@@ -126,6 +129,7 @@ mod tests {
         );
         assert_eq!(["2", "0.5", "0,5", "perhaps not"].map(read), [None; 4]);
         assert_eq!(["yes?", "?", "no?", "!present"].map(read), [None; 4]);
+        assert_eq!(["-yes", "(yes)", "✗ present"].map(read), [None; 3]);
     }
 
     #[test]
@@ -172,10 +176,27 @@ mod tests {
             "Edema (-)",
             "~Edema",
             "['Edema?']",
+            "✗ Edema",
+            "∅ Edema",
+            "× Edema",
+            "— Edema",
+            "Edema (-/+)",
+            "(Edema)",
+            "Edema -+",
+            "Hernia?",
         ] {
             let refused = labels(&format!("Cardiomegaly; {name}")).unwrap_err();
             assert!(refused.contains("doubts or denies"), "{name}: {refused}");
         }
-        assert!(labels("Pleural-Effusion").is_ok());
+        for plain in [
+            "Pleural-Effusion",
+            "Pleural_Thickening",
+            "Effusion.",
+            "+Edema",
+        ] {
+            assert!(labels(plain).is_ok(), "{plain}");
+        }
+        let other = labels("COVID-19?").unwrap_err();
+        assert!(other.contains("is none of the 14"), "{other}");
     }
 }

@@ -98,7 +98,8 @@ impl ColumnNames {
     pub fn find(&self, header: &Header) -> Result<Columns, Vec<String>> {
         let mut faults = Vec::new();
         let there = header.listed();
-        // A column that the user has named as one thing is not recognised as another.
+        // A column that the user has named as one thing is not recognised as another. What figures are told by is so, since it
+        // may be the split too, and what names images may name patients.
         let own = [
             &self.image,
             &self.report,
@@ -106,10 +107,11 @@ impl ColumnNames {
             &self.split,
             &self.labels,
         ];
-        let own = own.into_iter().chain(&self.groups).flatten();
+        let own = own.into_iter().flatten();
         let own = own.chain(self.findings.iter().map(|(_, name)| name));
         let taken: BTreeSet<usize> = own.filter_map(|name| header.column(name)).collect();
         let is_free = |column: &usize| !taken.contains(column);
+        let of_patients = self.patient.as_ref().and_then(|name| header.column(name));
         let mut find = |named: &Option<String>, flag: &str, known: &[&str]| {
             let found = match named {
                 Some(name) => match header.namesakes(name) {
@@ -117,8 +119,11 @@ impl ColumnNames {
                     namesakes => namesakes,
                 },
                 None => {
+                    let may_be = |column: &usize| {
+                        is_free(column) || (flag == "--image" && of_patients == Some(*column))
+                    };
                     let alike = |known: &&str| -> Vec<usize> {
-                        header.alike(known).into_iter().filter(is_free).collect()
+                        header.alike(known).into_iter().filter(may_be).collect()
                     };
                     let mut found = known.iter().map(alike);
                     found.find(|found| !found.is_empty()).unwrap_or_default()
@@ -355,8 +360,15 @@ mod tests {
             ..ColumnNames::default()
         };
         let columns = named.find(&header).unwrap();
-        assert_eq!((columns.report, columns.split), (None, None));
-        assert_eq!((columns.labels, columns.groups[3]), (Some(1), Some(2)));
+        assert_eq!((columns.report, columns.labels), (None, Some(1)));
+        // Figures take nothing away, and each image may be a patient.
+        assert_eq!((columns.split, columns.groups[3]), (Some(2), Some(2)));
+        let named = ColumnNames {
+            patient: Some("image".to_owned()),
+            ..ColumnNames::default()
+        };
+        let columns = named.find(&header).unwrap();
+        assert_eq!((columns.image, columns.patient), (0, Some(0)));
         let named = ColumnNames {
             report: Some("Edema".to_owned()),
             ..ColumnNames::default()

@@ -1,6 +1,7 @@
 //! What the trainings read, made of a user's table: labelled images, reports, image tokens, dialogs. What is there already is taken
 //! as it is, so that an interrupted fine-tuning goes on.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use radialog_models::bundle::Bundle;
@@ -77,6 +78,11 @@ impl DataSets {
     /// Images with their reports.
     pub fn pairs(&self) -> PathBuf {
         self.0.join("pairs.csv")
+    }
+
+    /// The reports that the labeler learns from.
+    pub fn labelled_reports(&self) -> PathBuf {
+        self.0.join("labelled-reports.csv")
     }
 
     /// Image tokens.
@@ -167,6 +173,19 @@ impl DataSets {
         let own = ["image", "patient_id", "split"].into_iter();
         let names: Vec<&str> = own.chain(GROUPS.map(|(kind, _)| kind)).collect();
         write_table(&self.images(), &names, images)
+    }
+
+    /// Writes those reports of the table of pairs that a label of the user's table goes with. The others have labels that the
+    /// start's labeler has read in them: beside these it would always be right.
+    ///
+    /// # Errors
+    /// A table of pairs that cannot be read, a file that cannot be written.
+    pub fn write_labelled_reports(&self, table: &FinetuneTable) -> Result<(), TrainingError> {
+        let labelled = table.rows.iter().filter(|row| row.is_labelled());
+        let labelled: HashSet<&str> = labelled.map(|row| row.name.as_str()).collect();
+        let mut rows = read_report_table(&self.pairs())?;
+        rows.retain(|row| labelled.contains(row.study.as_str()));
+        write_pairs_table(&self.labelled_reports(), &rows)
     }
 
     /// Writes the image tokens of all images with a report that train or validate.
@@ -311,7 +330,43 @@ fn absent_where_blank(labels: FindingLabels) -> FindingLabels {
 
 #[cfg(test)]
 mod tests {
+    use radialog_schemas::ContentHash;
+
     use super::*;
+
+    #[test]
+    fn the_labeler_learns_from_reports_that_the_table_has_a_label_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataSets(dir.path().to_owned());
+        let blank = [Label::Blank; Finding::ALL.len()];
+        let mut labels = blank;
+        labels[Finding::Edema as usize] = Label::Negative;
+        let row = |name: &str, labels| FinetuneRow {
+            line: 2,
+            name: name.to_owned(),
+            image: PathBuf::new(),
+            patient: name.to_owned(),
+            side: Some("train"),
+            report: "No edema.".to_owned(),
+            labels,
+            groups: Default::default(),
+        };
+        let table = FinetuneTable {
+            path: PathBuf::new(),
+            folder: PathBuf::new(),
+            rows: vec![row("given.png", labels), row("read.png", blank)],
+            columns: String::new(),
+            notes: Vec::new(),
+            hash: ContentHash::of(b""),
+        };
+        // As CheXbert has labelled them.
+        let pairs = ["given.png", "read.png"];
+        let pairs = pairs.map(|name| ReportRow::of_findings(name, "train", "No edema.", labels));
+        write_pairs_table(&data.pairs(), &pairs).unwrap();
+        data.write_labelled_reports(&table).unwrap();
+        let kept = read_report_table(&data.labelled_reports()).unwrap();
+        assert_eq!(kept, pairs[..1]);
+    }
 
     #[test]
     fn what_a_table_does_not_know_is_read_from_the_report_and_contradicts_nothing() {

@@ -25,39 +25,47 @@ const ENGLISH: [&str; 18] = [
     "clear",
 ];
 
+/// A spreadsheet's `#N/A` in other languages, as far as it does not end as its other errors do.
+const NOT_AVAILABLE: [&str; 5] = ["#NV", "#N/D", "#N/B", "#I/T", "#YOK"];
+
 /// A cell that has something, and where its row begins.
 pub(super) type FilledCell<'a> = (u64, &'a str);
 
-/// What is wrong with a column of reports, each with the line that shows it first. What a user has named as one may hold the
-/// names of findings, as one-word reports do.
-pub(super) fn reports(
+/// Why a column has no reports.
+#[derive(Debug)]
+pub(super) struct NoReports {
+    /// The line that shows it first.
+    pub(super) line: u64,
+    /// What it has.
+    pub(super) what: String,
+    /// What a user may do.
+    pub(super) advice: &'static str,
+}
+
+/// Whether a column of reports has something else. What a user has named as one may hold the names of findings, as one-word
+/// reports do.
+pub(super) fn no_reports(
     cells: &[FilledCell<'_>],
     column: &str,
     is_named: bool,
-) -> Vec<(u64, String)> {
-    let mut faults: Vec<(u64, String)> = failed_formulas(cells, column).into_iter().collect();
-    let Some(&(line, first)) = cells.first() else {
-        return faults;
-    };
+) -> Option<NoReports> {
+    let &(line, first) = cells.first()?;
     let are_all = |is_one: fn(&str) -> bool| cells.iter().all(|(_, cell)| is_one(cell));
     if are_all(is_file_name) {
-        faults.push((
+        return Some(NoReports {
             line,
-            format!(
-                "column '{column}' names files, as '{first}', where reports should be: put their texts into the table, or name \
-                 another column with --report"
-            ),
-        ));
-    } else if !is_named && are_all(|cell| cells::labels(cell).is_ok()) {
-        faults.push((
-            line,
-            format!(
-                "column '{column}' was taken for the reports, and has nothing but names of findings, as '{first}': name it with \
-                 --labels, or with --report if these are the reports"
-            ),
-        ));
+            what: format!("column '{column}' names files, as '{first}', where reports should be"),
+            advice: "put their texts into the table, or name another column with --report, or leave this one out or rename it",
+        });
     }
-    faults
+    let are_names = !is_named && are_all(|cell| cells::labels(cell).is_ok());
+    are_names.then(|| NoReports {
+        line,
+        what: format!(
+            "column '{column}' was taken for the reports, and has nothing but names of findings, as '{first}'"
+        ),
+        advice: "name it with --labels, or with --report if these are the reports, or leave it out or rename it",
+    })
 }
 
 /// What is wrong with a column of patients, or of studies that stand for them, each with the line that shows it first: several
@@ -101,12 +109,12 @@ pub(super) fn not_english(cells: &[FilledCell<'_>]) -> Option<usize> {
 }
 
 /// The cells that a spreadsheet took for a formula, as it does with a text that begins with a dash, and of which its error is
-/// left.
-fn failed_formulas(cells: &[FilledCell<'_>], column: &str) -> Option<(u64, String)> {
+/// left, and those of a formula that found nothing.
+pub(super) fn failed_formulas(cells: &[FilledCell<'_>], column: &str) -> Option<(u64, String)> {
     let (line, first, count) = first_of(cells, is_failed_formula)?;
     let fault = format!(
         "{count} cells of '{column}' are errors of a spreadsheet, the first '{first}', which has taken what stood there for a \
-         formula: export the column as text"
+         formula, or whose formula found nothing: export the column as text, or empty these cells"
     );
     Some((line, fault))
 }
@@ -121,13 +129,14 @@ fn first_of<'a>(
     Some((line, first, 1 + of.count()))
 }
 
-/// `#NAME?` and the like, in any language; `#N/A` is a missing cell.
+/// `#NAME?` and the like, in any language; `#N/A` is a missing cell, and what it is called elsewhere is none.
 fn is_failed_formula(cell: &str) -> bool {
     let is_of_one = |letter: char| !letter.is_whitespace() && !letter.is_lowercase();
-    cell.len() > 2
+    let is_marked = cell.len() > 2
         && cell.starts_with('#')
         && cell.ends_with(['?', '!'])
-        && cell.chars().all(is_of_one)
+        && cell.chars().all(is_of_one);
+    is_marked || NOT_AVAILABLE.contains(&cell)
 }
 
 /// `1.23457E+11`.
@@ -143,12 +152,31 @@ fn is_shortened(cell: &str) -> bool {
         })
 }
 
-/// `2026-03-01`, `1.3.2026`, `03/01/2026`.
+/// `2026-03-01`, `1.3.2026`, `3/1/26`, perhaps with a time behind it.
 fn is_date(cell: &str) -> bool {
-    const BETWEEN: [char; 3] = ['-', '.', '/'];
-    let is_of_one = |letter: char| letter.is_ascii_digit() || BETWEEN.contains(&letter);
-    let digits: Vec<usize> = cell.split(BETWEEN).map(str::len).collect();
-    cell.chars().all(is_of_one) && matches!(digits[..], [4, 1..=2, 1..=2] | [1..=2, 1..=2, 4])
+    let (day, time) = cell.split_once([' ', 'T']).unwrap_or((cell, ""));
+    let is_of_time = |letter: char| letter.is_ascii_digit() || " :.+-ZAPMapm".contains(letter);
+    if !time.is_empty() && !(time.contains(':') && time.chars().all(is_of_time)) {
+        return false;
+    }
+    let parts: Vec<&str> = day.split(['-', '.', '/']).collect();
+    let &[first, second, third] = parts.as_slice() else {
+        return false;
+    };
+    let are_digits = parts
+        .iter()
+        .all(|part| part.bytes().all(|b| b.is_ascii_digit()));
+    // Numbers of a place, a patient and a visit have two digits at their end, and dashes.
+    let is_shortened = !day.contains('-');
+    let [day, month] = match [first.len(), second.len(), third.len()] {
+        [4, 1..=2, 1..=2] => [second, third],
+        [1..=2, 1..=2, 4] => [first, second],
+        [1..=2, 1..=2, 2] if is_shortened => [first, second],
+        _ => return false,
+    };
+    let number = |part: &str| part.parse().unwrap_or(0_u8);
+    let [day, month] = [number(day), number(month)];
+    are_digits && (1..=12).contains(&day.min(month)) && day.max(month) <= 31
 }
 
 /// A name that ends as files do, without white space.
@@ -170,13 +198,13 @@ mod tests {
     #[test]
     fn files_and_names_of_findings_are_no_reports() {
         let found = |cells: &[&str], is_named| {
-            let faults = reports(&numbered(cells), "findings", is_named);
-            let words = faults.into_iter().map(|(_, words)| words);
-            words.collect::<Vec<_>>().join("\n")
+            let found = no_reports(&numbered(cells), "findings", is_named);
+            found.map_or_else(String::new, |no| format!("{}: {}", no.what, no.advice))
         };
         for is_named in [true, false] {
             let files = found(&["s1.txt", "p10/s2.txt"], is_named);
             assert!(files.contains("names files, as 's1.txt'"), "{files}");
+            assert!(files.ends_with("or leave this one out or rename it"));
         }
         let names = ["Edema|Effusion", "No Finding", "Cardiomegaly"];
         let said = found(&names, false);
@@ -193,13 +221,13 @@ mod tests {
     #[test]
     fn what_a_spreadsheet_has_put_in_place_of_a_cell_is_told_with_the_first_and_their_number() {
         let errors = numbered(&["No edema.", "#NAME?", "#1 is a drain!", "#WERT!"]);
-        let faults = reports(&errors, "report", true);
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        let (line, words) = &faults[0];
+        let (line, words) = failed_formulas(&errors, "report").unwrap();
         assert!(
-            *line == 3 && words.contains("2 cells of 'report'"),
+            line == 3 && words.contains("2 cells of 'report'"),
             "{words}"
         );
+        let (_, words) = failed_formulas(&numbered(&["#NV", "#N/D", "7"]), "pid").unwrap();
+        assert!(words.contains("2 cells of 'pid'"), "{words}");
         let ids = numbered(&[
             "1.23457E+11",
             "1,2e+15",
@@ -218,7 +246,16 @@ mod tests {
 
     #[test]
     fn days_tell_no_patients_apart_where_a_column_of_studies_was_recognised() {
-        let days = numbered(&["2026-03-01", "1.3.2026", "03/01/2026"]);
+        let days = numbered(&[
+            "2026-03-01",
+            "1.3.2026",
+            "03/01/2026",
+            "3/1/26",
+            "01.03.26",
+            "2026-03-01 10:00",
+            "2026-03-01T10:00:00Z",
+            "3/1/2026 10:00 AM",
+        ]);
         let faults = patients(&days, "study", true);
         let words = faults
             .iter()
@@ -229,7 +266,15 @@ mod tests {
             "{words:?}"
         );
         assert!(patients(&days, "study", false).is_empty(), "it was named");
-        let ids = ["12-34-56", "2026-03-0001", "s-2026-03-01", "s1"];
+        let ids = [
+            "12-34-56",
+            "1-12-01",
+            "40.1.26",
+            "2026-03-0001",
+            "2026-03-01 7",
+            "s-2026-03-01",
+            "s1",
+        ];
         for id in ids {
             let some = numbered(&[id, "2026-03-01"]);
             assert!(patients(&some, "study", true).is_empty(), "{id}");

@@ -185,13 +185,18 @@ impl Plan {
         written("the classifier of the 14 findings", &recipe)
     }
 
-    /// The recipe of the labeler, over so many training reports.
-    pub fn labeler(&self, reports: &Path, train: usize) -> String {
+    /// The recipe of the labeler, over so many training reports; `read` are the findings that the start's own labeler has read.
+    pub fn labeler(&self, reports: &Path, read: &[Finding], train: usize) -> String {
         let batch_size = SAMPLES_A_STEP.min((train / 4).max(1));
         let mut recipe = self.common(1e-4);
         Schedule::of(train, batch_size, SAMPLES_A_STEP, self.epochs).write(&mut recipe);
         path(&mut recipe, "reports", reports);
         text(&mut recipe, "text", "findings");
+        if !read.is_empty() {
+            let names = read.iter().map(|finding| finding.name().to_owned());
+            let names = names.map(Value::String).collect();
+            recipe.insert("read".into(), Value::Array(names));
+        }
         recipe.insert("clip".into(), Value::Float(1.0));
         written("the labeler", &recipe)
     }
@@ -297,6 +302,23 @@ mod tests {
         assert_eq!(of(100_000).epochs, EPOCHS.0);
         assert_eq!(of(100_000).accumulation, SAMPLES_A_STEP / 2);
         assert_eq!(Schedule::of(43, 2, SAMPLES_A_STEP, Some(1)).epochs, 1);
+    }
+
+    #[test]
+    fn the_recipe_of_the_labeler_names_what_the_start_has_read() {
+        let plan = Plan {
+            start: PathBuf::from("start"),
+            seed: 1,
+            epochs: None,
+        };
+        let recipe = |read: &[Finding]| -> Table {
+            let text = plan.labeler(Path::new("reports.csv"), read, 40);
+            toml::from_str(&text).unwrap()
+        };
+        assert!(!recipe(&[]).contains_key("read"));
+        let read = recipe(&[Finding::LungOpacity, Finding::Edema]);
+        let names: Vec<Finding> = read["read"].clone().try_into().unwrap();
+        assert_eq!(names, [Finding::LungOpacity, Finding::Edema]);
     }
 
     #[test]

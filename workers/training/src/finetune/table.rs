@@ -11,7 +11,7 @@ use radialog_schemas::{ContentHash, Finding, Label};
 use rayon::prelude::*;
 
 use super::columns::{ColumnNames, Columns};
-use super::mistaken::FilledCell;
+use super::mistaken::{FilledCell, NoReports};
 use super::{cells, mistaken};
 use crate::data::pixels::pixels;
 use crate::data::table_check::{SIDES, TableCheck, TablePatients};
@@ -379,24 +379,39 @@ impl FinetuneTable {
     fn look_at_cells(&mut self, header: &Header, columns: &Columns, check: &mut TableCheck) {
         let name = |column: usize| header.names().get(column).map_or("", String::as_str);
         let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        let mut is_passed_over = false;
         if let Some(column) = columns.report {
             let texts = self.rows.iter().map(|row| (row.line, row.report.as_str()));
             let texts: Vec<FilledCell<'_>> = texts.filter(|(_, text)| !text.is_empty()).collect();
-            faults.extend(mistaken::reports(
-                &texts,
-                name(column),
-                columns.report_is_named,
-            ));
-            notes.extend(mistaken::not_english(&texts).map(|others| {
-                format!(
-                    "{others} of {} reports have none of the commonest words of English ones: the demo and the published models know \
-                     English alone, and what CheXbert reads from other texts means nothing",
-                    texts.len()
-                )
-            }));
+            let (column, is_named) = (name(column), columns.report_is_named);
+            faults.extend(mistaken::failed_formulas(&texts, column));
+            match mistaken::no_reports(&texts, column, is_named) {
+                // A column that only looks like one of reports, of which there need be none.
+                Some(NoReports { line, what, .. }) if !is_named && self.has_labels() => {
+                    is_passed_over = true;
+                    notes.push(format!(
+                        "{what} (line {line}): it is not read, since there are labels; name it with --report to read it"
+                    ));
+                }
+                Some(NoReports { line, what, advice }) => {
+                    faults.push((line, format!("{what}: {advice}")));
+                }
+                None => notes.extend(mistaken::not_english(&texts).map(|others| {
+                    format!(
+                        "{others} of {} reports have none of the commonest words of English ones: the demo and the published \
+                         models know English alone, and what CheXbert reads from other texts means nothing",
+                        texts.len()
+                    )
+                })),
+            }
+        }
+        if is_passed_over {
+            self.rows.iter_mut().for_each(|row| row.report.clear());
         }
         if let Some(column) = columns.patient {
-            let ids = self.rows.iter().map(|row| (row.line, row.patient.as_str()));
+            // A row without a patient goes by the name of its image.
+            let ids = self.rows.iter().filter(|row| row.patient != row.name);
+            let ids = ids.map(|row| (row.line, row.patient.as_str()));
             let ids: Vec<FilledCell<'_>> = ids.collect();
             faults.extend(mistaken::patients(
                 &ids,
@@ -460,7 +475,7 @@ impl FinetuneTable {
         if self.has_reports() && !unknown.is_empty() {
             notes.push(format!(
                 "no row has a label of {}: where there is a report, the start's CheXbert reads them for the parts that learn from \
-                 texts, and the classifier does not learn them",
+                 texts, and for the tags beside which texts are scored; the classifier does not learn them",
                 unknown.join(", ")
             ));
         }

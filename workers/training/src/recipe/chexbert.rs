@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::chexbert::ChexbertConfig;
+use radialog_schemas::Finding;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
@@ -21,6 +22,10 @@ pub struct ChexbertRecipe {
     /// The meaning of a label of 0 in the table of reports.
     #[serde(default)]
     pub zero: ZeroLabels,
+    /// Findings whose labels a labeler has read: they are learned, and no score is by them, since the start would be right about
+    /// what it has read itself.
+    #[serde(default)]
+    pub read: Vec<Finding>,
     /// Geometry of a labeler that starts from random weights.
     #[serde(default)]
     pub geometry: Option<ChexbertConfig>,

@@ -175,7 +175,8 @@ impl Trainer for ChexbertTrainer {
         batch.iter().map(|report| report.name.clone()).collect()
     }
 
-    /// Runs the reports through the network of inference. Positive against everything else, as reports are scored.
+    /// Runs the reports through the network of inference. Positive against everything else, as reports are scored; what a labeler
+    /// has read counts as not known.
     fn validate(&self) -> Result<Vec<Measurement>, TrainingError> {
         let weights =
             VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
@@ -190,8 +191,10 @@ impl Trainer for ChexbertTrainer {
                 let truths: Vec<(Finding, bool)> = Finding::chexbert_order()
                     .zip(report.classes.iter().map(|class| *class == Some(1)))
                     .collect();
-                let truth = Finding::ALL.map(|finding| truths.contains(&(finding, true)));
-                counts.add(
+                let is_known = |finding: &Finding| !self.recipe.read.contains(finding);
+                let truth = Finding::ALL
+                    .map(|finding| is_known(&finding).then(|| truths.contains(&(finding, true))));
+                counts.add_known(
                     &truth,
                     &Finding::ALL.map(|finding| labels.get(&finding) == Some(&Label::Positive)),
                 );

@@ -330,13 +330,18 @@ fn split_off(samples: &TokenizedDataset, recipe: &LanguageRecipe) -> (Vec<usize>
 fn patients(path: &Path) -> Result<HashMap<String, String>, TrainingError> {
     let mut table = TableFile::open(path)?
         .with_hint("it needs dicom_id, study_id or image, and subject_id or patient_id");
-    let (Some(image), Some(patient)) = (
-        table.first(&["dicom_id", "study_id", "image"])?,
-        table.first(&["subject_id", "patient_id"])?,
-    ) else {
-        return Err(table.column("subject_id").err().unwrap_or_else(|| {
-            TrainingError::line(path, 1, "it has no dicom_id, study_id or image")
-        }));
+    // As MIMIC calls it, before what other tables have.
+    let patient = match table.optional("subject_id")? {
+        None => table.patient_column()?,
+        of_mimic => of_mimic,
+    };
+    let patient = match patient {
+        None => table.column("subject_id")?,
+        Some(column) => column,
+    };
+    let Some(image) = table.first(&["dicom_id", "study_id", "image"])? else {
+        let reason = "it has no dicom_id, study_id or image";
+        return Err(TrainingError::line(path, 1, reason));
     };
     let mut patients = HashMap::new();
     while let Some(row) = table.next_row()? {

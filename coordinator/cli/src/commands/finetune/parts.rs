@@ -135,8 +135,11 @@ impl Training<'_> {
             }
             TrainedPart::Labeler => {
                 let recipe = self.recipe(part, || {
+                    self.data.write_labelled_reports(self.table)?;
+                    let reports = absolute(&self.data.labelled_reports())?;
                     let train = self.table.count("train", true, true);
-                    Ok(self.plan()?.labeler(&absolute(&self.data.pairs())?, train))
+                    let read = self.table.unlabelled();
+                    Ok(self.plan()?.labeler(&reports, &read, train))
                 })?;
                 let start = |out: &Path, resume| {
                     trainers::Training::chexbert(

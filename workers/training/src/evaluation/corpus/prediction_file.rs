@@ -16,7 +16,6 @@ use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, Faults, InputFault, comparable};
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
-use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::evaluation::stored_rows::{StoredRows, temporary};
 use crate::evaluation::text_file::{DAMAGED_RECORD, utf_8};
 use crate::evaluation::text_rows::TextRows;
@@ -410,7 +409,7 @@ impl PredictionFile {
             _ => (None, id),
         };
         let (split, image) = (table.optional("split")?, table.first(&["image", "file"])?);
-        let patient = table.recognised(&PATIENT_COLUMNS)?;
+        let patient = table.patient_column()?;
         self.notes.push(format!(
             "predictions are the column '{}' of {}",
             table.names()[column],

@@ -8,7 +8,7 @@ use radialog_schemas::{ContentHash, StudyRecord};
 
 use crate::error::TrainingError;
 use crate::evaluation::id_digest::IdDigest;
-use crate::evaluation::patients::{self, PATIENT_COLUMNS};
+use crate::evaluation::patients;
 use crate::prepare::TableFile;
 
 /// The names of columns that identify a study, the first one that is there.
@@ -77,7 +77,7 @@ impl<T> StudyTable<T> {
         for (name, _) in cells {
             add(name);
         }
-        let patient = table.recognised(&PATIENT_COLUMNS)?;
+        let patient = table.patient_column()?;
         let (mut rows, mut passed_over) = (HashMap::new(), HashMap::new());
         while let Some(row) = table.next_row()? {
             let id = row

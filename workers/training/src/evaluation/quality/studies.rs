@@ -9,7 +9,6 @@ use radialog_schemas::table::split_name;
 
 use super::agreement::{CLASSES, Flags, present};
 use crate::error::TrainingError;
-use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::evaluation::subgroups::{self, GROUPS, Subgroup};
 use crate::prepare::{FindingLabels, ReportRow, TableFile, read_report_table};
 use crate::recipe::ImageTable;
@@ -151,7 +150,7 @@ fn of_table(
         rows.column("split")?,
         rows.findings()?,
     );
-    let patient = rows.recognised(&PATIENT_COLUMNS)?;
+    let patient = rows.patient_column()?;
     let groups = subgroups::columns(&rows)?;
     let mut images = Vec::new();
     while let Some(row) = rows.next_row()? {

@@ -117,11 +117,24 @@ fn a_column_that_is_no_column_of_reports_or_patients_is_a_fault_and_is_not_learn
     assert!(table.has_labels() && !table.has_reports());
 
     let files = "image,report,Edema\na.png,,1\nb.png,p1/s2.txt,0\n";
-    let refused = read(files).unwrap_err();
+    let as_report = ColumnNames {
+        report: Some("report".to_owned()),
+        ..ColumnNames::default()
+    };
+    let refused = read_as(files, &as_report).unwrap_err();
     assert!(
         refused.contains("line 3: column 'report' names files, as 'p1/s2.txt'"),
         "{refused}"
     );
+    // Where there are labels, the column need not be one of reports.
+    let names = "image,findings,Edema\na.png,Edema,1\nb.png,No Finding,0\n";
+    for (table, what) in [(files, "names files"), (names, "names of findings")] {
+        let table = read(table).unwrap();
+        assert!(table.has_labels() && !table.has_reports(), "{what}");
+        let mut notes = table.notes.iter();
+        let said = |note: &String| note.contains(what) && note.contains("it is not read");
+        assert!(notes.any(said), "{what}: {:?}", table.notes);
+    }
 
     let sheet = "image,patient_id,report,Edema\na.png,1.23457E+11,#NAME?,1\nb.png,p2,No edema.,0\n";
     let refused = read(sheet).unwrap_err();
@@ -131,6 +144,22 @@ fn a_column_that_is_no_column_of_reports_or_patients_is_a_fault_and_is_not_learn
     ] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
+}
+
+#[test]
+fn days_are_no_patients_though_a_row_has_none() {
+    let days = "image,study,Edema\na.png,3/1/26,1\nb.png,,0\nc.png,3/2/26 10:00,0\n";
+    let refused = read(days).unwrap_err();
+    assert!(
+        refused.contains("line 2: column 'study' has dates, as '3/1/26'"),
+        "{refused}"
+    );
+    let nobody = "image,patient_id,Edema\na.png,p1,1\nb.png,#NV,0\nc.png,#NV,0\n";
+    let refused = read(nobody).unwrap_err();
+    assert!(
+        refused.contains("line 3: 2 cells of 'patient_id' are errors of a spreadsheet"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub const REPORT_COLUMNS: [&str; 6] = [
 /// The columns of the table of pairs in front of the labels.
 pub const PAIR_COLUMNS: [&str; 5] = ["study_id", "split", "image", "findings", "impression"];
 
-/// The column of the patient, which a table has where it names any.
+/// The column of the patient, which a table is written with where it names any.
 const PATIENT_COLUMN: &str = "patient_id";
 
 /// One row of a report table or of a table of pairs: a study with its report.
@@ -41,7 +41,7 @@ pub struct ReportRow {
     pub indication: String,
     /// The image of the row, where the table has one.
     pub image: String,
-    /// The patient, where the table names it (`patient_id` or `subject_id`).
+    /// The patient, where the table names it (`patient_id`, `subject_id` or `patient`, however spelled).
     pub patient: Option<String>,
     /// 1, 0, -1 or nothing, in the published order.
     pub labels: FindingLabels,
@@ -177,7 +177,7 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
     );
     let (impression, indication) = (table.optional("impression")?, table.optional("indication")?);
     let image = table.optional("image")?;
-    let patient = table.first(&[PATIENT_COLUMN, "subject_id"])?;
+    let patient = table.patient_column()?;
     let labels = table.findings()?;
     let mut rows: Vec<ReportRow> = Vec::new();
     let mut known = std::collections::HashSet::new();
@@ -255,6 +255,19 @@ mod tests {
         };
         write_pairs_table(&path, std::slice::from_ref(&pair)).unwrap();
         assert_eq!(read_report_table(&path).unwrap(), [pair]);
+    }
+
+    #[test]
+    fn the_patient_is_read_whatever_the_spelling_of_its_column() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pairs.csv");
+        write_pairs_table(&path, &[row()]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for column in ["Patient ID", "subject_id", "patient"] {
+            std::fs::write(&path, text.replacen("patient_id", column, 1)).unwrap();
+            let rows = read_report_table(&path).unwrap();
+            assert_eq!(rows[0].patient.as_deref(), Some("p1"), "{column}");
+        }
     }
 
     #[test]

@@ -14,6 +14,11 @@ use radialog_schemas::table::{
 use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
 
+/// Columns that name a row's patient as programs spell them, the best first.
+const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
+/// The same by plain names, whatever their case, spaces and underscores.
+const PLAIN_PATIENT_COLUMNS: [&str; 3] = ["patientid", "subjectid", "patient"];
+
 /// A CSV file that is read row by row, by the names of its columns.
 pub(crate) struct TableFile {
     path: PathBuf,
@@ -100,10 +105,28 @@ impl TableFile {
             match alike.as_slice() {
                 [] => {}
                 [column] => return Ok(Some(*column)),
-                several => return Err(self.doubled(name, several)),
+                several => {
+                    let names = several.iter().map(|column| self.names()[*column].as_str());
+                    let mut names: Vec<&str> = names.collect();
+                    names.dedup();
+                    return Err(self.doubled(&names.join("' and '"), several));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// The position of the column of patients, where there is one: `patient_id`, `subject_id` or `patient`, else one that is
+    /// called so but for case, spaces and underscores, as `Patient ID`. A program that takes names away may leave its `PatientID`
+    /// empty beside the column that is meant.
+    ///
+    /// # Errors
+    /// As [`TableFile::optional`].
+    pub(crate) fn patient_column(&self) -> Result<Option<usize>, TrainingError> {
+        match self.first(&PATIENT_COLUMNS)? {
+            Some(column) => Ok(Some(column)),
+            None => self.recognised(&PLAIN_PATIENT_COLUMNS),
+        }
     }
 
     /// The position of the first of these columns that is there.
@@ -356,10 +379,36 @@ mod tests {
         assert_eq!(table.first(&["study_id", "text"]).unwrap(), Some(1));
         assert_eq!(table.column("Edema").unwrap(), 4);
         assert_eq!(table.recognised(&["study", "image"]).unwrap(), Some(0));
-        assert!(table.recognised(&["study", "text"]).is_err());
+        let error = table.recognised(&["study", "text"]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("several columns 'text' and 'Text', 2 and 3"),
+            "{error}"
+        );
         let error = table.findings().unwrap_err().to_string();
         assert!(
             error.contains("several columns 'Fracture', 6 and 7"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_column_of_patients_is_the_one_spelled_as_programs_do_before_any_other_spelling() {
+        let dir = tempfile::tempdir().unwrap();
+        let column = |header: &str| table(dir.path(), &format!("{header}\n")).patient_column();
+        for (header, found) in [
+            ("PatientID,subject_id", Some(1)),
+            ("PatientID,patient_id", Some(1)),
+            ("Patient ID,image", Some(0)),
+            ("image,Subject ID,PATIENT", Some(2)),
+            ("image,study_id", None),
+        ] {
+            assert_eq!(column(header).unwrap(), found, "{header}");
+        }
+        let error = column("PatientID,image,Patient ID").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("several columns 'PatientID' and 'Patient ID', 1 and 3"),
             "{error}"
         );
     }

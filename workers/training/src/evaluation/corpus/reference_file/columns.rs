@@ -7,7 +7,6 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::evaluation::corpus::prediction_file::{FILE_COLUMNS, ID_COLUMNS};
-use crate::evaluation::patients::PATIENT_COLUMNS;
 use crate::prepare::{FindingLabels, TableFile};
 
 /// Names of the columns that have a radiologist's text, the best first.
@@ -52,7 +51,7 @@ impl Columns {
             files: all(&FILE_COLUMNS)?,
             text: table.first(&TEXT_COLUMNS)?,
             findings,
-            patient: table.recognised(&PATIENT_COLUMNS)?,
+            patient: table.patient_column()?,
             split: table.optional("split")?,
             image: table.optional("image")?,
             unused: Vec::new(),
