@@ -309,14 +309,19 @@ fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() 
     };
     let (archive, full) = (xrays().display().to_string(), full.display().to_string());
     let out = format!("{full}/out");
-    let cases: [(&[&str], &str); 2] = [
-        (&["--out", &out], "--out"),
+    let cases: [(&[&str], &[&str]); 2] = [
+        (&["--out", &out], &["--out"]),
         (
             &["--out", "out", "--objects", &full],
-            "--objects (RADIALOG_OBJECTS_DIRECTORY)",
+            &[
+                "Free some space there",
+                "by the same command",
+                "--objects, RADIALOG_OBJECTS_DIRECTORY",
+                "begins with nothing stored",
+            ],
         ),
     ];
-    for (places, setting) in cases {
+    for (places, says) in cases {
         let batch = [&["batch", &archive], places].concat();
         let mut command = radialog(&batch).unwrap();
         let output = command.current_dir(dir.path()).output().unwrap();
@@ -325,7 +330,7 @@ fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() 
         let errors = text.lines().filter(|line| line.starts_with("error: "));
         let errors: Vec<&str> = errors.collect();
         assert_eq!(errors.len(), 1, "{text}");
-        for words in [full.as_str(), setting] {
+        for words in [&[full.as_str()], says].concat() {
             assert!(errors[0].contains(words), "{words}: {text}");
         }
     }
