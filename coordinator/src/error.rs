@@ -262,7 +262,7 @@ impl CoordinatorError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space in the folder of --out"
+            "free some space there (the folder of --out or --run; of --work or RADIALOG_CACHE where --out is in a store)"
         }
         io::ErrorKind::FileTooLarge => "raise the limit of file sizes (ulimit -f)",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {

@@ -188,8 +188,8 @@ impl FolderEntries {
         !self.is_one_file && self.tables.study_folder(path).is_some()
     }
 
-    /// What of a problem of the walk concerns lines of results. A file is a study by its path, so that one of a path that nobody can
-    /// use has no line, unless the folder that it lies in is a study's; below a folder of such a path may lie those of studies.
+    /// Says of a problem of the walk whether it may hide lines of results. A file is a study by its path, so that one under a path
+    /// that nobody can use has no line, unless the folder that it lies in is a study's; below a folder may lie one of those.
     fn told(&self, problem: EntryProblem) -> EntryProblem {
         let has_no_id = problem
             .unusable_path()
