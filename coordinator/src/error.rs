@@ -266,7 +266,8 @@ fn advice(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::FileTooLarge => "raise the limit of file sizes (ulimit -f)",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "make the directory writable or give another --out (a folder, or s3://bucket/prefix)"
+            "make the directory writable or give another --out (a folder, or s3://bucket/prefix) or --run; another --work or \
+             RADIALOG_CACHE where --out is in a store"
         }
         _ => "check the directory",
     }
