@@ -262,11 +262,12 @@ impl CoordinatorError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space in the folder of --out"
+            "free some space there (the folder of --out or --run; of --work or RADIALOG_CACHE where --out is in a store)"
         }
         io::ErrorKind::FileTooLarge => "raise the limit of file sizes (ulimit -f)",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "make the directory writable or give another --out (a folder, or s3://bucket/prefix)"
+            "make the directory writable or give another --out (a folder, or s3://bucket/prefix) or --run; another --work or \
+             RADIALOG_CACHE where --out is in a store"
         }
         _ => "check the directory",
     }

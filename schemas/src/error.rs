@@ -89,6 +89,11 @@ impl ErrorCode {
         }
     }
 
+    /// The code of this name; none where this release has none of it.
+    pub fn named(name: &str) -> Option<Self> {
+        serde_json::from_value(name.into()).ok()
+    }
+
     /// What the runner does about it.
     pub fn class(self) -> ErrorClass {
         match self {

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_models::bundle::RandomBundle;
+use radialog_schemas::RunId;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Broker, Environment, READER, Redis, Services, free_port};
 use radialog_tests::small_disk::SmallDisk;
+
+use crate::adapters;
 
 /// Longer than any test may take: what is refused is not waited for.
 const NEVER: &str = "3600";
@@ -309,14 +312,19 @@ fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() 
     };
     let (archive, full) = (xrays().display().to_string(), full.display().to_string());
     let out = format!("{full}/out");
-    let cases: [(&[&str], &str); 2] = [
-        (&["--out", &out], "--out"),
+    let cases: [(&[&str], &[&str]); 2] = [
+        (&["--out", &out], &["--out"]),
         (
             &["--out", "out", "--objects", &full],
-            "--objects (RADIALOG_OBJECTS_DIRECTORY)",
+            &[
+                "Free some space there",
+                "by the same command",
+                "--objects, RADIALOG_OBJECTS_DIRECTORY",
+                "begins with nothing stored",
+            ],
         ),
     ];
-    for (places, setting) in cases {
+    for (places, says) in cases {
         let batch = [&["batch", &archive], places].concat();
         let mut command = radialog(&batch).unwrap();
         let output = command.current_dir(dir.path()).output().unwrap();
@@ -325,7 +333,7 @@ fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() 
         let errors = text.lines().filter(|line| line.starts_with("error: "));
         let errors: Vec<&str> = errors.collect();
         assert_eq!(errors.len(), 1, "{text}");
-        for words in [full.as_str(), setting] {
+        for words in [&[full.as_str()], says].concat() {
             assert!(errors[0].contains(words), "{words}: {text}");
         }
     }
@@ -344,6 +352,19 @@ async fn a_redis_without_room_is_named_once_the_start_has_waited() {
     deployment
         .assert_refused(&["coordinator"], &full, "30")
         .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_runs_out_of_room_is_told_so_by_whoever_writes() {
+    let redis = Redis::start().await.unwrap();
+    let state = adapters::redis_at(redis.url()).await;
+    redis.ask("CONFIG SET maxmemory 1").await.unwrap();
+    let run = RunId("run".to_owned());
+    let written = state.put_document(&run, "spec", "{}".to_owned()).await;
+    let refused = written.unwrap_err().to_string();
+    for words in ["no room left", "maxmemory", "RADIALOG_REDIS_URL"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

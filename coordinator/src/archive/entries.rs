@@ -76,6 +76,9 @@ pub struct EntryProblem {
     /// Whether nothing of it has an id that a line of results could be of.
     #[serde(skip)]
     has_no_id: bool,
+    /// The path below the archive, where that is what nobody can use; that of a folder ends with `/`.
+    #[serde(skip)]
+    unusable_path: Option<String>,
 }
 
 impl EntryProblem {
@@ -85,6 +88,7 @@ impl EntryProblem {
             place: place.into(),
             failure: Failure::new(code, message),
             has_no_id: false,
+            unusable_path: None,
         }
     }
 
@@ -108,7 +112,15 @@ impl EntryProblem {
                 ErrorCode::ArchiveUnreadable
             }
         };
-        Self::new(place, code, message)
+        Self {
+            unusable_path: Some(path.to_owned()),
+            ..Self::new(place, code, message)
+        }
+    }
+
+    /// The path below the archive that nobody can use; none where something else is wrong. That of a folder ends with `/`.
+    pub(super) fn unusable_path(&self) -> Option<&str> {
+        self.unusable_path.as_deref()
     }
 
     /// Whether studies may be missing because of it: nobody could look at a part of the archive, or an entry is not run since

@@ -167,7 +167,7 @@ impl StudyEntries for FolderEntries {
                     Some(file) => self.unread_table(&file),
                     None => return None,
                 },
-                Some(Err(problem)) => return Some(Err(problem)),
+                Some(Err(problem)) => return Some(Err(self.told(problem))),
                 Some(Ok(path)) if self.is_in_study_folder(&path) => self.study_folder(path).await,
                 Some(Ok(path)) => self.file(path).await,
             }
@@ -186,6 +186,18 @@ impl FolderEntries {
     /// Whether the file is one of a study's folder. An archive of one file is none of a study's, wherever that lies.
     fn is_in_study_folder(&self, path: &str) -> bool {
         !self.is_one_file && self.tables.study_folder(path).is_some()
+    }
+
+    /// Says of a problem of the walk whether it may hide lines of results. A file is a study by its path, so that one under a path
+    /// that nobody can use has no line, unless the folder that it lies in is a study's; below a folder may lie one of those.
+    fn told(&self, problem: EntryProblem) -> EntryProblem {
+        let has_no_id = problem
+            .unusable_path()
+            .is_some_and(|path| !path.ends_with('/') && !self.is_in_study_folder(path));
+        match has_no_id {
+            true => problem.without_id(),
+            false => problem,
+        }
     }
 
     /// Takes in the folder of a study that begins with this path.
@@ -219,7 +231,10 @@ impl FolderEntries {
                     self.ahead = Some(path);
                     break;
                 }
-                Err(problem) => self.found.push_back(Err(problem)),
+                Err(problem) => {
+                    let problem = self.told(problem);
+                    self.found.push_back(Err(problem));
+                }
             }
             next = self.walk.next().await;
         }

@@ -13,12 +13,15 @@ async fn what_another_release_has_embedded_is_not_asked_about_and_it_is_said_wha
     let task = ["correction", "studies.csv"];
     fixture.evaluate(0, &task, "eval")?;
 
-    // As an earlier release has left it.
+    // As an earlier release has left it, of all but the study that the archive begins with.
     let objects = FilesystemObjects::open(fixture.path("eval/objects"))?;
     let bundle = Bundle::open(&fixture.path("bundle"))?;
     let component = bundle.manifest().component_hash(Stage::Embedding);
     let own = *Stage::REVISIONS.get(Stage::Embedding);
-    for record in records(&fixture.path("eval/reports/results.jsonl"))? {
+    let mut reports = records(&fixture.path("eval/reports/results.jsonl"))?;
+    reports.retain(|record| record.study.as_str() != "s0");
+    ensure!(reports.len() == 3, "{reports:?}");
+    for record in reports {
         let image = record.input.context("an image")?;
         let key = |revision| ObjectKey::embedding_by(revision, &component, &image);
         let tokens = objects.get(&key(own)).await?;

@@ -64,9 +64,9 @@ pub enum ObjectError {
     },
     /// There is no room left in the store.
     #[error(
-        "the object store is full: could not write '{0}'. Free some space, raise the limit of file sizes (ulimit -f), or name \
-         another place with --objects (RADIALOG_OBJECTS_DIRECTORY) or --s3 (RADIALOG_S3_URL); a batch is gone on with by the \
-         same command"
+        "the object store is full: could not write '{0}'. Free some space there, or raise the limit of file sizes (ulimit -f): a \
+         batch is gone on with by the same command. Another place (--objects, RADIALOG_OBJECTS_DIRECTORY; --s3, RADIALOG_S3_URL) \
+         begins with nothing stored, and must be named to every role"
     )]
     Full(String),
 }

@@ -21,6 +21,10 @@ const SCANNED: usize = 1000;
 /// replica.
 const PROBE_SECONDS: u64 = 60;
 const PROBE_KEY: &str = "radialog:{rights}";
+/// The code of a Redis whose memory is full.
+const FULL: &str = "OOM";
+/// The code of one that cannot save what it is given.
+const UNSAVED: &str = "MISCONF";
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
@@ -64,9 +68,9 @@ impl RedisConnection {
                 Ok((current, is_cluster))
             };
             connected.await.map_err(|error| {
-                let is_transient = is_transient(&error);
+                let may_pass = is_transient(&error) || takes_no_writes(&error);
                 let error = StateError(format!("{place}: {}", state_error(error).0));
-                match is_transient {
+                match may_pass {
                     true => StartError::Later(error),
                     false => StartError::Never(error),
                 }
@@ -220,16 +224,22 @@ fn is_transient(error: &RedisError) -> bool {
         ServerErrorKind::ReadOnly,
     ];
     error.is_io_error()
-        || is_full(error)
         || error.kind() == ErrorKind::ClusterConnectionNotFound
         || passing
             .into_iter()
             .any(|kind| error.kind() == ErrorKind::Server(kind))
 }
 
-/// Whether memory or disk of Redis is full, until somebody makes room.
-fn is_full(error: &RedisError) -> bool {
-    matches!(error.code(), Some("OOM" | "MISCONF"))
+/// Whether Redis takes no writes until somebody makes room in its memory or mends its disk. A start waits for that; what runs
+/// is told at once.
+fn takes_no_writes(error: &RedisError) -> bool {
+    is_refused_with(error, FULL) || is_refused_with(error, UNSAVED)
+}
+
+/// Whether Redis has answered with this code: to a command, or to one of a pipeline, whose error has no code of its own.
+fn is_refused_with(error: &RedisError, code: &str) -> bool {
+    let refused = error.clone().into_server_errors();
+    refused.is_some_and(|refused| refused.iter().any(|(_, error)| error.code() == code))
 }
 
 pub(crate) fn state_error(error: RedisError) -> StateError {
@@ -242,8 +252,12 @@ pub(crate) fn state_error(error: RedisError) -> StateError {
     let said = said.trim_end_matches('.');
     StateError(if is_unknown {
         format!("user or password is refused ({said})")
-    } else if is_full(&error) {
-        format!("it has no room left: give it more memory (maxmemory) or disk ({said})")
+    } else if is_refused_with(&error, FULL) {
+        format!("it has no room left: give it more memory (maxmemory) ({said})")
+    } else if is_refused_with(&error, UNSAVED) {
+        format!(
+            "it cannot save to its disk, which may be full or not writable; its log says why ({said})"
+        )
     } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
         format!(
             "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* ~{{radialog:* \
@@ -254,4 +268,30 @@ pub(crate) fn state_error(error: RedisError) -> StateError {
     } else {
         said.to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_takes_no_writes_is_told_by_what_it_lacks() {
+        let told = |code: &str, detail: &str| {
+            let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            assert!(takes_no_writes(&error), "{error}");
+            state_error(error).0
+        };
+        let full = told(FULL, "command not allowed when used memory > 'maxmemory'.");
+        assert!(
+            full.contains("give it more memory (maxmemory)") && !full.contains("disk"),
+            "{full}"
+        );
+        let reason = "Errors writing to the AOF file: No space left on device";
+        let unsaved = told(UNSAVED, reason);
+        assert!(
+            unsaved.contains("cannot save to its disk") && unsaved.contains(reason),
+            "{unsaved}"
+        );
+        assert!(!unsaved.contains("memory"), "{unsaved}");
+    }
 }

@@ -9,7 +9,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::queue::rabbitmq::{QueueDeletion, RabbitQueue, UsedQueue};
 use radialog_runtime::queue::{Delivery, Queue};
-use radialog_schemas::{QueueGroup, Stage, queues};
+use radialog_schemas::{ErrorCode, QueueGroup, Stage, queues};
 
 use crate::args::ServiceArgs;
 use crate::exit::UsageError;
@@ -277,12 +277,17 @@ fn describe(delivery: &Delivery) -> String {
     match &delivery.message.death {
         None => "without a reason (dead-lettered by the broker)".to_owned(),
         Some(death) => {
-            let attempts = match delivery.message.attempt {
-                0 => "1 attempt".to_owned(),
-                earlier => format!("{} attempts", earlier + 1),
+            let code = ErrorCode::named(&death.code);
+            // What waited for another worker in vain, nobody has tried at its end.
+            let last = u32::from(!code.is_some_and(ErrorCode::is_for_another_worker));
+            let attempts = match delivery.message.attempt.saturating_add(last) {
+                0 => "no attempt".to_owned(),
+                1 => "1 attempt".to_owned(),
+                several => format!("{several} attempts"),
             };
             let waits = match delivery.message.passed_on {
                 0 => String::new(),
+                1 => " and 1 time of waiting for a worker of another release or bundle".to_owned(),
                 times => {
                     format!(
                         " and {times} times of waiting for a worker of another release or bundle"

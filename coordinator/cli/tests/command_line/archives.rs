@@ -361,6 +361,22 @@ fn a_study_whose_image_lies_under_a_name_that_nobody_can_use_keeps_its_line() {
 }
 
 #[test]
+fn a_study_that_is_gone_is_left_out_also_where_an_image_beside_it_has_a_name_that_nobody_can_use() {
+    let archive = Archive::of(&[("a.jpg", A), ("b.jpg", B), ("c.jpg", C)]);
+    let unusable = archive.file("").join(OsStr::from_bytes(b"caf\xe9.jpg"));
+    fs::rename(archive.file("c.jpg"), unusable).unwrap();
+    assert_eq!(archive.run("").status.code(), Some(65));
+    fs::remove_file(archive.file("b.jpg")).unwrap();
+    assert_eq!(archive.run("").status.code(), Some(65));
+    let table = fs::read_to_string(archive.out().join("results.csv")).unwrap();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    let summary = archive.summary();
+    assert_eq!(summary["studies"], 1);
+    assert_eq!(summary["not_in_archive"], 1);
+    assert_eq!(summary["unread_count"], 1);
+}
+
+#[test]
 fn a_refused_run_makes_nothing_in_a_folder_of_somebody_else() {
     let archive = Archive::of(&[("a.jpg", A)]);
     fs::create_dir(archive.out()).unwrap();

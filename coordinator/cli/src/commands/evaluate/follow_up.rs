@@ -2,12 +2,14 @@
 //! through the queue and the workers, in folders below the evaluation's own. Both are resumed by the same command.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use futures::{StreamExt, TryStreamExt, stream};
 use radialog_coordinator::archive::{self, Archive, OneSplit};
 use radialog_coordinator::run::{
     AskOn, DEFAULT_WINDOW, FinishedRun, FollowUps, embedded_by_another_release,
@@ -56,6 +58,9 @@ use crate::{archive_source, bundle_source, interruption, served_bundle};
 const REPORTS_RUN: &str = "reports";
 /// The protocol of all of them.
 pub(super) const PROTOCOL: &str = "radialog-2023";
+
+/// Studies whose image tokens are looked up side by side.
+const LOOKS: usize = 16;
 
 /// Who labels generated reports in all of them.
 pub(super) const LABELER: &str = "CheXbert, the run's scoring stage";
@@ -272,19 +277,26 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// Fails where the images that are asked about were embedded by another release: this one would look for other tokens, and
-    /// fail for each of them. The first study that was done tells, since a run is done in order.
+    /// Fails where one of the images that are asked about was embedded by another release: this one would look for other tokens,
+    /// and fail. Every study is looked at, since a run that was gone on with has some of each release.
     async fn require_own_embeddings(&self, run: &FinishedRun) -> anyhow::Result<()> {
-        let mut records = run.records().await?;
-        while let Some(record) = records.next().await? {
-            if record.error.is_some() {
-                continue;
+        let (objects, spec) = (&*self.backends.objects, &run.spec);
+        let records = stream::unfold(run.records().await?, |mut records| async move {
+            let record = records.next().await.transpose()?;
+            Some((record, records))
+        });
+        let others = records.map(|record| async move {
+            let record = record?;
+            match record.error {
+                Some(_) => anyhow::Ok(None),
+                None => Ok(embedded_by_another_release(objects, spec, &record).await?),
             }
-            let objects = &*self.backends.objects;
-            let theirs = embedded_by_another_release(objects, &run.spec, &record).await?;
-            let Some(theirs) = theirs else { break };
+        });
+        let mut others = pin!(others.buffered(LOOKS));
+        while let Some(other) = others.try_next().await? {
+            let Some(theirs) = other else { continue };
             bail!(
-                "the images were embedded by another release of radialog (revision {theirs} of the embedding stage, this release \
+                "images were embedded by another release of radialog (revision {theirs} of the embedding stage, this release \
                  has {}): delete the evaluation's folder '{}', or name another with --out, and run the same command again",
                 Stage::REVISIONS.get(Stage::Embedding),
                 self.args.out.display()

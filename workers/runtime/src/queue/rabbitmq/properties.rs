@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use radialog_schemas::queues::header;
+use radialog_schemas::queues::{RETRY_DELAYS, header};
 
 use crate::clock;
 use crate::queue::{Death, Message};
@@ -67,10 +67,18 @@ pub(super) fn from_properties(body: Vec<u8>, properties: &BasicProperties) -> (M
         worker: text(header::WORKER).unwrap_or_default(),
     });
     let count = |name: &str| -> u32 { headers.get(name).and_then(integer).unwrap_or(0) };
+    let (attempt, passed_on) = match headers.contains_key(header::PASSED_ON) {
+        true => (count(header::ATTEMPT), count(header::PASSED_ON)),
+        // A worker of an earlier release, which counts both as attempts. No task is tried so often.
+        false if count(header::ATTEMPT) as usize > RETRY_DELAYS.len() => {
+            (0, count(header::ATTEMPT))
+        }
+        false => (count(header::ATTEMPT), 0),
+    };
     let message = Message {
         body: body.into(),
-        attempt: count(header::ATTEMPT),
-        passed_on: count(header::PASSED_ON),
+        attempt,
+        passed_on,
         published: headers
             .get(header::PUBLISHED)
             .and_then(integer)
@@ -140,6 +148,26 @@ mod tests {
                 .unwrap()
                 .contains_key("x-death")
         );
+    }
+
+    #[test]
+    fn what_workers_of_earlier_releases_have_passed_on_has_its_attempts_still() {
+        let read = |attempt: i64, passed_on: Option<i64>| {
+            let mut headers = FieldTable::default();
+            headers.insert(header::ATTEMPT.into(), AMQPValue::LongLongInt(attempt));
+            if let Some(passed_on) = passed_on {
+                headers.insert(header::PASSED_ON.into(), AMQPValue::LongLongInt(passed_on));
+            }
+            let properties = BasicProperties::default().with_headers(headers);
+            let (message, _) = from_properties(Vec::new(), &properties);
+            (message.attempt, message.passed_on)
+        };
+        // Up to four may be attempts.
+        assert_eq!(read(4, None), (4, 0));
+        assert_eq!(read(5, None), (0, 5));
+        assert_eq!(read(10, None), (0, 10));
+        assert_eq!(read(4, Some(0)), (4, 0));
+        assert_eq!(read(2, Some(10)), (2, 10));
     }
 
     #[test]
