@@ -4,9 +4,10 @@
 //! made in memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are. PART is all,
 //! speed, quick (of prompts only the shorter, of batches not the largest), few (1, 4 and 8 sequences) or memory.
 //!
-//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]`: a model in a file, beside llama.cpp on
-//! the same file, two threads each, in turns; and on OTHER, which is the same model in types that suit llama.cpp better. Where others use
-//! the processors, too, the processor time of a token says more than the clock. pip builds llama.cpp from source in some minutes, once.
+//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]`: a model in a file, beside
+//! llama.cpp on the same file, with as many threads, in turns; and on OTHER, which is the same model in types that suit llama.cpp
+//! better. Where others use the processors, too, the processor time of a token says more than the clock. pip builds llama.cpp
+//! from source in some minutes, once.
 //! `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of random blocks: in the mix Q4_K_M (4.1 GB with 32
 //! layers), or in Q4_0 (3.8 GB), whose output head has six bits as in llama.cpp's files.
 //!
