@@ -23,7 +23,7 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -112,17 +112,44 @@ fn main() -> Result<()> {
     }
 }
 
+/// The bundle of a GGUF file, which lies beside it until this is dropped. One that is there already was left by a process that was
+/// ended, and is replaced.
+struct ImportedFile {
+    folder: PathBuf,
+    bundle: PathBuf,
+}
+
+impl ImportedFile {
+    fn of(file: &Path) -> Result<Self> {
+        let folder = file.with_extension("imported");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        // Made before the import, so that it is removed where that fails.
+        let imported = Self {
+            bundle: folder.join("bundle"),
+            folder,
+        };
+        import(file, &imported.bundle)?;
+        Ok(imported)
+    }
+}
+
+impl Drop for ImportedFile {
+    fn drop(&mut self) {
+        // What stays is replaced by the next one.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// The language model of a bundle, or of a GGUF file, which is imported first.
 fn load(source: &Path) -> Result<LanguagePipeline> {
-    let dir = tempfile::tempdir_in(source.parent().unwrap_or(Path::new(".")))?;
-    let imported = dir.path().join("bundle");
-    let bundle = match source.is_file() {
-        true => {
-            import(source, &imported)?;
-            imported.as_path()
-        }
-        false => source,
+    let imported = match source.is_file() {
+        true => Some(ImportedFile::of(source)?),
+        false => None,
     };
+    let bundle = imported.as_ref().map_or(source, |of| of.bundle.as_path());
     let cache = HashCache::at(bundle.with_extension("hashes.json"));
     let bundle = Bundle::open_with(bundle, &[Stage::Language], &cache)?;
     Ok(LanguagePipeline::load(&bundle, &Device::Cpu)?)
