@@ -112,8 +112,8 @@ fn main() -> Result<()> {
     }
 }
 
-/// The bundle of a GGUF file, which lies beside it until this is dropped. One that is there already was left by a process that was
-/// ended, and is replaced.
+/// The bundle of a GGUF file, which lies beside it until this is dropped. One that is there already was left by a process that
+/// was ended, and is replaced.
 struct ImportedFile {
     folder: PathBuf,
     bundle: PathBuf,

@@ -265,8 +265,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
     batch_size: Option<u32>,
     /// GiB for keys and values of the texts that the language stage has in its model: as many run at a time as these and
-    /// --batch-size have room for. Changes the speed, and no result where two whole contexts fit; with less, long texts are refused
-    /// and conversations are cut [default: 4]
+    /// --batch-size have room for. Changes the speed, and no result where two whole contexts fit; with less, long texts are
+    /// refused and conversations are cut [default: 4]
     #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
     cache_gib: Option<u32>,
     /// Most tokens that the language model's step drafts for a text, out of its prompt and what it says already; the model takes
