@@ -196,7 +196,7 @@ fn compare(work: &Work, python: &Path, exported: &Path, rounds: usize) -> Result
     let best_f32 = if rate(2) > rate(3) { 2 } else { 3 };
     for (column, peer) in [(0, best_f32), (1, 4)] {
         let (dtype, limit) = (ours[column].0, limit(column == 1));
-        let done = 2.0 * work.products * work.batch as f64 / best(column);
+        let done = 2.0 * work.products * rate(column);
         Row {
             work: format!("{} {} x {}, {dtype}", work.name, work.batch, work.length),
             unit: "a second".into(),

@@ -4,9 +4,10 @@
 //! made in memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are. PART is all,
 //! speed, quick (of prompts only the shorter, of batches not the largest), few (1, 4 and 8 sequences) or memory.
 //!
-//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]`: a model in a file, beside llama.cpp on
-//! the same file, two threads each, in turns; and on OTHER, which is the same model in types that suit llama.cpp better. Where others use
-//! the processors, too, the processor time of a token says more than the clock. pip builds llama.cpp from source in some minutes, once.
+//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS [all|speed|quick|memory [OTHER.gguf]]]`: a model in a file, beside
+//! llama.cpp on the same file, with as many threads, in turns; and on OTHER, which is the same model in types that suit llama.cpp
+//! better. Where others use the processors, too, the processor time of a token says more than the clock. pip builds llama.cpp
+//! from source in some minutes, once.
 //! `... -- make FILE.gguf LAYERS [q4_0]` writes a file of Vicuna-7B's geometry, of random blocks: in the mix Q4_K_M (4.1 GB with 32
 //! layers), or in Q4_0 (3.8 GB), whose output head has six bits as in llama.cpp's files.
 //!
@@ -22,7 +23,7 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -111,17 +112,44 @@ fn main() -> Result<()> {
     }
 }
 
+/// The bundle of a GGUF file, which lies beside it until this is dropped. One that is there already was left by a process that
+/// was ended, and is replaced.
+struct ImportedFile {
+    folder: PathBuf,
+    bundle: PathBuf,
+}
+
+impl ImportedFile {
+    fn of(file: &Path) -> Result<Self> {
+        let folder = file.with_extension("imported");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        // Made before the import, so that it is removed where that fails.
+        let imported = Self {
+            bundle: folder.join("bundle"),
+            folder,
+        };
+        import(file, &imported.bundle)?;
+        Ok(imported)
+    }
+}
+
+impl Drop for ImportedFile {
+    fn drop(&mut self) {
+        // What stays is replaced by the next one.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// The language model of a bundle, or of a GGUF file, which is imported first.
 fn load(source: &Path) -> Result<LanguagePipeline> {
-    let dir = tempfile::tempdir_in(source.parent().unwrap_or(Path::new(".")))?;
-    let imported = dir.path().join("bundle");
-    let bundle = match source.is_file() {
-        true => {
-            import(source, &imported)?;
-            imported.as_path()
-        }
-        false => source,
+    let imported = match source.is_file() {
+        true => Some(ImportedFile::of(source)?),
+        false => None,
     };
+    let bundle = imported.as_ref().map_or(source, |of| of.bundle.as_path());
     let cache = HashCache::at(bundle.with_extension("hashes.json"));
     let bundle = Bundle::open_with(bundle, &[Stage::Language], &cache)?;
     Ok(LanguagePipeline::load(&bundle, &Device::Cpu)?)

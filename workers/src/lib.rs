@@ -24,7 +24,7 @@ use findings::FindingsStage;
 use language::LanguageStage;
 use scoring::ScoringStage;
 
-/// The settings of a stage; nothing here changes an output.
+/// The settings of a stage; nothing here changes an output, but for a cache that is too small for it.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
     /// The largest number of items in the model at a time.

@@ -264,6 +264,11 @@ pub(crate) struct ModelArgs {
     /// [default: 8]
     #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
     batch_size: Option<u32>,
+    /// GiB for keys and values of the texts that the language stage has in its model: as many run at a time as these and
+    /// --batch-size have room for. Changes the speed, and no result where two whole contexts fit; with less, long texts are
+    /// refused and conversations are cut [default: 4]
+    #[arg(long, value_name = "N", value_parser = noted(clap::value_parser!(u32).range(1..=4096), 1))]
+    cache_gib: Option<u32>,
     /// Most tokens that the language model's step drafts for a text, out of its prompt and what it says already; the model takes
     /// over those that it would choose: changes the speed, never a result. 0 drafts nothing [default: 8 on a CPU; a GPU drafts
     /// nothing]
@@ -287,21 +292,31 @@ impl ModelArgs {
         device: &Device,
         worker: &RunnerSettings,
     ) -> Result<StageOptions, UsageError> {
-        let refused = match self.speculate {
-            Some(_) if !stages.contains(&Stage::Language) => {
-                Some("only the language stage drafts tokens, and it is not among the stages here")
-            }
-            Some(1..) if !device.is_cpu() => {
-                Some("on a GPU answers would depend on what was drafted: give 0, or leave it out")
-            }
-            _ => None,
-        };
-        if let Some(reason) = refused {
-            return Err(UsageError(format!("--speculate: {reason}")));
+        let has_language = stages.contains(&Stage::Language);
+        let mut refused = Vec::new();
+        match self.speculate {
+            Some(_) if !has_language => refused.push(
+                "--speculate: only the language stage drafts tokens, and it is not among the stages here",
+            ),
+            Some(1..) if !device.is_cpu() => refused.push(
+                "--speculate: on a GPU answers would depend on what was drafted: give 0, or leave it out",
+            ),
+            _ => {}
+        }
+        if self.cache_gib.is_some() && !has_language {
+            refused.push(
+                "--cache-gib: only the language stage has such a cache, and it is not among the stages here",
+            );
+        }
+        if !refused.is_empty() {
+            return Err(UsageError(refused.join("; ")));
         }
         let default = StageOptions::default();
         Ok(StageOptions {
             batch_limit: self.batch_size.unwrap_or(DEFAULT_BATCH) as usize,
+            cache_bytes: self
+                .cache_gib
+                .map_or(default.cache_bytes, |gib| u64::from(gib) << 30),
             image_limits: ImageLimits {
                 max_bytes: worker.max_image_bytes,
                 max_pixels: worker.max_image_pixels,
@@ -321,7 +336,7 @@ impl ModelArgs {
         }
         let (flag, worker) = match self.flag_of_models() {
             None => return Ok(()),
-            Some(flag @ "--speculate") => (flag, "worker language"),
+            Some(flag @ ("--speculate" | "--cache-gib")) => (flag, "worker language"),
             Some(flag) => (flag, "worker"),
         };
         Err(UsageError(format!(
@@ -358,6 +373,7 @@ impl ModelArgs {
     fn flag_of_models(&self) -> Option<&'static str> {
         let flags = [
             ("--speculate", self.speculate.is_some()),
+            ("--cache-gib", self.cache_gib.is_some()),
             ("--batch-size", self.batch_size.is_some()),
             (
                 "--device",
@@ -428,5 +444,31 @@ impl HealthArgs {
             self.health_address
                 .map(|ListenAddress(address)| address.to_string()),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Role {
+        #[command(flatten)]
+        models: ModelArgs,
+    }
+
+    #[test]
+    fn the_language_stage_gets_the_cache_that_a_flag_says() {
+        let cache_bytes = |arguments: &[&str]| {
+            let role = Role::try_parse_from([&["role"][..], arguments].concat()).unwrap();
+            let options =
+                role.models
+                    .stage_options(&Stage::ALL, &Device::Cpu, &RunnerSettings::default());
+            options.unwrap().cache_bytes
+        };
+        assert_eq!(cache_bytes(&[]), 4 << 30);
+        assert_eq!(cache_bytes(&["--cache-gib", "48"]), 48 << 30);
     }
 }

@@ -110,7 +110,8 @@ def measure(path, extra, part):
     speed, full = 32 * (PREFIX + STEPS + 8), 8 * FULL
     params.n_ctx = {"memory": full, "all": max(speed, full)}.get(part, speed)
     params.n_batch, params.n_ubatch = 512, 512
-    params.n_threads = params.n_threads_batch = 2
+    # As many as ours.
+    params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
     params.n_seq_max = 32
     # One cache for all sequences, so that a prefix is shared, as in the program that is measured.
     params.kv_unified = True

@@ -14,7 +14,7 @@ use radialog_tests::benchmark::limits::Limits;
 use radialog_tests::benchmark::rows::{self, Figures, Row, Share};
 use radialog_tests::benchmark::{VISION_PACKAGES, peer_python, run};
 
-use super::{ALL, FEW, MEMORY, QUICK, SPEED};
+use super::{ALL, FEW, ImportedFile, MEMORY, QUICK, SPEED};
 
 const LLAMA_CPP: &str = include_str!("../peers/llama_cpp.py");
 const LLAMA_CPP_PACKAGES: [&str; 3] = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"];
@@ -28,7 +28,9 @@ struct Side<'a> {
 /// The weights that a decode step reads.
 struct Weights {
     bytes: f64,
-    values: f64,
+    /// Products of a token of a prompt, where they are of numbers in f32: those of layers, since the head is for the last token
+    /// alone. None where weights are multiplied in blocks of integers, whose limit is not measured.
+    products: Option<f64>,
 }
 
 /// By work and unit: what each side printed, over all rounds.
@@ -63,12 +65,12 @@ pub(super) fn files(file: &Path, rounds: usize, part: &str, other: Option<&Path>
         [ALL, SPEED, QUICK, MEMORY].contains(&part),
         "'{part}': give speed, quick, memory or all"
     );
-    let dir = tempfile::tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
-    let bundle = dir.path().join("bundle");
-    super::import(file, &bundle)?;
+    let imported = ImportedFile::of(file)?;
+    let bundle = &imported.bundle;
+    let dir = tempfile::tempdir()?;
     let script = dir.path().join("peer.py");
     let program = std::env::current_exe()?;
-    let ours = || run(Command::new(&program).arg("measure").arg(&bundle).arg(part));
+    let ours = || run(Command::new(&program).arg("measure").arg(bundle).arg(part));
     let mut sides = vec![Side {
         name: "radialog".into(),
         says: Box::new(ours),
@@ -196,17 +198,16 @@ impl Weights {
     fn of_file(file: &Path) -> Result<Self> {
         let content = Content::read(&mut BufReader::new(File::open(file)?))?;
         let has_head = content.tensor_infos.contains_key("output.weight");
-        let (mut bytes, mut values) = (0, 0);
+        let mut bytes = 0;
         for (name, tensor) in &content.tensor_infos {
             if !(has_head && name == "token_embd.weight") {
                 let dtype = tensor.ggml_dtype;
-                values += tensor.shape.elem_count();
                 bytes += tensor.shape.elem_count() / dtype.block_size() * dtype.type_size();
             }
         }
         Ok(Self {
             bytes: bytes as f64,
-            values: values as f64,
+            products: None,
         })
     }
 
@@ -215,21 +216,21 @@ impl Weights {
         let matrices = config.layer_matrices().into_iter();
         let layer: usize = matrices.map(|(_, inputs, outputs)| inputs * outputs).sum();
         let head = config.vocab_size * config.hidden_size;
-        let values = (config.num_hidden_layers * layer + head) as f64;
+        let layers = config.num_hidden_layers * layer;
         Self {
-            bytes: values * size as f64,
-            values,
+            bytes: ((layers + head) * size) as f64,
+            products: Some(layers as f64),
         }
     }
 
     /// How near a rate of tokens comes to the machine's limit: where sequences are decoded, a step reads all weights once;
-    /// where a prompt is read, each token is multiplied by all of them.
+    /// where a prompt is read, each token is multiplied by all of the layers'.
     fn share(&self, work: &str, rate: f64, limits: Limits) -> Result<Option<Share>> {
         if let Some(batch) = work.strip_prefix("decode-") {
             let seconds = batch.parse::<f64>()? / rate;
             return Ok(Some(limits.of_reading(self.bytes, seconds)));
         }
-        let is_prompt = work.starts_with("prefill-");
-        Ok(is_prompt.then(|| limits.of_products(self.values, rate.recip())))
+        let products = self.products.filter(|_| work.starts_with("prefill-"));
+        Ok(products.map(|products| limits.of_products(products, rate.recip())))
     }
 }

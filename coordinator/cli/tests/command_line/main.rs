@@ -172,6 +172,11 @@ fn an_option_that_a_workers_stage_cannot_honour_is_refused() {
             "only the language stage drafts tokens",
         ),
         (["--speculate", "99"], "99 is not in 0..=15"),
+        (
+            ["--cache-gib", "16"],
+            "only the language stage has such a cache",
+        ),
+        (["--cache-gib", "0"], "0 is not in 1..=4096"),
     ] {
         let services = ["--amqp", "amqp://127.0.0.1:1", "--objects", objects];
         let arguments = [&["worker", "findings"][..], &services, &option].concat();
@@ -205,6 +210,7 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
     let chat = ["chat", &image, "--url", "http://127.0.0.1:1"];
     let of_models = [
         ["--speculate", "4"],
+        ["--cache-gib", "16"],
         ["--batch-size", "4"],
         ["--device", "cuda:9"],
         ["--device", "cpu"],

@@ -229,10 +229,12 @@ fn a_worker_names_all_that_is_wrong_with_its_flags_and_services_at_once() {
         "q8_0",
         "--speculate",
         "2",
+        "--cache-gib",
+        "16",
     ]);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{errors}");
-    for words in ["--amqp", "tpu", "--precision", "--speculate"] {
+    for words in ["--amqp", "tpu", "--precision", "--speculate", "--cache-gib"] {
         assert!(errors.contains(words), "{words}: {errors}");
     }
 }

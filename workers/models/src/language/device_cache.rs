@@ -129,7 +129,7 @@ impl OpenPool<'_> {
         // The device's kernels count the numbers of a tensor in 32 bits.
         if pages * PAGE * row > u32::MAX as usize {
             bail!(
-                "a cache of {} positions is more than one tensor can hold: lower the engine's limit of cache tokens",
+                "a cache of {} positions is more than one tensor can hold: give the language stage less (--cache-gib)",
                 pages * PAGE
             );
         }

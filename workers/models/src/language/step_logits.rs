@@ -59,11 +59,21 @@ impl StepLogits {
     }
 }
 
-/// Of each row the id that greedy decoding takes, and its logit.
+/// Of each row the id that greedy decoding takes, the first of equal logits, and its logit. Where a device's own search for the
+/// greatest meets equal ones, it takes any of them; so the smallest of their ids is looked for.
 fn greatest_of(logits: &Tensor, vocabulary: usize) -> Result<Vec<(u32, f32)>> {
     let (rows, columns) = logits.dims2()?;
-    let chosen = logits.narrow(1, 0, columns.min(vocabulary))?;
-    let tokens = chosen.argmax_keepdim(D::Minus1)?;
+    let columns = columns.min(vocabulary);
+    let chosen = logits.narrow(1, 0, columns)?;
+    let is_greatest = chosen.broadcast_eq(&chosen.max_keepdim(D::Minus1)?)?;
+    let ids = Tensor::arange(0, columns as u32, logits.device())?.reshape((1, columns))?;
+    let none = Tensor::full(columns as u32, (rows, columns), logits.device())?;
+    let tokens = is_greatest
+        .where_cond(&ids.broadcast_as((rows, columns))?, &none)?
+        .min_keepdim(D::Minus1)?;
+    // No logit equals the greatest of a row without numbers. Any of them says so.
+    let is_found = tokens.lt(&none.narrow(1, 0, 1)?)?;
+    let tokens = is_found.where_cond(&tokens, &tokens.zeros_like()?)?;
     // The logit of what was chosen, not the greatest: where not all are numbers, they may differ.
     let greatest = logits.gather(&tokens, 1)?;
     // f64 holds ids and logits as they are, so that both come in one transfer.
@@ -139,6 +149,24 @@ mod tests {
             assert_eq!(fetched, own);
             assert!(fetched.iter().all(Option::is_some));
             assert!(drawn[0] || fetched[0] == Some(2));
+        }
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_is_taken_wherever_the_others_stand() {
+        // A device shares a row out to 1024 threads: the second tie is in the hands of the first of them.
+        for ties in [[5, 1024], [1023, 1025], [0, 1999]] {
+            let mut values = vec![-1f32; 2048];
+            for tie in ties {
+                values[tie] = 3.0;
+            }
+            // Behind the vocabulary.
+            values[2000] = 9.0;
+            let logits = Tensor::from_vec(values, (1, 2048), &Device::Cpu).unwrap();
+            let fetched = StepLogits::fetch(&logits, 2000, &[true]).unwrap();
+            let candidates = fetched.row(0).unwrap();
+            let mut sampler = Sampler::new(sampling(false), 2000);
+            assert_eq!(sampler.choose(&candidates).unwrap(), ties[0] as u32);
         }
     }
 

@@ -418,6 +418,61 @@ fn batches(sizes: &[(usize, usize)]) -> Vec<Vec<usize>> {
 mod tests {
     use super::*;
 
+    /// What two sequences of other lengths attend to, with prompts, single tokens, and one of each, all in this type.
+    fn attended(dtype: DType) -> Vec<f32> {
+        let config = LlamaConfig {
+            hidden_size: 32,
+            num_hidden_layers: 1,
+            num_attention_heads: 4,
+            num_key_value_heads: Some(2),
+            max_position_embeddings: 128,
+            ..LlamaConfig::vicuna_7b()
+        };
+        let attention = RaggedAttention::new(&config, dtype, &Device::Cpu).unwrap();
+        let mut caches = [attention.cache(128), attention.cache(128)];
+        let mut seed = 1u32;
+        let mut random = |positions: usize, heads: usize| {
+            let values = (0..positions * heads * 8).map(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as f32 / 8_388_608.0 - 1.0
+            });
+            Tensor::from_vec(values.collect(), (positions, heads, 8), &Device::Cpu)
+                .and_then(|values| values.to_dtype(dtype))
+                .unwrap()
+        };
+        let mut all = Vec::new();
+        for lens in [[40, 7], [1, 1], [1, 30]] {
+            let chunks = caches.iter_mut().zip(lens);
+            let mut spans: Vec<_> = chunks
+                .map(|(cache, len)| SequenceChunk { cache, len })
+                .collect();
+            let positions = lens.iter().sum();
+            let [queries, keys, values] = [4, 2, 2].map(|heads| random(positions, heads));
+            let step = attention.step(&mut spans).unwrap();
+            let mixed = step.attend(0, [&queries, &keys, &values]).unwrap();
+            assert_eq!(mixed.dtype(), dtype);
+            let mixed = mixed.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            all.extend(mixed.to_vec1::<f32>().unwrap());
+            for span in spans {
+                span.cache.advance(span.len);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn in_half_precision_attention_is_close_to_that_in_f32() {
+        let exact = attended(DType::F32);
+        assert_eq!(exact.len(), 80 * 32);
+        for dtype in [DType::BF16, DType::F16] {
+            let apart = exact.iter().zip(attended(dtype)).map(|(a, b)| a - b);
+            let far: Vec<f32> = apart
+                .filter(|apart| apart.is_nan() || apart.abs() >= 2e-2)
+                .collect();
+            assert!(far.is_empty(), "{far:?} in {dtype:?}");
+        }
+    }
+
     #[test]
     fn sequences_of_like_length_are_one_batch_and_padding_never_more_than_doubles_the_work() {
         let alike: Vec<_> = (0..64).map(|index| (1, 3 + index % 4)).collect();
