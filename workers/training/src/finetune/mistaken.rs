@@ -156,7 +156,8 @@ fn is_shortened(cell: &str) -> bool {
 fn is_date(cell: &str) -> bool {
     let (day, time) = cell.split_once([' ', 'T']).unwrap_or((cell, ""));
     let is_of_time = |letter: char| letter.is_ascii_digit() || " :.+-ZAPMapm".contains(letter);
-    if !time.is_empty() && !(time.contains(':') && time.chars().all(is_of_time)) {
+    let is_time = time.contains(':') && time.chars().all(is_of_time);
+    if !time.is_empty() && !is_time {
         return false;
     }
     let parts: Vec<&str> = day.split(['-', '.', '/']).collect();
