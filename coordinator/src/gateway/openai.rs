@@ -210,6 +210,7 @@ async fn draft(
         list: "messages",
         places: dialog.unused,
         named: dialog.named,
+        files: dialog.files,
         of_image: None,
     };
     Ok((draft, unused))
@@ -304,15 +305,7 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
         let error = ApiError::new(ProblemCode::InvalidRequest, format!("'{param}' {detail}"));
         return Err(error.at(param));
     }
-    for (place, tool) in asked.tools.iter().flatten().enumerate() {
-        if !is_tool(tool) {
-            let param = format!("tools[{place}]");
-            let detail = format!(
-                "'{param}' is no tool: give {{\"type\": \"function\", \"function\": {{\"name\": \"...\"}}}}"
-            );
-            return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&param));
-        }
-    }
+    check_tools(asked.tools.as_deref(), ToolForm::Nested)?;
     for (param, most) in [
         ("max_completion_tokens", asked.max_completion_tokens),
         ("max_tokens", asked.max_tokens),
@@ -339,14 +332,40 @@ fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
     })
 }
 
+/// Where a tool has its name.
+#[derive(Clone, Copy)]
+enum ToolForm {
+    /// In the member that its kind names, as in chat completions.
+    Nested,
+    /// Beside its kind, as in responses.
+    Flat,
+}
+
+/// Refuses what is no tool that a model could call.
+fn check_tools(tools: Option<&[serde_json::Value]>, form: ToolForm) -> ApiResult<()> {
+    let example = match form {
+        ToolForm::Nested => r#"{"type": "function", "function": {"name": "..."}}"#,
+        ToolForm::Flat => r#"{"type": "function", "name": "..."}"#,
+    };
+    for (place, tool) in tools.unwrap_or_default().iter().enumerate() {
+        if !is_tool(tool, form) {
+            let param = format!("tools[{place}]");
+            let detail = format!("'{param}' is no tool: give {example}");
+            return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&param));
+        }
+    }
+    Ok(())
+}
+
 /// Whether it is a tool that a model could call.
-fn is_tool(tool: &serde_json::Value) -> bool {
+fn is_tool(tool: &serde_json::Value, form: ToolForm) -> bool {
     let kind = tool["type"].as_str().unwrap_or_default();
+    let name = match form {
+        ToolForm::Nested => &tool[kind]["name"],
+        ToolForm::Flat => &tool["name"],
+    };
     let is_known = matches!(kind, "function" | "custom");
-    is_known
-        && tool[kind]["name"]
-            .as_str()
-            .is_some_and(|name| !name.is_empty())
+    is_known && name.as_str().is_some_and(|name| !name.is_empty())
 }
 
 /// The texts at which the answer ends.

@@ -5,6 +5,8 @@
 //! - At most one image, in any message of the user. It belongs to the first turn, as the model was trained.
 //! - A last message without words asks for the report of the image; one with words is a question about it.
 //! - Several messages of one side in a row count as one.
+//! - The list of attached files that Open WebUI writes before the words of a user's message is not used, and told: it is none
+//!   of the user's words, and the model reads no file but the image.
 //! - What an assistant says before the user's first words, a greeting, is not used: the model was trained on dialogs that
 //!   a user begins.
 
@@ -20,6 +22,9 @@ use crate::gateway::upload::data_uri;
 /// The largest number of messages in one request.
 const MOST_MESSAGES: usize = 1000;
 
+/// What is said of a second image.
+const ONE_IMAGE: &str = "the model reads one. Begin a new chat for the other one";
+
 /// A list of messages as a conversation: what was said before, the image, and what is asked now.
 #[derive(Debug, PartialEq)]
 pub(super) struct ParsedMessages {
@@ -30,6 +35,8 @@ pub(super) struct ParsedMessages {
     pub(super) unused: Vec<usize>,
     /// Messages whose `name` is not used, by their places.
     pub(super) named: Vec<usize>,
+    /// Messages whose list of attached files is not used, by their places.
+    pub(super) files: Vec<usize>,
     pub(super) opening: Vec<Exchange>,
     pub(super) ask: Ask,
 }
@@ -42,7 +49,8 @@ impl ParsedMessages {
             return Err(invalid(&detail).at("messages"));
         }
         let (mut image, mut image_param, mut chars) = (None, String::new(), 0);
-        let (mut unused, mut named, mut last) = (Vec::new(), Vec::new(), String::new());
+        let (mut unused, mut named, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut last, mut is_files_alone) = (String::new(), false);
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for (place, message) in messages.into_iter().enumerate() {
@@ -57,7 +65,17 @@ impl ParsedMessages {
             named.extend(name.is_some_and(|name| !name.is_empty()).then_some(place));
             last = format!("{param}.content");
             let words_and_image = content.map(|content| read(&last, content)).transpose()?;
-            let (text, found) = words_and_image.unwrap_or_default();
+            let (mut text, found) = words_and_image.unwrap_or_default();
+            let behind = match role {
+                Role::User => behind_files(&text).map(str::to_owned),
+                _ => None,
+            };
+            is_files_alone = found.is_none() && behind.as_deref() == Some("");
+            if let Some(words) = behind {
+                files.push(place);
+                text = words;
+            }
+            check_length(&last, &text)?;
             if let Some((part, uri)) = found {
                 if role != Role::User {
                     let error = invalid("only the user's messages may have an image");
@@ -65,9 +83,8 @@ impl ParsedMessages {
                 }
                 let content = data_uri("image_url", &uri).map_err(|error| error.at(&part))?;
                 if image.replace(content).is_some() {
-                    let error =
-                        invalid("the messages have more than one image; the model reads one");
-                    return Err(error.at(&part));
+                    let detail = format!("the messages have more than one image; {ONE_IMAGE}");
+                    return Err(invalid(&detail).at(&part));
                 }
                 image_param = part;
             }
@@ -98,7 +115,8 @@ impl ParsedMessages {
                 return Err(invalid("the last message must be the user's").at(param));
             }
         };
-        let ask = match asked.is_empty() && image.is_some() {
+        // Who shows another file asks for no report of the image before it.
+        let ask = match asked.is_empty() && image.is_some() && !is_files_alone {
             true => Ask::Report,
             false => {
                 check_text("content", &asked).map_err(|error| error.at(&last))?;
@@ -110,6 +128,7 @@ impl ParsedMessages {
             image_param,
             unused,
             named,
+            files,
             opening: opening(said)?,
             ask,
         })
@@ -160,8 +179,8 @@ fn read(param: &str, content: Content) -> ApiResult<(String, Option<(String, Str
                     Part::Text { text } => words.push(text),
                     Part::ImageUrl { image_url } => {
                         if image.replace((part_param.clone(), image_url.url)).is_some() {
-                            let detail = "a message has more than one image; the model reads one";
-                            return Err(invalid(detail).at(&part_param));
+                            let detail = format!("a message has more than one image; {ONE_IMAGE}");
+                            return Err(invalid(&detail).at(&part_param));
                         }
                     }
                 }
@@ -169,10 +188,23 @@ fn read(param: &str, content: Content) -> ApiResult<(String, Option<(String, Str
             words.join("\n")
         }
     };
-    if text.len() > MAX_TEXT {
-        check_text("content", &text).map_err(|error| error.at(param))?;
-    }
     Ok((text, image))
+}
+
+/// Refuses words that are too long for a message.
+fn check_length(param: &str, text: &str) -> ApiResult<()> {
+    match text.len() > MAX_TEXT {
+        true => check_text("content", text).map_err(|error| error.at(param)),
+        false => Ok(()),
+    }
+}
+
+/// The words behind the list of attached files with which Open WebUI begins a user's message; none where there is no such list.
+fn behind_files(text: &str) -> Option<&str> {
+    let listed = text.strip_prefix("<attached_files>\n")?;
+    let (lines, words) = listed.split_once("\n</attached_files>")?;
+    let is_file = |line: &str| line.starts_with("<file ") && line.ends_with("/>");
+    lines.split('\n').all(is_file).then(|| words.trim_start())
 }
 
 fn invalid(detail: &str) -> ApiError {
@@ -205,6 +237,76 @@ mod tests {
                 text: "Is there edema?".into()
             }
         );
+    }
+
+    #[test]
+    fn a_list_of_attached_files_is_none_of_the_users_words() {
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let user = |content: Value| json!({"role": "user", "content": content});
+        let question = |text: &str| Ask::Question { text: text.into() };
+        let file = r#"<file type="file" id="e9fe7559" url="e9fe7559" content_type="image/jpeg" name="x.jpg"/>"#;
+        let one = format!("<attached_files>\n{file}\n</attached_files>\n\n");
+        let two = format!("<attached_files>\n{file}\n{file}\n</attached_files>\n\n");
+        let said = json!({"role": "assistant", "content": one});
+        let edema = "Is there edema?";
+        for (messages, ask, files) in [
+            (
+                json!([user(json!([text(&one), image()]))]),
+                Ask::Report,
+                vec![0],
+            ),
+            (
+                json!([user(json!([text(&one), text(edema), image()]))]),
+                question(edema),
+                vec![0],
+            ),
+            (
+                json!([
+                    user(json!([image()])),
+                    said,
+                    user(json!(format!("{two}{edema}")))
+                ]),
+                question(edema),
+                vec![2],
+            ),
+            (
+                json!([user(json!([text(&one), image()])), said, user(json!(edema))]),
+                question(edema),
+                vec![0],
+            ),
+        ] {
+            let dialog = dialog(messages.clone()).unwrap();
+            assert_eq!((dialog.ask, dialog.files), (ask, files), "{messages}");
+            // What the assistant says stays as it is.
+            for exchange in dialog.opening {
+                assert_eq!((&*exchange.user, &*exchange.assistant), ("", &*one));
+            }
+        }
+        // Its length is none of the words'.
+        let most = "x".repeat(MAX_TEXT);
+        let longest = dialog(json!([user(json!(format!("{one}{most}")))])).unwrap();
+        assert_eq!(longest.ask, question(&most));
+        // A file that is no image says nothing by itself, and asks for no report of the image before it.
+        for messages in [
+            json!([user(json!(one))]),
+            json!([user(json!([image()])), said, user(json!(one))]),
+        ] {
+            let last = messages.as_array().unwrap().len() - 1;
+            let error = dialog(messages).unwrap_err();
+            assert_eq!(error.problem.code, ProblemCode::TextEmpty);
+            assert_eq!(error.param, Some(format!("messages[{last}].content")));
+        }
+        for other in [
+            edema.to_owned(),
+            format!("{edema}\n{one}"),
+            "<attached_files>".to_owned(),
+            "<attached_files>\n\n</attached_files>".to_owned(),
+            format!("<attached_files>\n{file}"),
+            format!("<attached_files>\n{file}\nor not\n</attached_files>\n\n{edema}"),
+        ] {
+            let taken = dialog(json!([user(json!([text(&other), image()]))])).unwrap();
+            assert_eq!((taken.ask, taken.files), (question(other.trim()), vec![]));
+        }
     }
 
     #[test]

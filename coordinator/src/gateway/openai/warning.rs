@@ -23,6 +23,8 @@ pub(super) struct Unused {
     pub(super) places: Vec<usize>,
     /// Those of messages whose `name` is not used.
     pub(super) named: Vec<usize>,
+    /// Those of messages whose list of attached files is not used.
+    pub(super) files: Vec<usize>,
     /// What people are told of an image that does not look like a frontal chest X-ray.
     pub(super) of_image: Option<String>,
 }
@@ -44,7 +46,8 @@ impl Unused {
     /// The words that tell it; none where all is used, and the image is as it should be.
     pub(super) fn warning(&self) -> Option<String> {
         let tools = (self.tools > 0).then(|| "not used: tools; the model calls none".to_owned());
-        let unused = tools.into_iter().chain(self.words()).chain(self.names());
+        let unused = tools.into_iter().chain(self.words());
+        let unused = unused.chain(self.names()).chain(self.file_lists());
         let parts: Vec<String> = self.of_image.clone().into_iter().chain(unused).collect();
         (!parts.is_empty()).then(|| parts.join(". "))
     }
@@ -67,6 +70,13 @@ impl Unused {
     fn names(&self) -> Option<String> {
         let places = self.listed(&self.named, ".name")?;
         Some(format!("not used: {places}; the model knows two sides"))
+    }
+
+    fn file_lists(&self) -> Option<String> {
+        let places = self.listed(&self.files, ".content")?;
+        Some(format!(
+            "not used: the attached files that are listed in {places}; the model reads the image alone"
+        ))
     }
 
     /// A field of messages at these places; none where there is no place.

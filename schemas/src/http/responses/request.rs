@@ -71,14 +71,14 @@ pub struct NewResponse {
     /// Only plain text.
     #[serde(default)]
     pub text: Option<TextOptions>,
-    /// Only `auto` or `none`: there are no tools.
+    /// Only `auto` or `none`: the model calls no tool.
     #[serde(default)]
     pub tool_choice: Option<ToolChoice>,
-    /// Only an empty list.
+    /// Functions that the model may call. It calls none, whatever is offered, as `auto` and `none` allow; the header
+    /// `radialog-warning` says so. Of each, only the kind and the name are read.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
     pub tools: Option<Vec<Value>>,
-    /// There are no tools, so that either value is kept to.
+    /// No tool is called, so that either value is kept to.
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     /// Only an empty list.

@@ -95,7 +95,8 @@ impl History {
         image: Option<CheckedImage>,
     ) -> ApiResult<()> {
         if image.is_some() && self.image.is_some() {
-            let detail = "the response that this one goes on from has an image already, and the model reads one";
+            let detail = "the response that this one goes on from has an image already, and the model reads one; \
+                          begin anew for the other one";
             return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("input"));
         }
         self.image = self.image.take().or(image);

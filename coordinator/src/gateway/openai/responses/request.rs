@@ -13,6 +13,7 @@ use radialog_schemas::response::{
 
 use super::super::messages::ParsedMessages;
 use super::super::warning::Unused;
+use super::super::{ToolForm, check_tools};
 use crate::gateway::app_state::AppState;
 use crate::gateway::body::{self, ReadBody};
 use crate::gateway::body_memory::HeldMemory;
@@ -38,6 +39,8 @@ pub(in crate::gateway::openai) struct AskedResponse {
     pub(super) request: ResponseRequest,
     pub(super) options: TurnOptions,
     pub(super) dialog: ParsedMessages,
+    /// The tools that were offered.
+    tools: usize,
     pub(super) store: bool,
     pub(super) stream: bool,
 }
@@ -82,10 +85,11 @@ impl AskedResponse {
     /// What of the request is not used.
     pub(in crate::gateway::openai) fn unused(&self) -> Unused {
         Unused {
-            tools: 0,
+            tools: self.tools,
             list: "input",
             places: self.dialog.unused.clone(),
             named: self.dialog.named.clone(),
+            files: self.dialog.files.clone(),
             of_image: None,
         }
     }
@@ -150,6 +154,7 @@ impl AskedResponse {
             request,
             options,
             dialog,
+            tools: asked.tools.map_or(0, |tools| tools.len()),
             store: asked.store.unwrap_or(true),
             stream: asked.stream.unwrap_or(false),
         })
@@ -225,11 +230,6 @@ fn check(asked: &NewResponse) -> ApiResult<()> {
             format!("has more than {LONGEST_LABEL} characters"),
         ),
         (
-            "tools",
-            is_filled(&asked.tools),
-            "is not supported; leave it out".to_owned(),
-        ),
-        (
             "include",
             is_filled(&asked.include),
             "is not supported; leave it out".to_owned(),
@@ -243,6 +243,7 @@ fn check(asked: &NewResponse) -> ApiResult<()> {
     if let Some((param, _, detail)) = refusals.into_iter().find(|(_, is_wrong, _)| *is_wrong) {
         return Err(invalid(param, format!("'{param}' {detail}")));
     }
+    check_tools(asked.tools.as_deref(), ToolForm::Flat)?;
     let notes = asked.metadata.iter().flatten();
     let is_long_note = |(name, value): (&String, &String)| {
         name.chars().count() > LONGEST_NOTE_NAME || value.chars().count() > LONGEST_NOTE
@@ -377,6 +378,17 @@ mod tests {
     }
 
     #[test]
+    fn tools_may_be_offered_and_are_told_as_unused() {
+        let clock = json!({"type": "function", "name": "clock", "parameters": {"type": "object"}, "strict": false});
+        let formula = json!({"type": "custom", "name": "formula"});
+        let offered = asked(&with("tools", json!([clock, formula]))).unwrap();
+        assert_eq!(offered.unused().tools, 2);
+        for none in [json!([]), json!(null)] {
+            assert_eq!(asked(&with("tools", none)).unwrap().unused().tools, 0);
+        }
+    }
+
+    #[test]
     fn the_output_of_a_response_can_be_given_back_as_it_came() {
         let part = json!({"type": "output_text", "text": "No.", "annotations": [], "logprobs": [], "parsed": null});
         let answer = json!({"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]});
@@ -409,11 +421,24 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_the_name_of_its_field() {
         let part = |part: Value| with("input", json!([{"role": "user", "content": [part]}]));
+        let clock = json!({"type": "function", "name": "clock", "strict": false});
         let refused = [
             (json!({"input": "x"}), "model"),
             (json!({"model": "fake"}), "input"),
             (with("instructions", json!("Be brief.")), "instructions"),
-            (with("tools", json!([{"type": "web_search"}])), "tools"),
+            (
+                with("tools", json!([clock, {"type": "web_search"}])),
+                "tools[1]",
+            ),
+            (
+                with("tools", json!([{"type": "file_search", "name": "x"}])),
+                "tools[0]",
+            ),
+            (
+                with("tools", json!([{"type": "function", "function": clock}])),
+                "tools[0]",
+            ),
+            (with("tools", json!(["clock"])), "tools[0]"),
             (with("tool_choice", json!("required")), "tool_choice"),
             (with("reasoning", json!({"effort": "low"})), "reasoning"),
             (with("conversation", json!("conv_1")), "conversation"),
