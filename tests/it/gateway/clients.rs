@@ -126,8 +126,14 @@ async fn what_open_webui_sends_is_answered_with_its_tools_beside_it() -> Result<
         "report: The lungs are clear. No pleural effusion.",
         "answer: You asked: Is there edema?",
         "together: You asked: Is there edema?",
+        "temporary: The lungs are clear. No pleural effusion.",
+        "continued: messages[3]",
+        "second image: messages[2].content[2]",
         "tasks: done",
-        "offered: You asked: Is there edema?",
+        "responses report: The lungs are clear. No pleural effusion.",
+        "responses answer: You asked: Is there edema?",
+        "responses together: You asked: Is there edema?",
+        "responses tasks: done",
     ];
     says(OPEN_WEBUI, &lines).await
 }

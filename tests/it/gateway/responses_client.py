@@ -83,7 +83,7 @@ assert one.responses.create(**once).id == two.responses.create(**once).id
 for refused, param, status in [
     ({"model": "gpt-4o"}, "model", openai.NotFoundError),
     ({"instructions": "Rhyme."}, "instructions", openai.BadRequestError),
-    ({"tools": [{"type": "web_search"}]}, "tools", openai.BadRequestError),
+    ({"tools": [{"type": "web_search"}]}, "tools[0]", openai.BadRequestError),
     ({"reasoning": {"effort": "low"}}, "reasoning", openai.BadRequestError),
     ({"previous_response_id": "resp_" + "0" * 32}, "previous_response_id", openai.NotFoundError),
     ({"background": True, "store": False}, "background", openai.BadRequestError),
