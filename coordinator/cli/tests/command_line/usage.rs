@@ -246,6 +246,10 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("prepare labels --reports bad.csv --out l.csv", "no column"),
     (
+        "prepare labels --reports missing.csv --out l.csv",
+        "there is no such file",
+    ),
+    (
         "prepare labels --reports empty.csv --out l.csv",
         "empty.csv' cannot be read as a table: it is empty",
     ),
