@@ -1,10 +1,12 @@
 //! A line that is typed in a terminal and can be edited: arrows, Home and End (Ctrl-A, Ctrl-E), Backspace and Delete, Ctrl-U and Ctrl-K,
-//! Ctrl-W for a word, and the lines before with the arrows up and down. What was typed is of patients, so that it is in memory only.
+//! Ctrl-W for a word, and the lines before with the arrows up and down. What is typed before the prompt, e.g. while an answer comes,
+//! waits for it. What was typed is of patients, so that it is in memory only.
 
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use console::{Key, Term, measure_text_width};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Lines that are remembered.
 const REMEMBERED: usize = 200;
@@ -17,15 +19,17 @@ const CTRL_K: char = '\u{b}';
 const CTRL_U: char = '\u{15}';
 const CTRL_W: char = '\u{17}';
 
-/// A terminal from which lines are read.
-#[derive(Default)]
+/// A terminal from which lines are read. From its making on, Ctrl-C is for the command to listen to.
 pub(crate) struct LineEditor {
     history: Vec<String>,
     /// For when this is dropped.
     _settings: TerminalSettings,
+    /// Ctrl-C would end the process and leave the terminal as this has set it.
+    _interrupts: Signal,
 }
 
-/// The settings of the terminal, put back where a key was waited for when the command ended.
+/// The settings that the terminal had, put back when this is dropped. Until then keys come one by one, between two lines as well: a
+/// terminal that collects lines would make nothing of a Ctrl-D typed before the prompt.
 struct TerminalSettings(Option<String>);
 
 /// A line as it is being typed.
@@ -50,30 +54,42 @@ enum Pressed {
     Ended,
 }
 
-impl Default for TerminalSettings {
-    fn default() -> Self {
-        let mut asked = Command::new("stty");
-        let said = asked
-            .arg("-g")
-            .stdin(Stdio::inherit())
-            .stderr(Stdio::null())
-            .output();
-        let settings = said.ok().filter(|said| said.status.success());
-        Self(settings.and_then(|said| String::from_utf8(said.stdout).ok()))
+impl TerminalSettings {
+    fn key_by_key() -> Self {
+        let settings = stty(&["-g"]);
+        if settings.is_some() {
+            stty(&["-icanon", "-echo", "min", "1"]);
+        }
+        Self(settings)
     }
 }
 
 impl Drop for TerminalSettings {
     fn drop(&mut self) {
         if let Some(settings) = &self.0 {
-            let mut put_back = Command::new("stty");
-            put_back.arg(settings.trim()).stdin(Stdio::inherit());
-            drop(put_back.stderr(Stdio::null()).status());
+            stty(&[settings.trim()]);
         }
     }
 }
 
+/// What `stty` says of the terminal; none where it cannot.
+fn stty(arguments: &[&str]) -> Option<String> {
+    let mut asked = Command::new("stty");
+    asked.args(arguments).stdin(Stdio::inherit());
+    let said = asked.stderr(Stdio::null()).output().ok()?;
+    let words = String::from_utf8(said.stdout).ok()?;
+    said.status.success().then_some(words)
+}
+
 impl LineEditor {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            history: Vec::new(),
+            _interrupts: signal(SignalKind::interrupt()).context("cannot listen to Ctrl-C")?,
+            _settings: TerminalSettings::key_by_key(),
+        })
+    }
+
     /// Reads a line; none where there are no more.
     pub(crate) async fn read(&mut self, prompt: &'static str) -> anyhow::Result<Option<String>> {
         let history = std::mem::take(&mut self.history);

@@ -166,7 +166,7 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
     };
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let input = match is_terminal {
-        true => TypedInput::Terminal(LineEditor::default()),
+        true => TypedInput::Terminal(LineEditor::new()?),
         false => TypedInput::Lines(BufReader::new(tokio::io::stdin()).lines()),
     };
     let mut conversation = TerminalConversation {

@@ -5,51 +5,103 @@
 )]
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::people::XRAYS;
 
-#[test]
-fn a_line_is_edited_and_the_one_before_comes_back() {
-    let chat = format!(
-        "{} chat {XRAYS}/2cd63b76.jpg --max-new-tokens 4",
-        env!("CARGO_BIN_EXE_radialog")
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &chat, "/dev/null"]);
-    script.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut child) = script.stderr(Stdio::null()).spawn() else {
-        eprintln!("skipped: there is no script");
-        return;
-    };
-    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let (mut said, mut seen) = (String::new(), 0);
-    // Reads until these words come behind those before.
-    let mut until = |words: &str| {
+/// Seconds after which a terminal in which nothing happens is ended.
+const PATIENCE: &str = "120";
+
+/// A conversation about an image in a terminal.
+struct Terminal {
+    script: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    said: String,
+    seen: usize,
+}
+
+impl Terminal {
+    /// None where there is no `script`.
+    fn open() -> Option<Self> {
+        let chat = format!(
+            "{} chat {XRAYS}/2cd63b76.jpg --max-new-tokens 4",
+            env!("CARGO_BIN_EXE_radialog")
+        );
+        if Command::new("script").arg("--version").output().is_err() {
+            eprintln!("skipped: there is no script");
+            return None;
+        }
+        let mut script = Command::new("timeout");
+        script.args([PATIENCE, "script", "--quiet", "--return"]);
+        script.args(["--command", &chat, "/dev/null"]);
+        script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = script.stderr(Stdio::null()).spawn().unwrap();
+        Some(Self {
+            input: script.stdin.take().unwrap(),
+            output: script.stdout.take().unwrap(),
+            script,
+            said: String::new(),
+            seen: 0,
+        })
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.input.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Reads until these words come behind those before.
+    fn until(&mut self, words: &str) {
         let mut piece = [0; 4096];
         loop {
-            if let Some(at) = said[seen..].find(words) {
-                seen += at + words.len();
+            if let Some(at) = self.said[self.seen..].find(words) {
+                self.seen += at + words.len();
                 return;
             }
-            let count = output.read(&mut piece).unwrap_or(0);
-            assert!(count > 0, "{words:?} does not come in {said:?}");
-            said.push_str(&String::from_utf8_lossy(&piece[..count]));
+            let count = self.output.read(&mut piece).unwrap_or(0);
+            assert!(count > 0, "{words:?} does not come in {:?}", self.said);
+            self.said
+                .push_str(&String::from_utf8_lossy(&piece[..count]));
         }
+    }
+
+    fn assert_ended(mut self) {
+        let ended = self.script.wait().unwrap();
+        assert!(ended.success(), "{ended} behind {:?}", self.said);
+    }
+}
+
+#[test]
+fn a_line_is_edited_and_the_one_before_comes_back() {
+    let Some(mut terminal) = Terminal::open() else {
+        return;
     };
-    until("> ");
+    terminal.until("> ");
     // "/hep", then the cursor back, and the letter that was missing.
-    input.write_all(b"/hep\x1b[D").unwrap();
-    input.write_all(b"l\r").unwrap();
-    until("/quit");
-    until("> ");
+    terminal.press("/hep\x1b[D");
+    terminal.press("l\r");
+    terminal.until("/quit");
+    terminal.until("> ");
     // Arrow up.
-    input.write_all(b"\x1b[A").unwrap();
-    until("> /help");
-    input.write_all(b"\r").unwrap();
-    until("/quit");
-    until("> ");
+    terminal.press("\x1b[A");
+    terminal.until("> /help");
+    terminal.press("\r");
+    terminal.until("/quit");
+    terminal.until("> ");
     // Ctrl-D in an empty line.
-    input.write_all(b"\x04").unwrap();
-    assert!(child.wait().unwrap().success());
+    terminal.press("\x04");
+    terminal.assert_ended();
+}
+
+#[test]
+fn what_is_typed_before_the_prompt_waits_for_it() {
+    let Some(mut terminal) = Terminal::open() else {
+        return;
+    };
+    // The last of the findings: the report is being written.
+    terminal.until("Support Devices");
+    terminal.press("/help\r\x04");
+    terminal.until("> /help");
+    terminal.until("/quit");
+    terminal.assert_ended();
 }
