@@ -237,9 +237,54 @@ fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.strip_suffix(&place).unwrap_or(&text);
     let variant = text.strip_prefix("unknown variant ");
-    match variant.and_then(|text| text.split_once(", expected ")) {
-        Some((value, known)) => format!("{value} is not supported; give {known}"),
+    if let Some((value, known)) = variant.and_then(|text| text.split_once(", expected ")) {
+        return format!("{value} is not supported; give {known}");
+    }
+    let wrong = ["invalid type: ", "invalid value: "];
+    let wrong = wrong.iter().find_map(|prefix| text.strip_prefix(prefix));
+    // A text that is quoted may have these words, too.
+    match wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) {
+        Some((given, expected)) => {
+            let (given, expected) = (given_value(given), expected_value(expected));
+            format!("expected {expected}, got {given}")
+        }
         None => text.to_owned(),
+    }
+}
+
+/// A value as JSON has it, from serde's description of it.
+fn given_value(described: &str) -> &str {
+    match described {
+        "sequence" => "a list",
+        "map" => "an object",
+        "unit value" => "null",
+        described => match described.strip_prefix("string ") {
+            Some(text) => text,
+            // Numbers, true and false stand between these.
+            None => described.split('`').nth(1).unwrap_or(described),
+        },
+    }
+}
+
+/// What JSON calls a value of this type. What our own types expect is said in such words already.
+fn expected_value(described: &str) -> &str {
+    match described {
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number of 0 or more",
+        "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "string or map" => "a text",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        described if described.starts_with("enum ") => "a text",
+        described
+            if described.starts_with("struct ")
+                || described.starts_with("internally tagged enum ") =>
+        {
+            "an object"
+        }
+        described => described,
     }
 }
 
@@ -363,6 +408,11 @@ mod tests {
             Text,
             Image,
         }
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)] // it is never made
+        struct Place {
+            url: String,
+        }
         let detail = |content: &[u8]| {
             let parsed = parse::<std::collections::BTreeMap<String, Kind>>(content);
             parsed.unwrap_err().problem.detail
@@ -374,8 +424,21 @@ mod tests {
         let number = parse::<std::collections::BTreeMap<String, u32>>(b"{\"a\": -1}");
         assert_eq!(
             number.unwrap_err().problem.detail,
-            "'a': invalid value: integer `-1`, expected u32"
+            "'a': expected a whole number from 0 to 4294967295, got -1"
         );
+        for (value, said) in [
+            (r#"{"url": 7}"#, "'a.url': expected a text, got 7"),
+            (r#"{"url": null}"#, "'a.url': expected a text, got null"),
+            (
+                r#""x, expected y""#,
+                "'a': expected an object, got \"x, expected y\"",
+            ),
+            ("true", "'a': expected an object, got true"),
+        ] {
+            let body = format!("{{\"a\": {value}}}");
+            let parsed = parse::<std::collections::BTreeMap<String, Place>>(body.as_bytes());
+            assert_eq!(parsed.unwrap_err().problem.detail, said);
+        }
         assert!(detail("\u{feff}{}".as_bytes()).contains("byte order mark"));
         // Of a text that is no JSON, the place is all that there is to say.
         assert!(detail(b"{\"a\": x}").contains("line 1 column 7"));

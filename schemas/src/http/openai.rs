@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::fields::{TextOrItems, Unsupported};
+use super::fields::{
+    ObjectOfFields, TextOrItems, Unsupported, object, objects, optional_object, values,
+};
 use super::responses::{ImageDetail, ServiceTier, TextFormat, ToolChoice};
 use crate::{AdapterName, ContentHash, OptionalTask};
 
@@ -18,13 +20,14 @@ pub struct ChatCompletionRequest {
     /// One of `/v1/models`.
     pub model: String,
     /// The conversation; the last message is the user's. At most one image, in any of the user's messages.
+    #[serde(deserialize_with = "objects")]
     #[schemars(length(min = 1, max = 1000))]
     pub messages: Vec<ChatMessage>,
     /// Send the answer piece by piece.
     #[serde(default)]
     pub stream: Option<bool>,
     /// This field is allowed only with `stream`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_object")]
     pub stream_options: Option<StreamOptions>,
     /// Older name of `max_completion_tokens`.
     #[serde(default)]
@@ -206,6 +209,10 @@ pub struct StreamOptions {
     pub include_obfuscation: Option<bool>,
 }
 
+impl ObjectOfFields for StreamOptions {
+    const EXPECTED: &'static str = "an object with `include_usage`";
+}
+
 /// One message. Those of the assistant may come back as clients keep them, with fields that say nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -238,6 +245,10 @@ pub struct ChatMessage {
     #[serde(default)]
     #[schemars(with = "Option<()>")]
     pub refusal: Option<Unsupported>,
+}
+
+impl ObjectOfFields for ChatMessage {
+    const EXPECTED: &'static str = "an object with `role` and `content`";
 }
 
 impl ChatMessage {
@@ -280,7 +291,7 @@ pub enum Content {
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOrItems(Self::Text, Self::Parts))
+        deserializer.deserialize_any(TextOrItems(Self::Text, |parts| Self::Parts(values(parts))))
     }
 }
 
@@ -296,8 +307,13 @@ pub enum Part {
     /// An image.
     ImageUrl {
         /// The place of the image.
+        #[serde(deserialize_with = "object")]
         image_url: ImageUrl,
     },
+}
+
+impl ObjectOfFields for Part {
+    const EXPECTED: &'static str = "an object with `type`";
 }
 
 /// An image in a message.
@@ -310,6 +326,11 @@ pub struct ImageUrl {
     /// How closely it is looked at: always in the one way that the model knows.
     #[serde(default)]
     pub detail: Option<ImageDetail>,
+}
+
+impl ObjectOfFields for ImageUrl {
+    // The path to a field of a part ends at the part.
+    const EXPECTED: &'static str = "`image_url` as an object with `url`";
 }
 
 /// A whole answer.

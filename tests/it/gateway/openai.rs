@@ -424,6 +424,18 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
             "messages[0].content[0]",
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_uri(&xray()), "foo": 1}}]}]),
         ),
+        // A list has no named fields, in whatever order its values stand.
+        (
+            "messages[0].content[0]",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": [data_uri(&xray())]}]}]),
+        ),
+        (
+            "messages[0].content[0]",
+            json!([{"role": "user", "content": [["text", "x"]]}]),
+        ),
+        ("messages[0]", json!([["user", "x"]])),
+        ("stream_options", json!([true])),
+        ("response_format", json!(["text"])),
         (
             "messages[0].content",
             json!([{"role": "user", "content": 7}]),
@@ -454,6 +466,9 @@ async fn what_cannot_be_done_is_refused_with_the_name_of_its_field() -> Result<(
             message.contains(param.split('.').next_back().unwrap_or(param)) && message.len() < 1000,
             "{message}"
         );
+        for of_serde in ["struct", "enum", "sequence", "invalid"] {
+            assert!(!message.contains(of_serde), "{message}");
+        }
         if param.contains(".content") {
             assert!(message.contains("data:image/png;base64,..."), "{message}");
         }

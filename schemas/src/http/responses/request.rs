@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::http::fields::{TextOrItems, Unsupported};
+use crate::http::fields::{
+    FromObject, ObjectOfFields, TextOrItems, Unsupported, optional_object, values,
+};
 use crate::response::InputRole;
 
 /// A request for a response.
@@ -31,7 +33,7 @@ pub struct NewResponse {
     #[serde(default)]
     pub stream: Option<bool>,
     /// Only with `stream`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_object")]
     pub stream_options: Option<ResponseStreamOptions>,
     /// Stop after this many tokens; 300 where none is given, at most 2048.
     #[serde(default)]
@@ -69,7 +71,7 @@ pub struct NewResponse {
     #[serde(default)]
     pub truncation: Option<Truncation>,
     /// Only plain text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_object")]
     pub text: Option<TextOptions>,
     /// Only `auto` or `none`: the model calls no tool.
     #[serde(default)]
@@ -142,7 +144,7 @@ pub enum ResponseInput {
 
 impl<'de> Deserialize<'de> for ResponseInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOrItems(Self::Text, Self::Items))
+        deserializer.deserialize_any(TextOrItems(Self::Text, |items| Self::Items(values(items))))
     }
 }
 
@@ -167,6 +169,10 @@ pub struct InputItem {
     #[serde(default)]
     #[schemars(with = "Option<()>")]
     pub phase: Option<Unsupported>,
+}
+
+impl ObjectOfFields for InputItem {
+    const EXPECTED: &'static str = "an object with `role` and `content`";
 }
 
 /// The kind of an item.
@@ -201,7 +207,7 @@ pub enum InputContent {
 
 impl<'de> Deserialize<'de> for InputContent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOrItems(Self::Text, Self::Parts))
+        deserializer.deserialize_any(TextOrItems(Self::Text, |parts| Self::Parts(values(parts))))
     }
 }
 
@@ -246,6 +252,10 @@ pub enum NewPart {
     },
 }
 
+impl ObjectOfFields for NewPart {
+    const EXPECTED: &'static str = "an object with `type`";
+}
+
 /// How closely an image is looked at. Both values mean the same here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -262,6 +272,10 @@ pub struct ResponseStreamOptions {
     /// Only false: nothing is added that hides the lengths of pieces.
     #[serde(default)]
     pub include_obfuscation: Option<bool>,
+}
+
+impl ObjectOfFields for ResponseStreamOptions {
+    const EXPECTED: &'static str = "an object with `include_obfuscation`";
 }
 
 /// What is done where the model's window is too small.
@@ -285,6 +299,10 @@ pub struct TextOptions {
     pub verbosity: Option<Unsupported>,
 }
 
+impl ObjectOfFields for TextOptions {
+    const EXPECTED: &'static str = "an object with `format`";
+}
+
 /// A format of the answer's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -301,6 +319,10 @@ struct TextFormatFields {
     kind: TextFormatKind,
 }
 
+impl ObjectOfFields for TextFormatFields {
+    const EXPECTED: &'static str = "an object with `type`";
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum TextFormatKind {
@@ -310,7 +332,8 @@ enum TextFormatKind {
 // serde takes any member beside the tag of a variant that has none, whatever is denied.
 impl<'de> Deserialize<'de> for TextFormat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match TextFormatFields::deserialize(deserializer)?.kind {
+        let FromObject(fields) = FromObject::<TextFormatFields>::deserialize(deserializer)?;
+        match fields.kind {
             TextFormatKind::Text => Ok(Self::Text),
         }
     }

@@ -269,12 +269,14 @@ pub(super) fn refused() -> Vec<BatchLineFault> {
     }]
 }
 
-/// The caller's name of a request that cannot be read otherwise; empty where that cannot be read either.
+/// The caller's name of a request that cannot be read otherwise; empty where that cannot be read either, and of a list, which
+/// has no names.
 pub(super) fn custom_id(content: Option<&[u8]>) -> String {
     #[derive(Deserialize)]
     struct Named {
         custom_id: String,
     }
+    let content = content.filter(|content| !content.trim_ascii_start().starts_with(b"["));
     let named = content.and_then(|content| serde_json::from_slice::<Named>(content).ok());
     named.map(|line| line.custom_id).unwrap_or_default()
 }
@@ -410,8 +412,13 @@ mod tests {
         let id = |line: &str| custom_id(Some(line.as_bytes()));
         assert_eq!(id(r#"{"custom_id": "a", "method": 7}"#), "a");
         assert_eq!(
-            [id(r#"{"custom_id": 1}"#), id("["), custom_id(None)],
-            [""; 3]
+            [
+                id(r#"{"custom_id": 1}"#),
+                id("["),
+                id(r#" ["a"]"#),
+                custom_id(None)
+            ],
+            [""; 4]
         );
     }
 
