@@ -11,7 +11,7 @@ use axum::routing::MethodRouter;
 use radialog_runtime::metrics::metrics;
 use radialog_schemas::http::ProblemCode;
 use tokio::time::timeout;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::problem::{ApiError, ApiResult};
 use super::{AppState, body, openai, query};
@@ -159,21 +159,11 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins
         .iter()
         .filter_map(|origin| origin.parse::<HeaderValue>().ok());
-    let asked = ["idempotency-key", "last-event-id"].map(HeaderName::from_static);
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers(
-            [
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header::IF_MATCH,
-                header::IF_NONE_MATCH,
-            ]
-            .into_iter()
-            .chain(asked)
-            .collect::<Vec<_>>(),
-        )
+        // Clients send headers of their own, as `x-stainless-lang`, and more with each release. A header opens nothing.
+        .allow_headers(AllowHeaders::mirror_request())
         // Whatever an answer, the documentation or a message tells a client to read.
         .expose_headers([
             header::ALLOW,
