@@ -80,6 +80,21 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
     ensure!(commas.contains(guess), "{commas}");
     ensure!(!shown(&whole).contains(guess), "{}", shown(&whole));
 
+    // Where no row has a text there is nothing to label, and nothing is made.
+    fixture.write("blank.csv", "dicom_id,findings\nd1,\nd2, \n")?;
+    let blank = "labels --reports blank.csv --bundle bundle --out blank.labels.csv";
+    let blank = fixture
+        .prepare(&blank.split(' ').collect::<Vec<_>>())
+        .await?;
+    ensure!(
+        blank.status.code() == Some(64) && shown(&blank).contains("no row has a text there: name"),
+        "{}",
+        shown(&blank)
+    );
+    for made in ["blank.labels.csv", "blank.labels.csv.run"] {
+        ensure!(!fixture.path(made).exists(), "{made}");
+    }
+
     let bundle = Bundle::open(&fixture.path("bundle"))?;
     let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
     let read = LabelTable::read(&fixture.path("whole.csv"))?;

@@ -17,7 +17,7 @@ use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord};
 use radialog_training::prepare::{SplitTable, TensorFileHeader, import_embeddings};
 use tokio::task::block_in_place;
 
-use super::run::{Finished, Job, Results, RunArgs, Session};
+use super::run::{Finished, Job, Results, RunArgs, Session, refuse_empty};
 use crate::archive_source;
 use crate::exit::EXIT_INTERRUPTED;
 use crate::named_path;
@@ -116,6 +116,8 @@ impl TableArgs {
         let split = split.map(|split| block_in_place(|| self.split_of(split)));
         let archive =
             open_image_table(&input, self.folder.as_deref(), split.transpose()?, outside).await?;
+        let advice = "no row has an image: name a table of images with --images, and a split that has rows with --split";
+        refuse_empty(&*archive, advice).await?;
         let bundle = session.bundle(stages).await?;
         session
             .run(

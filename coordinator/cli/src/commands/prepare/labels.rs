@@ -10,7 +10,7 @@ use radialog_coordinator::archive::ReportTable;
 use radialog_schemas::{Generation, Source, Stage};
 use radialog_training::prepare::LabelTableWriter;
 
-use super::run::{Job, RunArgs, Session};
+use super::run::{Job, RunArgs, Session, refuse_empty};
 use crate::archive_source;
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -47,6 +47,8 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
     let session = Session::configure(&args.run, &args.out)?;
     let input = archive_source::input(&args.reports, &session.config).await?;
     let table = Arc::new(ReportTable::open(&input, &args.text, args.split.as_deref()).await?);
+    let advice = "no row has a text there: name the column of the texts with --text, and a split that has rows with --split";
+    refuse_empty(&*table, advice).await?;
     let bundle = session.bundle(&[Stage::Scoring]).await?;
     let job = Job {
         archive: table.clone(),

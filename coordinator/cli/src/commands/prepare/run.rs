@@ -21,7 +21,7 @@ use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{self, RunEnvironment};
-use crate::exit::EXIT_FAILED_STUDIES;
+use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
 use crate::shared_services;
 use crate::{bundle_source, interruption};
@@ -191,6 +191,14 @@ impl<'a> Session<'a> {
             bundle: bundle.clone(),
             saw_everything: summary.saw_everything(),
         }))
+    }
+}
+
+/// Refuses a table of which nothing is asked for, before anything is made for it. `advice` says what it lacks, and what to do.
+pub(super) async fn refuse_empty(archive: &dyn Archive, advice: &str) -> anyhow::Result<()> {
+    match archive.entries().await?.next().await {
+        Some(_) => Ok(()),
+        None => Err(UsageError(format!("{}: {advice}", archive.name())).into()),
     }
 }
 
