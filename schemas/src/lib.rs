@@ -5,6 +5,7 @@ pub mod chat;
 pub mod comparison;
 pub mod consistency;
 pub mod correction;
+mod counted;
 pub mod dialog;
 pub mod error;
 pub mod findings;
@@ -35,6 +36,7 @@ pub use chat::{
 pub use comparison::ComparisonMark;
 pub use consistency::{Consistency, ReportSampling, SentenceAgreement};
 pub use correction::Correction;
+pub use counted::counted;
 pub use dialog::{AnsweredAsk, DialogPrompt};
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};

@@ -139,7 +139,7 @@ fn an_image_that_cannot_be_looked_at_again_keeps_its_scores_and_the_exit_code_sa
     std::fs::rename(fixture.path(image), fixture.path("away"))?;
     let text = fixture.evaluate(65, &task, "eval")?;
     ensure!(
-        text.contains("1 studies could not be compared  (image_missing 1)")
+        text.contains("1 study could not be compared  (image_missing 1)")
             && text.contains("s0: ")
             && text.contains("What was done for them stays")
             && text.contains(scored),
@@ -204,7 +204,7 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
 
     // Fewer studies in the same folder are fewer that count.
     let text = fixture.evaluate(0, &[&task[..], &["--limit", "1"]].concat(), "eval")?;
-    ensure!(text.contains("1 studies scored, 0 without"), "{text}");
+    ensure!(text.contains("1 study scored, 0 without"), "{text}");
 
     // Another truth is another evaluation.
     let other = ["correction", "studies.csv", "--labels", "labels.csv"];
@@ -297,7 +297,7 @@ fn studies_of_mimic_find_their_labels_in_its_table() -> Result<()> {
         "off",
     ];
     let text = fixture.says(0, &correction)?;
-    ensure!(text.contains("1 studies scored, 0 without"), "{text}");
+    ensure!(text.contains("1 study scored, 0 without"), "{text}");
     Ok(())
 }
 
@@ -333,9 +333,9 @@ fn a_bundle_of_v1_skips_what_v2_was_trained_for_and_says_so() -> Result<()> {
         "{text}"
     );
     let text = fixture.evaluate(0, &impression, "impressions")?;
-    ensure!(text.contains("1 studies scored, 3 without"), "{text}");
+    ensure!(text.contains("1 study scored, 3 without"), "{text}");
     ensure!(
-        text.contains("1 rows of sections.csv have an empty cell")
+        text.contains("1 row of sections.csv with an empty cell")
             && text.contains("line 3 (s1)")
             && text.contains(
                 "s1: its row in the table of --references is empty (sections.csv line 3)"

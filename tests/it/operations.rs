@@ -393,7 +393,7 @@ async fn the_status_of_a_folder_is_what_it_says_where_redis_has_forgotten_its_ru
     assert!(status.status.success(), "{noted}");
     assert!(said.contains("2 done, 0 failed so far"), "{said}");
     assert!(
-        noted.contains("1 lines of results.jsonl cannot be read") && noted.contains("7 days"),
+        noted.contains("1 line of results.jsonl cannot be read") && noted.contains("7 days"),
         "{noted}"
     );
     let json = fixture.says(&["status", &out, "--json"]);

@@ -234,9 +234,9 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
     };
     let everything = vec![true; 9];
     let said = fixture.says(&["purge", "--older-than", "30d", "--dry-run"])?;
-    ensure!(said.contains("1 conversations would be removed"), "{said}");
+    ensure!(said.contains("1 conversation would be removed"), "{said}");
     let said = fixture.says(&["purge", "--conversation", "named", "--dry-run"])?;
-    ensure!(said.contains("1 objects would be removed"), "{said}");
+    ensure!(said.contains("1 object would be removed"), "{said}");
     assert_eq!(there().await?, everything);
 
     fixture.says(&["purge", "--older-than", "30d"])?;
@@ -309,8 +309,8 @@ async fn a_conversation_that_cannot_be_read_keeps_nobody_elses_objects() -> Resu
             said.contains("2 objects (10 bytes) of 2 conversations"),
             "{said}"
         );
-        ensure!(said.contains("1 files of requests"), "{said}");
-        ensure!(errors.contains("1 conversations are not swept"), "{errors}");
+        ensure!(said.contains("1 file of requests"), "{said}");
+        ensure!(errors.contains("1 conversation is not swept"), "{errors}");
     }
     assert_eq!(there("earlier").await?, [false, true, false]);
     assert_eq!(there("now").await?, [true; 3]);
@@ -366,7 +366,7 @@ async fn files_of_requests_are_purged_by_age() -> Result<()> {
     let ask = ["purge", "--older-than", "1h", "--dry-run"];
     let said = fixture.says(&ask)?;
     ensure!(
-        said.contains("1 files of requests and batches would be"),
+        said.contains("1 file of requests and batches would be"),
         "{said}"
     );
     let left = async || -> Result<usize> {

@@ -10,7 +10,7 @@ use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet};
+use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, counted};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -104,9 +104,13 @@ pub(crate) fn tell_left_out(summary: &RunSummary) {
 pub(crate) fn tell_unseen(summary: &RunSummary) {
     if summary.unread_count > 0 {
         errln!(
-            "{} parts of the archive could not be read, or have the id of another study, so that studies may be missing: mend \
+            "{} could not be read, or have the id of another study, so that studies may be missing: mend \
              them, and run the same command again",
-            summary.unread_count
+            counted(
+                summary.unread_count,
+                "part of the archive",
+                "parts of the archive"
+            )
         );
     }
     for line in run_summary::not_compared_lines(&summary.not_compared) {

@@ -6,7 +6,7 @@ use radialog_coordinator::run::output::{
     FailedStudy, NotCompared, PROBLEMS_FILE, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE,
 };
 use radialog_coordinator::{RunPlan, RunSummary};
-use radialog_schemas::Finding;
+use radialog_schemas::{Finding, counted};
 
 use crate::progress::duration;
 
@@ -61,8 +61,8 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         );
     }
     outln!(
-        "  this session: {} studies in {}, {:.1} studies/s",
-        session.studies,
+        "  this session: {} in {}, {:.1} studies/s",
+        counted(session.studies, "study", "studies"),
         duration(session.seconds),
         session.studies_per_second
     );
@@ -118,8 +118,8 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
     }
     if summary.problem_count > 0 {
         outln!(
-            "\n  {} entries of the archive could not be used:",
-            summary.problem_count
+            "\n  {} of the archive could not be used:",
+            counted(summary.problem_count, "entry", "entries")
         );
         for problem in summary.problems.iter().take(LISTED) {
             outln!("    {problem}");
@@ -149,7 +149,10 @@ fn print_failed_studies(summary: &RunSummary) {
     if summary.failed == 0 {
         return;
     }
-    outln!("\n  {} studies failed:", summary.failed);
+    outln!(
+        "\n  {} failed:",
+        counted(summary.failed, "study", "studies")
+    );
     for FailedStudy { study, error } in summary.failed_studies.iter().take(LISTED) {
         match error {
             Some(error) => outln!("    {study}: {}: {}", error.code, error.message),
@@ -168,8 +171,8 @@ pub(crate) fn not_compared_lines(not_compared: &NotCompared) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![format!(
-        "{} studies could not be compared{}:",
-        not_compared.studies,
+        "{} could not be compared{}:",
+        counted(not_compared.studies, "study", "studies"),
         by_code(&not_compared.by_code)
     )];
     for FailedStudy { study, error } in not_compared.named.iter().take(LISTED) {
@@ -189,9 +192,9 @@ pub(crate) fn not_compared_lines(not_compared: &NotCompared) -> Vec<String> {
 
 pub(crate) fn print_plan(plan: &RunPlan) {
     outln!(
-        "{} studies, of which {} are complete in {RESULTS_FILE}",
-        plan.studies,
-        plan.written
+        "{}, of which {} complete in {RESULTS_FILE}",
+        counted(plan.studies, "study", "studies"),
+        counted(plan.written, "is", "are")
     );
     outln!("  {:<10} {:>10} {:>10}", "stage", "stored", "remaining");
     for stage in &plan.stages {
@@ -204,7 +207,10 @@ pub(crate) fn print_plan(plan: &RunPlan) {
     }
     print_not_comparable(plan);
     if plan.unreadable > 0 {
-        outln!("{} images cannot be read and will fail", plan.unreadable);
+        outln!(
+            "{} cannot be read and will fail",
+            counted(plan.unreadable, "image", "images")
+        );
     }
     print_problems(plan);
     outln!("Nothing was computed: leave out --dry-run to run.");
@@ -213,7 +219,10 @@ pub(crate) fn print_plan(plan: &RunPlan) {
 /// Says how many entries of the archive are no studies, and how many of these may hide some.
 pub(crate) fn print_problems(plan: &RunPlan) {
     if plan.problems > 0 {
-        outln!("{} entries of the archive cannot be used", plan.problems);
+        outln!(
+            "{} of the archive cannot be used",
+            counted(plan.problems, "entry", "entries")
+        );
     }
     if plan.unread > 0 {
         outln!(
@@ -228,7 +237,8 @@ pub(crate) fn print_not_comparable(plan: &RunPlan) {
     let not_compared: u64 = plan.not_compared.values().sum();
     if not_compared > 0 {
         outln!(
-            "{not_compared} complete studies cannot be compared with the archive{}; what is done stays",
+            "{} cannot be compared with the archive{}; what is done stays",
+            counted(not_compared, "complete study", "complete studies"),
             by_code(&plan.not_compared)
         );
     }

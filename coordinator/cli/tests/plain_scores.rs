@@ -407,7 +407,7 @@ fn rexrank_ends_as_its_batch_where_an_image_cannot_be_looked_at_again() {
     std::fs::rename(&image, folder.path("away.jpg")).unwrap();
     let (code, said) = run();
     assert_eq!(code, Some(65), "{said}");
-    assert!(said.contains("1 studies could not be compared"), "{said}");
+    assert!(said.contains("1 study could not be compared"), "{said}");
     assert_eq!(folder.read("out.json"), before);
 }
 

@@ -2,6 +2,7 @@
 //! makes it longer than it may be.
 
 use radialog_runtime::conversations::{QueueLimits, Reservation, ReserveOutcome};
+use radialog_schemas::counted;
 use radialog_schemas::http::ProblemCode;
 use uuid::Uuid;
 
@@ -44,12 +45,16 @@ impl QueuePlaces {
             }
             ReserveOutcome::Full(waiting) => (
                 ProblemCode::Busy,
-                format!("{waiting} turns wait for a worker already; ask again later"),
+                format!(
+                    "{} for a worker already; ask again later",
+                    counted(waiting, "turn waits", "turns wait")
+                ),
             ),
             ReserveOutcome::KeyFull(waiting) => (
                 ProblemCode::TooManyRequests,
                 format!(
-                    "{waiting} turns of this key wait for a worker already; ask again when some of them have begun"
+                    "{} for a worker already; ask again when there are fewer",
+                    counted(waiting, "turn of this key waits", "turns of this key wait")
                 ),
             ),
         };

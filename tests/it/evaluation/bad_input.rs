@@ -192,7 +192,7 @@ fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
         "{printed}"
     );
     ensure!(
-        printed.contains("Compared with others.csv on the 1 studies"),
+        printed.contains("Compared with others.csv on 1 study that both have"),
         "{printed}"
     );
     let fault = folder.fault(&[&against[..], &["--run", "labels"]].concat(), 64)?;
@@ -380,7 +380,7 @@ fn a_run_that_was_killed_is_scored_without_its_broken_last_line() -> Result<()> 
     folder.write("r.csv", "id,findings\na,Clear.\n")?;
     let printed = folder.evaluate(&["results.jsonl", "--references", "r.csv"])?;
     ensure!(
-        printed.contains("1 studies scored") && printed.contains("line 3: the last line is cut"),
+        printed.contains("1 study scored") && printed.contains("line 3: the last line is cut"),
         "{printed}"
     );
     let fault = folder.fault(&["s3://bucket/run", "--references", "r.csv"], 64)?;

@@ -68,7 +68,7 @@ fn a_stratified_evaluation_asks_about_selected_studies_and_counts_those_without_
     let correction = [&["correction", "studies.csv"], &labels[..]].concat();
     let text = fixture.evaluate(0, &correction, "eval")?;
     ensure!(
-        text.contains("1 studies scored, 1 without a truth, 0 failed")
+        text.contains("1 study scored, 1 without a truth, 0 failed")
             && text.contains("2 not selected"),
         "{text}"
     );

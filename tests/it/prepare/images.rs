@@ -163,7 +163,7 @@ async fn a_repeated_preparation_reads_what_is_allowed_now_and_tries_again_what_i
     ensure!(
         code == Some(65)
             && said.contains("3 embeddings")
-            && said.contains("1 studies could not be compared  (image_missing 1)"),
+            && said.contains("1 study could not be compared  (image_missing 1)"),
         "{said}"
     );
     Ok(())

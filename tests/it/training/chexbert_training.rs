@@ -66,10 +66,10 @@ fn reports_without_a_text_or_a_label_are_counted() {
     let table = format!("{table}test,,{blank}\nvalidate,No edema is seen.,{blank}\n");
     fixture.write("reports.csv", &table);
     let notes = || fixture.training("out", false).unwrap().notes();
-    let without_text = "1 rows of train and validate have no text: they are not read";
+    let without_text = "1 row of train and validate has no text: not read";
     assert_eq!(notes(), [without_text]);
     fixture.change_recipe("epochs", "zero = \"blank\"\nepochs");
-    let without_label = "1 rows of train and validate have no label: they are not read";
+    let without_label = "1 row of train and validate has no label: not read";
     assert_eq!(notes(), [without_label, without_text]);
 }
 

@@ -92,8 +92,11 @@ fn both_checkpoints_are_bundles_that_predict() {
 #[test]
 fn what_uncertain_labels_count_as_is_said_and_follows_the_recipe() {
     for (key, said) in [
-        ("", "14 labels of -1 count as absent: uncertain = \"zero\""),
-        ("uncertain = \"one\"", "count as present"),
+        (
+            "",
+            "14 labels of -1 are taken as absent: uncertain = \"zero\"",
+        ),
+        ("uncertain = \"one\"", "are taken as present"),
         ("uncertain = \"ignore\"", "are left out"),
     ] {
         let fixture = fixture(key);

@@ -436,13 +436,10 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
     assert!(
         notes
             .iter()
-            .any(|note| note.starts_with("1 samples are left out")),
+            .any(|note| note.starts_with("1 sample is left out")),
         "{notes:?}"
     );
-    assert!(
-        notes.contains(&"1 training samples".to_owned()),
-        "{notes:?}"
-    );
+    assert!(notes.contains(&"1 training sample".to_owned()), "{notes:?}");
     fixture.write("long.json", &json!([sample(1)]).to_string());
     let error = refusal(&fixture, keys);
     assert!(error.contains("no samples to train on"), "{error}");

@@ -261,7 +261,7 @@ fn one_image_has_no_interval_and_a_patient_who_was_trained_on_is_told() {
     );
     let cautions = &findings.cautions;
     let is_told =
-        |caution: &String| caution.contains("1 patients of this split have training images");
+        |caution: &String| caution.contains("1 patient of this split has training images");
     assert!(cautions.iter().any(is_told), "{cautions:?}");
 }
 
@@ -283,7 +283,7 @@ fn subgroups_have_scores_of_their_own_and_every_score_its_constants() {
         .unwrap();
     let findings = &report.parts[&QualityPart::Findings];
     let says = |part: &str| findings.notes.iter().any(|note| note.contains(part));
-    assert!(says("1 labels of -1 are left out"), "{:?}", findings.notes);
+    assert!(says("1 label of -1 is left out"), "{:?}", findings.notes);
     let table = |title: &str| {
         let mut tables = findings.tables.iter();
         tables.find(|table| table.title.contains(title)).unwrap()

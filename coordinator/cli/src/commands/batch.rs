@@ -14,7 +14,7 @@ use radialog_models::device;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
-use radialog_schemas::{Generation, ReportSampling, Stage, StageSet};
+use radialog_schemas::{Generation, ReportSampling, Stage, StageSet, counted};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
@@ -435,8 +435,8 @@ impl PreparedBatch {
         }
         if missing_pictures > 0 {
             outln!(
-                "  {missing_pictures} pictures are missing on the page, which says why: put their images back, and run the same \
-                 command again."
+                "  {} missing on the page, which says why: put back what is named there, and run the same command again.",
+                counted(missing_pictures, "picture is", "pictures are")
             );
         }
         Ok((summary, missing_pictures))

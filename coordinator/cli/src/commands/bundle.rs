@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{
     Bundle, BundleAssembly, BundleSummary, HashCache, RandomBundle, read_manifest,
 };
-use radialog_schemas::{AdapterName, PerStage};
+use radialog_schemas::{AdapterName, PerStage, counted};
 
 use crate::args::SystemArg;
 use crate::bundle_source;
@@ -222,9 +222,9 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             };
             let bundle = beside(verify).await?;
             outln!(
-                "bundle '{}' is whole: {} files verified",
+                "bundle '{}' is whole: {} verified",
                 bundle.manifest().name,
-                bundle.manifest().files.len()
+                counted(bundle.manifest().files.len(), "file", "files")
             );
         }
         BundleCommand::Show { dir } => print_summary(&open(&dir)?.summary()),

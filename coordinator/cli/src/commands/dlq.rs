@@ -9,7 +9,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::queue::rabbitmq::{QueueDeletion, RabbitQueue, UsedQueue};
 use radialog_runtime::queue::{Delivery, Queue};
-use radialog_schemas::{ErrorCode, QueueGroup, Stage, queues};
+use radialog_schemas::{ErrorCode, QueueGroup, Stage, counted, queues};
 
 use crate::args::ServiceArgs;
 use crate::exit::UsageError;
@@ -175,7 +175,8 @@ async fn delete(config: &Config, group: &QueueGroup, names: &[String]) -> anyhow
             );
             if messages > 0 {
                 errln!(
-                    "warning: {messages} messages came into them just then, and went with them: somebody gives the group work"
+                    "warning: {} came into them just then, and went with them: somebody gives the group work",
+                    counted(messages, "message", "messages")
                 );
             }
             Ok(())
@@ -239,7 +240,8 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
                     outln!("    {}", String::from_utf8_lossy(&delivery.message.body));
                 }
             }
-            outln!("{} dead letters shown; none was removed", deliveries.len());
+            let letters = counted(deliveries.len(), "dead letter", "dead letters");
+            outln!("{letters} shown; none was removed");
             for delivery in deliveries {
                 delivery.receipt.requeue().await?;
             }
@@ -282,17 +284,14 @@ fn describe(delivery: &Delivery) -> String {
             let last = u32::from(!code.is_some_and(ErrorCode::is_for_another_worker));
             let attempts = match delivery.message.attempt.saturating_add(last) {
                 0 => "no attempt".to_owned(),
-                1 => "1 attempt".to_owned(),
-                several => format!("{several} attempts"),
+                attempts => counted(attempts, "attempt", "attempts"),
             };
             let waits = match delivery.message.passed_on {
                 0 => String::new(),
-                1 => " and 1 time of waiting for a worker of another release or bundle".to_owned(),
-                times => {
-                    format!(
-                        " and {times} times of waiting for a worker of another release or bundle"
-                    )
-                }
+                times => format!(
+                    " and {} of waiting for a worker of another release or bundle",
+                    counted(times, "time", "times")
+                ),
             };
             format!(
                 "{} after {attempts}{waits}, from {} by {}: {}",

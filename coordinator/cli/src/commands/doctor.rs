@@ -11,7 +11,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, QueueError};
-use radialog_schemas::{ContentHash, ObjectKey, Stage};
+use radialog_schemas::{ContentHash, ObjectKey, Stage, counted};
 use serde::Serialize;
 
 use crate::args::{ModelArgs, ServiceArgs};
@@ -220,7 +220,10 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
     }
     let letters = match dead {
         0 => "no dead letters".to_owned(),
-        dead => format!("{dead} dead letters: see `radialog dlq list`"),
+        dead => format!(
+            "{}: see `radialog dlq list`",
+            counted(dead, "dead letter", "dead letters")
+        ),
     };
     let again = match retrying {
         0 => String::new(),
@@ -280,7 +283,9 @@ async fn batches(config: &Config) -> anyhow::Result<String> {
     Ok(match open {
         0 => "no batch of requests is open".into(),
         open => format!(
-            "{open} batches of requests are open ({paused} paused, {damaged} damaged), with {written} of {lines} lines answered"
+            "{} open ({paused} paused, {damaged} damaged), with {written} of {} answered",
+            counted(open, "batch of requests is", "batches of requests are"),
+            counted(lines, "line", "lines")
         ),
     })
 }

@@ -10,7 +10,7 @@ use radialog_files::durable;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_runtime::backends::Backends;
-use radialog_schemas::{Correction, ObjectKey, Stage};
+use radialog_schemas::{Correction, ObjectKey, Stage, counted};
 use serde::Serialize;
 
 use crate::args::{BundleSource, ServiceArgs};
@@ -128,7 +128,8 @@ async fn export_corrections(args: CorrectionsArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let text = serde_json::to_string_pretty(&samples)? + "\n";
     write(&args.out, &text, &unreadable)?;
-    outln!("{} corrections in {}", samples.len(), args.out.display());
+    let count = counted(samples.len(), "correction", "corrections");
+    outln!("{count} in {}", args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

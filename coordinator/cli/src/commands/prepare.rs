@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
+use radialog_schemas::counted;
 use radialog_training::prepare::{
     ComposedDataset, Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport,
     Sectioning, SelectedReports, SplitTable, TaskPrompts, report_table_samples, samples,
@@ -215,7 +216,8 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 seed,
             )?;
             outln!("{}", selection_words(&samples, data.coverage(1)));
-            outln!("{count} samples written to {}", data.out.display());
+            let count = counted(count, "sample", "samples");
+            outln!("{count} written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
@@ -228,11 +230,12 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             };
             let made = dialogs.run(&data.out)?;
             if made.empty > 0 {
-                outln!("{} questions left out: their answers are empty", made.empty);
+                let questions = counted(made.empty, "question", "questions");
+                outln!("{questions} left out, with empty answers");
             }
             outln!(
-                "{} conversations written to {}",
-                made.dialogs,
+                "{} written to {}",
+                counted(made.dialogs, "conversation", "conversations"),
                 data.out.display()
             );
             Ok(ExitCode::SUCCESS)
@@ -259,8 +262,8 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 rows.len()
             );
             outln!(
-                "{} conversations written to {}, {} of them about such a report",
-                made.conversations,
+                "{} written to {}, {} of them about such a report",
+                counted(made.conversations, "conversation", "conversations"),
                 out.display(),
                 made.by_people
             );
@@ -292,14 +295,15 @@ fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let path = sectioning.output.display();
     outln!(
-        "{} reports, {} rows (one an image) written to {path}",
-        summary.reports,
-        summary.rows
+        "{}, {} (one an image) written to {path}",
+        counted(summary.reports, "report", "reports"),
+        counted(summary.rows, "row", "rows")
     );
     if summary.problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    errln!("{} reports or files left out:", summary.problems.len());
+    let left_out = counted(summary.problems.len(), "report or file", "reports or files");
+    errln!("{left_out} left out:");
     for problem in summary.problems.iter().take(LISTED) {
         errln!("  {problem}");
     }
@@ -338,9 +342,9 @@ fn instruct(
     }
     if summary.empty > 0 {
         outln!(
-            "  {} answers are empty, as the original's are to which findings there are where there is none; --each-image answers \
+            "  {} empty, as the original's are to which findings there are where there is none; --each-image answers \
              \"no finding\"",
-            summary.empty
+            counted(summary.empty, "answer is", "answers are")
         );
     }
     let missing: Vec<_> = summary.missing.iter().map(|task| task.name()).collect();
@@ -352,8 +356,8 @@ fn instruct(
         );
     }
     outln!(
-        "{} samples written to {}",
-        summary.samples,
+        "{} written to {}",
+        counted(summary.samples, "sample", "samples"),
         data.out.display()
     );
     Ok(ExitCode::SUCCESS)

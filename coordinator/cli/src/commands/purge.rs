@@ -10,7 +10,7 @@ use radialog_coordinator::conversation::retention::{self, Unowned};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::state::memory::MemoryState;
-use radialog_schemas::ConversationId;
+use radialog_schemas::{ConversationId, counted};
 
 use crate::args::ServiceArgs;
 use crate::length_of_time::LengthOfTime;
@@ -72,7 +72,9 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
             "no such conversation is known here; "
         };
         outln!(
-            "{known}conversation {id} with {objects} objects {verb}, and {data} corrections and ratings"
+            "{known}conversation {id} with {} {verb}, and {}",
+            counted(objects, "object", "objects"),
+            counted(data, "correction or rating", "corrections and ratings")
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -86,7 +88,8 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
                 retention::remove(&backends, id).await?;
             }
         }
-        outln!("{count} conversations {verb} because of their age");
+        let count = counted(count, "conversation", "conversations");
+        outln!("{count} {verb} by age");
         if config.redis.is_none() {
             grace = grace.max(age);
         }
@@ -98,18 +101,31 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         not_swept,
     } = retention::sweep(&backends, grace, args.dry_run).await?;
     outln!(
-        "{objects} objects ({bytes} bytes) of {conversations} conversations that are gone {verb}"
+        "{} ({}) of {} gone {verb}",
+        counted(objects, "object", "objects"),
+        counted(bytes, "byte", "bytes"),
+        counted(
+            conversations,
+            "conversation that is",
+            "conversations that are"
+        )
     );
     let older_than = args.older_than.map(|LengthOfTime(age)| age);
     let requests = retention::sweep_requests(&*backends.objects, older_than, args.dry_run).await?;
-    outln!("{requests} files of requests and batches {verb} because of their age");
+    let requests = counted(requests, "file", "files");
+    outln!("{requests} of requests and batches {verb} by age");
     if !args.dry_run {
         backends.conversations.forget_ended().await?;
     }
     ensure!(
         not_swept == 0,
-        "{not_swept} conversations are not swept, and keep what they have; the lines above say which and why. Where a later release \
-         has written them, run its `radialog purge`; one that is damaged goes with `radialog purge --conversation ID`"
+        "{}; the lines above say which and why. Where a later release has written them, run its `radialog purge`; one that is \
+         damaged goes with `radialog purge --conversation ID`",
+        counted(
+            not_swept,
+            "conversation is not swept, and keeps what it has",
+            "conversations are not swept, and keep what they have"
+        )
     );
     Ok(ExitCode::SUCCESS)
 }

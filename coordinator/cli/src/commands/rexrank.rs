@@ -14,7 +14,7 @@ use clap::{Args, Parser};
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_files::durable;
 use radialog_schemas::table::{cell, unescaped};
-use radialog_schemas::{ContentHash, StudyRecord};
+use radialog_schemas::{ContentHash, StudyRecord, counted};
 use radialog_training::evaluation::corpus::{PREDICTION, RexrankStudies, RexrankStudy};
 use radialog_training::evaluation::text_file::DAMAGED_RECORD;
 use serde_json::Value;
@@ -313,7 +313,8 @@ fn finish(
     }
     let json = serde_json::to_vec_pretty(&studies)?;
     durable::replace(save, &json).with_context(|| format!("cannot write {}", save.display()))?;
-    outln!("{written} reports written to {}", save.display());
+    let written = counted(written, "report", "reports");
+    outln!("{written} written to {}", save.display());
     if !without.is_empty() {
         outln!(
             "{} of {} studies have no report, and an empty {PREDICTION}:",

@@ -11,7 +11,7 @@ use radialog_coordinator::RunProgress;
 use radialog_coordinator::run::PROGRESS_DOCUMENT;
 use radialog_coordinator::run::output::{ArchiveSize, RESULTS_FILE, RunFile};
 use radialog_runtime::backends::Backends;
-use radialog_schemas::{RunId, StudyRecord, StudyStatus};
+use radialog_schemas::{RunId, StudyRecord, StudyStatus, counted};
 use serde::Serialize;
 
 use crate::args::ServiceArgs;
@@ -178,8 +178,8 @@ impl FolderStatus {
         }
         if self.unreadable > 0 {
             errln!(
-                "note: {} lines of {RESULTS_FILE} cannot be read; the run names the first of them when it goes on",
-                self.unreadable
+                "note: {} of {RESULTS_FILE} cannot be read; the run names the first such line when it goes on",
+                counted(self.unreadable, "line", "lines")
             );
         }
         Ok(())
@@ -190,9 +190,9 @@ impl FolderStatus {
         let of = match self.total {
             Some(total) => {
                 let named = written.saturating_sub(self.not_in_archive);
-                format!("{named} of {total} studies")
+                format!("{named} of {}", counted(total, "study", "studies"))
             }
-            None => format!("{written} studies, not counted yet"),
+            None => format!("{}, not counted yet", counted(written, "study", "studies")),
         };
         let left_out = match self.not_in_archive {
             0 => String::new(),

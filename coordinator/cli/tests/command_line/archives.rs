@@ -120,10 +120,7 @@ fn a_replaced_image_is_computed_again_and_what_is_the_same_is_not() {
         .concat(),
     );
     let said = text(&dry.stdout);
-    assert!(
-        said.contains("2 studies, of which 1 are complete"),
-        "{said}"
-    );
+    assert!(said.contains("2 studies, of which 1 is complete"), "{said}");
     let replaced = archive.run("");
     assert!(replaced.status.success(), "{replaced:?}");
     let said = text(&replaced.stderr) + &text(&replaced.stdout);
@@ -427,10 +424,7 @@ fn pictures_that_the_store_has_damaged_are_taken_from_the_archive_again_or_told(
     let lost = run();
     assert_eq!(lost.status.code(), Some(65), "{lost:?}");
     let said = text(&lost.stdout);
-    assert!(
-        said.contains("1 pictures are missing on the page"),
-        "{said}"
-    );
+    assert!(said.contains("1 picture is missing on the page"), "{said}");
     assert_eq!(pictures(), 1);
 }
 
@@ -478,7 +472,7 @@ fn a_plan_of_nothing_ends_as_the_run_of_nothing() {
         let (code, said) = plan(&texts, &command);
         assert_eq!(code, Some(65), "{said}");
         assert!(
-            said.contains("1 entries of the archive cannot be used"),
+            said.contains("1 entry of the archive cannot be used"),
             "{said}"
         );
         assert!(!said.contains("Nothing remains"), "{said}");

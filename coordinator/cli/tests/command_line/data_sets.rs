@@ -122,7 +122,7 @@ fn open_data_becomes_a_data_set_step_by_step() {
     };
     let printed = text(&train("selected.json", "train").stdout);
     assert!(
-        printed.contains("1 images with findings 2 times, 0 of 1 without"),
+        printed.contains("1 image with findings 2 times, 0 of 1 without"),
         "{printed}"
     );
     let none = train("none.json", "test");

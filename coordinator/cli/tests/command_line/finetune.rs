@@ -96,7 +96,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     assert!(done.status.success(), "{said}{}", text(&done.stderr));
     for part in [
         "image = Bild, report = Befund, patient = Subject, 2 columns of single findings",
-        "the table has no split 'test': 1 patients drawn",
+        "the table has no split 'test': 1 patient drawn",
         "no row has a label of No Finding, Enlarged Cardiomediastinum, Cardiomegaly",
         "14 images with labels of the table",
         "findings: validation_loss on the validation rows",
@@ -104,7 +104,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
         "calibration: not fitted: too few",
         "on the test rows, with 95 % intervals over patients",
         "findings: Brier score (lower is better)",
-        "only 1 patients are held out: no figure of them says much",
+        "only 1 patient is held out: no figure of so few says much",
         "reports of images: BLEU-4",
         "radialog serve --bundle",
     ] {
@@ -129,7 +129,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
     for part in [
         "Research software",
         "| test | 2 | 1 |",
-        "- the table has no split 'test': 1 patients drawn",
+        "- the table has no split 'test': 1 patient drawn",
         "- 14 images with labels of the table",
         "| score | before | after |",
     ] {
@@ -252,7 +252,7 @@ fn all_faults_of_a_table_are_told_at_once_with_their_lines() {
         "line 3: '",
         "line 4: there is no image",
         "line 5: Pleural Effusion: 'perhaps' is not a label",
-        "line 6: split 'third' (1 rows) is none of train, validate, test",
+        "line 6: split 'third' (1 row) is none of train, validate, test",
         "line 8: image '",
         "line 16: 2 values under 6 names",
     ] {

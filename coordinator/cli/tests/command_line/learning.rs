@@ -274,7 +274,7 @@ fn probabilities_are_calibrated_and_thresholds_kept_in_the_bundle() {
         &fixture.name("trained.csv"),
         &table[1],
     ]);
-    let caution = "1 patients of this split have training images in these tables";
+    let caution = "1 patient of this split has training images in these tables";
     assert!(said.contains(caution), "{said}");
 
     // Too few to fit anything on.

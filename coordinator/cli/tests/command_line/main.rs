@@ -361,7 +361,7 @@ fn studies_that_failed_are_named_and_the_exit_code_says_so() {
         let said = text(&output.stdout);
         for words in [
             "complete",
-            "1 studies failed",
+            "1 study failed",
             "broken: image_",
             "--retry-failed",
         ] {

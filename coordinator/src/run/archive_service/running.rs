@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, StageSet};
+use radialog_schemas::{Generation, StageSet, counted};
 use tokio::sync::{SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -172,12 +172,12 @@ impl ArchiveRuns {
             return Err(CoordinatorError::NoStudy { input });
         }
         let unread = (summary.unread_count > 0).then(|| {
-            let count = summary.unread_count;
-            format!("{count} parts of the archive could not be read, or have the id of another study, so that studies may be missing; {PROBLEMS_FILE} names them")
+            let count = counted(summary.unread_count, "part", "parts");
+            format!("{count} of the archive could not be read, or have the id of another study, so that studies may be missing; {PROBLEMS_FILE} names them")
         });
         let not_compared = (summary.not_compared.studies > 0).then(|| {
-            let count = summary.not_compared.studies;
-            format!("{count} studies of before the pause could not be compared with the archive as it is now; {SUMMARY_FILE} names them")
+            let count = counted(summary.not_compared.studies, "study", "studies");
+            format!("{count} of before the pause could not be compared with the archive as it is now; {SUMMARY_FILE} names them")
         });
         let lacks: Vec<String> = unread.into_iter().chain(not_compared).collect();
         Ok(RunEnd::Complete(

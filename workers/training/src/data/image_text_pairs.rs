@@ -187,8 +187,8 @@ mod tests {
             "a side is known by its other names"
         );
         let notes = [
-            "1 rows are of a split 'extra': they are not read",
-            "1 rows of train and validate have no text: they are not read",
+            "1 row is of a split 'extra': not read",
+            "1 row of train and validate has no text: not read",
         ];
         assert_eq!(sides.notes, notes);
         let expected = [("clear", beside), ("ok", whole)].map(|(text, image)| ImageTextPair {

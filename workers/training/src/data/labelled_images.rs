@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use radialog_models::preprocess::InputSize;
-use radialog_schemas::{Finding, Label};
+use radialog_schemas::{Finding, Label, counted};
 use rayon::prelude::*;
 
 use crate::data::augmentation::Augmentation;
@@ -134,7 +134,8 @@ impl LabelledSides {
         if unlabelled > 0 {
             let shown = table.labels.display();
             self.notes.push(format!(
-                "{unlabelled} images have no labels in '{shown}': they are not read"
+                "{} no labels in '{shown}': not read",
+                counted(unlabelled, "image has", "images have")
             ));
         }
         Ok(())
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!(files(&sides.validate), ["d3.jpg"]);
         assert_eq!(sides.train[0].labels, [Label::Positive; 14]);
         assert!(
-            sides.notes[0].contains("1 images have no labels"),
+            sides.notes[0].contains("1 image has no labels"),
             "{:?}",
             sides.notes
         );
@@ -329,8 +330,8 @@ mod tests {
         .unwrap();
         assert_eq!((sides.train.len(), sides.validate.len()), (1, 1));
         let notes = [
-            "1 rows name no split: they are not read",
-            "1 rows are of a split 'extra': they are not read",
+            "1 row names no split: not read",
+            "1 row is of a split 'extra': not read",
         ];
         assert_eq!(sides.notes, notes);
     }

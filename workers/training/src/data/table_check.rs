@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use radialog_schemas::counted;
 use radialog_schemas::table::{Row, split_name};
 
 use crate::error::TrainingError;
@@ -157,11 +158,24 @@ impl TableCheck {
             return Err(TrainingError::Tables(faults.collect()));
         }
         let note = |(name, rows): (&String, &u64)| match name.as_str() {
-            "" => format!("{rows} rows name no split: they are not read"),
-            name => format!("{rows} rows are of a split '{name}': they are not read"),
+            "" => format!(
+                "{} no split: not read",
+                counted(*rows, "row names", "rows name")
+            ),
+            name => format!(
+                "{} of a split '{name}': not read",
+                counted(*rows, "row is", "rows are")
+            ),
         };
         let lacking = |(what, rows): (&&str, &u64)| {
-            format!("{rows} rows of train and validate have no {what}: they are not read")
+            format!(
+                "{} no {what}: not read",
+                counted(
+                    *rows,
+                    "row of train and validate has",
+                    "rows of train and validate have"
+                )
+            )
         };
         let others = self.others.iter().map(note);
         Ok(others.chain(self.lacking.iter().map(lacking)).collect())

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use radialog_schemas::counted;
 use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -119,7 +120,7 @@ impl Resampling {
         let Self { seed, repeats } = self;
         let drawn = match (named, others) {
             (0, _) => format!("{items}, since no patient is named"),
-            (named, 0) => format!("{named} patients"),
+            (named, 0) => counted(named, "patient", "patients"),
             (named, others) => format!(
                 "patients ({named} are named; {others} {items} without a name count as one each)"
             ),

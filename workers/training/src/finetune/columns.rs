@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use radialog_schemas::Finding;
 use radialog_schemas::table::{Header, listed, plain_name};
+use radialog_schemas::{Finding, counted};
 
 use super::cells::finding;
 use crate::evaluation::subgroups::GROUPS;
@@ -235,7 +235,8 @@ impl Columns {
                 true => String::new(),
                 false => format!(" ({})", others.join(", ")),
             };
-            words.push(format!("{count} columns of single findings{others}"));
+            let columns = counted(count, "column", "columns");
+            words.push(format!("{columns} of single findings{others}"));
         }
         words.join(", ")
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::device::Device;
-use radialog_schemas::{Finding, Label, Stage};
+use radialog_schemas::{Finding, Label, Stage, counted};
 
 use super::table::{FinetuneRow, FinetuneTable};
 use crate::error::TrainingError;
@@ -64,7 +64,7 @@ impl Labelled {
             (self.none, "without either"),
         ];
         let rows = rows.into_iter().filter(|(count, _)| *count > 0);
-        rows.map(|(count, what)| format!("{count} images {what}"))
+        rows.map(|(count, what)| format!("{} {what}", counted(count, "image", "images")))
             .collect()
     }
 }

@@ -1,6 +1,8 @@
 //! Columns that hold something else than they were taken for: files or names of findings where texts should be, what a spreadsheet
 //! has put in the place of a text or an id, reports of another language. All of it would be learned from in silence.
 
+use radialog_schemas::counted;
+
 use super::cells;
 
 /// Words of which an English report hardly lacks all.
@@ -113,8 +115,9 @@ pub(super) fn not_english(cells: &[FilledCell<'_>]) -> Option<usize> {
 pub(super) fn failed_formulas(cells: &[FilledCell<'_>], column: &str) -> Option<(u64, String)> {
     let (line, first, count) = first_of(cells, is_failed_formula)?;
     let fault = format!(
-        "{count} cells of '{column}' are errors of a spreadsheet, the first '{first}', which has taken what stood there for a \
-         formula, or whose formula found nothing: export the column as text, or empty these cells"
+        "errors of a spreadsheet in {} of '{column}', the first '{first}', which has taken what stood there for a formula, or \
+         whose formula found nothing: export the column as text, or empty these cells",
+        counted(count, "cell", "cells")
     );
     Some((line, fault))
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use radialog_schemas::counted;
+
 use super::table::FinetuneRow;
 use crate::error::TrainingError;
 use crate::random::Random;
@@ -48,8 +50,8 @@ pub fn divide(
     let all: BTreeSet<&String> = rows.iter().map(|row| &row.patient).collect();
     if all.len() < FEWEST {
         return Err(TrainingError::Empty(format!(
-            "{} patients are too few to train, to choose the best and to hold out: there must be {FEWEST}",
-            all.len()
+            "{} too few to train, to choose the best and to hold out: there must be {FEWEST}",
+            counted(all.len(), "patient is", "patients are")
         )));
     }
     if free.is_empty() && !named.contains("train") {
@@ -69,7 +71,8 @@ pub fn divide(
         let count = ((pool as f64 * share).round() as usize).max(1);
         if pool <= count {
             return Err(TrainingError::Empty(format!(
-                "the table has no split '{side}', and {pool} patients are too few to take one from"
+                "the table has no split '{side}', and {} too few to take one from",
+                counted(pool, "patient is", "patients are")
             )));
         }
         let of_free = count.min(free.len());
@@ -85,13 +88,19 @@ pub fn divide(
             (free, train) => format!(", {free} from those without a split and {train} from train"),
         };
         notes.push(format!(
-            "the table has no split '{side}': {count} patients drawn{from} (seed {seed})"
+            "the table has no split '{side}': {} drawn{from} (seed {seed})",
+            counted(count, "patient", "patients")
         ));
     }
     sided.extend(free.into_iter().map(|patient| (patient, "train")));
     if unsided > 0 && !named.is_empty() {
         notes.push(format!(
-            "{unsided} rows without a split go with their patients, or train"
+            "{} with the patient, or train",
+            counted(
+                unsided,
+                "row without a split goes",
+                "rows without a split go"
+            )
         ));
     }
     let mut counts: BTreeMap<&'static str, (usize, BTreeSet<String>)> = BTreeMap::new();

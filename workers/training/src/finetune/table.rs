@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_models::preprocess::InputSize;
 use radialog_schemas::table::{Header, Row, split_name, with_slashes};
-use radialog_schemas::{ContentHash, Finding, Label};
+use radialog_schemas::{ContentHash, Finding, Label, counted};
 use rayon::prelude::*;
 
 use super::columns::{ColumnNames, Columns};
@@ -277,8 +277,9 @@ impl FinetuneTable {
                 &self.path,
                 line,
                 format!(
-                    "split '{split}' ({count} rows) is none of train, validate, test: name the column of the split with --split, or \
-                     leave this one out"
+                    "split '{split}' ({}) is none of train, validate, test: name the column of the split with --split, or \
+                     leave this one out",
+                    counted(count, "row", "rows")
                 ),
             );
         }
@@ -300,7 +301,8 @@ impl FinetuneTable {
         }
         if columns.patient.is_some() && without_patient > 0 {
             self.notes.push(format!(
-                "{without_patient} rows name no patient: each counts as a patient of its own"
+                "{} no patient: each counts as a patient of its own",
+                counted(without_patient, "row names", "rows name")
             ));
         }
         self.note_contradictions();
@@ -336,8 +338,9 @@ impl FinetuneTable {
         }
         if let Some((line, count)) = names.nones {
             self.notes.push(format!(
-                "{count} cells of '{name}' say None, the first in line {line}, and count as not labelled, as where a program writes \
-                 it: an image without any finding has the name 'No Finding'"
+                "{} None in '{name}', the first in line {line}: not labelled, as where a program writes it; an image without any \
+                 finding has the name 'No Finding'",
+                counted(count, "cell says", "cells say")
             ));
         }
         let mut unnamed = names.forget_unnamed();
@@ -362,7 +365,12 @@ impl FinetuneTable {
         }
         if let Some((line, count)) = differing {
             self.notes.push(format!(
-                "{count} labels of single findings contradict '{name}', the first in line {line}: '{name}' counts less"
+                "{} '{name}', the first in line {line}: '{name}' counts less",
+                counted(
+                    count,
+                    "label of a single finding contradicts",
+                    "labels of single findings contradict"
+                )
             ));
         }
         let unnamed = unnamed.into_iter().map(Finding::name);
@@ -425,7 +433,8 @@ impl FinetuneTable {
             if let Some(first) = misread.next() {
                 let (line, count) = (first.line, 1 + misread.count());
                 notes.push(format!(
-                    "the {kind} of {count} rows cannot be read, the first in line {line}: they are in no subgroup by it"
+                    "the {kind} of {} cannot be read, the first in line {line}: such rows are in no subgroup by it",
+                    counted(count, "row", "rows")
                 ));
             }
         }
@@ -453,8 +462,8 @@ impl FinetuneTable {
             .collect();
         if let Some(first) = rows.first() {
             self.notes.push(format!(
-                "{} rows have No Finding beside a finding, the first in line {first}: both are learned as they stand",
-                rows.len()
+                "{} No Finding beside a finding, the first in line {first}: both are learned as they stand",
+                counted(rows.len(), "row has", "rows have")
             ));
         }
     }

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::findings::{FindingsClassifier, TextRule};
-use radialog_schemas::{Finding, Label, Stage};
+use radialog_schemas::{Finding, Label, Stage, counted};
 
 use super::initial_weights;
 use super::memory;
@@ -282,13 +282,14 @@ fn notes_of(
     let labels = train.iter().chain(validate).flat_map(|image| image.labels);
     let uncertain = labels.filter(|label| *label == Label::Uncertain).count();
     if uncertain > 0 {
-        let (counts, name) = match recipe.uncertain {
-            UncertainLabels::Ignore => ("are left out", "ignore"),
-            UncertainLabels::One => ("count as present", "one"),
-            UncertainLabels::Zero => ("count as absent", "zero"),
+        let (taken, name) = match recipe.uncertain {
+            UncertainLabels::Ignore => ("left out", "ignore"),
+            UncertainLabels::One => ("taken as present", "one"),
+            UncertainLabels::Zero => ("taken as absent", "zero"),
         };
         notes.push(format!(
-            "{uncertain} labels of -1 {counts}: uncertain = \"{name}\""
+            "{} {taken}: uncertain = \"{name}\"",
+            counted(uncertain, "label of -1 is", "labels of -1 are")
         ));
     }
     let named = |is_one: &dyn Fn(KnownLabels) -> bool, of: &[KnownLabels]| {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use candle_core::{Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::language::{LanguageModel, TrainingSequence};
+use radialog_schemas::counted;
 
 use self::images::ImageTokens;
 use self::start::LanguageStart;
@@ -224,7 +225,10 @@ impl Trainer for LanguageTrainer {
         let parts = [("training", &self.train), ("validation", &self.validate)];
         let mut notes: Vec<String> = parts
             .iter()
-            .map(|(name, part)| format!("{} {name} samples", part.rows.len()))
+            .map(|(name, part)| {
+                let (one, several) = (format!("{name} sample"), format!("{name} samples"));
+                counted(part.rows.len(), &one, &several)
+            })
             .collect();
         let mut dropped = self.train.samples.dropped;
         if !Rc::ptr_eq(&self.train.samples, &self.validate.samples) {
@@ -234,14 +238,16 @@ impl Trainer for LanguageTrainer {
         let unnamed = self.train.samples.unnamed;
         if self.recipe.validation.is_empty() && unnamed > 0 {
             notes.push(format!(
-                "{unnamed} samples name no patient: validation samples are chosen by image, so that a patient may be on both sides; \
-                 patients = TABLE names them"
+                "{} no patient: validation samples are chosen by image, so that a patient may be on both sides; \
+                 patients = TABLE names them",
+                counted(unnamed, "sample names", "samples name")
             ));
         }
         if dropped > 0 {
             let cutoff = self.recipe.cutoff;
             notes.push(format!(
-                "{dropped} samples are left out: their prompt fills the cutoff of {cutoff} ids"
+                "{} left out, with a prompt that fills the cutoff of {cutoff} ids",
+                counted(dropped, "sample is", "samples are")
             ));
         }
         notes

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::run::FinishedRun;
-use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
+use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord, counted};
 use radialog_training::evaluation::bootstrap::ScoreEstimate;
 use radialog_training::evaluation::clinical::UncertainAs;
 use radialog_training::evaluation::follow_ups::{
@@ -341,7 +341,8 @@ fn facts(scores: &Scores) -> Vec<String> {
     )];
     facts.extend(studies.lines());
     facts.push(format!(
-        "{corrected} reports corrected, {kept} had no fault and stay"
+        "{} corrected, {kept} had no fault and stay",
+        counted(*corrected, "report", "reports")
     ));
     facts
 }

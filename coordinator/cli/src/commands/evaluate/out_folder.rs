@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use radialog_files::durable::{self, MadeDirectories};
 use radialog_files::folder_lock::{FolderLock, FolderLockError};
+use radialog_schemas::counted;
 use radialog_training::evaluation::counted_texts::CountsFile;
 
 use crate::commands::former_files::FormerFiles;
@@ -41,7 +42,8 @@ pub(super) fn counts_file(folder: &Path, texts: &str) -> CountsFile {
 /// Says that texts were not scored again.
 pub(super) fn tell_resumed(texts: u64) {
     if texts > 0 {
-        errln!("note: {texts} texts were scored by an evaluation that was interrupted");
+        let texts = counted(texts, "text was", "texts were");
+        errln!("note: {texts} scored by an evaluation that was interrupted");
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use radialog_schemas::counted;
 use radialog_training::evaluation::bootstrap::{Bootstrap, Resampling, ScoreEstimate};
 use radialog_training::evaluation::radgraph::{INVERSE_RADCLIQ, inverse_of};
 use radialog_training::evaluation::summed_rows::SummedRows;
@@ -388,8 +389,8 @@ impl Scores {
             return Ok(());
         }
         outln!(
-            "{} texts scored ({} of them empty), {} skipped; protocol {}",
-            self.scored,
+            "{} scored ({} of them empty), {} skipped; protocol {}",
+            counted(self.scored, "text", "texts"),
             self.empty_hypotheses,
             self.skipped,
             self.protocol.name()

@@ -10,7 +10,7 @@ use radialog_files::durable;
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
 use radialog_models::device::Device;
-use radialog_schemas::Stage;
+use radialog_schemas::{Stage, counted};
 use radialog_training::TrainingError;
 use radialog_training::finetune::{DataSets, FinetuneTable, Plan, TrainedPart};
 use radialog_training::recipe::{ChexbertRecipe, FindingsRecipe, ImageTable, LanguageRecipe};
@@ -181,7 +181,7 @@ impl Training<'_> {
         for side in ["train", "validate"] {
             if !self.data.dialogs(side).is_file() {
                 let dialogs = self.data.write_dialogs(side, &language, self.args.seed)?;
-                outln!("  {dialogs} dialogs of {side}");
+                outln!("  {} of {side}", counted(dialogs, "dialog", "dialogs"));
             }
         }
         if !self.data.embeddings().is_file() {

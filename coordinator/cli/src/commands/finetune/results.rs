@@ -10,7 +10,7 @@ use radialog_files::durable;
 use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::bundle::{Bundle, BundleAssembly, HashCache};
 use radialog_models::findings::{Calibration, ThresholdRule};
-use radialog_schemas::Stage;
+use radialog_schemas::{Stage, counted};
 use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{
     FittedCalibration, QualityEvaluation, QualityPart, QualityReport,
@@ -166,7 +166,8 @@ fn cautions(
     let mut cautions = Vec::new();
     if patients < FEW {
         cautions.push(format!(
-            "only {patients} patients are held out: no figure of them says much, whatever its interval"
+            "only {} held out: no figure of so few says much, whatever its interval",
+            counted(patients, "patient is", "patients are")
         ));
     }
     cautions.extend(of_truth(test));

@@ -2,7 +2,7 @@
 
 use radialog_coordinator::RunPlan;
 use radialog_coordinator::run::forecast::{Forecast, PoolDescription};
-use radialog_schemas::{PerStage, Stage};
+use radialog_schemas::{PerStage, Stage, counted};
 use serde::Serialize;
 
 use crate::progress::duration;
@@ -86,10 +86,11 @@ impl PlanReport {
         let plan = &self.plan;
         let open = plan.studies - plan.written - plan.unreadable;
         outln!(
-            "{} studies: {} have their result, {} cannot be read, {open} remain",
-            plan.studies,
-            plan.written,
-            plan.unreadable
+            "{}: {} a result, {} cannot be read, {}",
+            counted(plan.studies, "study", "studies"),
+            counted(plan.written, "has", "have"),
+            plan.unreadable,
+            counted(open, "remains", "remain")
         );
         run_summary::print_not_comparable(plan);
         run_summary::print_problems(plan);

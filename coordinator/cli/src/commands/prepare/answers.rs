@@ -12,7 +12,7 @@ use radialog_coordinator::archive::PromptList;
 use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::Prompts;
-use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};
+use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt, counted};
 use radialog_training::evaluation::text_file::DAMAGED_RECORD;
 use radialog_training::prepare::{
     ANSWER_TOKENS, AnswerRequest, InstructTask, PredictedReport, TaskSample, answer, corrections,
@@ -116,7 +116,8 @@ pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
     let samples = answered(&finished, task, questions, &prompts).await?;
     let count = write_task_file(&out, samples.into_iter().map(Ok))?;
     outln!(
-        "{count} samples of {} written to {}",
+        "{} of {} written to {}",
+        counted(count, "sample", "samples"),
         task.name(),
         out.display()
     );

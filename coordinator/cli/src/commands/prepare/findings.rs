@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use radialog_schemas::{PredictedFinding, Stage, StudyRecord};
+use radialog_schemas::{PredictedFinding, Stage, StudyRecord, counted};
 use radialog_training::prepare::{PredictionsWriter, TensorFileHeader, read_predictions};
 
 use super::embeddings::TableArgs;
@@ -51,8 +51,8 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
             file.add(&id, findings.into_iter())?;
         }
         outln!(
-            "findings of {} images written to {}",
-            file.finish()?,
+            "findings of {} written to {}",
+            counted(file.finish()?, "image", "images"),
             args.out.display()
         );
         return Ok(ExitCode::SUCCESS);
@@ -83,7 +83,8 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
     results.tell_failures();
     let count = file.finish()?;
     outln!(
-        "findings of {count} images written to {}",
+        "findings of {} written to {}",
+        counted(count, "image", "images"),
         args.out.display()
     );
     if let (Some(names), Some(path)) = (names, &args.probabilities) {

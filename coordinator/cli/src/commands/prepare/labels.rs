@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::archive::ReportTable;
-use radialog_schemas::{Generation, Source, Stage};
+use radialog_schemas::{Generation, Source, Stage, counted};
 use radialog_training::prepare::LabelTableWriter;
 
 use super::run::{Job, RunArgs, Session, refuse_empty};
@@ -72,8 +72,11 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
     let count = file.finish()?;
     let (blank, repeated) = table.passed_rows().await?;
     outln!(
-        "labels of {count} reports written to {}; {blank} rows without text left out, {repeated} rows repeat a report",
-        args.out.display()
+        "labels of {} written to {}; {} without text left out, {} a report",
+        counted(count, "report", "reports"),
+        args.out.display(),
+        counted(blank, "row", "rows"),
+        counted(repeated, "row repeats", "rows repeat")
     );
     Ok(finished.exit())
 }

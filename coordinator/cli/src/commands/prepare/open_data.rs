@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
-use radialog_schemas::Label;
 use radialog_schemas::table::split_name;
+use radialog_schemas::{Label, counted};
 use radialog_training::prepare::{
     OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, SyntheticReports, TokenizerKind,
     TokenizerTrainer, read_nih, read_radlabels, read_report_table, write_image_table,
@@ -204,8 +204,8 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             write_report_table(&out, &reports.rows)?;
             print_agreement(&reports);
             outln!(
-                "{} reports written to {}",
-                reports.rows.len(),
+                "{} written to {}",
+                counted(reports.rows.len(), "report", "reports"),
                 out.display()
             );
         }
@@ -270,7 +270,8 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
         OpenDataCommand::Radlabels { samples, out } => {
             let rows = read_radlabels(&samples)?;
             write_report_table(&out, &rows)?;
-            outln!("{} reports written to {}", rows.len(), out.display());
+            let count = counted(rows.len(), "report", "reports");
+            outln!("{count} written to {}", out.display());
         }
         OpenDataCommand::Synthetic {
             wordings,

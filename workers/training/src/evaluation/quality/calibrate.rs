@@ -4,7 +4,7 @@ use candle_core::Device;
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::findings::{Calibration, ThresholdRule};
-use radialog_schemas::{Finding, Stage};
+use radialog_schemas::{Finding, Stage, counted};
 
 use super::networks::Networks;
 use super::studies;
@@ -96,9 +96,13 @@ impl FittedCalibration {
     pub fn caution(&self) -> Option<String> {
         (self.also_trained > 0).then(|| {
             format!(
-                "{} patients of this split have training images in these tables, too: the probabilities will be too sure, and the \
+                "{} training images in these tables, too: the probabilities will be too sure, and the \
                  scores are too good.",
-                self.also_trained
+                counted(
+                    self.also_trained,
+                    "patient of this split has",
+                    "patients of this split have"
+                )
             )
         })
     }

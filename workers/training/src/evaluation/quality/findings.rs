@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use radialog_schemas::{Finding, FindingsReport, Label};
+use radialog_schemas::{Finding, FindingsReport, Label, counted};
 
 use super::agreement::{
     CLASSES, LabelPair, few, fewest_patients, mean_of_findings, measured_macro_f1,
@@ -66,7 +66,8 @@ pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, Trainin
     let uncertain = uncertain.filter(|label| *label == Label::Uncertain).count();
     if uncertain > 0 {
         notes.push(format!(
-            "{uncertain} labels of -1 are left out: nobody knows what is there."
+            "{} left out: nobody knows what is there.",
+            counted(uncertain, "label of -1 is", "labels of -1 are")
         ));
     }
     let (mut reliability, mut cautions) = (Vec::new(), Vec::new());
@@ -200,7 +201,12 @@ fn also_trained(
         trained.iter().filter(&of_set),
     );
     (both > 0).then(|| {
-        format!("{name}: {both} patients of this split have training images, too: the figures are too good.")
+        let patients = counted(
+            both,
+            "patient of this split has",
+            "patients of this split have",
+        );
+        format!("{name}: {patients} training images, too: the figures are too good.")
     })
 }
 

@@ -1,6 +1,8 @@
 //! Reports written from images, beside what the radiologist wrote about the same images: what a model is worth that was trained on
 //! true pairs.
 
+use radialog_schemas::counted;
+
 use super::networks::DialogRequest;
 use super::reports::{Writer, content, content_cautions, most_frequent, wording};
 use super::score_table::ScoreSection;
@@ -81,8 +83,8 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     evaluator.texts.extend(written);
     let mut notes = vec![
         format!(
-            "{} images with the radiologist's text about them. The request names what the bundle's own classifier finds.",
-            reports.len()
+            "{} with a radiologist's text. The request names what the bundle's own classifier finds.",
+            counted(reports.len(), "image", "images")
         ),
         "Scores as under reports from labels; tags are the labels of the table. Labels of texts are those of the bundle's own \
          CheXbert, and as wrong as it is."
@@ -91,7 +93,8 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     ];
     if left_out > 0 {
         notes.push(format!(
-            "{left_out} rows of the split have no findings section, or no image: not scored."
+            "{} no findings section, or no image: not scored.",
+            counted(left_out, "row of the split has", "rows of the split have")
         ));
     }
     Ok(ScoreSection {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use radialog_schemas::counted;
+
 use super::agreement::{
     COMMON, Flags, LabelPair, few, mean, measured_macro_f1, measured_micro_f1, with_both_answers,
 };
@@ -78,9 +80,9 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     let statements = statements::table(&asked, all, &resamples);
     let mut notes = vec![
         format!(
-            "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
+            "{}. The request names the report's own positive labels and brings an image of the same split, paired by \
              labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
-            reports.len()
+            counted(reports.len(), "report", "reports")
         ),
         match trained.is_empty() {
             false => "Nearest training report: the first with the fewest different positive labels.",

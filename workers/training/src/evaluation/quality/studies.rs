@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use radialog_schemas::Label;
 use radialog_schemas::table::split_name;
+use radialog_schemas::{Label, counted};
 
 use super::agreement::{CLASSES, Flags, present};
 use crate::error::TrainingError;
@@ -64,8 +64,14 @@ impl SplitReports {
     /// Says that reports were left out.
     pub(super) fn note(&self) -> Option<String> {
         let count = self.without_findings;
-        (count > 0)
-            .then(|| format!("{count} reports of the split have no findings section: not scored."))
+        (count > 0).then(|| {
+            let reports = counted(
+                count,
+                "report of the split has",
+                "reports of the split have",
+            );
+            format!("{reports} no findings section: not scored.")
+        })
     }
 }
 
@@ -229,7 +235,7 @@ mod tests {
         let found = reports(&path, "test").unwrap();
         let ids: Vec<&str> = found.reports.iter().map(|row| row.study.as_str()).collect();
         assert_eq!(ids, ["a"]);
-        let note = "1 reports of the split have no findings section: not scored.";
+        let note = "1 report of the split has no findings section: not scored.";
         assert_eq!(found.note().as_deref(), Some(note));
         assert_eq!(reports(&path, "train").unwrap().note(), None);
         assert!(

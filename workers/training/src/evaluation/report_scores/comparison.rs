@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 
+use radialog_schemas::counted;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -73,7 +74,9 @@ impl Comparison {
     pub fn unpaired_words(&self) -> Option<String> {
         let each = self.unpaired.iter();
         let words: Vec<String> = each
-            .map(|Unpaired { scores, studies }| format!("{scores}: {studies} studies"))
+            .map(|Unpaired { scores, studies }| {
+                format!("{scores}: {}", counted(*studies, "study", "studies"))
+            })
             .collect();
         let words = words.join(", ");
         (!words.is_empty())

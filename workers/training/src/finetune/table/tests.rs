@@ -40,7 +40,7 @@ fn a_column_of_names_is_read_where_a_column_of_the_finding_says_nothing() {
     );
     let notes = table.notes.join("\n");
     assert!(
-        notes.contains("1 labels of single findings contradict 'labels', the first in line 4"),
+        notes.contains("1 label of a single finding contradicts 'labels', the first in line 4"),
         "{notes}"
     );
 
@@ -85,7 +85,7 @@ fn what_contradicts_itself_and_who_is_nobody_is_counted() {
         "image,patient_id,labels\na.png,p,Edema\nb.png,,No Finding|Edema\nc.png,nan,No Finding\n";
     let notes = read(table).unwrap().notes.join("\n");
     for part in [
-        "1 rows have No Finding beside a finding, the first in line 3",
+        "1 row has No Finding beside a finding, the first in line 3",
         "2 rows name no patient: each counts as a patient of its own",
     ] {
         assert!(notes.contains(part), "{part}: {notes}");
@@ -139,7 +139,7 @@ fn a_column_that_is_no_column_of_reports_or_patients_is_a_fault_and_is_not_learn
     let sheet = "image,patient_id,report,Edema\na.png,1.23457E+11,#NAME?,1\nb.png,p2,No edema.,0\n";
     let refused = read(sheet).unwrap_err();
     for part in [
-        "line 2: 1 cells of 'report' are errors of a spreadsheet, the first '#NAME?'",
+        "line 2: errors of a spreadsheet in 1 cell of 'report', the first '#NAME?'",
         "line 2: 1 ids of 'patient_id' are numbers that a spreadsheet has shortened",
     ] {
         assert!(refused.contains(part), "{part}: {refused}");
@@ -157,7 +157,7 @@ fn days_are_no_patients_though_a_row_has_none() {
     let nobody = "image,patient_id,Edema\na.png,p1,1\nb.png,#NV,0\nc.png,#NV,0\n";
     let refused = read(nobody).unwrap_err();
     assert!(
-        refused.contains("line 3: 2 cells of 'patient_id' are errors of a spreadsheet"),
+        refused.contains("line 3: errors of a spreadsheet in 2 cells of 'patient_id'"),
         "{refused}"
     );
 }
@@ -170,9 +170,9 @@ fn what_is_not_read_of_a_table_is_said() {
     let notes = table.notes.join("\n");
     for part in [
         "columns that are not read: Alter, Pleuraerguss",
-        "1 cells of 'labels' say None, the first in line 3, and count as not labelled",
+        "1 cell says None in 'labels', the first in line 3: not labelled",
         "2 of 2 reports have none of the commonest words of English ones",
-        "the age of 1 rows cannot be read, the first in line 3: they are in no subgroup by it",
+        "the age of 1 row cannot be read, the first in line 3: such rows are in no subgroup by it",
     ] {
         assert!(notes.contains(part), "{part}: {notes}");
     }

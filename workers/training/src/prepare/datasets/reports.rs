@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use radialog_models::prompt::Prompts;
+use radialog_schemas::counted;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
@@ -71,10 +72,13 @@ pub fn selection_words(samples: &[LabelledReport], coverage: Coverage) -> String
     let normal = normal.count();
     let with = samples.len() - normal;
     match coverage {
-        Coverage::EachImage { .. } => format!("each of {} images once", samples.len()),
+        Coverage::EachImage { .. } => {
+            format!("each of {} once", counted(samples.len(), "image", "images"))
+        }
         Coverage::Original => format!(
-            "{with} images with findings {EPOCHS} times, {} of {normal} without (the original's selection; --each-image takes \
+            "{} with findings {EPOCHS} times, {} of {normal} without (the original's selection; --each-image takes \
              each image once)",
+            counted(with, "image", "images"),
             normal_rows(EPOCHS * with).min(normal)
         ),
     }

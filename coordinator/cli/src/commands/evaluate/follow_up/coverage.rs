@@ -5,7 +5,7 @@ use std::path::Path;
 
 use radialog_coordinator::run::FinishedRun;
 use radialog_coordinator::run::output::read_problems;
-use radialog_schemas::StudyRecord;
+use radialog_schemas::{StudyRecord, counted};
 use radialog_training::evaluation::follow_ups::{RowPlace, StudyCells, Truth};
 use serde::Serialize;
 
@@ -258,13 +258,19 @@ impl Coverage {
             ..
         } = self;
         let mut lines = vec![format!(
-            "{scored} studies scored, {without_truth} without a truth, {failed} failed"
+            "{} scored, {without_truth} without a truth, {failed} failed",
+            counted(*scored, "study", "studies")
         )];
         if *not_selected > 0 {
             lines.push(format!("  {not_selected} not selected"));
         }
         if *left_out > 0 {
-            lines.push(format!("  {left_out} entries of the archive are left out"));
+            let left_out = counted(
+                *left_out,
+                "entry of the archive is",
+                "entries of the archive are",
+            );
+            lines.push(format!("  {left_out} left out"));
         }
         let skipped_lines = skipped.iter();
         lines.extend(skipped_lines.map(|skipped| format!("  not scored: {skipped}")));
@@ -275,7 +281,8 @@ impl Coverage {
         }
         if let Some(rows) = rows_without_study.filter(|rows| *rows > 0) {
             lines.push(format!(
-                "  {rows} rows of the table belong to no study of the run: {faults_file}"
+                "  {} to no study of the run: {faults_file}",
+                counted(rows, "row of the table belongs", "rows of the table belong")
             ));
         }
         lines

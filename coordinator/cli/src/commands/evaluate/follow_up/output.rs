@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use radialog_files::durable::Replacement;
+use radialog_schemas::counted;
 use radialog_schemas::table::escaped;
 use radialog_training::evaluation::bootstrap::{Resampling, ScoreEstimate};
 use radialog_training::evaluation::clinical::{UncertainAs, findings_words};
@@ -121,7 +122,8 @@ pub(in crate::commands::evaluate) fn print_texts(scores: &[ScoreEstimate]) {
 /// Says how many texts were too long.
 pub(in crate::commands::evaluate) fn print_too_long(texts: u64) {
     if texts > 0 {
-        outln!("  {texts} studies have no text scores: {TOO_LONG}");
+        let studies = counted(texts, "study has", "studies have");
+        outln!("  {studies} no text scores: {TOO_LONG}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use radialog_coordinator::run::FinishedRun;
-use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord};
+use radialog_schemas::{DialogPrompt, ObjectKey, Stage, StudyRecord, counted};
 use radialog_training::evaluation::follow_ups::{RowPlace, StudyCells};
 use radialog_training::evaluation::patients::Patients;
 
@@ -58,8 +58,8 @@ pub(in crate::commands::evaluate) fn truths<const N: usize>(
         let named = named.map(|RowPlace { line, id }| format!("line {line} ({id})"));
         let more = if empty.len() > NAMED { ", ..." } else { "" };
         errln!(
-            "note: {} rows of {} have an empty cell: their images are not scored: {}{more}",
-            empty.len(),
+            "note: images of {} of {} with an empty cell are not scored: {}{more}",
+            counted(empty.len(), "row", "rows"),
             path.display(),
             named.collect::<Vec<_>>().join(", ")
         );

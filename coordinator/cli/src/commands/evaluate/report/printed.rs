@@ -1,6 +1,6 @@
 //! What `radialog evaluate report` prints.
 
-use radialog_schemas::Finding;
+use radialog_schemas::{Finding, counted};
 use radialog_training::evaluation::corpus::Corpus;
 use radialog_training::evaluation::report_files::EvaluatedReports;
 use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup, SetAsides};
@@ -11,12 +11,12 @@ pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
     let corpus = evaluated.corpus;
     let totals = &evaluated.scores.totals;
     outln!(
-        "{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images",
-        corpus.predictions,
-        corpus.studies.len(),
-        totals.text.texts,
-        totals.labelled,
-        totals.classified
+        "{}, {} scored: {}, {}, {}",
+        counted(corpus.predictions, "prediction", "predictions"),
+        counted(corpus.studies.len(), "study", "studies"),
+        counted(totals.text.texts, "text", "texts"),
+        counted(totals.labelled, "labelled report", "labelled reports"),
+        counted(totals.classified, "classified image", "classified images")
     );
     outln!("{}", evaluated.resampled());
     for (count, what) in [
@@ -124,8 +124,8 @@ fn print_findings(evaluated: &EvaluatedReports<'_>, group: MetricGroup, metrics:
 
 fn print_set_asides(set_asides: &SetAsides) {
     outln!(
-        "\nWithout the least consistent of {} studies with sampled reports: share set aside",
-        set_asides.sampled
+        "\nWithout the least consistent of {} with sampled reports: share set aside",
+        counted(set_asides.sampled, "study", "studies")
     );
     let shares = set_asides.rows.iter();
     let shares = shares.map(|row| format!("{:<24}", format!("{:.0} %", row.share * 100.0)));
@@ -144,9 +144,9 @@ fn print_set_asides(set_asides: &SetAsides) {
 
 fn print_comparison(comparison: &Comparison) {
     outln!(
-        "\nCompared with {} on the {} studies that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
+        "\nCompared with {} on {} that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
         comparison.name,
-        comparison.studies,
+        counted(comparison.studies, "study", "studies"),
         comparison.only.0,
         comparison.only.1,
         comparison.exchanges

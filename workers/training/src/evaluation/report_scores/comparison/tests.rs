@@ -87,7 +87,7 @@ fn a_score_that_only_one_system_has_of_a_study_counts_on_neither_side() {
         studies: 1,
     }];
     assert_eq!(of.unpaired, unpaired);
-    assert!(of.unpaired_words().unwrap().contains("words: 1 studies"));
+    assert!(of.unpaired_words().unwrap().contains("words: 1 study"));
 }
 
 #[test]
