@@ -34,13 +34,13 @@ fn every_fault_of_a_row_is_named_with_its_line_and_counted() -> Result<()> {
     let printed = folder.evaluate(&["predictions.csv", "--references", "references.csv"])?;
     for words in [
         "2 studies scored: 2 texts",
-        "1 empty predictions, scored as empty texts\n    predictions.csv line 3 (a2)",
-        "1 predictions whose id stands earlier\n    predictions.csv line 4 (a1): line 2 has this id already",
-        "1 predictions without a reference\n    predictions.csv line 5 (=a3)",
-        "1 rows without an id\n    predictions.csv line 6",
+        "1 empty prediction, scored as an empty text\n    predictions.csv line 3 (a2)",
+        "1 prediction whose id stands earlier\n    predictions.csv line 4 (a1): line 2 has this id already",
+        "1 prediction without a reference\n    predictions.csv line 5 (=a3)",
+        "1 row without an id\n    predictions.csv line 6",
         "predictions.csv line 7: ",
-        "1 empty references\n    predictions.csv line 8 (a5): references.csv line 4",
-        "1 references that differ under one id\n    predictions.csv line 9 (a6): lines 5 and 6 of references.csv",
+        "1 empty reference\n    predictions.csv line 8 (a5): references.csv line 4",
+        "1 reference that differs from another under its id\n    predictions.csv line 9 (a6): lines 5 and 6 of references.csv",
         "references.csv line 7 (a9)",
     ] {
         ensure!(printed.contains(words), "{words:?} is missing:\n{printed}");
@@ -188,7 +188,7 @@ fn what_is_wrong_with_the_other_systems_file_is_named_too() -> Result<()> {
     let against = [&files[..], &["--against", "others.csv"]].concat();
     let printed = folder.evaluate(&against)?;
     ensure!(
-        printed.contains("1 predictions whose id stands earlier\n    others.csv line 3 (a)"),
+        printed.contains("1 prediction whose id stands earlier\n    others.csv line 3 (a)"),
         "{printed}"
     );
     ensure!(
@@ -245,7 +245,7 @@ fn nothing_to_compare_with_says_what_is_missing() -> Result<()> {
     folder.write("predictions.csv", "id,report\na,Clear.\n")?;
     let fault = folder.fault(&["predictions.csv"], 64)?;
     ensure!(
-        fault.contains("1 predictions without a reference") && fault.contains("--references"),
+        fault.contains("1 prediction without a reference") && fault.contains("--references"),
         "{fault}"
     );
     // What is printed names the file that has all of them.

@@ -155,7 +155,7 @@ fn files_of_another_encoding_are_named_with_what_to_do() -> Result<()> {
     folder.write("reports/b.txt", report)?;
     let printed = folder.evaluate(&["good.csv", "--references", "reports"])?;
     ensure!(
-        printed.contains("1 reports that are not UTF-8") && printed.contains("a.txt"),
+        printed.contains("1 report that is not UTF-8") && printed.contains("a.txt"),
         "{printed}"
     );
     Ok(())

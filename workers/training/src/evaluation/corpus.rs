@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use radialog_schemas::counted;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod faults;
@@ -156,6 +157,44 @@ impl FaultKind {
             }
             Self::Unlabelled => "studies without labels, which a stratified selection leaves out",
             Self::UnknownSplit => "studies of an unknown split",
+        }
+    }
+
+    /// How often it is so, in words.
+    pub fn counted(self, count: u64) -> String {
+        counted(count, self.words_of_one(), self.words())
+    }
+
+    fn words_of_one(self) -> &'static str {
+        match self {
+            Self::MalformedRow => "row that is none",
+            Self::OtherEncoding => "report that is not UTF-8, and is not used",
+            Self::NoId => "row without an id",
+            Self::DuplicatePrediction => "prediction whose id stands earlier",
+            Self::DifferingReferences => "reference that differs from another under its id",
+            Self::AmbiguousName => {
+                "prediction whose path ends as another's, so that nobody can say whose a reference is"
+            }
+            Self::FailedStudy => "study that failed in the run",
+            Self::EmptyPrediction => "empty prediction, scored as an empty text",
+            Self::ReferenceGone => {
+                "reference text that the run's store does not have: name it with --objects or --s3, or texts with --references"
+            }
+            Self::NoReference => "prediction without a reference",
+            Self::EmptyReference => "empty reference",
+            Self::ReferenceWithoutPrediction => "reference without a prediction",
+            Self::NoLabel => "row with a cell that is no label",
+            Self::NoProbability => {
+                "study with a number that is no probability, whose findings are not scored"
+            }
+            Self::NotLabelled => "text that could not be labelled, whose labels are not scored",
+            Self::TooLong => "text that is too long to compare, and has no text scores",
+            Self::NotAnnotated => "study without annotations, and without the scores of them",
+            Self::UnannotatedReport => {
+                "report without an annotation, which counts as one in which RadGraph found nothing (as in CXR-Report-Metric)"
+            }
+            Self::Unlabelled => "study without labels, which a stratified selection leaves out",
+            Self::UnknownSplit => "study of an unknown split",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-use radialog_schemas::Finding;
+use radialog_schemas::{Finding, counted};
 
 use super::EvaluatedReports;
 use super::published::{self, Ours};
@@ -87,12 +87,12 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) -> Result<(), Train
     let (corpus, totals) = (evaluated.corpus, &evaluated.scores.totals);
     let _ = write!(
         page,
-        "<p>{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images.",
-        corpus.predictions,
-        corpus.studies.len(),
-        totals.text.texts,
-        totals.labelled,
-        totals.classified
+        "<p>{}, {} scored: {}, {}, {}.",
+        counted(corpus.predictions, "prediction", "predictions"),
+        counted(corpus.studies.len(), "study", "studies"),
+        counted(totals.text.texts, "text", "texts"),
+        counted(totals.labelled, "labelled report", "labelled reports"),
+        counted(totals.classified, "classified image", "classified images")
     );
     for (count, what) in [
         (corpus.other_splits, "of other splits"),
@@ -117,7 +117,7 @@ fn head(page: &mut String, evaluated: &EvaluatedReports<'_>) -> Result<(), Train
     }
     *page += "<h2>What is wrong with the files</h2>\n<ul>\n";
     for (kind, faults) in corpus.faults.kinds() {
-        let _ = writeln!(page, "<li>{} {}</li>", faults.count, kind.words());
+        let _ = writeln!(page, "<li>{}</li>", kind.counted(faults.count));
     }
     let _ = write!(
         page,
@@ -227,10 +227,11 @@ fn disagreement(page: &mut String, counts: &StudyCounts) {
     }
     let _ = write!(
         page,
-        "<h2>Classifier and report</h2>\n<p>In {} of {} studies they disagree: the classifier sees a finding that the report does not \
+        "<h2>Classifier and report</h2>\n<p>In {} of {} they disagree: the classifier sees a finding that the report does not \
          state, or the other way round.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>finding</th><th class=\"number\">seen, not stated</th><th \
          class=\"number\">stated, not seen</th></tr>\n",
-        counts.differing, counts.compared
+        counts.differing,
+        counted(counts.compared, "study", "studies")
     );
     for finding in Finding::ALL {
         let class = finding as usize;
@@ -247,11 +248,11 @@ fn disagreement(page: &mut String, counts: &StudyCounts) {
 fn compared(page: &mut String, comparison: &Comparison) {
     let _ = write!(
         page,
-        "<h2>Beside {}</h2>\n<p>On the {} studies that both have ({} only here, {} only there). p: paired randomisation test, \
+        "<h2>Beside {}</h2>\n<p>On {} that both have ({} only here, {} only there). p: paired randomisation test, \
          {} exchanges, two-sided{}.</p>\n<div class=\"wide\" tabindex=\"0\"><table>\n<tr><th>score</th><th class=\"number\">here</th><th \
          class=\"number\">there</th><th class=\"number\">p</th></tr>\n",
         escaped(&comparison.name),
-        comparison.studies,
+        counted(comparison.studies, "study", "studies"),
         comparison.only.0,
         comparison.only.1,
         comparison.exchanges,

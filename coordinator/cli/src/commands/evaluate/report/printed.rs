@@ -45,7 +45,7 @@ pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
 /// Prints what is wrong with the files, kind by kind.
 pub(super) fn print_faults(corpus: &Corpus) {
     for (kind, faults) in corpus.faults.kinds() {
-        outln!("  {} {}", faults.count, kind.words());
+        outln!("  {}", kind.counted(faults.count));
         for fault in &faults.first {
             outln!("    {fault}");
         }
