@@ -113,7 +113,7 @@ fn texts_without_ids_must_be_as_many_on_both_sides() -> Result<()> {
     folder.write("references.csv", "\"Clear.\"\n")?;
     let fault = folder.fault(&["predictions.csv", "--references", "references.csv"], 64)?;
     ensure!(
-        fault.contains("2 predictions without ids, but references.csv has 1 texts"),
+        fault.contains("2 predictions without ids, but references.csv has 1 text:"),
         "{fault}"
     );
     // The order of a table's rows that have a text, as the original's program takes them.

@@ -124,7 +124,7 @@ fn a_study_is_made_again_from_its_record_and_a_changed_record_is_found_out() -> 
     ensure!(text.contains("--image"), "{text}");
     let text = verify(64, "s9", &[])?;
     ensure!(
-        text.contains("no study 's9'; its 3 studies are s"),
+        text.contains("no study 's9'; it has 3 studies: s"),
         "{text}"
     );
     RandomBundle::tiny(8).write(&fixture.path("other"))?;

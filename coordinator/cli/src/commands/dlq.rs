@@ -170,8 +170,8 @@ async fn delete(config: &Config, group: &QueueGroup, names: &[String]) -> anyhow
     match queue.delete_unused(names).await? {
         QueueDeletion::Deleted(messages) => {
             outln!(
-                "{} queues of worker group '{group}' are deleted",
-                names.len()
+                "{} of worker group '{group}' deleted",
+                counted(names.len(), "queue", "queues")
             );
             if messages > 0 {
                 errln!(

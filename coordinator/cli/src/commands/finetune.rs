@@ -15,7 +15,7 @@ use radialog_models::bundle::Bundle;
 use radialog_models::device::{self, Device};
 use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
-use radialog_schemas::{Finding, Stage};
+use radialog_schemas::{Finding, Stage, counted};
 use radialog_training::finetune::{
     ColumnNames, DataSets, FinetuneTable, Labelled, TrainedPart, cells, divide,
 };
@@ -264,7 +264,9 @@ fn finetune(
     table.notes.extend(notes);
     outln!("{}: {}", table.path.display(), table.columns);
     for (side, (images, patients)) in &sides.0 {
-        outln!("  {side:<9} {images:>7} images of {patients} patients");
+        let patients = counted(*patients, "patient", "patients");
+        let noun = if *images == 1 { "image" } else { "images" };
+        outln!("  {side:<9} {images:>7} {noun} of {patients}");
     }
     table.notes.iter().for_each(|note| outln!("  {note}"));
     let planned = check::planned(&table, &args.wanted());

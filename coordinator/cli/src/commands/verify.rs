@@ -16,7 +16,7 @@ use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::{
-    ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord, StudyStatus,
+    ContentHash, Generation, ObjectKey, Stage, StageSet, StudyRecord, StudyStatus, counted,
 };
 use radialog_training::evaluation::text_file::{DAMAGED_RECORD, utf_8};
 
@@ -204,7 +204,8 @@ fn find(run: &Path, url: Option<String>, study: &str) -> anyhow::Result<(String,
         }
     }
     let message = format!(
-        "{shown} has no study '{study}'; its {count} studies are {}{}",
+        "{shown} has no study '{study}'; it has {}: {}{}",
+        counted(count, "study", "studies"),
         others.join(", "),
         if count > NAMED as u64 { ", ..." } else { "" }
     );

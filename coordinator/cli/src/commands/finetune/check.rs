@@ -1,7 +1,7 @@
 //! What a table allows, said before anything is computed: the parts that would be trained, and the findings of which there is too
 //! little to learn.
 
-use radialog_schemas::{Finding, Label};
+use radialog_schemas::{Finding, Label, counted};
 use radialog_training::finetune::{FEW, FinetuneRow, FinetuneTable, Plan, TrainedPart};
 
 use crate::exit::UsageError;
@@ -80,15 +80,16 @@ fn findings(table: &FinetuneTable) -> Result<String, String> {
         (of_side("train").collect(), of_side("validate").collect());
     let reports = table.rows.iter().filter(by_report).count();
     let labelled = format!(
-        "{} labelled images to train on, {} to choose the best by",
-        train.len(),
+        "{} to train on, {} to choose the best by",
+        counted(train.len(), "labelled image", "labelled images"),
         validate.len()
     );
     if reports == 0 {
         return Plan::labels_allow(&train, &validate).map(|()| labelled);
     }
     Ok(format!(
-        "{labelled}, and {reports} images whose reports CheXbert would label (it reads English): what they say is not known yet"
+        "{labelled}, and {} CheXbert would label (it reads English): what it says is not known yet",
+        counted(reports, "image whose report", "images whose reports")
     ))
 }
 

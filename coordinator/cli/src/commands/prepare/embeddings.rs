@@ -13,7 +13,7 @@ use radialog_coordinator::run::embedded_by_another_release;
 use radialog_coordinator::run::pipeline::OutputKeys;
 use radialog_models::image_tokens;
 use radialog_runtime::objects::ObjectError;
-use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord};
+use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, counted};
 use radialog_training::prepare::{SplitTable, TensorFileHeader, import_embeddings};
 use tokio::task::block_in_place;
 
@@ -136,7 +136,8 @@ impl TableArgs {
 pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     if !args.from.is_empty() {
         let count = import_embeddings(&args.from, &args.out)?;
-        outln!("{count} embeddings written to {}", args.out.display());
+        let count = counted(count, "embedding", "embeddings");
+        outln!("{count} written to {}", args.out.display());
         return Ok(ExitCode::SUCCESS);
     }
     let session = Session::configure(&args.run, &args.out)?;
@@ -171,7 +172,8 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     }
     rows.finish()?;
     outln!(
-        "{count} embeddings {shape:?} written to {}",
+        "{} {shape:?} written to {}",
+        counted(count, "embedding", "embeddings"),
         args.out.display()
     );
     Ok(finished.exit())

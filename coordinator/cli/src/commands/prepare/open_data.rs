@@ -213,8 +213,8 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             let images = read_nih(&source)?;
             write_image_table(&out, &images.rows)?;
             outln!(
-                "{} images written to {}; {} are not there, {} are there and in no row, {} are in none of the lists of sides",
-                images.rows.len(),
+                "{} written to {}; {} are not there, {} are there and in no row, {} are in none of the lists of sides",
+                counted(images.rows.len(), "image", "images"),
                 out.display(),
                 images.missing,
                 images.unnamed,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use radialog_schemas::table::{LONGEST_ROW, RowParser, listed};
-use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord};
+use radialog_schemas::{Finding, Labels, ObjectKey, Stage, StudyRecord, counted};
 use serde::{Deserialize, Serialize};
 
 use super::names::{ends, whole};
@@ -355,7 +355,10 @@ impl PredictionFile {
         let findings = Finding::ALL.into_iter().zip(counts);
         let names: Vec<String> = findings
             .filter(|(_, count)| **count > 0)
-            .map(|(finding, count)| format!("{} ({count} studies)", finding.name()))
+            .map(|(finding, count)| {
+                let studies = counted(*count, "study", "studies");
+                format!("{} ({studies})", finding.name())
+            })
             .collect();
         if !names.is_empty() {
             self.notes.push(format!(

@@ -110,9 +110,12 @@ impl FittedCalibration {
     /// What it is worth, in a line.
     pub fn words(&self) -> String {
         format!(
-            "fitted on {} images; Brier score over all their answers {:.4}, before {:.4}, of a constant, the share of these images \
+            "fitted on {}; Brier score over all their answers {:.4}, before {:.4}, of a constant, the share of these images \
              that have the finding, {:.4} (lower is better)",
-            self.images, self.after, self.before, self.constant
+            counted(self.images, "image", "images"),
+            self.after,
+            self.before,
+            self.constant
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use radialog_schemas::Label;
+use radialog_schemas::{Label, counted};
 
 use crate::error::TrainingError;
 use crate::evaluation::corpus::FaultKind;
@@ -157,10 +157,10 @@ pub(super) fn rows_with_text(
         }
         if rows.len() != predictions {
             return Err(TrainingError::content(path)(format!(
-                "{predictions} predictions without ids, but {} has {} texts: they must be the same studies in the same order, or have a \
-                 column of ids",
+                "{} without ids, but {} has {}: they must be the same studies in the same order, or have a column of ids",
+                counted(predictions, "prediction", "predictions"),
                 file.path.display(),
-                rows.len()
+                counted(rows.len(), "text", "texts")
             )));
         }
         all.push(rows);
