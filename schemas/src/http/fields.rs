@@ -55,7 +55,7 @@ pub(super) struct FromObject<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de> + ObjectOfFields> Deserialize<'de> for FromObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = ObjectVisitor(PhantomData);
+        let visitor = ObjectVisitor::<T>(PhantomData);
         deserializer.deserialize_map(visitor).map(Self)
     }
 }

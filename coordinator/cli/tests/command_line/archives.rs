@@ -311,7 +311,7 @@ fn a_study_that_is_gone_from_the_archive_is_left_out_and_told() {
     let status = radialog(&["status", archive.out().to_str().unwrap()]);
     let said = text(&status.stdout);
     assert!(
-        said.contains("1 of 1 studies") && said.contains("1 of these lines"),
+        said.contains("1 of 1 study") && said.contains("1 of these lines"),
         "{said}"
     );
 }
