@@ -83,8 +83,12 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
     evaluator.texts.extend(written);
     let mut notes = vec![
         format!(
-            "{} with a radiologist's text. The request names what the bundle's own classifier finds.",
-            counted(reports.len(), "image", "images")
+            "{}. The request names what the bundle's own classifier finds.",
+            counted(
+                reports.len(),
+                "image with the radiologist's text about it",
+                "images with the radiologist's text about them"
+            )
         ),
         "Scores as under reports from labels; tags are the labels of the table. Labels of texts are those of the bundle's own \
          CheXbert, and as wrong as it is."
