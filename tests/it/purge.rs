@@ -129,7 +129,7 @@ async fn images_end_with_the_process_that_has_their_conversations_in_memory() ->
     ensure!(!fixture.stored().await?.is_empty(), "the image is stored");
     let pid = serving.0.id().to_string();
     Command::new("kill").args(["-TERM", &pid]).status()?;
-    let ended = serving.0.wait()?;
+    let ended = serving.ended()?;
     ensure!(ended.success(), "{}", fixture.cluster.log("serve"));
     assert_eq!(fixture.stored().await?, [""; 0]);
 
