@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub, reason = "a module of a library, too")]
 #[path = "../../../tests/src/patience.rs"]
 mod patience;
 

@@ -10,7 +10,7 @@ mod data_sets;
 mod finetune;
 mod interruptions;
 mod learning;
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub, reason = "a module of a library, too")]
 #[path = "../../../../tests/src/patience.rs"]
 mod patience;
 mod people;
