@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use radialog_tests::benchmark::Usage;
 use radialog_tests::embedded::{
-    backends, batch_options, run_batch, start_workers, synthetic_archive,
+    backends, batch_options, run_long_batch, start_workers, synthetic_archive,
 };
 use radialog_tests::fake_stage::FakeStage;
 use tokio::runtime::Builder;
@@ -59,7 +59,7 @@ fn one(studies: u64) -> Result<()> {
         let backends = backends(&dir.path().join("objects"))?;
         let _workers = start_workers(&backends, FakeStage::new).await?;
         anyhow::Ok(
-            run_batch(
+            run_long_batch(
                 batch_options(synthetic_archive(studies), &dir.path().join("out")),
                 &backends,
             )

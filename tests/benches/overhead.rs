@@ -95,7 +95,7 @@ async fn measure(environment: &Environment, studies: u64, dir: &TempDir) -> Resu
     for (name, studies) in [("warm", 50), ("out", studies)] {
         let options =
             embedded::batch_options(embedded::synthetic_archive(studies), &dir.path().join(name));
-        let summary = embedded::run_batch(options, &backends).await?;
+        let summary = embedded::run_long_batch(options, &backends).await?;
         ensure!(
             summary.done == studies,
             "{} of {studies} done",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use radialog_tests::draw::{self, Draw};
+use radialog_tests::patience::InTime;
 use radialog_tests::{golden, install, report_pairs};
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
@@ -82,7 +83,7 @@ fn python() -> Result<PathBuf> {
 }
 
 fn run(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
+    let output = command.output_in_time()?;
     ensure!(
         output.status.success(),
         "{}",

@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use radialog_runtime::config::Config;
 use radialog_runtime::state::redis::stored_keys;
 use radialog_schemas::queues;
 use radialog_tests::fixtures;
+use radialog_tests::patience::{InTime, Watchdog};
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Broker, Environment, Redis};
 use serde_json::Value;
@@ -38,7 +38,7 @@ async fn an_installation_that_is_broken_in_a_seeded_order_loses_nothing() -> Res
             "--json",
         ])
         .arg(&results);
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let output = tokio::task::spawn_blocking(move || command.output_in_time()).await??;
     let page = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{page}{errors}");
@@ -127,7 +127,7 @@ fn address(redis: &Redis) -> &str {
 }
 
 async fn output(mut command: Command) -> Result<Output> {
-    Ok(tokio::task::spawn_blocking(move || command.output()).await??)
+    Ok(tokio::task::spawn_blocking(move || command.output_in_time()).await??)
 }
 
 fn is_empty(folder: &Path) -> Result<bool> {
@@ -168,6 +168,7 @@ async fn places_that_were_given_are_as_empty_after_a_run_as_they_had_to_be_befor
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
+    let watchdog = Watchdog::over(&stopped);
     let said = stopped.stderr.take().context("no pipe")?;
     let id = stopped.id();
     let ended = tokio::task::spawn_blocking(move || -> Result<_> {
@@ -180,9 +181,11 @@ async fn places_that_were_given_are_as_empty_after_a_run_as_they_had_to_be_befor
             }
             text.push_str(&line);
         }
-        Ok((stopped.wait()?, text))
+        let status = stopped.wait()?;
+        watchdog.call_off(&format!("chaos, which said {text}"))?;
+        Ok((status, text))
     });
-    let (status, text) = tokio::time::timeout(Duration::from_secs(300), ended).await???;
+    let (status, text) = ended.await??;
     ensure!(status.code() == Some(130), "{status}: {text}");
     ensure!(
         places.left().await? == (Vec::new(), 0),
@@ -221,7 +224,7 @@ fn what_cannot_be_read_or_written_is_refused_before_anything_begins() -> Result<
             .arg("--objects")
             .arg(dir.path().join("objects"));
         command.arg(flag).arg(value).env("TMPDIR", &temporary);
-        let output = command.output()?;
+        let output = command.output_in_time()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(64), "{flag}: {errors}");
         ensure!(errors.contains(reason), "{flag}: {errors}");

@@ -9,6 +9,7 @@ use radialog_models::bundle::RandomBundle;
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Broker, Environment, Redis, Services, free_port};
+use radialog_tests::waiting;
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ impl ChatCluster {
             redis,
             processes: ProcessCluster::new(environment)?,
             _bundle: dir,
-            client: Client::new(),
+            client: waiting::client(),
         })
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Stage, StudyRecord};
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
 use radialog_tests::services::{Broker, Environment, Services};
 
@@ -131,7 +132,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     let run = batch(archive, out);
     let output = tokio::task::spawn_blocking({
         let mut command = radialog(&run)?;
-        move || command.output()
+        move || command.output_in_time()
     });
     let output = output.await??;
     // One image of the archive cannot be read.

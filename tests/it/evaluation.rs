@@ -5,6 +5,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::Finding;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::run_files::{label_table, line};
 use serde_json::Value;
@@ -49,7 +50,7 @@ impl EvaluationFixture {
     /// Runs `radialog evaluate report` with these arguments.
     fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = radialog(&[&["evaluate", "report"], arguments].concat())?;
-        Ok(command.current_dir(self.dir.path()).output()?)
+        Ok(command.current_dir(self.dir.path()).output_in_time()?)
     }
 
     /// Runs it to its end, and returns what it printed.

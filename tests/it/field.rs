@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{StudyRecord, StudyStatus};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 
 /// Names the folder.
@@ -21,7 +22,9 @@ fn scored(archive: &Path) -> Result<BTreeMap<String, StudyRecord>> {
     let out = tempfile::tempdir()?;
     let [archive, results] = [archive, out.path()].map(|path| path.display().to_string());
     let batch = ["batch", &archive, "--out", &results, "--stages", "findings"];
-    let run = radialog(&batch)?.args(["--progress", "off"]).output()?;
+    let run = radialog(&batch)?
+        .args(["--progress", "off"])
+        .output_in_time()?;
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     let lines = std::fs::read_to_string(out.path().join("results.jsonl"));
     let mut studies = BTreeMap::new();

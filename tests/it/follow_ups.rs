@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::RandomBundle;
 use radialog_schemas::{DialogPrompt, Stage, StudyRecord};
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
 use radialog_tests::services::{Broker, Environment, Services};
 use serde_json::Value;
@@ -77,7 +78,9 @@ impl EvaluationFixture {
 
     /// Runs the program in the folder.
     fn run(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(radialog(arguments)?.current_dir(self.dir.path()).output()?)
+        Ok(radialog(arguments)?
+            .current_dir(self.dir.path())
+            .output_in_time()?)
     }
 
     /// What a command prints that must end with this code.

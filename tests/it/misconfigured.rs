@@ -9,6 +9,7 @@ use futures::future::join_all;
 use radialog_models::bundle::RandomBundle;
 use radialog_schemas::RunId;
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Broker, Environment, READER, Redis, Services, free_port};
 use radialog_tests::small_disk::SmallDisk;
@@ -244,11 +245,11 @@ async fn doctor_says_that_a_broker_with_an_alarm_takes_no_messages() {
     // More than any disk has.
     let settings = "disk_free_limit.absolute = 1000000GB\n";
     let broker = Broker::start_with(1, settings, "").await.unwrap();
-    let mut doctor = tokio::process::Command::from(radialog(&["doctor"]).unwrap());
+    let mut doctor = radialog(&["doctor"]).unwrap();
     let doctor = doctor
         .env("RADIALOG_AMQP_URL", broker.virtual_host().unwrap())
         .env("RADIALOG_AMQP_PUBLISH_TIMEOUT", "1");
-    let output = doctor.output().await.unwrap();
+    let output = tokio::task::block_in_place(|| doctor.output_in_time()).unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     let line = text.lines().find(|line| line.starts_with("FAIL  broker"));
@@ -327,7 +328,7 @@ fn a_run_without_room_ends_with_one_line_that_names_the_place_and_its_setting() 
     for (places, says) in cases {
         let batch = [&["batch", &archive], places].concat();
         let mut command = radialog(&batch).unwrap();
-        let output = command.current_dir(dir.path()).output().unwrap();
+        let output = command.current_dir(dir.path()).output_in_time().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}");
         let errors = text.lines().filter(|line| line.starts_with("error: "));
@@ -512,7 +513,7 @@ async fn a_role_without_what_it_shares_names_the_settings_that_are_missing() {
         let output = radialog(&role)
             .unwrap()
             .current_dir(dir.path())
-            .output()
+            .output_in_time()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(64), "{role:?}: {text}");

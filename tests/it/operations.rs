@@ -11,6 +11,7 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Death, Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
 use radialog_tests::services::{Environment, Services};
 use radialog_tests::waiting;
@@ -283,7 +284,10 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
         "--out",
         &file,
     ];
-    succeeded(&export, radialog(&export).unwrap().output().unwrap());
+    succeeded(
+        &export,
+        radialog(&export).unwrap().output_in_time().unwrap(),
+    );
     let samples: Vec<serde_json::Value> =
         serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
     let text = |sample: usize, field: &str| samples[sample][field].as_str().unwrap().to_owned();
@@ -379,7 +383,7 @@ async fn the_status_of_a_folder_is_what_it_says_where_redis_has_forgotten_its_ru
     // Without the services, so that Redis never knew of it.
     let batch = ["batch", &xrays().display().to_string(), "--out", &out];
     let batch = [&batch[..], &["--stages", "findings", "--limit", "2"]].concat();
-    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
+    succeeded(&batch, radialog(&batch).unwrap().output_in_time().unwrap());
     let results = folder.join("results.jsonl");
     let lines = std::fs::read_to_string(&results).unwrap();
     let (first, second) = lines.trim_end().split_once('\n').unwrap();

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{RoleProcess, radialog};
 use radialog_tests::services::{Environment, Services};
 use serde_json::Value;
@@ -27,11 +28,11 @@ fn succeeded(arguments: &[&str], output: Output) -> String {
 fn run_in(folder: &Path, environment: &Environment, arguments: &[&str]) -> Output {
     let mut command = radialog(arguments).unwrap();
     command.envs(environment.variables()).current_dir(folder);
-    command.output().unwrap()
+    command.output_in_time().unwrap()
 }
 
 fn refused(arguments: &[&str], words: &str) {
-    let output = radialog(arguments).unwrap().output().unwrap();
+    let output = radialog(arguments).unwrap().output_in_time().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{arguments:?}: {text}");
     assert!(text.contains(words), "{arguments:?}: {text}");
@@ -46,7 +47,7 @@ fn a_plan_says_what_remains_and_where_the_pool_waits() {
     );
     let says = |arguments: &[&str]| -> serde_json::Value {
         let plan = [&["plan", "--json"], arguments].concat();
-        let text = succeeded(&plan, radialog(&plan).unwrap().output().unwrap());
+        let text = succeeded(&plan, radialog(&plan).unwrap().output_in_time().unwrap());
         serde_json::from_str(&text).unwrap()
     };
     let probed = says(&[&archive, "--probe", "2", "--max-new-tokens", "4"]);
@@ -64,7 +65,7 @@ fn a_plan_says_what_remains_and_where_the_pool_waits() {
     let batch = [
         "batch", &archive, "--out", &out, "--stages", "findings", "--limit", "6",
     ];
-    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
+    succeeded(&batch, radialog(&batch).unwrap().output_in_time().unwrap());
     let rest = says(&[
         &archive,
         "--out",
@@ -105,8 +106,12 @@ fn a_plan_says_what_weights_all_workers_hold() {
     let seconds = "--seconds=embedding=1,findings=1,language=8,scoring=1";
     let one = ["plan", "--studies", "800", seconds];
     let two = "--workers=embedding=2,findings=2,language=2,scoring=2";
-    let says =
-        |arguments: &[&str]| succeeded(arguments, radialog(arguments).unwrap().output().unwrap());
+    let says = |arguments: &[&str]| {
+        succeeded(
+            arguments,
+            radialog(arguments).unwrap().output_in_time().unwrap(),
+        )
+    };
     let bytes = |arguments: &[&str]| {
         let plan: Value = serde_json::from_str(&says(&[arguments, &["--json"]].concat())).unwrap();
         for stage in plan["stages"].as_array().unwrap() {
@@ -237,7 +242,7 @@ fn results_that_are_being_written_are_measured_up_to_their_last_whole_line() {
     let batch = [
         "batch", &archive, "--out", &out, "--stages", "findings", "--limit", "3",
     ];
-    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
+    succeeded(&batch, radialog(&batch).unwrap().output_in_time().unwrap());
     let file = folder.path().join("out/results.jsonl");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, &text[..text.len() - 10]).unwrap();
@@ -252,7 +257,7 @@ fn results_that_are_being_written_are_measured_up_to_their_last_whole_line() {
             "--measured",
             &measured,
         ];
-        let text = succeeded(&plan, radialog(&plan).unwrap().output().unwrap());
+        let text = succeeded(&plan, radialog(&plan).unwrap().output_in_time().unwrap());
         let plan: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(plan["stages"][0]["measured"], 2);
     }
@@ -286,7 +291,7 @@ fn a_plan_that_is_stopped_while_it_measures_leaves_no_image_behind() {
                 .unwrap()
                 .success()
         );
-        assert_eq!(plan.0.wait().unwrap().code(), Some(130));
+        assert_eq!(plan.ended().unwrap().code(), Some(130));
         assert_eq!(entries().collect::<Vec<_>>(), [""; 0].map(Path::new));
     }
 }

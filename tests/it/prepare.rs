@@ -6,6 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{RoleProcess, radialog};
 use tempfile::TempDir;
 
@@ -43,7 +44,7 @@ impl PrepareFixture {
     async fn prepare(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = radialog(&[&["prepare"], arguments].concat())?;
         command.current_dir(self.dir.path());
-        Ok(tokio::task::spawn_blocking(move || command.output()).await??)
+        Ok(tokio::task::spawn_blocking(move || command.output_in_time()).await??)
     }
 
     /// Runs it, kills it when `lines` items are done, and runs it to its end.

@@ -12,7 +12,6 @@ use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Redis, Services, free_port};
 use radialog_tests::waiting;
-use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use tempfile::TempDir;
 
@@ -89,7 +88,7 @@ impl StoreFixture {
         let metrics = format!("http://{health}/metrics");
         let is_counted = || async {
             self.cluster.check()?;
-            let Ok(answer) = Client::new().get(&metrics).send().await else {
+            let Ok(answer) = waiting::client().get(&metrics).send().await else {
                 return Ok(false);
             };
             let text = answer.text().await?;
@@ -105,7 +104,7 @@ impl StoreFixture {
         let began = Instant::now();
         loop {
             let image = Part::bytes(std::fs::read(xray("00001300_000.jpg"))?).file_name("xray");
-            let asking = Client::new()
+            let asking = waiting::client()
                 .post(format!("http://{address}/v1/conversations"))
                 .multipart(Form::new().part("image", image));
             match asking.send().await {
@@ -129,7 +128,7 @@ async fn images_end_with_the_process_that_has_their_conversations_in_memory() ->
     ensure!(!fixture.stored().await?.is_empty(), "the image is stored");
     let pid = serving.0.id().to_string();
     Command::new("kill").args(["-TERM", &pid]).status()?;
-    let ended = serving.0.wait()?;
+    let ended = serving.ended()?;
     ensure!(ended.success(), "{}", fixture.cluster.log("serve"));
     assert_eq!(fixture.stored().await?, [""; 0]);
 

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use radialog_tests::fixtures::xray;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -36,7 +37,7 @@ fn tells(arguments: &[&str], typed: &str) -> Result<String> {
     let mut input = running.stdin.take().context("no input")?;
     input.write_all(typed.as_bytes())?;
     drop(input);
-    let output = running.wait_with_output()?;
+    let output = running.output_in_time()?;
     let text = String::from_utf8(output.stdout)?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{arguments:?}: {text}{errors}");

@@ -13,7 +13,7 @@ use radialog_schemas::{QueueGroup, Stage, queues};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Services, free_port};
-use radialog_tests::waiting::until;
+use radialog_tests::waiting::{client, until};
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
@@ -141,7 +141,7 @@ async fn what_waits_for_a_group_without_workers_is_told_by_the_coordinator() -> 
     let cluster = Cluster {
         processes: ProcessCluster::new(environment)?,
         gateway: format!("http://{address}"),
-        client: Client::new(),
+        client: client(),
     };
     let also = format!("{GROUP}={two}");
     let gateway = [
@@ -327,7 +327,7 @@ async fn each_model_is_answered_by_the_workers_of_its_own_group() -> Result<()> 
     let cluster = Cluster {
         processes: ProcessCluster::new(environment)?,
         gateway: format!("http://{address}"),
-        client: Client::new(),
+        client: client(),
     };
     let _gateway = cluster.processes.start(&[
         "gateway",

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -19,6 +20,9 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fake_stage::FakeStage;
+
+/// Longer than a run of a test takes, on a machine that others keep busy, too.
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Makes the backends of the embedded mode: queue and state in memory, objects under a directory.
 ///
@@ -65,11 +69,26 @@ pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
     RunOptions::new(archive, out, ContentHash::of(b"fake bundle"), components)
 }
 
-/// Runs a batch to its end.
+/// Runs a batch of a test to its end.
 ///
 /// # Errors
 /// As [`ArchiveRun::run`].
+///
+/// # Panics
+/// Where it does not end.
 pub async fn run_batch(
+    options: RunOptions,
+    backends: &Backends,
+) -> Result<RunSummary, CoordinatorError> {
+    let run = tokio::time::timeout(PATIENCE, run_long_batch(options, backends)).await;
+    run.unwrap_or_else(|_| panic!("the run has not ended after {PATIENCE:?}"))
+}
+
+/// Runs a batch to its end, however long it takes.
+///
+/// # Errors
+/// As [`ArchiveRun::run`].
+pub async fn run_long_batch(
     options: RunOptions,
     backends: &Backends,
 ) -> Result<RunSummary, CoordinatorError> {

@@ -3,7 +3,7 @@
 //! stage also answers turns of conversations, see [`chat`].
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use radialog_runtime::objects::Objects;
@@ -12,10 +12,12 @@ use radialog_schemas::{
     ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, ObjectKey,
     PredictedFinding, ReportLabels, Stage, StudyId, Task, Work,
 };
+use tokio::runtime::Builder;
 use tokio::sync::oneshot::Sender;
 
 pub mod chat;
 
+use crate::stepping::Gate;
 use chat::AnswerInProgress;
 
 /// Studies whose name contains this panic in the model.
@@ -31,6 +33,7 @@ pub struct FakeStage {
     component: ContentHash,
     batch_limit: usize,
     delay: Duration,
+    gate: Option<Arc<Gate>>,
     payload: usize,
     words: usize,
     pause: Duration,
@@ -56,6 +59,7 @@ impl FakeStage {
             component,
             batch_limit: 16,
             delay,
+            gate: None,
             payload: 64,
             words: 20,
             pause,
@@ -82,6 +86,14 @@ impl FakeStage {
         Self { delay, ..self }
     }
 
+    /// Makes every batch pass this gate.
+    pub fn behind(self, gate: &Arc<Gate>) -> Self {
+        Self {
+            gate: Some(gate.clone()),
+            ..self
+        }
+    }
+
     /// Sets the size of an embedding's object, in bytes.
     pub fn payload(self, payload: usize) -> Self {
         Self { payload, ..self }
@@ -104,7 +116,8 @@ impl FakeStage {
         }
     }
 
-    /// Returns the studies of each batch so far. Batches without a delay are not kept, so that benchmarks stay flat.
+    /// Returns the studies of each batch so far. Batches without a delay or a gate are not kept, so that
+    /// benchmarks stay flat.
     pub fn batches(&self) -> Vec<Vec<StudyId>> {
         self.batches
             .lock()
@@ -114,13 +127,18 @@ impl FakeStage {
 
     fn answer_all(&self, batch: Vec<(Task, Sender<Result<StageOutput, Failure>>)>) {
         let started = Instant::now();
-        if !self.delay.is_zero() {
+        if !self.delay.is_zero() || self.gate.is_some() {
             let studies = batch.iter().map(|(task, _)| task.study.clone()).collect();
             self.batches
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(studies);
             std::thread::sleep(self.delay);
+        }
+        if let Some(gate) = &self.gate {
+            // The model's thread has no runtime.
+            let runtime = Builder::new_current_thread().build();
+            runtime.expect("a runtime").block_on(gate.pass());
         }
         assert!(
             !batch

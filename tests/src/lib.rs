@@ -9,6 +9,7 @@ pub mod fixtures;
 pub mod golden;
 pub mod install;
 pub mod module_circles;
+pub mod patience;
 pub mod processes;
 pub mod release;
 pub mod report_pairs;

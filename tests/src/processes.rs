@@ -2,12 +2,13 @@
 //! environment and can be killed.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::patience::{InTime, Watchdog};
 use crate::services::Environment;
 
 /// The program, built if need be, from the same sources and into the same folder as the test that asks.
@@ -121,7 +122,7 @@ impl ProcessCluster {
     /// # Errors
     /// Where it does not start; a command that fails is an output.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.command(arguments)?.output()?)
+        Ok(self.command(arguments)?.output_in_time()?)
     }
 
     /// Returns what all processes of a subcommand have logged so far.
@@ -181,6 +182,18 @@ impl RoleProcess {
             bail!("the role has ended by itself:\n{log}");
         }
         Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// Where it does not; with its log.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let watchdog = Watchdog::over(&self.0);
+        let status = self.0.wait()?;
+        let log = std::fs::read_to_string(&self.1).unwrap_or_default();
+        watchdog.call_off(&format!("a role with this log:\n{log}"))?;
+        Ok(status)
     }
 
     /// SIGKILL, as the kernel or a power cut would.

@@ -1,15 +1,19 @@
 //! Two programs taken through their steps in an order that the test chooses: what a race finds by luck is found each time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 /// The most bytes of a request that are sent on at a time; those of tests are shorter.
 const REQUEST: usize = 64 << 10;
+/// Longer than a step takes, on a machine that others keep busy, too.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where a program waits before each of its steps. It is open until it is held, as a program that is started behind it does.
 #[derive(Default)]
@@ -49,7 +53,9 @@ impl Gate {
     /// Waits until this many steps have come to it while it was held, those included that may pass.
     pub async fn until_arrived(&self, count: u64) {
         let mut arrived = self.arrived.subscribe();
-        let reached = arrived.wait_for(|arrived| *arrived >= count).await;
+        let reached = timeout(PATIENCE, arrived.wait_for(|arrived| *arrived >= count)).await;
+        let reached =
+            reached.unwrap_or_else(|_| panic!("fewer than {count} steps come to the gate"));
         assert!(reached.is_ok(), "the gate lives");
     }
 }
@@ -96,11 +102,15 @@ impl<T: Send + 'static> Stepped<T> {
     async fn has_next(&mut self) -> bool {
         let mut arrived = self.gate.arrived.subscribe();
         let made = self.made;
-        tokio::select! {
-            next = arrived.wait_for(|arrived| *arrived > made) => next.is_ok(),
-            // Also where it has panicked.
-            _ = self.has_ended.wait_for(|ended| *ended) => false,
-        }
+        let next = async {
+            tokio::select! {
+                next = arrived.wait_for(|arrived| *arrived > made) => next.is_ok(),
+                // Also where it has panicked.
+                _ = self.has_ended.wait_for(|ended| *ended) => false,
+            }
+        };
+        let next = timeout(PATIENCE, next).await;
+        next.unwrap_or_else(|_| panic!("neither a step behind {made} nor an end comes"))
     }
 
     /// How many steps it has made.
@@ -111,10 +121,11 @@ impl<T: Send + 'static> Stepped<T> {
     /// Makes all steps that are left.
     ///
     /// # Errors
-    /// Where the program has panicked.
+    /// Where the program has panicked, or does not end.
     pub async fn finish(self) -> Result<T> {
         self.gate.open();
-        Ok(self.task.await?)
+        let ended = timeout(PATIENCE, self.task).await;
+        Ok(ended.context("the program does not end")??)
     }
 
     /// Ends the program before its next step, as when its process is killed.

@@ -190,7 +190,8 @@ impl WorkerHandle {
     /// Asks the worker to stop and waits until it has.
     pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
-        Ok(self.running.await??)
+        let stopped = tokio::time::timeout(LIMIT, self.running).await;
+        Ok(stopped.context("the worker does not stop")???)
     }
 
     /// Ends the worker as a crash does: nothing is settled.
@@ -202,7 +203,8 @@ impl WorkerHandle {
 
     /// Waits for the worker to end by itself, and returns why it did.
     pub async fn ended(self) -> Result<RunError> {
-        let ended = self.running.await?;
+        let ended = tokio::time::timeout(LIMIT, self.running).await;
+        let ended = ended.context("the worker does not end")??;
         ended.err().context("the worker ended without an error")
     }
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use reqwest::Client;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Longer than an answer takes to begin or to go on, on a machine that others keep busy, too.
+const ANSWER: Duration = Duration::from_secs(180);
 
 /// Waits until something is so.
 ///
@@ -43,6 +46,12 @@ pub async fn found<T, F: Future<Output = Result<Option<T>>>>(
         }
     };
     waited(what, patience, looking).await
+}
+
+/// A client whose request fails where no answer comes, or where one does not go on.
+pub fn client() -> Client {
+    let client = Client::builder().read_timeout(ANSWER).build();
+    client.expect("TLS and a resolver")
 }
 
 async fn waited<T>(

@@ -8,6 +8,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[allow(unreachable_pub, reason = "a module of a library, too")]
+#[path = "../../../tests/src/patience.rs"]
+mod patience;
+
+use patience::InTime;
+
 struct Folder(TempDir);
 
 impl Folder {
@@ -34,7 +40,7 @@ fn radialog(arguments: &[&str]) -> Output {
     for service in ["AMQP_URL", "S3_URL", "REDIS_URL", "CONFIG"] {
         command.env_remove(format!("RADIALOG_{service}"));
     }
-    command.args(arguments).output().unwrap()
+    command.args(arguments).output_in_time().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -223,7 +229,7 @@ fn pipes_are_read_where_once_is_enough_and_refused_where_it_is_not() {
         // One that refuses the pipe does not read it.
         let _ = stdin.write_all(&fs::read(&file).unwrap());
         drop(stdin);
-        child.wait_with_output().unwrap()
+        child.output_in_time().unwrap()
     };
     let output = piped("radialog-2023", &file);
     assert!(

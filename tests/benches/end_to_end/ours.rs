@@ -14,7 +14,7 @@ use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::{Generation, Stage, StageSet, StudyRecord};
-use radialog_tests::embedded::{backends, batch_options, run_batch};
+use radialog_tests::embedded::{backends, batch_options, run_long_batch};
 use radialog_workers::StageOptions;
 use radialog_workers::embedding::EmbeddingStage;
 use radialog_workers::findings::FindingsStage;
@@ -108,7 +108,7 @@ impl Ours {
         let runner = Runner::new(self.language.clone(), queue, objects, settings)
             .with_chat(backends.conversations.clone());
         workers.spawn(runner.run(stop.clone()));
-        let summary = run_batch(run, &backends).await?;
+        let summary = run_long_batch(run, &backends).await?;
         let seconds = started.elapsed().as_secs_f64();
         stop.cancel();
         while let Some(ended) = workers.join_next().await {

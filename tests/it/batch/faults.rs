@@ -213,7 +213,8 @@ async fn two_coordinators_share_the_results_queue() {
         .await
         .unwrap();
     shutdown.cancel();
-    second.await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), second).await;
+    ended.expect("the second does not stop").unwrap().unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
 

@@ -12,6 +12,7 @@ use radialog_schemas::{
 };
 use radialog_tests::embedded::{batch_options, run_batch};
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use safetensors::SafeTensors;
 
@@ -176,7 +177,7 @@ async fn a_run_is_not_gone_on_with_where_the_files_are_others() {
 
 /// Runs the program, and gives what it says; where it fails, what it complains of.
 fn run(arguments: &[&str]) -> Result<Result<String, String>> {
-    let output = radialog(arguments)?.stdin(Stdio::null()).output()?;
+    let output = radialog(arguments)?.stdin(Stdio::null()).output_in_time()?;
     let (out, err) = (output.stdout, output.stderr);
     Ok(match output.status.success() {
         true => Ok(String::from_utf8(out)?),

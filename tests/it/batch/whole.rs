@@ -84,7 +84,8 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
     let running = tokio::spawn(batch.run(shutdown.clone(), progress));
     seen.wait_for(|progress| progress.done >= 50).await.unwrap();
     shutdown.cancel();
-    let first = running.await.unwrap().unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(180), running).await;
+    let first = first.expect("the run does not stop").unwrap().unwrap();
     assert!(
         first.interrupted && first.done >= 50 && first.done < 400,
         "{first:?}"

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use radialog_schemas::Finding;
 use radialog_tests::fixtures::xray;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Browser, Screen};
 
@@ -76,7 +77,7 @@ async fn a_search_and_a_filter_leave_the_studies_that_are_meant() -> Result<()> 
     let batch = ["batch", &archive, "--out", &results, "--stages", "findings"];
     let shown = ["--progress", "off", "--html"];
     let mut batch = radialog(&[&batch[..], &shown].concat())?;
-    let run = tokio::task::block_in_place(|| batch.output())?;
+    let run = tokio::task::block_in_place(|| batch.output_in_time())?;
     ensure!(run.status.code() == Some(65), "one study failed: {run:?}");
     let browser = Browser::open(Screen::DESKTOP).await?;
     let page = format!("file://{results}/results.html");

@@ -53,7 +53,7 @@ async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing()
 
 #[tokio::test]
 async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_nothing() {
-    let cluster = BrokerCluster::start().await.unwrap();
+    let mut cluster = BrokerCluster::start().await.unwrap();
     let (harness, sent) = working(&cluster, 40).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
     let worker = harness.start(&stage, settings());
@@ -69,7 +69,7 @@ async fn two_living_brokers_that_cannot_reach_each_other_take_nothing_and_lose_n
     waiting::until("the nodes are no cluster", SOON, takes)
         .await
         .unwrap();
-    cluster.part();
+    cluster.part().unwrap();
     cluster.until_first_has_lost_second().await.unwrap();
     let takes_nothing = || async { Ok(second.publish(probe, Message::default()).await.is_err()) };
     waiting::until("the nodes are not parted", SOON, takes_nothing)

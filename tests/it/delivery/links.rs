@@ -123,7 +123,8 @@ async fn publishes_wait_for_the_link_and_lose_nothing() {
         tokio::time::sleep(Duration::from_millis(150)).await;
         proxy.restore();
     }
-    for published in publishing.await.unwrap() {
+    let all = tokio::time::timeout(SOON, publishing).await;
+    for published in all.expect("a publisher waits").unwrap() {
         published.unwrap().unwrap();
     }
     let mut consumer = harness.queue.consume(WORK, 500).await.unwrap();
@@ -147,7 +148,8 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
     assert!(!publishing.is_finished(), "nobody has told the publisher");
     proxy.disconnect();
     proxy.restore();
-    publishing.await.unwrap().unwrap();
+    let published = tokio::time::timeout(SOON, publishing).await;
+    published.expect("the publisher waits").unwrap().unwrap();
     assert_eq!(
         harness.queue.depth(WORK).await.unwrap(),
         2,

@@ -20,14 +20,16 @@ async fn a_process_that_starts_while_the_broker_restarts_is_there_afterwards() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!starting.is_finished(), "it waits");
     broker.start_again().await.unwrap();
-    let queue = starting.await.unwrap().unwrap();
+    let started = tokio::time::timeout(SOON, starting).await;
+    let queue = started.expect("it does not start").unwrap().unwrap();
     // The node goes again before the worker has loaded its model, and subscribes.
     broker.stop();
     let subscribing = tokio::spawn(async move { queue.consume(WORK, 1).await.map(drop) });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!subscribing.is_finished(), "it waits");
     broker.start_again().await.unwrap();
-    subscribing.await.unwrap().unwrap();
+    let subscribed = tokio::time::timeout(SOON, subscribing).await;
+    subscribed.expect("it does not subscribe").unwrap().unwrap();
 }
 
 #[tokio::test]

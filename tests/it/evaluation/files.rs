@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Finding, Label};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 
 use super::{EvaluationFixture, label_table, line, value};
@@ -135,7 +136,7 @@ fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Res
     let folder = EvaluationFixture::new()?;
     let made = radialog(&["bundle", "random", "bundle", "--seed", "7"])?
         .current_dir(folder.dir.path())
-        .output()?;
+        .output_in_time()?;
     ensure!(made.status.success());
     let xrays = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
     std::fs::create_dir_all(folder.path("archive/png"))?;
@@ -166,7 +167,9 @@ fn the_page_of_a_run_over_a_table_shows_the_images_that_the_table_names() -> Res
         "--progress",
         "off",
     ];
-    let output = radialog(&batch)?.current_dir(folder.dir.path()).output()?;
+    let output = radialog(&batch)?
+        .current_dir(folder.dir.path())
+        .output_in_time()?;
     ensure!(output.status.success(), "{output:?}");
     folder.write(
         "texts.csv",

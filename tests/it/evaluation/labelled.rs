@@ -1,6 +1,7 @@
 //! Texts that a bundle labels, through the queue and the workers.
 
 use anyhow::{Result, ensure};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 
 use super::{EvaluationFixture, label_table, value};
@@ -10,7 +11,7 @@ fn texts_without_labels_are_labelled_once_and_a_changed_text_is_labelled_again()
     let folder = EvaluationFixture::new()?;
     let made = radialog(&["bundle", "random", "bundle", "--seed", "7"])?
         .current_dir(folder.dir.path())
-        .output()?;
+        .output_in_time()?;
     ensure!(made.status.success());
     folder.write(
         "predictions.csv",

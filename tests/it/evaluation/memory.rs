@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use radialog_tests::patience::Watchdog;
 use radialog_tests::processes::radialog;
 
 use super::EvaluationFixture;
@@ -54,6 +55,7 @@ impl EvaluationFixture {
         ])?;
         let command = command.current_dir(self.dir.path());
         let mut child = command.stdout(Stdio::null()).spawn()?;
+        let watchdog = Watchdog::over(&child);
         let status = format!("/proc/{}/status", child.id());
         let mut peak = 0;
         let ended = loop {
@@ -66,6 +68,7 @@ impl EvaluationFixture {
             peak = kilobytes.map_or(Ok(peak), str::parse)?;
             thread::sleep(Duration::from_millis(2));
         };
+        watchdog.call_off("an evaluation")?;
         ensure!(ended.success(), "{ended}");
         Ok(peak << 10)
     }

@@ -1,6 +1,7 @@
 //! Each option is honoured, or refused where it could change nothing.
 
 use anyhow::{Result, ensure};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 
 use super::EvaluationFixture;
@@ -121,7 +122,9 @@ fn what_no_part_of_a_bundles_evaluation_uses_is_refused() -> Result<()> {
         ),
     ] {
         let line = [&["evaluate", "bundle"], &options[..]].concat();
-        let output = radialog(&line)?.current_dir(folder.dir.path()).output()?;
+        let output = radialog(&line)?
+            .current_dir(folder.dir.path())
+            .output_in_time()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.code() == Some(64) && error.contains(words),

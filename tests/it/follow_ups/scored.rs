@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::services::{Environment, Services};
 use serde_json::Value;
@@ -236,7 +237,7 @@ async fn a_run_whose_results_are_in_a_store_is_evaluated_and_verified() -> Resul
         command
             .envs(environment.variables())
             .current_dir(fixture.path("."));
-        let output = tokio::task::block_in_place(|| command.output())?;
+        let output = tokio::task::block_in_place(|| command.output_in_time())?;
         let text = shown(&output);
         ensure!(output.status.code() == Some(code), "{arguments:?}: {text}");
         Ok(text)

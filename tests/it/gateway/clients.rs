@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_tests::install;
+use radialog_tests::patience::InTime;
 
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, xray_path};
 
@@ -52,7 +53,8 @@ fn text(output: &std::process::Output) -> String {
 
 /// Runs a program beside the gateway, which needs this thread.
 async fn beside(mut command: Command) -> Result<std::process::Output> {
-    let running = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    let running =
+        tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output_in_time());
     Ok(running.await??)
 }
 

@@ -212,7 +212,7 @@ impl RunningGateway {
             tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });
         Ok(Self {
             url,
-            client: Client::new(),
+            client: waiting::client(),
             key: None,
             stop,
             serving,

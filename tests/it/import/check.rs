@@ -10,6 +10,7 @@ use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_tests::fixtures::xrays;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use serde_json::json;
 
@@ -98,7 +99,7 @@ fn a_release_that_agrees_is_told_from_one_that_does_not() -> Result<()> {
             .arg(at("embeddings.pkl"))
             .arg("--predictions")
             .arg(at("predictions.json"));
-        Ok(command.output()?)
+        Ok(command.output_in_time()?)
     };
     fs::write(at("embeddings.pkl"), pickle(&arrays))?;
     fs::write(at("predictions.json"), json!(predictions).to_string())?;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use radialog_files::folder_lock::FolderLock;
 use radialog_models::bundle::{Bundle, Geometry};
 use radialog_schemas::ContentHash;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};
 use serde_json::{Value, json};
@@ -173,7 +174,7 @@ impl Published {
         ] {
             command.env_remove(proxy);
         }
-        Ok(command.output()?)
+        Ok(command.output_in_time()?)
     }
 
     fn downloads(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use radialog_models::bundle::import::{Import, ImportParts, ImportStep, SourceFil
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::fixtures;
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use serde_json::Value;
 
@@ -245,7 +246,7 @@ fn a_dry_run_says_what_is_needed_and_what_is_free_and_writes_nothing() -> Result
     command.args(["--tokenizer".as_ref(), tokenizer.as_os_str()]);
     let (name, adapter) = &parts.adapters[0];
     command.args(["--adapter", &format!("{name}={}", adapter.display())]);
-    let output = command.output()?;
+    let output = command.output_in_time()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{output:?}");
     let expected = format!(
@@ -291,7 +292,7 @@ fn a_full_disk_leaves_no_bundle_and_the_next_import_is_whole() -> Result<()> {
     let bundle = dir.path().join("bundle");
     let parts = parts(dir.path())?;
     for ignored in [true, false] {
-        let full = limited(&bundle, &parts, ignored)?.output()?;
+        let full = limited(&bundle, &parts, ignored)?.output_in_time()?;
         let message = String::from_utf8_lossy(&full.stderr).into_owned();
         ensure!(full.status.code() == Some(1), "{message}");
         ensure!(

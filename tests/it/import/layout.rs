@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use radialog_models::bundle::import::{Import, ImportPart, ImportParts, PartSelection, find_parts};
 use radialog_models::bundle::{Geometry, System};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};
 use radialog_tests::torch_file::{TorchFormat, TorchTensor, TorchType, write_torch};
@@ -366,7 +367,7 @@ fn a_part_that_is_named_and_left_out_is_refused() -> Result<()> {
         ),
     ] {
         let mut command = radialog(&["bundle", "import", "bundle", "--from", &from])?;
-        let output = command.args(more).output()?;
+        let output = command.args(more).output_in_time()?;
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(64), "{message}");
         assert!(message.contains(words), "{words}: {message}");

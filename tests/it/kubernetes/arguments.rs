@@ -2,12 +2,13 @@
 
 use std::process::Output;
 
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::radialog;
 
 use super::manifests::{Manifests, Workload, kustomizations, strings};
 
 fn run(arguments: &[&str]) -> Output {
-    radialog(arguments).unwrap().output().unwrap()
+    radialog(arguments).unwrap().output_in_time().unwrap()
 }
 
 /// All containers of RaDialog, with the folder and the workload that they are of.
@@ -86,7 +87,7 @@ fn every_setting_of_the_manifests_is_one_that_the_program_reads() {
             {
                 gateway.env(variable, value.as_str().unwrap());
             }
-            let output = gateway.output().unwrap();
+            let output = gateway.output_in_time().unwrap();
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(
                 text.contains("a gateway works on what all roles share"),

@@ -9,6 +9,7 @@ use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::prompt::Prompt;
 use radialog_schemas::{ContentHash, Finding, Label, Labels, StudyRecord};
+use radialog_tests::patience::InTime;
 use radialog_tests::processes::{RoleProcess, radialog};
 use radialog_tests::services::{Broker, S3Key, Services};
 use serde_json::Value;
@@ -249,7 +250,7 @@ async fn answers_of_a_killed_run_over_real_services_are_those_of_this_process() 
         .await?;
     first.kill();
     let mut second = command(&there)?;
-    let second = tokio::task::spawn_blocking(move || second.output()).await??;
+    let second = tokio::task::spawn_blocking(move || second.output_in_time()).await??;
     ensure!(second.status.success(), "{}", shown(&second));
     ensure!(
         fixture.read("here/instruct_large_RQA.json")?

@@ -18,6 +18,18 @@ use serde_json::Value;
 use super::{PrepareFixture, shown};
 
 const IMAGES: [&str; 3] = ["00001300_000.jpg", "00005288_014.jpg", "2cd63b76.jpg"];
+/// Embeds the table's training images; the file that they go to comes behind it.
+const EMBEDDINGS: [&str; 9] = [
+    "embeddings",
+    "--allow-outside",
+    "--images",
+    "table.csv",
+    "--split",
+    "train",
+    "--bundle",
+    "bundle",
+    "--out",
+];
 
 /// Rows of two splits, an image twice, one that is missing and one that is no image.
 fn table(fixture: &PrepareFixture) -> Result<()> {
@@ -60,19 +72,8 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     let fixture = PrepareFixture::new()?;
     table(&fixture)?;
     let bundle = bundle(&fixture.path("bundle"))?;
-    let arguments = [
-        "embeddings",
-        "--allow-outside",
-        "--images",
-        "table.csv",
-        "--split",
-        "train",
-        "--bundle",
-        "bundle",
-        "--out",
-    ];
     let whole = fixture
-        .prepare(&[&arguments[..], &["whole.safetensors"]].concat())
+        .prepare(&[&EMBEDDINGS[..], &["whole.safetensors"]].concat())
         .await?;
     let text = shown(&whole);
     ensure!(
@@ -101,7 +102,7 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
         );
     }
 
-    let again = [&arguments[..], &["killed.safetensors"]].concat();
+    let again = [&EMBEDDINGS[..], &["killed.safetensors"]].concat();
     let killed = fixture
         .prepare_interrupted(&again, "killed.safetensors.run", 2)
         .await?;
@@ -175,18 +176,7 @@ async fn image_tokens_of_another_release_are_not_mixed_with_ours_and_it_is_said_
     let fixture = PrepareFixture::new()?;
     table(&fixture)?;
     let bundle = bundle(&fixture.path("bundle"))?;
-    let arguments = [
-        "embeddings",
-        "--allow-outside",
-        "--images",
-        "table.csv",
-        "--split",
-        "train",
-        "--bundle",
-        "bundle",
-        "--out",
-        "e.safetensors",
-    ];
+    let arguments = [&EMBEDDINGS[..], &["e.safetensors"]].concat();
     let whole = fixture.prepare(&arguments).await?;
     ensure!(whole.status.success(), "{}", shown(&whole));
     let content = fixture.read("e.safetensors")?;

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::{free_port, runtime};
 use crate::install::{self, Requirement};
+use crate::waiting;
 
 /// Names a running driver.
 const VARIABLE: &str = "RADIALOG_TEST_WEBDRIVER";
@@ -135,7 +136,7 @@ impl Browser {
         let browser = Self {
             page,
             session,
-            http: reqwest::Client::new(),
+            http: waiting::client(),
             _turn: turn,
         };
         browser.look(screen).await?;

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,6 +14,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::patience::InTime;
 use super::people::XRAYS;
 use super::{radialog, text};
 
@@ -191,12 +193,13 @@ fn a_folder_that_cannot_be_read_is_listed_and_the_exit_code_says_so() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
     command.arg(env!("CARGO_BIN_EXE_radialog")).args(arguments);
-    let output = command.output();
+    let output = command.output_in_time();
     open_for(0o755);
-    let Ok(output) = output else {
+    if matches!(&output, Err(error) if error.kind() == ErrorKind::NotFound) {
         eprintln!("skipped: there is no setpriv");
         return;
-    };
+    }
+    let output = output.unwrap();
     assert_eq!(output.status.code(), Some(65), "{output:?}");
     assert!(text(&output.stdout).contains("studies may be missing"));
     let problems = fs::read_to_string(out.join("problems.jsonl")).unwrap();

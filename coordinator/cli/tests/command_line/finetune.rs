@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::patience::InTime;
 use super::{radialog, text};
 
 /// How long a training of seconds may take on a busy machine.
@@ -154,7 +155,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
 
     // Interrupted in the first training, and gone on with, it gives the same bundle.
     let arguments = fixture.arguments("parts", &more);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_radialog"))
+    let child = Command::new(env!("CARGO_BIN_EXE_radialog"))
         .args(&arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -170,7 +171,7 @@ fn a_table_becomes_a_bundle_and_a_model_card_and_the_same_command_goes_on_after_
         .status();
     assert!(told.unwrap().success());
     // It may have come to its end just before.
-    let code = child.wait().unwrap().code();
+    let code = child.output_in_time().unwrap().status.code();
     assert!(matches!(code, Some(130 | 0)), "{code:?}");
     let rest = fixture.finetune("parts", &more);
     assert!(rest.status.success(), "{}", text(&rest.stderr));

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::patience::InTime;
 use super::people::XRAYS;
 use super::until;
 
@@ -51,9 +52,9 @@ fn the_end_of_the_terminal_stops_a_service_as_sigterm_does_unless_it_is_ignored(
     let (dir, program) = (tempfile::tempdir().unwrap(), env!("CARGO_BIN_EXE_radialog"));
     // Whatever these tests were started by: nohup has it ignored.
     let hearing = ["--default-signal=HUP", program];
-    let (mut child, _) = serve("env", &hearing, dir.path());
+    let (child, _) = serve("env", &hearing, dir.path());
     send("-HUP", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.output_in_time().unwrap().status.code(), Some(0));
 
     let ignoring = ["-c", "trap '' HUP; exec \"$@\"", "sh", program];
     let (mut child, port) = serve("sh", &ignoring, dir.path());
@@ -65,7 +66,7 @@ fn the_end_of_the_terminal_stops_a_service_as_sigterm_does_unless_it_is_ignored(
     }
     assert!(child.try_wait().unwrap().is_none(), "it heard the signal");
     send("-TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.output_in_time().unwrap().status.code(), Some(0));
 }
 
 #[test]
@@ -91,15 +92,15 @@ fn the_end_of_the_terminal_leaves_a_run_to_resume_from() {
             .args(flags);
         command.spawn().unwrap()
     };
-    let mut child = batch();
+    let child = batch();
     let results = out.join("results.jsonl");
     until("there is no line", || {
         fs::metadata(&results).is_ok_and(|results| results.len() > 0)
     });
     send("-HUP", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.output_in_time().unwrap().status.code(), Some(130));
     assert!(out.join("summary.json").exists());
-    assert_eq!(batch().wait().unwrap().code(), Some(0));
+    assert_eq!(batch().output_in_time().unwrap().status.code(), Some(0));
     assert_eq!(fs::read_to_string(results).unwrap().lines().count(), 10);
 }
 
@@ -115,12 +116,12 @@ fn a_limit_of_file_sizes_ends_a_run_with_a_last_line_and_it_is_gone_on_with() {
             .args(["batch", XRAYS, "--out"])
             .arg(&out)
             .args(["--stages", "findings", "--progress", "off"]);
-        command.output().unwrap()
+        command.output_in_time().unwrap()
     };
     // The images are larger than twenty blocks, and so is the demo bundle, which must be there.
     let unpacked = command(env!("CARGO_BIN_EXE_radialog"))
         .args(["bundle", "show", "demo"])
-        .output();
+        .output_in_time();
     assert!(unpacked.unwrap().status.success());
     let refused = batch("20");
     let said = super::text(&refused.stderr);
@@ -137,11 +138,11 @@ fn an_interrupted_bundle_is_not_there_and_leaves_nothing() {
     random
         .args(["bundle", "random", "--geometry", "published"])
         .arg(&out);
-    let mut child = random.spawn().unwrap();
+    let child = random.spawn().unwrap();
     let entries = || fs::read_dir(dir.path()).unwrap().count();
     until("nothing is written", || entries() > 0);
     send("-INT", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.output_in_time().unwrap().status.code(), Some(130));
     assert_eq!(entries(), 0);
 }
 
@@ -161,7 +162,7 @@ fn a_quantised_bundle_is_there_where_the_command_says_so_and_else_it_is_not() {
             .args(["-INT", &child.id().to_string()])
             .stderr(Stdio::null())
             .status();
-        let output = child.wait_with_output().unwrap();
+        let output = child.output_in_time().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let is_there = out.join("bundle.json").exists();
         assert_eq!(said.contains("wrote"), is_there, "{output:?}");

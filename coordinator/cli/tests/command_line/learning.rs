@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::patience::InTime;
 use super::{radialog, text};
 
 /// A folder with images of which every second one has a finding.
@@ -136,7 +137,7 @@ fn a_training_starts_from_the_demo_bundle_by_its_name_and_its_terms_go_with_what
         command
             .args(arguments)
             .current_dir(fixture.dir.path())
-            .output()
+            .output_in_time()
             .unwrap()
     };
     fs::rename(&mine, fixture.path("demo")).unwrap();

@@ -1,7 +1,7 @@
 //! The command line's contract: help that teaches, exit codes, errors that say what to do.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,9 @@ mod data_sets;
 mod finetune;
 mod interruptions;
 mod learning;
+#[allow(unreachable_pub, reason = "a module of a library, too")]
+#[path = "../../../../tests/src/patience.rs"]
+mod patience;
 mod people;
 mod services;
 mod serving;
@@ -17,11 +20,13 @@ mod terminal;
 mod usage;
 mod version;
 
+use patience::InTime;
+
 /// How long what must come is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn radialog(arguments: &[&str]) -> Output {
-    radialog_command(arguments).output().unwrap()
+    radialog_command(arguments).output_in_time().unwrap()
 }
 
 /// The program without what variables say of services.
@@ -240,7 +245,7 @@ fn an_option_for_models_that_are_elsewhere_is_refused() {
             .env("RADIALOG_DEVICE", "cuda:8")
             .env("RADIALOG_CONFIG", &other)
             .env("NO_PROXY", "127.0.0.1")
-            .output()
+            .output_in_time()
             .unwrap()
     };
     for (command, option, words) in of_batch.chain(of_chat) {
@@ -302,7 +307,10 @@ fn an_output_that_cannot_be_written_says_what_to_set_before_any_work() {
     let batch = |more: &[&str], cache: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
         let command = command.args(["batch", archive]).args(more);
-        let output = command.env("RADIALOG_CACHE", cache).output().unwrap();
+        let output = command
+            .env("RADIALOG_CACHE", cache)
+            .output_in_time()
+            .unwrap();
         assert_ne!(output.status.code(), Some(0));
         text(&output.stderr)
     };
@@ -445,7 +453,7 @@ fn radialog_into(output: std::fs::File, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
     command.args(arguments).stdout(output);
     command.stderr(std::process::Stdio::piped());
-    command.spawn().unwrap().wait_with_output().unwrap()
+    command.spawn().unwrap().output_in_time().unwrap()
 }
 
 #[test]
@@ -465,9 +473,11 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     };
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let mut command = batch(out.to_str().unwrap());
-    let ended = command.stderr(full.unwrap()).output().unwrap();
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let ended = command.stderr(full.unwrap()).spawn().unwrap();
+    let ended = ended.output_in_time().unwrap();
     assert_eq!(ended.status.code(), Some(65), "{ended:?}");
-    let nowhere = batch("").output().unwrap();
+    let nowhere = batch("").output_in_time().unwrap();
     assert_eq!(nowhere.status.code(), Some(64), "{nowhere:?}");
 }
 

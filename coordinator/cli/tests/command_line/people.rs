@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::patience::InTime;
 use super::{radialog, radialog_command, text};
 
 pub(crate) const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
@@ -57,7 +58,9 @@ fn one_image_is_reported_in_words_or_as_its_record() {
     let objects = dir.path().join("objects");
     let mut set = Command::new(env!("CARGO_BIN_EXE_radialog"));
     let set = set.args(["report", &image, "--max-new-tokens", "2"]);
-    let output = set.env("RADIALOG_OBJECTS_DIRECTORY", &objects).output();
+    let output = set
+        .env("RADIALOG_OBJECTS_DIRECTORY", &objects)
+        .output_in_time();
     let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!objects.exists(), "something is kept");
@@ -112,7 +115,10 @@ fn a_home_that_cannot_be_written_is_told_once() {
     let report = report.args(["report", &image, "--max-new-tokens", "2"]);
     let report = report.env("HOME", "/proc/nobody");
     let report = report.env_remove("XDG_CACHE_HOME");
-    let output = report.env_remove("RADIALOG_CACHE").output().unwrap();
+    let output = report
+        .env_remove("RADIALOG_CACHE")
+        .output_in_time()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     let said = text(&output.stderr);
     assert_eq!(
@@ -292,7 +298,7 @@ fn a_picture_that_is_no_chest_xray_is_warned_of_before_anything_is_said_of_it() 
     let mut typed = chat.stdin.take().unwrap();
     typed.write_all(b"/show\n/quit\n").unwrap();
     drop(typed);
-    let output = chat.wait_with_output().unwrap();
+    let output = chat.output_in_time().unwrap();
     let words = text(&output.stdout);
     // The answer to /show begins with the findings.
     let (first, asked) = words.split_once(" % ").unwrap();

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::patience::InTime;
 use super::{radialog, text};
 
 #[test]
@@ -122,7 +123,7 @@ fn variables_of_a_kubernetes_service_called_like_us_are_not_read_and_a_typing_er
         for service in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URL", "RUST_LOG"] {
             command.env_remove(service);
         }
-        text(&command.output().unwrap().stderr)
+        text(&command.output_in_time().unwrap().stderr)
     };
     let link = coordinator("RADIALOG_GATEWAY_PORT", "tcp://10.0.0.1:80");
     // The next thing that is wrong.
@@ -153,7 +154,7 @@ fn an_empty_variable_is_one_that_is_not_set_for_flags_too() {
     ] {
         plan.env(variable, "");
     }
-    let output = plan.current_dir(dir.path()).output().unwrap();
+    let output = plan.current_dir(dir.path()).output_in_time().unwrap();
     let errors = text(&output.stderr);
     assert!(output.status.success(), "{errors}");
     assert!(errors.contains("the demo bundle"), "{errors}");
@@ -162,7 +163,7 @@ fn an_empty_variable_is_one_that_is_not_set_for_flags_too() {
     let wrong = command
         .args(["plan", archive])
         .env("RADIALOG_PRECISION", "f99");
-    let output = wrong.output().unwrap();
+    let output = wrong.output_in_time().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("f99"));
 }
@@ -175,7 +176,10 @@ fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
     let chaos = chaos
         .args(["chaos", "--studies", "2", "--bundle"])
         .arg(&wrong);
-    let output = chaos.env("TMPDIR", temporary.path()).output().unwrap();
+    let output = chaos
+        .env("TMPDIR", temporary.path())
+        .output_in_time()
+        .unwrap();
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{errors}");
     assert!(errors.contains("wrong"), "{errors}");
@@ -194,7 +198,7 @@ fn chaos_refuses_a_bundle_that_is_none_at_once_and_leaves_nothing() {
         .arg(&places)
         .env("RADIALOG_START_TIMEOUT", "1")
         .env("TMPDIR", temporary.path());
-    let output = chaos.output().unwrap();
+    let output = chaos.output_in_time().unwrap();
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(!errors.contains("the undisturbed run"), "{errors}");
@@ -210,7 +214,7 @@ fn a_retention_without_grace_names_the_grace() {
     let coordinator = coordinator
         .arg("coordinator")
         .env("RADIALOG_RETENTION_GRACE", "0");
-    let errors = text(&coordinator.output().unwrap().stderr);
+    let errors = text(&coordinator.output_in_time().unwrap().stderr);
     assert!(
         errors.contains("RADIALOG_RETENTION_GRACE: give more than 0"),
         "{errors}"
@@ -297,7 +301,7 @@ fn all_that_is_wrong_in_file_environment_and_flags_is_told_with_what_is_missing_
         ] {
             command.env_remove(variable);
         }
-        let output = command.output().unwrap();
+        let output = command.output_in_time().unwrap();
         let errors = text(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{errors}");
         let all = [

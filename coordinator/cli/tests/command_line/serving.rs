@@ -9,11 +9,16 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::patience::InTime;
 use super::people::XRAYS;
 use super::{text, until};
+
+/// Longer than an answer takes, on a machine that others keep busy, too.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `radialog serve` over objects in this folder.
 struct Service {
@@ -59,6 +64,7 @@ impl Service {
     /// The same, with the headers between the two.
     fn ask_with_head(&self, what: &str, kind: &str, body: &[u8]) -> (u16, String, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
             "{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -66,7 +72,8 @@ impl Service {
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body).unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
+        let read = stream.read_to_end(&mut answer);
+        assert!(read.is_ok(), "no whole answer to {what}: {read:?}");
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -268,7 +275,10 @@ fn without_a_home_the_demo_is_unpacked_for_the_process_alone() {
             command.env_remove(name);
         }
         command.envs(home.map(|home| ("HOME", home)));
-        let output = command.env("TMPDIR", temporary.path()).output().unwrap();
+        let output = command
+            .env("TMPDIR", temporary.path())
+            .output_in_time()
+            .unwrap();
         assert!(output.status.success(), "{output:?}");
         let said = text(&output.stderr);
         assert!(

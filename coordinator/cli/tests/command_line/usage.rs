@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use super::patience::InTime;
 use super::people::XRAYS;
 use super::text;
 
@@ -310,7 +311,10 @@ fn what_cannot_be_meant_ends_with_64_and_a_sentence_and_leaves_no_output() {
                 command.env_remove(name);
             }
         }
-        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let output = command
+            .stdin(std::process::Stdio::null())
+            .output_in_time()
+            .unwrap();
         let said = text(&output.stderr);
         if output.status.code() != Some(64) || !said.contains(words) {
             wrong.push(format!("{line}: {:?}: {said}", output.status.code()));
