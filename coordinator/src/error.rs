@@ -31,6 +31,12 @@ pub enum CoordinatorError {
         /// What it is instead.
         reason: String,
     },
+    /// There is no such table.
+    #[error("there is no table '{file}': give a .csv or .tsv file that is there")]
+    MissingTable {
+        /// The table as it was given.
+        file: String,
+    },
     /// A table, or one of an archive, is none.
     #[error("'{file}' cannot be read as a table: {reason}. Mend it, or do without it")]
     NoTable {

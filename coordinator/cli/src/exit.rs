@@ -39,6 +39,7 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
                 | CoordinatorError::NoImage { .. }
                 | CoordinatorError::NotAnArchive { .. }
                 | CoordinatorError::NoTable { .. }
+                | CoordinatorError::MissingTable { .. }
                 | CoordinatorError::MissingColumn { .. }
                 | CoordinatorError::DoubledColumn { .. }
                 | CoordinatorError::OtherRun { .. }

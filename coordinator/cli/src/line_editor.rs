@@ -3,6 +3,8 @@
 //! waits for it. What was typed is of patients, so that it is in memory only.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use console::{Key, Term, measure_text_width};
@@ -22,15 +24,18 @@ const CTRL_W: char = '\u{17}';
 /// A terminal from which lines are read. From its making on, Ctrl-C is for the command to listen to.
 pub(crate) struct LineEditor {
     history: Vec<String>,
-    /// For when this is dropped.
-    _settings: TerminalSettings,
+    settings: Arc<TerminalSettings>,
     /// Ctrl-C would end the process and leave the terminal as this has set it.
     _interrupts: Signal,
 }
 
-/// The settings that the terminal had, put back when this is dropped. Until then keys come one by one, between two lines as well: a
-/// terminal that collects lines would make nothing of a Ctrl-D typed before the prompt.
-struct TerminalSettings(Option<String>);
+/// The settings that the terminal had, put back when the editor is dropped. Until then keys come one by one, between two lines as
+/// well: a terminal that collects lines would make nothing of a Ctrl-D typed before the prompt. Ctrl-Z and Ctrl-\ do nothing, so that
+/// no shell gets the terminal like this.
+struct TerminalSettings {
+    before: Option<String>,
+    is_over: AtomicBool,
+}
 
 /// A line as it is being typed.
 #[derive(Default)]
@@ -56,19 +61,29 @@ enum Pressed {
 
 impl TerminalSettings {
     fn key_by_key() -> Self {
-        let settings = stty(&["-g"]);
-        if settings.is_some() {
-            stty(&["-icanon", "-echo", "min", "1"]);
+        let before = stty(&["-g"]);
+        if before.is_some() {
+            stty(&[
+                "-icanon", "-echo", "min", "1", "susp", "undef", "quit", "undef",
+            ]);
         }
-        Self(settings)
+        Self {
+            before,
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    fn put_back(&self) {
+        if let Some(before) = &self.before {
+            stty(&[before.trim()]);
+        }
     }
 }
 
-impl Drop for TerminalSettings {
+impl Drop for LineEditor {
     fn drop(&mut self) {
-        if let Some(settings) = &self.0 {
-            stty(&[settings.trim()]);
-        }
+        self.settings.is_over.store(true, Ordering::SeqCst);
+        self.settings.put_back();
     }
 }
 
@@ -86,14 +101,16 @@ impl LineEditor {
         Ok(Self {
             history: Vec::new(),
             _interrupts: signal(SignalKind::interrupt()).context("cannot listen to Ctrl-C")?,
-            _settings: TerminalSettings::key_by_key(),
+            settings: Arc::new(TerminalSettings::key_by_key()),
         })
     }
 
     /// Reads a line; none where there are no more.
     pub(crate) async fn read(&mut self, prompt: &'static str) -> anyhow::Result<Option<String>> {
         let history = std::mem::take(&mut self.history);
-        let typing = tokio::task::spawn_blocking(move || (type_line(prompt, &history), history));
+        let settings = self.settings.clone();
+        let typing =
+            tokio::task::spawn_blocking(move || (type_line(prompt, &history, &settings), history));
         let (line, history) = typing
             .await
             .context("reading the terminal was interrupted")?;
@@ -109,7 +126,7 @@ impl LineEditor {
 }
 
 /// Reads keys until the line is whole; a terminal that is gone has no more.
-fn type_line(prompt: &str, history: &[String]) -> Option<String> {
+fn type_line(prompt: &str, history: &[String], settings: &TerminalSettings) -> Option<String> {
     let terminal = Term::stdout();
     let mut line = Line::default();
     loop {
@@ -120,7 +137,13 @@ fn type_line(prompt: &str, history: &[String]) -> Option<String> {
         if crate::print::is_closed() {
             return None;
         }
-        match terminal.read_key_raw().map(|key| line.press(&key, history)) {
+        let key = terminal.read_key_raw();
+        // The command ended while a key was waited for, which has put back what it found.
+        if settings.is_over.load(Ordering::SeqCst) {
+            settings.put_back();
+            return None;
+        }
+        match key.map(|key| line.press(&key, history)) {
             Ok(Pressed::Edited) => {}
             Ok(Pressed::Entered) => {
                 outln!();

@@ -181,7 +181,13 @@ impl TableFile {
         input: &ArchiveLocation,
         outside: OutsideFiles,
     ) -> Result<Self, CoordinatorError> {
-        match FoundArchive::of(input, outside).await? {
+        let found = FoundArchive::of(input, outside).await;
+        // Whoever names a table is not told what archives there are.
+        let found = found.map_err(|error| match error {
+            CoordinatorError::NoArchive { input } => CoordinatorError::MissingTable { file: input },
+            error => error,
+        });
+        match found? {
             FoundArchive {
                 name,
                 tree,

@@ -70,16 +70,7 @@ impl ReportTable {
         text: &str,
         split: Option<&str>,
     ) -> Result<Self, CoordinatorError> {
-        let table = TableFile::of(input, OutsideFiles::Refused).await;
-        // Whoever names a table is not told what archives there are.
-        let table = table.map_err(|error| match error {
-            CoordinatorError::NoArchive { input } => CoordinatorError::NoTable {
-                file: input,
-                reason: "there is no such file".to_owned(),
-            },
-            error => error,
-        });
-        let TableFile { name, tree, file } = table?;
+        let TableFile { name, tree, file } = TableFile::of(input, OutsideFiles::Refused).await?;
         let split = split.map(str::to_owned);
         let table = Self {
             name,

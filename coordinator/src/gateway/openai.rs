@@ -350,7 +350,9 @@ fn check_tools(tools: Option<&[serde_json::Value]>, form: ToolForm) -> ApiResult
     for (place, tool) in tools.unwrap_or_default().iter().enumerate() {
         if !is_tool(tool, form) {
             let param = format!("tools[{place}]");
-            let detail = format!("'{param}' is no tool: give {example}");
+            let detail = format!(
+                "'{param}' is not supported: tools are taken as {example}, and the model calls none; leave it out"
+            );
             return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at(&param));
         }
     }

@@ -229,7 +229,7 @@ pub struct ChatMessage {
     #[serde(default)]
     #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
     pub annotations: Option<Vec<Value>>,
-    /// Only an empty list: there are no tools.
+    /// Only an empty list: no tool is ever called.
     #[serde(default)]
     #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
     pub tool_calls: Option<Vec<Value>>,

@@ -103,6 +103,10 @@ param, message = refused([*chat[:2], other])
 assert "new chat" in message, message
 print("second image:", param)
 assert refused(chat, tool_choice="required")[0] == "tool_choice"
+# A file that is no image, with words about it.
+document = {"role": "user", "content": listing("c2a0f7d4-93b1-4e58-a6c3-1d9e8b7f6a05")["text"] + "And this one?"}
+param, message = refused([*chat[:2], document])
+assert (param, "new chat" in message) == ("messages[2].content", True), message
 
 
 def task(name, rules, form, last):
@@ -167,6 +171,9 @@ def responded(messages):
 print("responses report:", responded([shown]))
 print("responses answer:", responded(chat))
 print("responses together:", responded([together]))
+# It makes a system prompt the instructions.
+instructed = gateway.post("/responses", content=json.dumps(response_body(chat, instructions="Be brief.")))
+assert (instructed.status_code, instructed.json()["error"]["param"]) == (400, "instructions"), instructed.text
 for text, most in tasks:
     limit = {"max_output_tokens": most} if most else {}
     body = response_body([{"role": "user", "content": text}], stream=False, **limit)

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use radialog_files::durable::{self, Readers};
 use radialog_runtime::health::Readiness;
@@ -187,11 +187,8 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
             Ok(TypedLine::Show) => conversation.show_findings(),
             Ok(TypedLine::Save(file)) => conversation.save(Path::new(&file)).await?,
             Ok(TypedLine::Ask(ask)) => {
-                match conversation
-                    .client
-                    .ask(&conversation.id, ask, &conversation.options)
-                    .await
-                {
+                let (id, options) = (&conversation.id, &conversation.options);
+                match unless_interrupted(conversation.client.ask(id, ask, options)).await {
                     Ok(turn) => conversation.follow(&turn).await?,
                     Err(error) => outln!("{error:#}"),
                 }
@@ -290,8 +287,11 @@ impl TerminalConversation {
         let outcome = tokio::select! {
             outcome = &mut following => outcome,
             _ = tokio::signal::ctrl_c() => {
-                self.client.cancel(&self.id, turn.turn).await?;
-                following.await
+                unless_interrupted(async {
+                    self.client.cancel(&self.id, turn.turn).await?;
+                    Ok(following.await)
+                })
+                .await?
             }
         };
         outln!();
@@ -312,7 +312,7 @@ impl TerminalConversation {
     }
 
     async fn save(&self, file: &Path) -> anyhow::Result<()> {
-        let view = self.client.conversation(&self.id).await?;
+        let view = unless_interrupted(self.client.conversation(&self.id)).await?;
         let text = serde_json::to_string_pretty(&view)?;
         // It has what came from a patient.
         match durable::replace_for(Readers::Owner, file, text.as_bytes()) {
@@ -323,6 +323,18 @@ impl TerminalConversation {
             ),
         }
         Ok(())
+    }
+}
+
+/// Waits for a gateway until Ctrl-C.
+async fn unless_interrupted<T>(
+    request: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        answer = request => answer,
+        _ = tokio::signal::ctrl_c() => {
+            bail!("stopped waiting for the gateway, which may have taken the request")
+        }
     }
 }
 

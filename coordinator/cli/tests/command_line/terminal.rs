@@ -7,6 +7,7 @@
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use super::patience::InTime;
 use super::people::XRAYS;
 
 /// Seconds after which a terminal in which nothing happens is ended.
@@ -21,20 +22,27 @@ struct Terminal {
     seen: usize,
 }
 
+fn chat() -> String {
+    format!(
+        "{} chat {XRAYS}/2cd63b76.jpg --max-new-tokens 4",
+        env!("CARGO_BIN_EXE_radialog")
+    )
+}
+
 impl Terminal {
     /// None where there is no `script`.
     fn open() -> Option<Self> {
-        let chat = format!(
-            "{} chat {XRAYS}/2cd63b76.jpg --max-new-tokens 4",
-            env!("CARGO_BIN_EXE_radialog")
-        );
+        Self::run(&chat())
+    }
+
+    fn run(command: &str) -> Option<Self> {
         if Command::new("script").arg("--version").output().is_err() {
             eprintln!("skipped: there is no script");
             return None;
         }
         let mut script = Command::new("timeout");
         script.args([PATIENCE, "script", "--quiet", "--return"]);
-        script.args(["--command", &chat, "/dev/null"]);
+        script.args(["--command", command, "/dev/null"]);
         script.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = script.stderr(Stdio::null()).spawn().unwrap();
         Some(Self {
@@ -44,6 +52,13 @@ impl Terminal {
             said: String::new(),
             seen: 0,
         })
+    }
+
+    /// What comes until these words come.
+    fn before(&mut self, words: &str) -> String {
+        let from = self.seen;
+        self.until(words);
+        self.said[from..self.seen - words.len()].to_owned()
     }
 
     fn press(&mut self, keys: &str) {
@@ -103,5 +118,23 @@ fn what_is_typed_before_the_prompt_waits_for_it() {
     terminal.press("/help\r\x04");
     terminal.until("> /help");
     terminal.until("/quit");
+    terminal.assert_ended();
+}
+
+#[test]
+fn a_terminal_is_left_as_it_was_found_where_a_prompt_is_ended() {
+    let command = format!("sh -c 'echo process $$.; exec {}'; stty -a", chat());
+    let Some(mut terminal) = Terminal::run(&command) else {
+        return;
+    };
+    terminal.until("process ");
+    let process = terminal.before(".");
+    terminal.until("> ");
+    let ended = Command::new("kill").arg(&process).output_in_time();
+    assert!(ended.status.success(), "{ended:?}");
+    // The key that the prompt was waiting for.
+    terminal.press("x\r");
+    terminal.until("; susp = ^Z;");
+    terminal.until("isig icanon iexten echo ");
     terminal.assert_ended();
 }

@@ -248,7 +248,11 @@ const TABLE: &[(&str, &str)] = &[
     ("prepare labels --reports bad.csv --out l.csv", "no column"),
     (
         "prepare labels --reports missing.csv --out l.csv",
-        "there is no such file",
+        "there is no table",
+    ),
+    (
+        "prepare embeddings --images missing.csv --out e.safetensors",
+        "there is no table",
     ),
     (
         "prepare labels --reports empty.csv --out l.csv",

@@ -50,7 +50,7 @@ impl ParsedMessages {
         }
         let (mut image, mut image_param, mut chars) = (None, String::new(), 0);
         let (mut unused, mut named, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut last, mut is_files_alone) = (String::new(), false);
+        let (mut last, mut shows_other_file) = (String::new(), false);
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for (place, message) in messages.into_iter().enumerate() {
@@ -70,7 +70,9 @@ impl ParsedMessages {
                 Role::User => behind_files(&text).map(str::to_owned),
                 _ => None,
             };
-            is_files_alone = found.is_none() && behind.as_deref() == Some("");
+            if role == Role::User {
+                shows_other_file = found.is_none() && behind.is_some();
+            }
             if let Some(words) = behind {
                 files.push(place);
                 text = words;
@@ -115,8 +117,12 @@ impl ParsedMessages {
                 return Err(invalid("the last message must be the user's").at(param));
             }
         };
-        // Who shows another file asks for no report of the image before it.
-        let ask = match asked.is_empty() && image.is_some() && !is_files_alone {
+        // What is asked about another file is not to be answered from the image before it.
+        if shows_other_file {
+            let detail = "the model does not read the file of this message, only one PNG or JPEG image a chat; leave the file out, or begin a new chat with its image";
+            return Err(invalid(detail).at(&last));
+        }
+        let ask = match asked.is_empty() && image.is_some() {
             true => Ask::Report,
             false => {
                 check_text("content", &asked).map_err(|error| error.at(&last))?;
@@ -262,12 +268,14 @@ mod tests {
             ),
             (
                 json!([
-                    user(json!([image()])),
+                    user(json!([text(&one), image()])),
                     said,
-                    user(json!(format!("{two}{edema}")))
+                    user(json!(format!("{two}{edema}"))),
+                    {"role": "assistant", "content": "No."},
+                    user(json!(edema)),
                 ]),
                 question(edema),
-                vec![2],
+                vec![0, 2],
             ),
             (
                 json!([user(json!([text(&one), image()])), said, user(json!(edema))]),
@@ -278,22 +286,29 @@ mod tests {
             let dialog = dialog(messages.clone()).unwrap();
             assert_eq!((dialog.ask, dialog.files), (ask, files), "{messages}");
             // What the assistant says stays as it is.
-            for exchange in dialog.opening {
-                assert_eq!((&*exchange.user, &*exchange.assistant), ("", &*one));
+            if let Some(first) = dialog.opening.first() {
+                assert_eq!((&*first.user, &*first.assistant), ("", &*one));
             }
         }
         // Its length is none of the words'.
         let most = "x".repeat(MAX_TEXT);
-        let longest = dialog(json!([user(json!(format!("{one}{most}")))])).unwrap();
+        let longest = json!([text(&format!("{one}{most}")), image()]);
+        let longest = dialog(json!([user(longest)])).unwrap();
         assert_eq!(longest.ask, question(&most));
-        // A file that is no image says nothing by itself, and asks for no report of the image before it.
+        // A file that is no image is not answered from the image before it, whatever is asked about it and comes behind it.
+        let shown = user(json!([image()]));
+        let asked = user(json!(format!("{one}{edema}")));
+        let system = json!({"role": "system", "content": "Be brief."});
         for messages in [
             json!([user(json!(one))]),
-            json!([user(json!([image()])), said, user(json!(one))]),
+            json!([shown, said, user(json!(one))]),
+            json!([shown, said, asked]),
+            json!([shown, said, asked, system]),
+            json!([shown, said, user(json!(one)), system]),
         ] {
             let last = messages.as_array().unwrap().len() - 1;
             let error = dialog(messages).unwrap_err();
-            assert_eq!(error.problem.code, ProblemCode::TextEmpty);
+            assert_eq!(error.problem.code, ProblemCode::InvalidRequest);
             assert_eq!(error.param, Some(format!("messages[{last}].content")));
         }
         for other in [

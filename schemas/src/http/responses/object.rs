@@ -34,7 +34,7 @@ pub struct ModelResponse {
     pub model: String,
     /// The answer, once some of it is there.
     pub output: Vec<OutputMessage>,
-    /// True, always: there are no tools.
+    /// True, always: no tool is ever called.
     pub parallel_tool_calls: bool,
     /// The response that this one goes on from.
     pub previous_response_id: Option<String>,
@@ -44,7 +44,7 @@ pub struct ModelResponse {
     pub store: bool,
     /// The temperature; 0 takes the most probable token each time.
     pub temperature: f64,
-    /// `auto`, always: there are no tools.
+    /// `auto`, always: no tool is ever called.
     pub tool_choice: String,
     /// Empty, always.
     pub tools: Vec<Value>,
