@@ -204,8 +204,21 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
 
 /// Parses a JSON object of this type; an error names the field where the path to it is known.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
-    let mut reader = serde_json::Deserializer::from_str(object(content)?);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(named)?;
+    let text = object(content)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let is_syntax = error.inner().is_syntax();
+        match is_syntax && serde_json::from_str::<serde_json::Value>(text).is_ok() {
+            // The reader takes what is no text, where a name is wanted, for no JSON at all.
+            true => {
+                let param = error.path().to_string();
+                let detail =
+                    format!("'{param}': expected one of the names that the field has, as a text");
+                ApiError::new(ProblemCode::InvalidRequest, detail).at(&param)
+            }
+            false => named(error),
+        }
+    })?;
     let ended = reader.end();
     ended.map_err(|error| ApiError::new(ProblemCode::InvalidJson, error))?;
     Ok(parsed)
@@ -421,6 +434,16 @@ mod tests {
             detail(br#"{"a": "json_object"}"#),
             "'a': `json_object` is not supported; give `text` or `image`"
         );
+        for value in ["5", "null", "[]", "true"] {
+            let body = format!("{{\"a\": {value}}}");
+            let parsed = parse::<std::collections::BTreeMap<String, Kind>>(body.as_bytes());
+            let problem = parsed.unwrap_err().problem;
+            assert_eq!(problem.code, ProblemCode::InvalidRequest, "{value}");
+            assert!(
+                problem.detail.starts_with("'a': expected one of the names"),
+                "{value}"
+            );
+        }
         let number = parse::<std::collections::BTreeMap<String, u32>>(b"{\"a\": -1}");
         assert_eq!(
             number.unwrap_err().problem.detail,

@@ -340,7 +340,14 @@ fn keys(reader: &mut ConfigReader) -> Vec<ApiKey> {
             Some(key) if keys.iter().any(|known| known.name == key.name) => {
                 reader.fault("gateway", "keys", &format!("'{}' is there twice; give each key its own name", key.name));
             }
-            Some(key) => keys.push(key),
+            Some(key) => match keys.iter().find(|known| known.sha256 == key.sha256) {
+                Some(known) => {
+                    let (one, other) = (&known.name, &key.name);
+                    let detail = format!("the keys of '{one}' and '{other}' are the same; make one for each");
+                    reader.fault("gateway", "keys", &detail);
+                }
+                None => keys.push(key),
+            },
             // The entry is not shown: it may be the key itself.
             None => reader.fault(
                 "gateway",
@@ -454,6 +461,9 @@ mod tests {
                 .to_string()
                 .contains("twice")
         );
+        let error = load_keys(&format!("a:{digest},b:{digest}")).unwrap_err();
+        let said = "the keys of 'a' and 'b' are the same";
+        assert!(error.to_string().contains(said), "{error}");
     }
 
     #[test]
