@@ -7,7 +7,7 @@ use radialog_runtime::clock;
 use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot, ReplaceOutcome};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::http::{AnswerRating, EditedAnswer, NewTurn, ProblemCode, TurnView};
-use radialog_schemas::{Ask, Generation, Rating};
+use radialog_schemas::{Ask, Finding, Generation, Rating};
 
 use super::app_state::AppState;
 use super::auth::Caller;
@@ -75,6 +75,26 @@ pub(super) async fn add(
 
 fn check(ask: &Ask, has_image: bool) -> ApiResult<()> {
     let invalid = |detail: &str| Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    // The question has every finding in words, a repeated one twice, and no words for `No Finding`.
+    let named: [&[Finding]; 2] = match ask {
+        Ask::Correction { add, remove } => [add.as_slice(), remove.as_slice()],
+        Ask::Reasons { findings } => [findings.as_slice(), &[]],
+        _ => [&[], &[]],
+    };
+    for findings in named {
+        for (place, finding) in findings.iter().enumerate() {
+            if findings[..place].contains(finding) {
+                return invalid(&format!(
+                    "'{}' is named twice; name it once",
+                    finding.name()
+                ));
+            }
+        }
+    }
+    let all = named.concat();
+    if !all.is_empty() && all.iter().all(|finding| *finding == Finding::NoFinding) {
+        return invalid("'No Finding' is nothing to change or to give reasons for; name a finding");
+    }
     match ask {
         Ask::Question { text } => check_text("text", text),
         Ask::Correction { add, remove } if add.is_empty() && remove.is_empty() => {
@@ -279,4 +299,33 @@ async fn rewrite(
     }
     request_path::own(app, caller, at.id()).await?;
     Err(not_final("rewrite"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_named_once_and_no_finding_is_none_to_name_alone() {
+        let asked = |ask: Ask| check(&ask, true).map_err(|error| error.problem.detail);
+        let correction = |add: &[Finding]| Ask::Correction {
+            add: add.to_vec(),
+            remove: vec![],
+        };
+        let reasons = |findings: &[Finding]| Ask::Reasons {
+            findings: findings.to_vec(),
+        };
+        let twice = [Finding::Edema, Finding::Edema];
+        for ask in [correction(&twice), reasons(&twice)] {
+            assert!(asked(ask).unwrap_err().contains("'Edema' is named twice"));
+        }
+        let nothing = Finding::NoFinding;
+        for ask in [correction(&[nothing]), reasons(&[nothing])] {
+            assert!(asked(ask).unwrap_err().contains("'No Finding' is nothing"));
+        }
+        assert_eq!(asked(correction(&[nothing, Finding::Edema])), Ok(()));
+        // The original has this question.
+        let presence = Ask::Presence { finding: nothing };
+        assert_eq!(asked(presence), Ok(()));
+    }
 }

@@ -338,6 +338,18 @@ fn dialog<'a>(
         .checked_sub(1)
         .and_then(|index| snapshot.turns.get(index))
         .ok_or_else(nothing)?;
+    let untrained = match &open.request.ask {
+        Ask::View => Some("view"),
+        Ask::Impression => Some("impression"),
+        _ => None,
+    };
+    let nothing = || match untrained {
+        Some(task) => Failure::new(
+            ErrorCode::MessageInvalid,
+            format!("this bundle's model was not trained for the task '{task}': ask for another"),
+        ),
+        None => nothing(),
+    };
     let findings = match (&snapshot.conversation.image, &snapshot.prepared) {
         (Some(_), Some(Ok(report))) => Some(report.text.as_str()),
         _ => None,
