@@ -94,6 +94,8 @@ pub enum FaultKind {
     EmptyReference,
     /// A reference that no prediction belongs to.
     ReferenceWithoutPrediction,
+    /// A reference whose id stands earlier with the same words and labels, where that one is used.
+    RepeatedReference,
     /// A cell that is no label.
     NoLabel,
     /// A study with a number that is no probability of a finding: what else it has is scored.
@@ -145,6 +147,7 @@ impl FaultKind {
             Self::NoReference => "predictions without a reference",
             Self::EmptyReference => "empty references",
             Self::ReferenceWithoutPrediction => "references without a prediction",
+            Self::RepeatedReference => "references whose id stands earlier",
             Self::NoLabel => "rows with a cell that is no label",
             Self::NoProbability => {
                 "studies with numbers that are no probabilities, whose findings are not scored"
@@ -183,6 +186,7 @@ impl FaultKind {
             Self::NoReference => "prediction without a reference",
             Self::EmptyReference => "empty reference",
             Self::ReferenceWithoutPrediction => "reference without a prediction",
+            Self::RepeatedReference => "reference whose id stands earlier",
             Self::NoLabel => "row with a cell that is no label",
             Self::NoProbability => {
                 "study with a number that is no probability, whose findings are not scored"

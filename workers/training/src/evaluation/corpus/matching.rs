@@ -420,7 +420,8 @@ impl Corpus {
     fn name_unused(&mut self, files: &[ReferenceFile], wanted: Option<&str>) -> io::Result<()> {
         for file in files {
             let shown: Arc<str> = file.path.to_string_lossy().into();
-            for (entry, used) in file.entries.iter().zip(&file.used) {
+            let repeating = file.repeating_used();
+            for (place, (entry, used)) in (0u32..).zip(file.entries.iter().zip(&file.used)) {
                 let entry = entry?;
                 let split = entry.split.as_deref().map(split_name);
                 if *used || wanted.is_some() && split.is_some() && split != wanted {
@@ -430,7 +431,10 @@ impl Corpus {
                     file: shown.clone(),
                     line: entry.line,
                     id: entry.id,
-                    kind: FaultKind::ReferenceWithoutPrediction,
+                    kind: match repeating.contains(&place) {
+                        true => FaultKind::RepeatedReference,
+                        false => FaultKind::ReferenceWithoutPrediction,
+                    },
                     detail: String::new(),
                 });
             }

@@ -315,6 +315,13 @@ fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
 }
 
 impl ReferenceFile {
+    /// The entries that share the id of one that a prediction belongs to.
+    pub(super) fn repeating_used(&self) -> HashSet<u32> {
+        let places = self.repeated.values().map(|repeated| &repeated.places);
+        let used = places.filter(|places| places.iter().any(|place| self.used[*place as usize]));
+        used.flatten().copied().collect()
+    }
+
     fn new(path: &Path) -> Result<Self, TrainingError> {
         Ok(Self {
             path: path.to_owned(),

@@ -42,3 +42,32 @@ fn what_a_labeler_failed_on_is_named_where_it_stands() {
     let expected = expected.map(|(file, line, id)| (file.to_owned(), line, id.to_owned()));
     assert_eq!(places, expected);
 }
+
+#[test]
+fn an_equal_row_of_a_reference_that_is_scored_is_no_reference_without_a_prediction() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let predictions = write("predictions.csv", "id,report\na,Edema.\n");
+    let rows = "id,findings\na,Fine.\na,Fine.\nb,No.\nb,No.\n";
+    let references = write("references.csv", rows);
+    let mut store = TextStore::new().unwrap();
+    let predictions = PredictionFile::read(&predictions, &mut store).unwrap();
+    let section = ReferenceSection::Findings;
+    let wanted = || predictions.names();
+    let references = References::read(&[references], section, wanted, &mut store).unwrap();
+    let options = MatchOptions::default();
+    let corpus = Corpus::of(predictions, Some(references), &options).unwrap();
+    let faults: io::Result<Vec<InputFault>> = corpus.faults.iter().collect();
+    let faults = faults.unwrap();
+    let found: Vec<_> = faults
+        .iter()
+        .map(|fault| (fault.line, fault.kind))
+        .collect();
+    let unused = FaultKind::ReferenceWithoutPrediction;
+    let repeated = FaultKind::RepeatedReference;
+    assert_eq!(found, [(3, repeated), (4, unused), (5, unused)]);
+}
