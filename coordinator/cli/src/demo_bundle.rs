@@ -52,7 +52,7 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
     };
     write().with_context(|| {
         format!(
-            "cannot write the demo bundle to {}: set RADIALOG_CACHE",
+            "cannot write the demo bundle to {}: name a folder that can be written with RADIALOG_CACHE",
             dir.display()
         )
     })?;

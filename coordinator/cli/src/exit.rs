@@ -1,9 +1,10 @@
 //! How the program ends: its exit codes, and the error of a command line that cannot be meant.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::process::ExitStatus;
 
 use radialog_coordinator::CoordinatorError;
+use radialog_files::durable::NoRegularFile;
 use radialog_models::bundle::BundleError;
 use radialog_models::bundle::import::ImportError;
 use radialog_models::device::DeviceError;
@@ -46,6 +47,7 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
                 | CoordinatorError::LostRun { .. }
         )
     ) || is_taken(error)
+        || is_no_regular_file(error)
         || matches!(
             error.downcast_ref(),
             Some(BundleError::NotABundle(_) | BundleError::IsThere(_))
@@ -97,6 +99,16 @@ fn is_taken(error: &anyhow::Error) -> bool {
         reason.kind(),
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory
     )
+}
+
+/// Whether a file was to be written in place of what is no file.
+fn is_no_regular_file(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let inner = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<NoRegularFile>())
+    })
 }
 
 /// Whatever is wrong with a file that the command line names: it is not there, or is of another kind.

@@ -72,9 +72,14 @@ impl FileTree for LocalFileTree {
     }
 
     fn image(&self, path: &str) -> Result<ImageSource, Failure> {
-        let is_inside = RelativePath::parse(path).is_ok();
-        if !is_inside && self.outside == OutsideFiles::Refused {
-            return Err(outside(path));
+        if self.outside == OutsideFiles::Refused
+            && let Err(error) = RelativePath::parse(path)
+        {
+            let leads_out = path.starts_with('/') || path.split('/').any(|part| part == "..");
+            return Err(match leads_out {
+                true => outside(path),
+                false => Failure::new(ErrorCode::ArchiveEntry, error.to_string()),
+            });
         }
         let path = self.root.join(path);
         Ok(ImageSource::File(FilePlace::new(
@@ -273,6 +278,20 @@ mod tests {
             }
         }
         (paths, problems)
+    }
+
+    #[test]
+    fn a_name_is_told_to_lead_outside_only_where_it_does() {
+        let tree = LocalFileTree::new("archive".into(), OutsideFiles::Refused);
+        for (name, is_outside) in [
+            ("../x.png", true),
+            ("/x.png", true),
+            ("a\nb.png", false),
+            ("images/", false),
+        ] {
+            let message = tree.image(name).err().unwrap().message;
+            assert_eq!(message.contains("--allow-outside"), is_outside, "{message}");
+        }
     }
 
     #[tokio::test]

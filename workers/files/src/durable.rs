@@ -137,11 +137,18 @@ pub struct Replacement {
     _listed: Listed,
 }
 
+/// What stands in the place of a file is none, e.g. a device, a pipe or a folder: a replacement would take it away from whoever
+/// uses it.
+#[derive(Debug, thiserror::Error)]
+#[error("'{}' is no regular file; name another one", .0.display())]
+pub struct NoRegularFile(PathBuf);
+
 impl Replacement {
-    /// Begins the new content of the file at `path`, whose directory must exist.
+    /// Begins the new content of the file at `path`, whose directory must exist. A link to a file stays, and its target gets the
+    /// content.
     ///
     /// # Errors
-    /// Where the path names no file, or the directory cannot be written.
+    /// Where the path names no file, what stands there is none ([`NoRegularFile`]), or the directory cannot be written.
     pub fn create(path: &Path) -> io::Result<Self> {
         Self::create_for(Readers::ByUmask, path)
     }
@@ -151,7 +158,8 @@ impl Replacement {
     /// # Errors
     /// As [`Replacement::create`].
     pub fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
-        Self::create_in(directory_of(path), readers, path)
+        let path = target_of(path)?;
+        Self::create_in(directory_of(&path), readers, &path)
     }
 
     /// As [`Replacement::create`], for these readers; until it is whole, it is in another directory of the file system.
@@ -500,6 +508,18 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// The name of what a path stands for.
+/// The file that is meant by a path, behind its links.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            NoRegularFile(path.to_owned()),
+        )),
+        Ok(_) if path.is_symlink() => fs::canonicalize(path),
+        _ => Ok(path.to_owned()),
+    }
+}
+
 fn name_of(path: &Path) -> io::Result<&OsStr> {
     path.file_name().ok_or_else(|| {
         let message = format!("'{}' names no file", path.display());

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_files::durable;
 use radialog_files::folder_lock::{FolderLock, FolderLockError};
 use radialog_models::bundle::Bundle;
@@ -274,6 +275,7 @@ fn finetune(
         planned.lines().for_each(|line| outln!("  {line}"));
     }
     planned.require_one()?;
+    refuse_taken(&args.out)?;
     if args.check {
         outln!("no fault found; it has {}", check::contents(&table));
         return Ok(ExitCode::SUCCESS);
@@ -330,6 +332,21 @@ fn read_table(args: &FinetuneArgs, columns: &ColumnNames) -> anyhow::Result<Fine
     });
     bar.finish_and_clear();
     read.map_err(input_at_fault)
+}
+
+/// Refuses what cannot be the folder of a fine-tuning, before anything is made.
+fn refuse_taken(out: &Path) -> Result<(), UsageError> {
+    let what = if out.exists() && !out.is_dir() {
+        "is no folder"
+    } else if out.join(RESULTS_FILE).exists() {
+        "has the results of a run"
+    } else {
+        return Ok(());
+    };
+    let shown = out.display();
+    Err(UsageError(format!(
+        "'{shown}' {what}: name another folder with --out"
+    )))
 }
 
 /// Takes the folder for this fine-tuning, or refuses one that has another.

@@ -287,6 +287,19 @@ fn a_check_says_what_would_be_trained_and_of_which_findings_there_is_too_little(
     }
     assert!(!fixture.path("out").exists());
 
+    // A place that others have is refused as the training would refuse it.
+    fs::create_dir(fixture.path("results")).unwrap();
+    fs::write(fixture.path("results/results.jsonl"), "").unwrap();
+    for (place, what) in [
+        ("mine.csv", "is no folder"),
+        ("results", "has the results of a run"),
+    ] {
+        let refused = fixture.finetune(place, &["--check"]);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(64), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
+
     // A column of names knows nothing of what it never names.
     let table = fs::read_to_string(fixture.path("mine.csv")).unwrap();
     let named = table.lines().enumerate().map(|(line, text)| match line {

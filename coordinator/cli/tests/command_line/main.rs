@@ -322,7 +322,7 @@ fn an_output_that_cannot_be_written_says_what_to_set_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let good = dir.path().join("out").display().to_string();
     let cache = batch(&["--out", &good], &below);
-    assert!(cache.contains("set RADIALOG_CACHE"), "{cache}");
+    assert!(cache.contains("with RADIALOG_CACHE"), "{cache}");
     let store = batch(&["--out", "s3://results/a"], "/tmp");
     assert!(store.contains("--s3"), "{store}");
     let work = batch(&["--out", &good, "--work", "/tmp"], "/tmp");

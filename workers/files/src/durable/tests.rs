@@ -341,3 +341,24 @@ fn temporary_names_are_told_from_all_others() {
         assert!(!is_temporary(name), "{name}");
     }
 }
+
+#[test]
+fn a_link_to_a_file_stays_and_what_is_no_file_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    replace(&link, b"new").unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"new");
+
+    let (socket, folder) = (dir.path().join("socket"), dir.path().join("folder"));
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::create_dir(&folder).unwrap();
+    for place in [&socket, &folder] {
+        let error = replace(place, b"new").unwrap_err();
+        assert!(error.get_ref().unwrap().is::<NoRegularFile>(), "{error}");
+    }
+    assert!(!socket.is_file());
+    assert_eq!(names(dir.path()), ["file", "folder", "link", "socket"]);
+}

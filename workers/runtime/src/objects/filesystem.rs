@@ -433,6 +433,9 @@ fn store_error(key: &str, error: &io::Error) -> ObjectError {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; make the directory writable, or name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
         }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; it is no folder: name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
+        }
         _ => "",
     };
     ObjectError::Store {

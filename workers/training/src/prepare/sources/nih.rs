@@ -194,7 +194,7 @@ fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
     found.map(|name| folder.join(name)).ok_or_else(|| {
         let shown = folder.display();
         TrainingError::Empty(format!(
-            "no Data_Entry_2017*.csv in '{shown}': give the folder of the collection, or a labels.csv"
+            "no Data_Entry_2017*.csv in '{shown}': give the folder of the collection, or a table of its form, e.g. '{shown}/labels.csv'"
         ))
     })
 }
