@@ -49,7 +49,7 @@ impl Watchdog {
     }
 }
 
-/// What a process says and ends with, waited for with patience.
+/// What a process says and ends with, waited for with patience; a command's own streams are not used.
 pub trait InTime {
     /// As `output` of a command, which gets no input, and `wait_with_output` of a process.
     ///

@@ -137,10 +137,13 @@ pub struct Replacement {
     _listed: Listed,
 }
 
+/// Links that are followed to a file, as many as the system follows.
+const MOST_LINKS: usize = 40;
+
 /// What stands in the place of a file is none, e.g. a device, a pipe or a folder: a replacement would take it away from whoever
 /// uses it.
 #[derive(Debug, thiserror::Error)]
-#[error("'{}' is no regular file; name another one", .0.display())]
+#[error("'{}' is no regular file", .0.display())]
 pub struct NoRegularFile(PathBuf);
 
 impl Replacement {
@@ -507,19 +510,31 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The name of what a path stands for.
-/// The file that is meant by a path, behind its links.
-fn target_of(path: &Path) -> io::Result<PathBuf> {
-    match fs::metadata(path) {
-        Ok(found) if !found.is_file() => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            NoRegularFile(path.to_owned()),
-        )),
-        Ok(_) if path.is_symlink() => fs::canonicalize(path),
-        _ => Ok(path.to_owned()),
+/// The file that is meant by a path, behind its links, whether it is there or not.
+///
+/// # Errors
+/// Where what stands there is no regular file, or one that somebody has open, as `/dev/stdout` ([`NoRegularFile`]).
+pub fn target_of(path: &Path) -> io::Result<PathBuf> {
+    let none = || io::Error::new(io::ErrorKind::InvalidInput, NoRegularFile(path.to_owned()));
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = fs::read_link(&target) else {
+            break;
+        };
+        let folder = directory_of(&target);
+        // Who has the file open would go on writing where it has no name any more.
+        if fs::canonicalize(folder)?.starts_with("/proc") {
+            return Err(none());
+        }
+        target = folder.join(next);
+    }
+    match fs::metadata(&target) {
+        Ok(found) if !found.is_file() => Err(none()),
+        _ => Ok(target),
     }
 }
 
+/// The name of what a path stands for.
 fn name_of(path: &Path) -> io::Result<&OsStr> {
     path.file_name().ok_or_else(|| {
         let message = format!("'{}' names no file", path.display());

@@ -185,7 +185,11 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
             Ok(TypedLine::Quit) => break,
             Ok(TypedLine::Help) => outln!("{}", command::HELP),
             Ok(TypedLine::Show) => conversation.show_findings(),
-            Ok(TypedLine::Save(file)) => conversation.save(Path::new(&file)).await?,
+            Ok(TypedLine::Save(file)) => {
+                if let Err(error) = conversation.save(Path::new(&file)).await {
+                    outln!("{error:#}");
+                }
+            }
             Ok(TypedLine::Ask(ask)) => {
                 let (id, options) = (&conversation.id, &conversation.options);
                 match unless_interrupted(conversation.client.ask(id, ask, options)).await {
@@ -289,9 +293,9 @@ impl TerminalConversation {
             _ = tokio::signal::ctrl_c() => {
                 unless_interrupted(async {
                     self.client.cancel(&self.id, turn.turn).await?;
-                    Ok(following.await)
+                    following.await
                 })
-                .await?
+                .await
             }
         };
         outln!();
@@ -333,7 +337,7 @@ async fn unless_interrupted<T>(
     tokio::select! {
         answer = request => answer,
         _ = tokio::signal::ctrl_c() => {
-            bail!("stopped waiting for the gateway, which may have taken the request")
+            bail!("stopped waiting for the gateway; what was asked may still be done")
         }
     }
 }

@@ -95,7 +95,11 @@ async fn export_ratings(args: RatingsArgs) -> anyhow::Result<ExitCode> {
         .map(|answer| serde_json::to_string(answer).map(|line| line + "\n"))
         .collect::<Result<_, _>>()?;
     write(&args.out, &lines.concat(), &unreadable)?;
-    outln!("{} rated answers in {}", rated.len(), args.out.display());
+    outln!(
+        "{} in {}",
+        counted(rated.len(), "rated answer", "rated answers"),
+        args.out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

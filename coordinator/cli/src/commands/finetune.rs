@@ -231,6 +231,7 @@ impl Part {
 pub(crate) async fn run(args: FinetuneArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     named_path::require(&args.table, "name the CSV of your images")?;
+    refuse_taken(&args.out)?;
     let columns = args.columns()?;
     let device = device::from_name(&args.device)?;
     let config = Config::load(None, std::env::vars(), [])?;
@@ -275,7 +276,6 @@ fn finetune(
         planned.lines().for_each(|line| outln!("  {line}"));
     }
     planned.require_one()?;
-    refuse_taken(&args.out)?;
     if args.check {
         outln!("no fault found; it has {}", check::contents(&table));
         return Ok(ExitCode::SUCCESS);
@@ -338,7 +338,7 @@ fn read_table(args: &FinetuneArgs, columns: &ColumnNames) -> anyhow::Result<Fine
 fn refuse_taken(out: &Path) -> Result<(), UsageError> {
     let what = if out.exists() && !out.is_dir() {
         "is no folder"
-    } else if out.join(RESULTS_FILE).exists() {
+    } else if out.join(RESULTS_FILE).exists() && !out.join(STATE_FILE).exists() {
         "has the results of a run"
     } else {
         return Ok(());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use radialog_files::durable;
 
 use crate::exit::{EXIT_INTERRUPTED, UsageError, is_of_another_run};
 
@@ -44,8 +45,11 @@ impl FormerFiles {
             );
             return Err(UsageError(message).into());
         }
+        // A link stays: what it leads to is set aside.
+        let files = files.iter().map(|file| durable::target_of(file));
+        let files: Vec<PathBuf> = files.collect::<io::Result<_>>()?;
         for file in files {
-            let was_there = match fs::rename(file, old(file)) {
+            let was_there = match fs::rename(&file, old(&file)) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => {
@@ -53,7 +57,7 @@ impl FormerFiles {
                     return Err(error).context(format!("cannot set '{shown}' aside"));
                 }
             };
-            self.0.push((file.clone(), was_there));
+            self.0.push((file, was_there));
         }
         Ok(())
     }
@@ -110,6 +114,19 @@ mod tests {
             assert!(refused.to_string().contains("is read"), "{refused}");
             assert!(refused.downcast_ref::<UsageError>().is_some() && file.exists());
         }
+        // A link stays, and what is no file is left alone.
+        let socket = folder.path().join("socket");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(
+            FormerFiles::default()
+                .set_aside(std::slice::from_ref(&socket), [])
+                .is_err()
+        );
+        assert!(socket.exists());
+        let mut former = FormerFiles::default();
+        former.set_aside(std::slice::from_ref(&link), []).unwrap();
+        assert!(link.is_symlink() && !file.exists());
+        fs::rename(old(&file), &file).unwrap();
         let files = [folder.path().to_owned()];
         assert!(FormerFiles::default().set_aside(&files, []).is_err());
         assert!(file.exists());

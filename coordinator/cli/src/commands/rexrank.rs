@@ -191,6 +191,9 @@ fn require_writable(save: &Path) -> Result<(), UsageError> {
     if save.is_dir() {
         return Err(refused("it is a folder: name a file"));
     }
+    if fs::metadata(save).is_ok_and(|found| !found.is_file()) {
+        return Err(refused("it is no regular file: name another one"));
+    }
     let folder = match save.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),

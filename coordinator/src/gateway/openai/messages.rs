@@ -71,7 +71,10 @@ impl ParsedMessages {
                 _ => None,
             };
             if role == Role::User {
-                shows_other_file = found.is_none() && behind.is_some();
+                // Messages of one side in a row are one.
+                let goes_on = said.last().is_some_and(|(last, _)| *last == Role::User);
+                let is_other = behind.is_some() || shows_other_file && goes_on;
+                shows_other_file = found.is_none() && is_other;
             }
             if let Some(words) = behind {
                 files.push(place);
@@ -304,6 +307,8 @@ mod tests {
             json!([shown, said, user(json!(one))]),
             json!([shown, said, asked]),
             json!([shown, said, asked, system]),
+            json!([shown, said, asked, user(json!(edema))]),
+            json!([shown, said, user(json!(one)), user(json!(edema))]),
             json!([shown, said, user(json!(one)), system]),
         ] {
             let last = messages.as_array().unwrap().len() - 1;

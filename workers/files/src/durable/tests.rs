@@ -352,6 +352,19 @@ fn a_link_to_a_file_stays_and_what_is_no_file_is_not_replaced() {
     assert!(link.is_symlink());
     assert_eq!(fs::read(&file).unwrap(), b"new");
 
+    // One that leads to what is not there yet.
+    let (there, to_there) = (dir.path().join("there"), dir.path().join("to-there"));
+    std::os::unix::fs::symlink("there", &to_there).unwrap();
+    replace(&to_there, b"new").unwrap();
+    assert!(to_there.is_symlink());
+    assert_eq!(fs::read(&there).unwrap(), b"new");
+    // A file that somebody has open, as `/dev/stdout` leads to one.
+    let open = File::open(&file).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&open);
+    let error = replace(&PathBuf::from(format!("/proc/self/fd/{number}")), b"lost").unwrap_err();
+    assert!(error.get_ref().unwrap().is::<NoRegularFile>(), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"new");
+
     let (socket, folder) = (dir.path().join("socket"), dir.path().join("folder"));
     let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     fs::create_dir(&folder).unwrap();
@@ -360,5 +373,8 @@ fn a_link_to_a_file_stays_and_what_is_no_file_is_not_replaced() {
         assert!(error.get_ref().unwrap().is::<NoRegularFile>(), "{error}");
     }
     assert!(!socket.is_file());
-    assert_eq!(names(dir.path()), ["file", "folder", "link", "socket"]);
+    assert_eq!(
+        names(dir.path()),
+        ["file", "folder", "link", "socket", "there", "to-there"]
+    );
 }

@@ -47,7 +47,13 @@ impl FilesystemObjects {
             .map_or(Ok(()), durable::create_directory)
             .and_then(|()| durable::create_directory_for(Readers::Owner, &root))
             .and_then(|()| fs::read_dir(&root).map(drop))
-            .map_err(|error| store_error(&root.display().to_string(), &error))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => ObjectError::Store {
+                    key: root.display().to_string(),
+                    reason: "it is no folder; name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)".to_owned(),
+                },
+                _ => store_error(&root.display().to_string(), &error),
+            })?;
         Ok(Self { root })
     }
 
@@ -432,9 +438,6 @@ fn store_error(key: &str, error: &io::Error) -> ObjectError {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; make the directory writable, or name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
-        }
-        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-            "; it is no folder: name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
         }
         _ => "",
     };

@@ -78,9 +78,12 @@ pub(super) fn patients(
     are_studies: bool,
 ) -> Vec<(u64, String)> {
     let shortened = first_of(cells, is_shortened).map(|(line, first, count)| {
+        let one = format!("id of '{column}' is a number");
+        let several = format!("ids of '{column}' are numbers");
         let fault = format!(
-            "{count} ids of '{column}' are numbers that a spreadsheet has shortened, the first '{first}', so that several patients \
-             may be one: export the column as text, or name another with --patient"
+            "{} that a spreadsheet has shortened, the first '{first}', so that several patients may be one: export the column as \
+             text, or name another with --patient",
+            counted(count, &one, &several)
         );
         (line, fault)
     });

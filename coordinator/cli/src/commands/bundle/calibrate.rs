@@ -9,6 +9,7 @@ use radialog_files::durable;
 use radialog_models::bundle::{BundleAssembly, read_manifest};
 use radialog_models::device;
 use radialog_models::findings::ThresholdRule;
+use radialog_schemas::counted;
 use radialog_training::evaluation::quality::FittedCalibration;
 use radialog_training::evaluation::report_files::{ReliabilityPlot, reliability_page};
 use radialog_training::recipe::ImageTable;
@@ -150,8 +151,8 @@ pub(crate) const RELIABILITY_FILE: &str = "reliability.html";
 pub(crate) fn reliability(fitted: &FittedCalibration, split: &str) -> String {
     let plot = |when: &str, bins, score: f64| ReliabilityPlot {
         title: format!(
-            "{when} calibration, {} images of the split '{split}'",
-            fitted.images
+            "{when} calibration, {} of the split '{split}'",
+            counted(fitted.images, "image", "images")
         ),
         bins,
         note: format!(

@@ -315,11 +315,14 @@ fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
 }
 
 impl ReferenceFile {
-    /// The entries that share the id of one that a prediction belongs to.
+    /// The entries that say again what an earlier one of their id says, to which a prediction belongs.
     pub(super) fn repeating_used(&self) -> HashSet<u32> {
-        let places = self.repeated.values().map(|repeated| &repeated.places);
-        let used = places.filter(|places| places.iter().any(|place| self.used[*place as usize]));
-        used.flatten().copied().collect()
+        let behind_used = |repeated: &Repeated| {
+            let is_used = |place: &u32| self.used[*place as usize];
+            let first = repeated.places.iter().position(is_used);
+            first.map_or_else(Vec::new, |first| repeated.places[first + 1..].to_vec())
+        };
+        self.repeated.values().flat_map(behind_used).collect()
     }
 
     fn new(path: &Path) -> Result<Self, TrainingError> {

@@ -140,7 +140,7 @@ fn a_column_that_is_no_column_of_reports_or_patients_is_a_fault_and_is_not_learn
     let refused = read(sheet).unwrap_err();
     for part in [
         "line 2: errors of a spreadsheet in 1 cell of 'report', the first '#NAME?'",
-        "line 2: 1 ids of 'patient_id' are numbers that a spreadsheet has shortened",
+        "line 2: 1 id of 'patient_id' is a number that a spreadsheet has shortened",
     ] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
