@@ -62,7 +62,7 @@ impl Deployment {
     }
 }
 
-fn terminate(role: &RoleProcess) {
+pub(crate) fn terminate(role: &RoleProcess) {
     let pid = role.0.id().to_string();
     let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     assert!(sent.success());

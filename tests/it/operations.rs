@@ -141,7 +141,9 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
         .unwrap();
     let mut worker = fixture.start(&["worker", "scoring"]);
     until_depth(&*queue, &dead, 1).await;
-    worker.kill();
+    // It acknowledges the message after that; killed in between, it would leave it in both queues.
+    crate::lifecycle::terminate(&worker);
+    assert!(worker.ended().unwrap().success());
 
     let counts = fixture.says(&["dlq", "list"]);
     let line = counts.lines().find(|line| line.starts_with(work)).unwrap();

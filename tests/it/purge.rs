@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_schemas::{ChatImage, ContentHash, Conversation, ConversationId, ObjectKey};
+use radialog_schemas::{ChatImage, ContentHash, Conversation, ConversationId, ObjectKey, counted};
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Redis, Services, free_port};
@@ -141,7 +141,7 @@ async fn images_end_with_the_process_that_has_their_conversations_in_memory() ->
     assert_eq!(fixture.stored().await?.len(), left);
     fixture.make_old()?;
     let said = fixture.says(&["purge", "--dry-run"])?;
-    ensure!(said.contains(&format!("{left} objects")), "{said}");
+    ensure!(said.contains(&counted(left, "object", "objects")), "{said}");
     assert_eq!(fixture.stored().await?.len(), left);
     fixture.says(&["purge"])?;
     assert_eq!(fixture.stored().await?, [""; 0]);
