@@ -140,10 +140,10 @@ pub struct Replacement {
 /// Links that are followed to a file, as many as the system follows.
 const MOST_LINKS: usize = 40;
 
-/// What stands in the place of a file is none, e.g. a device, a pipe or a folder: a replacement would take it away from whoever
+/// What stands in the place of a file is none, e.g. a device, a pipe or a folder, or is what somebody has open: a replacement would take it away from whoever
 /// uses it.
 #[derive(Debug, thiserror::Error)]
-#[error("'{}' is no regular file", .0.display())]
+#[error("'{}' is no regular file, or one that is open: name another one", .0.display())]
 pub struct NoRegularFile(PathBuf);
 
 impl Replacement {
@@ -513,7 +513,8 @@ fn directory_of(path: &Path) -> &Path {
 /// The file that is meant by a path, behind its links, whether it is there or not.
 ///
 /// # Errors
-/// Where what stands there is no regular file, or one that somebody has open, as `/dev/stdout` ([`NoRegularFile`]).
+/// Where what stands there is no regular file, or one that somebody has open, as `/dev/stdout` ([`NoRegularFile`]); where links are
+/// a loop, or the system does not follow them.
 pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     let none = || io::Error::new(io::ErrorKind::InvalidInput, NoRegularFile(path.to_owned()));
     let mut target = path.to_owned();
@@ -528,8 +529,10 @@ pub fn target_of(path: &Path) -> io::Result<PathBuf> {
         }
         target = folder.join(next);
     }
-    match fs::metadata(&target) {
+    match fs::metadata(path) {
         Ok(found) if !found.is_file() => Err(none()),
+        // A loop, or a link that the system does not follow.
+        Err(error) if path.is_symlink() && error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(target),
     }
 }

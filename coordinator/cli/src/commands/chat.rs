@@ -322,7 +322,7 @@ impl TerminalConversation {
         match durable::replace_for(Readers::Owner, file, text.as_bytes()) {
             Ok(()) => outln!("saved in {}", file.display()),
             Err(error) => outln!(
-                "cannot write {}: {error}; name another file",
+                "cannot write {}: {error}; give /save a place that can be written",
                 file.display()
             ),
         }

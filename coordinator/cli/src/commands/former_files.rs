@@ -1,5 +1,6 @@
 //! Files of an earlier evaluation, which are never beside a later one's failure under their names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,19 @@ impl FormerFiles {
         // A link stays: what it leads to is set aside.
         let files = files.iter().map(|file| durable::target_of(file));
         let files: Vec<PathBuf> = files.collect::<io::Result<_>>()?;
+        let mut places = BTreeSet::new();
+        for file in &files {
+            let folder = file.parent().filter(|folder| *folder != Path::new(""));
+            let folder = folder.unwrap_or(Path::new("."));
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+            if !places.insert(folder.join(file.file_name().unwrap_or_default())) {
+                let message = format!(
+                    "two files would be written to '{}': name another place for one of them",
+                    file.display()
+                );
+                return Err(UsageError(message).into());
+            }
+        }
         for file in files {
             let was_there = match fs::rename(&file, old(&file)) {
                 Ok(()) => true,
@@ -123,6 +137,9 @@ mod tests {
                 .is_err()
         );
         assert!(socket.exists());
+        let both = [file.clone(), link.clone()];
+        assert!(FormerFiles::default().set_aside(&both, []).is_err());
+        assert!(file.exists());
         let mut former = FormerFiles::default();
         former.set_aside(std::slice::from_ref(&link), []).unwrap();
         assert!(link.is_symlink() && !file.exists());

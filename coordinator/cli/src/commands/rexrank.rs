@@ -191,10 +191,8 @@ fn require_writable(save: &Path) -> Result<(), UsageError> {
     if save.is_dir() {
         return Err(refused("it is a folder: name a file"));
     }
-    if fs::metadata(save).is_ok_and(|found| !found.is_file()) {
-        return Err(refused("it is no regular file: name another one"));
-    }
-    let folder = match save.parent() {
+    let target = durable::target_of(save).map_err(|error| refused(&error.to_string()))?;
+    let folder = match target.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };

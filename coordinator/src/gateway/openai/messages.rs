@@ -50,7 +50,7 @@ impl ParsedMessages {
         }
         let (mut image, mut image_param, mut chars) = (None, String::new(), 0);
         let (mut unused, mut named, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut last, mut shows_other_file) = (String::new(), false);
+        let (mut last, mut other_file) = (String::new(), None);
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for (place, message) in messages.into_iter().enumerate() {
@@ -73,8 +73,11 @@ impl ParsedMessages {
             if role == Role::User {
                 // Messages of one side in a row are one.
                 let goes_on = said.last().is_some_and(|(last, _)| *last == Role::User);
-                let is_other = behind.is_some() || shows_other_file && goes_on;
-                shows_other_file = found.is_none() && is_other;
+                other_file = match (&found, &behind) {
+                    (Some(_), _) => None,
+                    (None, Some(_)) => Some(last.clone()),
+                    (None, None) => other_file.filter(|_| goes_on),
+                };
             }
             if let Some(words) = behind {
                 files.push(place);
@@ -121,9 +124,9 @@ impl ParsedMessages {
             }
         };
         // What is asked about another file is not to be answered from the image before it.
-        if shows_other_file {
+        if let Some(param) = other_file {
             let detail = "the model does not read the file of this message, only one PNG or JPEG image a chat; leave the file out, or begin a new chat with its image";
-            return Err(invalid(detail).at(&last));
+            return Err(invalid(detail).at(&param));
         }
         let ask = match asked.is_empty() && image.is_some() {
             true => Ask::Report,
@@ -302,19 +305,21 @@ mod tests {
         let shown = user(json!([image()]));
         let asked = user(json!(format!("{one}{edema}")));
         let system = json!({"role": "system", "content": "Be brief."});
-        for messages in [
-            json!([user(json!(one))]),
-            json!([shown, said, user(json!(one))]),
-            json!([shown, said, asked]),
-            json!([shown, said, asked, system]),
-            json!([shown, said, asked, user(json!(edema))]),
-            json!([shown, said, user(json!(one)), user(json!(edema))]),
-            json!([shown, said, user(json!(one)), system]),
+        for (messages, place) in [
+            (json!([user(json!(one))]), 0),
+            (json!([shown, said, user(json!(one))]), 2),
+            (json!([shown, said, asked]), 2),
+            (json!([shown, said, asked, system]), 2),
+            (json!([shown, said, asked, user(json!(edema))]), 2),
+            (
+                json!([shown, said, user(json!(one)), user(json!(edema))]),
+                2,
+            ),
+            (json!([shown, said, user(json!(one)), system]), 2),
         ] {
-            let last = messages.as_array().unwrap().len() - 1;
             let error = dialog(messages).unwrap_err();
             assert_eq!(error.problem.code, ProblemCode::InvalidRequest);
-            assert_eq!(error.param, Some(format!("messages[{last}].content")));
+            assert_eq!(error.param, Some(format!("messages[{place}].content")));
         }
         for other in [
             edema.to_owned(),

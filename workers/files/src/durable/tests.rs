@@ -358,6 +358,11 @@ fn a_link_to_a_file_stays_and_what_is_no_file_is_not_replaced() {
     replace(&to_there, b"new").unwrap();
     assert!(to_there.is_symlink());
     assert_eq!(fs::read(&there).unwrap(), b"new");
+    let circle = dir.path().join("circle");
+    std::os::unix::fs::symlink("circle", &circle).unwrap();
+    replace(&circle, b"new").unwrap_err();
+    assert!(circle.is_symlink());
+    fs::remove_file(&circle).unwrap();
     // A file that somebody has open, as `/dev/stdout` leads to one.
     let open = File::open(&file).unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&open);

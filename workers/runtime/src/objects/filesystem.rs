@@ -50,7 +50,7 @@ impl FilesystemObjects {
             .map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => ObjectError::Store {
                     key: root.display().to_string(),
-                    reason: "it is no folder; name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)".to_owned(),
+                    reason: "it is no folder, or below a file; name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)".to_owned(),
                 },
                 _ => store_error(&root.display().to_string(), &error),
             })?;

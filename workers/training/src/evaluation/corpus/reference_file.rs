@@ -319,8 +319,14 @@ impl ReferenceFile {
     pub(super) fn repeating_used(&self) -> HashSet<u32> {
         let behind_used = |repeated: &Repeated| {
             let is_used = |place: &u32| self.used[*place as usize];
-            let first = repeated.places.iter().position(is_used);
-            first.map_or_else(Vec::new, |first| repeated.places[first + 1..].to_vec())
+            let Some(first) = repeated.places.iter().position(is_used) else {
+                return Vec::new();
+            };
+            let content = self.contents[repeated.places[first] as usize];
+            let behind = repeated.places[first + 1..].iter().copied();
+            behind
+                .filter(|place| self.contents[*place as usize] == content)
+                .collect()
         };
         self.repeated.values().flat_map(behind_used).collect()
     }

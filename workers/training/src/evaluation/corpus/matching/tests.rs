@@ -61,6 +61,11 @@ fn an_equal_row_of_a_reference_that_is_scored_is_no_reference_without_a_predicti
             "id,image,report\n1,a.png,Fine.\n1,b.png,Fine.\n",
             vec![(2, unused)],
         ),
+        (
+            "id,report\na,Edema.\n",
+            "id,image,report\n1,a.png,Fine.\n1,b.png,Edema.\n",
+            vec![(3, unused)],
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| {
